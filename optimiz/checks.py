@@ -1,0 +1,134 @@
+"""Refuse bad arguments by name, where the transform is built or traced.
+
+Two kinds of mistake are caught before anything changes: a hyperparameter outside its domain, when the
+transform is built, and a gradient tree that does not fit the parameters, when the update is traced. A
+hyperparameter that is itself traced (under ``vmap``, ``jit`` or ``optax.inject_hyperparams``) has no value
+yet and passes.
+"""
+
+import math
+import numbers
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.core import Tracer
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    ge: float = -math.inf,
+    gt: float = -math.inf,
+    le: float = math.inf,
+    lt: float = math.inf,
+) -> None:
+    """Check that a scalar hyperparameter is a finite number within its bounds.
+
+    Args:
+        name: the argument's name, for the message.
+        value: a Python, NumPy or JAX scalar; a traced value passes unchecked.
+        ge: lower bound, included.
+        gt: lower bound, excluded.
+        le: upper bound, included.
+        lt: upper bound, excluded.
+
+    Raises:
+        TypeError: ``value`` is not a scalar number (a string such as ``"1e-3"``, for one).
+        ValueError: ``value`` is NaN, infinite, or outside the bounds.
+    """
+    if isinstance(value, Tracer):
+        return
+    is_array = isinstance(value, (np.ndarray, jax.Array)) and np.ndim(value) == 0
+    if isinstance(value, (bool, np.bool_)) or not (is_array or isinstance(value, numbers.Real)):
+        raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
+    x, low, high = float(value), max(ge, gt), min(le, lt)
+    if not (math.isfinite(x) and ge <= x <= le and gt < x < lt):
+        left = "(" if gt >= ge else "["
+        right = ")" if lt <= le else "]"
+        raise ValueError(f"{name} must be in {left}{low:g}, {high:g}{right}, got {value}")
+
+
+def schedule(name: str, value: optax.ScalarOrSchedule) -> Callable[[jax.Array], jax.Array]:
+    """Check a hyperparameter that may vary over the run, and make it a schedule if it does not.
+
+    Args:
+        name: the argument's name, for the message.
+        value: a number that is not negative, or a schedule from the 0-based update count to a scalar.
+
+    Returns:
+        A schedule whose values are arrays of shape ().
+
+    Raises:
+        TypeError: ``value`` is neither callable nor a number.
+        ValueError: it is NaN, infinite or negative; or, when the schedule is called, its value is not a
+            scalar.
+    """
+    if not callable(value):
+        number(name, value, ge=0)
+
+    def at(count: jax.Array) -> jax.Array:
+        scalar = jnp.asarray(value(count) if callable(value) else value)
+        if scalar.shape != ():
+            raise ValueError(f"{name} must be a scalar at each step, got shape {scalar.shape}")
+        return scalar
+
+    return at
+
+
+def one_of(name: str, value: Any, allowed: Sequence[Any]) -> None:
+    """Check that an argument is one of a few values.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not any(value is choice or value == choice for choice in allowed):
+        choices = ", ".join(repr(choice) for choice in allowed)
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a hyperparameter is known, at construction, to be zero; a traced one is not."""
+    return isinstance(value, (int, float)) and value == 0
+
+
+def needs_params(params: optax.Params | None) -> None:
+    """Check that ``update`` was given the parameters.
+
+    Raises:
+        ValueError: it was not.
+    """
+    if params is None:
+        raise ValueError("this transformation needs the parameters: update(updates, state, params)")
+
+
+def same_shapes(name: str, tree: Any, reference_name: str, reference: Any) -> None:
+    """Check that two trees have one structure and, leaf by leaf, one shape.
+
+    Optax broadcasts a gradient of shape (1,) over a parameter of shape (4,) without a word; here it is an
+    error, raised while tracing and so free at run time.
+
+    Args:
+        name: what ``tree`` is, for the message.
+        tree: a pytree of arrays.
+        reference_name: what ``reference`` is, for the message.
+        reference: a pytree of arrays with the wanted structure and shapes.
+
+    Raises:
+        ValueError: naming the first path at which they differ.
+    """
+    leaves = dict(jax.tree_util.tree_leaves_with_path(tree))
+    wanted = dict(jax.tree_util.tree_leaves_with_path(reference))
+    for path in sorted(leaves.keys() ^ wanted.keys(), key=jax.tree_util.keystr):
+        lacking = reference_name if path in leaves else name
+        raise ValueError(f"the {lacking} has no leaf at {jax.tree_util.keystr(path)}")
+    for path, leaf in leaves.items():
+        if np.shape(leaf) != np.shape(wanted[path]):
+            raise ValueError(
+                f"the {name} at {jax.tree_util.keystr(path)} has shape {np.shape(leaf)}, but the "
+                f"{reference_name} has shape {np.shape(wanted[path])}"
+            )

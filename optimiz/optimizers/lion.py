@@ -1,0 +1,146 @@
+r"""Lion: the sign of an interpolation between momentum and gradient, found by symbolic search.
+
+.. math::
+    d &= \operatorname{sign}(\beta_1 m + (1 - \beta_1) g) \\
+    \theta &\leftarrow \theta - \eta_t (d + \lambda\, \theta) \\
+    m &\leftarrow \beta_2 m + (1 - \beta_2) g, \qquad m_0 = 0
+
+The direction uses the momentum from before its update. For real parameters.
+
+Source: arXiv 2302.06675 (Chen et al.). The scaling of the step by each parameter's root mean square is that of
+the T5 experiments of arXiv 2307.06440.
+
+Departures from ``optax.lion``: float32 momentum for bfloat16 parameters unless asked otherwise; updates in the
+parameter's dtype; refusal of bad arguments; the smooth variants of the sign and the scaling by the parameter
+can be reached from here.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optimiz import checks, numerics
+from optimiz.primitives.decoupled_weight_decay import decoupled_weight_decay
+from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
+
+
+class ScaleByLionState(NamedTuple):
+    """State of :func:`scale_by_lion`."""
+
+    mu: optax.Updates  # like the parameters
+
+
+def scale_by_lion(
+    b1: jax.typing.ArrayLike,
+    b2: jax.typing.ArrayLike,
+    mu_dtype: jax.typing.DTypeLike | None = None,
+    *,
+    mode: Literal["hard", "smooth", "refined"] = "hard",
+    smooth_beta: float = 1.0,
+) -> optax.GradientTransformationExtraArgs:
+    """Rescale updates by Lion's rule.
+
+    Args:
+        b1: β₁ in [0, 1), weight of the momentum in the direction.
+        b2: β₂ in [0, 1), decay of the momentum.
+        mu_dtype: dtype of the momentum; None for the parameters', float32 at the least.
+        mode: how the interpolation x becomes a direction: ``"hard"`` its sign, ``"smooth"``
+            tanh(smooth_beta x), ``"refined"`` x itself within (-1, 1) and its sign outside.
+        smooth_beta: > 0, steepness of the smooth mode.
+
+    Returns:
+        A transformation that keeps its updates' dtype.
+
+    Raises:
+        TypeError: a hyperparameter is not a number.
+        ValueError: it is outside its domain, or a gradient's shape is not its parameter's.
+
+    Example:
+        >>> tx = scale_by_lion(0.9, 0.5)
+        >>> updates, state = tx.update(jnp.array([-4.0]), tx.init(jnp.zeros(1)))
+        >>> updates.tolist(), state.mu.tolist()
+        ([-1.0], [-2.0])
+    """
+    checks.number("b1", b1, ge=0, lt=1)
+    checks.number("b2", b2, ge=0, lt=1)
+    checks.number("smooth_beta", smooth_beta, gt=0)
+    checks.one_of("mode", mode, ("hard", "smooth", "refined"))
+
+    def squash(x):
+        if mode == "smooth":
+            return jnp.tanh(smooth_beta * x)
+        if mode == "refined":
+            return jnp.where(jnp.abs(x) < 1, x, jnp.sign(x))
+        return jnp.sign(x)
+
+    def init_fn(params):
+        return ScaleByLionState(jax.tree.map(lambda p: numerics.zero_moment(p, mu_dtype), params))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del params, extra_args
+        checks.same_shapes("gradient", updates, "parameter", state.mu)
+
+        def mix(g, m, weight):
+            return (1 - weight) * numerics.widen(g) + weight * numerics.widen(m)
+
+        direction = jax.tree.map(lambda g, m: squash(mix(g, m, b1)).astype(g.dtype), updates, state.mu)
+        mu = jax.tree.map(lambda g, m: mix(g, m, b2).astype(m.dtype), updates, state.mu)
+        return direction, ScaleByLionState(mu)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def lion(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.99,
+    mu_dtype: jax.typing.DTypeLike | None = None,
+    weight_decay: optax.ScalarOrSchedule = 1e-3,
+    mask: Any | Callable[[optax.Params], Any] | None = None,
+    *,
+    mode: Literal["hard", "smooth", "refined"] = "hard",
+    smooth_beta: float = 1.0,
+    scale_by_param_rms: bool = False,
+    min_rms: float = 1e-3,
+) -> optax.GradientTransformationExtraArgs:
+    """Evolved sign momentum.
+
+    Args:
+        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count. Rates of a third to a
+            tenth of Adam's are usual, with a decay larger by the same factor.
+        b1: β₁ in [0, 1), weight of the momentum in the direction.
+        b2: β₂ in [0, 1), decay of the momentum.
+        mu_dtype: dtype of the momentum; None for the parameters', float32 at the least.
+        weight_decay: λ ≥ 0, decoupled; a number or a schedule.
+        mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
+            ``optimiz.groups`` such as ``groups.no_decay()``. None for all of them.
+        mode: ``"hard"``, ``"smooth"`` or ``"refined"``; see :func:`scale_by_lion`.
+        smooth_beta: > 0, steepness of the smooth mode.
+        scale_by_param_rms: multiply each parameter's step, decay included, by its root mean square.
+        min_rms: > 0, the least that this factor can be.
+
+    Returns:
+        A transformation whose ``update`` needs the parameters, unless the decay is 0 and
+        ``scale_by_param_rms`` is off.
+
+    Raises:
+        TypeError: an argument is not a number where one is asked for.
+        ValueError: an argument is outside its domain, or a gradient's shape is not its parameter's.
+
+    Example:
+        >>> tx = lion(0.5, weight_decay=0.5)
+        >>> params = jnp.array([1.0])
+        >>> updates, _ = tx.update(jnp.array([3.0]), tx.init(params), params)
+        >>> updates.round(4).tolist()  # -0.5 × (1 + 0.5 × 1)
+        [-0.75]
+    """
+    checks.number("min_rms", min_rms, gt=0)
+    return optax.chain(
+        scale_by_lion(b1, b2, mu_dtype, mode=mode, smooth_beta=smooth_beta),
+        decoupled_weight_decay(weight_decay, mask),
+        optax.scale_by_param_block_rms(min_rms) if scale_by_param_rms else optax.identity(),
+        scale_by_learning_rate(learning_rate),
+    )

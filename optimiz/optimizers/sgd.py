@@ -1,0 +1,67 @@
+r"""Stochastic gradient descent, plain, with heavy-ball momentum, or with Nesterov's.
+
+.. math::
+    m &\leftarrow \mu\, m + g \\
+    d &= g \;\text{(plain)}, \quad m \;\text{(momentum)}, \quad g + \mu\, m \;\text{(Nesterov)} \\
+    \theta &\leftarrow \theta - \eta_t (d + \lambda\, \theta)
+
+Source: Polyak (1964); Sutskever et al. (ICML 2013) for the learning rate outside the buffer, as PyTorch and
+Optax have it.
+
+Departures from ``optax.sgd``: decoupled weight decay; and, as everywhere in this suite, float32 momentum for
+bfloat16 parameters, updates in the parameter's dtype, and refusal of bad arguments. For weight decay as an L2
+penalty put ``optax.add_decayed_weights`` in front.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from optimiz.primitives.decoupled_weight_decay import decoupled_weight_decay
+from optimiz.primitives.momentum import trace
+from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
+
+
+def sgd(
+    learning_rate: optax.ScalarOrSchedule,
+    momentum: jax.typing.ArrayLike | None = None,
+    nesterov: bool = False,
+    accumulator_dtype: jax.typing.DTypeLike | None = None,
+    *,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    weight_decay_mask: Any | Callable[[optax.Params], Any] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Stochastic gradient descent with optional momentum.
+
+    Args:
+        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count.
+        momentum: μ in [0, 1); None for none, and no state.
+        nesterov: step along g + μ m in place of m.
+        accumulator_dtype: dtype of the momentum; None for the parameters', float32 at the least.
+        weight_decay: λ ≥ 0, decoupled; a number or a schedule.
+        weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
+            ``optimiz.groups``. None for all of them.
+
+    Returns:
+        A transformation whose ``update`` needs the parameters only where there is weight decay.
+
+    Raises:
+        TypeError: an argument is not a number where one is asked for.
+        ValueError: an argument is outside its domain, or a gradient's shape is not its parameter's.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> tx = sgd(0.5, momentum=0.5)
+        >>> state = tx.init(jnp.zeros(1))
+        >>> for _ in range(2):  # 0.5 × (0.5 × 2 + 2) at the second step
+        ...     updates, state = tx.update(jnp.array([2.0]), state)
+        >>> updates.tolist()
+        [-1.5]
+    """
+    return optax.chain(
+        optax.identity() if momentum is None else trace(momentum, nesterov, accumulator_dtype),
+        decoupled_weight_decay(weight_decay, weight_decay_mask),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,84 @@
+r"""SGD-SaI: momentum SGD with one learning-rate scale per block, fixed at the first gradient.
+
+.. math::
+    G_i &= \|g_i^{(1)}\|_2 \,/\, (s(g_i^{(1)}) + \epsilon) \\
+    m_i &\leftarrow \mu\, m_i + (1 - \mu)\, g_i, \qquad m_i^{(1)} = g_i^{(1)} \\
+    \theta_i &\leftarrow \theta_i - \eta_t (G_i\, m_i + \lambda\, \theta_i)
+
+It keeps one parameter-shaped buffer, half of Adam's state. The decay is not scaled by G.
+
+Source: arXiv 2412.11768v2 (Xu et al.); the authors' release 1.0.3.
+
+G is close to the square root of the block's size whenever the gradient's mean is near zero: a fair claim about
+the method needs momentum SGD with the rate √size per block beside it.
+
+Departures from the release, each undone by ``degenerate="reference"`` where it concerns G: a block of one
+entry or of zero variance gets G = 1 (the release moves it by 1e5 and more at the default rate), a block whose
+first gradient is zero waits for its first other one (the release freezes it for good), and so does one whose
+first gradient is not finite (the release is poisoned). ``momentum=0`` works. G is measured in float32 whatever
+the gradients are, and is part of the state.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import optax
+
+from optimiz.primitives.decoupled_weight_decay import decoupled_weight_decay
+from optimiz.primitives.momentum import seeded_ema
+from optimiz.primitives.scale_by_gsnr import scale_by_gsnr
+from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
+
+
+def sgd_sai(
+    learning_rate: optax.ScalarOrSchedule = 1e-2,
+    momentum: jax.typing.ArrayLike = 0.9,
+    *,
+    eps: float = 1e-8,
+    weight_decay: optax.ScalarOrSchedule = 1e-2,
+    weight_decay_mask: Any | Callable[[optax.Params], Any] | None = None,
+    normalize: Literal["max"] | None = None,
+    degenerate: Literal["unit", "reference"] = "unit",
+    scanned: Mapping[str, int] | None = None,
+    mu_dtype: jax.typing.DTypeLike | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """SGD with learning-rate Scaling at Initialization.
+
+    Args:
+        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count.
+        momentum: μ in [0, 1).
+        eps: ε ≥ 0, added to the standard deviation of a block's gradient.
+        weight_decay: λ ≥ 0, decoupled; a number or a schedule.
+        weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
+            ``optimiz.groups``. None for all of them.
+        normalize: None for the released code (raw G, unbiased variance), ``"max"`` for the paper's
+            Algorithm 1 (population variance, G divided by its largest). The two need very different rates:
+            the raw G of a Transformer's matrices is several hundred.
+        degenerate: ``"unit"`` bounds the blocks whose ratio means nothing, ``"reference"`` treats them as
+            the release does; see ``optimiz.scale_by_gsnr``.
+        scanned: axis of stacking by pattern of path, such as ``{"^layers/": 0}``, so that each layer that
+            ``nn.scan`` has stacked is a block of its own.
+        mu_dtype: dtype of the momentum; None for the parameters', float32 at the least.
+
+    Returns:
+        A transformation whose ``update`` needs the parameters, unless the decay is 0.
+
+    Raises:
+        TypeError: an argument is not a number where one is asked for.
+        ValueError: an argument is outside its domain, or a gradient's shape is not its parameter's.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> tx = sgd_sai(0.5, weight_decay=0.0)
+        >>> params = jnp.zeros(2)
+        >>> updates, _ = tx.update(jnp.array([1.0, -1.0]), tx.init(params), params)
+        >>> updates.round(4).tolist()  # G = √2 / √2
+        [-0.5, 0.5]
+    """
+    return optax.chain(
+        scale_by_gsnr(eps, normalize=normalize, degenerate=degenerate, scanned=scanned),
+        seeded_ema(momentum, mu_dtype),
+        decoupled_weight_decay(weight_decay, weight_decay_mask),
+        scale_by_learning_rate(learning_rate),
+    )

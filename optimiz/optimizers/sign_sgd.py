@@ -1,0 +1,54 @@
+r"""SignSGD: step by the learning rate along the sign of each gradient entry.
+
+.. math:: \theta \leftarrow \theta - \eta_t (\operatorname{sign}(g) + \lambda\, \theta)
+
+No state but the step's, and no effect of the gradient's scale, so that clipping by norm changes nothing. An
+entry whose gradient is 0 only decays. For real parameters.
+
+Source: arXiv 1802.04434 (Bernstein et al.).
+
+Departures from ``optax.sign_sgd``: weight decay; updates in the parameter's dtype; refusal of bad arguments.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import optax
+
+from optimiz.primitives.decoupled_weight_decay import decoupled_weight_decay
+from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
+
+
+def sign_sgd(
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    weight_decay_mask: Any | Callable[[optax.Params], Any] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """SGD along the sign of the gradient.
+
+    Args:
+        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count.
+        weight_decay: λ ≥ 0, decoupled; a number or a schedule.
+        weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
+            ``optimiz.groups``. None for all of them.
+
+    Returns:
+        A transformation whose ``update`` needs the parameters only where there is weight decay.
+
+    Raises:
+        TypeError: an argument is not a number where one is asked for.
+        ValueError: an argument is outside its domain, or a gradient's shape is not its parameter's.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> tx = sign_sgd(0.5)
+        >>> updates, _ = tx.update(jnp.array([0.1, -7.0, 0.0]), tx.init(jnp.zeros(3)))
+        >>> updates.tolist()
+        [-0.5, 0.5, -0.0]
+    """
+    return optax.chain(
+        optax.scale_by_sign(),
+        decoupled_weight_decay(weight_decay, weight_decay_mask),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,70 @@
+r"""Signum: step by the learning rate along the sign of the gradient's moving average.
+
+.. math::
+    m &\leftarrow \beta\, m + (1 - \beta)\, g, \qquad m_0 = 0 \\
+    \theta &\leftarrow \theta - \eta_t (\operatorname{sign}(m) + \lambda\, \theta)
+
+The step has the size of SignSGD's at the same rate. For real parameters.
+
+Source: arXiv 1802.04434 (Bernstein et al.).
+
+Departures from ``optax.signum``: weight decay; float32 momentum for bfloat16 parameters; updates in the
+parameter's dtype; refusal of bad arguments. Some published code adds λ θ to the gradient before the momentum,
+where it can only flip signs: that is ``decay="l2"``, for comparison with it.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import optax
+
+from optimiz import checks
+from optimiz.primitives.decoupled_weight_decay import decoupled_weight_decay
+from optimiz.primitives.momentum import ema
+from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
+
+
+def signum(
+    learning_rate: optax.ScalarOrSchedule,
+    beta: jax.typing.ArrayLike = 0.9,
+    accumulator_dtype: jax.typing.DTypeLike | None = None,
+    *,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    weight_decay_mask: Any | Callable[[optax.Params], Any] | None = None,
+    decay: Literal["decoupled", "l2"] = "decoupled",
+) -> optax.GradientTransformationExtraArgs:
+    """SGD along the sign of the momentum.
+
+    Args:
+        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count.
+        beta: β in [0, 1); 0 is SignSGD.
+        accumulator_dtype: dtype of the momentum; None for the parameters', float32 at the least.
+        weight_decay: λ ≥ 0, a number or a schedule.
+        weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
+            ``optimiz.groups``. None for all of them.
+        decay: ``"decoupled"`` shrinks the parameters; ``"l2"`` adds λ θ to the gradient before the momentum.
+
+    Returns:
+        A transformation whose ``update`` needs the parameters only where there is weight decay.
+
+    Raises:
+        TypeError: an argument is not a number where one is asked for.
+        ValueError: an argument is outside its domain, or a gradient's shape is not its parameter's.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> tx = signum(0.5)
+        >>> state = tx.init(jnp.zeros(1))
+        >>> for g in (3.0, -1.0):  # the average is still positive: 0.9 × 0.3 - 0.1 × 1
+        ...     updates, state = tx.update(jnp.array([g]), state)
+        >>> updates.tolist()
+        [-0.5]
+    """
+    checks.one_of("decay", decay, ("decoupled", "l2"))
+    shrink = decoupled_weight_decay(weight_decay, weight_decay_mask)
+    direction = optax.chain(ema(beta, accumulator_dtype), optax.scale_by_sign())
+    return optax.chain(
+        *((shrink, direction) if decay == "l2" else (direction, shrink)),
+        scale_by_learning_rate(learning_rate),
+    )

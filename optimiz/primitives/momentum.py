@@ -1,0 +1,175 @@
+r"""Momentum in its three forms.
+
+.. math::
+    \text{trace:}      \quad & m \leftarrow \mu m + g            && m_0 = 0 \\
+    \text{ema:}        \quad & m \leftarrow \mu m + (1 - \mu) g  && m_0 = 0 \\
+    \text{seeded ema:} \quad & \text{the same, but } m_1 = g
+
+At an equal learning rate the trace steps 1 / (1 - μ) times as far as the averages. The seeded average starts
+at the first update itself and so needs no bias correction.
+
+Departures from ``optax.trace`` and ``optax.ema``: the arithmetic and, unless another dtype is asked for, the
+state are float32 for bfloat16 and float16 parameters, the state keeps its dtype whatever the gradients' dtype
+(Optax's turns float32 when float32 gradients meet bfloat16 parameters, which ``scan`` refuses), and a gradient
+of the wrong shape is refused where Optax broadcasts it.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optimiz import checks, numerics
+
+
+class TraceState(NamedTuple):
+    """State of :func:`trace`."""
+
+    trace: optax.Updates  # like the parameters
+
+
+class EmaState(NamedTuple):
+    """State of :func:`ema`."""
+
+    mu: optax.Updates  # like the parameters
+
+
+class SeededEmaState(NamedTuple):
+    """State of :func:`seeded_ema`."""
+
+    count: jax.Array  # int32 scalar: updates made so far
+    mu: optax.Updates  # like the parameters
+
+
+def trace(
+    decay: jax.typing.ArrayLike,
+    nesterov: bool = False,
+    accumulator_dtype: jax.typing.DTypeLike | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Heavy-ball momentum: the decayed sum of all updates so far.
+
+    Args:
+        decay: μ in [0, 1).
+        nesterov: return g + μ m in place of m.
+        accumulator_dtype: dtype of the state; None for the parameters', float32 at the least.
+
+    Returns:
+        A transformation that keeps its updates' dtype.
+
+    Raises:
+        TypeError: ``decay`` is not a number.
+        ValueError: it is outside [0, 1), or a gradient's shape is not its parameter's.
+
+    Example:
+        >>> tx = trace(0.5)
+        >>> state = tx.init(jnp.zeros(1))
+        >>> for _ in range(3):  # 2; 0.5 × 2 + 2; 0.5 × 3 + 2
+        ...     updates, state = tx.update(jnp.array([2.0]), state)
+        >>> updates.tolist()
+        [3.5]
+    """
+    checks.number("decay", decay, ge=0, lt=1)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del params, extra_args
+        m = _advance(lambda m, g: decay * m + g, updates, state.trace)
+        direction = m
+        if nesterov:
+            direction = jax.tree.map(lambda g, m: numerics.widen(g) + decay * m, updates, m)
+        return _cast_like(direction, updates), TraceState(_cast_like(m, state.trace))
+
+    return optax.GradientTransformationExtraArgs(
+        lambda params: TraceState(_zeros(params, accumulator_dtype)), update_fn
+    )
+
+
+def ema(
+    decay: jax.typing.ArrayLike, accumulator_dtype: jax.typing.DTypeLike | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """Exponential moving average of the updates, from zero and without bias correction.
+
+    Args:
+        decay: μ in [0, 1).
+        accumulator_dtype: dtype of the state; None for the parameters', float32 at the least.
+
+    Returns:
+        A transformation that keeps its updates' dtype.
+
+    Raises:
+        TypeError: ``decay`` is not a number.
+        ValueError: it is outside [0, 1), or a gradient's shape is not its parameter's.
+
+    Example:
+        >>> tx = ema(0.5)
+        >>> state = tx.init(jnp.zeros(1))
+        >>> for _ in range(2):  # 0.5 × 0 + 0.5 × 8; 0.5 × 4 + 0.5 × 8
+        ...     updates, state = tx.update(jnp.array([8.0]), state)
+        >>> updates.tolist()
+        [6.0]
+    """
+    checks.number("decay", decay, ge=0, lt=1)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del params, extra_args
+        mu = _advance(lambda m, g: decay * m + (1 - decay) * g, updates, state.mu)
+        return _cast_like(mu, updates), EmaState(_cast_like(mu, state.mu))
+
+    return optax.GradientTransformationExtraArgs(
+        lambda params: EmaState(_zeros(params, accumulator_dtype)), update_fn
+    )
+
+
+def seeded_ema(
+    decay: jax.typing.ArrayLike, accumulator_dtype: jax.typing.DTypeLike | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """Exponential moving average that starts at the first update instead of at zero.
+
+    Args:
+        decay: μ in [0, 1); 0 returns every update as it came.
+        accumulator_dtype: dtype of the state; None for the parameters', float32 at the least.
+
+    Returns:
+        A transformation that keeps its updates' dtype.
+
+    Raises:
+        TypeError: ``decay`` is not a number.
+        ValueError: it is outside [0, 1), or a gradient's shape is not its parameter's.
+
+    Example:
+        >>> tx = seeded_ema(0.5)
+        >>> state = tx.init(jnp.zeros(1))
+        >>> for g in (8.0, 4.0):  # 8; 0.5 × 8 + 0.5 × 4
+        ...     updates, state = tx.update(jnp.array([g]), state)
+        >>> updates.tolist()
+        [6.0]
+    """
+    checks.number("decay", decay, ge=0, lt=1)
+
+    def init_fn(params):
+        return SeededEmaState(jnp.zeros([], jnp.int32), _zeros(params, accumulator_dtype))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del params, extra_args
+        first = state.count == 0
+        mu = _advance(lambda m, g: jnp.where(first, g, decay * m + (1 - decay) * g), updates, state.mu)
+        count = jnp.asarray(optax.safe_increment(state.count))
+        return _cast_like(mu, updates), SeededEmaState(count, _cast_like(mu, state.mu))
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _zeros(params: optax.Params, dtype: jax.typing.DTypeLike | None) -> optax.Updates:
+    return jax.tree.map(lambda p: numerics.zero_moment(p, dtype), params)
+
+
+def _advance(
+    rule: Callable[[jax.Array, jax.Array], Any], updates: optax.Updates, m: optax.Updates
+) -> optax.Updates:
+    checks.same_shapes("gradient", updates, "parameter", m)
+    return jax.tree.map(lambda g, m: rule(numerics.widen(m), numerics.widen(g)), updates, m)
+
+
+def _cast_like(tree: optax.Updates, like: optax.Updates) -> optax.Updates:
+    return jax.tree.map(lambda x, y: x.astype(y.dtype), tree, like)

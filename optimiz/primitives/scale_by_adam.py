@@ -1,0 +1,109 @@
+r"""Adam's direction: the first moment over the root of the second, both corrected for their start at zero.
+
+.. math::
+    m &\leftarrow \beta_1 m + (1 - \beta_1) g, \qquad \hat m = m / (1 - \beta_1^t) \\
+    v &\leftarrow \beta_2 v + (1 - \beta_2) |g|^2, \qquad \hat v = v / (1 - \beta_2^t) \\
+    d &= \hat m \,/\, (\sqrt{\hat v + \epsilon_\text{root}} + \epsilon)
+
+Source: arXiv 1412.6980. With ``nesterov``, Dozat (2016): :math:`\hat m` is looked up one step ahead.
+
+Departures from ``optax.scale_by_adam``: both moments are float32 for bfloat16 and float16 parameters unless
+asked otherwise (in bfloat16 β₂ = 0.999 is 1, so that Optax's second moment never decays), and keep their
+dtypes whatever the gradients'; a finite gradient too large to be squared enters at the largest value that can
+be, in place of making v infinite for good; with ε = 0 a coordinate that has never had a gradient stays where
+it is, in place of 0/0; a gradient of the wrong shape is refused.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optimiz import checks, numerics
+
+
+class ScaleByAdamState(NamedTuple):
+    """State of :func:`scale_by_adam`."""
+
+    count: jax.Array  # int32 scalar: updates made so far
+    mu: optax.Updates  # like the parameters
+    nu: optax.Updates  # like the parameters, real
+
+
+def scale_by_adam(
+    b1: jax.typing.ArrayLike,
+    b2: jax.typing.ArrayLike,
+    eps: jax.typing.ArrayLike,
+    eps_root: jax.typing.ArrayLike = 0.0,
+    mu_dtype: jax.typing.DTypeLike | None = None,
+    *,
+    nesterov: bool = False,
+    nu_dtype: jax.typing.DTypeLike | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Rescale updates by Adam's moments.
+
+    Args:
+        b1: β₁ in [0, 1), decay of the first moment.
+        b2: β₂ in [0, 1), decay of the second moment.
+        eps: ε ≥ 0, added to the root.
+        eps_root: ε_root ≥ 0, added under the root.
+        mu_dtype: dtype of the first moment; None for the parameters', float32 at the least.
+        nesterov: look the first moment up one step ahead.
+        nu_dtype: dtype of the second moment; None for the parameters', float32 at the least.
+
+    Returns:
+        A transformation that keeps its updates' dtype.
+
+    Raises:
+        TypeError: a hyperparameter is not a number.
+        ValueError: it is outside its domain, or a gradient's shape is not its parameter's.
+
+    Example:
+        >>> tx = scale_by_adam(0.9, 0.999, 0.0)
+        >>> params = jnp.zeros(2)
+        >>> updates, _ = tx.update(jnp.array([3.0, -0.5]), tx.init(params), params)
+        >>> updates.round(6).tolist()  # the first direction is the gradient's sign
+        [1.0, -1.0]
+    """
+    checks.number("b1", b1, ge=0, lt=1)
+    checks.number("b2", b2, ge=0, lt=1)
+    checks.number("eps", eps, ge=0)
+    checks.number("eps_root", eps_root, ge=0)
+
+    def init_fn(params):
+        def nu(p):
+            return jnp.zeros_like(p, dtype=numerics.real_dtype(p.dtype) if nu_dtype is None else nu_dtype)
+
+        mu = jax.tree.map(lambda p: numerics.zero_moment(p, mu_dtype), params)
+        return ScaleByAdamState(jnp.zeros([], jnp.int32), mu, jax.tree.map(nu, params))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del params, extra_args
+        checks.same_shapes("gradient", updates, "parameter", state.mu)
+        count = jnp.asarray(optax.safe_increment(state.count))
+
+        def leaf(g, mu, nu):
+            wide = numerics.squarable(numerics.widen(g))
+            real = numerics.real_dtype(g.dtype)
+            t = count.astype(real)
+            m = b1 * mu.astype(wide.dtype) + (1 - b1) * wide
+            v = b2 * nu.astype(real) + (1 - b2) * numerics.abs_sq(wide)
+            correction = numerics.bias_correction(b1, t)
+            if nesterov:
+                ahead = jnp.asarray(optax.safe_increment(count)).astype(real)
+                m_hat = b1 * m / numerics.bias_correction(b1, ahead) + (1 - b1) * wide / correction
+            else:
+                m_hat = m / correction
+            root = jnp.sqrt(v / numerics.bias_correction(b2, t) + eps_root) + eps
+            # Where the root is 0 no gradient was ever seen, and m is 0 too.
+            direction = m_hat / jnp.where(root == 0, 1, root)
+            return direction.astype(g.dtype), m.astype(mu.dtype), v.astype(nu.dtype)
+
+        leaves = jax.tree.map(leaf, updates, state.mu, state.nu)
+        direction, mu, nu = jax.tree.transpose(
+            jax.tree.structure(updates), jax.tree.structure((0, 0, 0)), leaves
+        )
+        return direction, ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -1,0 +1,90 @@
+r"""Scale each update by a multiplier of its own: a learning rate per group of parameters.
+
+.. math:: u_i \leftarrow m_i\, u_i
+
+After an optimizer, m_i multiplies its learning rate, decoupled weight decay included. There is no
+state: multipliers are numbers, or follow from paths and shapes each time an update is traced.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.core import Tracer
+
+from optimiz import numerics
+
+
+def scale_by_groups(
+    multipliers: Any | Callable[[optax.Params], Any],
+) -> optax.GradientTransformationExtraArgs:
+    """Scale each update by a multiplier of its own.
+
+    Args:
+        multipliers: m >= 0, numbers or arrays that broadcast to the shape of what they scale: a tree
+            of them, a prefix of one, or a function from the parameters to such a tree, of which it
+            must not read the values; see ``optimiz.groups.layerwise_decay``.
+
+    Returns:
+        A transformation without state that keeps its updates' dtype.
+
+    Raises:
+        TypeError: a multiplier is not a number.
+        ValueError: one is NaN, infinite or negative, or does not broadcast to the shape of what it
+            scales; or the trees do not fit.
+
+    Example:
+        >>> tx = optax.chain(optax.sgd(1.0), scale_by_groups({"head": 1.0, "stem": 0.25}))
+        >>> grads = {"head": jnp.array(2.0), "stem": jnp.array(2.0)}
+        >>> jax.tree.map(float, tx.update(grads, tx.init(grads))[0])
+        {'head': -2.0, 'stem': -0.5}
+    """
+    if not callable(multipliers):
+        _check(multipliers)
+
+    def of(tree):
+        if not callable(multipliers):
+            return multipliers
+        return _check(multipliers(tree))
+
+    def init_fn(params):
+        of(params)  # what is wrong with a rule is said here rather than at the first update
+        return optax.EmptyState()
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del params, extra_args
+
+        def scale(path, m, u):
+            axes = zip(reversed(np.shape(m)), reversed(u.shape), strict=False)
+            if np.ndim(m) > u.ndim or any(a not in (1, b) for a, b in axes):
+                raise ValueError(
+                    f"the multiplier at {jax.tree_util.keystr(path)} has shape {np.shape(m)}, which "
+                    f"does not broadcast to the update's {u.shape}"
+                )
+            return (numerics.widen(u) * m).astype(u.dtype)
+
+        # Over the multipliers' tree, so that one may stand for a subtree, or for what Optax masks.
+        updates = jax.tree_util.tree_map_with_path(
+            lambda path, m, subtree: jax.tree.map(lambda u: scale(path, m, u), subtree),
+            of(updates),
+            updates,
+        )
+        return updates, state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _check(multipliers: Any) -> Any:
+    for path, m in jax.tree_util.tree_leaves_with_path(multipliers):
+        if isinstance(m, Tracer):
+            continue
+        values = np.asarray(m)
+        name = f"the multiplier at {jax.tree_util.keystr(path)}"
+        if not jnp.issubdtype(values.dtype, jnp.number):
+            raise TypeError(f"{name} must be a number, got {m!r}")
+        if not (np.isfinite(values).all() and (values >= 0).all()):
+            raise ValueError(f"{name} must be finite and at least 0, got {m}")
+    return multipliers

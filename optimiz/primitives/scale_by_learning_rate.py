@@ -1,0 +1,69 @@
+"""The step: multiply by minus the learning rate. It comes last in a chain and is its only minus sign.
+
+Departures from ``optax.scale_by_learning_rate``: the update leaves in the parameter's dtype whatever kind of
+number the learning rate is (a NumPy, JAX or traced float32 scalar turns Optax's bfloat16 updates into
+float32); a gradient whose shape is not its parameter's is refused; so is a rate that is NaN, infinite or
+negative; and the rate that was used is kept in the state, where a log can read it.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optimiz import checks, numerics
+
+
+class ScaleByLearningRateState(NamedTuple):
+    """State of :func:`scale_by_learning_rate`."""
+
+    count: jax.Array  # int32 scalar: updates made so far
+    learning_rate: jax.Array  # float32 scalar: the rate of the last update (before it: of the first)
+
+
+def scale_by_learning_rate(
+    learning_rate: optax.ScalarOrSchedule,
+) -> optax.GradientTransformationExtraArgs:
+    """Turn a direction of ascent into the update: minus the learning rate times it.
+
+    Args:
+        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count to a scalar.
+
+    Returns:
+        A transformation whose updates have the parameters' dtype, or, where ``update`` is not given the
+        parameters, the dtype they came in.
+
+    Raises:
+        TypeError: the learning rate is neither a number nor callable.
+        ValueError: it is NaN, infinite or negative; it is a schedule whose value is not a scalar; or, in
+            ``update``, an update's shape is not its parameter's.
+
+    Example:
+        >>> tx = scale_by_learning_rate(0.5)
+        >>> updates, state = tx.update(jnp.array([2.0, -4.0]), tx.init(jnp.zeros(2)))
+        >>> updates.tolist(), float(state.learning_rate)
+        ([-1.0, 2.0], 0.5)
+    """
+    rate = checks.schedule("learning_rate", learning_rate)
+
+    def init_fn(params):
+        del params
+        count = jnp.zeros([], jnp.int32)
+        return ScaleByLearningRateState(count, rate(count).astype(jnp.float32))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args
+        if params is not None:
+            checks.same_shapes("gradient", updates, "parameter", params)
+        eta = rate(state.count)
+
+        def step(u, like):
+            dtype = numerics.compute_dtype(u.dtype)
+            return (-eta.astype(jnp.finfo(dtype).dtype) * u.astype(dtype)).astype(like.dtype)
+
+        updates = jax.tree.map(step, updates, updates if params is None else params)
+        count = jnp.asarray(optax.safe_increment(state.count))
+        return updates, ScaleByLearningRateState(count, eta.astype(jnp.float32))
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -1,0 +1,244 @@
+r"""Learning-rate shapes over a run, and their binding to steps.
+
+A *shape* is a function from the progress of a run, x in [0, 1], to a value. It knows nothing of
+steps; bound by :func:`over_steps`, it is an ordinary Optax schedule of the update count c.
+
+The shapes of this page are chains of pieces, each a function of its own progress u. Over T steps the
+breaks x_i between pieces fall on whole steps b_i, the nearest to x_i T, and u comes from integer
+differences,
+
+.. math:: \eta(c) = f_i(u), \qquad u = (c - b_i) / (b_{i+1} - b_i), \qquad b_i \le c < b_{i+1},
+
+so that a boundary is met exactly for every T, where c / T in float32 would miss it by a step.
+Counts are 0-based: T steps apply η(0) … η(T - 1). Past the end a schedule holds η(T).
+"""
+
+import dataclasses
+import itertools
+import math
+import numbers
+import operator
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optimiz import checks
+
+_LARGEST_COUNT = 2**31 - 1  # Optax counts updates in int32
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """A chain of pieces over [0, 1]; call it with a progress for the value there.
+
+    Attributes:
+        starts: where each piece starts, ascending from 0; the last one ends at 1.
+        pieces: functions from a piece's own progress u in [0, 1] to the value.
+    """
+
+    starts: tuple[float, ...]
+    pieces: tuple[Callable[[jax.Array], jax.typing.ArrayLike], ...]
+
+    def __call__(self, progress: jax.typing.ArrayLike) -> jax.Array:
+        """Return the value at a progress; outside [0, 1], the value at the nearer end."""
+        x = jnp.asarray(progress, jnp.result_type(float))
+        return _evaluate(self.pieces, x, (*self.starts, 1.0))
+
+
+def _evaluate(
+    pieces: Sequence[Callable[[jax.Array], jax.typing.ArrayLike]],
+    position: jax.Array,
+    breaks: Sequence[float],
+) -> jax.Array:
+    """Value at a position, in whatever unit the breaks (each piece's start, and the end) are."""
+    dtype = jnp.result_type(float)
+
+    def inside(piece, start, end):
+        done, length = (position - start).astype(dtype), end - start
+        # Not left to the division: XLA may multiply by the reciprocal, and 41 * (1 / 41) < 1.
+        u = jnp.where(done >= length, 1, jnp.maximum(done, 0) / (length or 1))
+        return jnp.asarray(piece(u), dtype)
+
+    first, *later = zip(pieces, breaks[:-1], breaks[1:], strict=True)
+    value = inside(*first)
+    for piece, start, end in later:
+        value = jnp.where(position >= start, inside(piece, start, end), value)
+    return value
+
+
+def constant(peak: float) -> Shape:
+    """Shape: the peak throughout.
+
+    Args:
+        peak: the value, at least 0.
+
+    Raises:
+        TypeError: ``peak`` is not a number.
+        ValueError: it is NaN, infinite or negative.
+
+    Example:
+        >>> float(constant(0.5)(0.25))
+        0.5
+    """
+    checks.number("peak", peak, ge=0)
+    return Shape((0.0,), (lambda u: jnp.full_like(u, peak),))
+
+
+def linear(peak: float, end: float = 0.0) -> Shape:
+    """Shape: from the peak straight to the end value.
+
+    Args:
+        peak: the value at x = 0, at least 0.
+        end: the value at x = 1, at least 0, in the same unit as ``peak``.
+
+    Raises:
+        TypeError: an argument is not a number.
+        ValueError: one is NaN, infinite or negative.
+
+    Example:
+        >>> float(linear(1.0, end=0.5)(0.5))
+        0.75
+    """
+    checks.number("peak", peak, ge=0)
+    checks.number("end", end, ge=0)
+    return Shape((0.0,), (lambda u: peak * (1 - u) + end * u,))
+
+
+def cosine(peak: float, floor: float = 0.0) -> Shape:
+    """Shape: half a cosine from the peak to a fraction of it.
+
+    Args:
+        peak: the value at x = 0, at least 0.
+        floor: the value at x = 1 as a *fraction of the peak*, in [0, 1].
+
+    Raises:
+        TypeError: an argument is not a number.
+        ValueError: one is outside its domain.
+
+    Example:
+        >>> float(cosine(2.0, floor=0.5)(0.5))  # half way between 2 and 1
+        1.5
+
+    Source:
+        arXiv 1608.03983 (SGDR), without restarts.
+    """
+    checks.number("peak", peak, ge=0)
+    checks.number("floor", floor, ge=0, le=1)
+    return Shape((0.0,), (lambda u: peak * (floor + (1 - floor) * (1 + jnp.cos(jnp.pi * u)) / 2),))
+
+
+def inverse_sqrt(peak: float, warmup: float) -> Shape:
+    """Shape: linear warm-up to the peak at x = w, then peak √(w / x).
+
+    Args:
+        peak: the value at x = w, at least 0.
+        warmup: w in (0, 1), the fraction of the run that warms up.
+
+    Raises:
+        TypeError: an argument is not a number.
+        ValueError: one is outside its domain.
+
+    Example:
+        >>> float(inverse_sqrt(1.0, warmup=0.25)(1.0))  # √(1 / 4)
+        0.5
+
+    Source:
+        arXiv 1706.03762 (Transformer), with the peak as the argument.
+    """
+    checks.number("peak", peak, ge=0)
+    checks.number("warmup", warmup, gt=0, lt=1)
+    decay = Shape((0.0,), (lambda u: peak * jnp.sqrt(warmup / (warmup + (1 - warmup) * u)),))
+    return warm_up(decay, warmup)
+
+
+def step(peak: float, factors: Mapping[float, float]) -> Shape:
+    """Shape: the peak times each factor whose boundary has been reached.
+
+    Args:
+        peak: the value at x = 0, at least 0.
+        factors: factor, at least 0, by boundary in (0, 1), ascending. A factor is in force at its
+            boundary.
+
+    Raises:
+        TypeError: ``peak``, a boundary or a factor is not a number.
+        ValueError: one is outside its domain, or the boundaries do not ascend.
+
+    Example:
+        >>> drop = step(1.0, {0.5: 0.5, 0.75: 0.5})
+        >>> [float(drop(x)) for x in (0.25, 0.5, 0.75)]
+        [1.0, 0.5, 0.25]
+    """
+    checks.number("peak", peak, ge=0)
+    for boundary, factor in factors.items():
+        checks.number("each boundary of factors", boundary, gt=0, lt=1)
+        checks.number(f"the factor at {boundary}", factor, ge=0)
+    if list(factors) != sorted(factors):
+        raise ValueError(f"the boundaries of factors must ascend, got {list(factors)}")
+    values = itertools.accumulate(factors.values(), operator.mul, initial=peak)
+    return Shape((0.0, *factors), tuple(constant(value).pieces[0] for value in values))
+
+
+def warm_up(shape: Callable[[jax.Array], jax.typing.ArrayLike], fraction: float) -> Shape:
+    """Shape: from 0 straight to the shape's first value, then the shape over the rest of the run.
+
+    Args:
+        shape: any shape.
+        fraction: share of the run that warms up, in [0, 1).
+
+    Raises:
+        TypeError: ``shape`` is not callable, or ``fraction`` is not a number.
+        ValueError: ``fraction`` is outside [0, 1).
+
+    Example:
+        >>> shape = warm_up(linear(1.0), 0.5)
+        >>> [float(shape(x)) for x in (0.0, 0.25, 0.5, 0.75)]
+        [0.0, 0.5, 1.0, 0.5]
+    """
+    shape = _as_chain(shape)
+    checks.number("fraction", fraction, ge=0, lt=1)
+    starts = (fraction + (1 - fraction) * start for start in shape.starts)
+    return Shape((0.0, *starts), (lambda u: u * shape(jnp.zeros_like(u)), *shape.pieces))
+
+
+def over_steps(shape: Callable[[jax.Array], jax.typing.ArrayLike], steps: int) -> optax.Schedule:
+    """Bind a shape to a number of steps: an Optax schedule.
+
+    Args:
+        shape: a shape, or any function of x in [0, 1] made of ``jax.numpy`` operations.
+        steps: T >= 1, the updates of the whole run, warm-up included.
+
+    Returns:
+        A function from the 0-based update count to the value: float32 (float64 under
+        ``jax_enable_x64``), shape ().
+
+    Raises:
+        TypeError: ``shape`` is not callable, or ``steps`` is not an integer.
+        ValueError: ``steps`` is outside [1, 2^31 - 1], or the shape's value is not a scalar.
+
+    Example:
+        >>> learning_rate = over_steps(warm_up(linear(1.0), 0.5), 8)
+        >>> [float(learning_rate(count)) for count in (0, 3, 4, 7, 8, 100)]
+        [0.0, 0.75, 1.0, 0.25, 0.0, 0.0]
+    """
+    chain = _as_chain(shape)
+    if isinstance(steps, bool) or not isinstance(steps, numbers.Integral):
+        raise TypeError(f"steps must be an integer, got {steps!r}")
+    if not 1 <= steps <= _LARGEST_COUNT:
+        raise ValueError(f"steps must be in [1, {_LARGEST_COUNT}], got {steps}")
+    value = jax.eval_shape(chain, 0.0)
+    if value.shape != ():
+        raise ValueError(f"shape must return a scalar, got an array of shape {value.shape}")
+    breaks = (*(math.floor(start * steps + 0.5) for start in chain.starts), int(steps))
+
+    def schedule(count):
+        return _evaluate(chain.pieces, jnp.asarray(count), breaks)
+
+    return schedule
+
+
+def _as_chain(shape: Callable[[jax.Array], jax.typing.ArrayLike]) -> Shape:
+    if not callable(shape):
+        raise TypeError(f"shape must be a function of the progress x, got {shape!r}")
+    return shape if isinstance(shape, Shape) else Shape((0.0,), (shape,))

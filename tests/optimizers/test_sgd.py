@@ -1,0 +1,59 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import optimiz
+from tests.golden import fixture_a
+
+# PyTorch 2.13 SGD on fixture A.
+PLAIN = "1.0005 -2.0015 2.997 .495 -.007 -1 .097 -.2"
+MOMENTUM = ".99978 -2.00159 2.98926 .4896 -.01213 -.99325 .09025 -.20441"
+NESTEROV = "1.000302 -2.002931 2.987334 .48564 -.017917 -.993925 .088225 -.203969"
+MOMENTUM_VARYING = "1.00069 -2.001945 2.98573 .4858 -.011615 -.990375 .088875 -.208555"
+
+
+def test_equals_pytorch():
+    fixture_a.check(lambda: optimiz.sgd(0.01), PLAIN)
+    fixture_a.check(lambda: optimiz.sgd(0.01, 0.9), MOMENTUM)
+    fixture_a.check(lambda: optimiz.sgd(0.01, 0.9, nesterov=True), NESTEROV)
+    fixture_a.check(lambda: optimiz.sgd(fixture_a.varying, 0.9), MOMENTUM_VARYING)
+
+
+@pytest.mark.parametrize("args", [(0.1,), (0.1, 0.9), (0.1, 0.9, True), (0.1, 0.9, True, "bfloat16")])
+def test_is_a_drop_in_for_optax(args):
+    ours = fixture_a.after_three_steps(optimiz.sgd(*args), jnp.float32)[0]
+    theirs = fixture_a.after_three_steps(optax.sgd(*args), jnp.float32)[0]
+    # A bfloat16 buffer is rounded once a step in both, but not at the same place of the arithmetic.
+    atol = 2e-3 if len(args) == 4 else 1e-6
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=atol), ours, theirs)
+
+
+def test_decay_is_decoupled_from_the_momentum():
+    tx = optimiz.sgd(0.5, 0.9, weight_decay=0.2)
+    params = jnp.array([1.0])
+    state = tx.init(params)
+    for _ in range(3):  # gradient zero: only the factor 1 - 0.5 × 0.2 acts
+        updates, state = tx.update(jnp.zeros(1), state, params)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(params, 0.9**3, rtol=1e-6)
+
+
+def test_momentum_keeps_its_dtype_where_optax_lets_it_change():
+    params, g = jnp.zeros(2, jnp.bfloat16), jnp.ones(2, jnp.float32)
+
+    def dtypes(tx):
+        state = tx.init(params)
+        after = tx.update(g, state, params)[1]
+        return [(x.dtype, y.dtype) for x, y in zip(*map(jax.tree.leaves, (state, after)), strict=True)]
+
+    assert any(before != after for before, after in dtypes(optax.sgd(0.1, 0.9)))
+    assert all(before == after for before, after in dtypes(optimiz.sgd(0.1, 0.9)))
+
+
+@pytest.mark.parametrize("bad", [1.0, -0.1, float("nan")])
+def test_refuses_a_momentum_outside_its_domain(bad):
+    with pytest.raises(ValueError, match=r"decay must be in \[0, 1\)"):
+        optimiz.sgd(0.1, bad)
+    optax.sgd(0.1, bad)  # which Optax accepts

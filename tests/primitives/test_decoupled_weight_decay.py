@@ -1,0 +1,70 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import optimiz
+
+PARAMS = {"kernel": jnp.array([[4.0, -2.0]]), "bias": jnp.array([1.0, 3.0])}
+ZERO = jax.tree.map(jnp.zeros_like, PARAMS)
+
+
+def decayed(tx, updates=ZERO):
+    return tx.update(updates, tx.init(PARAMS), PARAMS)[0]
+
+
+def test_adds_the_parameters_times_the_decay():
+    got = decayed(optimiz.decoupled_weight_decay(0.5), jax.tree.map(jnp.ones_like, PARAMS))
+    np.testing.assert_array_equal(got["kernel"], [[3.0, 0.0]])
+    np.testing.assert_array_equal(got["bias"], [1.5, 2.5])
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        {"kernel": True, "bias": False},
+        lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+        optimiz.groups.no_decay(),
+        optimiz.groups.path("kernel"),
+    ],
+)
+def test_mask_may_be_a_tree_a_function_or_a_rule(mask):
+    got = decayed(optimiz.decoupled_weight_decay(0.5, mask))
+    np.testing.assert_array_equal(got["kernel"], [[2.0, -1.0]])
+    np.testing.assert_array_equal(got["bias"], [0.0, 0.0])
+
+
+def test_decay_may_follow_a_schedule():
+    tx = optimiz.decoupled_weight_decay(lambda count: jnp.asarray([0.5, 0.25])[count])
+    state = tx.init(PARAMS)
+    first, state = tx.update(ZERO, state, PARAMS)
+    second, state = tx.update(ZERO, state, PARAMS)
+    assert (float(first["bias"][0]), float(second["bias"][0])) == (0.5, 0.25)
+
+
+def test_zero_is_the_identity_and_asks_for_no_parameters():
+    tx = optimiz.decoupled_weight_decay(0.0)
+    chex.assert_trees_all_equal(tx.update(PARAMS, tx.init(PARAMS), value=1.0)[0], PARAMS)
+
+
+def test_a_traced_zero_works_as_well():
+    got = jax.jit(lambda lam: decayed(optimiz.decoupled_weight_decay(lam)))(0.0)
+    chex.assert_trees_all_equal(got, ZERO)
+
+
+@pytest.mark.parametrize("number", [0.5, np.float32(0.5), np.float64(0.5), jnp.float32(0.5)])
+def test_updates_keep_their_dtype_whatever_number_the_decay_is(number):
+    p = jnp.ones(2, jnp.bfloat16)
+    tx = optimiz.decoupled_weight_decay(number)
+    assert tx.update(p, tx.init(p), p)[0].dtype == jnp.bfloat16
+
+
+def test_refuses_missing_parameters_and_bad_numbers():
+    tx = optimiz.decoupled_weight_decay(0.5)
+    with pytest.raises(ValueError, match="needs the parameters"):
+        tx.update(ZERO, tx.init(PARAMS))
+    with pytest.raises(ValueError, match=r"weight_decay must be in \[0, inf\), got -0.5"):
+        optimiz.decoupled_weight_decay(-0.5)
+    with pytest.raises(ValueError, match=r"weight_decay must be a scalar at each step, got shape \(2,\)"):
+        decayed(optimiz.decoupled_weight_decay(lambda count: jnp.ones(2)))
