@@ -11,6 +11,7 @@ from flax import nnx
 from flax.core import FrozenDict
 
 from optimiz import groups
+from optimiz.groups import rules
 
 LAYERS, WIDTH, HEADS, VOCABULARY = 3, 8, 2, 5
 SCANNED = {"^layers/": 0}
@@ -70,7 +71,7 @@ def nnx_state() -> nnx.State:
 
 def answers(params: Any, rule: Any, scanned: Any = None) -> dict[str, Any]:
     """Answer by path."""
-    paths = [leaf.path for leaf in groups._read(params, scanned).leaves]
+    paths = [leaf.path for leaf in rules.read(params, scanned).leaves]
     return dict(zip(paths, jax.tree.leaves(rule(params)), strict=True))
 
 
@@ -122,7 +123,7 @@ class Opaque:
 
 
 def paths(tree):
-    return [leaf.path for leaf in groups._read(tree).leaves]
+    return [leaf.path for leaf in rules.read(tree).leaves]
 
 
 def test_one_path_for_every_container():
@@ -451,7 +452,7 @@ def test_layerwise_decay_of_the_stack_and_of_its_twin():
     stacked = linen_params(scan=True)
     assert per_layer(answers(stacked, rule)) == unstacked
     for leaf, multiplier in zip(
-        groups._read(stacked, SCANNED).leaves, jax.tree.leaves(rule(stacked)), strict=True
+        rules.read(stacked, SCANNED).leaves, jax.tree.leaves(rule(stacked)), strict=True
     ):
         assert np.broadcast_shapes(leaf.shape, np.shape(multiplier)) == leaf.shape
 

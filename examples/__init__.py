@@ -1,0 +1,1 @@
+"""Trainers, models and data readers built on the public face of `optimiz`."""

@@ -1,0 +1,104 @@
+"""What all command lines share: errors of one line, and a bar while they train."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+import rich.console
+import rich.markdown
+import rich.progress
+from absl import app, flags
+
+from optimiz import training
+
+EXIT_ERROR, EXIT_USAGE = 1, 2
+
+_DEBUG = flags.DEFINE_bool("debug", False, "On an error, show where in the code it was raised.")
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Parse the flags and call ``main``, as a program does.
+
+    Exit codes: 0 done, 1 the run cannot go on, 2 the flags or the files that they name are wrong,
+    ``training.EXIT_PREEMPTED`` asked to leave, and saved.
+    """
+    app.run(lambda _: guarded(main), flags_parser=parse)
+    raise AssertionError("app.run does not return")
+
+
+def guarded(main: Callable[[], None]) -> None:
+    """Call ``main``; an error that its user can mend becomes one line, and the exit code."""
+    try:
+        main()
+    except (ValueError, TypeError, OSError, ImportError, training.RunError) as error:
+        if _DEBUG.value:
+            raise
+        _exit(error, EXIT_ERROR if isinstance(error, training.RunError) else EXIT_USAGE)
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parse the flags; a mistake becomes one line, and the exit code."""
+    try:
+        rest = flags.FLAGS(list(argv))
+    except flags.Error as error:
+        _exit(error, EXIT_USAGE)
+    if len(rest) > 1:
+        _exit(f"flags begin with --, got {' '.join(rest[1:])}", EXIT_USAGE)
+    return rest
+
+
+def check(holds: Callable[[float], bool], domain: str, *holders: flags.FlagHolder) -> None:
+    """Refuse values of flags outside a domain, when they are parsed; None passes.
+
+    Args:
+        holds: whether a value is inside; false for NaN.
+        domain: the same in words, such as "must be in [0, 1)".
+        *holders: the flags.
+    """
+    for holder in holders:
+        flags.register_validator(holder, lambda value: value is None or holds(value), domain)
+
+
+def _exit(error: Exception | str, code: int) -> NoReturn:
+    print("error:", " ".join(str(error).split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def show(markdown: str) -> None:
+    """Print Markdown: set on a terminal, else as it is."""
+    console = rich.console.Console()
+    console.print(rich.markdown.Markdown(markdown) if console.is_terminal else markdown, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def bar(title: str, examples_per_step: int) -> Iterator[Callable[[training.Progress], None]]:
+    """Show a run's progress: a bar on a terminal, else a line at every look.
+
+    Args:
+        title: what runs.
+        examples_per_step: for the speed.
+
+    Yields:
+        The function that ``training.fit`` calls at every look.
+    """
+    console = rich.console.Console()
+    shown: dict[str, str] = {}
+
+    def describe(progress: training.Progress) -> str:
+        validation = "accuracy" in progress.figures
+        name = "accuracy" if validation else "loss"
+        shown["validation accuracy" if validation else "loss"] = f"{progress.figures[name]:.3f}"
+        if progress.seconds > 0:
+            shown["examples/s"] = f"{examples_per_step * progress.steps / progress.seconds:.0f}"
+        return "  ".join(f"{name} {value}" for name, value in shown.items())
+
+    if not console.is_terminal:
+        yield lambda p: console.print(f"{title}  {p.steps}/{p.total}  {describe(p)}", soft_wrap=True)
+        return
+    columns: list[Any] = ["{task.description}", rich.progress.BarColumn()]
+    columns += [rich.progress.MofNCompleteColumn(), "{task.fields[figures]}"]
+    columns += [rich.progress.TimeRemainingColumn(compact=True), "left"]
+    with rich.progress.Progress(*columns, console=console) as display:
+        task = display.add_task(title, total=None, figures="compiling")
+        yield lambda p: display.update(task, total=p.total, completed=p.steps, figures=describe(p))

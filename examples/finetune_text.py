@@ -1,0 +1,142 @@
+"""Fine-tune a pretrained encoder on text classification, with one optimizer or several, and report.
+
+    python -m examples.finetune_text --output=runs/topics
+    python -m examples.finetune_text --data=train.tsv --test=dev.tsv --optimizer=lion --output=runs/mine
+
+Without ``--data`` the task is the topic of sentences from Python's own documentation. Each optimizer runs with
+the same initial parameters, batches and dropout, at its own default rate unless one is given.
+"""
+
+import math
+import shlex
+import sys
+from pathlib import Path
+
+import jax
+import optax
+from absl import flags
+
+import optimiz
+from examples import command, optimizers
+from examples.data import baseline, docstrings, text
+from examples.models import pretrained
+from examples.text_classification import TextClassification
+from optimiz import compare, groups, schedules, training
+
+_MODEL = flags.DEFINE_string("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
+_POOLING = flags.DEFINE_enum("pooling", "mean", ["mean", "first"], "How tokens become one vector.")
+_DATA = flags.DEFINE_string("data", None, "Training examples: .tsv, .csv or .jsonl.")
+_VALIDATION = flags.DEFINE_string("validation", None, "Validation examples; default: a part of --data.")
+_TEST = flags.DEFINE_string("test", None, "Test examples; default: a part of --data.")
+_TEXT = flags.DEFINE_string("text", None, "Column of the text; default: the usual names.")
+_PAIR = flags.DEFINE_string("pair", None, "Column of the second text of a pair.")
+_LABEL = flags.DEFINE_string("label", None, "Column of the label; default: the usual names.")
+_COLUMNS = flags.DEFINE_list("columns", None, "Names of the columns of a file without a header.")
+_OPTIMIZER = flags.DEFINE_list("optimizer", ["sgd_sai", "signum", "adamw"], "Optimizers, in turn.")
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "Peak rate; default: the optimizer's own.")
+_HEAD_RATE = flags.DEFINE_float("head_rate", 50.0, "Rate of the new head, in multiples of the encoder's.")
+_WEIGHT_DECAY = flags.DEFINE_float("weight_decay", 0.01, "Decoupled; biases and norms are left out.")
+_WARMUP = flags.DEFINE_float("warmup", 0.1, "Share of the steps over which the rate rises from 0.")
+_STEPS = flags.DEFINE_integer("steps", 180, "Updates.", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Examples per update.", lower_bound=1)
+_LENGTH = flags.DEFINE_integer("length", 24, "Tokens per example; longer ones are cut.")
+_DROPOUT = flags.DEFINE_float("dropout", 0.1, "Rate of dropout, everywhere.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of data order and dropout.", lower_bound=0)
+_EVALUATE_EVERY = flags.DEFINE_integer("evaluate_every", 30, "Steps between two evaluations.")
+_SAVE_EVERY = flags.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
+_RESUME = flags.DEFINE_bool("resume", False, "Go on with the runs in --output.")
+_OUTPUT = flags.DEFINE_string("output", None, "Directory of the report and the runs.", required=True)
+
+_DECISIVE = (_STEPS, _BATCH_SIZE, _SEED, _LENGTH, _POOLING, _DROPOUT, _WARMUP, _WEIGHT_DECAY, _HEAD_RATE)
+command.check(
+    lambda x: 0 <= x < math.inf, "must be finite and at least 0", _LEARNING_RATE, _HEAD_RATE, _WEIGHT_DECAY
+)
+command.check(lambda x: 0 <= x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT)
+
+
+def read_data() -> dict[str, text.TextExamples]:
+    """The parts "train", "validation" and "test", as the flags say."""
+    if _DATA.value is None:
+        return docstrings.load_split()
+    columns = {"text": _TEXT.value, "pair": _PAIR.value, "label": _LABEL.value, "columns": _COLUMNS.value}
+    train = text.read(_DATA.value, **columns)
+    columns["label_names"] = train.label_names
+    given = {"validation": _VALIDATION.value, "test": _TEST.value}
+    parts = {name: text.read(path, **columns) for name, path in given.items() if path is not None}
+    shares = {name: 0.1 for name in given if name not in parts}
+    return text.split(train, {"train": 1 - 0.1 * len(shares)} | shares) | parts
+
+
+def optimizer(name: str) -> tuple[optax.GradientTransformation, float]:
+    """The optimizer of that name, on a schedule that decays to zero at the last step, and its peak rate."""
+    choice = optimizers.choose(name)
+    rate = choice.learning_rate if _LEARNING_RATE.value is None else _LEARNING_RATE.value
+    shape = schedules.warm_up(schedules.linear(rate), _WARMUP.value)
+    tx = choice.make(schedules.over_steps(shape, _STEPS.value), _WEIGHT_DECAY.value, groups.no_decay())
+    return optax.chain(tx, optimiz.scale_by_groups(_head_multipliers)), rate
+
+
+def _head_multipliers(params):
+    return jax.tree.map(lambda new: _HEAD_RATE.value if new else 1.0, groups.path("^head/")(params))
+
+
+def main() -> None:
+    """Run every optimizer, then write the report."""
+    chosen = {name: optimizer(name) for name in _OPTIMIZER.value}
+    settings = training.Settings(
+        steps=_STEPS.value,
+        seed=_SEED.value,
+        log_every=5,
+        evaluate_every=_EVALUATE_EVERY.value,
+        save_every=_SAVE_EVERY.value,
+    )
+    parts, model = read_data(), pretrained.find(_MODEL.value)
+    problem = TextClassification(
+        parts, model, length=_LENGTH.value, dropout=_DROPOUT.value, pooling=_POOLING.value
+    )
+    task, test = problem.task(_BATCH_SIZE.value, _SEED.value), problem.evaluation("test")
+    decisive = {flag.name: flag.value for flag in _DECISIVE}
+    identity = decisive | {"model_and_data": problem.fingerprint()}
+    rates = {name: rate for name, (_, rate) in chosen.items()}
+
+    model_name = _MODEL.value or pretrained.DEFAULT
+    output, runs = Path(_OUTPUT.value), []
+    with training.claimed(output, identity | {"learning_rates": rates}, _RESUME.value):
+        for name, (tx, rate) in chosen.items():
+            run_identity = identity | {"optimizer": name, "learning_rate": rate}
+            with command.bar(name, _BATCH_SIZE.value) as progress:
+                result = training.fit(
+                    task,
+                    tx,
+                    settings,
+                    output / name,
+                    identity=run_identity,
+                    resume=_RESUME.value,
+                    progress=progress,
+                )
+            figures = test(result.params)
+            runs.append(
+                compare.Run.of(result, tx, optimizer=name, learning_rate=rate, seed=settings.seed, test=figures)
+            )
+        record = compare.Record(
+            title=f"Fine-tuning {model_name} with {', '.join(chosen)}",
+            command=shlex.join(["python", "-m", "examples.finetune_text", *sys.argv[1:]]),
+            task={
+                "model": model_name,
+                "data": parts["train"].source,
+                "classes": len(parts["train"].label_names),
+                "examples": ", ".join(f"{len(part.texts)} {name}" for name, part in parts.items()),
+                "truncated": problem.truncated,
+            },
+            settings=decisive,
+            baselines={"TF-IDF + logistic regression": baseline.tfidf_baseline(**parts)},
+            test_examples=len(parts["test"].texts),
+            runs=runs,
+        )
+        report = compare.write_report(record, output, figure="accuracy")
+    command.show(compare.summary(record, figure="accuracy"))
+    print(f"\nreport: {report}")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,96 @@
+"""A Flax model, NNX or Linen, as the two things a functional training loop wants: params and apply.
+
+`params` is a nested dict of arrays, and `apply(params, *args, **kwargs)` is what the model returns
+for its arguments with these parameters. Labels, masks, checkpoints and every optimizer then see the
+same tree whichever library wrote the model, and `jax.jit` sees a pure function.
+
+Both adapters want a model whose only state is its parameters: what else it keeps (running means,
+hidden random keys) would stay at its first value in silence. Pass dropout its key as an argument.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from flax import linen, nnx
+
+Params = dict[Any, Any]
+
+
+def from_nnx(model: nnx.Module) -> tuple[Params, Callable[..., Any]]:
+    """Take an NNX model apart.
+
+    Args:
+        model: a callable module; it is read and not changed.
+
+    Returns:
+        `params`, keyed by attribute and, in an `nnx.List`, by integer index; and `apply`, which
+        raises a ValueError for a tree with other keys.
+
+    Raises:
+        ValueError: the model has state beside its parameters.
+    """
+    graph, state, rest = nnx.split(model, nnx.Param, ...)
+    _check_no_state(nnx.to_pure_dict(rest))
+    params = nnx.to_pure_dict(state)
+    keys = _keys(params)
+
+    def apply(params: Params, *args: Any, **kwargs: Any) -> Any:
+        # `merge` fills the model leaf by leaf in order: it would not see that a key has changed.
+        _check_keys(params, keys)
+        return nnx.merge(graph, params, copy=True)(*args, **kwargs)
+
+    return params, apply
+
+
+def into_nnx(model: nnx.Module, params: Params) -> None:
+    """Write trained `params` back into the model that `from_nnx` took apart.
+
+    Raises:
+        ValueError: `params` has other keys than the model.
+    """
+    state = nnx.state(model, nnx.Param)
+    # `replace_by_pure_dict` would leave a parameter without a key as it is.
+    _check_keys(params, _keys(nnx.to_pure_dict(state)))
+    nnx.replace_by_pure_dict(state, params)
+    nnx.update(model, state)
+
+
+def from_linen(module: linen.Module, variables: Mapping[str, Any]) -> tuple[Params, Callable[..., Any]]:
+    """Take a Linen module and the variables of its `init` apart.
+
+    Args:
+        module: the module; its `apply` gets every further argument, `rngs` for one.
+        variables: what `module.init` returned.
+
+    Returns:
+        `params`, keyed by the names of the submodules, and `apply`.
+
+    Raises:
+        ValueError: there is state beside the parameters.
+    """
+    _check_no_state({name: tree for name, tree in variables.items() if name != "params"})
+
+    def apply(params: Params, *args: Any, **kwargs: Any) -> Any:
+        return module.apply({"params": params}, *args, **kwargs)
+
+    return variables["params"], apply
+
+
+def _keys(tree: Any) -> set[str]:
+    return {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _check_keys(params: Params, expected: set[str]) -> None:
+    differing = sorted(_keys(params) ^ expected)
+    if differing:
+        raise ValueError(
+            f"params must have the keys of the model; {len(differing)} are in only one of them: "
+            f"{', '.join(differing[:3])}"
+        )
+
+
+def _check_no_state(state: Mapping[str, Any]) -> None:
+    found = sorted(_keys(state))
+    if found:
+        raise ValueError(f"the model must have no state beside its parameters, got {', '.join(found[:3])}")

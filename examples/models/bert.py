@@ -1,0 +1,299 @@
+"""The bidirectional Transformer encoder that BERT, MiniLM and RoBERTa checkpoints are weights of.
+
+With n a LayerNorm, A multi-head self-attention and F(x) = activation(x W_up + b_up) W_down + b_down
+
+    Post-LN (published BERTs)    y = n_a(x + A(x))     x' = n_f(y + F(y))
+    Pre-LN (`norm_first=True`)   y = x + A(n_a(x))     x' = y + F(n_f(y))     n(x) after the last
+
+where x starts as n_e(word[id] + position[t + offset] + token_type[type]). Dropout follows the
+embeddings, the attention weights and each sublayer.
+
+Everything is a pure function of parameters, batch and key. Dropout takes its key as an argument:
+no random state hides in the model, and every trial of a line search sees the mask of its step.
+
+Letters in names: B batch, T and S tokens (attending, attended to), D hidden size, H heads, K size
+of a head, C classes.
+
+Source: Devlin et al., "BERT" (arXiv:1810.04805); Liu et al., "RoBERTa" (arXiv:1907.11692); Xiong et
+al., "On Layer Normalization in the Transformer Architecture" (arXiv:2002.04745).
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+Key = jax.Array | None  # the random key of dropout; None evaluates, without dropout
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_new": partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """The shape of an encoder; the defaults are those of BERT.
+
+    `max_positions` counts the rows of the position table and `position_offset` is the row of the
+    first token: 0 in BERT, `pad_token_id + 1` in RoBERTa.
+
+    Raises:
+        ValueError: a field is outside its domain.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    layers: int
+    heads: int
+    intermediate_size: int
+    max_positions: int = 512
+    type_vocab_size: int = 2
+    norm_eps: float = 1e-12
+    pad_token_id: int = 0
+    position_offset: int = 0
+    activation: str = "gelu"
+    hidden_dropout: float = 0.1
+    attention_dropout: float = 0.1
+    norm_first: bool = False
+
+    def __post_init__(self) -> None:
+        sizes = "vocab_size hidden_size layers heads intermediate_size max_positions type_vocab_size"
+        for name in sizes.split():
+            self._check(name, getattr(self, name) >= 1, "at least 1")
+        self._check("heads", self.hidden_size % self.heads == 0, f"a divisor of {self.hidden_size}")
+        self._check("norm_eps", self.norm_eps > 0, "positive")
+        for name, rows in (
+            ("pad_token_id", self.vocab_size),
+            ("position_offset", self.max_positions),
+        ):
+            self._check(name, 0 <= getattr(self, name) < rows, f"in [0, {rows})")
+        self._check("activation", self.activation in ACTIVATIONS, f"one of {list(ACTIVATIONS)}")
+        for name in ("hidden_dropout", "attention_dropout"):
+            self._check(name, 0 <= getattr(self, name) < 1, "in [0, 1)")
+
+    def _check(self, name: str, holds: bool, domain: str) -> None:
+        if not holds:
+            raise ValueError(f"{name} must be {domain}, got {getattr(self, name)!r}")
+
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens a text may have: the rows of the position table from the offset on."""
+        return self.max_positions - self.position_offset
+
+
+def dropout(x: jax.Array, rate: float, key: Key) -> jax.Array:
+    """Zero each entry of `x` with probability `rate` and divide the others by 1 - rate."""
+    if key is None or rate == 0:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
+
+
+def _split(key: Key, n: int) -> list[Key]:
+    return [None] * n if key is None else list(jax.random.split(key, n))
+
+
+class Linear(nnx.Linear):
+    """x W + b, with all tokens of the batch as the rows of one matrix."""
+
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+        super().__init__(inputs, outputs, kernel_init=nnx.initializers.normal(0.02), rngs=rngs)
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        """Map `[B, T, inputs]` to `[B, T, outputs]`."""
+        # The gradient of W from [B, T, D] arrays costs twice as much on a CPU: XLA writes out the
+        # transpose of the incoming gradient first. The reshape to a matrix costs nothing.
+        y_ND = super().__call__(x_BTD.reshape(-1, x_BTD.shape[-1]))
+        return y_ND.reshape(*x_BTD.shape[:-1], -1)
+
+
+class Norm(nnx.LayerNorm):
+    """LayerNorm over D."""
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+        # The fast variance E[x^2] - E[x]^2 would cancel digits that parity with a checkpoint needs.
+        eps = config.norm_eps
+        super().__init__(config.hidden_size, epsilon=eps, use_fast_variance=False, rngs=rngs)
+
+
+class Table(nnx.Module):
+    """One learned row per integer.
+
+    Unlike `nnx.Embed` it fixes no dtype when it is built: bfloat16 parameters give bfloat16 rows.
+    """
+
+    def __init__(self, rows: int, size: int, *, rngs: nnx.Rngs):
+        self.embedding = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (rows, size)))
+
+    def __call__(self, index: jax.Array) -> jax.Array:
+        """Map integers `[...]` to rows `[..., size]`, and an integer past the last row to NaN."""
+        return jnp.take(self.embedding[...], index, axis=0)  # indexing would clamp in silence
+
+
+class Embeddings(nnx.Module):
+    """The normed sum of word, position and token type."""
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.word = Table(config.vocab_size, config.hidden_size, rngs=rngs)
+        self.position = Table(config.max_positions, config.hidden_size, rngs=rngs)
+        self.token_type = Table(config.type_vocab_size, config.hidden_size, rngs=rngs)
+        self.norm = Norm(config, rngs=rngs)
+
+    def __call__(self, ids_BT: jax.Array, types_BT: jax.Array, key: Key) -> jax.Array:
+        """Return `[B, T, D]`."""
+        tokens = ids_BT.shape[1]
+        if tokens > self.config.max_tokens:
+            raise ValueError(f"ids_BT must have at most {self.config.max_tokens} tokens a row, got {tokens}")
+        position_TD = self.position(self.config.position_offset + jnp.arange(tokens))
+        x_BTD = self.norm(self.word(ids_BT) + position_TD + self.token_type(types_BT))
+        return dropout(x_BTD, self.config.hidden_dropout, key)
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention; no token attends to padding."""
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.query = Linear(config.hidden_size, config.hidden_size, rngs=rngs)
+        self.key = Linear(config.hidden_size, config.hidden_size, rngs=rngs)
+        self.value = Linear(config.hidden_size, config.hidden_size, rngs=rngs)
+        self.output = Linear(config.hidden_size, config.hidden_size, rngs=rngs)
+
+    def __call__(self, x_BTD: jax.Array, mask_BT: jax.Array, key: Key) -> jax.Array:
+        """Map `[B, T, D]` to `[B, T, D]`."""
+        by_head = (*x_BTD.shape[:2], self.config.heads, -1)
+        q_BTHK = self.query(x_BTD).reshape(by_head)
+        k_BSHK = self.key(x_BTD).reshape(by_head)
+        v_BSHK = self.value(x_BTD).reshape(by_head)
+        scores_BHTS = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BSHK) / q_BTHK.shape[-1] ** 0.5
+        # The lowest finite number and not -inf: a row of padding attends evenly instead of to NaN.
+        lowest = jnp.finfo(scores_BHTS.dtype).min
+        scores_BHTS = jnp.where(mask_BT[:, None, None, :] != 0, scores_BHTS, lowest)
+        weights_BHTS = jax.nn.softmax(scores_BHTS.astype(jnp.float32)).astype(x_BTD.dtype)
+        weights_BHTS = dropout(weights_BHTS, self.config.attention_dropout, key)
+        y_BTHK = jnp.einsum("BHTS,BSHK->BTHK", weights_BHTS, v_BSHK)
+        return self.output(y_BTHK.reshape(x_BTD.shape))
+
+
+class Mlp(nnx.Module):
+    """Two linear maps with the activation between them."""
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+        self.activation = ACTIVATIONS[config.activation]
+        self.up = Linear(config.hidden_size, config.intermediate_size, rngs=rngs)
+        self.down = Linear(config.intermediate_size, config.hidden_size, rngs=rngs)
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        """Map `[B, T, D]` to `[B, T, D]`."""
+        return self.down(self.activation(self.up(x_BTD)))
+
+
+class Layer(nnx.Module):
+    """Attention, then the MLP, each with dropout, a residual connection and a norm."""
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.attention = Attention(config, rngs=rngs)
+        self.attention_norm = Norm(config, rngs=rngs)
+        self.mlp = Mlp(config, rngs=rngs)
+        self.mlp_norm = Norm(config, rngs=rngs)
+
+    def __call__(self, x_BTD: jax.Array, mask_BT: jax.Array, key: Key) -> jax.Array:
+        """Map `[B, T, D]` to `[B, T, D]`."""
+        weights_key, attention_key, mlp_key = _split(key, 3)
+        attention = partial(self.attention, mask_BT=mask_BT, key=weights_key)
+        for sublayer, norm, dropout_key in (
+            (attention, self.attention_norm, attention_key),
+            (self.mlp, self.mlp_norm, mlp_key),
+        ):
+            y_BTD = sublayer(norm(x_BTD) if self.config.norm_first else x_BTD)
+            x_BTD = x_BTD + dropout(y_BTD, self.config.hidden_dropout, dropout_key)
+            x_BTD = x_BTD if self.config.norm_first else norm(x_BTD)
+        return x_BTD
+
+
+class Encoder(nnx.Module):
+    """Tokens to one vector per token.
+
+    Calls take integer arrays `[B, T]`: `ids_BT`; `mask_BT`, nonzero where there is a token and zero
+    at the padding, which stands on the right; `types_BT`. They raise a ValueError where T is above
+    `config.max_tokens`.
+    """
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.embeddings = Embeddings(config, rngs=rngs)
+        self.layers = nnx.List([Layer(config, rngs=rngs) for _ in range(config.layers)])
+        if config.norm_first:
+            self.norm = Norm(config, rngs=rngs)
+
+    def hidden_states(
+        self, ids_BT: jax.Array, mask_BT: jax.Array, types_BT: jax.Array, key: Key = None
+    ) -> list[jax.Array]:
+        """Return the `[B, T, D]` after the embeddings and after each layer: `layers + 1` arrays."""
+        embeddings_key, *layer_keys = _split(key, 1 + self.config.layers)
+        states = [self.embeddings(ids_BT, types_BT, embeddings_key)]
+        for layer, layer_key in zip(self.layers, layer_keys, strict=True):
+            states.append(layer(states[-1], mask_BT, layer_key))
+        if self.config.norm_first:
+            states[-1] = self.norm(states[-1])
+        return states
+
+    def __call__(
+        self, ids_BT: jax.Array, mask_BT: jax.Array, types_BT: jax.Array, key: Key = None
+    ) -> jax.Array:
+        """Return the last hidden states, `[B, T, D]`."""
+        return self.hidden_states(ids_BT, mask_BT, types_BT, key)[-1]
+
+
+def _mean(x_BTD: jax.Array, mask_BT: jax.Array) -> jax.Array:
+    tokens_BT = (mask_BT != 0).astype(x_BTD.dtype)
+    # A row without any token has the mean zero instead of 0 / 0.
+    return jnp.einsum("BTD,BT->BD", x_BTD, tokens_BT) / jnp.maximum(tokens_BT.sum(1)[:, None], 1)
+
+
+def _first(x_BTD: jax.Array, mask_BT: jax.Array) -> jax.Array:
+    del mask_BT  # the first token is never padding
+    return x_BTD[:, 0]
+
+
+POOLINGS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {"mean": _mean, "first": _first}
+
+
+class Classifier(Encoder):
+    """Tokens to logits: an encoder, a pooling of its vectors, dropout and a linear head.
+
+    It extends the encoder instead of holding one, so a parameter has the same path with and without
+    the head, and pretrained ones go in as `params | encoder_params`.
+
+    There are `classes` logits, and `pooling` is `"mean"`, over the tokens of a text, or `"first"`.
+
+    Raises:
+        ValueError: `classes` or `pooling` is outside its domain.
+    """
+
+    def __init__(self, config: EncoderConfig, classes: int, pooling: str = "mean", *, rngs: nnx.Rngs):
+        if classes < 1:
+            raise ValueError(f"classes must be at least 1, got {classes}")
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling must be one of {list(POOLINGS)}, got {pooling!r}")
+        super().__init__(config, rngs=rngs)
+        self.pool = POOLINGS[pooling]
+        # From zeros the first loss is log C whatever the seed, and no gradient reaches the
+        # pretrained layers through a head that has not learned anything yet.
+        zeros = nnx.initializers.zeros
+        self.head = nnx.Linear(config.hidden_size, classes, kernel_init=zeros, rngs=rngs)
+
+    def __call__(
+        self, ids_BT: jax.Array, mask_BT: jax.Array, types_BT: jax.Array, key: Key = None
+    ) -> jax.Array:
+        """Return the logits, `[B, C]`."""
+        encoder_key, head_key = _split(key, 2)
+        x_BTD = super().__call__(ids_BT, mask_BT, types_BT, encoder_key)
+        x_BD = self.pool(x_BTD, mask_BT)
+        return self.head(dropout(x_BD, self.config.hidden_dropout, head_key))

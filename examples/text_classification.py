@@ -1,0 +1,113 @@
+"""Text classification by a pretrained encoder, as a task that any optimizer can train.
+
+The examples are tokenised once, into arrays of one length. The loss is the cross-entropy per example; an
+evaluation gives the mean loss, accuracy, macro-F1 and Matthews correlation of a whole part.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+
+from examples.data import baseline
+from examples.data.text import TextExamples
+from examples.models import pretrained
+from examples.models.adapters import from_nnx
+from examples.models.bert import Classifier
+from optimiz import training
+
+EVALUATION_BATCH = 128
+
+Arrays = Mapping[str, np.ndarray]
+
+
+class TextClassification:
+    """Tokenised parts, and the model that is to tell their classes.
+
+    Args:
+        parts: "train" and others; all have the classes of "train".
+        model: directory of the encoder.
+        length: T, the tokens of an example; what is longer is cut.
+        dropout: rate in [0, 1), of hidden vectors and of attention weights.
+        pooling: ``"mean"`` or ``"first"``.
+
+    Attributes:
+        truncated: number of examples that were cut, over all parts.
+
+    Raises:
+        FileNotFoundError: the directory lacks a file.
+        ValueError: a file is damaged, or an argument is outside its domain.
+    """
+
+    def __init__(
+        self, parts: Mapping[str, TextExamples], model: Path, *, length: int, dropout: float, pooling: str
+    ):
+        config, self._encoder = pretrained.load_encoder(
+            model, hidden_dropout=dropout, attention_dropout=dropout
+        )
+        if length > config.max_tokens:
+            raise ValueError(f"length must be at most {config.max_tokens} for this model, got {length}")
+        tokenizer = pretrained.load_tokenizer(model, config)
+        self._parts: dict[str, Arrays] = {}
+        self.truncated = 0
+        for name, part in parts.items():
+            tokens, truncated = pretrained.encode(tokenizer, part.texts, part.pairs, length)
+            self._parts[name] = tokens | {"label": part.labels}
+            self.truncated += truncated
+
+        def classifier(key: jax.Array) -> Classifier:
+            return Classifier(config, len(parts["train"].label_names), pooling, rngs=nnx.Rngs(key))
+
+        self._classifier = classifier
+        # Of the model without the numbers: those of the encoder come from the file.
+        _, self._apply = from_nnx(nnx.eval_shape(lambda: classifier(jax.random.key(0))))
+
+    def task(self, batch_size: int, seed: int) -> training.Task:
+        """The task of the training part, evaluated on the validation part.
+
+        Args:
+            batch_size: B, examples per update.
+            seed: of the order of the examples.
+        """
+        return training.Task(
+            init=lambda key: self._encoder | self._head(key),
+            loss=self._losses,
+            batches=training.shuffled(self._parts["train"], batch_size, seed),
+            evaluate=self.evaluation("validation"),
+        )
+
+    def evaluation(self, part: str) -> Callable[[Any], dict[str, float]]:
+        """A function from parameters to the figures of a part: "loss", "accuracy", "macro_f1", "mcc"."""
+        batches = training.padded(self._parts[part], EVALUATION_BATCH)
+        labels = self._parts[part]["label"]
+        logits_of = jax.jit(self._logits)
+
+        def evaluate(params: Any) -> dict[str, float]:
+            logits = np.concatenate([logits_of(params, batch) for batch in batches])[: len(labels)]
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return {"loss": float(losses.mean())} | baseline.metrics(labels, logits.argmax(-1))
+
+        return evaluate
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the pretrained parameters and of every tokenised example."""
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves((self._encoder, self._parts)):
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()
+
+    def _head(self, key: jax.Array) -> dict[str, Any]:
+        # Compiled, so that the encoder around it is never made.
+        return jax.jit(lambda key: {"head": from_nnx(self._classifier(key))[0]["head"]})(key)
+
+    def _logits(self, params: Any, batch: Arrays, key: jax.Array | None = None) -> jax.Array:
+        return self._apply(params, batch["ids_BT"], batch["mask_BT"], batch["types_BT"], key)
+
+    def _losses(self, params: Any, batch: Arrays, key: jax.Array | None) -> jax.Array:
+        logits_BC = self._logits(params, batch, key)
+        return optax.softmax_cross_entropy_with_integer_labels(logits_BC, batch["label"])

@@ -1,0 +1,22 @@
+"""Which parameters: from path, rank and scanned axis to masks, labels, multipliers and frozen groups.
+
+Coverage is total: a pattern that matches nothing, a label without a parameter and a parameter without a label
+are errors. The first two are not checked on a *partial* tree, one with ``optax.MaskedNode`` holes or without
+leaves, because so Optax calls a function for one group of parameters.
+"""
+
+from optimiz.groups.describe import describe as describe
+from optimiz.groups.freeze import freeze as freeze
+from optimiz.groups.labels import label as label
+from optimiz.groups.layers import LAYER_INDEX as LAYER_INDEX
+from optimiz.groups.layers import layerwise_decay as layerwise_decay
+from optimiz.groups.rules import Leaf as Leaf
+from optimiz.groups.rules import Rule as Rule
+from optimiz.groups.rules import biases as biases
+from optimiz.groups.rules import embeddings as embeddings
+from optimiz.groups.rules import everything as everything
+from optimiz.groups.rules import no_decay as no_decay
+from optimiz.groups.rules import norms as norms
+from optimiz.groups.rules import path as path
+from optimiz.groups.rules import rank as rank
+from optimiz.groups.rules import scanned_axes as scanned_axes

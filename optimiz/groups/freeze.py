@@ -1,0 +1,64 @@
+"""Frozen parameters: no update, no state, and no part in any norm."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from optimiz.groups.labels import label
+from optimiz.groups.rules import everything
+
+
+def freeze(
+    tx: optax.GradientTransformation, rule: Callable[[optax.Params], Any]
+) -> optax.GradientTransformationExtraArgs:
+    """Train with ``tx`` all parameters but those that the rule names.
+
+    A frozen parameter gets a zero update, has no state, and is not seen by ``tx``: it counts in no
+    global norm. A line search may be inside ``tx``: ``value_fn`` is still called with all
+    parameters, of which only the others move, and ``grad`` is still the gradient of all.
+
+    Args:
+        tx: any transformation.
+        rule: what is frozen.
+
+    Returns:
+        A transformation. Its ``init`` raises ValueError if nothing, or everything, is frozen.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from optimiz.groups import path
+        >>> tx = freeze(optax.sgd(0.5), path("^stem"))
+        >>> grads = {"head": jnp.array(2.0), "stem": jnp.array(2.0)}
+        >>> jax.tree.map(float, tx.update(grads, tx.init(grads))[0])
+        {'head': -1.0, 'stem': 0.0}
+    """
+    groups = optax.partition(
+        {"frozen": optax.set_to_zero(), "trained": tx},
+        label({"frozen": rule, "trained": everything}),
+        mask_compatible_extra_args=True,
+    )
+
+    def update_fn(updates, state, params=None, **extra_args):
+        value_fn = extra_args.get("value_fn")
+        if value_fn is not None:
+
+            def with_frozen(trained):
+                return jax.tree.map(
+                    lambda t, p: p if isinstance(t, optax.MaskedNode) else t,
+                    trained,
+                    params,
+                    is_leaf=lambda node: isinstance(node, optax.MaskedNode),
+                )
+
+            # Optax's line searches read the signature to choose which extra arguments to pass on.
+            @functools.wraps(value_fn)
+            def of_trained(trained, *args, **kwargs):
+                return value_fn(with_frozen(trained), *args, **kwargs)
+
+            extra_args["value_fn"] = of_trained
+        return groups.update(updates, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(groups.init, update_fn)

@@ -1,0 +1,56 @@
+"""Labels: a name for each parameter, for ``optax.partition``."""
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import jax
+import optax
+
+from optimiz.groups.rules import read
+
+
+def label(
+    rules: Mapping[Hashable, Callable[[optax.Params], Any]], default: Hashable | None = None
+) -> Callable[[optax.Params], Any]:
+    """Name each parameter after the first rule that covers it, for ``optax.partition``.
+
+    Args:
+        rules: rule by label; the first that answers True wins.
+        default: label of what no rule covers; None to refuse such parameters.
+
+    Returns:
+        A function from a tree of parameters to the tree of labels. It raises ValueError for a
+        parameter without a label and, on a whole tree, for a label without a parameter.
+
+    Raises:
+        TypeError: a rule is not callable.
+
+    Example:
+        >>> from optimiz.groups import everything, path
+        >>> label({"head": path("^head"), "rest": everything})({"head": 1.0, "stem": 1.0})
+        {'head': 'head', 'stem': 'rest'}
+    """
+    for name, rule in rules.items():
+        if not callable(rule):
+            raise TypeError(f"the rule of label {name!r} must be callable, got {rule!r}")
+
+    def labels(params: optax.Params) -> Any:
+        reading = read(params)
+        covered = {name: jax.tree.leaves(rule(params)) for name, rule in rules.items()}
+        answers = [
+            next((name for name in rules if covered[name][i]), default) for i in range(len(reading.leaves))
+        ]
+        bare = [x.path for x, answer in zip(reading.leaves, answers, strict=True) if answer is None]
+        if bare:
+            raise ValueError(f"no rule covers {', '.join(bare)}; the labels are {list(rules)}")
+        for name in rules if reading.whole else ():
+            if name not in answers:
+                why = (
+                    f"earlier rules cover all that {rules[name]!r} matches"
+                    if any(covered[name])
+                    else f"{rules[name]!r} matches none of {reading.some_paths()}"
+                )
+                raise ValueError(f"label {name!r} names no parameter: {why}")
+        return reading.tree(answers)
+
+    return labels

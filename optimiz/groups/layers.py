@@ -1,0 +1,87 @@
+"""Layer-wise multipliers: a learning rate that falls with the distance from the output."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from optimiz import checks
+from optimiz.groups.rules import Leaf, Rule, embeddings, read
+
+LAYER_INDEX = r"(?i)(?:^|/)(?:\w*(?:layer|block)s?|h)[/_]?(\d+)(?:/|$)"
+"""Where models keep a layer's index: ``layers/3/``, ``encoderblock_3/``, ``h/3/``, ``Block_3/``."""
+
+
+def layerwise_decay(
+    rate: float,
+    layers: str = LAYER_INDEX,
+    embeddings: Rule = embeddings,
+    scanned: Mapping[str, int] | None = None,
+) -> Callable[[optax.Params], Any]:
+    """Multipliers that shrink the learning rate with the distance from the output.
+
+    With N layers: 1 for the head and whatever else is in no layer, rate^(N - i) for layer i,
+    rate^(N + 1) for the embeddings. What is in a layer belongs to it, whatever its name.
+
+    Args:
+        rate: in (0, 1]; 0.65 to 0.9 is usual.
+        layers: a regular expression over paths with one group, the layer's index from 0.
+        embeddings: rule for what lies below the first layer.
+        scanned: axis of stacked layers by pattern of path; their multipliers are a vector along
+            that axis.
+
+    Returns:
+        A function from a tree of parameters to the tree of multipliers, see
+        :func:`optimiz.scale_by_groups`. It raises ValueError if there is no layer.
+
+    Raises:
+        TypeError: ``rate`` is not a number.
+        ValueError: ``rate`` is outside (0, 1], or ``layers`` has not exactly one group.
+
+    Example:
+        >>> layerwise_decay(0.5)({"embed": 1.0, "layers": [1.0, 1.0], "head": 1.0})
+        {'embed': 0.125, 'head': 1.0, 'layers': [0.25, 0.5]}
+
+    Source:
+        arXiv 2106.08254 (BEiT) and its code. The idea is from arXiv 2003.10555 (ELECTRA), whose
+        code has one more power of ``rate`` on everything below the head.
+    """
+    checks.number("rate", rate, gt=0, le=1)
+    expression = re.compile(layers)
+    if expression.groups != 1:
+        raise ValueError(f"layers must have one group, the layer's index, got {layers!r}")
+
+    def layer_of(path: str) -> int | None:
+        found = expression.search(path)
+        return None if found is None else int(found[1])
+
+    def multipliers(params: optax.Params) -> Any:
+        reading = read(params, scanned)
+        # Optax's holes count, so that one group of parameters has the depth of the whole model.
+        layer_counts = [i + 1 for i in map(layer_of, reading.paths) if i is not None]
+        layer_counts += [x.shape[x.scanned] for x in reading.leaves if x.scanned is not None]
+        if reading.leaves and not layer_counts:
+            raise ValueError(
+                f"no layer found: no path matches {layers!r} and no parameter is scanned; there are "
+                f"{reading.some_paths()}. Where Optax masks all layers, pass the multipliers of the "
+                "whole tree, layerwise_decay(...)(params)"
+            )
+        top = max(layer_counts, default=0)
+
+        def multiplier(leaf: Leaf, is_lowest: bool) -> float | np.ndarray:
+            layer = layer_of(leaf.path)
+            if leaf.scanned is not None:
+                along = [-1 if axis == leaf.scanned else 1 for axis in range(len(leaf.shape))]
+                length = leaf.shape[leaf.scanned]
+                return np.array([rate ** (top - i) for i in range(length)]).reshape(along)
+            if layer is not None:
+                return rate ** (top - layer)
+            return rate ** (top + 1) if is_lowest else 1.0
+
+        lowest = jax.tree.leaves(embeddings(params))
+        return reading.tree([multiplier(*x) for x in zip(reading.leaves, lowest, strict=True)])
+
+    return multipliers

@@ -1,0 +1,222 @@
+"""Checkpoints that are complete or absent, and whose every byte is vouched for.
+
+Orbax writes the arrays, one per tree path; ``manifest.json`` beside them lists what was written:
+shapes, dtypes, settings, versions, and the size and SHA-256 of every file, itself included. A
+checkpoint is written under another name, flushed to the disk and then renamed, so a process may die
+at any moment.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from optimiz.training.run_directory import RunError, flush, refuse_other_settings
+
+try:
+    import orbax.checkpoint as ocp
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        'optimiz.training writes its checkpoints with Orbax: pip install "optimiz[train]"',
+        name=error.name,
+    ) from error
+
+FORMAT = 1
+_ARRAYS, _MANIFEST, _PARTIAL, _DAMAGED = "arrays", "manifest.json", "partial-", "damaged-"
+_LIBRARIES = ("jax", "numpy", "optax", "orbax-checkpoint")
+
+_log = logging.getLogger(__name__)
+
+
+class Restored(NamedTuple):
+    """A checkpoint: the state, and the record that was saved beside it."""
+
+    state: Any
+    record: dict[str, Any]
+
+
+class _Damaged(Exception):
+    """The files of a checkpoint are not what its manifest says."""
+
+
+def save(
+    folder: Path,
+    step: int,
+    state: Any,
+    *,
+    settings: Mapping[str, Any],
+    record: Mapping[str, Any],
+    keep: int,
+) -> None:
+    """Write a checkpoint, then delete all but the newest ``keep``.
+
+    Args:
+        folder: where the checkpoints of one run lie.
+        step: the checkpoint's number, greater than those before.
+        state: a pytree of arrays, none of them empty.
+        settings: what decides the run's trajectory, as plain JSON.
+        record: what else to save, as plain JSON.
+        keep: how many checkpoints to keep, ≥ 1.
+
+    Raises:
+        RunError: it cannot be written; nothing of it is left, and the older ones are.
+    """
+    arrays = _by_path(state)
+    needed = sum(array.nbytes for array in arrays.values())
+    partial = folder / f"{_PARTIAL}{step}"
+    try:
+        partial.mkdir(parents=True)
+        free = shutil.disk_usage(partial).free
+        if free < needed:
+            raise OSError(f"{free} bytes are free")
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(partial / _ARRAYS, arrays)
+        manifest = {
+            "format": FORMAT,
+            "step": step,
+            "arrays": {path: _signature(array) for path, array in arrays.items()},
+            "settings": settings,
+            "settings_sha256": _sha256(settings),
+            "record": record,
+            "versions": {name: version(name) for name in _LIBRARIES},
+            "files": _files(partial),
+        }
+        manifest["manifest_sha256"] = _sha256(manifest)
+        (partial / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+        for path in [*partial.rglob("*"), partial]:
+            flush(path)
+        partial.rename(folder / f"{step:09d}")
+        flush(folder)
+    except Exception as error:  # Orbax and TensorStore report a full disk in errors of their own
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = str(error).partition("\n")[0]
+        raise RunError(f"cannot save {needed} bytes in {folder}: {reason}") from error
+    for old in _checkpoints(folder)[:-keep]:
+        # Under another name first: a deletion cut short must not look like a damaged checkpoint.
+        shutil.rmtree(old.rename(folder / f"{_PARTIAL}{old.name}"))
+
+
+def restore(folder: Path, like: Any, settings: Mapping[str, Any]) -> Restored | None:
+    """Read the newest checkpoint that is undamaged, and clear away what a killed save left.
+
+    A damaged one that is newer is set aside under the name ``damaged-…``, with a warning.
+
+    Args:
+        folder: where the checkpoints of one run lie.
+        like: the state as ``jax.ShapeDtypeStruct``; the result has its tree.
+        settings: what decides the run's trajectory, as plain JSON.
+
+    Returns:
+        The state, on the first device, and the record saved with it; None where there is no
+        checkpoint.
+
+    Raises:
+        RunError: every checkpoint is damaged, with the files; or the newest good one has another
+            format, other settings, or another tree, shape or dtype, with the first that differs.
+    """
+    for leftover in folder.glob(f"{_PARTIAL}*"):
+        shutil.rmtree(leftover)
+    damaged: dict[Path, str] = {}
+    for path in reversed(_checkpoints(folder)):
+        try:
+            manifest = _verified(path)
+        except _Damaged as damage:
+            damaged[path] = str(damage)
+            continue
+        if manifest["format"] != FORMAT:
+            raise RunError(f"{path} has format {manifest['format']}, this version reads {FORMAT}")
+        refuse_other_settings(str(path), manifest["settings"], settings)
+        _refuse_other_arrays(path, manifest["arrays"], like)
+        for bad, why in damaged.items():
+            _log.warning("checkpoint %s is damaged (%s): going back to %s", bad, why, path.name)
+            aside = folder / f"{_DAMAGED}{bad.name}"
+            shutil.rmtree(aside, ignore_errors=True)
+            bad.rename(aside)
+        return Restored(_load(path / _ARRAYS, like), manifest["record"])
+    if damaged:
+        reasons = "; ".join(f"{path}: {why}" for path, why in damaged.items())
+        raise RunError(f"no checkpoint is undamaged: {reasons}")
+    return None
+
+
+def newest(folder: Path) -> str:
+    """Name the newest checkpoint, for a message."""
+    checkpoints = _checkpoints(folder)
+    return f"the newest checkpoint is {checkpoints[-1]}" if checkpoints else "there is no checkpoint"
+
+
+def _load(path: Path, like: Any) -> Any:
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    targets = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
+        for name, leaf in _by_path(like).items()
+    }
+    with ocp.StandardCheckpointer() as checkpointer:
+        arrays = checkpointer.restore(path, targets)
+    return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in targets])
+
+
+def _verified(checkpoint: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((checkpoint / _MANIFEST).read_bytes())
+        digest = manifest.pop("manifest_sha256")
+    except FileNotFoundError:
+        raise _Damaged(f"{_MANIFEST} is missing") from None
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise _Damaged(f"{_MANIFEST} cannot be read: {error}") from None
+    if _sha256(manifest) != digest:
+        raise _Damaged(f"{_MANIFEST} does not match its SHA-256")
+    present = _files(checkpoint)
+    for name, expected in manifest["files"].items():
+        if name not in present:
+            raise _Damaged(f"{name} is missing")
+        if present.pop(name) != expected:
+            raise _Damaged(f"{name} does not match its size and SHA-256")
+    if present:
+        raise _Damaged(f"{min(present)} is not in the manifest")
+    return manifest
+
+
+def _refuse_other_arrays(checkpoint: Path, saved: Mapping[str, Any], like: Any) -> None:
+    wanted = {path: _signature(leaf) for path, leaf in _by_path(like).items()}
+    for path in [*wanted, *saved]:
+        there, here = saved.get(path, "absent"), wanted.get(path, "absent")
+        if there != here:
+            raise RunError(f"{checkpoint} does not fit: {path} is {there} there, {here} here")
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    # A flat dict of paths: Orbax returns NamedTuples as dicts and empty nodes as None, and confuses
+    # {"a": {"b": …}} with {"a.b": …}; the tree itself comes from the code that asks for it.
+    return {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _signature(leaf: Any) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}"
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    found = (path for path in folder.glob("*") if path.name.isdecimal())
+    return sorted(found, key=lambda path: int(path.name))
+
+
+def _files(checkpoint: Path) -> dict[str, dict[str, Any]]:
+    files = {}
+    for path in sorted(checkpoint.rglob("*")):
+        if path.is_file() and path != checkpoint / _MANIFEST:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            name = path.relative_to(checkpoint).as_posix()
+            files[name] = {"bytes": path.stat().st_size, "sha256": digest}
+    return files
+
+
+def _sha256(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,63 @@
+"""A request to leave (SIGTERM, SIGINT) waits until the run is saved.
+
+The first signal is only noted, and the old handlers are put back at once: a second signal therefore
+does what it did before the run, which is to end the process.
+"""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+EXIT_PREEMPTED = 75
+"""Exit code of a run that was asked to leave and saved: EX_TEMPFAIL of sysexits.h, "try again
+later"."""
+
+
+class Preempted(SystemExit):
+    """The run was asked to leave, and left saved. Uncaught, it ends the process with code 75."""
+
+    def __init__(self) -> None:
+        super().__init__(EXIT_PREEMPTED)
+
+
+class Request:
+    """Whether a signal has come in."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[Request]:
+    """Hold SIGTERM and SIGINT back while the body runs, then honour them.
+
+    Python lets only the main thread handle signals; in any other the body runs as it is.
+
+    Yields:
+        The request, to be looked at where the body can stop.
+
+    Raises:
+        Preempted: the body came to its end and a signal had come in.
+    """
+    request = Request()
+    handlers = {}
+
+    def restore() -> None:
+        for number, handler in handlers.items():
+            # None is a handler that was not installed from Python and cannot be put back from it.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def note(number: int, frame: object) -> None:
+        request.received = signal.Signals(number)
+        restore()
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            handlers[number] = signal.signal(number, note)
+    try:
+        yield request
+    finally:
+        restore()
+    if request.received is not None:
+        raise Preempted

@@ -1,0 +1,104 @@
+"""What is learnt: parameters, a loss per example, a batch for every step, and an evaluation.
+
+The loss comes back per example, not averaged, because only then can a padded batch have an exact
+mean. A batch may weigh its examples with an entry ``"weight"`` of shape [B]; an example of weight 0
+is padding.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+WEIGHT = "weight"
+"""The name of the batch entry that weighs the examples."""
+
+Batch = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A learning problem, free of any optimizer.
+
+    Args:
+        init: key → parameters, a pytree of floating-point arrays. It is also traced for shapes
+            alone (``jax.eval_shape``), so that a resumed run allocates its parameters once.
+        loss: (parameters, batch, key) → losses of shape [B], traced. The key drives dropout and the
+            like; None asks for evaluation mode.
+        batches: step → batch, a dict of arrays with leading dimension B, the same shapes at every
+            step. It is a pure function of the 0-based step, so the position in the data *is* the
+            step.
+        evaluate: parameters → validation figures by name, or None for no evaluation. The parameters
+            are reused by the next step: it must not keep them.
+    """
+
+    init: Callable[[jax.Array], Any]
+    loss: Callable[[Any, Any, jax.Array | None], jax.Array]
+    batches: Callable[[int], Batch]
+    evaluate: Callable[[Any], Mapping[str, Any]] | None = None
+
+
+def mean_loss(losses: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
+    """Average per-example losses, weighted by ``batch["weight"]`` where there is one.
+
+    Args:
+        losses: [B], floating point; the mean is taken in float32 or wider.
+        batch: the batch the losses belong to; its weights [B] are not negative.
+
+    Returns:
+        ``Σ w l / Σ w``, and 0 where every weight is 0.
+
+    Raises:
+        ValueError: the losses are not a floating-point array of shape [B].
+
+    Example:
+        >>> losses = jnp.array([1.0, 2.0, 7.0])
+        >>> batch = {"x": jnp.zeros(3), "weight": jnp.array([1.0, 1.0, 0.0])}
+        >>> float(mean_loss(losses, batch))
+        1.5
+    """
+    examples = next(iter(batch.values())).shape[0]
+    shape, dtype = getattr(losses, "shape", None), getattr(losses, "dtype", type(losses).__name__)
+    if shape != (examples,) or not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(
+            f"the loss must be floating point and of shape ({examples},), one loss per example; "
+            f"it is {dtype} of shape {shape}"
+        )
+    losses = losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
+    if WEIGHT not in batch:
+        return jnp.mean(losses)
+    weight = batch[WEIGHT].astype(losses.dtype)
+    total = jnp.sum(weight)
+    return jnp.sum(weight * losses) / jnp.where(total > 0, total, 1)
+
+
+def batch_shapes(batch: Any, name: str) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Check that a batch is one, and return the shape and dtype of each entry.
+
+    Args:
+        batch: what a task's ``batches`` returned.
+        name: what to call it in a message.
+
+    Returns:
+        Name → (shape, dtype).
+
+    Raises:
+        ValueError: not a non-empty dict of arrays with one leading dimension, or weights that are
+            not [B].
+    """
+    if not isinstance(batch, dict) or not batch:
+        raise ValueError(f"{name} must be a non-empty dict of arrays, got {type(batch).__name__}")
+    shapes = {}
+    for key, array in batch.items():
+        if not isinstance(array, (np.ndarray, jax.Array)) or array.ndim == 0:
+            raise ValueError(f"{name}[{key!r}] must be an array with a leading dimension")
+        shapes[key] = (array.shape, array.dtype)
+    if len({shape[0] for shape, _ in shapes.values()}) > 1:
+        lengths = {key: shape[0] for key, (shape, _) in shapes.items()}
+        raise ValueError(f"{name} has entries of unequal leading dimensions: {lengths}")
+    if WEIGHT in shapes and len(shapes[WEIGHT][0]) != 1:
+        raise ValueError(f"{name}['weight'] must have shape [B], got {shapes[WEIGHT][0]}")
+    return shapes

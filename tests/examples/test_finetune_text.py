@@ -1,0 +1,184 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from examples import command, finetune_text
+from optimiz import compare, training
+
+ROOT = Path(__file__).parents[2]
+GOOD, BAD = ["happy", "glad", "joy", "bright"], ["sad", "dull", "grim", "bleak"]
+REST = ["a", "the", "film", "was", "very"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The tiny BERT of the parity tests, with a tokenizer of a few words."""
+    directory = tmp_path_factory.mktemp("model")
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(ROOT / "tests/golden/bert_tiny" / name, directory)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *GOOD, *BAD, *REST]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.save(str(directory / "tokenizer.json"))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two hundred sentences whose one telling word says the class."""
+    rng = np.random.default_rng(0)
+    lines = ["sentence\tlabel"]
+    for i in range(200):
+        words = [*rng.choice(REST, 4), rng.choice((BAD, GOOD)[i % 2]), str(i)]
+        lines.append(f"{' '.join(words)}\t{('negative', 'positive')[i % 2]}")
+    path = tmp_path_factory.mktemp("data") / "train.tsv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def arguments(model, data, tmp_path):
+    given = {"model": model, "data": data, "output": tmp_path / "out", "length": 12, "steps": 6}
+    given |= {"batch_size": 16, "evaluate_every": 3, "optimizer": "sgd_sai,adamw"}
+    return given
+
+
+def call(arguments):
+    """The trainer, in this process."""
+    with flagsaver.flagsaver():
+        command.parse(["finetune_text", *(f"--{name}={value}" for name, value in arguments.items())])
+        command.guarded(finetune_text.main)
+
+
+def refused(capsys, arguments):
+    """The one line of an error, and the exit code."""
+    with pytest.raises(SystemExit) as exit:
+        call(arguments)
+    lines = capsys.readouterr().err.strip().splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert len(errors) == 1 and lines[-1] == errors[0]
+    return errors[0], exit.value.code
+
+
+def test_the_runs_and_their_report(arguments, capsys):
+    call(arguments)
+    out = arguments["output"]
+    record = compare.Record.read(out / "record.json")
+    assert [run.optimizer for run in record.runs] == ["sgd_sai", "adamw"]
+    assert [round(run.state_bytes_per_parameter, 1) for run in record.runs] == [4.0, 8.0]
+    for run in record.runs:
+        assert run.steps == 6 and run.test.keys() == {"loss", "accuracy", "macro_f1", "mcc"}
+        assert run.training_loss()[0] == [1, 2, 3, 4, 5, 6]
+        assert run.validation("accuracy")[0] == [3, 6]
+    # The same initial parameters and the same first batch.
+    first, second = (run.training_loss()[1][0] for run in record.runs)
+    assert first == second == pytest.approx(np.log(2), abs=1e-5)
+    assert (out / "curves.png").is_file() and (out / "report.md").read_text().startswith("# Fine-tuning")
+    assert f"report: {out / 'report.md'}" in capsys.readouterr().out
+
+
+def test_the_model_learns(arguments):
+    call(arguments | {"optimizer": "adamw", "learning_rate": 0.01, "steps": 60, "head_rate": 1, "dropout": 0})
+    (run,) = compare.Record.read(arguments["output"] / "record.json").runs
+    assert run.test["accuracy"] > 0.9
+    losses = run.training_loss()[1]
+    assert np.mean(losses[-5:]) < 0.5 * losses[0]
+
+
+def test_a_stopped_run_goes_on_to_the_same_record(arguments, tmp_path):
+    one = arguments | {"optimizer": "sgd_sai"}
+    call(one)
+    stopped = one | {"output": tmp_path / "stopped", "save_every": 2}
+    code = """
+import os, signal
+from optimiz.training import checkpoint
+from examples import command, finetune_text
+save = checkpoint.save
+def save_and_die(*args, **kwargs):
+    save(*args, **kwargs)
+    os.kill(os.getpid(), signal.SIGKILL)
+checkpoint.save = save_and_die
+command.run(finetune_text.main)
+"""
+    argv = [f"--{name}={value}" for name, value in stopped.items()]
+    killed = subprocess.run(
+        [sys.executable, "-c", code, *argv], cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"}, timeout=300
+    )
+    assert killed.returncode == -9
+    assert [p.name for p in (stopped["output"] / "sgd_sai/checkpoints").iterdir()] == ["000000002"]
+    call(stopped | {"resume": True})
+    whole, resumed = (d["output"] / "sgd_sai/metrics.jsonl" for d in (one, stopped))
+    assert whole.read_bytes() == resumed.read_bytes()
+    whole, resumed = (compare.Record.read(d["output"] / "record.json").runs[0] for d in (one, stopped))
+    assert whole.test == resumed.test
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": "adawm"}, "optimizer 'adawm' is unknown: did you mean adamw"),
+        ({"optimizer": "zzz"}, "optimizer 'zzz' is unknown: there are adamw, lion"),
+        ({"learning_rate": "nan"}, "flag --learning_rate=nan: must be finite and at least 0"),
+        ({"learning_rate": -1}, "flag --learning_rate=-1.0: must be finite and at least 0"),
+        ({"learning_rate": "fast"}, "flag --learning_rate=fast"),
+        ({"steps": 0}, "flag --steps=0"),
+        ({"batch_size": 0}, "flag --batch_size=0"),
+        ({"warmup": 1.0}, "flag --warmup=1.0: must be in [0, 1)"),
+        ({"dropout": 1.5}, "flag --dropout=1.5: must be in [0, 1)"),
+        ({"length": 2}, "length must be above the 2 special tokens, got 2"),
+        ({"length": 13}, "length must be at most 12 for this model, got 13"),
+        ({"pooling": "max"}, "flag --pooling=max"),
+        ({"data": "missing.tsv"}, "missing.tsv: no such file"),
+        ({"label": "class"}, "no column 'class'; the columns are 'sentence', 'label'"),
+        ({"model": "no/such/model"}, "model must be a directory or a Hub repository, got 'no/such/model'"),
+        ({"verboses": 1}, "Unknown command line flag 'verboses'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(arguments, capsys, changes, message):
+    error, code = refused(capsys, arguments | changes)
+    assert message in error and code == command.EXIT_USAGE
+    assert not arguments["output"].exists()
+
+
+def test_an_unknown_label_of_the_test_file_is_named(arguments, capsys, tmp_path):
+    path = tmp_path / "dev.tsv"
+    path.write_text("sentence\tlabel\na film\tpositive\na film\tmixed\n")
+    error, code = refused(capsys, arguments | {"test": path})
+    assert f"{path}:3: label 'mixed' is not one of 'negative', 'positive'" in error
+    assert code == command.EXIT_USAGE
+
+
+def test_what_is_there_is_not_overwritten(arguments, capsys):
+    call(arguments)
+    report = arguments["output"] / "report.md"
+    before = report.stat().st_mtime_ns
+    error, code = refused(capsys, arguments)
+    assert "resume it (--resume) or choose another directory" in error and code == command.EXIT_ERROR
+    error, _ = refused(capsys, arguments | {"resume": True, "batch_size": 8})
+    assert "batch_size was 16, is 8" in error
+    error, _ = refused(capsys, arguments | {"resume": True, "learning_rate": 0.5})
+    assert "learning_rate" in error
+    with training.claimed(
+        arguments["output"], json.loads((arguments["output"] / "run.json").read_bytes()), True
+    ):
+        error, _ = refused(capsys, arguments | {"resume": True})
+        assert f"is in use by process {os.getpid()}" in error
+    assert report.stat().st_mtime_ns == before
+
+
+def test_flags_is_the_only_way_in(arguments, capsys):
+    with pytest.raises(SystemExit) as exit, flagsaver.flagsaver():
+        command.parse(["finetune_text", "train.tsv", "--output=x"])
+    assert exit.value.code == command.EXIT_USAGE
+    assert "flags begin with --, got train.tsv" in capsys.readouterr().err

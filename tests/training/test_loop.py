@@ -1,0 +1,321 @@
+"""The loop is the loop one would write by hand, watched."""
+
+import dataclasses
+import math
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from optimiz import training
+from optimiz.training import RunError, Settings, Task, fit
+from tests.training import tiny
+
+TX = optax.adam(0.05)
+
+
+def run(task, directory, tx=TX, progress=None, resume=False, identity=None, **settings):
+    return fit(
+        task,
+        tx,
+        tiny.settings(**settings),
+        directory,
+        identity=identity or {},
+        resume=resume,
+        progress=progress,
+    )
+
+
+def quadratic(batches=None, **parts):
+    """Half the squared distance to 3: loss and gradient are known."""
+
+    def loss(params, batch, key):
+        return 0.5 * (params["w"] - batch["target"]) ** 2
+
+    targets = {"target": np.full(4, 3.0, np.float32)}
+    task = Task(lambda key: {"w": jnp.zeros(())}, loss, batches or (lambda step: targets))
+    return dataclasses.replace(task, **parts)
+
+
+def test_the_loop_is_the_hand_written_one(tmp_path):
+    task = tiny.task()
+    result = run(task, tmp_path, seed=4)
+
+    init_key, run_key = jax.random.split(jax.random.key(4))
+    params = task.init(init_key)
+    state = TX.init(params)
+
+    @jax.jit
+    def step(params, state, batch, key):
+        mean = lambda params: jnp.mean(task.loss(params, batch, key))  # noqa: E731
+        loss, grads = jax.value_and_grad(mean)(params)
+        updates, state = TX.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, loss, optax.tree.norm(grads)
+
+    rows = [row for row in result.history if "loss" in row]
+    assert [row["step"] for row in rows] == list(range(20))
+    for index, row in enumerate(rows):
+        key = jax.random.fold_in(run_key, index)
+        params, state, loss, norm = step(params, state, task.batches(index), key)
+        assert row["loss"] == pytest.approx(float(loss), rel=1e-5)
+        assert row["gradient_norm"] == pytest.approx(float(norm), rel=1e-2)  # its bfloat16 sum
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2), result.params, params)
+
+
+def test_history_and_progress(tmp_path):
+    seen = []
+    result = run(tiny.task(), tmp_path, steps=8, log_every=3, progress=seen.append)
+    assert result.steps == 8
+    evaluations = [row["steps"] for row in result.history if "evaluation" in row]
+    assert evaluations == [6, 8]
+    looks = [progress.steps for progress in seen if "gradient_norm" in progress.figures]
+    assert looks == [1, 3, 6, 8]
+    assert str(seen[-1]).startswith(f"step 8/8  {result.seconds:.1f} s  loss ")
+    assert training.read_metrics(tmp_path / "metrics.jsonl") == result.history
+    assert result.compile_seconds > 0
+
+
+def test_steps_are_compiled_once_and_traced_once(tmp_path):
+    traces = []
+    task = quadratic()
+
+    def loss(params, batch, key):
+        traces.append(batch)
+        return task.loss(params, batch, key)
+
+    run(quadratic(loss=loss), tmp_path, steps=12)
+    assert len(traces) == 1
+
+
+def test_the_host_waits_at_looks_alone(tmp_path, monkeypatch):
+    fetched = []
+    device_get = jax.device_get
+    monkeypatch.setattr(jax, "device_get", lambda x: fetched.append(len(x)) or device_get(x))
+    task = quadratic()
+
+    def batches(step):
+        # From the second step to the look at the tenth, only explicit transfers are allowed.
+        jax.config.update("jax_transfer_guard", "disallow" if 1 <= step < 9 else "allow")
+        return task.batches(step)
+
+    try:
+        run(quadratic(batches), tmp_path, steps=20, log_every=10)
+    finally:
+        jax.config.update("jax_transfer_guard", "allow")
+    assert fetched == [1, 9, 10]
+
+
+def test_a_line_search_gets_value_grad_and_value_fn(tmp_path):
+    def rosenbrock(params, batch, key):
+        x, y = params["x"], params["y"]
+        return batch["one"] * ((1 - x) ** 2 + 100 * (y - x**2) ** 2)
+
+    start = {"x": jnp.asarray(-1.0), "y": jnp.asarray(1.0)}
+    task = Task(lambda key: start, rosenbrock, lambda step: {"one": np.ones(2, np.float32)})
+    result = run(task, tmp_path, optax.lbfgs(), steps=40)
+    assert float(result.params["x"]) == pytest.approx(1, abs=1e-3)
+    assert float(start["x"]) == -1  # donation consumed a copy
+
+
+def test_value_fn_is_the_loss_under_the_same_dropout(tmp_path):
+    def update(updates, state, params, *, value, grad, value_fn, **extra):
+        return updates, jnp.maximum(state, jnp.abs(value_fn(params) - value))
+
+    probe = optax.GradientTransformationExtraArgs(lambda params: jnp.zeros(()), update)
+    seen = []
+    task = dataclasses.replace(tiny.task(), evaluate=lambda params: seen.append(params) or {})
+    run(task, tmp_path, optax.chain(probe, optax.sgd(0.1)), steps=5)
+    manifest = next(iter((tmp_path / "checkpoints").iterdir()))
+    assert seen and manifest.name == "000000005"
+    with training.checkpoint.ocp.StandardCheckpointer() as checkpointer:
+        arrays = checkpointer.restore(manifest / "arrays")
+    assert float(arrays[".opt_state[0]"]) == 0
+
+
+def test_aliased_and_weakly_typed_state_is_made_its_own(tmp_path):
+    shared = jnp.ones(3)
+
+    def update(updates, state, params=None):
+        return updates, (state[0] + 1, params)
+
+    tx = optax.GradientTransformation(lambda params: (jnp.asarray(1.0), params), update)
+    task = Task(
+        lambda key: {"a": shared, "b": shared},
+        lambda params, batch, key: batch["x"] * jnp.sum(params["a"] * params["b"]),
+        lambda step: {"x": np.ones(2, np.float32)},
+    )
+    run(task, tmp_path, optax.chain(tx, optax.sgd(0.1)), steps=3)
+    np.testing.assert_array_equal(shared, 1)
+
+
+def test_weights_make_the_mean_exact(tmp_path):
+    batch = {"target": np.array([1, 2, 90], np.float32), "weight": np.array([1, 1, 0])}
+    result = run(quadratic(lambda step: batch), tmp_path, steps=1)
+    assert result.history[0]["loss"] == 0.5 * (1 + 4) / 2
+    assert result.history[0]["gradient_norm"] == 1.5
+
+
+def test_a_batch_of_padding_alone_has_loss_zero(tmp_path):
+    batch = {"target": np.ones(3, np.float32), "weight": np.zeros(3, np.float32)}
+    result = run(quadratic(lambda step: batch), tmp_path, steps=1)
+    assert (result.history[0]["loss"], result.history[0]["gradient_norm"]) == (0, 0)
+
+
+def test_the_gradient_norm_does_not_overflow_in_half_precision(tmp_path):
+    task = Task(
+        lambda key: {"w": jnp.ones(4, jnp.float16)},
+        lambda params, batch, key: batch["x"] * jnp.sum(params["w"]),
+        lambda step: {"x": np.full(2, 1000, np.float16)},
+    )
+    result = run(task, tmp_path, optax.sgd(1e-3), steps=1)
+    assert result.history[0]["gradient_norm"] == 2000
+
+
+def test_seconds_count_batches_and_neither_compilation_nor_evaluation(tmp_path):
+    task = quadratic()
+
+    def batches(step):
+        time.sleep(0.02)
+        return task.batches(step)
+
+    slow = quadratic(batches, evaluate=lambda params: time.sleep(1) or {})
+    result = run(slow, tmp_path, steps=10, evaluate_every=0)
+    assert 0.2 <= result.seconds < 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's statm")
+def test_memory_does_not_grow(tmp_path):
+    resident = {}
+    task = tiny.task()
+
+    def batches(step):
+        resident[step] = int(Path("/proc/self/statm").read_text().split()[1])
+        return task.batches(step)
+
+    run(tiny.task(batches=batches), tmp_path, steps=1000, log_every=10, evaluate_every=0)
+    assert resident[999] < 1.02 * resident[100]
+
+
+def test_a_finished_run_is_read_back(tmp_path, caplog):
+    first = run(quadratic(), tmp_path, steps=3)
+    second = run(quadratic(), tmp_path, steps=3, resume=True)
+    assert second.history == first.history and second.seconds == first.seconds
+    assert float(second.params["w"]) == float(first.params["w"])
+    assert "is finished: all 3 steps are done" in caplog.text
+
+
+def test_when_to_look_and_save_may_change_on_resume(tmp_path):
+    def leave(step):
+        if step == 3:
+            raise KeyError("out")
+        return quadratic().batches(step)
+
+    with pytest.raises(KeyError):
+        run(quadratic(leave), tmp_path, steps=6, save_every=2)
+    result = run(quadratic(), tmp_path, steps=6, resume=True, log_every=1, save_every=0, keep=1)
+    assert result.history == run(quadratic(), tmp_path / "other", steps=6).history
+
+
+@pytest.mark.parametrize("changes", [{"steps": 7}, {"seed": 1}, {"identity": {"rate": 0.2}}])
+def test_what_decides_the_trajectory_may_not_change_on_resume(tmp_path, changes):
+    run(quadratic(), tmp_path, identity={"rate": 0.1}, steps=2)
+    with pytest.raises(RunError, match="holds a run with other settings"):
+        run(quadratic(), tmp_path, resume=True, **{"steps": 2, "identity": {"rate": 0.1}} | changes)
+
+
+def broken(at):
+    def batches(step):
+        return {"target": np.full(2, math.nan if step == at else 3.0, np.float32)}
+
+    return quadratic(batches)
+
+
+def test_a_loss_that_is_not_finite_from_the_start(tmp_path):
+    with pytest.raises(RunError, match=r"at step 0 the loss is nan .* there is no checkpoint"):
+        run(broken(at=0), tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_loss_that_stops_being_finite_keeps_the_last_good_checkpoint(tmp_path):
+    for resume in (False, True):
+        with pytest.raises(RunError, match=r"at step 8 the loss is nan .* is .*/000000006$"):
+            run(broken(at=8), tmp_path, save_every=3, keep=1, resume=resume)
+    assert tiny.checkpoints(tmp_path) == ["000000006"]
+    rows = training.read_metrics(tmp_path / "metrics.jsonl")
+    assert next(row["step"] for row in rows if math.isnan(row.get("loss", 0))) == 8
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"loss": lambda p, b, k: jnp.mean(b["target"]) * p["w"]}, r"of shape \(4,\), one loss"),
+        ({"loss": lambda p, b, k: b["target"].astype(int)}, "it is int32 of shape"),
+        ({"loss": lambda p, b, k: 1.0}, "it is float of shape None"),
+        ({"init": lambda key: {}}, "the parameter tree has no leaves"),
+        ({"init": lambda key: {"w": jnp.arange(3)}}, r"params\['w'\] has dtype int32"),
+        ({"init": lambda key: {"w": jnp.zeros((0, 2))}}, r"params\['w'\] has shape \(0, 2\)"),
+        ({"batches": lambda step: {}}, r"batches\(0\) must be a non-empty dict"),
+        ({"batches": lambda step: [1]}, r"batches\(0\) must be .* got list"),
+        ({"batches": lambda step: {"x": 1.0}}, r"batches\(0\)\['x'\] must be an array"),
+        (
+            {"batches": lambda step: {"x": np.ones(2), "y": np.ones(3)}},
+            r"batches\(0\) has entries of unequal leading dimensions: \{'x': 2, 'y': 3\}",
+        ),
+        (
+            {"batches": lambda step: {"weight": np.ones((2, 1))}},
+            r"batches\(0\)\['weight'\] must have shape \[B\], got \(2, 1\)",
+        ),
+        (
+            {"batches": lambda step: {"target": np.ones(2 + step // 2, np.float32)}},
+            r"batches\(2\) has .*\(3,\).*, the batches before had .*\(2,\)",
+        ),
+        ({"evaluate": lambda params: 0.5}, "evaluate must return numbers by name, got 0.5"),
+    ],
+)
+def test_a_task_that_cannot_be_trained_says_why(tmp_path, parts, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        run(quadratic(**parts), tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("after", "message"),
+    [
+        (jnp.zeros((), jnp.bfloat16), r"changes opt_state from float32\[\] to bfloat16\[\]"),
+        (jnp.zeros(2), r"changes opt_state from float32\[\] to float32\[2\]"),
+        ((jnp.zeros(()),), "changes the tree structure of its state"),
+    ],
+)
+def test_an_optimizer_that_changes_its_state_says_where(tmp_path, after, message):
+    tx = optax.GradientTransformation(lambda p: jnp.zeros(()), lambda g, s, p=None: (g, after))
+    with pytest.raises(ValueError, match=message):
+        run(quadratic(), tmp_path, tx)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
+        ({"log_every": 0}, ValueError, "log_every must be at least 1, got 0"),
+        ({"keep": 0}, ValueError, "keep must be at least 1, got 0"),
+        ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
+        ({"save_every": -1}, ValueError, "save_every must be at least 0, got -1"),
+        ({"evaluate_every": 1.5}, TypeError, "evaluate_every must be an integer, got 1.5"),
+        ({"steps": "10"}, TypeError, "steps must be an integer, got '10'"),
+        ({"steps": True}, TypeError, "steps must be an integer, got True"),
+    ],
+)
+def test_settings_are_refused_by_name(changes, error, message):
+    with pytest.raises(error, match=message):
+        Settings(**{"steps": 1} | changes)
+
+
+@pytest.mark.parametrize("value", [math.nan, np.float32(1), object()])
+def test_an_identity_that_is_not_json_is_refused_by_name(tmp_path, value):
+    with pytest.raises(TypeError, match=r"identity\['rate'\] is not plain JSON"):
+        run(quadratic(), tmp_path / "run", identity={"rate": value})
+    assert not (tmp_path / "run").exists()

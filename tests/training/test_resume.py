@@ -1,0 +1,188 @@
+"""A run that is killed, asked to leave or out of disk ends as one that was not."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from optimiz import training
+from optimiz.training import preemption
+from tests.training import tiny
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(directory, *args):
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.training.tiny", str(directory), *map(str, args)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(process, line):
+    assert any(line in printed for printed in process.stdout), process.stderr.read()
+
+
+def saved_arrays(directory):
+    """Every array of the final checkpoint as bytes: parameters, optimizer state, key, step."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        arrays = checkpointer.restore(Path(directory) / "checkpoints" / "000000020" / "arrays")
+
+    def as_bytes(array):
+        if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+            array = jax.random.key_data(array)
+        return array.dtype, array.shape, np.asarray(array).tobytes()
+
+    return {path: as_bytes(array) for path, array in arrays.items()}
+
+
+def assert_same_run(directory, reference):
+    assert saved_arrays(directory) == saved_arrays(reference)
+    metrics = (Path(directory) / "metrics.jsonl").read_bytes()
+    assert metrics == (Path(reference) / "metrics.jsonl").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("reference")
+    tiny.fit(directory)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("point", "left"),
+    [
+        ("step", ["000000007"]),
+        ("writing", ["000000007", "partial-14"]),
+        ("written", ["000000007", "partial-14"]),
+        ("renamed", ["000000007", "000000014"]),
+        ("deleting", ["000000014", "partial-000000007"]),
+    ],
+)
+def test_killed_and_resumed_is_uninterrupted(tmp_path, reference, point, left):
+    process = start(tmp_path, "--die", point)
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
+    assert tiny.checkpoints(tmp_path) == left
+    result = tiny.fit(tmp_path)
+    assert result.steps == 20
+    assert not [name for name in tiny.checkpoints(tmp_path) if not name.isdecimal()]
+    assert_same_run(tmp_path, reference)
+
+
+def test_resumed_every_few_steps_is_uninterrupted(tmp_path, reference):
+    def leave_at(step):
+        signals = [signal.SIGTERM]
+
+        def batches(index):
+            if index == step and signals:
+                os.kill(os.getpid(), signals.pop())
+            return tiny.task().batches(index)
+
+        return tiny.task(batches=batches)
+
+    for step in (0, 5, 12):
+        with pytest.raises(training.Preempted):
+            training.fit(
+                leave_at(step),
+                tiny.optimizer(),
+                tiny.settings(),
+                tmp_path,
+                identity=tiny.IDENTITY,
+                resume=True,
+            )
+        assert tiny.checkpoints(tmp_path)[-1] == f"{step + 1:09d}"
+    tiny.fit(tmp_path)
+    assert_same_run(tmp_path, reference)
+
+
+def test_killed_before_the_first_checkpoint_starts_over(tmp_path, reference):
+    tiny.fit(tmp_path)
+    for name in ("metrics.jsonl", "timings.jsonl"):
+        with (tmp_path / name).open("a") as file:
+            file.write('{"step": 20, "lo')
+    for checkpoint in (tmp_path / "checkpoints").iterdir():
+        checkpoint.rename(checkpoint.with_name("partial-20"))
+    tiny.fit(tmp_path)
+    assert_same_run(tmp_path, reference)
+    events = [row["event"] for row in training.read_metrics(tmp_path / "timings.jsonl")]
+    assert events.count("compile") == 2
+
+
+@pytest.mark.parametrize(
+    ("moment", "slow", "seconds"),
+    [
+        ("step 0", "--seconds-per-step", 0.2),  # compiling
+        ("step 3", "--seconds-per-step", 0.2),
+        ("evaluation", "--seconds-per-evaluation", 1),
+    ],
+)
+def test_sigterm_saves_once_and_exits_75(tmp_path, moment, slow, seconds):
+    process = start(tmp_path, slow, seconds, "--steps", 1000)
+    wait_for(process, moment)
+    process.terminate()
+    _, errors = process.communicate()
+    assert process.returncode == training.EXIT_PREEMPTED == 75, errors
+    [checkpoint] = tiny.checkpoints(tmp_path)
+    rows = training.read_metrics(tmp_path / "metrics.jsonl")
+    assert len([row for row in rows if "loss" in row]) == int(checkpoint)
+    assert ("evaluation" in rows[-1]) == (moment == "evaluation")
+    timings = training.read_metrics(tmp_path / "timings.jsonl")
+    assert [row["event"] for row in timings].count("save") == 1
+
+
+def test_a_second_signal_ends_the_process_at_once(tmp_path):
+    process = start(tmp_path, "--seconds-per-evaluation", 60)
+    wait_for(process, "evaluation")
+    process.terminate()
+    threading.Event().wait(0.3)  # a signal that comes while one like it is pending is lost
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGTERM
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path):
+    process = start(tmp_path, "--width", 4000, "--file-limit", 60_000)
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    [message] = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert message.startswith("error: cannot save ") and str(tmp_path / "checkpoints") in message
+    assert tiny.checkpoints(tmp_path) == ["000000007"]
+
+
+def test_signals_are_held_back_and_handlers_put_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(training.Preempted) as raised, preemption.deferred() as request:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request.received == signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) is before
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert raised.value.code == 75
+    with pytest.raises(ZeroDivisionError), preemption.deferred():
+        raise ZeroDivisionError
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_handlers_are_left_alone_outside_the_main_thread():
+    seen = []
+
+    def body():
+        with preemption.deferred():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert seen == [before]
