@@ -91,6 +91,17 @@ def one_of(name: str, value: Any, allowed: Sequence[Any]) -> None:
         raise ValueError(f"{name} must be one of {choices}, got {value!r}")
 
 
+def either(name: str, value: Any, other_name: str, other: Any) -> Any:
+    """The one of two arguments for the same thing that was given, or None.
+
+    Raises:
+        ValueError: both were given.
+    """
+    if value is not None and other is not None:
+        raise ValueError(f"{name} and {other_name} are the same thing; give one of them")
+    return other if value is None else value
+
+
 def is_zero(value: Any) -> bool:
     """Whether a hyperparameter is known, at construction, to be zero; a traced one is not."""
     return isinstance(value, (int, float)) and value == 0

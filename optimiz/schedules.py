@@ -231,11 +231,38 @@ def over_steps(shape: Callable[[jax.Array], jax.typing.ArrayLike], steps: int) -
     if value.shape != ():
         raise ValueError(f"shape must return a scalar, got an array of shape {value.shape}")
     breaks = (*(math.floor(start * steps + 0.5) for start in chain.starts), int(steps))
+    return _OverSteps(chain, breaks)
 
-    def schedule(count):
-        return _evaluate(chain.pieces, jnp.asarray(count), breaks)
 
-    return schedule
+@dataclasses.dataclass(frozen=True)
+class _OverSteps:
+    """A chain of pieces whose breaks are counts; the last one is the end of the run."""
+
+    chain: Shape
+    breaks: tuple[int, ...]
+
+    def __call__(self, count: jax.typing.ArrayLike) -> jax.Array:
+        return _evaluate(self.chain.pieces, jnp.asarray(count), self.breaks)
+
+
+def peak(schedule: optax.ScalarOrSchedule) -> jax.typing.ArrayLike:
+    """The largest value of a schedule, over all of its steps.
+
+    Args:
+        schedule: made by :func:`over_steps`; or a number, which is its own peak.
+
+    Raises:
+        ValueError: it is another function, which does not say where it ends.
+
+    Example:
+        >>> float(peak(over_steps(warm_up(linear(0.5), 0.1), 100)))
+        0.5
+    """
+    if not callable(schedule):
+        return schedule
+    if not isinstance(schedule, _OverSteps):
+        raise ValueError("the peak of a schedule is known where optimiz.schedules.over_steps made it")
+    return jnp.max(jax.vmap(schedule)(jnp.arange(schedule.breaks[-1] + 1)))
 
 
 def _as_chain(shape: Callable[[jax.Array], jax.typing.ArrayLike]) -> Shape:

@@ -18,7 +18,8 @@ from typing import Any
 import jax
 import optax
 
-from optimiz.primitives.decoupled_weight_decay import decoupled_weight_decay
+from optimiz import checks
+from optimiz.primitives.decoupled_weight_decay import Coupling, decoupled_weight_decay
 from optimiz.primitives.scale_by_adam import scale_by_adam
 from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
 
@@ -33,6 +34,8 @@ def adamw(
     weight_decay: optax.ScalarOrSchedule = 1e-4,
     mask: Any | Callable[[optax.Params], Any] | None = None,
     *,
+    weight_decay_mask: Any | Callable[[optax.Params], Any] | None = None,
+    decay_coupling: Coupling = "learning_rate",
     nesterov: bool = False,
     nu_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -48,6 +51,8 @@ def adamw(
         weight_decay: λ ≥ 0, decoupled; a number or a schedule.
         mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
             ``optimiz.groups`` such as ``groups.no_decay()``. None for all of them.
+        weight_decay_mask: the same, by the name that it has everywhere else in this suite.
+        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
         nesterov: look the first moment up one step ahead (NAdamW).
         nu_dtype: dtype of the second moment; None for the parameters', float32 at the least.
 
@@ -68,6 +73,11 @@ def adamw(
     """
     return optax.chain(
         scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov, nu_dtype=nu_dtype),
-        decoupled_weight_decay(weight_decay, mask),
+        decoupled_weight_decay(
+            weight_decay,
+            checks.either("mask", mask, "weight_decay_mask", weight_decay_mask),
+            coupling=decay_coupling,
+            learning_rate=learning_rate,
+        ),
         scale_by_learning_rate(learning_rate),
     )

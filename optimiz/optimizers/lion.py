@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import optax
 
 from optimiz import checks, numerics
-from optimiz.primitives.decoupled_weight_decay import decoupled_weight_decay
+from optimiz.primitives.decoupled_weight_decay import Coupling, decoupled_weight_decay
 from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
 
 
@@ -101,6 +101,8 @@ def lion(
     weight_decay: optax.ScalarOrSchedule = 1e-3,
     mask: Any | Callable[[optax.Params], Any] | None = None,
     *,
+    weight_decay_mask: Any | Callable[[optax.Params], Any] | None = None,
+    decay_coupling: Coupling = "learning_rate",
     mode: Literal["hard", "smooth", "refined"] = "hard",
     smooth_beta: float = 1.0,
     scale_by_param_rms: bool = False,
@@ -117,6 +119,8 @@ def lion(
         weight_decay: λ ≥ 0, decoupled; a number or a schedule.
         mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
             ``optimiz.groups`` such as ``groups.no_decay()``. None for all of them.
+        weight_decay_mask: the same, by the name that it has everywhere else in this suite.
+        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
         mode: ``"hard"``, ``"smooth"`` or ``"refined"``; see :func:`scale_by_lion`.
         smooth_beta: > 0, steepness of the smooth mode.
         scale_by_param_rms: multiply each parameter's step, decay included, by its root mean square.
@@ -140,7 +144,12 @@ def lion(
     checks.number("min_rms", min_rms, gt=0)
     return optax.chain(
         scale_by_lion(b1, b2, mu_dtype, mode=mode, smooth_beta=smooth_beta),
-        decoupled_weight_decay(weight_decay, mask),
+        decoupled_weight_decay(
+            weight_decay,
+            checks.either("mask", mask, "weight_decay_mask", weight_decay_mask),
+            coupling=decay_coupling,
+            learning_rate=learning_rate,
+        ),
         optax.scale_by_param_block_rms(min_rms) if scale_by_param_rms else optax.identity(),
         scale_by_learning_rate(learning_rate),
     )

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import optax
 
-from optimiz.primitives.decoupled_weight_decay import decoupled_weight_decay
+from optimiz.primitives.decoupled_weight_decay import Coupling, decoupled_weight_decay
 from optimiz.primitives.momentum import trace
 from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
 
@@ -32,6 +32,7 @@ def sgd(
     *,
     weight_decay: optax.ScalarOrSchedule = 0.0,
     weight_decay_mask: Any | Callable[[optax.Params], Any] | None = None,
+    decay_coupling: Coupling = "learning_rate",
 ) -> optax.GradientTransformationExtraArgs:
     """Stochastic gradient descent with optional momentum.
 
@@ -43,6 +44,7 @@ def sgd(
         weight_decay: λ ≥ 0, decoupled; a number or a schedule.
         weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
             ``optimiz.groups``. None for all of them.
+        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
 
     Returns:
         A transformation whose ``update`` needs the parameters only where there is weight decay.
@@ -62,6 +64,8 @@ def sgd(
     """
     return optax.chain(
         optax.identity() if momentum is None else trace(momentum, nesterov, accumulator_dtype),
-        decoupled_weight_decay(weight_decay, weight_decay_mask),
+        decoupled_weight_decay(
+            weight_decay, weight_decay_mask, coupling=decay_coupling, learning_rate=learning_rate
+        ),
         scale_by_learning_rate(learning_rate),
     )

@@ -25,7 +25,7 @@ from typing import Any, Literal
 import jax
 import optax
 
-from optimiz.primitives.decoupled_weight_decay import decoupled_weight_decay
+from optimiz.primitives.decoupled_weight_decay import Coupling, decoupled_weight_decay
 from optimiz.primitives.momentum import seeded_ema
 from optimiz.primitives.scale_by_gsnr import scale_by_gsnr
 from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
@@ -38,6 +38,7 @@ def sgd_sai(
     eps: float = 1e-8,
     weight_decay: optax.ScalarOrSchedule = 1e-2,
     weight_decay_mask: Any | Callable[[optax.Params], Any] | None = None,
+    decay_coupling: Coupling = "learning_rate",
     normalize: Literal["max"] | None = None,
     degenerate: Literal["unit", "reference"] = "unit",
     scanned: Mapping[str, int] | None = None,
@@ -52,6 +53,7 @@ def sgd_sai(
         weight_decay: λ ≥ 0, decoupled; a number or a schedule.
         weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
             ``optimiz.groups``. None for all of them.
+        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
         normalize: None for the released code (raw G, unbiased variance), ``"max"`` for the paper's
             Algorithm 1 (population variance, G divided by its largest). The two need very different rates:
             the raw G of a Transformer's matrices is several hundred.
@@ -79,6 +81,8 @@ def sgd_sai(
     return optax.chain(
         scale_by_gsnr(eps, normalize=normalize, degenerate=degenerate, scanned=scanned),
         seeded_ema(momentum, mu_dtype),
-        decoupled_weight_decay(weight_decay, weight_decay_mask),
+        decoupled_weight_decay(
+            weight_decay, weight_decay_mask, coupling=decay_coupling, learning_rate=learning_rate
+        ),
         scale_by_learning_rate(learning_rate),
     )

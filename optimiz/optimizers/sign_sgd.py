@@ -15,7 +15,7 @@ from typing import Any
 
 import optax
 
-from optimiz.primitives.decoupled_weight_decay import decoupled_weight_decay
+from optimiz.primitives.decoupled_weight_decay import Coupling, decoupled_weight_decay
 from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
 
 
@@ -24,6 +24,7 @@ def sign_sgd(
     *,
     weight_decay: optax.ScalarOrSchedule = 0.0,
     weight_decay_mask: Any | Callable[[optax.Params], Any] | None = None,
+    decay_coupling: Coupling = "learning_rate",
 ) -> optax.GradientTransformationExtraArgs:
     """SGD along the sign of the gradient.
 
@@ -32,6 +33,7 @@ def sign_sgd(
         weight_decay: λ ≥ 0, decoupled; a number or a schedule.
         weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
             ``optimiz.groups``. None for all of them.
+        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
 
     Returns:
         A transformation whose ``update`` needs the parameters only where there is weight decay.
@@ -49,6 +51,8 @@ def sign_sgd(
     """
     return optax.chain(
         optax.scale_by_sign(),
-        decoupled_weight_decay(weight_decay, weight_decay_mask),
+        decoupled_weight_decay(
+            weight_decay, weight_decay_mask, coupling=decay_coupling, learning_rate=learning_rate
+        ),
         scale_by_learning_rate(learning_rate),
     )

@@ -20,7 +20,7 @@ import jax
 import optax
 
 from optimiz import checks
-from optimiz.primitives.decoupled_weight_decay import decoupled_weight_decay
+from optimiz.primitives.decoupled_weight_decay import Coupling, decoupled_weight_decay
 from optimiz.primitives.momentum import ema
 from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
 
@@ -32,6 +32,7 @@ def signum(
     *,
     weight_decay: optax.ScalarOrSchedule = 0.0,
     weight_decay_mask: Any | Callable[[optax.Params], Any] | None = None,
+    decay_coupling: Coupling = "learning_rate",
     decay: Literal["decoupled", "l2"] = "decoupled",
 ) -> optax.GradientTransformationExtraArgs:
     """SGD along the sign of the momentum.
@@ -43,6 +44,7 @@ def signum(
         weight_decay: λ ≥ 0, a number or a schedule.
         weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
             ``optimiz.groups``. None for all of them.
+        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
         decay: ``"decoupled"`` shrinks the parameters; ``"l2"`` adds λ θ to the gradient before the momentum.
 
     Returns:
@@ -62,7 +64,9 @@ def signum(
         [-0.5]
     """
     checks.one_of("decay", decay, ("decoupled", "l2"))
-    shrink = decoupled_weight_decay(weight_decay, weight_decay_mask)
+    shrink = decoupled_weight_decay(
+        weight_decay, weight_decay_mask, coupling=decay_coupling, learning_rate=learning_rate
+    )
     direction = optax.chain(ema(beta, accumulator_dtype), optax.scale_by_sign())
     return optax.chain(
         *((shrink, direction) if decay == "l2" else (direction, shrink)),

@@ -1,24 +1,34 @@
-r"""Decoupled weight decay: add λ θ to the direction, after everything that rescales the gradient.
+r"""Decoupled weight decay: add c λ θ to the direction, after everything that rescales the gradient.
 
-.. math:: d \leftarrow d + \lambda \theta
+.. math:: d \leftarrow d + c_t\, \lambda\, \theta
 
-Followed by the step, the parameters shrink by the factor 1 - η λ, whatever the gradient's scale.
+Followed by the step, the parameters shrink by :math:`\eta_t c_t \lambda`, whatever the gradient's scale. The
+coupling says what the decay shares with the learning rate:
 
-Source: arXiv 1711.05101 (AdamW). There the decay carries the schedule's multiplier but not the base learning
-rate; here, as in PyTorch and Optax, it carries the whole learning rate.
+===================  =================  ==========================================================
+coupling             decay of a step    c
+===================  =================  ==========================================================
+``"learning_rate"``  η λ                1; PyTorch and Optax
+``"schedule"``       (η / peak of η) λ  1 / peak; the paper: the schedule's multiplier, not the rate
+``"independent"``    λ                  1 / η; where η is 0 nothing moves, and nothing decays
+===================  =================  ==========================================================
 
-Departures from ``optax.add_decayed_weights``: the updates keep their dtype whatever kind of number λ is, and
-the mask may be any rule of ``optimiz.groups``, which refuses to match nothing.
+Source: arXiv 1711.05101 (AdamW).
+
+Departures from ``optax.add_decayed_weights``: the couplings; the updates keep their dtype whatever kind of
+number λ is; the mask may be any rule of ``optimiz.groups``, which refuses to match nothing.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from optimiz import checks, numerics
+from optimiz import checks, numerics, schedules
+
+Coupling = Literal["learning_rate", "schedule", "independent"]
 
 
 class DecoupledWeightDecayState(NamedTuple):
@@ -30,23 +40,28 @@ class DecoupledWeightDecayState(NamedTuple):
 def decoupled_weight_decay(
     weight_decay: optax.ScalarOrSchedule,
     mask: Any | Callable[[optax.Params], Any] | None = None,
+    *,
+    coupling: Coupling = "learning_rate",
+    learning_rate: optax.ScalarOrSchedule | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Add the parameters, times the decay, to the direction.
 
     Args:
-        weight_decay: λ ≥ 0, per step and per unit of learning rate; a number, or a schedule from the
-            0-based update count to a scalar.
+        weight_decay: λ ≥ 0, a number, or a schedule from the 0-based update count to a scalar.
         mask: which parameters decay: a tree of booleans, a prefix of one, a function from the parameters to
             such a tree, or a rule of ``optimiz.groups``. None for all of them.
+        coupling: what the decay shares with the learning rate, see above.
+        learning_rate: η of the step that follows; ``"schedule"`` and ``"independent"`` need it.
 
     Returns:
         A transformation that keeps its updates' dtype. A decay known to be 0 is the identity, and asks for
         no parameters.
 
     Raises:
-        TypeError: ``weight_decay`` is neither callable nor a number.
-        ValueError: it is NaN, infinite or negative; or ``update`` is not given the parameters, or given
-            updates of other shapes.
+        TypeError: ``weight_decay`` or ``learning_rate`` is neither callable nor a number.
+        ValueError: one is NaN, infinite or negative; the coupling is unknown, or ``"schedule"`` with a
+            schedule whose peak is unknown; or ``update`` is not given the parameters, or given updates of
+            other shapes.
 
     Example:
         >>> tx = decoupled_weight_decay(0.5)
@@ -55,9 +70,21 @@ def decoupled_weight_decay(
         >>> updates.tolist()
         [3.0]
     """
+    checks.one_of("decay_coupling", coupling, ("learning_rate", "schedule", "independent"))
     decay = checks.schedule("weight_decay", weight_decay)
+    if coupling != "learning_rate" and learning_rate is None:
+        raise ValueError(f"decay_coupling {coupling!r} needs the learning_rate")
+    eta_of_step = 1.0 if learning_rate is None else learning_rate
+    eta = checks.schedule("learning_rate", eta_of_step)
     if checks.is_zero(weight_decay):
         return optax.with_extra_args_support(optax.identity())
+    largest = schedules.peak(eta_of_step) if coupling == "schedule" else 1.0
+
+    def strength(count: jax.Array) -> jax.Array:
+        rate = eta(count) if coupling == "independent" else jnp.asarray(largest)
+        if coupling == "learning_rate":
+            return decay(count)
+        return decay(count) * jnp.where(rate == 0, 0, 1 / jnp.where(rate == 0, 1, rate))
 
     def init_fn(params):
         del params
@@ -67,7 +94,7 @@ def decoupled_weight_decay(
         del extra_args
         checks.needs_params(params)
         checks.same_shapes("gradient", updates, "parameter", params)
-        lam = decay(state.count)
+        lam = strength(state.count)
 
         def add(u, p):
             wide = numerics.widen(p)

@@ -2,6 +2,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import optimiz
@@ -68,3 +69,35 @@ def test_refuses_missing_parameters_and_bad_numbers():
         optimiz.decoupled_weight_decay(-0.5)
     with pytest.raises(ValueError, match=r"weight_decay must be a scalar at each step, got shape \(2,\)"):
         decayed(optimiz.decoupled_weight_decay(lambda count: jnp.ones(2)))
+
+
+@pytest.mark.parametrize(
+    ("coupling", "share"),
+    [
+        ("learning_rate", lambda eta: eta),
+        ("schedule", lambda eta: eta / 0.5),
+        ("independent", lambda eta: eta > 0),
+    ],
+)
+def test_coupling_says_what_the_decay_shares_with_the_learning_rate(coupling, share):
+    rates = [0.0, 0.25, 0.5, 0.375, 0.25, 0.125, 0.0]
+    schedule = optimiz.schedules.over_steps(optimiz.schedules.warm_up(optimiz.schedules.linear(0.5), 1 / 3), 6)
+    tx = optax.chain(
+        optimiz.decoupled_weight_decay(0.1, coupling=coupling, learning_rate=schedule),
+        optimiz.scale_by_learning_rate(schedule),
+    )
+    state = tx.init(PARAMS)
+    for eta in rates:
+        updates, state = tx.update(ZERO, state, PARAMS)
+        np.testing.assert_allclose(updates["bias"], -0.1 * share(eta) * PARAMS["bias"], rtol=1e-5, atol=1e-7)
+
+
+def test_a_coupling_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="decay_coupling must be one of 'learning_rate', 'schedule'"):
+        optimiz.decoupled_weight_decay(0.1, coupling="paper")
+    with pytest.raises(ValueError, match="decay_coupling 'independent' needs the learning_rate"):
+        optimiz.decoupled_weight_decay(0.1, coupling="independent")
+    with pytest.raises(ValueError, match="the peak of a schedule is known where"):
+        optimiz.adamw(lambda count: 0.1, decay_coupling="schedule")
+    with pytest.raises(ValueError, match="mask and weight_decay_mask are the same thing; give one of them"):
+        optimiz.adamw(0.1, mask=True, weight_decay_mask=True)

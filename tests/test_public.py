@@ -1,0 +1,61 @@
+"""What a user can reach is documented, importable on its own, and quick to import."""
+
+import inspect
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import optimiz
+from optimiz import compare, groups, schedules, training
+
+ROOT = Path(__file__).parents[1]
+MODULES = {"optimiz": optimiz, "groups": groups, "schedules": schedules}
+NAMES = {
+    f"{module}.{name}": value
+    for module, contents in MODULES.items()
+    for name, value in vars(contents).items()
+    if not name.startswith("_") and inspect.isfunction(value)
+}
+OPTIMIZERS = [path.stem for path in (ROOT / "optimiz/optimizers").glob("*.py") if path.stem != "__init__"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_public_function_documents_every_argument_and_shows_an_example(name):
+    documentation = inspect.getdoc(NAMES[name]) or ""
+    for argument in inspect.signature(NAMES[name]).parameters:
+        assert re.search(rf"^ +\*?{argument}: ", documentation, re.MULTILINE), f"{argument} is not documented"
+    assert ">>>" in documentation
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_an_optimizer_has_its_page_its_test_and_its_line_in_the_readme(name):
+    assert callable(getattr(optimiz, name))
+    page = (ROOT / f"optimiz/optimizers/{name}.py").read_text()
+    assert ".. math::" in page and "Source:" in page and "Departures" in page
+    assert (ROOT / f"tests/optimizers/test_{name}.py").is_file()
+    assert f"[`{name}`](optimiz/optimizers/{name}.py)" in (ROOT / "README.md").read_text()
+
+
+def test_every_name_of_training_and_compare_is_documented():
+    for module in (training, compare):
+        for name, value in vars(module).items():
+            if not name.startswith("_") and not inspect.ismodule(value) and callable(value):
+                assert inspect.getdoc(value), f"{module.__name__}.{name}"
+
+
+def test_import_brings_no_model_library_and_costs_little_more_than_that_of_optax():
+    def seconds(module):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", f"import {module}"], check=True, cwd=ROOT)
+        return time.perf_counter() - started
+
+    code = "import optimiz, sys; print({'flax', 'orbax', 'matplotlib', 'sklearn'} & sys.modules.keys())"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
+    assert printed.stdout == b"set()\n"
+    # The least of several: a busy machine only ever adds time.
+    optax, ours = (min(seconds(module) for _ in range(4)) for module in ("optax", "optimiz"))
+    assert ours <= optax + 0.3
