@@ -1,7 +1,7 @@
 """The optimizers that a command line can name, each with a rate that suits fine-tuning.
 
-The rates were chosen on the validation examples of the default task, from a grid of factors of about three,
-with the schedule and the number of steps that the trainer has by default.
+The rates were chosen by the validation accuracy of one run each on the trainer's default task, from two to five
+rates a factor of about three apart: enough for a sensible start, too little to compare optimizers by.
 """
 
 import dataclasses
@@ -34,23 +34,23 @@ OPTIMIZERS = {
     ),
     "lion": Choice(
         lambda rate, decay, mask: optimiz.lion(rate, weight_decay=decay, mask=mask),
-        5e-5,
+        1e-4,
     ),
     "sgd": Choice(
         lambda rate, decay, mask: optimiz.sgd(rate, 0.9, weight_decay=decay, weight_decay_mask=mask),
-        0.1,
+        3e-3,
     ),
     "sgd_sai": Choice(
         lambda rate, decay, mask: optimiz.sgd_sai(rate, weight_decay=decay, weight_decay_mask=mask),
-        0.01,
+        1e-4,
     ),
     "sign_sgd": Choice(
         lambda rate, decay, mask: optimiz.sign_sgd(rate, weight_decay=decay, weight_decay_mask=mask),
-        1e-4,
+        5e-5,
     ),
     "signum": Choice(
         lambda rate, decay, mask: optimiz.signum(rate, weight_decay=decay, weight_decay_mask=mask),
-        1e-4,
+        5e-5,
     ),
 }
 

@@ -100,10 +100,7 @@ def scale_by_adam(
             direction = m_hat / jnp.where(root == 0, 1, root)
             return direction.astype(g.dtype), m.astype(mu.dtype), v.astype(nu.dtype)
 
-        leaves = jax.tree.map(leaf, updates, state.mu, state.nu)
-        direction, mu, nu = jax.tree.transpose(
-            jax.tree.structure(updates), jax.tree.structure((0, 0, 0)), leaves
-        )
+        direction, mu, nu = numerics.map_many(leaf, 3, updates, state.mu, state.nu)
         return direction, ScaleByAdamState(count, mu, nu)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
