@@ -46,7 +46,7 @@ OPTIMIZERS = {
     ),
     "sign_sgd": Choice(
         lambda rate, decay, mask: optimiz.sign_sgd(rate, weight_decay=decay, weight_decay_mask=mask),
-        5e-5,
+        2e-4,
     ),
     "signum": Choice(
         lambda rate, decay, mask: optimiz.signum(rate, weight_decay=decay, weight_decay_mask=mask),

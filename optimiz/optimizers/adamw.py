@@ -8,8 +8,9 @@ r"""AdamW: Adam's direction with decoupled weight decay.
 Source: arXiv 1711.05101. The paper's decay carries the schedule's multiplier without the base rate, so that
 its λ is η times this one's; the form here is PyTorch's and Optax's.
 
-Departures from ``optax.adamw``: those of ``optimiz.scale_by_adam`` (float32 moments for bfloat16 parameters,
-and a huge gradient does no lasting harm); updates in the parameter's dtype; refusal of bad arguments.
+Departures from ``optax.adamw``: those of ``optimiz.scale_by_adam`` (a float32 second moment for bfloat16
+parameters, and a huge gradient does no lasting harm); updates in the parameter's dtype; refusal of bad
+arguments.
 """
 
 from collections.abc import Callable
@@ -47,7 +48,7 @@ def adamw(
         b2: β₂ in [0, 1), decay of the second moment.
         eps: ε ≥ 0, added to the root of the corrected second moment.
         eps_root: ≥ 0, added under that root.
-        mu_dtype: dtype of the first moment; None for the parameters', float32 at the least.
+        mu_dtype: dtype of the first moment; None for the parameters'.
         weight_decay: λ ≥ 0, decoupled; a number or a schedule.
         mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
             ``optimiz.groups`` such as ``groups.no_decay()``. None for all of them.

@@ -8,7 +8,7 @@ r"""Stochastic gradient descent, plain, with heavy-ball momentum, or with Nester
 Source: Polyak (1964); Sutskever et al. (ICML 2013) for the learning rate outside the buffer, as PyTorch and
 Optax have it.
 
-Departures from ``optax.sgd``: decoupled weight decay; and, as everywhere in this suite, float32 momentum for
+Departures from ``optax.sgd``: decoupled weight decay; and, as everywhere in this suite, float32 arithmetic for
 bfloat16 parameters, updates in the parameter's dtype, and refusal of bad arguments. For weight decay as an L2
 penalty put ``optax.add_decayed_weights`` in front.
 """
@@ -40,7 +40,7 @@ def sgd(
         learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count.
         momentum: μ in [0, 1); None for none, and no state.
         nesterov: step along g + μ m in place of m.
-        accumulator_dtype: dtype of the momentum; None for the parameters', float32 at the least.
+        accumulator_dtype: dtype of the momentum; None for the parameters'.
         weight_decay: λ ≥ 0, decoupled; a number or a schedule.
         weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
             ``optimiz.groups``. None for all of them.

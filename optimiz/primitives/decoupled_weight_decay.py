@@ -32,7 +32,7 @@ Coupling = Literal["learning_rate", "schedule", "independent"]
 
 
 class DecoupledWeightDecayState(NamedTuple):
-    """State of :func:`decoupled_weight_decay`."""
+    """State of :func:`decoupled_weight_decay` where the decay or its coupling varies over the steps."""
 
     count: jax.Array  # int32 scalar: updates made so far
 
@@ -80,28 +80,33 @@ def decoupled_weight_decay(
         return optax.with_extra_args_support(optax.identity())
     largest = schedules.peak(eta_of_step) if coupling == "schedule" else 1.0
 
+    # A count is kept where something varies; a decay that is traced has the state of one that is 0.
+    varies = callable(weight_decay) or (coupling == "independent" and callable(learning_rate))
+
     def strength(count: jax.Array) -> jax.Array:
-        rate = eta(count) if coupling == "independent" else jnp.asarray(largest)
         if coupling == "learning_rate":
             return decay(count)
+        rate = eta(count) if coupling == "independent" else jnp.asarray(largest)
         return decay(count) * jnp.where(rate == 0, 0, 1 / jnp.where(rate == 0, 1, rate))
 
     def init_fn(params):
         del params
-        return DecoupledWeightDecayState(jnp.zeros([], jnp.int32))
+        return DecoupledWeightDecayState(jnp.zeros([], jnp.int32)) if varies else optax.EmptyState()
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
         checks.needs_params(params)
         checks.same_shapes("gradient", updates, "parameter", params)
-        lam = strength(state.count)
+        lam = strength(state.count if varies else jnp.zeros([], jnp.int32))
 
         def add(u, p):
             wide = numerics.widen(p)
             return (numerics.widen(u) + lam.astype(jnp.finfo(wide.dtype).dtype) * wide).astype(u.dtype)
 
         updates = jax.tree.map(add, updates, params)
-        return updates, DecoupledWeightDecayState(jnp.asarray(optax.safe_increment(state.count)))
+        if varies:
+            state = DecoupledWeightDecayState(jnp.asarray(optax.safe_increment(state.count)))
+        return updates, state
 
     tx = optax.GradientTransformationExtraArgs(init_fn, update_fn)
     return tx if mask is None else optax.masked(tx, mask)

@@ -8,10 +8,11 @@ r"""Momentum in its three forms.
 At an equal learning rate the trace steps 1 / (1 - μ) times as far as the averages. The seeded average starts
 at the first update itself and so needs no bias correction.
 
-Departures from ``optax.trace`` and ``optax.ema``: the arithmetic and, unless another dtype is asked for, the
-state are float32 for bfloat16 and float16 parameters, the state keeps its dtype whatever the gradients' dtype
-(Optax's turns float32 when float32 gradients meet bfloat16 parameters, which ``scan`` refuses), and a gradient
-of the wrong shape is refused where Optax broadcasts it.
+Departures from ``optax.trace`` and ``optax.ema``: the arithmetic is float32 for bfloat16 and float16
+parameters, and so is the state of the averages unless another dtype is asked for (that of ``trace`` has the
+parameters', as Optax's); the state keeps its dtype whatever the gradients' (Optax's turns float32 when
+float32 gradients meet bfloat16 parameters, which ``scan`` refuses); a gradient of the wrong shape is refused
+where Optax broadcasts it.
 """
 
 from collections.abc import Callable
@@ -53,7 +54,7 @@ def trace(
     Args:
         decay: μ in [0, 1).
         nesterov: return g + μ m in place of m.
-        accumulator_dtype: dtype of the state; None for the parameters', float32 at the least.
+        accumulator_dtype: dtype of the state; None for the parameters'.
 
     Returns:
         A transformation that keeps its updates' dtype.
@@ -81,7 +82,7 @@ def trace(
         return _cast_like(direction, updates), TraceState(_cast_like(m, state.trace))
 
     return optax.GradientTransformationExtraArgs(
-        lambda params: TraceState(_zeros(params, accumulator_dtype)), update_fn
+        lambda params: TraceState(optax.tree.zeros_like(params, dtype=accumulator_dtype)), update_fn
     )
 
 

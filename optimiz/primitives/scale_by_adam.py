@@ -7,11 +7,11 @@ r"""Adam's direction: the first moment over the root of the second, both correct
 
 Source: arXiv 1412.6980. With ``nesterov``, Dozat (2016): :math:`\hat m` is looked up one step ahead.
 
-Departures from ``optax.scale_by_adam``: both moments are float32 for bfloat16 and float16 parameters unless
-asked otherwise (in bfloat16 β₂ = 0.999 is 1, so that Optax's second moment never decays), and keep their
-dtypes whatever the gradients'; a finite gradient too large to be squared enters at the largest value that can
-be, in place of making v infinite for good; with ε = 0 a coordinate that has never had a gradient stays where
-it is, in place of 0/0; a gradient of the wrong shape is refused.
+Departures from ``optax.scale_by_adam``: the arithmetic, and the second moment unless asked otherwise, are
+float32 for bfloat16 and float16 parameters (in bfloat16 β₂ = 0.999 is 1, so that Optax's second moment never
+decays); both moments keep their dtypes whatever the gradients'; a finite gradient too large to be squared
+enters at the largest value that can be, in place of making v infinite for good; with ε = 0 a coordinate that
+has never had a gradient stays where it is, in place of 0/0; a gradient of the wrong shape is refused.
 """
 
 from typing import NamedTuple
@@ -48,7 +48,7 @@ def scale_by_adam(
         b2: β₂ in [0, 1), decay of the second moment.
         eps: ε ≥ 0, added to the root.
         eps_root: ε_root ≥ 0, added under the root.
-        mu_dtype: dtype of the first moment; None for the parameters', float32 at the least.
+        mu_dtype: dtype of the first moment; None for the parameters'.
         nesterov: look the first moment up one step ahead.
         nu_dtype: dtype of the second moment; None for the parameters', float32 at the least.
 
@@ -75,7 +75,7 @@ def scale_by_adam(
         def nu(p):
             return jnp.zeros_like(p, dtype=numerics.real_dtype(p.dtype) if nu_dtype is None else nu_dtype)
 
-        mu = jax.tree.map(lambda p: numerics.zero_moment(p, mu_dtype), params)
+        mu = optax.tree.zeros_like(params, dtype=mu_dtype)
         return ScaleByAdamState(jnp.zeros([], jnp.int32), mu, jax.tree.map(nu, params))
 
     def update_fn(updates, state, params=None, **extra_args):
