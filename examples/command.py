@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import rich.console
 import rich.markdown
 import rich.progress
-from absl import app, flags
+from absl import app, flags, logging
 
 from optimiz import training
 
@@ -23,6 +23,8 @@ def run(main: Callable[[], None]) -> NoReturn:
     Exit codes: 0 done, 1 the run cannot go on, 2 the flags or the files that they name are wrong,
     ``training.EXIT_PREEMPTED`` asked to leave, and saved.
     """
+    # Orbax tells each of its steps at the level that absl shows by default.
+    logging.set_verbosity(logging.WARNING)
     app.run(lambda _: guarded(main), flags_parser=parse)
     raise AssertionError("app.run does not return")
 

@@ -66,6 +66,7 @@ class TextClassification:
         self._classifier = classifier
         # Of the model without the numbers: those of the encoder come from the file.
         _, self._apply = from_nnx(nnx.eval_shape(lambda: classifier(jax.random.key(0))))
+        self._compiled_logits = jax.jit(self._logits)
 
     def task(self, batch_size: int, seed: int) -> training.Task:
         """The task of the training part, evaluated on the validation part.
@@ -85,10 +86,9 @@ class TextClassification:
         """A function from parameters to the figures of a part: "loss", "accuracy", "macro_f1", "mcc"."""
         batches = training.padded(self._parts[part], EVALUATION_BATCH)
         labels = self._parts[part]["label"]
-        logits_of = jax.jit(self._logits)
 
         def evaluate(params: Any) -> dict[str, float]:
-            logits = np.concatenate([logits_of(params, batch) for batch in batches])[: len(labels)]
+            logits = np.concatenate([self._compiled_logits(params, batch) for batch in batches])[: len(labels)]
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             return {"loss": float(losses.mean())} | baseline.metrics(labels, logits.argmax(-1))
 

@@ -2,9 +2,9 @@
 
 python -m tests.optax_suite MODULE NAMES
 
-The module is imported unmodified, after every name in NAMES (comma-separated) has been replaced by ours in
-``optax`` and where the tests take it from. Only tests that have one of the names in their own name or parameters
-are run, or all of them where none of the file's tests is about an optimizer. The last line counts them.
+The module is imported unmodified, after every name in NAMES (comma-separated) has been replaced by ours where
+the tests take it from. Only tests with one of the names in their own name or parameters are run, or all of them
+where no test of the file is about an optimizer. The last line counts them.
 """
 
 import importlib
@@ -32,7 +32,9 @@ def about(test, names):
     method = getattr(test, test._testMethodName)
     parameters = getattr(method, "__x_params_repr__", "")
     named = re.search(r"opt_name='?(\w+)'?", parameters)
-    return named[1] in names if named else any(test._testMethodName.endswith(f"_{name}") for name in names)
+    if named:
+        return named[1] in names
+    return any(test._testMethodName.endswith(f"_{name}") for name in names)
 
 
 def main(module, names):
@@ -45,9 +47,8 @@ def main(module, names):
     chosen = [test for test in everything if about(test, names)] or everything
     result = unittest.TextTestRunner(verbosity=1).run(unittest.TestSuite(chosen))
     bad = [str(test) for test, _ in result.failures + result.errors]
-    print(
-        f"{result.testsRun - len(bad) - len(result.skipped)} passed, {len(bad)} failed, {len(result.skipped)} skipped"
-    )
+    skipped = len(result.skipped)
+    print(f"{result.testsRun - len(bad) - skipped} passed, {len(bad)} failed, {skipped} skipped")
     sys.exit(min(len(bad), 125))
 
 

@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from examples.data.text import TextExamples
 
-INVERSE_REGULARISATION = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+INVERSE_REGULARISATION = (3.0, 10.0, 30.0, 100.0, 300.0)
 
 
 def metrics(labels: Sequence[int] | np.ndarray, predictions: Sequence[int] | np.ndarray) -> dict[str, float]:
@@ -53,7 +53,8 @@ def tfidf_baseline(
     Raises:
         ValueError: the training examples have one class only, or no words.
     """
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    # float32 halves the time and changes the third digit.
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32)
     features = vectorizer.fit_transform(_documents(train))
     models = [
         LogisticRegression(C=c, max_iter=1000).fit(features, train.labels) for c in INVERSE_REGULARISATION
