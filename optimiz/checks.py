@@ -17,6 +17,8 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
+_LARGEST_COUNT = 2**31 - 1  # updates are counted in int32
+
 
 def number(
     name: str,
@@ -51,6 +53,41 @@ def number(
         left = "(" if gt >= ge else "["
         right = ")" if lt <= le else "]"
         raise ValueError(f"{name} must be in {left}{low:g}, {high:g}{right}, got {value}")
+
+
+def integer(name: str, value: Any, *, ge: int) -> None:
+    """Check that a number of steps is an integer that an int32 counter can reach.
+
+    Args:
+        name: the argument's name, for the message.
+        value: a Python, NumPy or JAX integer; a traced value passes unchecked.
+        ge: lower bound, included.
+
+    Raises:
+        TypeError: ``value`` is not an integer scalar.
+        ValueError: it is less than ``ge``, or more than 2^31 - 1.
+    """
+    if isinstance(value, Tracer):
+        return
+    is_array = isinstance(value, (np.ndarray, jax.Array)) and np.ndim(value) == 0
+    integral = jnp.issubdtype(value.dtype, jnp.integer) if is_array else isinstance(value, numbers.Integral)
+    if isinstance(value, bool) or not integral:
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if not ge <= int(value) <= _LARGEST_COUNT:
+        raise ValueError(f"{name} must be in [{ge}, {_LARGEST_COUNT}], got {value}")
+
+
+def key(name: str, value: Any) -> None:
+    """Check that an argument is a random key, typed or the data of a threefry key, or an integer seed for one.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: it is a seed that is negative or more than 2^31 - 1.
+    """
+    dtype, shape = getattr(value, "dtype", None), np.shape(value)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
+    if not (typed or (dtype == jnp.uint32 and shape == (2,))):
+        integer(f"{name}, unless a random key,", value, ge=0)
 
 
 def schedule(name: str, value: optax.ScalarOrSchedule) -> Callable[[jax.Array], jax.Array]:

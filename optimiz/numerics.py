@@ -50,6 +50,19 @@ def real_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
     return jnp.finfo(compute_dtype(dtype)).dtype
 
 
+def real_moment(
+    p: jax.Array, dtype: jax.typing.DTypeLike | None, value: jax.typing.ArrayLike = 0.0
+) -> jax.Array:
+    """An accumulator of a parameter's magnitudes, with its shape and sharding.
+
+    Args:
+        p: the parameter, or a ``jax.ShapeDtypeStruct``.
+        dtype: the accumulator's dtype; None for :func:`real_dtype` of the parameter's.
+        value: what it starts at.
+    """
+    return jnp.full_like(p, value, dtype=real_dtype(p.dtype) if dtype is None else dtype)
+
+
 def abs_sq(x: jax.Array) -> jax.Array:
     """Squared magnitude, elementwise: x² for real entries, x x̄ for complex ones, in a real dtype."""
     return jnp.square(x) if jnp.isrealobj(x) else jnp.square(x.real) + jnp.square(x.imag)
@@ -153,3 +166,50 @@ def map_many(
     columns = [structure.flatten_up_to(other) for other in others]
     rows = [function(*row) for row in zip(leaves, *columns, strict=True)]
     return tuple(structure.unflatten([row[i] for row in rows]) for i in range(outputs))
+
+
+def block_axes(ndim: int, scanned: int | None) -> tuple[int, ...]:
+    """The axes that make up one block: all of a parameter's but the one along which layers are stacked.
+
+    Example:
+        >>> block_axes(3, None), block_axes(3, 0)
+        ((0, 1, 2), (1, 2))
+    """
+    return tuple(axis for axis in range(ndim) if axis != scanned)
+
+
+def block_norm(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Euclidean norm over some axes, finite and not zero wherever it is so in exact arithmetic.
+
+    Entries are divided by the largest before they are squared: in float32 neither 1e30 nor 1e-30 has a square.
+
+    Args:
+        x: any shape.
+        axes: the axes that make up one block, see :func:`block_axes`.
+
+    Returns:
+        The norm in the real compute dtype, with the axes of a block kept at length 1; 0 for no entries, and NaN
+        where one is NaN or infinite.
+
+    Example:
+        >>> block_norm(jnp.array([3e30, -4e30]), (0,)) == 5e30
+        Array([ True], dtype=bool)
+    """
+    x = widen(x)
+    largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0)
+    # Below the smallest normal number a quotient need not be finite.
+    scale = jnp.where(largest < jnp.finfo(x.dtype).tiny, 1, largest)
+    return scale * jnp.sqrt(jnp.sum(abs_sq(x / scale), axis=axes, keepdims=True))
+
+
+def narrow(x: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """``x`` in a dtype, with finite entries limited to those that it can hold; NaN and infinity stay.
+
+    Example:
+        >>> narrow(jnp.array([1e6, -2.0, jnp.inf]), jnp.float16).tolist()
+        [65504.0, -2.0, inf]
+    """
+    if x.dtype == dtype:
+        return x
+    limit = float(jnp.finfo(dtype).max)
+    return jnp.where(jnp.isinf(x), x, jnp.clip(x, -limit, limit)).astype(dtype)

@@ -28,8 +28,26 @@ def test_number_shows_open_and_closed_ends():
         checks.number("x", 0, gt=0, le=1)
 
 
+@pytest.mark.parametrize("good", [1, 2**31 - 1, np.int64(5), jnp.int32(5), np.array(5)])
+def test_integer_takes_every_kind_of_scalar(good):
+    checks.integer("steps", good, ge=1)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 2**31, jnp.int32(0)])
+def test_integer_refuses_what_no_counter_reaches(bad):
+    with pytest.raises(ValueError, match=r"steps must be in \[1, 2147483647\], got"):
+        checks.integer("steps", bad, ge=1)
+
+
+@pytest.mark.parametrize("bad", ["5", None, True, np.bool_(True), 5.0, jnp.float32(5), np.array([5])])
+def test_integer_refuses_what_is_none(bad):
+    with pytest.raises(TypeError, match="steps must be an integer, got"):
+        checks.integer("steps", bad, ge=1)
+
+
 def test_a_tracer_has_no_value_to_check():
     jax.jit(lambda x: checks.number("x", x, ge=0))(-1.0)
+    jax.jit(lambda x: checks.integer("x", x, ge=0))(-1)
 
 
 def test_is_zero_only_for_what_is_known_to_be():

@@ -46,3 +46,28 @@ def test_bias_correction_is_exact_in_float32(decay, t):
 def test_bias_correction_takes_a_traced_decay():
     got = jax.jit(numerics.bias_correction)(0.9, jnp.float32(2))
     assert float(got) == pytest.approx(0.19, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.complex64])
+@pytest.mark.parametrize("scale", [1e30, 1.0, 1e-30])
+def test_block_norm_neither_overflows_nor_underflows(dtype, scale):
+    x = (np.random.default_rng(2).normal(size=(3, 4, 5)) * scale).astype(dtype)
+    got = numerics.block_norm(jnp.asarray(x), numerics.block_axes(3, 0))
+    wanted = np.sqrt((np.abs(x.astype(np.complex128)) ** 2).sum(axis=(1, 2), keepdims=True))
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
+def test_block_norm_of_nothing_is_zero_and_shows_what_is_not_finite():
+    assert numerics.block_norm(jnp.zeros((0, 3)), (0, 1)).tolist() == [[0.0]]
+    assert numerics.block_norm(jnp.array(-3.0), ()) == 3.0
+    for bad in (jnp.nan, jnp.inf):
+        assert np.isnan(numerics.block_norm(jnp.array([1.0, bad]), (0,)))
+
+
+def test_narrow_keeps_what_is_finite_so_and_shows_what_is_not():
+    x = jnp.array([1e30, -1e5, 1.0, jnp.nan, jnp.inf, -jnp.inf])
+    narrowed = numerics.narrow(x, jnp.float16)
+    assert narrowed.dtype == jnp.float16
+    np.testing.assert_array_equal(narrowed, np.array([65504, -65504, 1, np.nan, np.inf, -np.inf]))
+    assert numerics.narrow(x, jnp.float32) is x

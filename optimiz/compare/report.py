@@ -108,7 +108,8 @@ def results_table(record: Record, *, figure: str) -> str:
     header += ["updates", "seconds", "ms / update", "state bytes / parameter"]
     rows = [_run_row(run, names) for run in record.runs]
     for name, figures in record.baselines.items():
-        rows.append([name, "", *(_figure(figures["test"][n]) if n in figures["test"] else "" for n in names), "", "", "", ""])
+        cells = [_figure(figures["test"][n]) if n in figures["test"] else "" for n in names]
+        rows.append([name, "", *cells, "", "", "", ""])
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

@@ -1,11 +1,16 @@
 """The primitives: one verb, one page. Optimizers are chains of them."""
 
-from optimiz.primitives.decoupled_weight_decay import (
-    DecoupledWeightDecayState as DecoupledWeightDecayState,
-)
-from optimiz.primitives.decoupled_weight_decay import (
-    decoupled_weight_decay as decoupled_weight_decay,
-)
+from optimiz.primitives.accumulate import AccumulateState as AccumulateState
+from optimiz.primitives.accumulate import accumulate as accumulate
+from optimiz.primitives.clip_by_global_norm import ClipByGlobalNormState as ClipByGlobalNormState
+from optimiz.primitives.clip_by_global_norm import clip_by_global_norm as clip_by_global_norm
+from optimiz.primitives.decoupled_weight_decay import DecoupledWeightDecayState as DecoupledWeightDecayState
+from optimiz.primitives.decoupled_weight_decay import decoupled_weight_decay as decoupled_weight_decay
+from optimiz.primitives.guard import GuardState as GuardState
+from optimiz.primitives.guard import guard as guard
+from optimiz.primitives.hessian_diagonal import HessianDiagonalState as HessianDiagonalState
+from optimiz.primitives.hessian_diagonal import gauss_newton_bartlett as gauss_newton_bartlett
+from optimiz.primitives.hessian_diagonal import hutchinson as hutchinson
 from optimiz.primitives.momentum import EmaState as EmaState
 from optimiz.primitives.momentum import SeededEmaState as SeededEmaState
 from optimiz.primitives.momentum import TraceState as TraceState
@@ -17,9 +22,8 @@ from optimiz.primitives.scale_by_adam import scale_by_adam as scale_by_adam
 from optimiz.primitives.scale_by_groups import scale_by_groups as scale_by_groups
 from optimiz.primitives.scale_by_gsnr import ScaleByGsnrState as ScaleByGsnrState
 from optimiz.primitives.scale_by_gsnr import scale_by_gsnr as scale_by_gsnr
-from optimiz.primitives.scale_by_learning_rate import (
-    ScaleByLearningRateState as ScaleByLearningRateState,
-)
-from optimiz.primitives.scale_by_learning_rate import (
-    scale_by_learning_rate as scale_by_learning_rate,
-)
+from optimiz.primitives.scale_by_learning_rate import ScaleByLearningRateState as ScaleByLearningRateState
+from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate as scale_by_learning_rate
+from optimiz.primitives.scale_by_sophia import ScaleBySophiaState as ScaleBySophiaState
+from optimiz.primitives.scale_by_sophia import scale_by_sophia as scale_by_sophia
+from optimiz.primitives.scale_by_trust_ratio import scale_by_trust_ratio as scale_by_trust_ratio

@@ -1,32 +1,22 @@
-r"""Learning-rate shapes over a run, and their binding to steps.
+r"""Shapes: functions from the progress of a run, x in [0, 1], to a value.
 
-A *shape* is a function from the progress of a run, x in [0, 1], to a value. It knows nothing of
-steps; bound by :func:`over_steps`, it is an ordinary Optax schedule of the update count c.
-
-The shapes of this page are chains of pieces, each a function of its own progress u. Over T steps the
-breaks x_i between pieces fall on whole steps b_i, the nearest to x_i T, and u comes from integer
-differences,
+A shape is a chain of pieces, each a function of its own progress u. Over T steps the breaks x_i between pieces
+fall on whole steps b_i, the nearest to x_i T, and u comes from integer differences,
 
 .. math:: \eta(c) = f_i(u), \qquad u = (c - b_i) / (b_{i+1} - b_i), \qquad b_i \le c < b_{i+1},
 
 so that a boundary is met exactly for every T, where c / T in float32 would miss it by a step.
-Counts are 0-based: T steps apply η(0) … η(T - 1). Past the end a schedule holds η(T).
 """
 
 import dataclasses
 import itertools
-import math
-import numbers
 import operator
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from optimiz import checks
-
-_LARGEST_COUNT = 2**31 - 1  # Optax counts updates in int32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +33,11 @@ class Shape:
 
     def __call__(self, progress: jax.typing.ArrayLike) -> jax.Array:
         """Return the value at a progress; outside [0, 1], the value at the nearer end."""
-        x = jnp.asarray(progress, jnp.result_type(float))
-        return _evaluate(self.pieces, x, (*self.starts, 1.0))
+        x = jnp.clip(jnp.asarray(progress, jnp.result_type(float)), 0, 1)
+        return evaluate(self.pieces, x, (*self.starts, 1.0))
 
 
-def _evaluate(
+def evaluate(
     pieces: Sequence[Callable[[jax.Array], jax.typing.ArrayLike]],
     position: jax.Array,
     breaks: Sequence[float],
@@ -66,6 +56,13 @@ def _evaluate(
     for piece, start, end in later:
         value = jnp.where(position >= start, inside(piece, start, end), value)
     return value
+
+
+def as_chain(name: str, shape: Callable[[jax.Array], jax.typing.ArrayLike]) -> Shape:
+    """The argument of that name as a chain: a plain function is a chain of one piece."""
+    if not callable(shape):
+        raise TypeError(f"{name} must be a function of the progress x, got {shape!r}")
+    return shape if isinstance(shape, Shape) else Shape((0.0,), (shape,))
 
 
 def constant(peak: float) -> Shape:
@@ -129,8 +126,54 @@ def cosine(peak: float, floor: float = 0.0) -> Shape:
     return Shape((0.0,), (lambda u: peak * (floor + (1 - floor) * (1 + jnp.cos(jnp.pi * u)) / 2),))
 
 
+def exponential(peak: float, floor: float) -> Shape:
+    """Shape: from the peak to a fraction of it, by the same factor at every step.
+
+    A factor r per k of T steps is ``floor=r ** (T / k)``, and a half-life of h steps ``floor=0.5 ** (T / h)``.
+
+    Args:
+        peak: the value at x = 0, at least 0.
+        floor: the value at x = 1 as a *fraction of the peak*, in (0, 1].
+
+    Raises:
+        TypeError: an argument is not a number.
+        ValueError: one is outside its domain.
+
+    Example:
+        >>> float(exponential(1.0, floor=0.25)(0.5))
+        0.5
+    """
+    checks.number("peak", peak, ge=0)
+    checks.number("floor", floor, gt=0, le=1)
+    return Shape((0.0,), (lambda u: peak * floor**u,))
+
+
+def one_minus_sqrt(peak: float) -> Shape:
+    """Shape: peak (1 - √x), steep at first; the cooldown of runs with a constant rate.
+
+    Args:
+        peak: the value at x = 0, at least 0.
+
+    Raises:
+        TypeError: ``peak`` is not a number.
+        ValueError: it is NaN, infinite or negative.
+
+    Example:
+        >>> float(one_minus_sqrt(1.0)(0.25))
+        0.5
+
+    Source:
+        arXiv 2405.18392.
+    """
+    checks.number("peak", peak, ge=0)
+    return Shape((0.0,), (lambda u: peak * (1 - jnp.sqrt(u)),))
+
+
 def inverse_sqrt(peak: float, warmup: float) -> Shape:
     """Shape: linear warm-up to the peak at x = w, then peak √(w / x).
+
+    The Transformer's own schedule, for width d and W of T steps of warm-up, is
+    ``over_steps(inverse_sqrt((d * W) ** -0.5, W / T), T, shifted=True)``.
 
     Args:
         peak: the value at x = w, at least 0.
@@ -196,76 +239,7 @@ def warm_up(shape: Callable[[jax.Array], jax.typing.ArrayLike], fraction: float)
         >>> [float(shape(x)) for x in (0.0, 0.25, 0.5, 0.75)]
         [0.0, 0.5, 1.0, 0.5]
     """
-    shape = _as_chain(shape)
+    shape = as_chain("shape", shape)
     checks.number("fraction", fraction, ge=0, lt=1)
     starts = (fraction + (1 - fraction) * start for start in shape.starts)
     return Shape((0.0, *starts), (lambda u: u * shape(jnp.zeros_like(u)), *shape.pieces))
-
-
-def over_steps(shape: Callable[[jax.Array], jax.typing.ArrayLike], steps: int) -> optax.Schedule:
-    """Bind a shape to a number of steps: an Optax schedule.
-
-    Args:
-        shape: a shape, or any function of x in [0, 1] made of ``jax.numpy`` operations.
-        steps: T >= 1, the updates of the whole run, warm-up included.
-
-    Returns:
-        A function from the 0-based update count to the value: float32 (float64 under
-        ``jax_enable_x64``), shape ().
-
-    Raises:
-        TypeError: ``shape`` is not callable, or ``steps`` is not an integer.
-        ValueError: ``steps`` is outside [1, 2^31 - 1], or the shape's value is not a scalar.
-
-    Example:
-        >>> learning_rate = over_steps(warm_up(linear(1.0), 0.5), 8)
-        >>> [float(learning_rate(count)) for count in (0, 3, 4, 7, 8, 100)]
-        [0.0, 0.75, 1.0, 0.25, 0.0, 0.0]
-    """
-    chain = _as_chain(shape)
-    if isinstance(steps, bool) or not isinstance(steps, numbers.Integral):
-        raise TypeError(f"steps must be an integer, got {steps!r}")
-    if not 1 <= steps <= _LARGEST_COUNT:
-        raise ValueError(f"steps must be in [1, {_LARGEST_COUNT}], got {steps}")
-    value = jax.eval_shape(chain, 0.0)
-    if value.shape != ():
-        raise ValueError(f"shape must return a scalar, got an array of shape {value.shape}")
-    breaks = (*(math.floor(start * steps + 0.5) for start in chain.starts), int(steps))
-    return _OverSteps(chain, breaks)
-
-
-@dataclasses.dataclass(frozen=True)
-class _OverSteps:
-    """A chain of pieces whose breaks are counts; the last one is the end of the run."""
-
-    chain: Shape
-    breaks: tuple[int, ...]
-
-    def __call__(self, count: jax.typing.ArrayLike) -> jax.Array:
-        return _evaluate(self.chain.pieces, jnp.asarray(count), self.breaks)
-
-
-def peak(schedule: optax.ScalarOrSchedule) -> jax.typing.ArrayLike:
-    """The largest value of a schedule, over all of its steps.
-
-    Args:
-        schedule: made by :func:`over_steps`; or a number, which is its own peak.
-
-    Raises:
-        ValueError: it is another function, which does not say where it ends.
-
-    Example:
-        >>> float(peak(over_steps(warm_up(linear(0.5), 0.1), 100)))
-        0.5
-    """
-    if not callable(schedule):
-        return schedule
-    if not isinstance(schedule, _OverSteps):
-        raise ValueError("the peak of a schedule is known where optimiz.schedules.over_steps made it")
-    return jnp.max(jax.vmap(schedule)(jnp.arange(schedule.breaks[-1] + 1)))
-
-
-def _as_chain(shape: Callable[[jax.Array], jax.typing.ArrayLike]) -> Shape:
-    if not callable(shape):
-        raise TypeError(f"shape must be a function of the progress x, got {shape!r}")
-    return shape if isinstance(shape, Shape) else Shape((0.0,), (shape,))

@@ -1,0 +1,292 @@
+r"""Adafactor: RMS-scaled steps whose second moment is kept, for a matrix, as one row and one column.
+
+.. math::
+    G &= |g|^2 + \epsilon_1, \qquad \beta_t = 1 - t^{-c} \\
+    R &\leftarrow \beta_t R + (1 - \beta_t)\, \text{mean}_\text{columns}(G), \qquad
+    C \leftarrow \beta_t C + (1 - \beta_t)\, \text{mean}_\text{rows}(G), \qquad
+    V = R\, C \,/\, \text{mean}(R) \\
+    U &= g \,/ \sqrt V, \qquad \hat U = U \,/ \max(1, \text{RMS}(U) / d) \\
+    m &\leftarrow \mu\, m + (1 - \mu) \max(\epsilon_2, \text{RMS}(\theta))\, \hat U, \qquad
+    \theta \leftarrow \theta - \eta_t (m + \lambda\, \theta)
+
+What has fewer than two long axes keeps V whole. Statistics and RMS are those of a block: one parameter tensor,
+or one layer of a tensor that ``nn.scan`` has stacked. The first β is 0, so that V needs no bias correction.
+
+Source: arXiv 1804.04235 (Shazeer and Stern), Algorithms 4 and 5; ε₂ is its 1e-3. The relative step is its
+:math:`\eta_t = \min(10^{-2}, 1 / \sqrt t)`. The decay is that of PyTorch.
+
+Departures from ``optax.adafactor``: the decay is scaled by the learning rate (``decay_coupling="independent"``
+undoes it); the learning rate multiplies the momentum and is not averaged with it; ``decay_offset`` leaves a
+fresh state free of NaN; the axis along which layers are stacked is never factored (``scanned``); statistics are
+float32 for bfloat16 parameters, β is float64 for float64 ones, and a gradient too large to be squared does no
+lasting harm; with ε₁ = 0 a gradient of zero moves nothing, in place of 0/0; updates in the parameter's dtype;
+refusal of bad arguments.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optimiz import checks, groups, numerics
+from optimiz.primitives.decoupled_weight_decay import Coupling, decoupled_weight_decay
+from optimiz.primitives.momentum import ema
+from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
+
+
+class ScaleByFactoredRmsState(NamedTuple):
+    """State of :func:`scale_by_factored_rms`."""
+
+    count: jax.Array  # int32 scalar: updates made so far
+    v_row: optax.Params  # per leaf: R, with the longer factored axis at length 1; a scalar where V is whole
+    v_col: optax.Params  # per leaf: C, with the shorter factored axis at length 1; a scalar where V is whole
+    v: optax.Params  # per leaf: V, like the parameter; a scalar where it is factored
+
+
+def scale_by_factored_rms(
+    decay_rate: jax.typing.ArrayLike,
+    decay_offset: jax.typing.ArrayLike = 0,
+    eps: jax.typing.ArrayLike = 0.0,
+    *,
+    min_dim_size_to_factor: int = 1,
+    factored: bool = True,
+    scanned: Mapping[str, int] | None = None,
+    nu_dtype: jax.typing.DTypeLike | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Divide updates by the root of their factored mean square.
+
+    Args:
+        decay_rate: c > 0; the last of t updates enters the mean with the weight t to the -c.
+        decay_offset: ≥ 0, the update count at which t starts again from 1, such as that of a restored state
+            with which fine-tuning begins.
+        eps: ε₁ ≥ 0, added to the squared gradient.
+        min_dim_size_to_factor: ≥ 1. Of each parameter the two longest axes are factored, if both are this long.
+            It decides shapes: name it in ``static_args`` under ``optax.inject_hyperparams``.
+        factored: False to keep every V whole.
+        scanned: axis of stacking by pattern of path, such as ``{"^layers/": 0}``; it is never factored.
+        nu_dtype: dtype of R, C and V; None for the parameters', float32 at the least.
+
+    Returns:
+        A transformation that keeps its updates' dtype.
+
+    Raises:
+        TypeError: a hyperparameter is not a number.
+        ValueError: it is outside its domain, or a gradient's shape is not its parameter's.
+
+    Example:
+        >>> tx = scale_by_factored_rms(0.8)
+        >>> g = jnp.array([[1.0, -1.0], [3.0, 3.0]])
+        >>> updates, _ = tx.update(g, tx.init(g))  # R = [1, 9], C = [5, 5], V = [[1, 1], [9, 9]]
+        >>> updates.round(6).tolist()
+        [[1.0, -1.0], [1.0, 1.0]]
+    """
+    checks.number("decay_rate", decay_rate, gt=0)
+    checks.number("decay_offset", decay_offset, ge=0)
+    checks.number("eps", eps, ge=0)
+    checks.number("min_dim_size_to_factor", min_dim_size_to_factor, ge=1)
+
+    def shorter_and_longer(shape: tuple[int, ...], scanned_axis: int | None) -> tuple[int, int] | None:
+        """The two axes to factor, or None to keep V whole."""
+        axes = sorted(numerics.block_axes(len(shape), scanned_axis), key=lambda axis: shape[axis])
+        if not factored or len(axes) < 2 or shape[axes[-2]] < min_dim_size_to_factor:
+            return None
+        return axes[-2], axes[-1]
+
+    def init_fn(params):
+        def leaf(p, scanned_axis):
+            dtype = numerics.real_dtype(p.dtype) if nu_dtype is None else nu_dtype
+
+            def zeros(*axes):
+                like = jax.eval_shape(lambda x: jnp.sum(x, axis=axes, keepdims=True), p)
+                return jnp.zeros_like(like, dtype=dtype)
+
+            pair = shorter_and_longer(p.shape, scanned_axis)
+            if pair is None:
+                return jnp.zeros([], dtype), jnp.zeros([], dtype), zeros()
+            shorter, longer = pair
+            return zeros(longer), zeros(shorter), jnp.zeros([], dtype)
+
+        moments = numerics.map_many(leaf, 3, params, _scanned_axes(params, scanned))
+        return ScaleByFactoredRmsState(jnp.zeros([], jnp.int32), *moments)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del params, extra_args
+        count, *moments = state
+        checks.same_shapes("gradient", updates, "parameter", jax.tree.map(_whole, *moments))
+        steps_before = jnp.where(count >= decay_offset, count - decay_offset, count)
+
+        def leaf(g, scanned_axis, v_row, v_col, v):
+            real = numerics.real_dtype(g.dtype)
+            wide = numerics.squarable(numerics.widen(g))
+            square = numerics.abs_sq(wide)
+            weight = 1 / (steps_before.astype(real) + 1) ** decay_rate
+
+            def average(moment, latest):
+                return (1 - weight) * moment.astype(real) + weight * (latest + eps)
+
+            pair = shorter_and_longer(g.shape, scanned_axis)
+            if pair is None:
+                new_row, new_col, new_v = v_row, v_col, average(v, square)
+                root = jnp.sqrt(new_v)
+            else:
+                shorter, longer = pair
+                new_row = average(v_row, _mean(square, longer))
+                new_col = average(v_col, _mean(square, shorter))
+                new_v = v
+                mean = _mean(new_row, shorter)
+                root = jnp.sqrt(new_row / jnp.where(mean == 0, 1, mean)) * jnp.sqrt(new_col)
+            # Where the root is 0 there was no gradient, now or before.
+            direction = wide / jnp.where(root == 0, 1, root)
+            return (
+                direction.astype(g.dtype),
+                new_row.astype(v_row.dtype),
+                new_col.astype(v_col.dtype),
+                new_v.astype(v.dtype),
+            )
+
+        direction, *moments = numerics.map_many(leaf, 4, updates, _scanned_axes(updates, scanned), *moments)
+        return direction, ScaleByFactoredRmsState(jnp.asarray(optax.safe_increment(count)), *moments)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def adafactor(
+    learning_rate: optax.ScalarOrSchedule | None = None,
+    min_dim_size_to_factor: int = 128,
+    decay_rate: jax.typing.ArrayLike = 0.8,
+    decay_offset: jax.typing.ArrayLike = 0,
+    multiply_by_parameter_scale: bool = True,
+    clipping_threshold: jax.typing.ArrayLike | None = 1.0,
+    momentum: jax.typing.ArrayLike | None = None,
+    dtype_momentum: jax.typing.DTypeLike = jnp.float32,
+    weight_decay_rate: optax.ScalarOrSchedule | None = None,
+    eps: jax.typing.ArrayLike = 1e-30,
+    factored: bool = True,
+    weight_decay_mask: Any | Callable[[optax.Params], Any] | None = None,
+    *,
+    relative_step: bool = False,
+    weight_decay: optax.ScalarOrSchedule | None = None,
+    decay_coupling: Coupling = "learning_rate",
+    scanned: Mapping[str, int] | None = None,
+    nu_dtype: jax.typing.DTypeLike | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Adaptive steps with sublinear memory.
+
+    Args:
+        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count; in units of the parameter's
+            RMS, unless ``multiply_by_parameter_scale`` is off. None for 1, or for the relative step.
+        min_dim_size_to_factor: ≥ 1, see :func:`scale_by_factored_rms`.
+        decay_rate: c > 0, exponent of the second moment's decay.
+        decay_offset: ≥ 0, the update count at which that decay starts again.
+        multiply_by_parameter_scale: multiply the step by the parameter's RMS, 1e-3 at the least.
+        clipping_threshold: d > 0, the largest RMS of U; None for no clipping.
+        momentum: μ in [0, 1); None for none, and no state.
+        dtype_momentum: dtype of the momentum. ``optax.inject_hyperparams`` takes it for a schedule, unless
+            ``static_args`` names it.
+        weight_decay_rate: λ ≥ 0, decoupled and not scaled by the parameter's RMS; a number or a schedule. None
+            for none.
+        eps: ε₁ ≥ 0, added to the squared gradient.
+        factored: False to keep every second moment whole.
+        weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
+            ``optimiz.groups`` such as ``groups.no_decay()``. None for all of them.
+        relative_step: the paper's learning rate, min(0.01, 1 / √t), in place of one's own.
+        weight_decay: ``weight_decay_rate``, by the name that it has everywhere else in this suite.
+        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
+        scanned: axis of stacking by pattern of path, such as ``{"^layers/": 0}``, so that each layer that
+            ``nn.scan`` has stacked is a block of its own.
+        nu_dtype: dtype of the second moments; None for the parameters', float32 at the least.
+
+    Returns:
+        A transformation whose ``update`` needs the parameters, unless there is neither decay nor
+        ``multiply_by_parameter_scale``.
+
+    Raises:
+        TypeError: an argument is not a number where one is asked for.
+        ValueError: an argument is outside its domain; the relative step and a learning rate are both asked for;
+            or a gradient's shape is not its parameter's.
+
+    Example:
+        >>> tx = adafactor(0.5)
+        >>> params = jnp.array([2.0])
+        >>> updates, _ = tx.update(jnp.array([3.0]), tx.init(params), params)
+        >>> updates.round(4).tolist()  # U = 3 / √9, RMS(θ) = 2
+        [-1.0]
+    """
+    if relative_step and learning_rate is not None:
+        raise ValueError("relative_step is a learning rate of its own; give no learning_rate with it")
+    if learning_rate is not None:
+        rate = learning_rate
+    else:
+        rate = _relative_step if relative_step else 1.0
+    if clipping_threshold is not None:
+        checks.number("clipping_threshold", clipping_threshold, gt=0)
+    if momentum is not None:
+        checks.number("momentum", momentum, ge=0, lt=1)
+    decay = checks.either("weight_decay_rate", weight_decay_rate, "weight_decay", weight_decay)
+    return optax.chain(
+        scale_by_factored_rms(
+            decay_rate,
+            decay_offset,
+            eps,
+            min_dim_size_to_factor=min_dim_size_to_factor,
+            factored=factored,
+            scanned=scanned,
+            nu_dtype=nu_dtype,
+        ),
+        optax.identity() if clipping_threshold is None else _clip_by_block_rms(clipping_threshold, scanned),
+        _scale_by_param_block_rms(scanned) if multiply_by_parameter_scale else optax.identity(),
+        optax.identity() if momentum is None else ema(momentum, dtype_momentum),
+        decoupled_weight_decay(
+            0.0 if decay is None else decay,
+            weight_decay_mask,
+            coupling=decay_coupling,
+            learning_rate=rate,
+        ),
+        scale_by_learning_rate(rate),
+    )
+
+
+def _relative_step(count: jax.typing.ArrayLike) -> jax.Array:
+    return jnp.minimum(1e-2, jnp.add(count, 1.0) ** -0.5)
+
+
+def _clip_by_block_rms(
+    threshold: jax.typing.ArrayLike, scanned: Mapping[str, int] | None
+) -> optax.GradientTransformation:
+    def leaf(u, scanned_axis):
+        return (numerics.widen(u) / jnp.maximum(1, _rms(u, scanned_axis) / threshold)).astype(u.dtype)
+
+    return optax.stateless(lambda updates, _: jax.tree.map(leaf, updates, _scanned_axes(updates, scanned)))
+
+
+def _scale_by_param_block_rms(scanned: Mapping[str, int] | None) -> optax.GradientTransformation:
+    def leaf(u, p, scanned_axis):
+        return (numerics.widen(u) * jnp.maximum(1e-3, _rms(p, scanned_axis))).astype(u.dtype)
+
+    def update(updates, params):
+        checks.needs_params(params)
+        return jax.tree.map(leaf, updates, params, _scanned_axes(updates, scanned))
+
+    return optax.stateless(update)
+
+
+def _scanned_axes(tree: Any, scanned: Mapping[str, int] | None) -> Any:
+    return jax.tree.unflatten(jax.tree.structure(tree), groups.scanned_axes(tree, scanned))
+
+
+def _rms(x: jax.Array, scanned_axis: int | None) -> jax.Array:
+    axes = numerics.block_axes(x.ndim, scanned_axis)
+    entries = math.prod(x.shape[axis] for axis in axes)
+    return numerics.block_norm(x, axes) / math.sqrt(max(1, entries))
+
+
+def _mean(x: jax.Array, axis: int) -> jax.Array:
+    # Divided before they are summed: the sum of squares may not be finite where their mean is.
+    return jnp.sum(x / x.shape[axis], axis=axis, keepdims=True)
+
+
+def _whole(v_row: jax.Array, v_col: jax.Array, v: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(jnp.broadcast_shapes(v_row.shape, v_col.shape, v.shape), v.dtype)

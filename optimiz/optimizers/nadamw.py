@@ -1,0 +1,83 @@
+r"""NAdamW: Adam with Nesterov's momentum and decoupled weight decay.
+
+.. math::
+    m &\leftarrow \beta_1 m + (1 - \beta_1) g, \qquad v \leftarrow \beta_2 v + (1 - \beta_2) g^2 \\
+    \hat m &= \beta_1 \frac{m}{1 - \beta_1^{t+1}} + (1 - \beta_1) \frac{g}{1 - \beta_1^t} \\
+    \theta &\leftarrow \theta - \eta_t \left( \frac{\hat m}
+        {\sqrt{v / (1 - \beta_2^t)} + \epsilon} + \lambda\, \theta \right)
+
+Source: Dozat (ICLR workshop 2016) for the direction, arXiv 1711.05101 for the decay, in the form of PyTorch and
+Optax, which the learning rate multiplies.
+
+Departures from ``optax.nadamw``: those of ``optimiz.scale_by_adam`` (a float32 second moment for bfloat16
+parameters, and a huge gradient does no lasting harm); updates in the parameter's dtype; refusal of bad
+arguments.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from optimiz import checks
+from optimiz.primitives.decoupled_weight_decay import Coupling, decoupled_weight_decay
+from optimiz.primitives.scale_by_adam import scale_by_adam
+from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
+
+
+def nadamw(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.999,
+    eps: jax.typing.ArrayLike = 1e-8,
+    eps_root: jax.typing.ArrayLike = 0.0,
+    mu_dtype: jax.typing.DTypeLike | None = None,
+    weight_decay: optax.ScalarOrSchedule = 1e-4,
+    mask: Any | Callable[[optax.Params], Any] | None = None,
+    *,
+    weight_decay_mask: Any | Callable[[optax.Params], Any] | None = None,
+    decay_coupling: Coupling = "learning_rate",
+    nu_dtype: jax.typing.DTypeLike | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Adam with Nesterov's momentum and decoupled weight decay.
+
+    Args:
+        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count.
+        b1: β₁ in [0, 1), decay of the first moment.
+        b2: β₂ in [0, 1), decay of the second moment.
+        eps: ε ≥ 0, added to the root of the corrected second moment.
+        eps_root: ≥ 0, added under that root.
+        mu_dtype: dtype of the first moment; None for the parameters'.
+        weight_decay: λ ≥ 0, decoupled; a number or a schedule.
+        mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
+            ``optimiz.groups`` such as ``groups.no_decay()``. None for all of them.
+        weight_decay_mask: the same, by the name that it has everywhere else in this suite.
+        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
+        nu_dtype: dtype of the second moment; None for the parameters', float32 at the least.
+
+    Returns:
+        A transformation whose ``update`` needs the parameters, unless the decay is 0.
+
+    Raises:
+        TypeError: an argument is not a number where one is asked for.
+        ValueError: an argument is outside its domain, or a gradient's shape is not its parameter's.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> tx = nadamw(0.75, b1=0.5, weight_decay=0.5)
+        >>> params = jnp.array([2.0])
+        >>> updates, _ = tx.update(jnp.array([3.0]), tx.init(params), params)
+        >>> updates.round(4).tolist()  # -0.75 × (0.5 × 0.5 / 0.75 + 0.5 / 0.5 + 0.5 × 2)
+        [-1.75]
+    """
+    return optax.chain(
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=True, nu_dtype=nu_dtype),
+        decoupled_weight_decay(
+            weight_decay,
+            checks.either("mask", mask, "weight_decay_mask", weight_decay_mask),
+            coupling=decay_coupling,
+            learning_rate=learning_rate,
+        ),
+        scale_by_learning_rate(learning_rate),
+    )

@@ -1,0 +1,187 @@
+r"""RMSprop: the gradient over the root of its recent mean square, optionally centered or with momentum.
+
+.. math::
+    v &\leftarrow a v + (1 - a) |g|^2, \qquad
+        \sigma^2 = v \;\text{(plain)}, \quad v - |m|^2 \;\text{(centered)}, \quad
+        m \leftarrow a m + (1 - a) g \\
+    d &= g \,/\, (\sqrt{\sigma^2} + \epsilon), \qquad b \leftarrow \mu b + d \\
+    \theta &\leftarrow \theta - \eta_t (b + \lambda\, \theta)
+
+Source: Hinton's lecture 6e (2012), which has v alone, with a = 0.9; the place of ε and of the learning rate,
+outside root and buffer, are PyTorch's, whose a is 0.99.
+
+Departures from ``optax.rmsprop``: ε is added to the root, in place of under it (``eps_in_sqrt=True`` is
+Optax's); the momentum gathers directions, so that a new learning rate acts at once, in place of steps
+(``lr_in_momentum=True`` is Optax's); v is float32 for bfloat16 and float16 parameters unless asked otherwise,
+and the state keeps its dtypes whatever the gradients'; a finite gradient too large to be squared enters at the
+largest value that can be; a variance that rounding takes below 0 counts as 0, in place of NaN; with ε = 0 a
+coordinate that has never had a gradient stays where it is, in place of 0/0; decoupled weight decay; updates in
+the parameter's dtype; refusal of bad arguments.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optimiz import checks, numerics
+from optimiz.primitives.decoupled_weight_decay import Coupling, decoupled_weight_decay
+from optimiz.primitives.momentum import trace
+from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
+
+
+class ScaleByRmsState(NamedTuple):
+    """State of :func:`scale_by_rms`."""
+
+    count: jax.Array  # int32 scalar: updates made so far
+    mu: optax.Updates  # like the parameters; empty unless centered
+    nu: optax.Updates  # like the parameters, real
+
+
+def scale_by_rms(
+    decay: jax.typing.ArrayLike,
+    eps: jax.typing.ArrayLike,
+    initial_scale: jax.typing.ArrayLike = 0.0,
+    eps_in_sqrt: bool = False,
+    bias_correction: bool = False,
+    *,
+    centered: bool = False,
+    nu_dtype: jax.typing.DTypeLike | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Rescale updates by the root of their recent mean square, or of their variance.
+
+    Args:
+        decay: a in [0, 1), decay of the averages.
+        eps: ε ≥ 0, added to the root.
+        initial_scale: ≥ 0, what the mean square starts at.
+        eps_in_sqrt: add ε under the root instead.
+        bias_correction: correct the averages for their start at zero.
+        centered: divide by the deviation from the mean gradient.
+        nu_dtype: dtype of the mean square; None for the parameters', float32 at the least.
+
+    Returns:
+        A transformation that keeps its updates' dtype.
+
+    Raises:
+        TypeError: a hyperparameter is not a number.
+        ValueError: it is outside its domain, or a gradient's shape is not its parameter's.
+
+    Example:
+        >>> tx = scale_by_rms(0.75, 1.0)
+        >>> updates, state = tx.update(jnp.array([6.0]), tx.init(jnp.zeros(1)))
+        >>> updates.tolist(), state.nu.tolist()  # 6 / (√9 + 1)
+        ([1.5], [9.0])
+    """
+    checks.number("decay", decay, ge=0, lt=1)
+    checks.number("eps", eps, ge=0)
+    checks.number("initial_scale", initial_scale, ge=0)
+
+    def init_fn(params):
+        # The mean is as wide as the mean square: the variance is a small difference of the two.
+        mu = jax.tree.map(lambda p: numerics.zero_moment(p, None), params) if centered else ()
+        nu = jax.tree.map(lambda p: numerics.real_moment(p, nu_dtype, initial_scale), params)
+        return ScaleByRmsState(jnp.zeros([], jnp.int32), mu, nu)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del params, extra_args
+        checks.same_shapes("gradient", updates, "parameter", state.nu)
+        count = jnp.asarray(optax.safe_increment(state.count))
+
+        def average(x, old):
+            return decay * old.astype(x.dtype) + (1 - decay) * x
+
+        def corrected(x):
+            if not bias_correction:
+                return x
+            return x / numerics.bias_correction(decay, count.astype(numerics.real_dtype(x.dtype)))
+
+        def variance(v, m):
+            # Of equal gradients it is 0, and rounding may take it below.
+            return jnp.maximum(corrected(v) - numerics.abs_sq(corrected(m)), 0)
+
+        def rescale(g, like, square):
+            root = jnp.sqrt(square + eps) if eps_in_sqrt else jnp.sqrt(square) + eps
+            return (g / jnp.where(root == 0, 1, root)).astype(like.dtype)
+
+        wide = jax.tree.map(lambda g: numerics.squarable(numerics.widen(g)), updates)
+        nu = jax.tree.map(lambda g, v: average(numerics.abs_sq(g), v), wide, state.nu)
+        mu = jax.tree.map(average, wide, state.mu) if centered else ()
+        square = jax.tree.map(variance, nu, mu) if centered else jax.tree.map(corrected, nu)
+        direction = jax.tree.map(rescale, wide, updates, square)
+        mu, nu = jax.tree.map(lambda x, old: x.astype(old.dtype), (mu, nu), (state.mu, state.nu))
+        return direction, ScaleByRmsState(count, mu, nu)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def rmsprop(
+    learning_rate: optax.ScalarOrSchedule,
+    decay: jax.typing.ArrayLike = 0.9,
+    eps: jax.typing.ArrayLike = 1e-8,
+    initial_scale: jax.typing.ArrayLike = 0.0,
+    eps_in_sqrt: bool = False,
+    centered: bool = False,
+    momentum: jax.typing.ArrayLike | None = None,
+    nesterov: bool = False,
+    bias_correction: bool = False,
+    *,
+    lr_in_momentum: bool = False,
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    weight_decay_mask: Any | Callable[[optax.Params], Any] | None = None,
+    decay_coupling: Coupling = "learning_rate",
+    nu_dtype: jax.typing.DTypeLike | None = None,
+    accumulator_dtype: jax.typing.DTypeLike | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Gradient over its recent root mean square.
+
+    Places of ε and of the learning rate are PyTorch's; ``eps_in_sqrt=True, lr_in_momentum=True`` is Optax's.
+
+    Args:
+        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count.
+        decay: a in [0, 1), decay of the mean square.
+        eps: ε ≥ 0, added to the root.
+        initial_scale: ≥ 0, what the mean square starts at; 1 in TensorFlow.
+        eps_in_sqrt: add ε under the root instead, as Optax.
+        centered: divide by the deviation from the mean gradient.
+        momentum: μ in [0, 1); None for none, and no state.
+        nesterov: look the momentum up one step ahead.
+        bias_correction: correct the averages for their start at zero. With ``centered`` the first variance is
+            then 0, and the first step g / ε, unless ``initial_scale`` is positive.
+        lr_in_momentum: let the momentum gather steps, each at the rate of its own time, as Optax, in place of
+            directions. The weight decay, being part of a step, is then gathered too.
+        weight_decay: λ ≥ 0, decoupled; a number or a schedule.
+        weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
+            ``optimiz.groups`` such as ``groups.no_decay()``. None for all of them.
+        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
+        nu_dtype: dtype of the mean square; None for the parameters', float32 at the least.
+        accumulator_dtype: dtype of the momentum; None for the parameters'.
+
+    Returns:
+        A transformation whose ``update`` needs the parameters only where there is weight decay.
+
+    Raises:
+        TypeError: an argument is not a number where one is asked for.
+        ValueError: an argument is outside its domain, or a gradient's shape is not its parameter's.
+
+    Example:
+        >>> tx = rmsprop(0.5, decay=0.75, eps=1.0)
+        >>> updates, _ = tx.update(jnp.array([6.0]), tx.init(jnp.zeros(1)))
+        >>> updates.tolist()  # -0.5 × 6 / (√(0.25 × 36) + 1)
+        [-0.75]
+    """
+    if momentum is not None:
+        checks.number("momentum", momentum, ge=0, lt=1)
+    buffer = optax.identity() if momentum is None else trace(momentum, nesterov, accumulator_dtype)
+    return optax.chain(
+        scale_by_rms(
+            decay, eps, initial_scale, eps_in_sqrt, bias_correction, centered=centered, nu_dtype=nu_dtype
+        ),
+        optax.identity() if lr_in_momentum else buffer,
+        decoupled_weight_decay(
+            weight_decay, weight_decay_mask, coupling=decay_coupling, learning_rate=learning_rate
+        ),
+        scale_by_learning_rate(learning_rate),
+        buffer if lr_in_momentum else optax.identity(),
+    )

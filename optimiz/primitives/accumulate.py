@@ -1,0 +1,87 @@
+r"""Accumulate gradients over micro-batches, and step once for every k of them.
+
+.. math:: \bar g \leftarrow \bar g + g / k; \qquad
+    \text{after every k-th, step along } \bar g \text{, then } \bar g \leftarrow 0
+
+In between the update is exactly zero. The mean over k micro-batches of one size is the gradient of the batch
+that they make together, to rounding.
+
+Departures from ``optax.MultiSteps``: the optimizer runs only when a step is due, under ``lax.cond`` (Optax runs
+it at every micro-batch and throws the result away). A micro-batch that is not finite makes the mean so, which
+the optimizer sees, but not the zero updates before (Optax's are 0 × NaN). Wrap the optimizer in
+``optimiz.guard`` to skip such a window, or this in it to leave out such a micro-batch.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optimiz import checks, numerics
+
+
+class AccumulateState(NamedTuple):
+    """State of :func:`accumulate`."""
+
+    micro_step: jax.Array  # int32 scalar: micro-batches in the mean so far, less than k
+    mean: optax.Updates  # like the parameters, float32 at the least: their part of it
+    inner_state: Any  # of the optimizer
+
+
+def accumulate(
+    tx: optax.GradientTransformation, every: jax.typing.ArrayLike
+) -> optax.GradientTransformationExtraArgs:
+    """Run an optimizer on the mean of every ``every`` gradients.
+
+    Under ``vmap`` a branch is taken on both sides, and the optimizer runs at every micro-batch.
+
+    Args:
+        tx: the optimizer.
+        every: k ≥ 1, micro-batches per step. Learning-rate schedules count steps.
+
+    Returns:
+        A transformation whose updates have the parameters' dtype, or, where ``update`` is not given the
+        parameters, the gradients'. Extra arguments are passed on as the last micro-batch of a window has them.
+
+    Raises:
+        TypeError: ``every`` is not an integer; or, in ``update``, the optimizer changes its state's dtypes.
+        ValueError: it is less than 1, or a gradient's shape is not its parameter's.
+
+    Example:
+        >>> tx = accumulate(optax.sgd(0.5), every=2)
+        >>> state = tx.init(jnp.zeros(1))
+        >>> for g in (2.0, 6.0):
+        ...     updates, state = tx.update(jnp.array([g]), state)
+        ...     print(updates.tolist())
+        [0.0]
+        [-2.0]
+    """
+    checks.integer("every", every, ge=1)
+    tx = optax.with_extra_args_support(tx)
+
+    def init_fn(params):
+        mean = jax.tree.map(lambda p: numerics.zero_moment(p, None), params)
+        return AccumulateState(jnp.zeros([], jnp.int32), mean, tx.init(params))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        checks.same_shapes("gradient", updates, "parameter", state.mean)
+        like = updates if params is None else params
+        # Divided before they are added: the sum of k finite gradients need not be finite, their mean is.
+        mean = jax.tree.map(lambda m, g: m + g.astype(m.dtype) / every, state.mean, updates)
+
+        def step():
+            # In the gradients' dtype, in which one big batch would have delivered it.
+            g = jax.tree.map(lambda m, g: m.astype(g.dtype), mean, updates)
+            proposed, inner_state = tx.update(g, state.inner_state, params, **extra_args)
+            proposed = jax.tree.map(lambda u, like: u.astype(like.dtype), proposed, like)
+            return proposed, jax.tree.map(jnp.zeros_like, mean), inner_state
+
+        def wait():
+            return jax.tree.map(jnp.zeros_like, like), mean, state.inner_state
+
+        due = state.micro_step + 1 >= every
+        updates, mean, inner_state = jax.lax.cond(due, step, wait)
+        return updates, AccumulateState(jnp.where(due, 0, state.micro_step + 1), mean, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -1,0 +1,89 @@
+"""Guard an optimizer: a step that is not finite is skipped whole, and counted.
+
+A step is bad where an entry of the gradient, or of the update that the optimizer makes of it, is NaN or
+infinite. Then the update is zero and the optimizer's state stays as it was, bit for bit: moments, counters,
+schedule. Nothing decays. The next good step is the one that would have been taken without the bad one. The
+state itself is not tested: some hold an infinity by right, such as the best loss before there is one.
+
+More bad steps in a row than ``give_up_after`` are no accident of a batch: from then on the update is NaN in
+every entry, so that parameters and loss show it to whoever watches them. The optimizer's state is still that of
+the last good step; a run that goes back to good parameters can go on with it.
+
+Put it around all else. In a data-parallel run average the gradients first: the decision is taken on what
+``update`` is given, and is the same on all devices where that is. Around ``optimiz.accumulate`` a bad
+micro-batch is left out of its window; inside of it, the window is skipped.
+
+Departures from ``optax.apply_if_finite``: the update is tested as well as the gradient; what persists turns the
+update into NaN, where Optax gives the bad gradient to the optimizer and so, for good, to its moments; the
+optimizer may return updates of another dtype than the gradient's.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optimiz import checks
+
+
+class GuardState(NamedTuple):
+    """State of :func:`guard`."""
+
+    skipped: jax.Array  # int32 scalar: bad steps so far
+    skipped_in_a_row: jax.Array  # int32 scalar: of them, those since the last good one
+    inner_state: Any  # of the guarded optimizer, after its last good step
+
+
+def guard(
+    tx: optax.GradientTransformation, give_up_after: jax.typing.ArrayLike
+) -> optax.GradientTransformationExtraArgs:
+    """Skip, whole, every step whose gradient or update is not finite.
+
+    Args:
+        tx: the whole optimizer.
+        give_up_after: K ≥ 0, how many bad steps in a row are skipped before the update turns NaN.
+
+    Returns:
+        A transformation that passes extra arguments on.
+
+    Raises:
+        TypeError: ``give_up_after`` is not an integer.
+        ValueError: it is negative.
+
+    Example:
+        >>> tx = guard(optax.sgd(0.5, momentum=0.5), give_up_after=1)
+        >>> state = tx.init(jnp.zeros(1))
+        >>> for g in (2.0, jnp.inf, 2.0):  # momentum 2, 2, 3
+        ...     updates, state = tx.update(jnp.array([g]), state)
+        ...     print(updates.tolist(), int(state.skipped), int(state.skipped_in_a_row))
+        [-1.0] 0 0
+        [0.0] 1 1
+        [-1.5] 1 0
+    """
+    checks.integer("give_up_after", give_up_after, ge=0)
+    tx = optax.with_extra_args_support(tx)
+
+    def init_fn(params):
+        return GuardState(jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32), tx.init(params))
+
+    def update_fn(updates, state, params=None, **extra_args):
+        proposed, inner_state = tx.update(updates, state.inner_state, params, **extra_args)
+        good = _all_finite(updates) & _all_finite(proposed)
+        in_a_row = jnp.where(good, 0, optax.safe_increment(state.skipped_in_a_row))
+        instead = jnp.where(in_a_row > give_up_after, jnp.nan, 0)
+
+        # A select, and not a branch, which would have to hold both states whole before it.
+        updates = jax.tree.map(lambda u: jnp.where(good, u, instead.astype(u.dtype)), proposed)
+        inner_state = jax.tree.map(lambda new, old: jnp.where(good, new, old), inner_state, state.inner_state)
+        skipped = jnp.where(good, state.skipped, optax.safe_increment(state.skipped))
+        return updates, GuardState(skipped, in_a_row, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _all_finite(tree: optax.Updates) -> jax.Array:
+    return functools.reduce(
+        jnp.logical_and, (jnp.isfinite(x).all() for x in jax.tree.leaves(tree)), jnp.array(True)
+    )

@@ -1,0 +1,110 @@
+r"""Scale each block's update to the size of its parameters: a learning rate per layer.
+
+.. math::
+    d \leftarrow c\, \frac{\phi(\|\theta\|)}{\|d\| + \epsilon}\, d, \qquad
+    \phi(z) = \min(\max(z, \gamma_l), \gamma_u)
+
+A block is one parameter tensor, or one layer of a tensor that ``nn.scan`` has stacked. Where φ(‖θ‖) or ‖d‖ is 0
+the ratio is 1: parameters that start at zero move.
+
+With ``decay``, d is a gradient and a decay that is added here, and the denominator is the sum of their two
+norms in place of the norm of their sum.
+
+Departures from ``optax.scale_by_trust_ratio``: norms are float32 for bfloat16 and float16 and neither overflow
+nor underflow; γ_l bounds the norm of the parameters alone, Optax's ``min_norm`` that of the update as well;
+γ_u, the sum of norms, the mask and stacked layers are new.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.core import Tracer
+
+from optimiz import checks, groups, numerics
+
+
+def scale_by_trust_ratio(
+    min_norm: jax.typing.ArrayLike = 0.0,
+    trust_coefficient: jax.typing.ArrayLike = 1.0,
+    eps: jax.typing.ArrayLike = 0.0,
+    *,
+    max_norm: jax.typing.ArrayLike | None = None,
+    decay: optax.GradientTransformation | None = None,
+    mask: Any | Callable[[optax.Params], Any] | None = None,
+    scanned: Mapping[str, int] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Scale each block's update by the norm of its parameters over its own.
+
+    Args:
+        min_norm: γ_l ≥ 0, the least that counts as the norm of a block of parameters.
+        trust_coefficient: c > 0.
+        eps: ε ≥ 0, added to the denominator.
+        max_norm: γ_u ≥ γ_l, the most that counts as one; None for no limit.
+        decay: a transformation that adds a decay to the direction, run here so that its norm is told from the
+            gradient's; None to take the update as it comes.
+        mask: which parameters have a ratio, the others keep 1: a tree of booleans, a prefix, a function, or a
+            rule of ``optimiz.groups``. None for all of them.
+        scanned: axis of stacking by pattern of path, such as ``{"^layers/": 0}``; each layer along it is a
+            block of its own.
+
+    Returns:
+        A transformation that keeps its updates' dtype; its ``update`` needs the parameters.
+
+    Raises:
+        TypeError: a hyperparameter is not a number.
+        ValueError: it is outside its domain; or ``update`` is not given the parameters, or is given a gradient
+            whose shape is not its parameter's.
+
+    Example:
+        >>> tx = scale_by_trust_ratio()
+        >>> params = jnp.array([3.0, 4.0])
+        >>> updates, _ = tx.update(jnp.array([0.0, 2.0]), tx.init(params), params)
+        >>> updates.tolist()  # 5 / 2 of it
+        [0.0, 5.0]
+    """
+    checks.number("min_norm", min_norm, ge=0)
+    checks.number("trust_coefficient", trust_coefficient, gt=0)
+    checks.number("eps", eps, ge=0)
+    if max_norm is not None:
+        least = 0.0 if isinstance(min_norm, Tracer) else np.asarray(min_norm).item()
+        checks.number("max_norm", max_norm, ge=least, gt=0)
+
+    def blocks(tree):
+        """The scanned axis of each leaf, and whether it has a ratio."""
+        chosen = mask(tree) if callable(mask) else mask
+        axes = jax.tree.unflatten(jax.tree.structure(tree), groups.scanned_axes(tree, scanned))
+        return axes, jax.tree.broadcast(True if chosen is None else chosen, tree)
+
+    def init_fn(params):
+        blocks(params)  # what is wrong with a rule is said here rather than at the first update
+        return optax.EmptyState() if decay is None else decay.init(params)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args
+        checks.needs_params(params)
+        checks.same_shapes("gradient", updates, "parameter", params)
+        parts = [jax.tree.map(numerics.widen, updates)]
+        if decay is not None:
+            added, state = decay.update(optax.tree.zeros_like(parts[0]), state, params)
+            parts.append(added)
+
+        def leaf(u, p, scanned_axis, chosen, *parts):
+            whole = functools.reduce(jnp.add, parts)
+            if chosen:
+                axes = numerics.block_axes(u.ndim, scanned_axis)
+                numerator = jnp.clip(numerics.block_norm(p, axes), min_norm, max_norm)
+                denominator = sum(numerics.block_norm(part, axes) for part in parts)
+                zero = (numerator == 0) | (denominator == 0)
+                # Dividing first: the ratio by itself may not be finite where its product with the update is.
+                whole = whole / jnp.where(zero, 1, denominator + eps)
+                whole = whole * jnp.where(zero, 1, trust_coefficient * numerator)
+            return whole.astype(u.dtype)
+
+        return jax.tree.map(leaf, updates, params, *blocks(updates), *parts), state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

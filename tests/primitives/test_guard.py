@@ -1,0 +1,202 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import optimiz
+from optimiz import groups, schedules
+from optimiz.primitives.clip_by_global_norm import clip_by_global_norm
+from optimiz.primitives.guard import guard
+
+PARAMS = {"w": jnp.array([[1.0, -2.0], [3.0, 0.5]]), "b": jnp.array([0.1, -0.2])}
+BAD = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf}
+
+
+def full():
+    """Everything that a bad step could disturb: a norm, moments, counters, a schedule, decay."""
+    schedule = schedules.over_steps(schedules.warmup_cosine(0.1, 0.2), 20)
+    return optax.chain(clip_by_global_norm(1.0), optimiz.adamw(schedule, weight_decay=0.1))
+
+
+def gradients(n):
+    rng = np.random.default_rng(0)
+    return [jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), p.dtype), PARAMS) for _ in range(n)]
+
+
+def spoilt(g, bad=np.nan):
+    return g | {"b": g["b"].at[1].set(bad)}
+
+
+def run(tx, stream, params=PARAMS):
+    state, update, out = tx.init(params), jax.jit(tx.update), []
+    for g in stream:
+        updates, state = update(g, state, params)
+        params = optax.apply_updates(params, updates)
+        out.append((updates, params, state))
+    return out
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+def test_a_bad_step_leaves_everything_as_it_was_and_the_next_is_as_if_it_had_not_been(bad):
+    good = gradients(8)
+    tx = guard(full(), give_up_after=2)
+    without = run(tx, good)
+    with_bad = run(tx, [spoilt(good[0], bad), *good[:3], spoilt(good[3], bad), spoilt(good[0], bad), *good[3:]])
+    for i in (4, 5):
+        chex.assert_trees_all_equal(with_bad[i][0], jax.tree.map(jnp.zeros_like, PARAMS))
+        chex.assert_trees_all_equal(with_bad[i][1], with_bad[3][1])
+        chex.assert_trees_all_equal(with_bad[i][2].inner_state, with_bad[3][2].inner_state)
+    assert [int(state.skipped_in_a_row) for *_, state in with_bad] == [1, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0]
+    assert [int(state.skipped) for *_, state in with_bad] == [1, 1, 1, 1, 2, 3, 3, 3, 3, 3, 3]
+    kept = [entry for i, entry in enumerate(with_bad) if i not in (0, 4, 5)]
+    for got, wanted in zip(kept, without, strict=True):
+        chex.assert_trees_all_equal(got[:2], wanted[:2])
+        chex.assert_trees_all_equal(got[2].inner_state, wanted[2].inner_state)
+
+
+def test_a_good_step_is_that_of_the_optimizer():
+    for got, wanted in zip(run(guard(full(), 3), gradients(4)), run(full(), gradients(4)), strict=True):
+        chex.assert_trees_all_close(got[0], wanted[0], rtol=1e-6)
+
+
+def breaks_at(step):
+    """An optimizer that makes a NaN of its own, at one of its steps."""
+
+    def update_fn(updates, state, params=None):
+        del params
+        return jax.tree.map(lambda g: jnp.where(state == step, jnp.nan, -g), updates), state + 1
+
+    return optax.GradientTransformation(lambda params: jnp.zeros([], jnp.int32), update_fn)
+
+
+def test_is_not_fooled_by_a_nan_made_inside_the_optimizer_as_optax_is():
+    g = jnp.ones(2)
+    seen = [updates.tolist() for updates, *_ in run(guard(breaks_at(2), 9), [g] * 4, g)]
+    assert seen == [[-1, -1], [-1, -1], [0, 0], [0, 0]]  # its state no longer moves, and so it stays broken
+    updates, _, state = run(guard(breaks_at(0), 1), [g] * 2, g)[-1]
+    assert np.isnan(updates).all() and int(state.inner_state) == 0
+    assert np.isnan(run(optax.apply_if_finite(breaks_at(0), 9), [g], g)[-1][0]).all()
+
+
+def test_gives_up_with_nan_in_every_entry_and_keeps_the_last_good_state():
+    good = gradients(2)
+    tx = guard(full(), give_up_after=2)
+    history = run(tx, [good[0], *[spoilt(good[1])] * 5])
+    for i, (updates, _, state) in enumerate(history[1:], start=1):
+        values = np.concatenate([np.ravel(u) for u in jax.tree.leaves(updates)])
+        assert np.isnan(values).all() if i > 2 else (values == 0).all()
+        assert int(state.skipped_in_a_row) == int(state.skipped) == i
+        chex.assert_trees_all_equal(state.inner_state, history[0][2].inner_state)
+    # Back at good parameters, the run goes on.
+    updates, state = jax.jit(tx.update)(good[1], history[-1][2], history[0][1])
+    chex.assert_trees_all_equal(updates, run(tx, good)[1][0])
+    assert int(state.skipped_in_a_row) == 0
+
+
+def test_where_it_gives_up_optax_lets_the_bad_gradient_into_the_moments():
+    *_, state = run(optax.apply_if_finite(optax.adam(0.1), 1), [jnp.full(2, jnp.nan)] * 2, jnp.ones(2))[-1]
+    assert np.isnan(state.inner_state[0].mu).all()
+    *_, state = run(guard(optimiz.adamw(0.1), 1), [jnp.full(2, jnp.nan)] * 2, jnp.ones(2))[-1]
+    assert np.isfinite(state.inner_state[0].mu).all()
+
+
+def test_an_infinite_gradient_is_bad_also_where_the_optimizer_would_take_its_sign():
+    p, g = jnp.ones(1), jnp.array([jnp.inf])
+    skipped, given_up = run(guard(optimiz.sign_sgd(0.5), 1), [g] * 2, p)
+    assert skipped[0].tolist() == [0.0] and np.isnan(given_up[0]).all()
+    assert run(optimiz.sign_sgd(0.5), [g], p)[0][0].tolist() == [-0.5]
+
+
+def test_give_up_after_zero_skips_nothing_and_may_be_traced():
+    def updates_after(k):
+        return run(guard(optax.sgd(1.0), k), [jnp.full(1, jnp.nan)] * 2, jnp.ones(1))
+
+    assert np.isnan(updates_after(0)[0][0]).all()
+    first, second = jax.vmap(lambda k: tuple(x[0] for x in updates_after(k)))(jnp.arange(3))
+    np.testing.assert_array_equal(jnp.isnan(first[:, 0]), [True, False, False])
+    np.testing.assert_array_equal(jnp.isnan(second[:, 0]), [True, True, False])
+
+
+def test_replicas_decide_alike_on_the_gradient_that_they_share():
+    tx = guard(optimiz.adamw(0.1), 3)
+    local = jnp.array([[1.0, 2.0], [jnp.nan, 2.0]])
+
+    def replica(g):
+        return tx.update(jax.lax.pmean(g, "data"), tx.init(jnp.ones(2)), jnp.ones(2))
+
+    updates, state = jax.vmap(replica, axis_name="data")(local)
+    np.testing.assert_array_equal(updates, 0)
+    np.testing.assert_array_equal(state.skipped, 1)
+
+
+def test_passes_extra_arguments_on():
+    def update_fn(updates, state, params=None, *, value, **extra_args):
+        return jax.tree.map(lambda g: -value * g, updates), state
+
+    tx = guard(optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update_fn), 1)
+    updates, _ = tx.update(jnp.ones(1), tx.init(jnp.ones(1)), value=3.0, unknown=None)
+    assert updates.tolist() == [-3.0]
+    tx = guard(optax.sgd(1.0), 1)
+    assert tx.update(jnp.ones(1), tx.init(jnp.ones(1)), value=3.0)[0].tolist() == [-1.0]
+
+
+@pytest.mark.parametrize("param", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("gradient", [jnp.float32, jnp.bfloat16])
+def test_keeps_the_types_of_state_and_updates_in_one_trace_of_a_scan(param, gradient):
+    params = jax.tree.map(lambda p: p.astype(param), PARAMS)
+    tx = guard(full(), 3)
+    stream = jax.tree.map(lambda *g: jnp.stack(g).astype(gradient), *gradients(50))
+    stream["b"] = stream["b"].at[jnp.array([3, 4, 20])].set(jnp.nan)
+
+    def body(carry, g):
+        updates, state = tx.update(g, carry[1], carry[0])
+        assert jax.tree.map(lambda u: u.dtype, updates) == jax.tree.map(lambda p: p.dtype, params)
+        return (optax.apply_updates(carry[0], updates), state), None
+
+    (scanned, state), _ = jax.jit(lambda c: jax.lax.scan(body, c, stream))((params, tx.init(params)))
+    looped = run(tx, [jax.tree.map(lambda g, i=i: g[i], stream) for i in range(50)], params)[-1][1]
+    chex.assert_trees_all_close(scanned, looped, rtol=2e-2 if param == jnp.bfloat16 else 1e-5)
+    assert int(state.skipped) == 3 and int(state.inner_state[1][-1].count) == 47
+
+
+def test_the_optimizer_may_return_another_dtype_which_apply_if_finite_refuses():
+    g = jnp.ones(2, jnp.bfloat16)
+    promotes = optax.scale(jnp.float32(-1.0))
+    assert run(guard(promotes, 1), [g, g * jnp.nan], g)[1][0].dtype == jnp.float32
+    with pytest.raises(TypeError):
+        run(optax.apply_if_finite(promotes, 1), [g], g)
+
+
+@pytest.mark.parametrize("tree", [{}, {"a": None}, {"a": jnp.zeros((0, 3))}, {"a": optax.MaskedNode()}])
+def test_a_tree_without_entries_is_good(tree):
+    tx = guard(optimiz.sgd(0.1, momentum=0.9), 1)
+    updates, state = tx.update(tree, tx.init(tree), tree)
+    chex.assert_trees_all_equal(updates, tree)
+    assert int(state.skipped) == 0
+
+
+def test_guards_one_group_of_parameters():
+    params = {"head": jnp.ones(2), "stem": jnp.ones(2)}
+    tx = groups.freeze(guard(optimiz.adamw(0.1), 1), groups.path("stem"))
+    bad = {"head": jnp.ones(2), "stem": jnp.full(2, jnp.nan)}
+    updates, _ = tx.update(bad, tx.init(params), params)
+    assert (np.asarray(updates["head"]) != 0).all()
+    updates, _ = tx.update({"head": bad["stem"], "stem": bad["head"]}, tx.init(params), params)
+    np.testing.assert_array_equal(updates["head"], 0)
+
+
+def test_its_state_may_be_donated_and_its_counters_saturate():
+    tx = guard(optimiz.adamw(0.1), 3)
+    last = jnp.array(2**31 - 1, jnp.int32)
+    state = tx.init(PARAMS)._replace(skipped=last)
+    _, state = jax.jit(tx.update, donate_argnums=1)(spoilt(PARAMS), state, PARAMS)
+    assert (int(state.skipped), int(state.skipped_in_a_row)) == (2**31 - 1, 1)
+
+
+def test_refuses_what_is_no_number_of_steps():
+    with pytest.raises(ValueError, match=r"give_up_after must be in \[0, 2147483647\], got -1"):
+        guard(optax.sgd(0.1), give_up_after=-1)
+    with pytest.raises(TypeError, match=r"give_up_after must be an integer, got 1.5"):
+        guard(optax.sgd(0.1), give_up_after=1.5)
