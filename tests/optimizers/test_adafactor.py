@@ -72,7 +72,7 @@ def test_equals_the_equations_over_a_varying_rate(factored):
 @pytest.mark.parametrize(
     "kwargs",
     [
-        {},
+        {"learning_rate": rate},
         {"learning_rate": rate, "min_dim_size_to_factor": 4},
         {"learning_rate": 0.05, "min_dim_size_to_factor": 1, "momentum": 0.9, "decay_rate": 0.7},
         {"learning_rate": rate, "multiply_by_parameter_scale": False, "clipping_threshold": None},
@@ -89,6 +89,15 @@ def test_is_a_drop_in_for_optax(kwargs, monkeypatch):
         return optax.adafactor(**kwargs, dtype_momentum=dtype)
 
     stacked.check_drop_in(lambda dtype: adafactor(**kwargs, dtype_momentum=dtype), theirs)
+
+
+def test_no_rate_is_a_rate_of_one():
+    params, g = fixture_a.params(jnp.float32), fixture_a.gradients(jnp.float32)[0]
+    ours, one, theirs = (
+        tx.update(g, tx.init(params), params)[0] for tx in (adafactor(), adafactor(1.0), optax.adafactor())
+    )
+    chex.assert_trees_all_equal(ours, one)
+    chex.assert_trees_all_close(ours, theirs, rtol=1e-6)
 
 
 def test_takes_the_decay_by_either_name_and_independent_is_that_of_optax():
