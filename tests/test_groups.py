@@ -180,7 +180,7 @@ def test_answers_have_the_tree_of_the_parameters_and_are_static():
         groups.rank(2, scanned=SCANNED) & ~groups.embeddings,
         groups.label({"norm": groups.norms, "rest": groups.everything}),
     ],
-    ids=str,
+    ids=["no decay", "no decay of embeddings", "rank", "rank and not", "labels"],
 )
 def test_stacked_equals_unstacked(rule):
     unscanned = dataclasses.replace(rule, scanned={}) if isinstance(rule, groups.Rule) else rule

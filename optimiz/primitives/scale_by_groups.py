@@ -64,7 +64,7 @@ def scale_by_groups(
                     f"the multiplier at {jax.tree_util.keystr(path)} has shape {np.shape(m)}, which "
                     f"does not broadcast to the update's {u.shape}"
                 )
-            return (numerics.widen(u) * m).astype(u.dtype)
+            return numerics.narrow(numerics.widen(u) * m, u.dtype)
 
         # Over the multipliers' tree, so that one may stand for a subtree, or for what Optax masks.
         updates = jax.tree_util.tree_map_with_path(

@@ -121,7 +121,9 @@ def scale_by_gsnr(
                 jnp.float32(0),
             )
             scales = [scale / jnp.where(largest > 0, largest, 1) for scale in scales]
-        scaled = [(numerics.widen(g) * scale).astype(g.dtype) for g, scale in zip(leaves, scales, strict=True)]
+        scaled = [
+            numerics.narrow(numerics.widen(g) * scale, g.dtype) for g, scale in zip(leaves, scales, strict=True)
+        ]
         state = ScaleByGsnrState(tree.unflatten(gsnr), tree.unflatten(latched))
         return tree.unflatten(scaled), state
 

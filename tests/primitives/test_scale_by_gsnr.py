@@ -115,6 +115,13 @@ def test_statistics_are_float32_and_updates_keep_their_dtype():
     np.testing.assert_array_equal(state.gsnr, wide)
 
 
+def test_a_large_ratio_does_not_overflow_float16():
+    g = jnp.array([60000.0, -60000.0, 60000.0, -60000.0], jnp.float16)
+    tx = optimiz.scale_by_gsnr(1e-8)
+    updates, _ = tx.update(g, tx.init(g))
+    assert np.isfinite(updates).all() and np.all(np.sign(updates) == np.sign(g))
+
+
 def test_state_is_stable_under_scan_and_abstract_init():
     g = {"a": jnp.array([1.0, -1.0]), "empty": jnp.zeros((0, 3)), "none": None}
     tx = optimiz.scale_by_gsnr(1e-8)
