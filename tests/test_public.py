@@ -11,6 +11,7 @@ import pytest
 
 import optimiz
 from optimiz import compare, groups, schedules, training
+from optimiz.compare.report import render
 
 ROOT = Path(__file__).parents[1]
 MODULES = {"optimiz": optimiz, "groups": groups, "schedules": schedules}
@@ -45,6 +46,15 @@ def test_every_name_of_training_and_compare_is_documented():
         for name, value in vars(module).items():
             if not name.startswith("_") and not inspect.ismodule(value) and callable(value):
                 assert inspect.getdoc(value), f"{module.__name__}.{name}"
+
+
+def test_the_readme_shows_the_committed_record():
+    folder = "examples/records/topics"
+    record = compare.Record.read(ROOT / folder / "record.json")
+    readme = (ROOT / "README.md").read_text()
+    assert compare.summary(record, figure="accuracy") in readme
+    assert f"({folder}/curves.png)" in readme and f"({folder}/report.md)" in readme
+    assert (ROOT / folder / "report.md").read_text() == render(record, figure="accuracy")
 
 
 def test_import_brings_no_model_library_and_costs_little_more_than_that_of_optax():
