@@ -75,9 +75,11 @@ def in_words(record: Record, *, figure: str) -> str:
     if not scores:
         return f"No run reached a finite {figure}."
     best, top = max(scores.items(), key=lambda item: item[1])
-    lead = 2 * math.sqrt(2 * top * (1 - top) / record.test_examples)
+    n = record.test_examples
+    share = (top * n + 1) / (n + 2)  # Laplace's, so that a score of 1 on a few examples is not certainty
+    lead = 2 * math.sqrt(2 * share * (1 - share) / n)
     sentences = [
-        f"**{best}** has the highest test {figure}: {top:.3f} on {record.test_examples} examples "
+        f"**{best}** has the highest test {figure}: {top:.3f} on {n} examples "
         f"(two standard errors of a difference: {lead:.3f})."
     ]
     close = [f"{name} ({x:.3f})" for name, x in scores.items() if name != best and top - x <= lead]
