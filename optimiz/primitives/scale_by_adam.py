@@ -72,11 +72,9 @@ def scale_by_adam(
     checks.number("eps_root", eps_root, ge=0)
 
     def init_fn(params):
-        def nu(p):
-            return jnp.zeros_like(p, dtype=numerics.real_dtype(p.dtype) if nu_dtype is None else nu_dtype)
-
         mu = optax.tree.zeros_like(params, dtype=mu_dtype)
-        return ScaleByAdamState(jnp.zeros([], jnp.int32), mu, jax.tree.map(nu, params))
+        nu = jax.tree.map(lambda p: numerics.real_moment(p, nu_dtype), params)
+        return ScaleByAdamState(jnp.zeros([], jnp.int32), mu, nu)
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args

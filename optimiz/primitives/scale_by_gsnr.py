@@ -78,7 +78,7 @@ def scale_by_gsnr(
 
     def measure(g: jax.Array, axis: int | None) -> tuple[jax.Array, jax.Array]:
         """G of each block of a leaf, and whether it may be latched."""
-        axes = None if axis is None else tuple(a for a in range(g.ndim) if a != axis)
+        axes = None if axis is None else numerics.block_axes(g.ndim, axis)
         norm, deviation = numerics.norm_and_deviation(g, ddof=ddof, axes=axes)
         ratio = norm / (deviation + eps)
         if degenerate == "reference":
