@@ -1,0 +1,77 @@
+"""Statistics of a block: one parameter tensor, or one layer of a stack of them."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from optimiz.numerics.moments import abs_sq
+from optimiz.numerics.precision import widen
+
+
+def norm_and_deviation(
+    g: jax.Array, *, ddof: int, axes: tuple[int, ...] | None = None
+) -> tuple[jax.Array, jax.Array]:
+    r"""Euclidean norm and standard deviation of a block of gradient: the pair behind its g-SNR.
+
+    The gradient signal-to-noise ratio is :math:`G = \|g\|_2 / (s(g) + \epsilon)`. For a gradient of mean near
+    zero it is about :math:`\sqrt d`, d being the number of entries.
+
+    Args:
+        g: gradient of one block, or of a stack of blocks; any shape, real.
+        ddof: 1 for the unbiased variance, as the authors' code, 0 for the population's, as their paper.
+        axes: the axes that make up one block; None for all of them.
+
+    Returns:
+        Both in the compute dtype: scalars for ``axes=None``, else with the axes of a block kept at length 1,
+        so that they broadcast against ``g``. The deviation of a block of ``ddof`` entries is 0.
+
+    Example:
+        >>> norm, deviation = norm_and_deviation(jnp.array([3.0, -3.0, 3.0, -3.0]), ddof=0)
+        >>> float(norm), float(deviation)
+        (6.0, 3.0)
+
+    Source:
+        arXiv 2412.11768, section 4.1.
+    """
+    g = widen(g)
+    keepdims = axes is not None
+    entries = g.size if axes is None else math.prod(g.shape[a] for a in axes)
+    norm = jnp.sqrt(jnp.sum(jnp.square(g), axis=axes, keepdims=keepdims))
+    if entries <= ddof:
+        return norm, jnp.zeros_like(norm)
+    return norm, jnp.std(g, axis=axes, ddof=ddof, keepdims=keepdims)
+
+
+def block_axes(ndim: int, scanned: int | None) -> tuple[int, ...]:
+    """The axes that make up one block: all of a parameter's but the one along which layers are stacked.
+
+    Example:
+        >>> block_axes(3, None), block_axes(3, 0)
+        ((0, 1, 2), (1, 2))
+    """
+    return tuple(axis for axis in range(ndim) if axis != scanned)
+
+
+def block_norm(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Euclidean norm over some axes, finite and not zero wherever it is so in exact arithmetic.
+
+    Entries are divided by the largest before they are squared: in float32 neither 1e30 nor 1e-30 has a square.
+
+    Args:
+        x: any shape.
+        axes: the axes that make up one block, see :func:`block_axes`.
+
+    Returns:
+        The norm in the real compute dtype, with the axes of a block kept at length 1; 0 for no entries, and NaN
+        where one is NaN or infinite.
+
+    Example:
+        >>> block_norm(jnp.array([3e30, -4e30]), (0,)) == 5e30
+        Array([ True], dtype=bool)
+    """
+    x = widen(x)
+    largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0)
+    # Below the smallest normal number a quotient need not be finite.
+    scale = jnp.where(largest < jnp.finfo(x.dtype).tiny, 1, largest)
+    return scale * jnp.sqrt(jnp.sum(abs_sq(x / scale), axis=axes, keepdims=True))

@@ -1,0 +1,81 @@
+"""Accumulators of gradients and of their squares."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from optimiz.numerics.precision import compute_dtype, real_dtype
+
+
+def zero_moment(p: jax.Array, dtype: jax.typing.DTypeLike | None) -> jax.Array:
+    """A zero accumulator for a parameter, with its shape and sharding.
+
+    Args:
+        p: the parameter, or a ``jax.ShapeDtypeStruct``.
+        dtype: the accumulator's dtype; None for the parameter's compute dtype.
+    """
+    return jnp.zeros_like(p, dtype=compute_dtype(p.dtype) if dtype is None else dtype)
+
+
+def real_moment(
+    p: jax.Array, dtype: jax.typing.DTypeLike | None, value: jax.typing.ArrayLike = 0.0
+) -> jax.Array:
+    """An accumulator of a parameter's magnitudes, with its shape and sharding.
+
+    Args:
+        p: the parameter, or a ``jax.ShapeDtypeStruct``.
+        dtype: the accumulator's dtype; None for :func:`real_dtype` of the parameter's.
+        value: what it starts at.
+    """
+    return jnp.full_like(p, value, dtype=real_dtype(p.dtype) if dtype is None else dtype)
+
+
+def abs_sq(x: jax.Array) -> jax.Array:
+    """Squared magnitude, elementwise: x² for real entries, x x̄ for complex ones, in a real dtype."""
+    return jnp.square(x) if jnp.isrealobj(x) else jnp.square(x.real) + jnp.square(x.imag)
+
+
+def squarable(g: jax.Array) -> jax.Array:
+    """``g`` with finite entries limited to those whose square is finite; NaN and infinity stay.
+
+    One finite gradient of 1e30 would otherwise leave an accumulated square at infinity for good.
+
+    Args:
+        g: any shape, of a compute dtype; real and imaginary parts are limited apart.
+
+    Returns:
+        The same shape and dtype.
+
+    Example:
+        >>> squarable(jnp.array([1e30, -2.0, jnp.inf])).tolist()
+        [4.611686018427388e+18, -2.0, inf]
+    """
+    if not jnp.isrealobj(g):
+        return jax.lax.complex(squarable(g.real), squarable(g.imag))
+    # A quarter of the root of the largest power of two: sums of two squares are finite as well.
+    limit = 2.0 ** (jnp.finfo(g.dtype).maxexp // 2 - 2)
+    return jnp.where(jnp.isinf(g), g, jnp.clip(g, -limit, limit))
+
+
+def bias_correction(decay: jax.typing.ArrayLike, count: jax.Array) -> jax.Array:
+    r"""The weight that an exponential moving average from zero has gathered: 1 - decayᵗ.
+
+    Written as -expm1(t log decay): in float32 0.999 is off by 3e-8, and so 1 - 0.999 by 3e-5.
+
+    Args:
+        decay: in [0, 1).
+        count: t ≥ 1, a float scalar.
+
+    Returns:
+        A scalar of the dtype of ``count``.
+
+    Example:
+        >>> round(float(bias_correction(0.999, jnp.float32(1))), 8)
+        0.001
+    """
+    if isinstance(decay, float | int):
+        log_decay = math.log(decay) if decay > 0 else -math.inf
+    else:
+        log_decay = jnp.log(decay)
+    return -jnp.expm1(count * log_decay)
