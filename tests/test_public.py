@@ -1,6 +1,7 @@
 """What a user can reach is documented, importable on its own, and quick to import."""
 
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import optimiz
 from optimiz import compare, groups, schedules, training
 from optimiz.compare.report import render
+from tests.golden import parity_record
 
 ROOT = Path(__file__).parents[1]
 MODULES = {"optimiz": optimiz, "groups": groups, "schedules": schedules}
@@ -55,6 +57,11 @@ def test_the_readme_shows_the_committed_record():
     assert compare.summary(record, figure="accuracy") in readme
     assert f"({folder}/curves.png)" in readme and f"({folder}/report.md)" in readme
     assert (ROOT / folder / "report.md").read_text() == render(record, figure="accuracy")
+
+
+def test_the_readme_shows_the_record_of_parity():
+    record = json.loads(parity_record.RECORD.read_text(encoding="utf-8"))
+    assert parity_record.render(record) in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_import_brings_no_model_library_and_costs_little_more_than_that_of_optax():
