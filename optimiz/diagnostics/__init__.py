@@ -1,0 +1,18 @@
+"""What a run is doing: numbers from gradients and parameters, and its troubles in words.
+
+Nothing here changes an update. A *block* is a parameter tensor, a layer of a stacked one, or whatever
+parameters one label names.
+"""
+
+from optimiz.diagnostics.blocks import block_names as block_names
+from optimiz.diagnostics.blocks import by_layer as by_layer
+from optimiz.diagnostics.blocks import by_tensor as by_tensor
+from optimiz.diagnostics.curvature import Curvature as Curvature
+from optimiz.diagnostics.curvature import block_curvature as block_curvature
+from optimiz.diagnostics.health import Finding as Finding
+from optimiz.diagnostics.health import health as health
+from optimiz.diagnostics.heterogeneity import Heterogeneity as Heterogeneity
+from optimiz.diagnostics.heterogeneity import heterogeneity as heterogeneity
+from optimiz.diagnostics.probe import ProbeState as ProbeState
+from optimiz.diagnostics.probe import probe as probe
+from optimiz.diagnostics.probe import readings as readings
