@@ -1,14 +1,12 @@
 """Train with every optimizer on eight devices in several layouts: a program, for test_devices.py.
 
-python -m tests.devices
+XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.devices
 
-Prints one line of JSON: optimizer → layout → largest difference of a parameter from the run on one device.
+Prints one line of JSON: layout → optimizer → largest difference of a parameter from the run on one device.
+Model, data and steps serve the other programs that train with every optimizer.
 """
 
 import json
-import os
-
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"  # before JAX starts
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +20,11 @@ from tests.test_contract import TABLE
 STEPS = 10
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(STEPS, 16, 8)).astype(np.float32), RNG.normal(size=(STEPS, 16, 4)).astype(np.float32)
+OPTIMIZERS = {name: row.make(0.01) for name, row in TABLE.items()}
+
+
+# A run is a dict: optimizer → its parameters and its state. One program steps them all: so it is compiled
+# once and not for each of them.
 
 
 def params():
@@ -35,88 +38,106 @@ def loss(p, x, y):
     return jnp.mean((hidden @ p["w2"] - y) ** 2)
 
 
-def train(tx, p, state, update, place=lambda x: x):
-    for x, y in zip(X, Y, strict=True):
-        p, state = update(p, state, place(x), place(y))
-    return p, state
+def fresh(place=lambda p: p):
+    """The run before its first step, of parameters that ``place`` has laid out."""
+    run = {}
+    for name, tx in OPTIMIZERS.items():
+        p = place(params())
+        run[name] = p, tx.init(p)
+    return run
 
 
-def step(tx, p, state, x, y):
-    updates, state = tx.update(jax.grad(loss)(p, x, y), state, p)
-    return optax.apply_updates(p, updates), state
+def gradients(run, x, y):
+    return {name: jax.grad(loss)(p, x, y) for name, (p, _) in run.items()}
 
 
-def on_one_device(tx):
-    return train(tx, params(), tx.init(params()), jax.jit(lambda *a: step(tx, *a)))[0]
+def apply(run, gradients):
+    stepped = {}
+    for name, (p, state) in run.items():
+        updates, state = OPTIMIZERS[name].update(gradients[name], state, p)
+        stepped[name] = optax.apply_updates(p, updates), state
+    return stepped
 
 
-def with_pmap(tx):
+def step(run, x, y):
+    return apply(run, gradients(run, x, y))
+
+
+def train(run, step, place=lambda x: x, steps=range(STEPS)):
+    for i in steps:
+        run = step(run, place(X[i]), place(Y[i]))
+    return run
+
+
+def on_one_device():
+    return train(fresh(), jax.jit(step))
+
+
+def with_pmap():
     """The same parameters on every device, gradients averaged by hand."""
 
-    def replica(p, state, x, y):
-        g = jax.lax.pmean(jax.grad(loss)(p, x, y), "data")
-        updates, state = tx.update(g, state, p)
-        return optax.apply_updates(p, updates), state
+    def replica(run, x, y):
+        return apply(run, jax.lax.pmean(gradients(run, x, y), "data"))
 
-    def replicate(tree):
-        return jax.tree.map(lambda a: jnp.broadcast_to(a, (8, *a.shape)), tree)
-
-    update = jax.pmap(replica, axis_name="data")
-    p, state = train(
-        tx, replicate(params()), replicate(tx.init(params())), update, lambda a: a.reshape(8, 2, -1)
-    )
-    for leaf in jax.tree.leaves((p, state)):  # every replica took the same decisions
+    replicated = jax.tree.map(lambda a: jnp.broadcast_to(a, (8, *a.shape)), fresh())
+    run = train(replicated, jax.pmap(replica, axis_name="data"), lambda a: a.reshape(8, 2, -1))
+    for leaf in jax.tree.leaves(run):  # every replica took the same decisions
         np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[0], leaf.shape))
-    return jax.tree.map(lambda a: a[0], p)
+    return jax.tree.map(lambda a: a[0], run)
 
 
-def with_sharded_state(tx):
+def spread(mesh):
+    """Where each array of a run lies: split along its first axis that the mesh divides, or else replicated."""
+
+    def layout(leaf):
+        first = next((i for i, n in enumerate(leaf.shape) if n % mesh.size == 0), None)
+        return NamedSharding(mesh, P(*("data" if i == first else None for i in range(len(leaf.shape)))))
+
+    return jax.tree.map(layout, jax.eval_shape(fresh))
+
+
+def with_sharded_state():
     """Data over eight devices, parameters and state spread over the same eight."""
     mesh = Mesh(np.array(jax.devices()), ("data",))
-
-    def spread(leaf):
-        axes = ["data" if n % 8 == 0 else None for n in leaf.shape]
-        first = axes.index("data") if "data" in axes else None
-        return NamedSharding(mesh, P(*("data" if i == first else None for i in range(len(axes)))))
-
-    specs = jax.tree.map(spread, params()), jax.tree.map(spread, jax.eval_shape(tx.init, params()))
-    p = jax.device_put(params(), specs[0])
-    state = jax.jit(tx.init, out_shardings=specs[1])(p)
-    update = jax.jit(lambda *a: step(tx, *a), out_shardings=specs)
-    p, state = train(tx, p, state, update, lambda a: jax.device_put(a, NamedSharding(mesh, P("data"))))
-    return p
+    run = jax.jit(fresh, out_shardings=spread(mesh))()
+    split = NamedSharding(mesh, P("data"))
+    return train(run, jax.jit(step, out_shardings=spread(mesh)), lambda a: jax.device_put(a, split))
 
 
-def with_explicit_axes(tx):
+def with_explicit_axes():
     """Parameters whose sharding is part of their type; the state must get it, and keep it."""
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
     specs = {"w1": P(None, "data"), "b1": P("data"), "w2": P("data", None)}
+
+    def place(p):
+        return {name: jax.device_put(leaf, NamedSharding(mesh, specs[name])) for name, leaf in p.items()}
+
+    @jax.jit
+    def from_one_device(run, x, y):  # the model is not what is tested here
+        return gradients(run, x, y)
+
     with jax.set_mesh(mesh):
-        p = {name: jax.device_put(leaf, NamedSharding(mesh, specs[name])) for name, leaf in params().items()}
-        state = tx.init(p)
-        kinds = [jax.typeof(leaf) for leaf in jax.tree.leaves(state)]
+        run = fresh(place)
+        kinds = [jax.typeof(leaf) for leaf in jax.tree.leaves(run)]
         for x, y in zip(X, Y, strict=True):
-            # The gradient comes from one device: the model is not what is tested here.
-            plain = jax.tree.map(lambda a: jnp.asarray(np.asarray(a)), p)
-            g = jax.grad(loss)(plain, x, y)
-            g = {name: jax.device_put(leaf, NamedSharding(mesh, specs[name])) for name, leaf in g.items()}
-            updates, state = jax.jit(tx.update)(g, state, p)
-            p = optax.apply_updates(p, updates)
-            assert [jax.typeof(leaf) for leaf in jax.tree.leaves(state)] == kinds
-    return p
+            g = from_one_device(jax.tree.map(lambda a: jnp.asarray(np.asarray(a)), run), x, y)
+            run = jax.jit(apply)(run, {name: place(leaves) for name, leaves in g.items()})
+            assert [jax.typeof(leaf) for leaf in jax.tree.leaves(run)] == kinds
+    return run
+
+
+def differences(run, other):
+    """Optimizer → the largest difference of a parameter between two runs."""
+
+    def largest(p, q):
+        return max(float(np.abs(np.asarray(p[name]) - np.asarray(q[name])).max()) for name in p)
+
+    return {name: largest(run[name][0], other[name][0]) for name in run}
 
 
 LAYOUTS = (with_pmap, with_sharded_state, with_explicit_axes)
 
 
-def differences(tx):
-    alone = on_one_device(tx)
-
-    def largest(p):
-        return max(float(np.abs(np.asarray(p[name]) - np.asarray(alone[name])).max()) for name in alone)
-
-    return {layout.__name__: largest(layout(tx)) for layout in LAYOUTS}
-
-
 if __name__ == "__main__":
-    print(json.dumps({name: differences(row.make(0.01)) for name, row in TABLE.items()}))
+    alone = on_one_device()
+    print(json.dumps({layout.__name__: differences(layout(), alone) for layout in LAYOUTS}))

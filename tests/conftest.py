@@ -1,0 +1,76 @@
+"""What several test files share: programs that run on devices of their own, and the record of the contract."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--record",
+        type=Path,
+        metavar="PATH",
+        help="write to PATH, as JSON, which optimizer keeps which promise; and beside it the page",
+    )
+
+
+def pytest_configure(config):
+    path = config.getoption("record")
+    if path and not hasattr(config, "workerinput"):  # the workers of pytest-xdist report to the one that asked
+        from tests.contract_record import Recorder
+
+        config.pluginmanager.register(Recorder(path))
+
+
+def on_devices(count):
+    """The environment of a child whose CPU looks like so many devices; JAX reads it when it starts."""
+    flags = f"--xla_force_host_platform_device_count={count}"
+    return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+
+
+@pytest.fixture
+def program():
+    """Run a module of the tests as a program on so many devices: the JSON in the last line that it prints."""
+
+    def run(module, *arguments, devices):
+        command = [sys.executable, "-m", module, *map(str, arguments)]
+        done = subprocess.run(command, cwd=ROOT, env=on_devices(devices), capture_output=True, timeout=900)
+        assert done.returncode == 0, done.stderr.decode()[-4000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
+
+
+@pytest.fixture
+def programs():
+    """Run a module of the tests as several processes of one device each, that wait for one another."""
+
+    def run(module, *arguments, processes, timeout):
+        command = [sys.executable, "-m", module, *map(str, arguments)]
+        children = [
+            subprocess.Popen(
+                [*command, str(index)],
+                cwd=ROOT,
+                env=on_devices(1),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+            for index in range(processes)
+        ]
+        try:
+            printed = [child.communicate(timeout=timeout)[0] for child in children]
+        finally:
+            for child in children:  # SIGKILL: jax.distributed holds SIGTERM up
+                child.kill()
+                child.wait()
+        for child, output in zip(children, printed, strict=True):
+            assert child.returncode == 0, output.decode()[-4000:]
+        return [json.loads(output.splitlines()[-1]) for output in printed]
+
+    return run

@@ -1,0 +1,179 @@
+"""The record of the contract: which optimizer keeps which promise, as measured, and the page rendered from it.
+
+python -m pytest tests/test_contract.py tests/test_devices.py tests/test_persistence.py tests/test_processes.py
+    --record=tests/records/contract.json        measures, and renders
+python -m tests.contract_record                 renders what was measured before
+
+A promise is a test of these files, and its words are the test's name. A test that is not run optimizer by
+optimizer speaks for all of them. A case that is skipped is not applicable, for the reason that it gives.
+"""
+
+import datetime
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optimiz.compare.record import environment
+from tests.test_contract import TABLE
+
+ROOT = Path(__file__).parents[1]
+PATH = ROOT / "tests/records/contract.json"
+FILES = (
+    "tests/test_contract.py",
+    "tests/test_devices.py",
+    "tests/test_processes.py",
+    "tests/test_persistence.py",
+)
+STALE = "measure or render again: see tests/contract_record.py"
+KEPT, BROKEN, NOT_APPLICABLE = "kept", "broken", "not applicable"
+
+
+def promises() -> list[str]:
+    """The node ids of the tests that are promises, in the order in which they are written."""
+    found = []
+    for file in FILES:
+        module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
+        for name, value in vars(module).items():
+            if name.startswith("test_") and inspect.isfunction(value):
+                found.append(f"{file}::{name}")
+    return found
+
+
+class Recorder:
+    """A plugin of pytest: for each promise and optimizer, the cases kept, broken and not applicable."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.outcomes = {promise: {KEPT: {}, BROKEN: {}, NOT_APPLICABLE: {}} for promise in promises()}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        promise, _, case = report.nodeid.partition("[")
+        if promise not in self.outcomes:
+            return
+        outcomes = self.outcomes[promise]
+        for name in TABLE.keys() & set(case.rstrip("]").split("-")) or TABLE:
+            if report.failed:
+                outcomes[BROKEN][name] = outcomes[BROKEN].get(name, 0) + 1
+            elif report.skipped:
+                outcomes[NOT_APPLICABLE][name] = report.longrepr[2].removeprefix("Skipped: ")
+            elif report.when == "call":
+                outcomes[KEPT][name] = outcomes[KEPT].get(name, 0) + 1
+
+    def pytest_sessionfinish(self) -> None:
+        record = {
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "environment": environment(),
+            "outcomes": self.outcomes,
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+        write_page(self.path)
+
+
+def departures(page: Path) -> Iterator[tuple[str, str]]:
+    """What a page departs from, and how: the paragraphs "Departures from …: …; …" of its docstring.
+
+    Items end at semicolons, in a paragraph that has none at full stops; a sentence "From …: …" begins anew.
+    """
+    documentation = importlib.import_module(_module(page)).__doc__ or ""
+    for paragraph in documentation.split("\n\n"):
+        text = " ".join(paragraph.split())
+        if not text.startswith("Departures from "):
+            continue
+        _, *parts = re.split(r"(?:^Departures f|(?<=\. )F)rom (.+?): ", text)
+        for source, items in zip(parts[::2], parts[1::2], strict=True):
+            for item in split_items(items):
+                yield source, item.strip().removeprefix("and ").removesuffix(".")
+
+
+def split_items(text: str) -> list[str]:
+    """The parts of a text between semicolons, or else its sentences; parentheses and literals stay whole."""
+    whole = r"\([^()]*(?:\([^()]*\)[^()]*)*\)|``.+?``"
+    masked = re.sub(whole, lambda found: found[0][0] * len(found[0]), text)
+    ends = [*re.finditer(r";\s", masked)] or [*re.finditer(r"\.\s(?=[A-Z`])", masked)]
+    starts = [0, *(end.end() for end in ends)]
+    return [text[a:b] for a, b in zip(starts, [*(end.start() for end in ends), None], strict=True)]
+
+
+def _module(page: Path) -> str:
+    return ".".join(page.relative_to(ROOT).with_suffix("").parts)
+
+
+def pages() -> list[Path]:
+    """The pages of the optimizers, then those of the primitives."""
+    folders = (ROOT / "optimiz/optimizers", ROOT / "optimiz/primitives")
+    return [page for folder in folders for page in sorted(folder.glob("*.py")) if page.stem != "__init__"]
+
+
+def render(record: dict[str, Any]) -> str:
+    """The record, and the departures that the pages name, as Markdown."""
+    measured, outcomes = record["environment"], record["outcomes"]
+    names = sorted({name for kinds in outcomes.values() for counts in kinds.values() for name in counts})
+    cases = sum(sum(kinds[KEPT].values()) + sum(kinds[BROKEN].values()) for kinds in outcomes.values())
+    versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
+    reasons: list[str] = []
+    rows = []
+    for promise in promises():
+        kinds = outcomes.get(promise, {KEPT: {}, BROKEN: {}, NOT_APPLICABLE: {}})
+        cells = []
+        for name in names:
+            cell = "✗" if name in kinds[BROKEN] else "✓" if name in kinds[KEPT] else "—"
+            if reason := kinds[NOT_APPLICABLE].get(name):
+                reasons += [reason] if reason not in reasons else []
+                cell += f" ({reasons.index(reason) + 1})"
+            cells.append(cell)
+        file, _, test = promise.partition("::")
+        words = test.removeprefix("test_").replace("_", " ").capitalize()
+        rows.append(f"| [{words}](../{Path(file).name}) | {' | '.join(cells)} |")
+    from_optax, from_others = [], []
+    for page in pages():
+        for source, item in departures(page):
+            link = f"[`{page.stem}`](../../{page.relative_to(ROOT).as_posix()})"
+            line = _markdown(f"- {link}, from {source}: {item}")
+            (from_optax if "``optax." in source else from_others).append(line)
+    return "\n".join(
+        [
+            "# The contract, and who keeps it",
+            "",
+            f"Every optimizer is held to every promise below by a test: {cases:,} cases, "
+            f"on {record['date'][:10]}, {measured['device']} ({measured['machine']}, "
+            f"{measured['cpu_cores']} cores), Python {measured['python']}, {versions}. "
+            "This page is rendered from [contract.json](contract.json) and the pages' docstrings by "
+            "[contract_record.py](../contract_record.py), which says how to measure again.",
+            "",
+            "✓ kept in every case, ✗ broken in some, — not applicable.",
+            "",
+            f"| promise | {' | '.join(f'`{name}`' for name in names)} |",
+            f"| --- |{' :-: |' * len(names)}",
+            *rows,
+            *(f"\n({i}) {reason}" for i, reason in enumerate(reasons, 1)),
+            "",
+            "## Departures from Optax",
+            "",
+            *from_optax,
+            "",
+            "## Departures from papers and from others' code",
+            "",
+            *from_others,
+            "",
+        ]
+    )
+
+
+def write_page(path: Path) -> None:
+    """Render the record at a path beside it."""
+    path.with_suffix(".md").write_text(render(json.loads(path.read_text())))
+
+
+def _markdown(text: str) -> str:
+    return re.sub(r":math:`(.+?)`", r"$\1$", text).replace("``", "`")
+
+
+if __name__ == "__main__":
+    write_page(PATH)
