@@ -67,13 +67,17 @@ def read_data() -> dict[str, text.TextExamples]:
     return text.split(train, {"train": 1 - 0.1 * len(shares)} | shares) | parts
 
 
-def optimizer(name: str) -> tuple[optax.GradientTransformation, float]:
-    """The optimizer of that name, on a schedule that decays to zero at the last step, and its peak rate."""
+def optimizer(name: str) -> tuple[optax.GradientTransformation, float | None]:
+    """The optimizer of that name, on a schedule that decays to zero at the last step, and its peak rate.
+
+    A line search finds its own rate, the new head's included; the schedule says what share of it is taken.
+    """
     choice = optimizers.choose(name)
-    rate = choice.learning_rate if _LEARNING_RATE.value is None else _LEARNING_RATE.value
-    shape = schedules.warm_up(schedules.linear(rate), _WARMUP.value)
+    searches = choice.learning_rate is None
+    rate = choice.learning_rate if searches or _LEARNING_RATE.value is None else _LEARNING_RATE.value
+    shape = schedules.linear(1.0) if searches else schedules.warm_up(schedules.linear(rate), _WARMUP.value)
     tx = choice.make(schedules.over_steps(shape, _STEPS.value), _WEIGHT_DECAY.value, groups.no_decay())
-    return optax.chain(tx, optimiz.scale_by_groups(_head_multipliers)), rate
+    return tx if searches else optax.chain(tx, optimiz.scale_by_groups(_head_multipliers)), rate
 
 
 def _head_multipliers(params):

@@ -1,4 +1,4 @@
-"""The optimizers that a command line can name, each with a rate that suits fine-tuning.
+"""The optimizers that a command line can name, each with a rate that suits fine-tuning, or none to be chosen.
 
 The rates were chosen by the validation accuracy of one run each on the trainer's default task, from two to five
 rates a factor of about three apart: enough for a sensible start, too little to compare optimizers by.
@@ -12,6 +12,7 @@ from typing import Any
 import optax
 
 import optimiz
+from optimiz import groups
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,15 +20,20 @@ class Choice:
     """How to build an optimizer, and its default learning rate.
 
     Attributes:
-        make: (learning rate or schedule, weight decay, weight-decay mask) → optimizer.
-        learning_rate: the peak of the schedule.
+        make: (schedule, weight decay, weight-decay mask) → optimizer. The schedule is that of the learning rate
+            or, where a line search finds one, of the share of it that is taken.
+        learning_rate: the peak of the schedule; None where a line search finds it.
     """
 
-    make: Callable[[optax.ScalarOrSchedule, float, Any], optax.GradientTransformationExtraArgs]
-    learning_rate: float
+    make: Callable[[optax.Schedule, float, Any], optax.GradientTransformationExtraArgs]
+    learning_rate: float | None
 
 
 OPTIMIZERS = {
+    "adam_sls": Choice(
+        lambda _, decay, mask: optimiz.adam_sls(weight_decay=decay, weight_decay_mask=mask),
+        None,
+    ),
     "adamw": Choice(
         lambda rate, decay, mask: optimiz.adamw(rate, weight_decay=decay, mask=mask),
         3e-4,
@@ -35,6 +41,16 @@ OPTIMIZERS = {
     "lion": Choice(
         lambda rate, decay, mask: optimiz.lion(rate, weight_decay=decay, mask=mask),
         1e-4,
+    ),
+    "pla_sls": Choice(
+        lambda _, decay, mask: optimiz.pla_sls(
+            groups.search_units(8), weight_decay=decay, weight_decay_mask=mask
+        ),
+        None,
+    ),
+    "salsa": Choice(
+        lambda share, decay, mask: optimiz.salsa(share, weight_decay=decay, weight_decay_mask=mask),
+        None,
     ),
     "sgd": Choice(
         lambda rate, decay, mask: optimiz.sgd(rate, 0.9, weight_decay=decay, weight_decay_mask=mask),

@@ -5,22 +5,30 @@ schedule, so that all of it composes with Optax. ``optimiz.training`` and ``opti
 name and need the extra ``train``.
 """
 
+from optimiz import diagnostics as diagnostics
 from optimiz import groups as groups
 from optimiz import schedules as schedules
 from optimiz.hyperparams import hyperparams as hyperparams
 from optimiz.optimizers import adafactor as adafactor
 from optimiz.optimizers import adagrad as adagrad
 from optimiz.optimizers import adam as adam
+from optimiz.optimizers import adam_sls as adam_sls
 from optimiz.optimizers import adamax as adamax
 from optimiz.optimizers import adamaxw as adamaxw
 from optimiz.optimizers import adamw as adamw
 from optimiz.optimizers import amsgrad as amsgrad
+from optimiz.optimizers import armijo_sgd as armijo_sgd
 from optimiz.optimizers import lamb as lamb
 from optimiz.optimizers import lars as lars
 from optimiz.optimizers import lion as lion
+from optimiz.optimizers import momentum_sls as momentum_sls
 from optimiz.optimizers import nadam as nadam
 from optimiz.optimizers import nadamw as nadamw
+from optimiz.optimizers import pla_sls as pla_sls
 from optimiz.optimizers import rmsprop as rmsprop
+from optimiz.optimizers import salsa as salsa
+from optimiz.optimizers import salsa_class as salsa_class
+from optimiz.optimizers import salsa_packaged as salsa_packaged
 from optimiz.optimizers import scale_by_adamax as scale_by_adamax
 from optimiz.optimizers import scale_by_amsgrad as scale_by_amsgrad
 from optimiz.optimizers import scale_by_factored_rms as scale_by_factored_rms
@@ -41,12 +49,16 @@ from optimiz.primitives import ema as ema
 from optimiz.primitives import gauss_newton_bartlett as gauss_newton_bartlett
 from optimiz.primitives import guard as guard
 from optimiz.primitives import hutchinson as hutchinson
+from optimiz.primitives import on_step as on_step
 from optimiz.primitives import scale_by_adam as scale_by_adam
+from optimiz.primitives import scale_by_armijo as scale_by_armijo
 from optimiz.primitives import scale_by_groups as scale_by_groups
 from optimiz.primitives import scale_by_gsnr as scale_by_gsnr
 from optimiz.primitives import scale_by_learning_rate as scale_by_learning_rate
 from optimiz.primitives import scale_by_sophia as scale_by_sophia
 from optimiz.primitives import scale_by_trust_ratio as scale_by_trust_ratio
+from optimiz.primitives import search_every as search_every
+from optimiz.primitives import search_when_changing as search_when_changing
 from optimiz.primitives import seeded_ema as seeded_ema
 from optimiz.primitives import trace as trace
 

@@ -1,8 +1,8 @@
 """What an optimizer is doing, read from its state for a log: learning rate, counts, norms.
 
-A reading is a scalar field of a state, such as ``learning_rate`` of ``scale_by_learning_rate`` or ``skipped``
-of ``guard``. States are known by how Optax and this suite declare them: NamedTuples whose names end in
-``State``.
+A reading is a scalar field of a state, such as ``skipped`` of ``guard``; the ``rate`` of
+``scale_by_learning_rate`` is shown as ``learning_rate``. States are known by how Optax and this suite declare
+them: NamedTuples whose names end in ``State``.
 """
 
 from collections import Counter
@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
+_NAMES = {"rate": "learning_rate"}
 
 
 def hyperparams(state: Any) -> dict[str, jax.typing.ArrayLike]:
@@ -41,7 +43,7 @@ def hyperparams(state: Any) -> dict[str, jax.typing.ArrayLike]:
         readings = {}
         for value in fields.values():
             readings |= hyperparams(value)
-        return readings | {name: value for name, value in fields.items() if _is_number(value)}
+        return readings | {_NAMES.get(name, name): x for name, x in fields.items() if _is_number(x)}
     if isinstance(state, Mapping):
         return {
             f"{label}/{name}": value

@@ -498,7 +498,7 @@ def test_depth_does_not_depend_on_what_is_masked():
     rule = groups.layerwise_decay(0.5)
     assert rule({"embed": 1.0, "layers": [hole, hole]})["embed"] == 0.125
     assert rule({}) == {}
-    with pytest.raises(ValueError, match="pass the multipliers of the whole tree"):
+    with pytest.raises(ValueError, match="pass the answer for the whole tree"):
         groups.layerwise_decay(0.5, scanned=SCANNED)({"embed": 1.0, "layers": {"kernel": hole}})
 
 

@@ -89,6 +89,12 @@ def test_injected_hyperparams_are_shown_as_they_are_set():
     assert hyperparams(state)["learning_rate"] == 0.25
 
 
+def test_optax_finds_and_sets_the_injected_rate_by_its_name():
+    tx = optax.inject_hyperparams(optimiz.adamw)(0.5)
+    state = optax.tree.set(tx.init(PARAMS), learning_rate=0.25)
+    assert optax.tree.get(state, "learning_rate") == 0.25 == hyperparams(state)["learning_rate"]
+
+
 def test_reads_the_states_of_optax_too():
     tx = optax.MultiSteps(optax.apply_if_finite(optax.adam(SCHEDULE), 3), 2)
     readings = read(tx, steps=3)

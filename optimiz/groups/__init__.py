@@ -7,6 +7,8 @@ leaves, because so Optax calls a function for one group of parameters.
 
 from optimiz.groups.describe import describe as describe
 from optimiz.groups.freeze import freeze as freeze
+from optimiz.groups.kinds import kind as kind
+from optimiz.groups.kinds import kinds as kinds
 from optimiz.groups.labels import label as label
 from optimiz.groups.layers import LAYER_INDEX as LAYER_INDEX
 from optimiz.groups.layers import layerwise_decay as layerwise_decay
@@ -20,3 +22,6 @@ from optimiz.groups.rules import norms as norms
 from optimiz.groups.rules import path as path
 from optimiz.groups.rules import rank as rank
 from optimiz.groups.rules import scanned_axes as scanned_axes
+from optimiz.groups.units import query_key_value as query_key_value
+from optimiz.groups.units import search_units as search_units
+from optimiz.groups.units import units_by as units_by

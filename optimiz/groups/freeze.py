@@ -58,7 +58,9 @@ def freeze(
             def of_trained(trained, *args, **kwargs):
                 return value_fn(with_frozen(trained), *args, **kwargs)
 
-            extra_args["value_fn"] = of_trained
+            marked: Any = of_trained
+            marked.fills_in_masked = True  # tells scale_by_armijo that holes are no mistake
+            extra_args["value_fn"] = marked
         return groups.update(updates, state, params, **extra_args)
 
     return optax.GradientTransformationExtraArgs(groups.init, update_fn)

@@ -1,4 +1,4 @@
-"""Layer-wise multipliers: a learning rate that falls with the distance from the output."""
+"""Layers: which one a parameter is in, and a learning rate that falls with the distance from the output."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -9,10 +9,49 @@ import numpy as np
 import optax
 
 from optimiz import checks
-from optimiz.groups.rules import Leaf, Rule, embeddings, read
+from optimiz.groups.rules import Leaf, Reading, Rule, embeddings, read
 
 LAYER_INDEX = r"(?i)(?:^|/)(?:\w*(?:layer|block)s?|h)[/_]?(\d+)(?:/|$)"
 """Where models keep a layer's index: ``layers/3/``, ``encoderblock_3/``, ``h/3/``, ``Block_3/``."""
+
+
+def layer_reader(layers: str) -> Callable[[str], int | None]:
+    """A function from a path to the index of the layer that it is in, or None.
+
+    Args:
+        layers: a regular expression over paths with one group, the layer's index from 0.
+
+    Raises:
+        ValueError: ``layers`` has not exactly one group.
+    """
+    expression = re.compile(layers)
+    if expression.groups != 1:
+        raise ValueError(f"layers must have one group, the layer's index, got {layers!r}")
+
+    def layer_of(path: str) -> int | None:
+        found = expression.search(path)
+        return None if found is None else int(found[1])
+
+    return layer_of
+
+
+def depth(reading: Reading, layers: str) -> int:
+    """The number of layers of a tree of parameters.
+
+    Optax's holes count, so that one group of parameters has the depth of the whole model.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = [i + 1 for i in map(layer_reader(layers), reading.paths) if i is not None]
+    found += [leaf.shape[leaf.scanned] for leaf in reading.leaves if leaf.scanned is not None]
+    if reading.leaves and not found:
+        raise ValueError(
+            f"no layer found: no path matches {layers!r} and no parameter is scanned; there are "
+            f"{reading.some_paths()}. Where Optax masks all layers, pass the answer for the whole tree "
+            "in place of the function"
+        )
+    return max(found, default=0)
 
 
 def layerwise_decay(
@@ -50,33 +89,17 @@ def layerwise_decay(
         code has one more power of ``rate`` on everything below the head.
     """
     checks.number("rate", rate, gt=0, le=1)
-    expression = re.compile(layers)
-    if expression.groups != 1:
-        raise ValueError(f"layers must have one group, the layer's index, got {layers!r}")
-
-    def layer_of(path: str) -> int | None:
-        found = expression.search(path)
-        return None if found is None else int(found[1])
+    layer_of = layer_reader(layers)
 
     def multipliers(params: optax.Params) -> Any:
         reading = read(params, scanned)
-        # Optax's holes count, so that one group of parameters has the depth of the whole model.
-        layer_counts = [i + 1 for i in map(layer_of, reading.paths) if i is not None]
-        layer_counts += [x.shape[x.scanned] for x in reading.leaves if x.scanned is not None]
-        if reading.leaves and not layer_counts:
-            raise ValueError(
-                f"no layer found: no path matches {layers!r} and no parameter is scanned; there are "
-                f"{reading.some_paths()}. Where Optax masks all layers, pass the multipliers of the "
-                "whole tree, layerwise_decay(...)(params)"
-            )
-        top = max(layer_counts, default=0)
+        top = depth(reading, layers)
 
         def multiplier(leaf: Leaf, is_lowest: bool) -> float | np.ndarray:
             layer = layer_of(leaf.path)
             if leaf.scanned is not None:
-                along = [-1 if axis == leaf.scanned else 1 for axis in range(len(leaf.shape))]
                 length = leaf.shape[leaf.scanned]
-                return np.array([rate ** (top - i) for i in range(length)]).reshape(along)
+                return leaf.along_scanned(np.array([rate ** (top - i) for i in range(length)]))
             if layer is not None:
                 return rate ** (top - layer)
             return rate ** (top + 1) if is_lowest else 1.0

@@ -47,6 +47,10 @@ class Leaf:
         """Number of entries."""
         return math.prod(self.shape)
 
+    def along_scanned(self, values: np.ndarray) -> np.ndarray:
+        """One value per stacked layer, as an array that broadcasts against the parameter."""
+        return values.reshape([-1 if axis == self.scanned else 1 for axis in range(len(self.shape))])
+
 
 @dataclasses.dataclass(frozen=True)
 class Reading:

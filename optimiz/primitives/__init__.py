@@ -17,8 +17,13 @@ from optimiz.primitives.momentum import TraceState as TraceState
 from optimiz.primitives.momentum import ema as ema
 from optimiz.primitives.momentum import seeded_ema as seeded_ema
 from optimiz.primitives.momentum import trace as trace
+from optimiz.primitives.on_step import on_step as on_step
 from optimiz.primitives.scale_by_adam import ScaleByAdamState as ScaleByAdamState
 from optimiz.primitives.scale_by_adam import scale_by_adam as scale_by_adam
+from optimiz.primitives.scale_by_armijo import ScaleByArmijoState as ScaleByArmijoState
+from optimiz.primitives.scale_by_armijo import scale_by_armijo as scale_by_armijo
+from optimiz.primitives.scale_by_armijo import search_every as search_every
+from optimiz.primitives.scale_by_armijo import search_when_changing as search_when_changing
 from optimiz.primitives.scale_by_groups import scale_by_groups as scale_by_groups
 from optimiz.primitives.scale_by_gsnr import ScaleByGsnrState as ScaleByGsnrState
 from optimiz.primitives.scale_by_gsnr import scale_by_gsnr as scale_by_gsnr

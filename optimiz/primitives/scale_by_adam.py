@@ -40,8 +40,9 @@ def scale_by_adam(
     *,
     nesterov: bool = False,
     nu_dtype: jax.typing.DTypeLike | None = None,
+    for_search: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Rescale updates by Adam's moments.
+    r"""Rescale updates by Adam's moments.
 
     Args:
         b1: β₁ in [0, 1), decay of the first moment.
@@ -51,6 +52,8 @@ def scale_by_adam(
         mu_dtype: dtype of the first moment; None for the parameters'.
         nesterov: look the first moment up one step ahead.
         nu_dtype: dtype of the second moment; None for the parameters', float32 at the least.
+        for_search: return ``numerics.Directions`` for :func:`scale_by_armijo`: beside the direction, one to
+            search along, in which g stands for :math:`\hat m`. Its slope is never negative.
 
     Returns:
         A transformation that keeps its updates' dtype.
@@ -95,10 +98,12 @@ def scale_by_adam(
                 m_hat = m / correction
             root = jnp.sqrt(v / numerics.bias_correction(b2, t) + eps_root) + eps
             # Where the root is 0 no gradient was ever seen, and m is 0 too.
-            direction = m_hat / jnp.where(root == 0, 1, root)
-            return direction.astype(g.dtype), m.astype(mu.dtype), v.astype(nu.dtype)
+            scale = jnp.where(root == 0, 1, root)
+            direction, search = (x / scale for x in (m_hat, wide))
+            return direction.astype(g.dtype), search.astype(g.dtype), m.astype(mu.dtype), v.astype(nu.dtype)
 
-        direction, mu, nu = numerics.map_many(leaf, 3, updates, state.mu, state.nu)
-        return direction, ScaleByAdamState(count, mu, nu)
+        direction, search, mu, nu = numerics.map_many(leaf, 4, updates, state.mu, state.nu)
+        directions = numerics.Directions(search, direction) if for_search else direction
+        return directions, ScaleByAdamState(count, mu, nu)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

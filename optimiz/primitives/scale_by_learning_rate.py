@@ -19,7 +19,8 @@ class ScaleByLearningRateState(NamedTuple):
     """State of :func:`scale_by_learning_rate`."""
 
     count: jax.Array  # int32 scalar: updates made so far
-    learning_rate: jax.Array  # float32 scalar: the rate of the last update (before it: of the first)
+    # Not by its full name: optax.tree.get and tree.set look for that of optax.inject_hyperparams.
+    rate: jax.Array  # float32 scalar: the learning rate of the last update (before it: of the first)
 
 
 def scale_by_learning_rate(
@@ -42,7 +43,7 @@ def scale_by_learning_rate(
     Example:
         >>> tx = scale_by_learning_rate(0.5)
         >>> updates, state = tx.update(jnp.array([2.0, -4.0]), tx.init(jnp.zeros(2)))
-        >>> updates.tolist(), float(state.learning_rate)
+        >>> updates.tolist(), float(state.rate)
         ([-1.0, 2.0], 0.5)
     """
     rate = checks.schedule("learning_rate", learning_rate)

@@ -229,7 +229,7 @@ def test_relative_step_is_the_papers():
     for count, wanted in ((0, 1e-2), (9_999, 1e-2), (39_999, 5e-3)):
         last = (*state[:-1], state[-1]._replace(count=jnp.int32(count)))
         _, after = tx.update(params, last, params)
-        assert float(after[-1].learning_rate) == pytest.approx(wanted)
+        assert float(after[-1].rate) == pytest.approx(wanted)
     with pytest.raises(ValueError, match="give no learning_rate with it"):
         adafactor(0.1, relative_step=True)
 

@@ -10,11 +10,11 @@ import optimiz
 def test_schedule_reads_a_zero_based_count_and_the_state_keeps_the_rate():
     tx = optimiz.scale_by_learning_rate(lambda count: 1.0 / (1.0 + count))
     state = tx.init(jnp.zeros(1))
-    assert float(state.learning_rate) == 1.0
+    assert float(state.rate) == 1.0
     for wanted in (1.0, 0.5, 1 / 3):
         updates, state = tx.update(jnp.ones(1), state)
         assert float(updates[0]) == pytest.approx(-wanted)
-        assert float(state.learning_rate) == pytest.approx(wanted)
+        assert float(state.rate) == pytest.approx(wanted)
 
 
 NUMBERS = [0.5, np.float32(0.5), np.float64(0.5), jnp.float32(0.5), jnp.bfloat16(0.5)]
@@ -43,7 +43,7 @@ def test_float64_parameters_get_the_rate_in_full():
         tx = optimiz.scale_by_learning_rate(0.1)
         updates, state = tx.update(jnp.ones(1), tx.init(params), params)
         assert float(updates[0]) == -0.1
-        assert state.learning_rate.dtype == jnp.float32
+        assert state.rate.dtype == jnp.float32
 
 
 def test_counter_saturates():

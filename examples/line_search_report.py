@@ -1,0 +1,176 @@
+"""The rows of the line-search study, and the page that is rendered from them."""
+
+import collections
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from optimiz import compare
+
+Row = Mapping[str, Any]
+FORWARD_EQUIVALENTS = 3  # of an update without trials: a forward pass, and a backward pass that counts 2
+
+
+class Rows:
+    """The runs of a study, one JSON object a line after one with the settings.
+
+    Args:
+        path: the file; made if it is missing.
+        settings: what all runs share, as plain JSON.
+
+    Raises:
+        ValueError: the file is of other settings, or is no such file.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]):
+        self._path = path
+        self.head = {"settings": json.loads(json.dumps(settings)), "environment": compare.environment()}
+        self.rows: list[Row] = []
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        whole = [line for line in lines if line.endswith("\n")]  # a line that was cut short is run again
+        if whole:
+            self.head, *self.rows = map(json.loads, whole)
+            if self.head["settings"] != settings:
+                raise ValueError(f"{path} is of other settings: {self.head['settings']}, not {dict(settings)}")
+        path.write_text("".join(whole) or json.dumps(self.head) + "\n", encoding="utf-8")
+
+    def has(self, method: str, rate: float | None, seed: int) -> bool:
+        """Whether there is such a run."""
+        wanted = (method, rate, seed)
+        return any((row["method"], row["learning_rate"], row["seed"]) == wanted for row in self.rows)
+
+    def add(self, row: Row) -> None:
+        """Write a run down."""
+        self.rows.append(row)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def arms(self) -> dict[str, list[Row]]:
+        """The runs by method and rate, in the order in which they were run."""
+        arms = collections.defaultdict(list)
+        for row in self.rows:
+            rate = row["learning_rate"]
+            arms[row["method"] if rate is None else f"{row['method']} {rate:g}"].append(row)
+        return arms
+
+
+def write(rows: Rows, directory: Path, asked: str) -> str:
+    """Write ``report.md`` and ``curves.png``, and return the part of the page that is the result.
+
+    Args:
+        rows: of one study.
+        directory: where to write.
+        asked: the command, as typed.
+    """
+    settings, arms = rows.head["settings"], rows.arms()
+    figure = settings["figure"]
+    result = f"{in_words(arms, figure)}\n\n{table(arms, figure)}"
+    _draw(arms, figure, directory / "curves.png")
+    lines = [f"- {name.replace('_', ' ')}: {value}" for name, value in settings.items()]
+    lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in rows.head["environment"].items()]
+    page = [
+        "# Line searches beside Adam on a grid of learning rates",
+        result,
+        "![Training loss against forward passes, the validation figure, and step sizes](curves.png)",
+        "## What was run",
+        f"- command: `{asked}`\n" + "\n".join(lines),
+        "Every number is in `rows.jsonl`, with loss, trials and step sizes of each update.",
+    ]
+    (directory / "report.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
+    return result
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """The mean and its standard error.
+
+    Example:
+        >>> mean_and_error([1.0, 3.0])
+        (2.0, 1.0)
+    """
+    return statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+
+
+def log_loss(row: Row) -> float:
+    """The mean over updates of the logarithm of the batch loss."""
+    return float(np.mean(np.log(row["loss"])))
+
+
+def in_words(arms: Mapping[str, list[Row]], figure: str) -> str:
+    """Whether each search reaches the best rate of Adam's grid."""
+    scores = {arm: mean_and_error([row["validation"][figure] for row in runs]) for arm, runs in arms.items()}
+    losses = {arm: statistics.fmean(map(log_loss, runs)) for arm, runs in arms.items()}
+    grid = [arm for arm, runs in arms.items() if runs[0]["learning_rate"] is not None]
+    best = max(grid, key=lambda arm: scores[arm][0])
+    level, error = scores[best]
+    sentences = [f"Of Adam's rates the best is {best}, {figure} {level:.3f} ± {error:.3f}."]
+    for arm in (arm for arm in arms if arm not in grid):
+        score, own = scores[arm]
+        within = math.hypot(error, own)
+        verdict = "is above it" if score >= level else f"is {level - score:.3f} below it"
+        verdict += " by more than one standard error of the difference" if abs(score - level) > within else ""
+        lower = sum(losses[arm] < losses[other] for other in grid)
+        sentences.append(
+            f"**{arm}**, given no rate, {verdict} ({score:.3f} ± {own:.3f}); "
+            f"its mean log training loss is lower than that of {lower} of {len(grid)} rates."
+        )
+    return " ".join(sentences)
+
+
+def table(arms: Mapping[str, list[Row]], figure: str) -> str:
+    """One line per arm, as a Markdown table: means over seeds with their standard errors."""
+    header = [f"method | validation {figure} | mean log training loss | extra forward passes per update"]
+    header[0] += " | in the first search | most in a search"
+    lines = [f"| {header[0]} |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    for arm, runs in arms.items():
+        trials = [np.diff(row["evaluations"], prepend=0) for row in runs]
+        score, loss = (
+            mean_and_error(values)
+            for values in ([row["validation"][figure] for row in runs], [log_loss(row) for row in runs])
+        )
+        cells = [arm, "{:.3f} ± {:.3f}".format(*score), "{:.3f} ± {:.3f}".format(*loss)]
+        cells += [f"{np.mean(trials):.2f}", f"{max(t[0] for t in trials)}", f"{np.max(trials)}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _draw(arms: Mapping[str, list[Row]], figure: str, path: Path) -> None:
+    picture = Figure(figsize=(14, 4.4), layout="constrained")
+    losses, scores, sizes = picture.subplots(1, 3)
+    for i, (arm, runs) in enumerate(arms.items()):
+        searched = runs[0]["learning_rate"] is None
+        cost = np.mean([_cost(row) for row in runs], axis=0)
+        loss = np.exp(np.mean([np.log(row["loss"]) for row in runs], axis=0))
+        style = {"color": f"C{i}", "label": arm, "linestyle": "-" if searched else "--"}
+        losses.plot(cost, compare.running_mean(loss.tolist()), linewidth=1.8 if searched else 1.0, **style)
+        values = [row["validation"][figure] for row in runs]
+        scores.plot(values, [i] * len(values), "o", color=f"C{i}", alpha=0.35, markersize=5)
+        mean, error = mean_and_error(values)
+        scores.errorbar(mean, i, xerr=error, color=f"C{i}", marker="|", markersize=14, capsize=3)
+        if searched:
+            _draw_sizes(sizes, runs[0]["step_size"], style)
+    losses.set(yscale="log", xlabel="forward passes, a backward counts 2", title="training loss")
+    losses.legend(frameon=False, fontsize=8)
+    scores.set(yticks=range(len(arms)), yticklabels=list(arms), title=f"validation {figure}: seeds and mean")
+    scores.invert_yaxis()
+    sizes.set(yscale="log", xlabel="updates", title="step sizes of seed 0 (pla_sls: a line per unit)")
+    for axes in (losses, scores, sizes):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    picture.savefig(path, dpi=130)
+
+
+def _draw_sizes(axes: Any, step_sizes: Sequence[Iterable[float]], style: Mapping[str, Any]) -> None:
+    units = np.array(step_sizes).T
+    for unit in units:
+        axes.plot(unit, color=style["color"], linewidth=1.6 if len(units) == 1 else 0.8)
+
+
+def _cost(row: Row) -> np.ndarray:
+    updates = np.arange(1, len(row["loss"]) + 1)
+    return FORWARD_EQUIVALENTS * updates + np.array(row["evaluations"])

@@ -1,0 +1,105 @@
+r"""Adam with a line search along its own direction, momentum included.
+
+.. math::
+    H \leftarrow \beta H + (1 - \beta) (f(w) - f(w - \eta d)), \qquad
+    S \leftarrow \beta S + (1 - \beta) \langle g, d \rangle \\
+    H \ge c\, \eta\, S, \qquad w \leftarrow w - \eta\, d
+
+where d is Adam's direction; the point that was tested is the next one.
+
+Source: Kenneweg, Kenneweg and Hammer, arXiv 2403.18519, and their code.
+
+Departures from the code: the slope is the exact ⟨g, d⟩ and not a difference quotient over 5e-9, which float32
+cannot resolve and which costs one forward pass and more; a direction that does not descend on this batch is
+replaced by the gradient at the same length, where the code asks for a rise of at most c; step sizes are
+bounded; a search that fails goes back to the last step size; the rule allows for the rounding of the loss.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import optax
+
+from optimiz import checks, numerics
+from optimiz.primitives.decoupled_weight_decay import decoupled_weight_decay
+from optimiz.primitives.scale_by_adam import scale_by_adam
+from optimiz.primitives.scale_by_armijo import scale_by_armijo, search_every
+
+
+def momentum_sls(
+    c: jax.typing.ArrayLike = 0.3,
+    b1: jax.typing.ArrayLike = 0.9,
+    b2: jax.typing.ArrayLike = 0.999,
+    eps: jax.typing.ArrayLike = 1e-8,
+    *,
+    init_step: jax.typing.ArrayLike = 0.1,
+    beta: jax.typing.ArrayLike = 0.99,
+    shrink: jax.typing.ArrayLike = 0.9,
+    growth: float = 1 / 0.999,
+    max_trials: int = 100,
+    max_step: float = 10.0,
+    tolerance: float = 4.0,
+    on_failure: Literal["revert", "keep"] = "revert",
+    weight_decay: optax.ScalarOrSchedule = 0.0,
+    weight_decay_mask: Any | Callable[[optax.Params], Any] | None = None,
+    mu_dtype: jax.typing.DTypeLike | None = None,
+    nu_dtype: jax.typing.DTypeLike | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Adam whose step size is searched for, momentum included.
+
+    Args:
+        c: in (0, 1), the share of the promised decrease that is asked for.
+        b1: β₁ in [0, 1), decay of the first moment.
+        b2: β₂ in [0, 1), decay of the second moment.
+        eps: ε ≥ 0, added to the root.
+        init_step: η > 0, the first step size to be tried.
+        beta: β in [0, 1), decay of the averages of slope and decrease.
+        shrink: in (0, 1), multiplies a step size that was refused.
+        growth: ≥ 1, multiplies the step size before each search.
+        max_trials: forward passes in one search, ≥ 1. From 0.1 down to a step size for fine-tuning takes about
+            60.
+        max_step: > 0; no step size grows beyond.
+        tolerance: ≥ 0, the rounding error of the loss, in units in its last place.
+        on_failure: see ``optimiz.scale_by_armijo``.
+        weight_decay: λ ≥ 0, decoupled and multiplied by η; it is part of the direction of search.
+        weight_decay_mask: which parameters decay; None for all of them.
+        mu_dtype: dtype of the first moment; None for the parameters'.
+        nu_dtype: dtype of the second moment; None for the parameters', float32 at the least.
+
+    Returns:
+        A transformation whose ``update`` needs ``params``, ``value``, ``grad`` and ``value_fn``, see
+        ``optimiz.scale_by_armijo``.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: it is outside its domain, or a gradient's shape is not its parameter's.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> tx = momentum_sls(0.5, init_step=2.0, shrink=0.5, growth=1.0)
+        >>> f = lambda x: 2 * x**2  # along the sign of the gradient, c = 1/2 accepts up to |x|
+        >>> x = jnp.array(1.0)
+        >>> extra = {"value": f(x), "grad": jax.grad(f)(x), "value_fn": f}
+        >>> updates, state = tx.update(jax.grad(f)(x), tx.init(x), x, **extra)
+        >>> round(float(updates), 4), int(state[-1].evaluations)
+        (-1.0, 2)
+    """
+    checks.number("growth", growth, ge=1)
+    return optax.chain(
+        scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype),
+        decoupled_weight_decay(weight_decay, weight_decay_mask),
+        scale_by_armijo(
+            c,
+            init_step=init_step,
+            shrink=shrink,
+            growth=partial(numerics.grow_each_step, factor=growth),
+            search_due=search_every(1),
+            beta=beta,
+            max_trials=max_trials,
+            max_step=max_step,
+            tolerance=tolerance,
+            on_failure=on_failure,
+        ),
+    )

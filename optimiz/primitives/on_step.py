@@ -1,0 +1,29 @@
+"""A transformation of the step direction alone, where a line search has another one to search along."""
+
+import optax
+
+
+def on_step(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Apply a transformation to the ``step`` of ``numerics.Directions`` and leave its ``search`` as it is.
+
+    So what is no part of the loss, such as weight decay, does not enter Armijo's rule.
+
+    Args:
+        tx: any transformation.
+
+    Returns:
+        A transformation of ``numerics.Directions``, with the state of ``tx``.
+
+    Example:
+        >>> tx = on_step(optax.scale(0.5))
+        >>> directions, _ = tx.update(Directions(search=4.0, step=2.0), tx.init(1.0))
+        >>> directions
+        Directions(search=4.0, step=1.0)
+    """
+    tx = optax.with_extra_args_support(tx)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        step, state = tx.update(updates.step, state, params, **extra_args)
+        return updates._replace(step=step), state
+
+    return optax.GradientTransformationExtraArgs(tx.init, update_fn)

@@ -1,0 +1,419 @@
+r"""The step, found by a line search: minus the largest tried step size that lowers the loss enough.
+
+It stands last in a chain, where else a learning rate stands. Parameters are divided into *units* u, each with a
+step size η_u. A search tries step sizes along the *search direction* until Armijo's rule (``numerics.armijo``)
+holds, and then the parameters move along the *step direction* d:
+
+.. math:: w_u \leftarrow w_u - \eta_u\, d_u
+
+The two directions come as ``numerics.Directions``; one tree of updates is both. All trials of a step go to
+``value_fn``, which has to be the loss of one mini-batch under one random key; each is one forward pass and
+needs one more set of parameters.
+
+Under ``jit`` with sharded arrays there is nothing to observe. Under ``shard_map`` and ``pmap`` every device has
+to take the same decision, so ``value`` and ``value_fn`` must be reduced over devices (``jax.lax.pmean``) and
+``grad`` must be the gradient of the reduced loss. With ``check_vma=True`` what is not reduced is refused, but
+for one mistake: the gradient of a device's own loss, which JAX sums there, looks reduced and is too large.
+Elsewhere nothing can be seen, and replicas drift apart or wait for each other for ever.
+
+Source: arXiv 1905.09997, 2403.18506 and 2407.20650.
+
+Departures from ``optax.scale_by_backtracking_linesearch``: directions keep the sign of the gradient, and the
+minus is here; there is a step size per unit; a failed search shrinks the last step size and does not set it to
+zero; a direction that does not descend is replaced; extra arguments of others are ignored; and it compiles
+once.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optimiz import checks, numerics
+from optimiz.numerics import Directions
+
+
+class ScaleByArmijoState(NamedTuple):
+    """State of :func:`scale_by_armijo`; U units, floats in float32, or float64 for float64 parameters."""
+
+    count: jax.Array  # int32 scalar: updates made so far
+    step_size: jax.Array  # [U]
+    decrease: jax.Array  # [U]: moving average of accepted decreases
+    slope: jax.Array  # [U]: moving average of slopes
+    last_search: jax.Array  # int32 scalar: the count at the last search
+    fast: jax.Array  # scalar: moving average over searches of the first step size, over about 10
+    slow: jax.Array  # scalar: the same, over about 100
+    searches: jax.Array  # int32 scalar: searches made so far
+    evaluations: jax.Array  # int32 scalar: trials so far, each one forward pass
+    failures: jax.Array  # int32 scalar: searches in which no trial was accepted
+    ascents: jax.Array  # int32 scalar: updates in which a direction that did not descend was replaced
+    voids: jax.Array  # int32 scalar: updates whose value or slope was not finite, and which moved nothing
+
+
+def search_every(steps: int, first: int = 1) -> Callable[[ScaleByArmijoState], jax.Array]:
+    """When to search: at each of the first few updates, and from then on at every k-th.
+
+    Args:
+        steps: k ≥ 1.
+        first: updates at the start that are all searched, ≥ 1.
+
+    Raises:
+        TypeError: an argument is not an integer.
+        ValueError: it is less than 1.
+
+    Example:
+        >>> growth = lambda step_size, due: step_size
+        >>> search = {"init_step": 1.0, "shrink": 0.5, "growth": growth, "max_trials": 10}
+        >>> tx = scale_by_armijo(0.5, search_due=search_every(3), **search)
+        >>> x, state, f = jnp.array(1.0), tx.init(jnp.array(1.0)), lambda x: x**2
+        >>> for _ in range(7):
+        ...     value, grad = jax.value_and_grad(f)(x)
+        ...     _, state = tx.update(grad, state, x, value=value, grad=grad, value_fn=f)
+        >>> int(state.searches)  # at updates 0, 3 and 6
+        3
+    """
+    checks.integer("steps", steps, ge=1)
+    checks.integer("first", first, ge=1)
+    return lambda state: (state.count < first) | (state.count - state.last_search >= steps)
+
+
+def search_when_changing(cap: float = 10.0, first: int = 10) -> Callable[[ScaleByArmijoState], jax.Array]:
+    """When to search: the more often, the more the step size changes.
+
+    With r ≥ 1 the ratio of the fast and the slow moving average of the step size, there are min(cap, 1/(r - 1))
+    updates from one search to the next. The slow one starts at almost zero, so that about 70 searches pass
+    before r comes near 1.
+
+    Args:
+        cap: the most updates from one search to the next, ≥ 1.
+        first: updates at the start that are all searched, ≥ 1.
+
+    Raises:
+        TypeError: an argument is not a number.
+        ValueError: it is less than 1.
+
+    Example:
+        >>> state = scale_by_armijo(
+        ...     0.5, init_step=1.0, shrink=0.5, growth=max, search_due=max, max_trials=1
+        ... ).init(jnp.array(1.0))
+        >>> state = state._replace(last_search=jnp.array(10), fast=jnp.array(1.25), slow=jnp.array(1.0))
+        >>> due = search_when_changing()
+        >>> [bool(due(state._replace(count=jnp.array(count)))) for count in (13, 14)]  # 1 / (1.25 - 1) = 4
+        [False, True]
+
+    Source: arXiv 2407.20650.
+    """
+    checks.number("cap", cap, ge=1)
+    checks.integer("first", first, ge=1)
+
+    def due(state):
+        ratio = jnp.maximum(state.fast / state.slow, state.slow / state.fast)
+        return (state.count < first) | (
+            state.count - state.last_search >= jnp.minimum(cap, 1 / (ratio - 1 + 1e-8))
+        )
+
+    return due
+
+
+def scale_by_armijo(
+    c: jax.typing.ArrayLike,
+    *,
+    init_step: jax.typing.ArrayLike,
+    shrink: jax.typing.ArrayLike,
+    growth: Callable[[jax.Array, jax.Array], jax.Array],
+    search_due: Callable[[ScaleByArmijoState], jax.Array],
+    max_trials: int,
+    beta: jax.typing.ArrayLike = 0.0,
+    expand: float | None = None,
+    min_step: float = 1e-10,
+    max_step: float = 10.0,
+    tolerance: float = 4.0,
+    keep_untested: bool = True,
+    on_failure: str = "revert",
+    on_ascent: str = "steepest",
+    move_along: str = "step",
+    units: Callable[[optax.Params], Any] | None = None,
+    others: str = "frozen",
+    together: int = 0,
+    together_slope: Callable[[jax.Array], jax.Array] = jnp.sum,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Multiply by minus the step size that a line search finds.
+
+    Args:
+        c: in (0, 1), the share of the promised decrease that is asked for.
+        init_step: η > 0, the first step size to be tried.
+        shrink: in (0, 1), multiplies a step size that was refused.
+        growth: (step sizes [U], whether this update is searched) → where the search begins, or the step size if
+            there is none; see ``numerics.grow_each_step``.
+        search_due: whether to search, from the state; see :func:`search_every`, :func:`search_when_changing`.
+        max_trials: forward passes in one search, ≥ 1.
+        beta: in [0, 1), decay of the averages of slope and decrease; 0 for none.
+        expand: > 1, multiplies the step size in the very first search, for as long as trials are accepted; None
+            to take the first that is.
+        min_step: ≥ 0; a search that gets here has failed.
+        max_step: > 0; no step size grows beyond.
+        tolerance: ≥ 0, the rounding error of the loss, in units in its last place.
+        keep_untested: whether growth between searches is kept; if not, it lasts for one update.
+        on_failure: ``"revert"`` to go back to the last step size, shrunk once, and start the averages afresh;
+            ``"keep"`` to keep what is left of it. Either way this update moves by what is left.
+        on_ascent: what to do with a tree of updates that does not descend: ``"steepest"`` to take the gradient
+            at the same length, ``"search"`` to search along it nevertheless.
+        move_along: ``"step"`` or, for the searched unit, ``"search"``: the point that was tested is the next
+            one.
+        units: parameters → unit of each, see ``groups.search_units``; None for one unit. One unit is searched
+            at a time, in turn.
+        others: where the other units are during trials: ``"frozen"``, where they were, or ``"prefix"``, those
+            before it moved by their own step sizes.
+        together: first searches in which all units move by one step size.
+        together_slope: slopes [U] → the slope of these searches.
+
+    Returns:
+        A transformation whose ``update`` needs ``params`` and the extra arguments ``value``, ``grad`` and
+        ``value_fn``: the loss, its gradient, and the loss as a function of the parameters (or of it and
+        something else, which is ignored). Updates have the parameters' dtype. The state has no array of a
+        parameter's size.
+
+    Raises:
+        TypeError: an argument is of the wrong type.
+        ValueError: it is outside its domain; or, in ``update``, an extra argument is missing or not reduced
+            over devices, or parameters are masked and ``value_fn`` does not fill them in.
+
+    Example:
+        >>> from functools import partial
+        >>> growth = partial(numerics.grow_each_step, factor=1.0)
+        >>> tx = scale_by_armijo(
+        ...     0.5, init_step=1.0, shrink=0.5, growth=growth, search_due=search_every(1), max_trials=10
+        ... )
+        >>> f = lambda x: 2 * x**2  # curvature 4: c = 1/2 accepts step sizes up to 1/4
+        >>> x = jnp.array(1.0)
+        >>> extra = {"value": f(x), "grad": jax.grad(f)(x), "value_fn": f}
+        >>> updates, state = tx.update(jax.grad(f)(x), tx.init(x), x, **extra)
+        >>> float(updates), float(state.step_size[0]), int(state.evaluations)
+        (-1.0, 0.25, 3)
+    """
+    checks.number("c", c, gt=0, lt=1)
+    checks.number("init_step", init_step, gt=0)
+    checks.number("shrink", shrink, gt=0, lt=1)
+    checks.integer("max_trials", max_trials, ge=1)
+    checks.number("beta", beta, ge=0, lt=1)
+    if expand is not None:
+        checks.number("expand", expand, gt=1)
+    checks.number("min_step", min_step, ge=0)
+    if not (isinstance(max_step, float) and max_step == math.inf):
+        checks.number("max_step", max_step, gt=0)
+    checks.number("tolerance", tolerance, ge=0)
+    checks.one_of("on_failure", on_failure, ("revert", "keep"))
+    checks.one_of("on_ascent", on_ascent, ("steepest", "search"))
+    checks.one_of("move_along", move_along, ("step", "search"))
+    checks.one_of("others", others, ("frozen", "prefix"))
+    checks.integer("together", together, ge=0)
+    if units is not None and not callable(units):
+        raise TypeError(f"units must be a function from parameters to the unit of each, got {units!r}")
+    label = units or (lambda params: jax.tree.map(lambda _: 0, params))
+
+    def init_fn(params):
+        dtype = jnp.result_type(jnp.float32, *(numerics.real_dtype(p.dtype) for p in jax.tree.leaves(params)))
+        number = numerics.number_of_units(label(params))
+
+        def zero():  # a buffer for each, so that the state can be donated
+            return jnp.zeros([], jnp.int32)
+
+        return ScaleByArmijoState(
+            count=zero(),
+            step_size=jnp.full(number, init_step, dtype),
+            decrease=jnp.zeros(number, dtype),
+            slope=jnp.zeros(number, dtype),
+            last_search=jnp.zeros([], jnp.int32),
+            fast=jnp.full([], 1e-8, dtype),
+            slow=jnp.full([], 1e-8, dtype),
+            searches=zero(),
+            evaluations=zero(),
+            failures=zero(),
+            ascents=zero(),
+            voids=zero(),
+        )
+
+    def update_fn(
+        updates, state, params: Any = None, *, value: Any = None, grad=None, value_fn: Any = None, **extra_args
+    ):
+        del extra_args
+        checks.needs_params(params)
+        _check_extra_args(params, value, grad, value_fn)
+        for tree in (grad, *(updates if isinstance(updates, Directions) else (updates,))):
+            checks.same_shapes("gradient", tree, "parameter", params)
+        dtype, number = state.step_size.dtype, state.step_size.size
+        labels, value = label(params), jnp.asarray(value).astype(dtype)
+
+        directions, slopes, ascends = _directions(updates, grad, labels, dtype, on_ascent)
+        _check_reduced("value", value)
+        _check_reduced("grad", slopes)
+        finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(slopes))
+        due = search_due(state)
+        proposed = jnp.clip(growth(state.step_size, due), min_step, max_step)
+
+        # Whose turn it is: all units in the first searches, then one after the other.
+        jointly = (state.searches < together) | (number == 1)
+        turn = jnp.where(jointly, 0, (state.searches - together) % number)
+        searched = jointly | (jnp.arange(number) == turn)
+        ahead = (jnp.arange(number) < turn) & (others == "prefix")
+
+        slope_now = jnp.where(jointly, together_slope(slopes), slopes[turn])
+        slope = numerics.smoothed(state.slope[turn], slope_now, beta)
+        searching = due & finite & (slope > 0)
+
+        def average_decrease(step_size):
+            sizes = numerics.Directions(jnp.where(searched, step_size, 0), jnp.where(ahead, proposed, 0))
+            trial = value_fn(optax.apply_updates(params, _move(labels, sizes, directions, params)))
+            trial = jnp.asarray(trial[0] if isinstance(trial, tuple) else trial).astype(dtype)
+            _check_reduced("value_fn", trial)
+            return numerics.smoothed(state.decrease[turn], value - trial, beta)
+
+        def accepts(decrease, step_size):
+            rounding = tolerance * jnp.finfo(dtype).eps * jnp.abs(value)
+            return numerics.sufficient_decrease(decrease, slope, step_size, c, rounding)
+
+        def search(start):
+            return _search(
+                average_decrease,
+                accepts,
+                start,
+                max_trials=max_trials,
+                shrink=shrink,
+                expand=expand,
+                expanding=(state.searches == 0) & (expand is not None),
+                min_step=min_step,
+                max_step=max_step,
+            )
+
+        nothing = _Found(proposed[turn], jnp.zeros([], dtype), jnp.zeros([], jnp.int32), jnp.zeros([], bool))
+        found = jax.lax.cond(searching, search, lambda start: nothing, proposed[turn])
+        failed = searching & ~found.accepted
+
+        tested = searching & searched
+        step_size = jnp.where(tested, found.step_size, proposed)
+        restart = failed & (on_failure == "revert")
+        kept = jnp.where(tested & restart, state.step_size * shrink, step_size)
+        if not keep_untested:
+            kept = jnp.where(due, kept, state.step_size)
+
+        moved = jnp.where(finite, step_size, 0)  # 0 · NaN is NaN: what is not finite shows
+        tried = tested & (move_along == "search")
+        sizes = numerics.Directions(jnp.where(tried, moved, 0), jnp.where(tried, 0, moved))
+        return _move(labels, sizes, directions, params), ScaleByArmijoState(
+            count=_increment(state.count, True),
+            step_size=jnp.where(finite, kept, state.step_size),
+            decrease=jnp.where(tested & (found.accepted | restart), found.decrease, state.decrease),
+            slope=jnp.where(searched & due & finite, jnp.where(restart, 0, slope), state.slope),
+            last_search=jnp.where(searching, state.count, state.last_search),
+            fast=jnp.where(searching, numerics.smoothed(state.fast, kept[0], 0.9), state.fast),
+            slow=jnp.where(searching, numerics.smoothed(state.slow, kept[0], 0.99), state.slow),
+            searches=_increment(state.searches, searching),
+            evaluations=_increment(state.evaluations, found.trials),
+            failures=_increment(state.failures, failed),
+            ascents=_increment(state.ascents, ascends),
+            voids=_increment(state.voids, ~finite),
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+class _Found(NamedTuple):
+    """What a search leaves."""
+
+    step_size: jax.Array  # the one that was accepted; if there is none, what is left after the last refusal
+    decrease: jax.Array  # the averaged decrease of the accepted step size; 0 if there is none
+    trials: jax.Array  # int32
+    accepted: jax.Array  # bool
+
+
+def _search(average_decrease, accepts, start, *, max_trials, shrink, expand, expanding, min_step, max_step):
+    """Shrink the step size until it is accepted, or expand it until it is not."""
+
+    def goes_on(carry):
+        _, found, done = carry
+        return ~done & (found.trials < max_trials)
+
+    def trial(carry):
+        step_size, best, _ = carry
+        decrease = average_decrease(step_size)
+        accepted = accepts(decrease, step_size)
+        larger, smaller = step_size * (1 if expand is None else expand), step_size * shrink
+        found = _Found(
+            jnp.where(accepted, step_size, jnp.where(best.accepted, best.step_size, smaller)),
+            jnp.where(accepted, decrease, best.decrease),
+            best.trials + 1,
+            accepted | best.accepted,
+        )
+        at_end = jnp.where(accepted, ~expanding | (larger > max_step), best.accepted | (smaller < min_step))
+        return jnp.where(accepted, larger, smaller), found, at_end
+
+    zero = jnp.zeros_like(start)
+    nothing = _Found(start, zero, jnp.zeros([], jnp.int32), jnp.zeros([], bool))
+    return jax.lax.while_loop(goes_on, trial, (start, nothing, jnp.zeros([], bool)))[1]
+
+
+def _directions(updates, grad, labels, dtype, on_ascent):
+    """Both directions, the slope of each unit along the first, and whether any had to be replaced."""
+    if isinstance(updates, Directions):
+        return updates, numerics.unit_vdot(labels, grad, updates.search, dtype), jnp.zeros([], bool)
+    slopes = numerics.unit_vdot(labels, grad, updates, dtype)
+    if on_ascent == "search":
+        return Directions(updates, updates), slopes, jnp.zeros([], bool)
+    ascends = slopes < 0
+    squares = [numerics.unit_vdot(labels, tree, tree, dtype) for tree in (updates, grad)]
+    length = jnp.sqrt(squares[0] / jnp.where(ascends, squares[1], 1))
+    length = jnp.where(ascends & jnp.isfinite(length), length, 0)  # squares may leave the range
+    steepest = numerics.unit_scale(labels, length, grad)
+    rest = numerics.unit_scale(labels, jnp.where(ascends, 0.0, 1.0), updates)
+    direction = jax.tree.map(jnp.add, steepest, rest)
+    return (
+        Directions(direction, direction),
+        jnp.where(ascends, length * squares[1], slopes),
+        jnp.any(ascends),
+    )
+
+
+def _move(labels, sizes, directions, params):
+    """The updates for step sizes [U] along each direction, in the parameters' dtype."""
+    search, step = (numerics.unit_scale(labels, *pair) for pair in zip(sizes, directions, strict=True))
+    return jax.tree.map(lambda p, s, d: (-(s + d)).astype(p.dtype), params, search, step)
+
+
+def _increment(count, by):
+    limit = jnp.iinfo(jnp.int32).max
+    return jnp.minimum(count, limit - by) + by
+
+
+def _check_extra_args(params, value, grad, value_fn):
+    given = {"value": value, "grad": grad, "value_fn": value_fn}
+    missing = [name for name, argument in given.items() if argument is None]
+    if missing:
+        raise ValueError(
+            f"a line search needs {', '.join(missing)}: "
+            "update(grads, state, params, value=value, grad=grads, value_fn=loss_of_params)"
+        )
+    if not callable(value_fn):
+        raise TypeError(f"value_fn must be a function from parameters to the loss, got {value_fn!r}")
+    if jnp.shape(value) != ():
+        raise ValueError(f"value must be a scalar, got shape {jnp.shape(value)}")
+    masked = any(
+        isinstance(x, optax.MaskedNode)
+        for x in jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
+    )
+    if masked and not getattr(value_fn, "fills_in_masked", False):
+        raise ValueError(
+            "a line search inside optax.masked or optax.partition would call value_fn without the masked "
+            "parameters; put it around them, or use groups.freeze"
+        )
+
+
+def _check_reduced(name, x):
+    """Refuse, where its type tells, what differs from device to device."""
+    kind: Any = jax.typeof(x)
+    varying = kind.mat.varying if hasattr(kind, "mat") else kind.vma  # vma in JAX 0.9
+    if varying:
+        axes = ", ".join(sorted(varying))
+        raise ValueError(f"{name} differs over the mesh axis {axes}; reduce it first, with jax.lax.pmean")
