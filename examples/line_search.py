@@ -4,10 +4,10 @@
     python -m examples.line_search --data=train.tsv --validation=dev.tsv --output=runs/line_search_mine
 
 A pretrained encoder learns from few examples for a few epochs. Adam warms up over a tenth of the updates and
-decays to zero along a cosine, once for each rate of the grid; as ``adam_head`` it does so once more with a larger
-rate for the new head, which is one more number to tune. The searches are given no rate. For each seed all of
-them begin with the same parameters and see the same batches under the same dropout. What has been computed is
-kept in ``rows.jsonl``: the same command goes on where it was stopped.
+decays to zero along a cosine, once for each rate of the grid; as ``adam_head`` it does so once more with a
+larger rate for the new head, which is one more number to tune. The searches are given no rate. For each seed
+all of them begin with the same parameters and see the same batches under the same dropout. What has been
+computed is kept in ``rows.jsonl``: the same command goes on where it was stopped.
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "Directory of the rows and the rep
 SEARCHES: dict[str, Callable[[int], optax.GradientTransformation]] = {
     "salsa": lambda steps: optimiz.salsa(schedules.over_steps(schedules.linear(1.0), steps)),
     "adam_sls": lambda steps: optimiz.adam_sls(),
-    "pla_sls": lambda steps: optimiz.pla_sls(groups.search_units(8)),
+    "pla_sls": lambda steps: optimiz.pla_sls(groups.search_units()),
 }
 GRIDS: dict[str, Callable[[int], optax.GradientTransformation]] = {
     "adam": lambda steps: adam(steps),

@@ -52,9 +52,10 @@ class Rows:
             file.write(json.dumps(row) + "\n")
 
     def arms(self) -> dict[str, list[Row]]:
-        """The runs by method and rate, in the order in which they were run."""
+        """The runs by method and rate."""
         arms = collections.defaultdict(list)
-        for row in self.rows:
+        methods = list(dict.fromkeys(row["method"] for row in self.rows))
+        for row in sorted(self.rows, key=lambda row: (methods.index(row["method"]), row["learning_rate"] or 0)):
             rate = row["learning_rate"]
             arms[row["method"] if rate is None else f"{row['method']} {rate:g}"].append(row)
         return arms

@@ -44,7 +44,7 @@ OPTIMIZERS = {
     ),
     "pla_sls": Choice(
         lambda _, decay, mask: optimiz.pla_sls(
-            groups.search_units(8), weight_decay=decay, weight_decay_mask=mask
+            groups.search_units(), weight_decay=decay, weight_decay_mask=mask
         ),
         None,
     ),

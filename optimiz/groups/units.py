@@ -44,7 +44,7 @@ def units_by(*rules: Rule, rest: bool = True) -> Units:
 
 
 def search_units(
-    units: int,
+    units: int | None = None,
     layers: str = LAYER_INDEX,
     embeddings: Rule = embeddings,
     scanned: Mapping[str, int] | None = None,
@@ -55,7 +55,7 @@ def search_units(
     the units 1 ≤ i ≤ n - 2 between them take those from ⌈L (i - 1) / (n - 2)⌉ on, up to ⌈L i / (n - 2)⌉.
 
     Args:
-        units: n ≥ 3, at most the number of layers and two more.
+        units: n ≥ 3, at most the number of layers and two more; None for just that, a unit per layer.
         layers: a regular expression over paths with one group, the layer's index from 0.
         embeddings: rule for the first unit. What is in a layer belongs to it, whatever its name.
         scanned: axis of stacked layers by pattern of path; each layer has its unit nevertheless.
@@ -69,22 +69,26 @@ def search_units(
         ValueError: ``units`` is less than 3, or ``layers`` has not exactly one group.
 
     Example:
+        >>> search_units()({"embed": 1.0, "layers": [1.0, 1.0], "head": 1.0})
+        {'embed': 0, 'head': 3, 'layers': [1, 2]}
         >>> search_units(4)({"embed": 1.0, "layers": [1.0, 1.0, 1.0], "head": 1.0})
         {'embed': 0, 'head': 3, 'layers': [1, 1, 2]}
 
     Source:
         arXiv 2403.18506 and its code, which is written for 12 layers and leaves the pooler out.
     """
-    checks.integer("units", units, ge=3)
+    if units is not None:
+        checks.integer("units", units, ge=3)
     layer_of = layer_reader(layers)
 
     def label(params: optax.Params) -> Any:
         reading = read(params, scanned)
         total = depth(reading, layers)
-        if units - 2 > total:
-            raise ValueError(f"units must be at most {total + 2}, two more than there are layers, got {units}")
+        number = total + 2 if units is None else units
+        if number > total + 2:
+            raise ValueError(f"units must be at most {total + 2}, two more than there are layers, got {number}")
         # In integers: in floating point ⌈36 / 28 · 21⌉ is 28.
-        ends = np.array([-(-total * i // (units - 2)) for i in range(1, units - 1)])
+        ends = np.array([-(-total * i // (number - 2)) for i in range(1, number - 1)])
 
         def unit_of(layer: Any) -> Any:
             return 1 + np.searchsorted(ends, layer, side="right")
@@ -95,12 +99,12 @@ def search_units(
             layer = layer_of(leaf.path)
             if layer is not None:
                 return int(unit_of(layer))
-            return 0 if is_embedding else units - 1
+            return 0 if is_embedding else number - 1
 
         lowest = jax.tree.leaves(embeddings(params))
         labels = [unit(*x) for x in zip(reading.leaves, lowest, strict=True)]
         found = {int(u) for x in labels for u in np.ravel(x)}
-        for u, what in ((0, "embeddings"), (units - 1, "the head")) if reading.whole else ():
+        for u, what in ((0, "embeddings"), (number - 1, "the head")) if reading.whole else ():
             if u not in found:
                 raise ValueError(f"unit {u}, {what}, would be empty; there are {reading.some_paths()}")
         return reading.tree(labels)
