@@ -1,12 +1,15 @@
-"""Learning-rate schedules: shapes over a run, bound to its steps.
+"""Learning-rate schedules: shapes over a run, bound to its steps or to its budget.
 
 A *shape* is a function from the progress of a run, x in [0, 1], to a value. It knows nothing of steps; bound by
 :func:`over_steps`, it is an ordinary Optax schedule of the update count c. Counts are 0-based: T steps apply
-η(0) … η(T - 1). Past the end a schedule holds η(T).
+η(0) … η(T - 1). Past the end a schedule holds η(T). Bound by :func:`over_budget`, its progress is the fraction
+of a budget that was spent before the update, as :func:`spending` says it.
 """
 
+from optimiz.schedules.binding import over_budget as over_budget
 from optimiz.schedules.binding import over_steps as over_steps
 from optimiz.schedules.binding import peak as peak
+from optimiz.schedules.binding import spending as spending
 from optimiz.schedules.recipes import one_cycle as one_cycle
 from optimiz.schedules.recipes import warmup_constant as warmup_constant
 from optimiz.schedules.recipes import warmup_cosine as warmup_cosine

@@ -1,8 +1,10 @@
-"""Binding a shape to steps, which makes it a schedule."""
+"""Binding a shape to steps, or to a budget, which makes it a schedule."""
 
+import contextlib
+import contextvars
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,10 @@ import optax
 
 from optimiz import checks
 from optimiz.schedules.shapes import Shape, as_chain, evaluate
+
+_FRACTION: contextvars.ContextVar[jax.typing.ArrayLike] = contextvars.ContextVar("fraction of the budget spent")
+
+_GRID = 10_000  # equal parts of a budget; its peak is looked for at their ends, for it has no steps
 
 
 def over_steps(
@@ -37,11 +43,8 @@ def over_steps(
         >>> [float(learning_rate(count)) for count in (0, 3, 4, 7, 8, 100)]
         [0.0, 0.75, 1.0, 0.25, 0.0, 0.0]
     """
-    chain = as_chain("shape", shape)
+    chain = _scalar_chain(shape)
     checks.integer("steps", steps, ge=1)
-    value = jax.eval_shape(chain, 0.0)
-    if value.shape != ():
-        raise ValueError(f"shape must return a scalar, got an array of shape {value.shape}")
     breaks = (*(math.floor(start * steps + 0.5) for start in chain.starts), int(steps))
     return _OverSteps(chain, breaks, shifted)
 
@@ -60,12 +63,104 @@ class _OverSteps:
             position = jnp.minimum(position, self.breaks[-1] - 1) + 1  # in this order, for the largest int32
         return evaluate(self.chain.pieces, position, self.breaks)
 
+    def values(self) -> jax.Array:
+        return jax.vmap(self)(jnp.arange(self.breaks[-1] + 1))
 
-def peak(schedule: optax.ScalarOrSchedule) -> jax.typing.ArrayLike:
-    """The largest value of a schedule, over all of its steps.
+
+def over_budget(shape: Callable[[jax.Array], jax.typing.ArrayLike]) -> optax.Schedule:
+    """Bind a shape to a budget: an Optax schedule of the fraction of it that is spent, whatever the count.
+
+    The fraction is that of the innermost :func:`spending` around ``init`` and ``update``, which
+    ``optimiz.training.fit`` sets where its settings name a budget. Before the first update it is 0; from the
+    moment at which the budget is spent the value is the shape's end value, exactly.
 
     Args:
-        schedule: made by :func:`over_steps`; or a number, which is its own peak.
+        shape: a shape, or any function of x in [0, 1] made of ``jax.numpy`` operations.
+
+    Returns:
+        A function from the update count, which it ignores, to the value: float32 (float64 under
+        ``jax_enable_x64``), shape (). It raises a ValueError where no budget is being spent.
+
+    Raises:
+        TypeError: ``shape`` is not callable.
+        ValueError: the shape's value is not a scalar.
+
+    Example:
+        >>> from optimiz.schedules import linear
+        >>> learning_rate = over_budget(linear(1.0))
+        >>> with spending(0.25):
+        ...     float(learning_rate(7))
+        0.75
+
+    Source:
+        arXiv 2307.06440, section 2.1: every method decays fully, exactly at the budget.
+    """
+    return _OverBudget(_scalar_chain(shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class _OverBudget:
+    """A chain of pieces whose progress is the ambient fraction of the budget."""
+
+    chain: Shape
+
+    def __call__(self, count: jax.typing.ArrayLike) -> jax.Array:
+        del count
+        fraction = _FRACTION.get(None)
+        if fraction is None:
+            raise ValueError(
+                "a schedule made by over_budget reads what fraction of a budget is spent, and there is no "
+                "budget here: give training.Settings a budget, or call init and update inside "
+                "optimiz.schedules.spending(fraction)"
+            )
+        return self.chain(fraction)
+
+    def values(self) -> jax.Array:
+        fractions = jnp.concatenate([jnp.linspace(0, 1, _GRID + 1), jnp.asarray(self.chain.starts)])
+        return jax.vmap(self.chain)(fractions)
+
+
+@contextlib.contextmanager
+def spending(fraction: jax.typing.ArrayLike) -> Iterator[None]:
+    """Say, to every schedule called in the body, what fraction of the budget is spent.
+
+    Enter it within the function that is compiled, not around the call of it: ``jit`` keeps what it traced.
+
+    Args:
+        fraction: of the budget, a scalar, may be traced; outside [0, 1] it is the nearer end.
+
+    Example:
+        >>> from optimiz.schedules import linear
+        >>> tx = optax.sgd(over_budget(linear(2.0)))
+        >>> @jax.jit
+        ... def update(gradient, state, fraction):
+        ...     with spending(fraction):
+        ...         return tx.update(gradient, state)
+        >>> updates, _ = update(jnp.ones(1), tx.init(jnp.zeros(1)), 0.75)
+        >>> updates.tolist()
+        [-0.5]
+    """
+    token = _FRACTION.set(fraction)
+    try:
+        yield
+    finally:
+        _FRACTION.reset(token)
+
+
+def _scalar_chain(shape: Callable[[jax.Array], jax.typing.ArrayLike]) -> Shape:
+    chain = as_chain("shape", shape)
+    value = jax.eval_shape(chain, 0.0)
+    if value.shape != ():
+        raise ValueError(f"shape must return a scalar, got an array of shape {value.shape}")
+    return chain
+
+
+def peak(schedule: optax.ScalarOrSchedule) -> jax.typing.ArrayLike:
+    """The largest value of a schedule, over all of its steps or the whole of its budget.
+
+    Args:
+        schedule: made by :func:`over_steps` or :func:`over_budget`; or a number, which is its own peak. Over a
+            budget it is looked for at every break and on a grid of 10,000 parts.
 
     Raises:
         ValueError: it is another function, which does not say where it ends.
@@ -77,6 +172,8 @@ def peak(schedule: optax.ScalarOrSchedule) -> jax.typing.ArrayLike:
     """
     if not callable(schedule):
         return schedule
-    if not isinstance(schedule, _OverSteps):
-        raise ValueError("the peak of a schedule is known where optimiz.schedules.over_steps made it")
-    return jnp.max(jax.vmap(schedule)(jnp.arange(schedule.breaks[-1] + 1)))
+    if not isinstance(schedule, _OverSteps | _OverBudget):
+        raise ValueError(
+            "the peak of a schedule is known where over_steps or over_budget of optimiz.schedules made it"
+        )
+    return jnp.max(schedule.values())

@@ -47,8 +47,10 @@ def evaluate(
 
     def inside(piece, start, end):
         done, length = (position - start).astype(dtype), end - start
-        # Not left to the division: XLA may multiply by the reciprocal, and 41 * (1 / 41) < 1.
-        u = jnp.where(done >= length, 1, jnp.maximum(done, 0) / (length or 1))
+        # Not left to the arithmetic: XLA may multiply by the reciprocal, and 41 * (1 / 41) < 1; and the float32
+        # nearest to 1 - x need not be 1 minus the one nearest to x.
+        over = (position >= end) | (done >= length)
+        u = jnp.where(over, 1, jnp.maximum(done, 0) / (length or 1))
         return jnp.asarray(piece(u), dtype)
 
     first, *later = zip(pieces, breaks[:-1], breaks[1:], strict=True)

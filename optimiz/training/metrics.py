@@ -1,6 +1,6 @@
 """Figures as JSON lines: one row a line, appended, and cut back to what a checkpoint vouches for.
 
-A row is a dict of numbers, or of dicts of numbers. JSON has no NaN and no infinity, so they are
+A row is a dict of numbers, or of lists or dicts of numbers. JSON has no NaN and no infinity, so they are
 written as the strings "NaN", "Infinity" and "-Infinity", which ``float`` reads; null would lose
 which of them it was.
 """
@@ -75,6 +75,8 @@ def drop_torn_line(path: Path) -> None:
 def _writable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _writable(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_writable(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
@@ -83,4 +85,6 @@ def _writable(value: Any) -> Any:
 def _readable(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _readable(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_readable(item) for item in value]
     return float(value) if value in _NON_FINITE else value

@@ -1,9 +1,15 @@
 """How long a run goes and when it is looked at, and what makes it this run and no other."""
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from optimiz import checks
+from optimiz.training.clock import check_seconds
+
+_LEAST = {"steps": 1, "seed": 0, "log_every": 1, "evaluate_every": 0, "save_every": 0, "keep": 1}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -11,36 +17,55 @@ class Settings:
     """How long to train, and when to look.
 
     Args:
-        steps: number of updates, ≥ 1.
+        steps: number of updates, ≥ 1; under a budget the most of them, None for as many as it pays for.
+        budget: reference time to spend, in seconds, in [1e-9, 1e9]; None for a run of so many steps. A
+            step that begins before the budget is spent is made, also where it crosses it.
         seed: of the initial parameters and of dropout, ≥ 0.
         log_every: steps between two looks at the figures, ≥ 1; in between, the host does not wait.
         evaluate_every: steps between two evaluations; 0 for one at the end.
+        evaluate_at: fractions of the budget, ascending in (0, 1): there is an evaluation after the step
+            that crosses each, and one at the end.
         save_every: steps between two checkpoints; 0 for one at the end.
         keep: number of checkpoints kept, ≥ 1.
 
     Raises:
-        TypeError: a value that is not an integer.
-        ValueError: a value outside its range.
+        TypeError: a value that is not a number, or not an integer where one is asked for.
+        ValueError: a value outside its range; or neither steps nor budget, or fractions of no budget.
     """
 
-    steps: int
+    steps: int | None = None
+    budget: float | None = None
     seed: int = 0
     log_every: int = 100
     evaluate_every: int = 0
+    evaluate_at: Sequence[float] = ()
     save_every: int = 0
     keep: int = 2
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            least = 1 if field.name in ("steps", "log_every", "keep") else 0
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if name == "steps" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{field.name} must be an integer, got {value!r}")
+                raise TypeError(f"{name} must be an integer, got {value!r}")
             if value < least:
-                raise ValueError(f"{field.name} must be at least {least}, got {value}")
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        if self.budget is not None:
+            check_seconds("budget", self.budget)
+        elif self.steps is None:
+            raise ValueError("steps or budget must be given, got neither")
+        elif self.evaluate_at:
+            raise ValueError(f"evaluate_at needs a budget, got {self.evaluate_at} and none")
+        for fraction in self.evaluate_at:
+            checks.number("each of evaluate_at", fraction, gt=0, lt=1)
+        if any(a >= b for a, b in itertools.pairwise(self.evaluate_at)):
+            raise ValueError(f"evaluate_at must ascend, got {self.evaluate_at}")
 
 
-def description(settings: Settings, identity: Mapping[str, Any]) -> dict[str, Any]:
+def description(
+    settings: Settings, identity: Mapping[str, Any], prices: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     """Describe what decides a run's trajectory and its metrics, as plain JSON.
 
     When to look, when to save and how much to keep decide nothing, and may change on resume.
@@ -48,6 +73,7 @@ def description(settings: Settings, identity: Mapping[str, Any]) -> dict[str, An
     Args:
         settings: of the run.
         identity: what else decides it.
+        prices: seconds of reference time by unit of work, under a budget.
 
     Raises:
         TypeError: naming the entry of ``identity`` that is not plain JSON.
@@ -58,5 +84,9 @@ def description(settings: Settings, identity: Mapping[str, Any]) -> dict[str, An
         except (TypeError, ValueError) as error:
             raise TypeError(f"identity[{name!r}] is not plain JSON: {error}") from None
     decisive = {name: getattr(settings, name) for name in ("steps", "seed", "evaluate_every")}
+    described: dict[str, Any] = {"settings": decisive, "identity": dict(identity)}
+    if settings.budget is not None:
+        decisive |= {"budget": float(settings.budget), "evaluate_at": [float(x) for x in settings.evaluate_at]}
+        described["reference"] = dict(prices or {})
     # There and back, so that a tuple is the list it will be when it is read.
-    return json.loads(json.dumps({"settings": decisive, "identity": dict(identity)}))
+    return json.loads(json.dumps(described))

@@ -33,12 +33,22 @@ class Task:
             step.
         evaluate: parameters → validation figures by name, or None for no evaluation. The parameters
             are reused by the next step: it must not keep them.
+        logits: (parameters, batch, key) → logits of shape [B, ..., C], traced; or a pair of logits and
+            the weights [B, ...] of their positions in the mean loss, where these are not its example's
+            weight throughout. For optimizers that draw labels from the model, such as ``sophia_g``; None
+            where there is no such optimizer.
     """
 
     init: Callable[[jax.Array], Any]
     loss: Callable[[Any, Any, jax.Array | None], jax.Array]
     batches: Callable[[int], Batch]
     evaluate: Callable[[Any], Mapping[str, Any]] | None = None
+    logits: Callable[[Any, Any, jax.Array | None], Any] | None = None
+
+
+def batch_size(batch: Mapping[str, Any]) -> int:
+    """The number of examples in a batch, B."""
+    return next(iter(batch.values())).shape[0]
 
 
 def mean_loss(losses: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
@@ -60,7 +70,7 @@ def mean_loss(losses: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
         >>> float(mean_loss(losses, batch))
         1.5
     """
-    examples = next(iter(batch.values())).shape[0]
+    examples = batch_size(batch)
     shape, dtype = getattr(losses, "shape", None), getattr(losses, "dtype", type(losses).__name__)
     if shape != (examples,) or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(
@@ -73,6 +83,29 @@ def mean_loss(losses: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
     weight = batch[WEIGHT].astype(losses.dtype)
     total = jnp.sum(weight)
     return jnp.sum(weight * losses) / jnp.where(total > 0, total, 1)
+
+
+def weighted_logits(logits: Any, batch: Mapping[str, Any]) -> Any:
+    """Give logits their batch's weights, unless they come with weights of their own.
+
+    Args:
+        logits: [B, ..., C]; or a pair of them and the weights [B, ...] of their positions.
+        batch: the batch the logits belong to.
+
+    Returns:
+        The logits as they came, or a pair of them and weights [B, ...]: each position has its
+        example's.
+
+    Example:
+        >>> batch = {"x": jnp.zeros(2), "weight": jnp.array([1.0, 0.0])}
+        >>> _, weights = weighted_logits(jnp.zeros((2, 3, 5)), batch)
+        >>> weights.tolist()
+        [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
+    """
+    if isinstance(logits, tuple) or WEIGHT not in batch:
+        return logits
+    weight = batch[WEIGHT].reshape(-1, *[1] * (logits.ndim - 2))
+    return logits, jnp.broadcast_to(weight, logits.shape[:-1])
 
 
 def batch_shapes(batch: Any, name: str) -> dict[str, tuple[tuple[int, ...], Any]]:

@@ -1,0 +1,98 @@
+"""What is timed is the work, awaited, and neither its compilation nor what was not asked for."""
+
+import dataclasses
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from optimiz.training import Work, calibrate, measure
+from tests.training import tiny
+from tests.training.counting import counting
+
+SHAPE = jax.ShapeDtypeStruct((), jnp.float32)
+
+
+def sleeping(seconds):
+    """A function of a scalar whose result comes that much later, from within compiled code."""
+
+    def sleep(x):
+        time.sleep(seconds)
+        return np.float32(x)
+
+    return lambda x: jax.pure_callback(sleep, SHAPE, x)
+
+
+def test_a_sleep_of_50_ms_raises_the_time_by_50_ms():
+    quick, slow = (jax.jit(sleeping(seconds)) for seconds in (0.0, 0.05))
+    works = {Work("quick"): lambda: quick(1.0), Work("slow"): lambda: slow(1.0)}
+    reference = measure(works, about={}, n=15)
+    assert reference.seconds("slow") - reference.seconds("quick") == pytest.approx(0.05, abs=0.005)
+    assert [timing.n for timing in reference.times.values()] == [15, 15]
+
+
+def test_compilation_is_not_timed():
+    def traced(x):
+        time.sleep(0.5)
+        return x + 1
+
+    compiled = jax.jit(traced)
+    reference = measure({Work("step"): lambda: compiled(1.0)}, about={}, n=1)
+    assert reference.seconds("step") < 0.25
+
+
+def test_more_layers_and_more_examples_take_longer():
+    def work(depth, batch):
+        x = jnp.full((batch, 256), 0.01)
+        layers = jax.jit(
+            lambda x: jax.lax.fori_loop(0, depth, lambda i, x: jnp.tanh(x @ jnp.ones((256, 256))), x)
+        )
+        return lambda: layers(x)
+
+    sizes = [(1, 64), (8, 64), (8, 512), (64, 512)]
+    reference = measure({Work("layers", *size): work(*size) for size in sizes}, about={}, n=9)
+    seconds = [reference.seconds("layers", depth=depth, batch=batch) for depth, batch in sizes]
+    assert seconds == sorted(seconds)
+
+
+def test_what_an_optimizer_counts_is_priced_apart_from_its_step():
+    plain = calibrate(tiny.task(), optax.sgd(0.1), about={"model": "tiny"}, n=20)
+    assert set(plain.prices()) == {"step(batch=8)", "forward(batch=8)"}
+    assert plain.about == {"model": "tiny"} and plain.times[Work("step", batch=8)].n == 20
+    estimates = calibrate(tiny.task(), counting(every=3, estimate=sleeping(0.05)), about={}, n=27)
+    assert 0.04 < estimates.seconds("hessian", batch=8) < 0.1
+    assert estimates.times[Work("hessian", batch=8)].n == 9  # of updates 4 to 30
+    assert estimates.seconds("step", batch=8) < 0.025
+
+
+def test_evaluations_are_priced_as_forward_passes():
+    task = tiny.task()
+
+    def loss(params, batch, key):
+        # Of the parameters, so that no pass is taken for another; and without a derivative.
+        wait = sleeping(0.05)(jax.lax.stop_gradient(jnp.sum(params["w1"])))
+        return task.loss(params, batch, key) + 0 * wait
+
+    slow = dataclasses.replace(task, loss=loss)
+    reference = calibrate(slow, counting(evaluations=lambda count: 2), about={}, n=9)
+    assert 0.05 <= reference.seconds("forward", batch=8) < 0.1
+    # One pass in a step as in the other; with the two evaluations it would take 150 ms.
+    assert 0.02 < reference.seconds("step", batch=8) < 0.1
+
+
+def test_a_step_that_is_never_without_an_estimate_has_no_price():
+    with pytest.raises(
+        ValueError, match=r"n must reach a step without an estimate .*, got 2 steps with one each"
+    ):
+        calibrate(tiny.task(), counting(every=1), about={}, n=2)
+
+
+@pytest.mark.parametrize(("n", "error"), [(0, ValueError), (1.5, TypeError)])
+def test_n_is_refused_by_name(n, error):
+    with pytest.raises(error, match="n must be"):
+        measure({Work("step"): lambda: 0}, about={}, n=n)
+    with pytest.raises(error, match="n must be"):
+        calibrate(tiny.task(), optax.sgd(0.1), about={}, n=n)
