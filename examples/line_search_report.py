@@ -51,14 +51,15 @@ class Rows:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
-    def arms(self) -> dict[str, list[Row]]:
-        """The runs by method and rate."""
-        arms = collections.defaultdict(list)
-        methods = list(dict.fromkeys(row["method"] for row in self.rows))
-        for row in sorted(self.rows, key=lambda row: (methods.index(row["method"]), row["learning_rate"] or 0)):
-            rate = row["learning_rate"]
-            arms[row["method"] if rate is None else f"{row['method']} {rate:g}"].append(row)
-        return arms
+
+def by_arm(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The runs by method and rate."""
+    arms = collections.defaultdict(list)
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    for row in sorted(rows, key=lambda row: (methods.index(row["method"]), row["learning_rate"] or 0)):
+        rate = row["learning_rate"]
+        arms[row["method"] if rate is None else f"{row['method']} {rate:g}"].append(row)
+    return arms
 
 
 def write(rows: Rows, directory: Path, asked: str) -> str:
@@ -69,7 +70,7 @@ def write(rows: Rows, directory: Path, asked: str) -> str:
         directory: where to write.
         asked: the command, as typed.
     """
-    settings, arms = rows.head["settings"], rows.arms()
+    settings, arms = rows.head["settings"], by_arm(rows.rows)
     figure = settings["figure"]
     result = f"{in_words(arms, figure)}\n\n{table(arms, figure)}"
     _draw(arms, figure, directory / "curves.png")
@@ -103,23 +104,26 @@ def log_loss(row: Row) -> float:
 
 
 def in_words(arms: Mapping[str, list[Row]], figure: str) -> str:
-    """Whether each search reaches the best rate of Adam's grid."""
+    """How each search compares with the best rate of each grid."""
     scores = {arm: mean_and_error([row["validation"][figure] for row in runs]) for arm, runs in arms.items()}
     losses = {arm: statistics.fmean(map(log_loss, runs)) for arm, runs in arms.items()}
-    grid = [arm for arm, runs in arms.items() if runs[0]["learning_rate"] is not None]
-    best = max(grid, key=lambda arm: scores[arm][0])
-    level, error = scores[best]
-    sentences = [f"Of Adam's rates the best is {best}, {figure} {level:.3f} ± {error:.3f}."]
-    for arm in (arm for arm in arms if arm not in grid):
-        score, own = scores[arm]
-        within = math.hypot(error, own)
-        verdict = "is above it" if score >= level else f"is {level - score:.3f} below it"
-        verdict += " by more than one standard error of the difference" if abs(score - level) > within else ""
-        lower = sum(losses[arm] < losses[other] for other in grid)
-        sentences.append(
-            f"**{arm}**, given no rate, {verdict} ({score:.3f} ± {own:.3f}); "
-            f"its mean log training loss is lower than that of {lower} of {len(grid)} rates."
-        )
+    grids = collections.defaultdict(list)
+    for arm, runs in arms.items():
+        if runs[0]["learning_rate"] is not None:
+            grids[runs[0]["method"]].append(arm)
+    bests = [max(grid, key=lambda arm: scores[arm][0]) for grid in grids.values()]
+    named = " and ".join(f"{best} with {{:.3f}} ± {{:.3f}}".format(*scores[best]) for best in bests)
+    sentences = [f"The best rates of the grid, by validation {figure}: {named}."]
+    for arm in (arm for arm, runs in arms.items() if runs[0]["learning_rate"] is None):
+        sentences.append("**{}**, given no rate, reaches {:.3f} ± {:.3f}:".format(arm, *scores[arm]))
+        leads = []
+        for best in bests:
+            lead, error = scores[arm][0] - scores[best][0], math.hypot(scores[arm][1], scores[best][1])
+            beyond = "more" if abs(lead) > error else "not more"
+            leads.append(f"{lead:+.3f} beside {best}, {beyond} than a standard error of the difference")
+        lower = [best for best in bests if losses[arm] < losses[best]]
+        than = f"lower than with {' and '.join(lower)}" if lower else f"higher than with {' and '.join(bests)}"
+        sentences.append("; ".join(leads) + f". Its mean log training loss is {than}.")
     return " ".join(sentences)
 
 

@@ -37,5 +37,5 @@ def test_two_processes_take_the_decisions_of_one(programs):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    for report in programs("tests.line_search_devices", address, processes=2, timeout=300):
+    for report in programs("tests.line_search_devices", address, processes=2, timeout=600):
         check(report["with_two_processes"], 1)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import optimiz
+from examples import line_search_report
 from optimiz import compare, groups, schedules, training
 from optimiz.compare.report import render
 from tests.golden import parity_record
@@ -57,6 +58,18 @@ def test_the_readme_shows_the_committed_record():
     assert compare.summary(record, figure="accuracy") in readme
     assert f"({folder}/curves.png)" in readme and f"({folder}/report.md)" in readme
     assert (ROOT / folder / "report.md").read_text() == render(record, figure="accuracy")
+
+
+@pytest.mark.parametrize("data", ["topics", "sst2"])
+def test_the_readme_and_the_report_show_the_record_of_the_line_searches(data):
+    folder = f"examples/records/line_search/{data}"
+    head, *rows = map(json.loads, (ROOT / folder / "rows.jsonl").read_text(encoding="utf-8").splitlines())
+    arms, figure = line_search_report.by_arm(rows), head["settings"]["figure"]
+    report = (ROOT / folder / "report.md").read_text(encoding="utf-8")
+    words, table = line_search_report.in_words(arms, figure), line_search_report.table(arms, figure)
+    assert f"{words}\n\n{table}" in report
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert words in readme and f"({folder}/report.md)" in readme
 
 
 def test_the_readme_shows_the_record_of_parity():

@@ -35,8 +35,7 @@ def test_every_method_runs_from_every_seed_and_the_report_is_of_the_rows(study):
     for seed in (0, 1):  # all begin with the same parameters, batch and dropout
         assert len({round(row["loss"][0], 5) for row in rows if row["seed"] == seed}) == 1
     report = (output / "report.md").read_text()
-    kept = line_search_report.Rows(output / "rows.jsonl", head["settings"])
-    assert line_search_report.table(kept.arms(), "accuracy") in report
+    assert line_search_report.table(line_search_report.by_arm(rows), "accuracy") in report
     assert "| adam_head 0.001 |" in report and (output / "curves.png").stat().st_size > 10_000
 
 
