@@ -16,7 +16,7 @@ implementations of the authors, which differ from each other, decision by decisi
 
 Source: Kenneweg, Kenneweg and Hammer, arXiv 2407.20650, and their code.
 
-Departures of ``salsa`` from the authors' class: the first search begins at a small step size and goes up, so
+Departures from the authors' class: in ``salsa`` the first search begins at a small step size and goes up, so
 that it takes about ten forward passes and not sixty; there is a search every few updates, where the class
 searches at each of the first 70; step sizes grow where they are searched, are halved where they are refused,
 and are bounded; after a search that fails, η is what it was and the averages start afresh, where one negative H
