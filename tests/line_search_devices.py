@@ -25,8 +25,6 @@ from optimiz.optimizers.pla_sls import pla_sls
 from optimiz.optimizers.salsa import salsa
 from tests.golden import problem_p
 
-jax.config.update("jax_enable_x64", True)
-
 STEPS = 20
 OPTIMIZERS = {
     "adam_sls": adam_sls(0.3, init_step=0.4),
@@ -180,6 +178,7 @@ def main_of_two(address, index):
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
     if sys.argv[1:]:
         main_of_two(sys.argv[1], int(sys.argv[2]))
     else:
