@@ -1,20 +1,26 @@
-"""The learning curves of a record, as one picture."""
+"""The pictures of a record: learning curves, and the final figure against the learning rate."""
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from optimiz.compare.record import Record
+from optimiz.compare.methods import methods
+from optimiz.compare.record import Record, Run
 
 # Okabe and Ito's palette, told apart by people with any colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def learning_curves(record: Record, path: str | os.PathLike[str], *, figure: str) -> None:
-    """Draw training loss, validation loss and one validation figure against updates.
+    """Draw training loss, validation loss and one validation figure of each method at its best rate.
+
+    They stand against reference time where there was a budget, else against updates. Where there are several
+    seeds each has a thin line, and their mean the thick one.
 
     Args:
         record: at least one run.
@@ -23,15 +29,16 @@ def learning_curves(record: Record, path: str | os.PathLike[str], *, figure: str
     """
     picture = Figure(figsize=(13, 4.2), layout="constrained")
     training, validation, score = picture.subplots(1, 3)
-    for i, run in enumerate(record.runs):
-        style = {"color": _COLOURS[i % len(_COLOURS)], "label": run.optimizer}
-        updates, loss = run.training_loss()
-        training.plot(updates, loss, color=style["color"], alpha=0.18, linewidth=0.8)
-        training.plot(updates, running_mean(loss), **style)
-        validation.plot(*run.validation("loss"), marker="o", markersize=3, **style)
-        score.plot(*run.validation(figure), marker="o", markersize=3, **style)
-    for name, figures in record.baselines.items():
-        level = figures["validation"][figure]
+    for i, method in enumerate(methods(record, figure)):
+        style = {"color": _COLOURS[i % len(_COLOURS)], "label": method.name}
+        losses = [(run, *run.training_loss()) for run in method.runs]
+        smooth = [(run, updates, running_mean(loss)) for run, updates, loss in losses]
+        _draw(training, losses if len(losses) == 1 else smooth, smooth, style)
+        for axes, name, part in ((validation, "loss", True), (score, figure, figure != "loss")):
+            if part:
+                curves = [(run, *run.validation(name)) for run in method.runs]
+                _draw(axes, curves, curves, style | {"marker": "o", "markersize": 3})
+    for name, level in record.levels(figure, "validation").items():
         score.axhline(level, color="0.45", linestyle="--", linewidth=1)
         score.annotate(
             f"{name}: {level:.3f}",
@@ -43,11 +50,46 @@ def learning_curves(record: Record, path: str | os.PathLike[str], *, figure: str
             fontsize=8,
             color="0.35",
         )
-    _label(training, "Training loss (line: mean of the last updates)")
-    _label(validation, "Validation loss")
-    _label(score, f"Validation {figure}")
+    unit = "updates" if record.runs[0].budget is None else "reference time, seconds"
+    _label(training, "Training loss (line: mean of the last updates)", unit)
+    _label(validation, "Validation loss", unit)
+    _label(score, f"Validation {figure}", unit)
     training.legend(frameon=False)
     picture.suptitle(record.title)
+    picture.savefig(path, dpi=150)
+
+
+def rate_curves(record: Record, path: str | os.PathLike[str], *, figure: str) -> None:
+    """Draw the final validation figure against the learning rate: each run, and the mean over seeds.
+
+    A method that finds its own rate is a horizontal line. Runs that diverged are crosses at the lower edge.
+
+    Args:
+        record: at least one run.
+        path: where to write; the suffix says the format.
+        figure: the validation figure.
+    """
+    picture = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = picture.subplots()
+    for i, method in enumerate(methods(record, figure)):
+        colour = _COLOURS[i % len(_COLOURS)]
+        levels = {rate: _shown(record, figure, level) for rate, level in method.levels.items()}
+        grid = [rate for rate in levels if rate is not None]
+        if not grid:
+            axes.axhline(levels[None], color=colour, linestyle="--", label=f"{method.name}, finds its own")
+            continue
+        axes.plot(grid, [levels[rate] for rate in grid], color=colour, marker="_", label=method.name)
+        for run in (run for run in record.runs if run.optimizer == method.name):
+            rate = np.array([run.learning_rate], float)
+            value = _shown(record, figure, record.scores([run], figure, "validation")[0])
+            if math.isnan(value):
+                edge = axes.get_xaxis_transform()
+                axes.plot(rate, [0.03], "x", color=colour, transform=edge, clip_on=False)
+            else:
+                axes.plot(rate, [value], "o", color=colour, alpha=0.5, markersize=4)
+    axes.set_xscale("log")
+    _label(axes, f"Final validation {figure} (cross: diverged)", "peak learning rate")
+    axes.legend(frameon=False)
     picture.savefig(path, dpi=150)
 
 
@@ -73,8 +115,24 @@ def running_mean(values: Sequence[float], share: float = 0.05) -> list[float]:
     return means
 
 
-def _label(axes: Axes, title: str) -> None:
+_Curve = tuple[Run, Sequence[int], Sequence[float]]
+
+
+def _draw(axes: Axes, thin: Sequence[_Curve], curves: Sequence[_Curve], style: Mapping[str, Any]) -> None:
+    """Each seed as a thin line, and the mean of the curves, over what all of them reached, as a thick one."""
+    for run, updates, values in thin:
+        axes.plot(run.spent(updates), values, color=style["color"], alpha=0.18, linewidth=0.8)
+    reached = min(len(values) for _, _, values in curves)
+    at = np.mean([run.spent(updates)[:reached] for run, updates, _ in curves], axis=0)
+    axes.plot(at, np.mean([values[:reached] for _, _, values in curves], axis=0), **style)
+
+
+def _shown(record: Record, figure: str, score: float) -> float:
+    return record.sign(figure) * score if math.isfinite(score) else math.nan
+
+
+def _label(axes: Axes, title: str, unit: str) -> None:
     axes.set_title(title, fontsize=10, loc="left")
-    axes.set_xlabel("updates")
+    axes.set_xlabel(unit)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

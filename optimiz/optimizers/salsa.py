@@ -19,9 +19,9 @@ Source: Kenneweg, Kenneweg and Hammer, arXiv 2407.20650, and their code.
 Departures from the authors' class: in ``salsa`` the first search begins at a small step size and goes up, so
 that it takes about ten forward passes and not sixty; there is a search every few updates, where the class
 searches at each of the first 70; step sizes grow where they are searched, are halved where they are refused,
-and are bounded; after a search that fails, η is what it was and the averages start afresh, where one negative H
-makes the class fail for thousands of updates; the rule allows for the rounding of the loss; and the step may be
-decayed to zero over a run.
+and are bounded; after a search that fails, η is what it was, shrunk once, and the averages start afresh, where
+the class keeps 0.9²⁰⁰ of η and takes thousands of updates to regrow it; the rule allows for the rounding of the
+loss; and the step may be decayed to zero over a run.
 """
 
 from collections.abc import Callable

@@ -15,6 +15,7 @@ def on_step(tx: optax.GradientTransformation) -> optax.GradientTransformationExt
         A transformation of ``numerics.Directions``, with the state of ``tx``.
 
     Example:
+        >>> from optimiz.numerics import Directions
         >>> tx = on_step(optax.scale(0.5))
         >>> directions, _ = tx.update(Directions(search=4.0, step=2.0), tx.init(1.0))
         >>> directions

@@ -180,8 +180,7 @@ def _traced_with(
     task: Task, tx: optax.GradientTransformation, state: TrainState, batch: Any, price: Any
 ) -> tuple[Any, ...]:
     """All that a step is made of, and hashable: functions by identity, arrays by shape and dtype."""
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, batch))
-    leaves, structure = jax.tree.flatten(shapes)
+    leaves, structure = jax.tree.flatten(jax.eval_shape(lambda arrays: arrays, (state, batch)))
     return task.loss, task.logits, tx, price, structure, tuple(leaves)
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from optimiz import training
+import optimiz
+from optimiz import schedules, training
 from optimiz.training import RunError, Settings, Task, fit
 from tests.training import tiny
 
@@ -204,6 +205,7 @@ def test_a_finished_run_is_read_back(tmp_path, caplog):
     first = run(quadratic(), tmp_path, steps=3)
     second = run(quadratic(), tmp_path, steps=3, resume=True)
     assert second.history == first.history and second.seconds == first.seconds
+    assert second.temporary_bytes == first.temporary_bytes > 0
     assert float(second.params["w"]) == float(first.params["w"])
     assert "is finished: all 3 steps are done" in caplog.text
 
@@ -232,6 +234,47 @@ def broken(at):
         return {"target": np.full(2, math.nan if step == at else 3.0, np.float32)}
 
     return quadratic(batches)
+
+
+def test_what_diverged_is_told_up_to_the_step_whenever_the_host_looks(tmp_path):
+    histories = []
+    for log_every in (1, 5, 100):
+        with pytest.raises(training.Diverged) as raised:
+            run(broken(at=8), tmp_path / str(log_every), log_every=log_every)
+        error = raised.value
+        assert isinstance(error, RunError) and (error.step, error.result.steps) == (8, 9)
+        histories.append((tmp_path / str(log_every) / "metrics.jsonl").read_bytes())
+    assert len(set(histories)) == 1
+    assert [row["step"] for row in error.result.history if "loss" in row] == list(range(9))
+
+
+def test_what_the_optimizer_says_of_each_update_is_in_its_row(tmp_path):
+    schedule = schedules.over_steps(schedules.linear(0.1), 4)
+    history = run(quadratic(), tmp_path / "sgd", optimiz.sgd(schedule), steps=4).history
+    assert [row["learning_rate"] for row in history] == pytest.approx([0.1, 0.075, 0.05, 0.025])
+    assert all("count" not in row for row in history)
+    history = run(tiny.task(), tmp_path / "search", optimiz.optimizers.armijo_sgd(), steps=4).history
+    rows = [row for row in history if "loss" in row]
+    assert all(len(row["step_size"]) == 1 and row["step_size"][0] > 0 for row in rows)
+    trials = [row["evaluations"] for row in rows]
+    assert trials == sorted(trials) and trials[0] >= 1 and all(isinstance(count, int) for count in trials)
+
+
+def test_seeds_share_a_compiled_step_and_others_do_not(tmp_path):
+    traces = []
+    task = quadratic()
+
+    def loss(params, batch, key):
+        traces.append(batch)
+        return task.loss(params, batch, key)
+
+    shared = quadratic(loss=loss)
+    first, second = (run(shared, tmp_path / str(seed), steps=3, seed=seed) for seed in (0, 1))
+    assert len(traces) == 1
+    assert second.temporary_bytes == first.temporary_bytes > 0
+    run(shared, tmp_path / "other", optax.adam(0.05), steps=3)
+    run(quadratic(lambda step: {"target": np.full(2, 3.0, np.float32)}, loss=loss), tmp_path / "size", steps=3)
+    assert len(traces) == 3
 
 
 def test_a_loss_that_is_not_finite_from_the_start(tmp_path):

@@ -9,7 +9,7 @@ from optimiz.training import RunError, metrics, read_metrics
 
 ROWS = [
     {"step": 0, "loss": 0.1, "gradient_norm": math.inf},
-    {"steps": 1, "evaluation": {"accuracy": -math.inf, "name": 1e-30}},
+    {"steps": 1, "evaluation": {"accuracy": -math.inf, "name": 1e-30}, "step_size": [math.inf, 0.5]},
 ]
 
 

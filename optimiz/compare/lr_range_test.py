@@ -1,0 +1,143 @@
+"""The learning-rate range test: one short run whose rate rises by the same factor at every step.
+
+At low rates nothing moves, then the loss falls, and at high rates it climbs or is no number any more. A tenth
+of the rate at which the smoothed loss was least is a rate to begin with: the least lies at the edge of
+divergence, and the rate of a whole run must be borne for longer than a step.
+
+Source: Smith, arXiv 1506.01186, section 3.3; the tenth is that of fast.ai's ``lr_find``.
+
+Departures: the test is a run of ``training.fit``, with its dropout and its batches, so what it finds is what
+training will meet.
+"""
+
+import dataclasses
+import math
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from matplotlib.figure import Figure
+
+from optimiz import checks, schedules, training
+from optimiz.compare.curves import running_mean
+
+_SMOOTHED = 0.1  # share of the run over which losses are averaged: batches differ by a factor of a few
+_EXPLODED = 4.0  # times the least so far
+_BELOW_THE_LEAST = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class RangeTest:
+    """What a range test found.
+
+    Attributes:
+        learning_rates: of each update, ascending.
+        losses: of the batch at each; the last may be NaN or infinite.
+        smoothed: means of each loss and some before it.
+        diverged_at: the first index from which the loss has exploded, or is not finite; None if it never did.
+        suggested: a learning rate to begin with; None where the loss never fell.
+    """
+
+    learning_rates: Sequence[float]
+    losses: Sequence[float]
+    smoothed: Sequence[float]
+    diverged_at: int | None
+    suggested: float | None
+
+    @classmethod
+    def of(cls, learning_rates: Sequence[float], losses: Sequence[float]) -> "RangeTest":
+        """Read a sweep.
+
+        Args:
+            learning_rates: > 0, ascending.
+            losses: as many, positive where finite.
+
+        Example:
+            >>> found = RangeTest.of([1e-3, 1e-2, 1e-1, 1.0], [2.0, 1.0, 1.5, 9.0])
+            >>> found.diverged_at, found.suggested
+            (3, 0.001)
+        """
+        smoothed = running_mean(losses, _SMOOTHED)
+        least, diverged_at = 0, None
+        for i, loss in enumerate(smoothed):
+            if not math.isfinite(losses[i]) or loss > _EXPLODED * smoothed[least]:
+                diverged_at = i
+                break
+            if loss < smoothed[least]:
+                least = i
+        suggested = learning_rates[least] / _BELOW_THE_LEAST if least else None
+        return cls(learning_rates, losses, smoothed, diverged_at, suggested)
+
+    def draw(self, path: str | os.PathLike[str]) -> None:
+        """Draw the loss against the learning rate, with what was found.
+
+        Args:
+            path: where to write; the suffix says the format (``.png``, ``.svg``).
+        """
+        picture = Figure(figsize=(7, 4.2), layout="constrained")
+        axes = picture.subplots()
+        axes.plot(self.learning_rates, self.losses, color="#0072B2", alpha=0.3, linewidth=0.8)
+        axes.plot(self.learning_rates, self.smoothed, color="#0072B2", label="smoothed")
+        if self.suggested is not None:
+            axes.axvline(self.suggested, color="#009E73", label=f"suggested: {self.suggested:.2g}")
+        if self.diverged_at is not None:
+            rate = self.learning_rates[self.diverged_at]
+            axes.axvline(rate, color="#D55E00", linestyle="--", label=f"diverged at {rate:.2g}")
+            shown = [loss for loss in self.smoothed[: self.diverged_at] if math.isfinite(loss)]
+            if shown:  # what comes after would flatten what came before
+                axes.set_ylim(0, 1.5 * max(shown))
+        axes.set(xscale="log", xlabel="learning rate", ylabel="training loss")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+        picture.savefig(path, dpi=150)
+
+
+def lr_range_test(
+    task: training.Task,
+    make: Callable[[optax.Schedule], optax.GradientTransformation],
+    directory: str | os.PathLike[str],
+    *,
+    low: float = 1e-7,
+    high: float = 10.0,
+    steps: int = 100,
+    seed: int = 0,
+) -> RangeTest:
+    """Sweep the learning rate over one short run.
+
+    Args:
+        task: what to learn.
+        make: schedule of the learning rate → the optimizer.
+        directory: of this run alone; empty or not there. Its checkpoint is deleted.
+        low: the first rate, > 0.
+        high: the last one, > ``low``.
+        steps: updates, ≥ 2.
+        seed: of the initial parameters and of dropout, ≥ 0.
+
+    Raises:
+        TypeError: an argument is not a number of its kind.
+        ValueError: it is outside its domain, or the task or the optimizer cannot be trained.
+        RunError: the directory holds something.
+    """
+    checks.number("low", low, gt=0)
+    checks.number("high", high, gt=low)
+    checks.integer("steps", steps, ge=2)
+    # The last of the steps, at x = (steps - 1) / steps, is to have the highest rate.
+    exponent = math.log(high / low) * steps / (steps - 1)
+    schedule = schedules.over_steps(lambda x: low * jnp.exp(exponent * x), steps)
+    settings = training.Settings(steps=steps, seed=seed, log_every=max(1, steps // 10))
+    unevaluated = dataclasses.replace(task, evaluate=None)
+    identity = {"low": low, "high": high}
+    try:
+        result = training.fit(unevaluated, make(schedule), settings, directory, identity=identity)
+    except training.Diverged as diverged:
+        result = diverged.result
+    shutil.rmtree(Path(directory) / "checkpoints", ignore_errors=True)
+    losses = [float(row["loss"]) for row in result.history]
+    rates = np.asarray(jax.vmap(schedule)(jnp.arange(len(losses))))
+    return RangeTest.of(rates.tolist(), losses)

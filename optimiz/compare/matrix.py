@@ -1,0 +1,325 @@
+"""The runs of a comparison: every arm from every seed, each on its own clock.
+
+Each run has a directory of its own, in which ``training.fit`` works, and ends as ``result.json`` there. A
+matrix that is stopped, or killed, goes on where it was: what is finished is read, what was begun is resumed,
+and the result is the same. Checkpoints of a finished run are deleted.
+
+    <directory>/<arm>/seed_<n>/result.json      the finished run
+    <directory>/<arm>/seed_<n>/run.json …       as written by ``training.fit``
+
+From one seed, all arms begin with the same parameters and see the same batches under the same dropout; this is
+checked, run by run, by a fingerprint. A run that diverges is kept as what it is, and the others go on.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import logging
+import math
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from optimiz import checks, diagnostics, training
+from optimiz.compare.record import Run, TornRecord
+from optimiz.training.settings import description
+from optimiz.training.step import check_state, initial_state, keys, trace_step
+from optimiz.training.task import mean_loss
+
+_RESULT = "result.json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_FINGERPRINTED = 3  # batches, enough to tell two orders of the data apart
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One optimizer at one learning rate.
+
+    Args:
+        name: of the optimizer; letters, digits, ``_``, ``.`` and ``-``.
+        learning_rate: the peak of its schedule, > 0; None where it finds its own.
+        make: builds it, with a schedule that decays fully at the end of the run.
+
+    Raises:
+        TypeError: the learning rate is not a number.
+        ValueError: the name cannot be that of a directory, or the learning rate is not positive and finite.
+    """
+
+    name: str
+    learning_rate: float | None
+    make: Callable[[], optax.GradientTransformation]
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"name must be letters, digits, '_', '.' and '-', got {self.name!r}")
+        if self.learning_rate is not None:
+            checks.number(f"learning_rate of {self.name}", self.learning_rate, gt=0)
+
+    def __str__(self) -> str:
+        return self.name if self.learning_rate is None else f"{self.name} {float(self.learning_rate)!r}"
+
+
+@dataclasses.dataclass(frozen=True)
+class MatrixProgress:
+    """How far a matrix has come; as a string, one line.
+
+    Args:
+        run: 1-based number of the run under way.
+        runs: how many there are.
+        arm: of the run.
+        seed: of the run.
+        within: how far the run itself has come.
+        share: of the whole matrix that is done, in [0, 1].
+        seconds_left: until all is done, at the pace so far.
+    """
+
+    run: int
+    runs: int
+    arm: Arm
+    seed: int
+    within: training.Progress
+    share: float
+    seconds_left: float
+
+    def __str__(self) -> str:
+        minutes = math.ceil(self.seconds_left / 60)
+        return f"{self.run}/{self.runs}  {minutes} min left  {self.arm}  seed {self.seed}  {self.within}"
+
+
+def run_matrix(
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    task_of: Callable[[int], training.Task],
+    settings: training.Settings,
+    directory: str | os.PathLike[str],
+    *,
+    identity: Mapping[str, Any],
+    figure: str,
+    reference: training.Reference | None = None,
+    test: Callable[[Any], Mapping[str, float]] | None = None,
+    progress: Callable[[MatrixProgress], object] | None = None,
+) -> list[Run]:
+    """Run every arm from every seed, or go on with what is there.
+
+    Before the first run, each optimizer's step is traced and the figure evaluated once, so that what cannot be
+    run or ranked is refused before hours are spent.
+
+    Args:
+        arms: at least one; no two of one name and rate.
+        seeds: at least one; no two are the same.
+        task_of: seed → task; a pure function. The seed decides the order of the data. All tasks have the same
+            ``loss`` (one function, for which a step is compiled once), and all evaluate.
+        settings: of every run; its seed is replaced.
+        directory: of this matrix alone; made if it is missing.
+        identity: what else decides the trajectories, as in ``training.fit``.
+        figure: name of the figure by which runs will be ranked.
+        reference: what the work costs, where the settings name a budget.
+        test: parameters → final figures on examples that no choice has seen; None for those of ``evaluate``.
+        progress: called at every look of every run.
+
+    Returns:
+        The runs, in the order of the arms, those of one arm in the order of the seeds.
+
+    Raises:
+        TypeError: an argument is not of its kind.
+        ValueError: there are no arms or seeds, or one is there twice; a task or an optimizer cannot be trained,
+            with the arm and the reason; ``evaluate`` or ``test`` gives no such figure; a finished run is of
+            another schema; or from one seed two runs would not begin alike.
+        RunError: a run can neither begin nor go on, for another reason than that it diverged.
+        Preempted: SIGTERM or SIGINT came in, and the run under way is saved.
+    """
+    _distinct("arms", [str(arm) for arm in arms])
+    _distinct("seeds", [str(seed) for seed in seeds])
+    for seed in seeds:
+        checks.integer("each seed", seed, ge=0)
+    matrix = _Matrix(task_of, settings, Path(directory), identity, figure, reference, test, progress)
+    there = [[matrix.finished(arm, seed) for seed in seeds] for arm in arms]
+    matrix.total = len(arms) * len(seeds)
+    matrix.missing = sum(run is None for found in there for run in found)
+    if matrix.missing:
+        matrix.preflight(arms, seeds[0])
+    runs: list[Run] = []
+    for arm, found in zip(arms, there, strict=True):
+        tx = arm.make()
+        for seed, run in zip(seeds, found, strict=True):
+            runs.append(matrix.run(arm, tx, seed, number=len(runs) + 1) if run is None else run)
+            first = next(other for other in runs if other.seed == seed)
+            if first.fingerprint != runs[-1].fingerprint:
+                raise ValueError(
+                    f"task_of must be a pure function: from seed {seed}, {arm} does not begin with the "
+                    f"parameters and batches that {first.optimizer} at {first.learning_rate} began with"
+                )
+    return runs
+
+
+@dataclasses.dataclass
+class _Matrix:
+    """What all runs share.
+
+    Args:
+        figures: names of the final figures.
+        total: number of runs.
+        missing: those that this process has to make.
+        done: those that it has made.
+        since: when it began, by a monotonic clock.
+    """
+
+    task_of: Callable[[int], training.Task]
+    settings: training.Settings
+    directory: Path
+    identity: Mapping[str, Any]
+    figure: str
+    reference: training.Reference | None
+    test: Callable[[Any], Mapping[str, float]] | None
+    progress: Callable[[MatrixProgress], object] | None
+    figures: Sequence[str] = ()
+    total: int = 0
+    missing: int = 0
+    done: int = 0
+    since: float = dataclasses.field(default_factory=time.monotonic)
+
+    def path(self, arm: Arm, seed: int) -> Path:
+        return self.directory / str(arm).replace(" ", "_") / f"seed_{seed}"
+
+    def settings_of(self, seed: int) -> training.Settings:
+        return dataclasses.replace(self.settings, seed=seed)
+
+    def identity_of(self, arm: Arm) -> dict[str, Any]:
+        return dict(self.identity) | {"optimizer": arm.name, "learning_rate": arm.learning_rate}
+
+    def finished(self, arm: Arm, seed: int) -> Run | None:
+        """The run that is there; None if there is none, or none that is whole."""
+        path = self.path(arm, seed)
+        if not (path / _RESULT).exists():
+            return None
+        prices = None if self.reference is None else self.reference.prices()
+        described = description(self.settings_of(seed), self.identity_of(arm), prices)
+        with training.claimed(path, described, resume=True):  # refuses a run with other settings
+            try:
+                run = Run.read(path / _RESULT)
+            except TornRecord as error:
+                _log.warning("%s: the run is made again", error)
+                return None
+            shutil.rmtree(path / "checkpoints", ignore_errors=True)
+        return run
+
+    def preflight(self, arms: Sequence[Arm], seed: int) -> None:
+        """Refuse what cannot be run or ranked."""
+        task = self.task_of(seed)
+        if task.evaluate is None:
+            raise ValueError("the task must evaluate, or there is nothing to compare")
+        price = None if self.reference is None else self.reference.seconds
+        for arm in {arm.name: arm for arm in arms}.values():
+            tx = arm.make()
+            try:
+                like = jax.eval_shape(lambda tx=tx: initial_state(task, tx, seed, self.settings.budget))
+                check_state(like)
+                trace_step(task, tx, like, task.batches(0), price)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{arm} cannot be trained on this task: {error}") from error
+        params = task.init(keys(seed)[0])
+        given = {"evaluate": task.evaluate} | ({} if self.test is None else {"test": self.test})
+        for name, figures_of in given.items():
+            self.figures = list(figures_of(params))
+            if self.figure not in self.figures:
+                raise ValueError(f"{name} gives no figure {self.figure!r}; it gives {', '.join(self.figures)}")
+
+    def run(self, arm: Arm, tx: optax.GradientTransformation, seed: int, *, number: int) -> Run:
+        path, task, settings = self.path(arm, seed), self.task_of(seed), self.settings_of(seed)
+        fingerprint, measured = _beginning(task, seed)
+        evaluate = self.test or task.evaluate
+        assert evaluate is not None  # see preflight
+        diverged_at = None
+        try:
+            result = training.fit(
+                task,
+                tx,
+                settings,
+                path,
+                identity=self.identity_of(arm),
+                reference=self.reference,
+                resume=True,
+                progress=self.watch(arm, seed, number),
+            )
+            test = evaluate(result.params)
+        except training.Diverged as diverged:
+            _log.warning("%s, seed %d, has diverged: %s", arm, seed, diverged)
+            result, diverged_at = diverged.result, diverged.step
+            test = dict.fromkeys(self.figures, math.nan)
+        run = Run.of(
+            result,
+            tx,
+            optimizer=arm.name,
+            learning_rate=arm.learning_rate,
+            seed=seed,
+            test=test,
+            budget=settings.budget,
+            diverged_at=diverged_at,
+            fingerprint=fingerprint,
+            heterogeneity=measured,
+        )
+        run.write(path / _RESULT)
+        shutil.rmtree(path / "checkpoints", ignore_errors=True)
+        self.done += 1
+        return run
+
+    def watch(self, arm: Arm, seed: int, number: int) -> Callable[[training.Progress], None]:
+        """What a run is to call at every look."""
+
+        def watch(within: training.Progress) -> None:
+            if self.progress is None:
+                return
+            run = within.fraction
+            if run is None:  # then there is a number of steps
+                run = within.steps / (within.total or within.steps)
+            made = self.done + run
+            left = (time.monotonic() - self.since) * (self.missing - made) / made
+            share = (self.total - self.missing + made) / self.total
+            self.progress(MatrixProgress(number, self.total, arm, seed, within, share, left))
+
+        return watch
+
+
+def _distinct(name: str, values: Sequence[str]) -> None:
+    if not values:
+        raise ValueError(f"{name} must hold at least one, got none")
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{name} must be different from each other, got {value} twice")
+
+
+def _beginning(task: training.Task, seed: int) -> tuple[str, dict[str, float]]:
+    """A fingerprint of what a run begins with, and how unequal the blocks of its first gradient are.
+
+    The one is the SHA-256 of the initial parameters, the key of the dropout and the first batches; the other is
+    measured without dropout.
+    """
+    init_key, run_key = keys(seed)
+    params = task.init(init_key)
+    batches = [dict(task.batches(step)) for step in range(_FINGERPRINTED)]
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves((params, jax.random.key_data(run_key), batches)):
+        digest.update(np.asarray(leaf).tobytes())
+    measured = _first_heterogeneity(task.loss)(params, jax.device_put(batches[0]))._asdict()
+    figures = {name: float(x) for name, x in measured.items() if name not in ("norm", "rms")}
+    return digest.hexdigest(), figures
+
+
+# As in training.step: the seeds share it, and it keeps the data alive that the loss refers to.
+@functools.lru_cache(maxsize=1)
+def _first_heterogeneity(loss: Any) -> Callable[[Any, Any], diagnostics.Heterogeneity]:
+    return jax.jit(
+        lambda params, batch: diagnostics.heterogeneity(
+            jax.grad(lambda params: mean_loss(loss(params, batch, None), batch))(params)
+        )
+    )

@@ -1,0 +1,119 @@
+"""A record by method: one optimizer with all its learning rates and seeds, at the rate that validates best.
+
+The rate is chosen by validation, and the methods are compared by test figures, which no choice has seen. Scores
+are figures times their sign (``Record.sign``), so that more is better.
+"""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from optimiz.compare.record import Record, Run
+from optimiz.compare.statistics import Estimate, Sensitivity, estimate, sensitivity, time_to_target
+
+NEAR = 0.01  # of the best level: a point of accuracy
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One optimizer.
+
+    Attributes:
+        name: of the optimizer.
+        levels: learning rate → mean validation score at the end, ascending in the rate; the key is None where
+            the optimizer finds it.
+        rate: the one that validates best.
+        runs: at that rate, by seed.
+        scores: their test scores.
+        diverged: number of runs that diverged, at any rate.
+        tried: number of runs, at any rate.
+    """
+
+    name: str
+    levels: Mapping[float | None, float]
+    rate: float | None
+    runs: Sequence[Run]
+    scores: Sequence[float]
+    diverged: int
+    tried: int
+
+    @property
+    def score(self) -> Estimate:
+        """Over seeds."""
+        return estimate(self.scores)
+
+    def sensitivity(self) -> Sensitivity | None:
+        """To the learning rate, near the best being ``NEAR``; None where there is one rate alone."""
+        levels = {rate: level for rate, level in self.levels.items() if rate is not None}
+        return sensitivity(levels, within=NEAR) if len(levels) > 1 else None
+
+    def forwards_per_step(self) -> float:
+        """Work of an update, in forward passes, a backward pass counting 2."""
+        return sum(run.forward_equivalents for run in self.runs) / sum(run.steps for run in self.runs)
+
+    def seconds_per_step(self) -> float:
+        """What an update took on the machine at hand."""
+        return sum(run.seconds for run in self.runs) / sum(run.steps for run in self.runs)
+
+    def time_to(self, record: Record, figure: str, target: float) -> float:
+        """Median over seeds of what was spent when the validation score first reached a target.
+
+        Args:
+            record: that holds the runs.
+            figure: its name.
+            target: a score.
+        """
+        times = []
+        for run in self.runs:
+            updates, values = run.validation(figure)
+            scores = [record.sign(figure) * value for value in values]
+            times.append(time_to_target(run.spent(updates), scores, target))
+        return statistics.median(times)
+
+
+def methods(record: Record, figure: str) -> list[Method]:
+    """The methods of a record, in the order in which they ran.
+
+    Args:
+        record: at least one run.
+        figure: the figure that ranks them.
+
+    Raises:
+        ValueError: there is no run, or no such figure; or a method has other seeds than the first.
+    """
+    if not record.runs:
+        raise ValueError("the record must hold at least one run, got none")
+    seeds = sorted({run.seed for run in record.runs})
+    found = []
+    for name in dict.fromkeys(run.optimizer for run in record.runs):
+        own = [run for run in record.runs if run.optimizer == name]
+        by_rate = {
+            rate: sorted((run for run in own if run.learning_rate == rate), key=lambda run: run.seed)
+            for rate in sorted({run.learning_rate for run in own}, key=lambda rate: rate or 0.0)
+        }
+        for rate, runs in by_rate.items():
+            if [run.seed for run in runs] != seeds:
+                raise ValueError(f"{name} at {rate} must have run from each seed of {seeds} once")
+        levels = {
+            rate: estimate(record.scores(runs, figure, "validation")).mean for rate, runs in by_rate.items()
+        }
+        best = max(levels, key=lambda rate: levels[rate])
+        runs = by_rate[best]
+        scores = record.scores(runs, figure, "test")
+        diverged = sum(run.diverged_at is not None for run in own)
+        found.append(Method(name, levels, best, runs, scores, diverged, len(own)))
+    return found
+
+
+def common_target(record: Record, compared: Sequence[Method], figure: str) -> float:
+    """The validation score that every run at a best rate has in the end; -∞ where all diverged.
+
+    Args:
+        record: that holds the runs.
+        compared: its methods.
+        figure: its name.
+    """
+    runs = [run for method in compared for run in method.runs]
+    scores = record.scores(runs, figure, "validation")
+    return min(filter(math.isfinite, scores), default=-math.inf)

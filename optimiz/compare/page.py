@@ -1,0 +1,54 @@
+"""A report as one file: HTML with its pictures inside, to be opened or sent without anything beside it."""
+
+import base64
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; }}
+body {{ max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }}
+h1 + p {{ font-size: 1.2rem; }}
+table {{ border-collapse: collapse; display: block; overflow-x: auto; margin: 1rem 0; }}
+th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #ddd; white-space: nowrap; }}
+td {{ font-variant-numeric: tabular-nums; }}
+img {{ max-width: 100%; height: auto; }}
+</style>
+{body}</html>
+"""
+
+
+def self_contained(markdown: str, title: str, directory: Path) -> str:
+    """Render Markdown as a page of HTML that refers to no other file.
+
+    Args:
+        markdown: CommonMark with tables; HTML in it is shown, not obeyed.
+        title: of the page.
+        directory: where the pictures of the Markdown lie, PNG files.
+
+    Returns:
+        HTML.
+
+    Raises:
+        OSError: a picture cannot be read.
+    """
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(markdown)
+    for picture in _pictures(tokens):
+        content = base64.b64encode((directory / str(picture.attrs["src"])).read_bytes()).decode()
+        picture.attrs["src"] = f"data:image/png;base64,{content}"
+    body = parser.renderer.render(tokens, parser.options, {})
+    return _PAGE.format(title=html.escape(title), body=body)
+
+
+def _pictures(tokens: Sequence[Token]) -> list[Token]:
+    children = [child for token in tokens for child in token.children or ()]
+    return [child for child in children if child.type == "image"]

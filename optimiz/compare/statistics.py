@@ -1,0 +1,208 @@
+"""What a few seeds can tell: means, paired differences and their intervals, sensitivity, time to a target.
+
+A run that diverged has the score -∞. It takes part in everything, and is never dropped: the mean of an arm with
+such a run is -∞, and no interval contains or excludes anything of it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from optimiz import checks
+
+
+class Estimate(NamedTuple):
+    """A mean over n values, and its standard error; NaN for one value, or where one is infinite."""
+
+    mean: float
+    standard_error: float
+    n: int
+
+
+class Difference(NamedTuple):
+    """A mean difference over n pairs, and its confidence interval; infinite for one pair."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def significant(self) -> bool:
+        """Whether the interval leaves out zero.
+
+        One that has no width does not: that a few differences are equal to the last digit is chance.
+        """
+        return self.low < self.high and (self.low > 0 or self.high < 0)
+
+
+class Sensitivity(NamedTuple):
+    """How much a method's level depends on its learning rate.
+
+    Attributes:
+        mean: of the levels over the grid.
+        spread: their standard deviation (n - 1); NaN for one rate, or where one diverged.
+        low: the least rate of the range about the best one in which all levels are near the best; NaN where
+            every rate diverged.
+        high: the greatest.
+    """
+
+    mean: float
+    spread: float
+    low: float
+    high: float
+
+    @property
+    def factor(self) -> float:
+        """The width of the range: its greatest rate over its least, 1 where only the best rate is near."""
+        return self.high / self.low
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """The mean of some values, and its standard error.
+
+    Args:
+        values: n ≥ 1, may be infinite.
+
+    Returns:
+        Σ x / n, and the standard deviation (n - 1) over √n.
+
+    Raises:
+        ValueError: there are no values.
+
+    Example:
+        >>> estimate([1.0, 3.0])
+        Estimate(mean=2.0, standard_error=1.0, n=2)
+    """
+    if not values:
+        raise ValueError("values must hold at least one number, got none")
+    known = len(values) > 1 and all(map(math.isfinite, values))
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if known else math.nan
+    return Estimate(float(np.mean(values)), error, len(values))
+
+
+def paired_difference(
+    first: Sequence[float], second: Sequence[float], *, confidence: float = 0.95
+) -> Difference:
+    """The mean of first - second over pairs, with Student's t interval.
+
+    Pairs are runs of one seed: same initial parameters, same batches, same dropout. What these have in common
+    drops out of the difference.
+
+    Args:
+        first: n ≥ 1 scores, may be infinite.
+        second: as many, in the order of the same seeds.
+        confidence: in (0, 1), that the interval contains the difference of many seeds.
+
+    Returns:
+        The mean, ± t(n - 1) times its standard error; infinite where n = 1 or a score is infinite.
+
+    Raises:
+        ValueError: there is no pair, or the numbers of scores differ.
+
+    Example:
+        >>> difference = paired_difference([0.8, 0.9], [0.7, 0.6])  # 0.2 ± 12.706 · 0.1
+        >>> round(difference.low, 3), round(difference.high, 3), difference.significant
+        (-1.071, 1.471, False)
+    """
+    if len(first) != len(second):
+        raise ValueError(f"first and second must be of one length, got {len(first)} and {len(second)}")
+    checks.number("confidence", confidence, gt=0, lt=1)
+    mean, n = estimate(first).mean - estimate(second).mean, len(first)
+    if n == 1 or not math.isfinite(mean):
+        return Difference(mean, -math.inf, math.inf, n)
+    error = estimate([a - b for a, b in zip(first, second, strict=True)]).standard_error
+    half = t_quantile(confidence, n - 1) * error
+    return Difference(mean, mean - half, mean + half, n)
+
+
+def t_quantile(confidence: float, degrees: int) -> float:
+    """The number that Student's t stays within, on either side of zero, with a given probability.
+
+    Args:
+        confidence: the probability, in (0, 1).
+        degrees: of freedom, ν ≥ 1.
+
+    Returns:
+        t > 0 with P(|T| ≤ t) = confidence.
+
+    Raises:
+        TypeError: an argument is not a number of its kind.
+        ValueError: it is outside its domain.
+
+    Example:
+        >>> round(t_quantile(0.95, 1), 3), round(t_quantile(0.5, 1), 3)  # Cauchy's distribution: tan(π c / 2)
+        (12.706, 1.0)
+
+    Source:
+        Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
+    """
+    checks.number("confidence", confidence, gt=0, lt=1)
+    checks.integer("degrees", degrees, ge=1)
+    low, high = 0.0, math.pi / 2  # of the angle, arctan(t / √ν), by bisection
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _within(middle, degrees) < confidence else (low, middle)
+    return math.sqrt(degrees) * math.tan(low)
+
+
+def _within(angle: float, degrees: int) -> float:
+    """P(|T| ≤ √ν tan(angle))."""
+    term, total = (math.cos(angle) if degrees % 2 else 1.0), 0.0
+    for k in range(degrees % 2, degrees - 1, 2):  # powers of the cosine, up to ν - 2
+        total += term
+        term *= (k + 1) / (k + 2) * math.cos(angle) ** 2
+    total *= math.sin(angle)
+    return 2 / math.pi * (angle + total) if degrees % 2 else total
+
+
+def sensitivity(levels: Mapping[float, float], *, within: float) -> Sensitivity:
+    """How a method's level depends on its learning rate, over a grid.
+
+    Args:
+        levels: learning rate > 0 → mean score; -∞ where a run diverged.
+        within: distance from the best level that counts as near, ≥ 0; 0.01 is a point of accuracy.
+
+    Raises:
+        ValueError: there is no rate, or one is not positive.
+
+    Example:
+        >>> measured = sensitivity({1e-3: 0.700, 1e-4: 0.795, 1e-5: 0.800}, within=0.01)
+        >>> round(measured.mean, 3), round(measured.spread, 3), round(measured.factor)
+        (0.765, 0.056, 10)
+    """
+    if not levels:
+        raise ValueError("levels must hold at least one rate, got none")
+    checks.number("within", within, ge=0)
+    for rate in levels:
+        checks.number("each learning rate", rate, gt=0)
+    rates = sorted(levels)
+    scores = [levels[rate] for rate in rates]
+    low = high = max(range(len(rates)), key=lambda i: scores[i])
+    if scores[low] == -math.inf:
+        return Sensitivity(-math.inf, math.nan, math.nan, math.nan)
+    least = scores[low] - within
+    while low > 0 and scores[low - 1] >= least:
+        low -= 1
+    while high < len(rates) - 1 and scores[high + 1] >= least:
+        high += 1
+    mean, error, n = estimate(scores)
+    return Sensitivity(mean, error * math.sqrt(n), rates[low], rates[high])
+
+
+def time_to_target(spent: Sequence[float], scores: Sequence[float], target: float) -> float:
+    """What had been spent when a score first reached a target; infinite where it never did.
+
+    Args:
+        spent: at each evaluation, ascending.
+        scores: of each evaluation, as many; NaN reaches nothing.
+        target: the score to be reached.
+
+    Example:
+        >>> time_to_target([1.0, 2.0, 3.0], [0.5, 0.7, 0.6], 0.6), time_to_target([1.0], [0.5], 0.6)
+        (2.0, inf)
+    """
+    reached = (at for at, score in zip(spent, scores, strict=True) if score >= target)
+    return next(reached, math.inf)

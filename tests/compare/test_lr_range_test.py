@@ -1,0 +1,66 @@
+"""The range test finds the edge that is known, on the real loop."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from optimiz import compare, training
+from tests.compare import small
+
+
+def parabola(curvature):
+    """Gradient descent on curvature · w² / 2 diverges from the rate 2 / curvature on."""
+    batch = {"x": np.ones(2, np.float32)}
+    return training.Task(
+        init=lambda key: {"w": jnp.ones(())},
+        loss=lambda params, batch, key: 0.5 * curvature * params["w"] ** 2 * batch["x"],
+        batches=lambda step: batch,
+        evaluate=lambda params: pytest.fail("there is nothing to evaluate"),
+    )
+
+
+@pytest.mark.parametrize("curvature", [1.0, 100.0])
+def test_the_edge_of_a_parabola(tmp_path, curvature):
+    found = compare.lr_range_test(
+        parabola(curvature), optax.sgd, tmp_path / "run", low=1e-6, high=1e4, steps=200
+    )
+    edge = 2 / curvature
+    assert edge < found.learning_rates[found.diverged_at] < 10 * edge
+    assert edge / 100 < found.suggested < edge / 2
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_the_rates_rise_by_one_factor_from_the_lowest_to_the_highest(tmp_path):
+    found = compare.lr_range_test(small.task_of(0), optax.sgd, tmp_path / "run", low=1e-3, high=1e-1, steps=61)
+    np.testing.assert_allclose(found.learning_rates, np.geomspace(1e-3, 1e-1, 61), rtol=1e-5)
+    rows = training.read_metrics(tmp_path / "run/metrics.jsonl")
+    assert found.losses == [row["loss"] for row in rows]
+    assert found.diverged_at is None
+    found.draw(tmp_path / "range.png")
+    assert (tmp_path / "range.png").stat().st_size > 10_000
+
+
+def test_reading_a_sweep():
+    rates = [10.0**i for i in range(-4, 4)]
+    falling = [8.0, 4.0, 2.0, 1.0, 0.9, 3.0, 9.0, math.nan]
+    found = compare.RangeTest.of(rates, falling)
+    assert (found.diverged_at, found.suggested) == (6, pytest.approx(0.1))
+    assert compare.RangeTest.of(rates, [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7]).suggested is None
+    assert compare.RangeTest.of(rates[:2], [1.0, math.inf]).diverged_at == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"low": 0.0}, r"low must be in \(0, inf\), got 0.0"),
+        ({"low": 1.0, "high": 1.0}, r"high must be in \(1, inf\), got 1.0"),
+        ({"steps": 1}, r"steps must be in \[2, "),
+    ],
+)
+def test_bad_input_is_refused_by_name(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        compare.lr_range_test(parabola(1.0), optax.sgd, tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,259 @@
+"""A matrix ends the same however often it was stopped, and refuses what cannot be compared."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import optax
+import pytest
+
+import optimiz
+from optimiz import compare, training
+from optimiz.compare import matrix, report
+from optimiz.training import checkpoint
+from tests.compare import small
+from tests.compare.small import ONE, SEARCH
+
+ROOT = Path(__file__).parents[2]
+
+
+class Killed(BaseException):
+    """Nobody catches it, as nobody catches SIGKILL."""
+
+
+def without_timings(runs):
+    return [dataclasses.replace(run, seconds=1.0, compile_seconds=1.0) for run in runs]
+
+
+def rendered(runs):
+    return report.render(small.record(without_timings(runs)), figure="accuracy")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    return small.run(tmp_path_factory.mktemp("uninterrupted"), ONE)
+
+
+@pytest.fixture(scope="module")
+def all_arms(tmp_path_factory):
+    seen = []
+    runs = small.run(tmp_path_factory.mktemp("all"), progress=seen.append)
+    return runs, seen
+
+
+def test_each_arm_decays_fully_on_its_own_clock_from_the_same_beginning(all_arms):
+    runs, _ = all_arms
+    assert [(run.optimizer, run.learning_rate, run.seed) for run in runs] == [
+        (name, rate, seed) for name, rate in (("sgd", 0.5), ("sgd", 1e38), ("search", None)) for seed in (0, 1)
+    ]
+    sgd, _, _, _, search, _ = runs
+    # Ten steps of 0.1 s; a step with three evaluations costs 0.4 s, and the third one crosses the budget.
+    assert (sgd.steps, sgd.reference_seconds) == (10, 1.0)
+    assert (search.steps, search.reference_seconds) == (3, pytest.approx(1.2))
+    assert (sgd.forward_equivalents, search.forward_equivalents) == (3 * 10, (3 + 3) * 3)
+    rates = [row["learning_rate"] for row in sgd.history if "loss" in row]
+    assert rates == pytest.approx([0.5 * (1 - i / 10) for i in range(10)], abs=1e-6)
+    assert [row["evaluations"] for row in search.history if "loss" in row] == [3, 6, 9]
+    beginnings = {seed: {run.fingerprint for run in runs if run.seed == seed} for seed in (0, 1)}
+    assert [len(found) for found in beginnings.values()] == [1, 1] and beginnings[0] != beginnings[1]
+    first_losses = {round(run.history[0]["loss"], 5) for run in runs}
+    assert len(first_losses) == 2  # one a seed
+
+
+def test_an_arm_that_diverges_is_kept(all_arms):
+    runs, _ = all_arms
+    diverged = [run for run in runs if run.learning_rate == 1e38]
+    for run in diverged:
+        assert run.diverged_at == run.steps - 1 == run.history[-1]["step"]
+        assert run.test == {"loss": None, "accuracy": None} and run.history[-1]["loss"] is None
+        assert run.forward_equivalents == 3 * run.steps
+    record = small.record(runs)
+    assert record.scores(diverged, "accuracy", "test") == [float("-inf")] * 2
+    assert "sgd diverged in 2 of 4 runs." in report.in_words(record, figure="accuracy")
+
+
+def test_progress_is_over_the_whole_matrix(all_arms):
+    _, seen = all_arms
+    assert [progress.run for progress in seen] == sorted(progress.run for progress in seen)
+    shares = [progress.share for progress in seen]
+    assert shares == sorted(shares) and shares[-1] == pytest.approx(1) and seen[-1].seconds_left == 0
+    assert str(seen[-1]).startswith("6/6  0 min left  search  seed 1  step 3  100.0% of the budget")
+
+
+def test_seeds_share_a_compiled_step_and_the_results_stay_the_same(uninterrupted, tmp_path):
+    first, second = uninterrupted
+    assert second.compile_seconds < 0.2 * first.compile_seconds
+    training.step._compiled.cache_clear()
+    (alone,) = small.run(tmp_path, ONE, seeds=[1])
+    assert alone.history == second.history and alone.test == second.test
+
+
+@pytest.mark.parametrize("point", ["first save", "second save", "write", "rmtree", "fit"])
+def test_killed_at_any_point_it_resumes_to_the_same_report(point, uninterrupted, tmp_path, monkeypatch):
+    owner, name, on = {
+        "first save": (checkpoint, "save", 1),
+        "second save": (checkpoint, "save", 2),
+        "write": (compare.Run, "write", 2),
+        "rmtree": (matrix.shutil, "rmtree", 2),
+        "fit": (training, "fit", 2),
+    }[point]
+    function, calls = getattr(owner, name), []
+
+    def killed_before(*args, **kwargs):
+        calls.append(point)
+        if len(calls) == on:
+            raise Killed
+        return function(*args, **kwargs)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(owner, name, killed_before)
+        small.run(tmp_path, ONE)
+    resumed = small.run(tmp_path, ONE)
+    assert rendered(resumed) == rendered(uninterrupted)
+    assert not list(tmp_path.rglob("checkpoints/*"))
+
+
+def test_a_killed_process_resumes_to_the_same_report(tmp_path, uninterrupted):
+    command = [sys.executable, "-m", "tests.compare.small", str(tmp_path)]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=600)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert (tmp_path / "search/seed_0/result.json").exists()
+    assert rendered(small.run(tmp_path, ONE)) == rendered(uninterrupted)
+
+
+def test_what_is_finished_is_read_and_not_run_again(uninterrupted, tmp_path, monkeypatch):
+    small.run(tmp_path, ONE)
+    monkeypatch.setattr(training, "fit", None)
+    assert rendered(small.run(tmp_path, ONE)) == rendered(uninterrupted)
+
+
+def test_a_result_that_is_cut_short_is_made_again(uninterrupted, tmp_path, caplog):
+    small.run(tmp_path, ONE)
+    path = tmp_path / "search/seed_1/result.json"
+    path.write_text(path.read_text()[:500])
+    assert rendered(small.run(tmp_path, ONE)) == rendered(uninterrupted)
+    assert f"{path} is not a whole record" in caplog.text and "the run is made again" in caplog.text
+
+
+def test_a_result_of_another_schema_or_other_settings_is_refused(tmp_path):
+    small.run(tmp_path, ONE, seeds=[0])
+    with pytest.raises(training.RunError, match=r"settings\.budget was 1\.0, is 2\.0"):
+        small.run(tmp_path, ONE, seeds=[0], settings=training.Settings(budget=2.0))
+    path = tmp_path / "search/seed_0/result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 1}))
+    with pytest.raises(ValueError, match=r"result\.json has record schema 1, this version reads 2"):
+        small.run(tmp_path, ONE, seeds=[0])
+
+
+def test_forward_passes_twice_as_dear_leave_half_the_steps(tmp_path):
+    steps = {}
+    for forward in (0.05, 0.1):
+        (run,) = small.run(
+            tmp_path / str(forward),
+            ONE,
+            seeds=[0],
+            reference=small.prices(step=1e-6, forward=forward, hessian=1.0),
+            settings=training.Settings(budget=1.5),
+        )
+        steps[forward] = run.steps
+    assert steps == {0.05: 10, 0.1: 5}
+
+
+def unpaid(schedule):
+    """Evaluates the loss and does not count it."""
+    return optax.chain(optax.sgd(schedule), optax.scale_by_backtracking_linesearch(3))
+
+
+def needs_hessian(schedule):
+    def update(updates, state, params=None, *, hessian, **extra_args):
+        return updates, state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"chosen": []}, ValueError, "arms must hold at least one, got none"),
+        ({"chosen": ONE * 2}, ValueError, "arms must be different from each other, got search twice"),
+        ({"seeds": []}, ValueError, "seeds must hold at least one, got none"),
+        ({"seeds": [1, 1]}, ValueError, "seeds must be different from each other, got 1 twice"),
+        ({"seeds": [-1]}, ValueError, r"each seed must be in \[0, "),
+        ({"figure": "f1"}, ValueError, "evaluate gives no figure 'f1'; it gives loss, accuracy"),
+        (
+            {"test": lambda params: {"loss": 0.0}},
+            ValueError,
+            "test gives no figure 'accuracy'; it gives loss",
+        ),
+        (
+            {"reference": small.prices(step=0.1)},
+            ValueError,
+            r"search cannot be trained on this task: the reference lacks forward\(batch=8\)",
+        ),
+        (
+            {"chosen": [small.arm("lbfgs", None, unpaid)]},
+            ValueError,
+            "lbfgs cannot be trained .* calls value_fn",
+        ),
+        (
+            {"chosen": [small.arm("newton", None, needs_hessian)]},
+            ValueError,
+            "newton cannot be trained on this task: .*'hessian'",
+        ),
+        (
+            {"chosen": [small.arm("sophia_g", 0.1, lambda rate: optimiz.sophia_g(rate, classes=3))]},
+            ValueError,
+            "sophia_g 0.1 cannot be trained on this task: gauss_newton_bartlett needs logits_fn",
+        ),
+        (
+            {"task_of": lambda seed: dataclasses.replace(small.task_of(seed), evaluate=None)},
+            ValueError,
+            "the task must evaluate",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_runs(tmp_path, changes, error, message):
+    with pytest.raises(error, match=message):
+        small.run(tmp_path / "matrix", **{"chosen": ONE} | changes)
+    assert not (tmp_path / "matrix").exists()
+
+
+def test_a_task_that_begins_differently_every_time_is_refused(tmp_path):
+    calls = []
+
+    def task_of(seed):
+        calls.append(seed)
+        return small.task_of(seed + len(calls))
+
+    arms = [compare.Arm(name, None, lambda: SEARCH) for name in ("one", "other")]
+    with pytest.raises(ValueError, match="task_of must be a pure function: from seed 0, other does not begin"):
+        small.run(tmp_path, arms, seeds=[0], task_of=task_of)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "error", "message"),
+    [
+        ("../up", 0.1, ValueError, r"name must be letters, .* got '\.\./up'"),
+        ("", 0.1, ValueError, "name must be letters, .* got ''"),
+        ("sgd", 0, ValueError, r"learning_rate of sgd must be in \(0, inf\), got 0"),
+        ("sgd", "fast", TypeError, "learning_rate of sgd must be a number, got 'fast'"),
+    ],
+)
+def test_an_arm_is_refused_by_name(name, rate, error, message):
+    with pytest.raises(error, match=message):
+        compare.Arm(name, rate, lambda: SEARCH)
+
+
+def test_a_damaged_directory_is_left_alone(tmp_path):
+    small.run(tmp_path, ONE, seeds=[0])
+    shutil.rmtree(tmp_path / "search/seed_0")
+    (tmp_path / "search/seed_0").mkdir()
+    (tmp_path / "search/seed_0/thesis.txt").write_text("mine")
+    with pytest.raises(training.RunError, match="is not empty and holds no run"):
+        small.run(tmp_path, ONE, seeds=[0])
