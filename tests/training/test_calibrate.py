@@ -44,6 +44,7 @@ def test_compilation_is_not_timed():
     assert reference.seconds("step") < 0.25
 
 
+@pytest.mark.long  # on a busy machine the quicker of two works may be the one that was interrupted
 def test_more_layers_and_more_examples_take_longer():
     def work(depth, batch):
         x = jnp.full((batch, 256), 0.01)
