@@ -89,4 +89,4 @@ def test_import_brings_no_model_library_and_costs_little_more_than_that_of_optax
     # In turn, and the least of several: a busy machine only ever adds time.
     pairs = [(seconds("optax"), seconds("optimiz")) for _ in range(5)]
     optax, ours = map(min, zip(*pairs, strict=True))
-    assert ours <= optax + 0.3
+    assert ours <= 1.3 * optax + 0.3
