@@ -299,7 +299,7 @@ def _beginning(record: Record) -> list[str]:
     ginis = [gini for run in record.runs if (gini := run.heterogeneity.get("gini_norm")) is not None]
     if not ginis:
         return []
-    spans = f"{min(ginis):.2f}" if len(set(ginis)) == 1 else f"{min(ginis):.2f} to {max(ginis):.2f}"
+    spans = " to ".join(sorted({f"{gini:.2f}" for gini in (min(ginis), max(ginis))}))
     begun = {(run.seed, run.fingerprint) for run in record.runs}
     alike = len(begun) == len({run.seed for run in record.runs})
     return [

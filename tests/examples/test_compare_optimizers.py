@@ -1,0 +1,125 @@
+"""The comparison as a person runs it, in a process of its own: flags of two examples do not go into one."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from optimiz import compare, training
+from tests.examples.test_finetune_text import ROOT, data, model  # noqa: F401
+
+# One process for several calls, for most of a call is importing and compiling.
+DRIVER = """
+import contextlib, io, json, sys
+from absl.testing import flagsaver
+from examples import command, compare_optimizers
+answers = []
+for arguments in json.load(sys.stdin):
+    printed, errors, code = io.StringIO(), io.StringIO(), 0
+    with flagsaver.flagsaver(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
+        try:
+            command.parse(["compare_optimizers", *(f"--{name}={value}" for name, value in arguments.items())])
+            command.guarded(compare_optimizers.main)
+        except SystemExit as exit:
+            code = exit.code
+    answers.append({"code": code, "printed": printed.getvalue(), "errors": errors.getvalue()})
+print(json.dumps(answers))
+"""
+
+
+def call(*calls):
+    """Exit code, output and error lines of each call."""
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER],
+        input=json.dumps([{name: str(value) for name, value in given.items()} for given in calls]),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout.splitlines()[-1])
+    return [(a["code"], a["printed"], [e for e in a["errors"].splitlines() if "error:" in e]) for a in answers]
+
+
+def reference(path, *times):
+    """A file of prices: (name, batch size, seconds)."""
+    works = {training.Work(name, batch=batch): training.Timing(price, 0.0, 1) for name, batch, price in times}
+    training.Reference(times=works, about={}).write(path)
+    return path
+
+
+@pytest.fixture
+def arguments(model, data, tmp_path):  # noqa: F811
+    prices = reference(tmp_path / "prices.json", ("step", 8, 1.0), ("forward", 8, 1.0))
+    given = {"model": model, "task": data, "reference": prices, "output": tmp_path / "out", "batch_size": 8}
+    return given | {"length": 12, "budget": 4, "optimizers": "sgd,salsa", "learning_rates": "0.1", "seeds": 2}
+
+
+def test_the_comparison_its_report_and_its_resumption(arguments):
+    out = arguments["output"]
+    again = [arguments, arguments | {"resume": True, "budget": 5}, arguments | {"resume": True, "seeds": 1}]
+    (code, printed, _), held, other, resumed = call(arguments, *again)
+    assert code == 0 and re.search(r"^4/4  \d+ min left  salsa  seed 1  step \d", printed, re.MULTILINE)
+    assert "over 2 seeds" in printed and f"report: {out / 'report.md'}" in printed
+    assert held[0] == 1 and "resume it (--resume) or choose another directory" in held[2][0]
+    assert other[0] == 1 and "budget was 4.0, is 5.0" in other[2][0]
+    assert resumed[0] == 0 and "step" not in resumed[1]  # what is there is read, and not run again
+
+    runs = [compare.Run.read(path) for path in sorted((out / "runs").glob("*/*/result.json"))]
+    assert [(run.optimizer, run.learning_rate, run.seed) for run in runs] == [
+        ("salsa", None, 0), ("salsa", None, 1), ("sgd", 0.1, 0), ("sgd", 0.1, 1),
+    ]  # fmt: skip
+    salsa, _, sgd, _ = runs
+    assert compare.Record.read(out / "record.json").runs == [sgd, salsa]
+    assert (sgd.steps, sgd.reference_seconds) == (4, 4.0) and sgd.fingerprint == salsa.fingerprint
+    rows = [row for row in salsa.history if "loss" in row]
+    trials = rows[-1]["evaluations"]
+    assert salsa.steps < 4 <= salsa.reference_seconds == salsa.steps + trials
+    assert salsa.forward_equivalents == 3 * salsa.steps + trials
+    assert all(len(row["step_size"]) == 1 for row in rows)
+    assert sgd.temporary_bytes > 0 and sgd.heterogeneity["gini_norm"] > 0
+    assert (out / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_prices_are_measured_once_and_kept(arguments):
+    del arguments["reference"]
+    arguments |= {"optimizers": "sgd", "seeds": 1, "budget": 1e-9}
+    path = arguments["output"] / "reference.json"
+    (first, _, _), (second, _, _) = call(arguments, arguments | {"resume": True})
+    assert first == second == 0  # other prices would be refused
+    times = training.Reference.read(path).times
+    assert {(work.name, work.batch) for work in times} == {("step", 8), ("forward", 8)}
+    assert [timing.n for timing in times.values()] == [20, 20]
+
+
+def test_a_mistake_is_one_line_and_leaves_nothing(arguments, tmp_path):
+    dearer = reference(tmp_path / "monotone.json", ("step", 8, 1.0), ("step", 16, 2.0))
+    dearer.write_text(dearer.read_text().replace('"seconds": 2.0', '"seconds": 0.5'))
+    mistakes = [
+        ({"optimizers": "adawm"}, "optimizer 'adawm' is unknown: did you mean adamw"),
+        ({"learning_rates": "0.1,fast"}, "flag --learning_rates=['0.1', 'fast']: must be positive numbers"),
+        ({"learning_rates": "0.1,0"}, "must be positive numbers"),
+        ({"budget": 0}, "budget must be in [1e-09, 1e+09], got 0.0"),
+        ({"budget": -1}, "budget must be in [1e-09, 1e+09], got -1.0"),
+        ({"seeds": 0}, "flag --seeds=0"),
+        ({"figure": "bleu"}, "flag --figure=bleu"),
+        ({"task": "missing.tsv"}, "missing.tsv: no such file"),
+        ({"reference": "missing.json"}, "missing.json"),
+        ({"reference": dearer}, "step(batch=16) cannot be quicker than step(batch=8)"),
+    ]
+    answers = call(*(arguments | changes for changes, _ in mistakes))
+    for (changes, message), (code, _, errors) in zip(mistakes, answers, strict=True):
+        assert code == 2 and len(errors) == 1 and message in errors[0], (changes, errors)
+    assert not arguments["output"].exists()
+
+
+def test_a_reference_that_lacks_an_operation_is_named_before_anything_runs(arguments, tmp_path):
+    lacking = reference(tmp_path / "lacking.json", ("step", 8, 1.0))
+    [(code, _, errors)] = call(arguments | {"reference": lacking})
+    assert (
+        code == 2 and "salsa cannot be trained on this task: the reference lacks forward(batch=8)" in errors[0]
+    )
+    assert not (arguments["output"] / "runs").exists()
