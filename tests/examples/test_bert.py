@@ -14,7 +14,8 @@ from flax import nnx
 
 from examples.models import pretrained
 from examples.models.adapters import from_nnx
-from examples.models.bert import POOLINGS, Classifier, Encoder, EncoderConfig, Mlp, dropout
+from examples.models.bert import POOLINGS, Classifier, Encoder, EncoderConfig
+from examples.models.blocks import Mlp, dropout
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TINY = EncoderConfig(
@@ -149,7 +150,7 @@ def test_both_orders_of_the_norms_equal_their_equations(norm_first):
     ],
 )
 def test_activations(activation, function):
-    mlp = Mlp(dataclasses.replace(TINY, activation=activation), rngs=nnx.Rngs(0))
+    mlp = Mlp(16, 32, activation, rngs=nnx.Rngs(0))
     x_BTD = jax.random.normal(jax.random.key(0), (1, 3, 16)) * 20
     expected = mlp.down(function(np.asarray(mlp.up(x_BTD))))
     np.testing.assert_allclose(mlp(x_BTD), expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,207 @@
+"""What Transformers are built of: dropout, linear maps, norms, tables, attention, the MLP.
+
+Everything is a pure function of parameters, inputs and key. Dropout takes its key as an argument: no random
+state hides in a model, and every trial of a line search sees the mask of its step.
+
+Letters in names: B batch, T and S tokens (attending, attended to), D hidden size, H heads, K size of a head.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+Key = jax.Array | None  # the random key of dropout; None evaluates, without dropout
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_new": partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+}
+
+
+def check_field(config: Any, name: str, holds: bool, domain: str) -> None:
+    """Refuse a field of a configuration that is outside its domain, by name.
+
+    Raises:
+        ValueError: it does not hold.
+    """
+    if not holds:
+        raise ValueError(f"{name} must be {domain}, got {getattr(config, name)!r}")
+
+
+def check_sizes(config: Any, *names: str) -> None:
+    """Refuse fields below 1.
+
+    Raises:
+        ValueError: one is.
+    """
+    for name in names:
+        check_field(config, name, getattr(config, name) >= 1, "at least 1")
+
+
+def check_rates(config: Any, *names: str) -> None:
+    """Refuse rates of dropout outside [0, 1).
+
+    Raises:
+        ValueError: one is.
+    """
+    for name in names:
+        check_field(config, name, 0 <= getattr(config, name) < 1, "in [0, 1)")
+
+
+def dropout(x: jax.Array, rate: float, key: Key) -> jax.Array:
+    """Zero each entry of `x` with probability `rate` and divide the others by 1 - rate."""
+    if key is None or rate == 0:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
+
+
+def split(key: Key, n: int) -> list[Key]:
+    """Make n keys of one, or n times None of None."""
+    return [None] * n if key is None else list(jax.random.split(key, n))
+
+
+class Linear(nnx.Linear):
+    """x W + b, with all tokens of the batch as the rows of one matrix; W begins at `std` times a normal."""
+
+    def __init__(self, inputs: int, outputs: int, *, std: float = 0.02, use_bias: bool = True, rngs: nnx.Rngs):
+        initial = nnx.initializers.normal(std)
+        super().__init__(inputs, outputs, use_bias=use_bias, kernel_init=initial, rngs=rngs)
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        """Map `[B, T, inputs]` to `[B, T, outputs]`."""
+        # The gradient of W from [B, T, D] arrays costs twice as much on a CPU: XLA writes out the
+        # transpose of the incoming gradient first. The reshape to a matrix costs nothing.
+        y_ND = super().__call__(x_BTD.reshape(-1, x_BTD.shape[-1]))
+        return y_ND.reshape(*x_BTD.shape[:-1], -1)
+
+
+class Norm(nnx.LayerNorm):
+    """LayerNorm over D."""
+
+    def __init__(self, size: int, eps: float, *, rngs: nnx.Rngs):
+        # The fast variance E[x^2] - E[x]^2 would cancel digits that parity with a checkpoint needs.
+        super().__init__(size, epsilon=eps, use_fast_variance=False, rngs=rngs)
+
+
+class Table(nnx.Module):
+    """One learned row per integer.
+
+    Unlike `nnx.Embed` it fixes no dtype when it is built: bfloat16 parameters give bfloat16 rows.
+    """
+
+    def __init__(self, rows: int, size: int, *, std: float = 0.02, rngs: nnx.Rngs):
+        self.embedding = nnx.Param(nnx.initializers.normal(std)(rngs.params(), (rows, size)))
+
+    def __call__(self, index: jax.Array) -> jax.Array:
+        """Map integers `[...]` to rows `[..., size]`, and an integer past the last row to NaN."""
+        return jnp.take(self.embedding[...], index, axis=0)  # indexing would clamp in silence
+
+    def scores(self, x_BTD: jax.Array) -> jax.Array:
+        """Map `[B, T, size]` to its products with every row, `[B, T, rows]`: a head that shares the table."""
+        return x_BTD @ self.embedding[...].T
+
+
+def attend(
+    q_BTHK: jax.Array,
+    k_BSHK: jax.Array,
+    v_BSHK: jax.Array,
+    mask: jax.Array | None,
+    rate: float,
+    key: Key,
+    *,
+    scale: float,
+    bias_HTS: jax.Array | float = 0.0,
+) -> jax.Array:
+    """Attention: softmax over S of scale q·k + bias, with dropout, times v.
+
+    Args:
+        q_BTHK: queries; this and the others with the heads side by side.
+        k_BSHK: keys.
+        v_BSHK: values.
+        mask: of booleans, broadcast against `[B, H, T, S]`: true where a token may attend to another. None for
+            everywhere.
+        rate: of dropout, on the weights.
+        key: of dropout.
+        scale: of the products.
+        bias_HTS: added to the scaled products.
+
+    Returns:
+        `[B, T, H K]`, the heads of each token in a row.
+    """
+    scores_BHTS = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BSHK) * scale + bias_HTS
+    if mask is not None:
+        # The lowest finite number and not -inf: a row of padding attends evenly instead of to NaN.
+        scores_BHTS = jnp.where(mask, scores_BHTS, jnp.finfo(scores_BHTS.dtype).min)
+    weights_BHTS = jax.nn.softmax(scores_BHTS.astype(jnp.float32)).astype(v_BSHK.dtype)
+    y_BTHK = jnp.einsum("BHTS,BSHK->BTHK", dropout(weights_BHTS, rate, key), v_BSHK)
+    return y_BTHK.reshape(*y_BTHK.shape[:2], -1)
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention with biases; `output_std` is the scale of the output's first weights."""
+
+    def __init__(self, size: int, heads: int, rate: float, *, output_std: float = 0.02, rngs: nnx.Rngs):
+        self.heads, self.rate = heads, rate
+        self.query = Linear(size, size, rngs=rngs)
+        self.key = Linear(size, size, rngs=rngs)
+        self.value = Linear(size, size, rngs=rngs)
+        self.output = Linear(size, size, std=output_std, rngs=rngs)
+
+    def __call__(self, x_BTD: jax.Array, mask: jax.Array | None, key: Key) -> jax.Array:
+        """Map `[B, T, D]` to `[B, T, D]`; the mask is that of `attend`."""
+        by_head = (*x_BTD.shape[:2], self.heads, -1)
+        q_BTHK, k_BSHK, v_BSHK = (
+            linear(x_BTD).reshape(by_head) for linear in (self.query, self.key, self.value)
+        )
+        scale = q_BTHK.shape[-1] ** -0.5
+        return self.output(attend(q_BTHK, k_BSHK, v_BSHK, mask, self.rate, key, scale=scale))
+
+
+class Mlp(nnx.Module):
+    """Two linear maps with the activation between them; `output_std` is the scale of the second's weights."""
+
+    def __init__(
+        self, size: int, inner_size: int, activation: str, *, output_std: float = 0.02, rngs: nnx.Rngs
+    ):
+        self.activation = ACTIVATIONS[activation]
+        self.up = Linear(size, inner_size, rngs=rngs)
+        self.down = Linear(inner_size, size, std=output_std, rngs=rngs)
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        """Map `[B, T, D]` to `[B, T, D]`."""
+        return self.down(self.activation(self.up(x_BTD)))
+
+
+class PreNormLayer(nnx.Module):
+    """x + A(n_a(x)), then x + F(n_f(x)): attention and the MLP behind their norms, with dropout."""
+
+    def __init__(
+        self,
+        size: int,
+        heads: int,
+        inner_size: int,
+        *,
+        activation: str,
+        eps: float,
+        hidden_dropout: float,
+        attention_dropout: float,
+        output_std: float = 0.02,
+        rngs: nnx.Rngs,
+    ):
+        self.rate = hidden_dropout
+        self.attention = Attention(size, heads, attention_dropout, output_std=output_std, rngs=rngs)
+        self.attention_norm = Norm(size, eps, rngs=rngs)
+        self.mlp = Mlp(size, inner_size, activation, output_std=output_std, rngs=rngs)
+        self.mlp_norm = Norm(size, eps, rngs=rngs)
+
+    def __call__(self, x_BTD: jax.Array, mask: jax.Array | None, key: Key) -> jax.Array:
+        """Map `[B, T, D]` to `[B, T, D]`."""
+        weights_key, attention_key, mlp_key = split(key, 3)
+        y_BTD = self.attention(self.attention_norm(x_BTD), mask, weights_key)
+        x_BTD = x_BTD + dropout(y_BTD, self.rate, attention_key)
+        return x_BTD + dropout(self.mlp(self.mlp_norm(x_BTD)), self.rate, mlp_key)

@@ -1,0 +1,161 @@
+"""GPT-2, the causal Transformer decoder: each token is told from those before it.
+
+With n a LayerNorm, A multi-head self-attention over the tokens up to each one and F(x) = gelu(x W_up + b_up)
+W_down + b_down, its layers are pre-LN,
+
+    y = x + A(n_a(x))     x' = y + F(n_f(y))     logits = n(x) Wᵀ after the last,
+
+where x starts as word[id] + position[t] and W is the table of words, or a matrix of its own. Dropout follows
+the embeddings, the attention weights and each sublayer. The weights of A and F that write to the residual begin
+smaller by √(2 · layers).
+
+Letters in names: B batch, T tokens, D hidden size, V vocabulary.
+
+Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), and its code.
+"""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from examples.models import blocks
+from examples.models.blocks import ACTIVATIONS, Key, Linear, Norm, PreNormLayer, Table, dropout, split
+from examples.models.layout import Layout
+
+
+@dataclasses.dataclass(frozen=True)
+class GPT2Config:
+    """The shape of a GPT-2; the defaults, but for the sizes, are those of GPT-2.
+
+    `tied` says whether the head is the table of words.
+
+    Raises:
+        ValueError: a field is outside its domain.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    layers: int
+    heads: int
+    max_positions: int = 1024
+    activation: str = "gelu_new"
+    norm_eps: float = 1e-5
+    embedding_dropout: float = 0.1
+    attention_dropout: float = 0.1
+    hidden_dropout: float = 0.1
+    tied: bool = True
+
+    def __post_init__(self) -> None:
+        blocks.check_sizes(self, "vocab_size", "hidden_size", "layers", "heads", "max_positions")
+        check = partial(blocks.check_field, self)
+        check("heads", self.hidden_size % self.heads == 0, f"a divisor of {self.hidden_size}")
+        check("activation", self.activation in ACTIVATIONS, f"one of {list(ACTIVATIONS)}")
+        check("norm_eps", self.norm_eps > 0, "positive")
+        blocks.check_rates(self, "embedding_dropout", "attention_dropout", "hidden_dropout")
+
+
+class Embeddings(nnx.Module):
+    """The sum of word and position."""
+
+    def __init__(self, config: GPT2Config, *, rngs: nnx.Rngs):
+        self.config = config
+        self.word = Table(config.vocab_size, config.hidden_size, rngs=rngs)
+        self.position = Table(config.max_positions, config.hidden_size, std=0.01, rngs=rngs)
+
+    def __call__(self, ids_BT: jax.Array, key: Key) -> jax.Array:
+        """Return `[B, T, D]`."""
+        tokens = ids_BT.shape[1]
+        if tokens > self.config.max_positions:
+            raise ValueError(f"ids_BT must have at most {self.config.max_positions} tokens a row, got {tokens}")
+        x_BTD = self.word(ids_BT) + self.position(jnp.arange(tokens))
+        return dropout(x_BTD, self.config.embedding_dropout, key)
+
+
+class GPT2(nnx.Module):
+    """Tokens to the logits of the token after each.
+
+    Calls take integer arrays `[B, T]`: `ids_BT`, and `mask_BT`, zero at padding, to which no token attends;
+    None where there is none. They raise a ValueError where T is above `config.max_positions`.
+    """
+
+    def __init__(self, config: GPT2Config, *, rngs: nnx.Rngs):
+        self.config = config
+        self.embeddings = Embeddings(config, rngs=rngs)
+
+        def layer() -> PreNormLayer:
+            return PreNormLayer(
+                config.hidden_size,
+                config.heads,
+                4 * config.hidden_size,
+                activation=config.activation,
+                eps=config.norm_eps,
+                hidden_dropout=config.hidden_dropout,
+                attention_dropout=config.attention_dropout,
+                output_std=0.02 / (2 * config.layers) ** 0.5,
+                rngs=rngs,
+            )
+
+        self.layers = nnx.List([layer() for _ in range(config.layers)])
+        self.norm = Norm(config.hidden_size, config.norm_eps, rngs=rngs)
+        if not config.tied:
+            self.head = Linear(config.hidden_size, config.vocab_size, use_bias=False, rngs=rngs)
+
+    def __call__(self, ids_BT: jax.Array, mask_BT: jax.Array | None = None, key: Key = None) -> jax.Array:
+        """Return the logits, `[B, T, V]`."""
+        embeddings_key, *layer_keys = split(key, 1 + self.config.layers)
+        mask = jnp.tri(ids_BT.shape[1], dtype=bool)
+        if mask_BT is not None:
+            mask = mask & (mask_BT[:, None, None, :] != 0)
+        x_BTD = self.embeddings(ids_BT, embeddings_key)
+        for layer, layer_key in zip(self.layers, layer_keys, strict=True):
+            x_BTD = layer(x_BTD, mask, layer_key)
+        head = self.embeddings.word.scores if self.config.tied else self.head
+        return head(self.norm(x_BTD))
+
+
+LAYOUT = Layout(
+    model_type="gpt2",
+    architecture="GPT2LMHeadModel",
+    config=GPT2Config,
+    model=GPT2,
+    fields={
+        "vocab_size": "vocab_size",
+        "hidden_size": "n_embd",
+        "layers": "n_layer",
+        "heads": "n_head",
+        "max_positions": "n_positions",
+        "activation": "activation_function",
+        "norm_eps": "layer_norm_epsilon",
+        "embedding_dropout": "embd_pdrop",
+        "attention_dropout": "attn_pdrop",
+        "hidden_dropout": "resid_pdrop",
+        "tied": "tie_word_embeddings",
+    },
+    fixed={
+        "n_inner": None,
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+        "add_cross_attention": False,
+    },
+    modules={
+        "transformer.wte": "embeddings/word",
+        "transformer.wpe": "embeddings/position",
+        "transformer.h.{}.ln_1": "layers/{}/attention_norm",
+        "transformer.h.{}.attn.c_attn": tuple(
+            f"layers/{{}}/attention/{name}" for name in ("query", "key", "value")
+        ),
+        "transformer.h.{}.attn.c_proj": "layers/{}/attention/output",
+        "transformer.h.{}.ln_2": "layers/{}/mlp_norm",
+        "transformer.h.{}.mlp.c_fc": "layers/{}/mlp/up",
+        "transformer.h.{}.mlp.c_proj": "layers/{}/mlp/down",
+        "transformer.ln_f": "norm",
+        "lm_head": "head",
+    },
+    prefix="transformer.",
+    # The causal mask, which older files stored, and the head of a file whose configuration ties it.
+    ignored=r"\.attn\.(masked_)?bias$|^lm_head\.weight$",
+    as_kernels=r"\.c_\w+\.weight$",
+)

@@ -1,0 +1,88 @@
+"""Every model keeps its layers, embeddings and head where the rules of `groups` look for them."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import pytest
+from flax import nnx
+
+from examples.models import bert, gpt2
+from examples.models.adapters import from_nnx
+from optimiz import groups
+from optimiz.groups import layers as layers_module
+from optimiz.groups.rules import read
+
+ENCODER = bert.EncoderConfig(vocab_size=9, hidden_size=4, layers=3, heads=2, intermediate_size=8)
+GPT2 = gpt2.GPT2Config(vocab_size=9, hidden_size=4, layers=3, heads=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    make: Any
+    layers: int = 3
+    query_key_value: bool = True
+
+
+CASES = {
+    "bert": Case(lambda rngs: bert.Classifier(ENCODER, classes=2, rngs=rngs)),
+    "bert, pre-LN": Case(
+        lambda rngs: bert.Classifier(dataclasses.replace(ENCODER, norm_first=True), classes=2, rngs=rngs)
+    ),
+    "gpt2": Case(lambda rngs: gpt2.GPT2(GPT2, rngs=rngs)),
+    "gpt2, untied": Case(lambda rngs: gpt2.GPT2(dataclasses.replace(GPT2, tied=False), rngs=rngs)),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    """A model as the shapes of its parameters."""
+    described = CASES[request.param]
+    params, _ = from_nnx(nnx.eval_shape(lambda: described.make(nnx.Rngs(0))))
+    return described, params
+
+
+def by_path(params, answers):
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    return dict(zip(paths, jax.tree.leaves(answers), strict=True))
+
+
+def test_all_layers_are_found(case):
+    described, params = case
+    assert layers_module.depth(read(params), groups.LAYER_INDEX) == described.layers
+
+
+def test_layerwise_decay_covers_layers_embeddings_and_head(case):
+    described, params = case
+    for path, rate in by_path(params, groups.layerwise_decay(0.5)(params)).items():
+        module = path.split("/")[0]
+        if "layers" in path:
+            index = int(path.split("layers/")[1].split("/")[0])
+            assert rate == 0.5 ** (described.layers - index), path
+        elif module == "embeddings":
+            assert rate == 0.5 ** (described.layers + 1), path
+        else:
+            assert rate == 1 and module in ("norm", "head"), path
+
+
+def test_search_units_are_embeddings_layers_and_head(case):
+    described, params = case
+    units = by_path(params, groups.search_units()(params))
+    assert set(units.values()) == set(range(described.layers + 2))
+    assert {unit for path, unit in units.items() if path.startswith("embeddings/")} == {0}
+
+
+def test_only_matrices_decay(case):
+    _, params = case
+    decays = by_path(params, groups.no_decay()(params))
+    for path, decayed in decays.items():
+        assert decayed == path.endswith(("/kernel", "/embedding")), path
+
+
+def test_every_parameter_has_a_kind(case):
+    described, params = case
+    kinds = by_path(params, groups.kinds(params))
+    assert "other" not in kinds.values()
+    if described.query_key_value:
+        assert {"q", "k", "v", "o", "mlp", "norm", "embedding"} <= set(kinds.values())

@@ -1,0 +1,83 @@
+"""Files and configurations that do not belong together are told by the names and shapes of their tensors."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from examples.models import layout
+from examples.models.gpt2 import LAYOUT
+from tests.examples import golden
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """A copy of the tiny GPT-2, to be damaged."""
+    return Path(shutil.copytree(golden.GOLDEN / "gpt2_tiny", tmp_path / "gpt2"))
+
+
+def refused(directory, **overrides):
+    """The one line of the error."""
+    with pytest.raises(ValueError) as error:
+        layout.load(directory, LAYOUT, **overrides)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_another_width_is_told_with_names_and_shapes(directory):
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"n_embd": 8, "n_layer": 3}))
+    message = refused(directory)
+    assert message.startswith(
+        f"{directory / 'model.safetensors'} is not the model that config.json describes: "
+    )
+    assert "12 missing (transformer.h.2.attn.c_attn.bias float [24], " in message
+    wrong = "transformer.h.0.attn.c_attn.weight float [16, 48], expected float [8, 24]"
+    assert "28 mismatched (" in message and wrong in message
+
+
+def test_older_names_and_a_head_that_is_tied(directory):
+    _, expected = layout.load(directory, LAYOUT)
+    path = directory / "model.safetensors"
+    tensors = {name.removeprefix("transformer."): tensor for name, tensor in load_file(path).items()}
+    tensors |= {"h.0.attn.bias": np.ones((1, 1, 12, 12), "f"), "lm_head.weight": tensors["wte.weight"]}
+    save_file(tensors, path)
+    _, params = layout.load(directory, LAYOUT)
+    np.testing.assert_array_equal(params["norm"]["scale"], expected["norm"]["scale"])
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"model_type": "bert"}, "model_type must be 'gpt2', got 'bert'"),
+        ({"n_inner": 100}, "n_inner must be None, got 100"),
+        ({"n_layer": 2.0}, "n_layer must be of type int, got 2.0"),
+        ({"tie_word_embeddings": 1}, "tie_word_embeddings must be of type bool, got 1"),
+        ({"resid_pdrop": 2}, r"hidden_dropout must be in [0, 1), got 2"),
+    ],
+)
+def test_configurations_that_are_refused(directory, values, expected):
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    assert refused(directory) == f"{path}: {expected}"
+
+
+def test_overrides(directory):
+    config, _ = layout.load(directory, LAYOUT, hidden_dropout=0.3)
+    assert config.hidden_dropout == 0.3
+    assert "hidden_dropout must be in [0, 1), got 1.5" in refused(directory, hidden_dropout=1.5)
+
+
+def test_params_of_another_configuration_are_not_written(directory, tmp_path):
+    config, params = layout.load(directory, LAYOUT)
+    other = dataclasses.replace(config, hidden_size=8, layers=1)
+    with pytest.raises(ValueError) as error:
+        layout.save(tmp_path / "saved", LAYOUT, other, params)
+    assert str(error.value).startswith("params are not those of the configuration: ")
+    assert "embeddings/word/embedding [50, 16], expected [50, 8]" in str(error.value)
+    assert "16 unknown (layers/1/attention/key/bias [16], " in str(error.value)
+    assert not (tmp_path / "saved").exists()
