@@ -24,7 +24,6 @@ from flax import nnx
 
 from examples.models import blocks
 from examples.models.blocks import ACTIVATIONS, Attention, Key, Mlp, Norm, Table, dropout, split
-from examples.models.layout import Layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,43 +198,3 @@ class Classifier(Encoder):
         x_BTD = super().__call__(ids_BT, mask_BT, types_BT, encoder_key)
         x_BD = self.pool(x_BTD, mask_BT)
         return self.head(dropout(x_BD, self.config.hidden_dropout, head_key))
-
-
-LAYOUT = Layout(
-    model_type="bert",
-    architecture="BertModel",
-    config=EncoderConfig,
-    model=Encoder,
-    fields={
-        "vocab_size": "vocab_size",
-        "hidden_size": "hidden_size",
-        "layers": "num_hidden_layers",
-        "heads": "num_attention_heads",
-        "intermediate_size": "intermediate_size",
-        "max_positions": "max_position_embeddings",
-        "type_vocab_size": "type_vocab_size",
-        "norm_eps": "layer_norm_eps",
-        "pad_token_id": "pad_token_id",
-        "activation": "hidden_act",
-        "hidden_dropout": "hidden_dropout_prob",
-        "attention_dropout": "attention_probs_dropout_prob",
-    },
-    fixed={"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False},
-    modules={
-        "bert.embeddings.word_embeddings": "embeddings/word",
-        "bert.embeddings.position_embeddings": "embeddings/position",
-        "bert.embeddings.token_type_embeddings": "embeddings/token_type",
-        "bert.embeddings.LayerNorm": "embeddings/norm",
-        "bert.encoder.layer.{}.attention.self.query": "layers/{}/attention/query",
-        "bert.encoder.layer.{}.attention.self.key": "layers/{}/attention/key",
-        "bert.encoder.layer.{}.attention.self.value": "layers/{}/attention/value",
-        "bert.encoder.layer.{}.attention.output.dense": "layers/{}/attention/output",
-        "bert.encoder.layer.{}.attention.output.LayerNorm": "layers/{}/attention_norm",
-        "bert.encoder.layer.{}.intermediate.dense": "layers/{}/mlp/up",
-        "bert.encoder.layer.{}.output.dense": "layers/{}/mlp/down",
-        "bert.encoder.layer.{}.output.LayerNorm": "layers/{}/mlp_norm",
-    },
-    prefix="bert.",
-    # Heads of other tasks, and indices that older files stored.
-    ignored=r"^(bert\.|roberta\.)?(pooler|cls|lm_head|classifier|qa_outputs|embeddings\.position_ids)\b",
-)

@@ -23,7 +23,6 @@ from flax import nnx
 
 from examples.models import blocks
 from examples.models.blocks import ACTIVATIONS, Key, Linear, Norm, PreNormLayer, Table, dropout, split
-from examples.models.layout import Layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,48 +113,3 @@ class GPT2(nnx.Module):
             x_BTD = layer(x_BTD, mask, layer_key)
         head = self.embeddings.word.scores if self.config.tied else self.head
         return head(self.norm(x_BTD))
-
-
-LAYOUT = Layout(
-    model_type="gpt2",
-    architecture="GPT2LMHeadModel",
-    config=GPT2Config,
-    model=GPT2,
-    fields={
-        "vocab_size": "vocab_size",
-        "hidden_size": "n_embd",
-        "layers": "n_layer",
-        "heads": "n_head",
-        "max_positions": "n_positions",
-        "activation": "activation_function",
-        "norm_eps": "layer_norm_epsilon",
-        "embedding_dropout": "embd_pdrop",
-        "attention_dropout": "attn_pdrop",
-        "hidden_dropout": "resid_pdrop",
-        "tied": "tie_word_embeddings",
-    },
-    fixed={
-        "n_inner": None,
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
-        "add_cross_attention": False,
-    },
-    modules={
-        "transformer.wte": "embeddings/word",
-        "transformer.wpe": "embeddings/position",
-        "transformer.h.{}.ln_1": "layers/{}/attention_norm",
-        "transformer.h.{}.attn.c_attn": tuple(
-            f"layers/{{}}/attention/{name}" for name in ("query", "key", "value")
-        ),
-        "transformer.h.{}.attn.c_proj": "layers/{}/attention/output",
-        "transformer.h.{}.ln_2": "layers/{}/mlp_norm",
-        "transformer.h.{}.mlp.c_fc": "layers/{}/mlp/up",
-        "transformer.h.{}.mlp.c_proj": "layers/{}/mlp/down",
-        "transformer.ln_f": "norm",
-        "lm_head": "head",
-    },
-    prefix="transformer.",
-    # The causal mask, which older files stored, and the head of a file whose configuration ties it.
-    ignored=r"\.attn\.(masked_)?bias$|^lm_head\.weight$",
-    as_kernels=r"\.c_\w+\.weight$",
-)

@@ -1,6 +1,6 @@
 """A pretrained BERT or RoBERTa encoder from a directory in the Hugging Face layout, with its tokenizer.
 
-Beside the configuration and the weights (see `layout`), `tokenizer.json` turns text into token ids.
+Beside the configuration and the weights (see `weights`), `tokenizer.json` turns text into token ids.
 """
 
 import dataclasses
@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from examples.models import layout
-from examples.models.bert import LAYOUT, EncoderConfig
-from examples.models.layout import CONFIG, PICKLES, WEIGHTS, existing
+from examples.models import families, weights
+from examples.models.bert import EncoderConfig
+from examples.models.layout import Layout
+from examples.models.weights import CONFIG, PICKLES, WEIGHTS, existing
 
 TOKENIZER = "tokenizer.json"
 
@@ -74,28 +75,34 @@ def load_encoder(directory: Path, **overrides: float) -> tuple[EncoderConfig, di
         raise ValueError(
             f"overrides may be hidden_dropout and attention_dropout, got {', '.join(sorted(fixed))}"
         )
-    model_type = layout.read_description(directory).get("model_type")
+    model_type = weights.read_description(directory).get("model_type")
     if model_type not in list(_PREFIXES):  # a list, because JSON may give what has no hash
         raise ValueError(
             f"{directory / CONFIG}: model_type must be one of {list(_PREFIXES)}, got {model_type!r}"
         )
     family = _family(model_type)
-    roberta = model_type != "bert"
-    config = layout.read_config(directory, family, {"pad_token_id": 1} if roberta else None)
-    if roberta:  # It counts positions from the row after the padding token's.
+    config = weights.read_config(directory, family)
+    if model_type != "bert":  # RoBERTa counts positions from the row after the padding token's.
         config = dataclasses.replace(config, position_offset=config.pad_token_id + 1)
     try:
         config = dataclasses.replace(config, **overrides)
     except ValueError as error:
         raise ValueError(f"{directory / CONFIG}: {error}") from None
-    return config, layout.read_params(directory, family, config)
+    return config, weights.read_params(directory, family, config)
 
 
-def _family(model_type: str) -> layout.Layout:
+def _family(model_type: str) -> Layout:
     """The layout of an encoder alone."""
     prefix = _PREFIXES[model_type]
-    modules = {name.replace("bert.", prefix, 1): path for name, path in LAYOUT.modules.items()}
-    return dataclasses.replace(LAYOUT, model_type=model_type, prefix=prefix, modules=modules)
+    modules = {name.replace("bert.", prefix, 1): path for name, path in families.BERT.modules.items()}
+    implied = {} if model_type == "bert" else {"pad_token_id": 1}
+    return dataclasses.replace(
+        families.BERT,
+        model_type=model_type,
+        prefix=prefix,
+        modules=modules,
+        complete=lambda description: implied | description,
+    )
 
 
 def load_tokenizer(directory: Path, config: EncoderConfig) -> Tokenizer:

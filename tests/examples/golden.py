@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 from safetensors.numpy import load_file
 
-from examples.models import layout
+from examples.models import weights
 from examples.models.adapters import from_nnx
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -18,21 +18,28 @@ def apply_of(family, config):
     return jax.jit(from_nnx(nnx.eval_shape(lambda: family.model(config, rngs=nnx.Rngs(0))))[1])
 
 
+def drawn(make):
+    """Random parameters of a model (fresh ones cost more, and barely bend anything) and its jitted apply."""
+    shapes, apply = from_nnx(nnx.eval_shape(make))
+    random = np.random.default_rng(0)
+    return jax.tree.map(lambda p: np.float32(random.normal(0, 0.5, p.shape)), shapes), jax.jit(apply)
+
+
 def loaded(name, family):
     """The parameters and the jitted apply of a golden model, and its arrays: arguments and logits."""
-    config, params = layout.load(GOLDEN / name, family)
+    config, params = weights.load(GOLDEN / name, family)
     return params, apply_of(family, config), dict(np.load(GOLDEN / name / "logits.npz"))
 
 
 def check_round_trip(name, family, directory):
     """What is written is what was read: the tensors under the same names, and the same configuration."""
-    config, params = layout.load(GOLDEN / name, family)
-    layout.save(directory / "saved", family, config, params)
+    config, params = weights.load(GOLDEN / name, family)
+    weights.save(directory / "saved", family, config, params)
     saved, original = (load_file(d / "model.safetensors") for d in (directory / "saved", GOLDEN / name))
     assert saved.keys() == original.keys()
     for tensor in saved:
         np.testing.assert_array_equal(saved[tensor], original[tensor], err_msg=tensor)
-    again, params_again = layout.load(directory / "saved", family)
+    again, params_again = weights.load(directory / "saved", family)
     assert again == config
     jax.tree.map(np.testing.assert_array_equal, params_again, params)
     assert sorted(path.name for path in (directory / "saved").iterdir()) == ["config.json", "model.safetensors"]

@@ -1,13 +1,14 @@
 """Every model keeps its layers, embeddings and head where the rules of `groups` look for them."""
 
 import dataclasses
+import re
 from typing import Any
 
 import jax
 import pytest
 from flax import nnx
 
-from examples.models import bert, gpt2
+from examples.models import bert, gpt2, resnet, t5, vit
 from examples.models.adapters import from_nnx
 from optimiz import groups
 from optimiz.groups import layers as layers_module
@@ -16,12 +17,19 @@ from optimiz.groups.rules import read
 ENCODER = bert.EncoderConfig(vocab_size=9, hidden_size=4, layers=3, heads=2, intermediate_size=8)
 GPT2 = gpt2.GPT2Config(vocab_size=9, hidden_size=4, layers=3, heads=2)
 
+VIT = vit.ViTConfig(
+    image_size=4, patch_size=2, hidden_size=4, layers=3, heads=2, intermediate_size=8, classes=2
+)
+T5 = t5.T5Config(
+    vocab_size=9, hidden_size=4, layers=2, decoder_layers=3, heads=2, head_size=3, intermediate_size=8
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Case:
     make: Any
     layers: int = 3
-    query_key_value: bool = True
+    is_transformer: bool = True
 
 
 CASES = {
@@ -31,6 +39,10 @@ CASES = {
     ),
     "gpt2": Case(lambda rngs: gpt2.GPT2(GPT2, rngs=rngs)),
     "gpt2, untied": Case(lambda rngs: gpt2.GPT2(dataclasses.replace(GPT2, tied=False), rngs=rngs)),
+    "vit": Case(lambda rngs: vit.ViT(VIT, rngs=rngs)),
+    # Layer i of the encoder and layer i of the decoder share an index.
+    "t5": Case(lambda rngs: t5.T5(T5, rngs=rngs)),
+    "resnet": Case(lambda rngs: resnet.ResNet(resnet.cifar(8, classes=2), rngs=rngs), is_transformer=False),
 }
 
 
@@ -56,14 +68,13 @@ def test_all_layers_are_found(case):
 def test_layerwise_decay_covers_layers_embeddings_and_head(case):
     described, params = case
     for path, rate in by_path(params, groups.layerwise_decay(0.5)(params)).items():
-        module = path.split("/")[0]
         if "layers" in path:
             index = int(path.split("layers/")[1].split("/")[0])
             assert rate == 0.5 ** (described.layers - index), path
-        elif module == "embeddings":
+        elif re.match("embeddings/|(en|de)coder/distance/", path):
             assert rate == 0.5 ** (described.layers + 1), path
         else:
-            assert rate == 1 and module in ("norm", "head"), path
+            assert rate == 1 and re.match("((en|de)coder/)?norm/|head/", path), path
 
 
 def test_search_units_are_embeddings_layers_and_head(case):
@@ -77,12 +88,14 @@ def test_only_matrices_decay(case):
     _, params = case
     decays = by_path(params, groups.no_decay()(params))
     for path, decayed in decays.items():
-        assert decayed == path.endswith(("/kernel", "/embedding")), path
+        tensors = ("/kernel", "/embedding", "embeddings/cls_token", "embeddings/position")
+        assert decayed == path.endswith(tensors), path
 
 
 def test_every_parameter_has_a_kind(case):
     described, params = case
     kinds = by_path(params, groups.kinds(params))
-    assert "other" not in kinds.values()
-    if described.query_key_value:
+    if described.is_transformer:
+        assert "other" not in kinds.values()
         assert {"q", "k", "v", "o", "mlp", "norm", "embedding"} <= set(kinds.values())
+    assert {kind for path, kind in kinds.items() if path.startswith("head/")} <= {"head"}

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from examples.models import families
 from examples.models.adapters import from_nnx
-from examples.models.gpt2 import GPT2, LAYOUT, GPT2Config
+from examples.models.gpt2 import GPT2, GPT2Config
 from tests.examples import golden
 
 TINY = GPT2Config(vocab_size=50, hidden_size=16, layers=2, heads=4, max_positions=12)
@@ -18,19 +19,19 @@ TINY = GPT2Config(vocab_size=50, hidden_size=16, layers=2, heads=4, max_position
 
 @pytest.fixture(scope="module")
 def tiny():
-    return golden.loaded("gpt2_tiny", LAYOUT)
+    return golden.loaded("gpt2_tiny", families.GPT2)
 
 
 @pytest.mark.parametrize("name", ["gpt2_tiny", "gpt2_tiny_untied"])
 def test_logits_equal_pytorch(name):
-    params, apply, arrays = golden.loaded(name, LAYOUT)
+    params, apply, arrays = golden.loaded(name, families.GPT2)
     logits_BTV = apply(params, arrays["input_ids"], arrays["attention_mask"])
     np.testing.assert_allclose(logits_BTV, arrays["logits"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["gpt2_tiny", "gpt2_tiny_untied"])
 def test_what_is_written_is_what_was_read(name, tmp_path):
-    golden.check_round_trip(name, LAYOUT, tmp_path)
+    golden.check_round_trip(name, families.GPT2, tmp_path)
 
 
 def test_paths_of_the_parameters(tiny):
@@ -79,7 +80,7 @@ def test_each_rate_drops(tiny, field):
     params, evaluate, arrays = tiny
     ids_BT, key = arrays["input_ids"][:1, :5], jax.random.key(0)
     config = dataclasses.replace(NO_DROPOUT, **({} if field is None else {field: 0.5}))
-    logits_BTV = golden.apply_of(LAYOUT, config)(params, ids_BT, None, key)
+    logits_BTV = golden.apply_of(families.GPT2, config)(params, ids_BT, None, key)
     assert np.allclose(logits_BTV, evaluate(params, ids_BT), atol=1e-6) == (field is None)
 
 

@@ -4,7 +4,8 @@
     python tests/golden/models.py [NAME ...]
 
 writes, beside this script, one folder a model with its checkpoint and `logits.npz`: the arguments and what the
-model made of them, in evaluation mode, in float32 and with the attention written out.
+model made of them, in evaluation mode, in float32 and with the attention written out. A ResNet is one file, of
+tensors, arguments and logits.
 """
 
 import json
@@ -68,7 +69,111 @@ def gpt2(name, *, tied):
     store(name, randomise(GPT2LMHeadModel(config)), {"input_ids": ids, "attention_mask": mask})
 
 
+def vit(name):
+    """Write a ViT with three classes."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    config = ViTConfig(
+        image_size=8,
+        patch_size=4,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=32,
+        num_labels=3,
+        attn_implementation="eager",
+    )
+    images = np.random.default_rng(0).normal(size=(5, 3, 8, 8)).astype(np.float32)
+    store(name, randomise(ViTForImageClassification(config)), {"pixel_values": images})
+
+
+def t5(name, *, tied):
+    """Write a T5, its logits for a padded batch, and the buckets of distances."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import T5Config, T5ForConditionalGeneration
+    from transformers.models.t5.modeling_t5 import T5Attention
+
+    config = T5Config(
+        vocab_size=50,
+        d_model=16,
+        d_kv=6,
+        d_ff=24,
+        num_layers=2,
+        num_decoder_layers=3,
+        num_heads=4,
+        relative_attention_num_buckets=8,
+        relative_attention_max_distance=20,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=tied,
+        decoder_start_token_id=0,
+        attn_implementation="eager",
+    )
+    model = T5ForConditionalGeneration(config)
+    if not tied:  # what v1.1 has, and this version of transformers no longer makes
+        model.lm_head.weight = torch.nn.Parameter(torch.empty(50, 16))
+    model = randomise(model)
+    with torch.no_grad():  # attention has no scale: keep its weights from being all 0 and 1
+        for key, parameter in model.named_parameters():
+            if "SelfAttention.q" in key or "EncDecAttention.q" in key:
+                parameter.mul_(0.4)
+    ids, mask = tokens([9, 30, 1, 12], 30, 50)
+    answer, _ = tokens([7, 11, 11, 2], 11, 50, seed=1)
+    store(name, model, {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": answer})
+    if not tied:
+        tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
+        tensors = {key: tensor for key, tensor in tensors.items() if "embed_tokens" not in key}
+        save_file(tensors, HERE / name / "model.safetensors", metadata={"format": "pt"})
+        path = HERE / name / "config.json"
+        described = json.loads(path.read_text()) | {"tie_word_embeddings": False}
+        path.write_text(json.dumps(described, indent=2) + "\n")
+    relative = torch.arange(-300, 301)
+    buckets = {
+        f"{kind}_{number}_{distance}": T5Attention._relative_position_bucket(
+            relative, bidirectional=kind == "both", num_buckets=number, max_distance=distance
+        ).numpy()
+        for kind in ("both", "causal")
+        for number, distance in ((32, 128), (8, 20))
+    }
+    np.savez_compressed(HERE / name / "buckets.npz", **buckets)
+
+
+def resnet(name, *, cifar, layer_type):
+    """Store a ResNet's tensors and its logits, with given statistics and with those of the batch."""
+    import torch
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    config = ResNetConfig(
+        embedding_size=8,
+        hidden_sizes=[8, 16],
+        depths=[2, 1],
+        layer_type=layer_type,
+        num_labels=3,
+    )
+    model = randomise(ResNetForImageClassification(config))
+    if cifar:
+        stem = model.resnet.embedder
+        stem.embedder.convolution = torch.nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        stem.pooler = torch.nn.Identity()
+        torch.nn.init.normal_(stem.embedder.convolution.weight, std=0.3)
+    generator = torch.Generator().manual_seed(1)
+    for key, buffer in model.named_buffers():
+        if "running" in key:
+            buffer.uniform_(0.5, 1.5, generator=generator)
+    images = np.random.default_rng(0).normal(size=(4, 3, 16, 16)).astype(np.float32)
+    tensors = {key: tensor.numpy().copy() for key, tensor in model.state_dict().items() if tensor.ndim}
+    with torch.no_grad():
+        given = model(torch.tensor(images)).logits.numpy()
+        of_batch = model.train()(torch.tensor(images)).logits.numpy()
+    np.savez_compressed(HERE / f"{name}.npz", images=images, given=given, of_batch=of_batch, **tensors)
+
+
 MODELS = {
+    "vit_tiny": vit,
+    "t5_tiny": lambda name: t5(name, tied=True),
+    "t5_tiny_untied": lambda name: t5(name, tied=False),
+    "resnet_tiny": lambda name: resnet(name, cifar=False, layer_type="bottleneck"),
+    "resnet_tiny_cifar": lambda name: resnet(name, cifar=True, layer_type="basic"),
     "gpt2_tiny": lambda name: gpt2(name, tied=True),
     "gpt2_tiny_untied": lambda name: gpt2(name, tied=False),
 }

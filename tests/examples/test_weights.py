@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from examples.models import layout
-from examples.models.gpt2 import LAYOUT
+from examples.models import families, weights
 from tests.examples import golden
 
 
@@ -23,7 +22,7 @@ def directory(tmp_path):
 def refused(directory, **overrides):
     """The one line of the error."""
     with pytest.raises(ValueError) as error:
-        layout.load(directory, LAYOUT, **overrides)
+        weights.load(directory, families.GPT2, **overrides)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -41,12 +40,12 @@ def test_another_width_is_told_with_names_and_shapes(directory):
 
 
 def test_older_names_and_a_head_that_is_tied(directory):
-    _, expected = layout.load(directory, LAYOUT)
+    _, expected = weights.load(directory, families.GPT2)
     path = directory / "model.safetensors"
     tensors = {name.removeprefix("transformer."): tensor for name, tensor in load_file(path).items()}
     tensors |= {"h.0.attn.bias": np.ones((1, 1, 12, 12), "f"), "lm_head.weight": tensors["wte.weight"]}
     save_file(tensors, path)
-    _, params = layout.load(directory, LAYOUT)
+    _, params = weights.load(directory, families.GPT2)
     np.testing.assert_array_equal(params["norm"]["scale"], expected["norm"]["scale"])
 
 
@@ -67,16 +66,16 @@ def test_configurations_that_are_refused(directory, values, expected):
 
 
 def test_overrides(directory):
-    config, _ = layout.load(directory, LAYOUT, hidden_dropout=0.3)
+    config, _ = weights.load(directory, families.GPT2, hidden_dropout=0.3)
     assert config.hidden_dropout == 0.3
     assert "hidden_dropout must be in [0, 1), got 1.5" in refused(directory, hidden_dropout=1.5)
 
 
 def test_params_of_another_configuration_are_not_written(directory, tmp_path):
-    config, params = layout.load(directory, LAYOUT)
+    config, params = weights.load(directory, families.GPT2)
     other = dataclasses.replace(config, hidden_size=8, layers=1)
     with pytest.raises(ValueError) as error:
-        layout.save(tmp_path / "saved", LAYOUT, other, params)
+        weights.save(tmp_path / "saved", families.GPT2, other, params)
     assert str(error.value).startswith("params are not those of the configuration: ")
     assert "embeddings/word/embedding [50, 16], expected [50, 8]" in str(error.value)
     assert "16 unknown (layers/1/attention/key/bias [16], " in str(error.value)

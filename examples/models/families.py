@@ -1,0 +1,192 @@
+"""The families of models whose files can be read and written, and what the files call things.
+
+The names of modules and the keys of configurations are those of `transformers`.
+"""
+
+from typing import Any
+
+from examples.models import bert, gpt2, t5, vit
+from examples.models.layout import Layout
+
+BERT = Layout(
+    model_type="bert",
+    architecture="BertModel",
+    config=bert.EncoderConfig,
+    model=bert.Encoder,
+    fields={
+        "vocab_size": "vocab_size",
+        "hidden_size": "hidden_size",
+        "layers": "num_hidden_layers",
+        "heads": "num_attention_heads",
+        "intermediate_size": "intermediate_size",
+        "max_positions": "max_position_embeddings",
+        "type_vocab_size": "type_vocab_size",
+        "norm_eps": "layer_norm_eps",
+        "pad_token_id": "pad_token_id",
+        "activation": "hidden_act",
+        "hidden_dropout": "hidden_dropout_prob",
+        "attention_dropout": "attention_probs_dropout_prob",
+    },
+    fixed={"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False},
+    modules={
+        "bert.embeddings.word_embeddings": "embeddings/word",
+        "bert.embeddings.position_embeddings": "embeddings/position",
+        "bert.embeddings.token_type_embeddings": "embeddings/token_type",
+        "bert.embeddings.LayerNorm": "embeddings/norm",
+        "bert.encoder.layer.{}.attention.self.query": "layers/{}/attention/query",
+        "bert.encoder.layer.{}.attention.self.key": "layers/{}/attention/key",
+        "bert.encoder.layer.{}.attention.self.value": "layers/{}/attention/value",
+        "bert.encoder.layer.{}.attention.output.dense": "layers/{}/attention/output",
+        "bert.encoder.layer.{}.attention.output.LayerNorm": "layers/{}/attention_norm",
+        "bert.encoder.layer.{}.intermediate.dense": "layers/{}/mlp/up",
+        "bert.encoder.layer.{}.output.dense": "layers/{}/mlp/down",
+        "bert.encoder.layer.{}.output.LayerNorm": "layers/{}/mlp_norm",
+    },
+    prefix="bert.",
+    # Heads of other tasks, and indices that older files stored.
+    ignored=r"^(bert\.|roberta\.)?(pooler|cls|lm_head|classifier|qa_outputs|embeddings\.position_ids)\b",
+)
+
+GPT2 = Layout(
+    model_type="gpt2",
+    architecture="GPT2LMHeadModel",
+    config=gpt2.GPT2Config,
+    model=gpt2.GPT2,
+    fields={
+        "vocab_size": "vocab_size",
+        "hidden_size": "n_embd",
+        "layers": "n_layer",
+        "heads": "n_head",
+        "max_positions": "n_positions",
+        "activation": "activation_function",
+        "norm_eps": "layer_norm_epsilon",
+        "embedding_dropout": "embd_pdrop",
+        "attention_dropout": "attn_pdrop",
+        "hidden_dropout": "resid_pdrop",
+        "tied": "tie_word_embeddings",
+    },
+    fixed={
+        "n_inner": None,
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+        "add_cross_attention": False,
+    },
+    modules={
+        "transformer.wte": "embeddings/word",
+        "transformer.wpe": "embeddings/position",
+        "transformer.h.{}.ln_1": "layers/{}/attention_norm",
+        "transformer.h.{}.attn.c_attn": tuple(
+            f"layers/{{}}/attention/{name}" for name in ("query", "key", "value")
+        ),
+        "transformer.h.{}.attn.c_proj": "layers/{}/attention/output",
+        "transformer.h.{}.ln_2": "layers/{}/mlp_norm",
+        "transformer.h.{}.mlp.c_fc": "layers/{}/mlp/up",
+        "transformer.h.{}.mlp.c_proj": "layers/{}/mlp/down",
+        "transformer.ln_f": "norm",
+        "lm_head": "head",
+    },
+    prefix="transformer.",
+    # The causal mask, which older files stored, and the head of a file whose configuration ties it.
+    ignored=r"\.attn\.(masked_)?bias$|^lm_head\.weight$",
+    as_kernels=r"\.c_\w+\.weight$",
+)
+
+
+def _with_classes(description: dict[str, Any]) -> dict[str, Any]:
+    """Count the classes, which a file names; where it does not, `transformers` has two."""
+    return {"num_labels": len(description.get("id2label", (0, 1)))} | description
+
+
+VIT = Layout(
+    model_type="vit",
+    architecture="ViTForImageClassification",
+    config=vit.ViTConfig,
+    model=vit.ViT,
+    complete=_with_classes,
+    fields={
+        "image_size": "image_size",
+        "patch_size": "patch_size",
+        "hidden_size": "hidden_size",
+        "layers": "num_hidden_layers",
+        "heads": "num_attention_heads",
+        "intermediate_size": "intermediate_size",
+        "classes": "num_labels",
+        "channels": "num_channels",
+        "activation": "hidden_act",
+        "norm_eps": "layer_norm_eps",
+        "hidden_dropout": "hidden_dropout_prob",
+        "attention_dropout": "attention_probs_dropout_prob",
+    },
+    fixed={"qkv_bias": True},
+    modules={
+        "vit.embeddings.cls_token": "embeddings/cls_token",
+        "vit.embeddings.position_embeddings": "embeddings/position",
+        "vit.embeddings.patch_embeddings.projection": "embeddings/patch",
+        "vit.encoder.layer.{}.layernorm_before": "layers/{}/attention_norm",
+        "vit.encoder.layer.{}.attention.attention.query": "layers/{}/attention/query",
+        "vit.encoder.layer.{}.attention.attention.key": "layers/{}/attention/key",
+        "vit.encoder.layer.{}.attention.attention.value": "layers/{}/attention/value",
+        "vit.encoder.layer.{}.attention.output.dense": "layers/{}/attention/output",
+        "vit.encoder.layer.{}.layernorm_after": "layers/{}/mlp_norm",
+        "vit.encoder.layer.{}.intermediate.dense": "layers/{}/mlp/up",
+        "vit.encoder.layer.{}.output.dense": "layers/{}/mlp/down",
+        "vit.layernorm": "norm",
+        "classifier": "head",
+    },
+    prefix="vit.",
+    ignored=r"^(vit\.)?pooler\.|^classifier\.",
+)
+
+
+def _with_implied(description: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what files leave out: as many layers in the decoder, and a scale where the head is tied."""
+    tied = description.get("tie_word_embeddings", True)
+    implied = {"tie_word_embeddings": tied, "scale_decoder_outputs": tied}
+    if "num_layers" in description and description.get("num_decoder_layers") is None:
+        description = description | {"num_decoder_layers": description["num_layers"]}
+    return implied | description
+
+
+def _stack(name: str, last: int) -> dict[str, str]:
+    """Names in the file of the tensors of one stack; its last sublayer is the MLP."""
+    of = f"{name}.block.{{}}.layer"
+    here = f"{name}/layers/{{}}"
+    attentions = [("SelfAttention", "attention"), ("EncDecAttention", "cross_attention")][:last]
+    names = {}
+    for index, (theirs, ours) in enumerate(attentions):
+        names[f"{of}.{index}.layer_norm"] = f"{here}/{ours}_norm"
+        for letter, word in zip("qkvo", ("query", "key", "value", "output"), strict=True):
+            names[f"{of}.{index}.{theirs}.{letter}"] = f"{here}/{ours}/{word}"
+    names[f"{of}.{last}.layer_norm"] = f"{here}/mlp_norm"
+    for theirs, ours in (("wi_0", "gate"), ("wi_1", "up"), ("wo", "down")):
+        names[f"{of}.{last}.DenseReluDense.{theirs}"] = f"{here}/mlp/{ours}"
+    first = f"{name}.block.0.layer.0.SelfAttention.relative_attention_bias"
+    return names | {first: f"{name}/distance", f"{name}.final_layer_norm": f"{name}/norm"}
+
+
+T5 = Layout(
+    model_type="t5",
+    architecture="T5ForConditionalGeneration",
+    config=t5.T5Config,
+    model=t5.T5,
+    complete=_with_implied,
+    fields={
+        "vocab_size": "vocab_size",
+        "hidden_size": "d_model",
+        "layers": "num_layers",
+        "decoder_layers": "num_decoder_layers",
+        "heads": "num_heads",
+        "head_size": "d_kv",
+        "intermediate_size": "d_ff",
+        "buckets": "relative_attention_num_buckets",
+        "max_distance": "relative_attention_max_distance",
+        "norm_eps": "layer_norm_epsilon",
+        "dropout": "dropout_rate",
+        "tied": "tie_word_embeddings",
+        "scaled": "scale_decoder_outputs",
+    },
+    fixed={"feed_forward_proj": "gated-gelu"},
+    modules={"shared": "embeddings", "lm_head": "head"} | _stack("encoder", 1) | _stack("decoder", 2),
+    # The table of words under its other names.
+    ignored=r"^(en|de)coder\.embed_tokens\.weight$|^lm_head\.weight$",
+)

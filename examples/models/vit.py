@@ -1,0 +1,145 @@
+"""ViT, the Transformer encoder over patches of an image.
+
+An image is cut into P × P patches, each mapped to a vector; one more, learned, stands before them and is what
+the classes are told from. With n a LayerNorm, A multi-head self-attention and F the MLP
+
+    y = x + A(n_a(x))     x' = y + F(n_f(y))     logits = n(x)[0] W + b after the last,
+
+where x starts as [class, patches] + position. Dropout follows the embeddings, the attention weights and each
+sublayer.
+
+Letters in names: B batch, I height and width of an image, C channels, P height and width and R rows of patches,
+T tokens, D hidden size, L classes.
+
+Source: Dosovitskiy et al., "An Image is Worth 16x16 Words" (arXiv:2010.11929).
+"""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from examples.models import blocks
+from examples.models.blocks import ACTIVATIONS, Key, Norm, PreNormLayer, dropout, split
+
+
+@dataclasses.dataclass(frozen=True)
+class ViTConfig:
+    """The shape of a ViT; the defaults, but for the sizes, are those of `transformers`.
+
+    `image_size` and `patch_size` are of a side, in pixels. Without `classes` there is no head.
+
+    Raises:
+        ValueError: a field is outside its domain.
+    """
+
+    image_size: int
+    patch_size: int
+    hidden_size: int
+    layers: int
+    heads: int
+    intermediate_size: int
+    classes: int = 0
+    channels: int = 3
+    activation: str = "gelu"
+    norm_eps: float = 1e-12
+    hidden_dropout: float = 0.0
+    attention_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        sizes = "image_size patch_size hidden_size layers heads intermediate_size channels"
+        blocks.check_sizes(self, *sizes.split())
+        check = partial(blocks.check_field, self)
+        check("patch_size", self.image_size % self.patch_size == 0, f"a divisor of {self.image_size}")
+        check("heads", self.hidden_size % self.heads == 0, f"a divisor of {self.hidden_size}")
+        check("classes", self.classes >= 0, "at least 0")
+        check("activation", self.activation in ACTIVATIONS, f"one of {list(ACTIVATIONS)}")
+        check("norm_eps", self.norm_eps > 0, "positive")
+        blocks.check_rates(self, "hidden_dropout", "attention_dropout")
+
+    @property
+    def patches(self) -> int:
+        """Number of patches of an image."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+class Patches(nnx.Module):
+    """A linear map of each patch: a convolution whose stride is its size, as one product of matrices."""
+
+    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
+        size = config.patch_size
+        shape_PPCD = (size, size, config.channels, config.hidden_size)
+        self.kernel = nnx.Param(nnx.initializers.truncated_normal(0.02)(rngs.params(), shape_PPCD))
+        self.bias = nnx.Param(jnp.zeros(config.hidden_size))
+
+    def __call__(self, images_BIIC: jax.Array) -> jax.Array:
+        """Map `[B, I, I, C]` to `[B, T, D]`, row by row of patches."""
+        P, _, C, D = self.kernel.shape
+        B, rows = len(images_BIIC), images_BIIC.shape[1] // P
+        x_BRRPPC = images_BIIC.reshape(B, rows, P, rows, P, C).swapaxes(2, 3)
+        return x_BRRPPC.reshape(B, rows * rows, -1) @ self.kernel[...].reshape(-1, D) + self.bias[...]
+
+
+class Embeddings(nnx.Module):
+    """The class token and the patches, each with its position."""
+
+    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        initial = nnx.initializers.truncated_normal(0.02)
+        size = config.hidden_size
+        self.patch = Patches(config, rngs=rngs)
+        self.cls_token = nnx.Param(initial(rngs.params(), (1, 1, size)))
+        self.position = nnx.Param(initial(rngs.params(), (1, 1 + config.patches, size)))
+
+    def __call__(self, images_BIIC: jax.Array, key: Key) -> jax.Array:
+        """Return `[B, T, D]`."""
+        side, channels = self.config.image_size, self.config.channels
+        if images_BIIC.shape[1:] != (side, side, channels):
+            raise ValueError(
+                f"images_BIIC must be of shape [B, {side}, {side}, {channels}], got {list(images_BIIC.shape)}"
+            )
+        patches_BTD = self.patch(images_BIIC)
+        first_B1D = jnp.broadcast_to(self.cls_token[...], (len(patches_BTD), 1, patches_BTD.shape[-1]))
+        x_BTD = jnp.concatenate([first_B1D.astype(patches_BTD.dtype), patches_BTD], axis=1)
+        return dropout(x_BTD + self.position[...], self.config.hidden_dropout, key)
+
+
+class ViT(nnx.Module):
+    """Images, floating point `[B, I, I, C]`, to logits; without a head, to the class token's vector.
+
+    Calls raise a ValueError for images of another size.
+    """
+
+    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.embeddings = Embeddings(config, rngs=rngs)
+
+        def layer() -> PreNormLayer:
+            return PreNormLayer(
+                config.hidden_size,
+                config.heads,
+                config.intermediate_size,
+                activation=config.activation,
+                eps=config.norm_eps,
+                hidden_dropout=config.hidden_dropout,
+                attention_dropout=config.attention_dropout,
+                rngs=rngs,
+            )
+
+        self.layers = nnx.List([layer() for _ in range(config.layers)])
+        self.norm = Norm(config.hidden_size, config.norm_eps, rngs=rngs)
+        if config.classes:
+            # From zeros the first loss is log L whatever the seed.
+            zeros = nnx.initializers.zeros
+            self.head = nnx.Linear(config.hidden_size, config.classes, kernel_init=zeros, rngs=rngs)
+
+    def __call__(self, images_BIIC: jax.Array, key: Key = None) -> jax.Array:
+        """Return the logits, `[B, L]`, or `[B, D]`."""
+        embeddings_key, *layer_keys = split(key, 1 + self.config.layers)
+        x_BTD = self.embeddings(images_BIIC, embeddings_key)
+        for layer, layer_key in zip(self.layers, layer_keys, strict=True):
+            x_BTD = layer(x_BTD, None, layer_key)
+        x_BD = self.norm(x_BTD[:, 0])
+        return self.head(x_BD) if self.config.classes else x_BD

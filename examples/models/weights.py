@@ -1,0 +1,191 @@
+"""Weights in the Hugging Face layout: a directory with a configuration and tensors, complete or not at all.
+
+`config.json` says what the model is and `model.safetensors` holds its parameters. A `Layout` says, for one
+family of models, what the two call that which a model here calls otherwise. Every tensor that the configuration
+implies must be there with its shape, and every tensor that is there must be known: a model with some of its
+layers still random would train, and only its scores would tell. Pickled weights are refused, because reading a
+pickle runs the code in it.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from examples.models.layout import Layout, by_path, check_names, keys_of, path_of, shapes_of, tensors_of
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+
+_FLOATS = {"F16", "BF16", "F32"}
+
+
+def load(directory: Path, layout: Layout, **overrides: Any) -> tuple[Any, dict[str, Any]]:
+    """Read the configuration and the parameters of a model.
+
+    Args:
+        directory: with `config.json` and `model.safetensors`.
+        layout: of the family.
+        **overrides: fields of the configuration, instead of those in the file, whose tensors must fit them.
+
+    Returns:
+        The configuration, and the float32 parameters as `from_nnx(layout.model(config, ...))` names them.
+
+    Raises:
+        FileNotFoundError: a file is absent.
+        ValueError: a file is damaged, or the two do not describe one model of the family.
+    """
+    config = read_config(directory, layout)
+    try:
+        config = dataclasses.replace(config, **overrides)
+    except ValueError as error:
+        raise ValueError(f"{directory / CONFIG}: {error}") from None
+    return config, read_params(directory, layout, config)
+
+
+def save(directory: Path, layout: Layout, config: Any, params: Any) -> None:
+    """Write a configuration and parameters, so that `load`, and `transformers`, read them back.
+
+    Args:
+        directory: made if it is missing; files in it are replaced once the new ones are whole.
+        layout: of the family.
+        config: the configuration.
+        params: as `from_nnx(layout.model(config, ...))` names them.
+
+    Raises:
+        ValueError: a parameter is missing, unknown, or has another shape than the configuration implies.
+    """
+    given = {path: np.asarray(leaf, np.float32) for path, leaf in by_path(params).items()}
+    shapes = shapes_of(layout, config)
+    check_names(
+        "params are not those of the configuration",
+        {path: str(list(leaf.shape)) for path, leaf in given.items()},
+        {path: str(list(leaf.shape)) for path, leaf in by_path(shapes).items()},
+    )
+    tensors = {}
+    for name, tensor in tensors_of(layout, shapes).items():
+        whole = np.concatenate([given[path] for path in tensor.paths], -1)
+        tensors[name] = np.ascontiguousarray(whole.transpose(tensor.axes))
+    keys = {key: getattr(config, field) for field, key in layout.fields.items()}
+    about = {"model_type": layout.model_type, "architectures": [layout.architecture]}
+    directory.mkdir(parents=True, exist_ok=True)
+    partial = directory / f"{WEIGHTS}.partial"
+    save_file(tensors, partial, metadata={"format": "pt"})
+    partial.replace(directory / WEIGHTS)
+    partial = directory / f"{CONFIG}.partial"
+    partial.write_text(json.dumps(about | dict(layout.fixed) | keys, indent=2) + "\n", encoding="utf-8")
+    partial.replace(directory / CONFIG)
+
+
+def read_config(directory: Path, layout: Layout) -> Any:
+    """Read a configuration.
+
+    Args:
+        directory: with `config.json`.
+        layout: of the family.
+
+    Raises:
+        FileNotFoundError: `config.json` is absent.
+        ValueError: it is damaged, or describes no model of the family.
+    """
+    path = existing(directory, CONFIG)
+    description = read_description(directory)
+    try:
+        if description.get("model_type") != layout.model_type:
+            raise ValueError(f"model_type must be {layout.model_type!r}, got {description.get('model_type')!r}")
+        for key, value in layout.fixed.items():
+            if description.get(key, value) != value:
+                raise ValueError(f"{key} must be {value!r}, got {description[key]!r}")
+        description, values = layout.complete(description), {}
+        for field in dataclasses.fields(layout.config):
+            key = layout.fields.get(field.name)
+            if key is not None and key in description:
+                values[field.name] = _typed(key, description[key], field.type)
+            elif field.default is dataclasses.MISSING:
+                raise ValueError(f"{key} must be given, got {list(description)}")
+        return layout.config(**values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def read_description(directory: Path) -> dict[str, Any]:
+    """Read `config.json` as it is.
+
+    Raises:
+        FileNotFoundError: it is absent.
+        ValueError: it holds no JSON object.
+    """
+    path = existing(directory, CONFIG)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def read_params(directory: Path, layout: Layout, config: Any) -> dict[str, Any]:
+    """Read the tensors of a model, once it is certain that the file has just these.
+
+    Args:
+        directory: with `model.safetensors`.
+        layout: of the family.
+        config: the configuration.
+
+    Raises:
+        FileNotFoundError: `model.safetensors` is absent.
+        ValueError: it is damaged, or tensors are missing, unknown or of another shape; with names and shapes.
+    """
+    path = existing(directory, WEIGHTS)
+    shapes = shapes_of(layout, config)
+    tensors = tensors_of(layout, shapes)
+    leaves = {}
+    try:
+        with safe_open(path, "np") as file:
+            keys = keys_of(file.keys(), tensors, layout)
+            found = {}
+            for name, key in keys.items():
+                dtype = file.get_slice(key).get_dtype()
+                shape = file.get_slice(key).get_shape()
+                found[name] = f"{'float' if dtype in _FLOATS else dtype} {shape}"
+            expected = {name: f"float {list(tensor.shape)}" for name, tensor in tensors.items()}
+            check_names(f"{path} is not the model that {CONFIG} describes", found, expected)
+            for name, tensor in tensors.items():
+                whole = file.get_tensor(keys[name]).transpose(np.argsort(tensor.axes))
+                leaves |= zip(tensor.paths, np.split(whole, len(tensor.paths), -1), strict=True)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    return jax.tree_util.tree_map_with_path(
+        lambda keys, like: jnp.array(leaves[path_of(keys)], like.dtype), shapes
+    )
+
+
+def existing(directory: Path, name: str) -> Path:
+    """The path of a file of a directory.
+
+    Raises:
+        FileNotFoundError: it is absent.
+    """
+    path = directory / name
+    if path.is_file():
+        return path
+    message = f"{directory} has no {name}"
+    pickles = sorted(file.name for file in directory.glob("*") if file.suffix in PICKLES)
+    if name == WEIGHTS and pickles:
+        message += f"; {pickles[0]} is a pickle, which could run code, and is never read"
+    raise FileNotFoundError(message)
+
+
+def _typed(key: str, value: Any, kind: Any) -> Any:
+    """The value, if it is of a type; a float may be written as an integer."""
+    kinds = (int, float) if kind is float else (kind,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{key} must be of type {kind.__name__}, got {value!r}")
+    return value
