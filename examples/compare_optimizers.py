@@ -16,15 +16,12 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import jax
 import optax
 import rich.console
 import rich.progress
 from absl import flags
 
-import optimiz
 from examples import command, optimizers
 from examples.data import baseline, docstrings, text
 from examples.models import pretrained
@@ -85,12 +82,10 @@ def arms() -> list[compare.Arm]:
 def _make(name: str, rate: float | None) -> optax.GradientTransformation:
     """The optimizer on a schedule that decays to zero as the budget is spent."""
     shape = schedules.linear(1.0) if rate is None else schedules.warm_up(schedules.linear(rate), _WARMUP)
-    tx = optimizers.choose(name).make(schedules.over_budget(shape), _WEIGHT_DECAY, groups.no_decay())
-    return tx if rate is None else optax.chain(tx, optimiz.scale_by_groups(_head_multipliers))
-
-
-def _head_multipliers(params: Any) -> Any:
-    return jax.tree.map(lambda new: _HEAD_RATE if new else 1.0, groups.path("^head/")(params))
+    multipliers = optimizers.head_multipliers(_HEAD_RATE)
+    return optimizers.choose(name).make(
+        schedules.over_budget(shape), _WEIGHT_DECAY, groups.no_decay(), multipliers
+    )
 
 
 def measured(task: training.Task, asked: list[compare.Arm], path: Path) -> training.Reference:
@@ -117,7 +112,7 @@ def bar() -> Iterator[Callable[[compare.MatrixProgress], None]]:
 def main() -> None:
     """Run what is missing, then write the report."""
     asked = arms()
-    settings = training.Settings(budget=_BUDGET.value, log_every=5, evaluate_at=(0.5,))
+    settings = training.Settings(budget=_BUDGET.value, log_every=5, evaluate_at=(0.25, 0.5, 0.75))
     parts = read_data()
     problem = TextClassification(
         parts, pretrained.find(_MODEL.value), length=_LENGTH.value, dropout=_DROPOUT, pooling="mean"

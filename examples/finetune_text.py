@@ -12,11 +12,9 @@ import shlex
 import sys
 from pathlib import Path
 
-import jax
 import optax
 from absl import flags
 
-import optimiz
 from examples import command, optimizers
 from examples.data import baseline, docstrings, text
 from examples.models import pretrained
@@ -70,18 +68,15 @@ def read_data() -> dict[str, text.TextExamples]:
 def optimizer(name: str) -> tuple[optax.GradientTransformation, float | None]:
     """The optimizer of that name, on a schedule that decays to zero at the last step, and its peak rate.
 
-    A line search finds its own rate, the new head's included; the schedule says what share of it is taken.
+    A line search finds its own rate; the schedule says what share of it is taken.
     """
     choice = optimizers.choose(name)
     searches = choice.learning_rate is None
     rate = choice.learning_rate if searches or _LEARNING_RATE.value is None else _LEARNING_RATE.value
     shape = schedules.linear(1.0) if searches else schedules.warm_up(schedules.linear(rate), _WARMUP.value)
-    tx = choice.make(schedules.over_steps(shape, _STEPS.value), _WEIGHT_DECAY.value, groups.no_decay())
-    return tx if searches else optax.chain(tx, optimiz.scale_by_groups(_head_multipliers)), rate
-
-
-def _head_multipliers(params):
-    return jax.tree.map(lambda new: _HEAD_RATE.value if new else 1.0, groups.path("^head/")(params))
+    multipliers = optimizers.head_multipliers(_HEAD_RATE.value)
+    schedule = schedules.over_steps(shape, _STEPS.value)
+    return choice.make(schedule, _WEIGHT_DECAY.value, groups.no_decay(), multipliers), rate
 
 
 def main() -> None:

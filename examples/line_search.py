@@ -1,13 +1,13 @@
-"""Does a line search free fine-tuning from its learning rate? Adam on a grid of rates, and three searches.
+"""Does a line search free fine-tuning from its learning rate? Adam on a grid of rates, and line searches.
 
     python -m examples.line_search --output=runs/line_search
     python -m examples.line_search --data=train.tsv --validation=dev.tsv --output=runs/line_search_mine
 
 A pretrained encoder learns from few examples for a few epochs. Adam warms up over a tenth of the updates and
-decays to zero along a cosine, once for each rate of the grid; as ``adam_head`` it does so once more with a
-larger rate for the new head, which is one more number to tune. The searches are given no rate. For each seed
-all of them begin with the same parameters and see the same batches under the same dropout. What has been
-computed is kept in ``rows.jsonl``: the same command goes on where it was stopped.
+decays to zero along a cosine, once for each rate of the grid. The searches are given no rate. As ``adam_head``
+and ``salsa_head`` two of them learn once more with a larger rate for the new head, which is one more number to
+tune. For each seed all of them begin with the same parameters and see the same batches under the same dropout.
+What has been computed is kept in ``rows.jsonl``: the same command goes on where it was stopped.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ import optax
 from absl import flags
 
 import optimiz
-from examples import command, line_search_report
+from examples import command, line_search_report, optimizers
 from examples.data import docstrings, text
 from examples.models import pretrained
 from examples.text_classification import TextClassification
@@ -45,18 +45,24 @@ _LENGTH = flags.DEFINE_integer("length", 24, "Tokens per example; longer ones ar
 _SEEDS = flags.DEFINE_integer("seeds", 5, "Runs of each method.", lower_bound=2)
 _METHODS = flags.DEFINE_list("adam", ["adam", "adam_head"], "Which of the two to run on the grid.")
 _RATES = flags.DEFINE_list("learning_rates", ["2e-5", "5e-5", "1e-4", "2e-4", "5e-4"], "Adam's peak rates.")
-_HEAD_RATE = flags.DEFINE_float("head_rate", 50.0, "Rate of the head in adam_head, in multiples of Adam's.")
+_HEAD_RATE = flags.DEFINE_float("head_rate", 50.0, "Rate of the head in *_head, in multiples of the encoder's.")
 _OUTPUT = flags.DEFINE_string("output", None, "Directory of the rows and the report.", required=True)
 
 SEARCHES: dict[str, Callable[[int], optax.GradientTransformation]] = {
-    "salsa": lambda steps: optimiz.salsa(schedules.over_steps(schedules.linear(1.0), steps)),
+    "salsa": lambda steps: salsa(steps),
+    "salsa_head": lambda steps: salsa(steps, multipliers=head_multipliers()),
     "adam_sls": lambda steps: optimiz.adam_sls(),
     "pla_sls": lambda steps: optimiz.pla_sls(groups.search_units()),
 }
 GRIDS: dict[str, Callable[[int], optax.GradientTransformation]] = {
     "adam": lambda steps: adam(steps),
-    "adam_head": lambda steps: optax.chain(adam(steps), optimiz.scale_by_groups(head_multipliers)),
+    "adam_head": lambda steps: optax.chain(adam(steps), optimiz.scale_by_groups(head_multipliers())),
 }
+
+
+def salsa(steps: int, **options: Any) -> optax.GradientTransformation:
+    """SaLSa, whose step decays to zero."""
+    return optimiz.salsa(schedules.over_steps(schedules.linear(1.0), steps), **options)
 
 
 def adam(steps: int) -> optax.GradientTransformation:
@@ -64,9 +70,9 @@ def adam(steps: int) -> optax.GradientTransformation:
     return optimiz.adam(schedules.over_steps(schedules.warm_up(schedules.cosine(1.0), 0.1), steps))
 
 
-def head_multipliers(params):
-    """The head's rate is a multiple of the encoder's."""
-    return jax.tree.map(lambda new: _HEAD_RATE.value if new else 1.0, groups.path("^head/")(params))
+def head_multipliers() -> Callable[[Any], Any]:
+    """As the flag says."""
+    return optimizers.head_multipliers(_HEAD_RATE.value)
 
 
 class Study:

@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import optax
 
 import optimiz
@@ -20,52 +21,63 @@ class Choice:
     """How to build an optimizer, and its default learning rate.
 
     Attributes:
-        make: (schedule, weight decay, weight-decay mask) → optimizer. The schedule is that of the learning rate
-            or, where a line search finds one, of the share of it that is taken.
+        make: (schedule, weight decay, weight-decay mask, multipliers of the learning rate) → optimizer. The
+            schedule is that of the learning rate or, where a line search finds one, of the share of it that is
+            taken.
         learning_rate: the peak of the schedule; None where a line search finds it.
     """
 
-    make: Callable[[optax.Schedule, float, Any], optax.GradientTransformationExtraArgs]
+    make: Callable[[optax.Schedule, float, Any, Any], optax.GradientTransformationExtraArgs]
     learning_rate: float | None
 
 
+def _scaled(make: Callable[[optax.Schedule, float, Any], optax.GradientTransformation]) -> Callable[..., Any]:
+    """With multipliers after the optimizer, where nothing has been searched that they could undo."""
+    return lambda rate, decay, mask, multipliers: optax.chain(
+        make(rate, decay, mask), optimiz.scale_by_groups(multipliers)
+    )
+
+
 OPTIMIZERS = {
+    # ADAMSLS and PLASLS are as their authors have them: one rule for all parameters.
     "adam_sls": Choice(
-        lambda _, decay, mask: optimiz.adam_sls(weight_decay=decay, weight_decay_mask=mask),
+        lambda _, decay, mask, __: optimiz.adam_sls(weight_decay=decay, weight_decay_mask=mask),
         None,
     ),
     "adamw": Choice(
-        lambda rate, decay, mask: optimiz.adamw(rate, weight_decay=decay, mask=mask),
+        _scaled(lambda rate, decay, mask: optimiz.adamw(rate, weight_decay=decay, mask=mask)),
         3e-4,
     ),
     "lion": Choice(
-        lambda rate, decay, mask: optimiz.lion(rate, weight_decay=decay, mask=mask),
+        _scaled(lambda rate, decay, mask: optimiz.lion(rate, weight_decay=decay, mask=mask)),
         1e-4,
     ),
     "pla_sls": Choice(
-        lambda _, decay, mask: optimiz.pla_sls(
+        lambda _, decay, mask, __: optimiz.pla_sls(
             groups.search_units(), weight_decay=decay, weight_decay_mask=mask
         ),
         None,
     ),
     "salsa": Choice(
-        lambda share, decay, mask: optimiz.salsa(share, weight_decay=decay, weight_decay_mask=mask),
+        lambda share, decay, mask, multipliers: optimiz.salsa(
+            share, weight_decay=decay, weight_decay_mask=mask, multipliers=multipliers
+        ),
         None,
     ),
     "sgd": Choice(
-        lambda rate, decay, mask: optimiz.sgd(rate, 0.9, weight_decay=decay, weight_decay_mask=mask),
+        _scaled(lambda rate, decay, mask: optimiz.sgd(rate, 0.9, weight_decay=decay, weight_decay_mask=mask)),
         3e-3,
     ),
     "sgd_sai": Choice(
-        lambda rate, decay, mask: optimiz.sgd_sai(rate, weight_decay=decay, weight_decay_mask=mask),
+        _scaled(lambda rate, decay, mask: optimiz.sgd_sai(rate, weight_decay=decay, weight_decay_mask=mask)),
         1e-4,
     ),
     "sign_sgd": Choice(
-        lambda rate, decay, mask: optimiz.sign_sgd(rate, weight_decay=decay, weight_decay_mask=mask),
+        _scaled(lambda rate, decay, mask: optimiz.sign_sgd(rate, weight_decay=decay, weight_decay_mask=mask)),
         2e-4,
     ),
     "signum": Choice(
-        lambda rate, decay, mask: optimiz.signum(rate, weight_decay=decay, weight_decay_mask=mask),
+        _scaled(lambda rate, decay, mask: optimiz.signum(rate, weight_decay=decay, weight_decay_mask=mask)),
         5e-5,
     ),
 }
@@ -82,3 +94,8 @@ def choose(name: str) -> Choice:
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise ValueError(f"optimizer {name!r} is unknown: {hint}there are {', '.join(OPTIMIZERS)}")
     return OPTIMIZERS[name]
+
+
+def head_multipliers(rate: float) -> Callable[[Any], Any]:
+    """Multipliers of the learning rate: so much for the new head, and 1 for the trained encoder."""
+    return lambda params: jax.tree.map(lambda new: rate if new else 1.0, groups.path("^head/")(params))

@@ -21,7 +21,7 @@ that it takes about ten forward passes and not sixty; there is a search every fe
 searches at each of the first 70; step sizes grow where they are searched, are halved where they are refused,
 and are bounded; after a search that fails, η is what it was, shrunk once, and the averages start afresh, where
 the class keeps 0.9²⁰⁰ of η and takes thousands of updates to regrow it; the rule allows for the rounding of the
-loss; and the step may be decayed to zero over a run.
+loss; the step may be decayed to zero over a run; and parameters may have multipliers of the step size.
 """
 
 from collections.abc import Callable
@@ -37,6 +37,7 @@ from optimiz.primitives.decoupled_weight_decay import decoupled_weight_decay
 from optimiz.primitives.on_step import on_step
 from optimiz.primitives.scale_by_adam import ScaleByAdamState, scale_by_adam
 from optimiz.primitives.scale_by_armijo import scale_by_armijo, search_every, search_when_changing
+from optimiz.primitives.scale_by_groups import scale_by_groups
 
 
 def salsa(
@@ -57,6 +58,7 @@ def salsa(
     max_step: float = 10.0,
     weight_decay: optax.ScalarOrSchedule = 0.0,
     weight_decay_mask: Any | Callable[[optax.Params], Any] | None = None,
+    multipliers: Any | Callable[[optax.Params], Any] = 1.0,
     mu_dtype: jax.typing.DTypeLike | None = None,
     nu_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -82,6 +84,8 @@ def salsa(
         max_step: > 0; no step size grows beyond.
         weight_decay: λ ≥ 0, decoupled and multiplied by the step size; it does not enter the search.
         weight_decay_mask: which parameters decay; None for all of them.
+        multipliers: of the step size, by parameter, as in ``optimiz.scale_by_groups``: a new head on a trained
+            network gains from one of 10 to 50. The search takes them into account.
         mu_dtype: dtype of the first moment; None for the parameters'.
         nu_dtype: dtype of the second moment; None for the parameters', float32 at the least.
 
@@ -106,6 +110,7 @@ def salsa(
     return optax.chain(
         scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype, for_search=True),
         on_step(decoupled_weight_decay(weight_decay, weight_decay_mask)),
+        scale_by_groups(multipliers),
         on_step(optax.identity() if decay is None else optax.scale_by_schedule(decay)),
         scale_by_armijo(
             c,

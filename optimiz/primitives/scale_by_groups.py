@@ -2,8 +2,9 @@ r"""Scale each update by a multiplier of its own: a learning rate per group of p
 
 .. math:: u_i \leftarrow m_i\, u_i
 
-After an optimizer, m_i multiplies its learning rate, decoupled weight decay included. There is no
-state: multipliers are numbers, or follow from paths and shapes each time an update is traced.
+After an optimizer, m_i multiplies its learning rate, decoupled weight decay included. Before a line search,
+it does so if both ``numerics.Directions`` are scaled, as they are here. There is no state: multipliers are
+numbers, or follow from paths and shapes each time an update is traced.
 """
 
 from collections.abc import Callable
@@ -67,12 +68,14 @@ def scale_by_groups(
             return numerics.narrow(numerics.widen(u) * m, u.dtype)
 
         # Over the multipliers' tree, so that one may stand for a subtree, or for what Optax masks.
-        updates = jax.tree_util.tree_map_with_path(
-            lambda path, m, subtree: jax.tree.map(lambda u: scale(path, m, u), subtree),
-            of(updates),
-            updates,
-        )
-        return updates, state
+        def scaled(tree):
+            return jax.tree_util.tree_map_with_path(
+                lambda path, m, subtree: jax.tree.map(lambda u: scale(path, m, u), subtree), of(tree), tree
+            )
+
+        if isinstance(updates, numerics.Directions):
+            return numerics.Directions(*map(scaled, updates)), state
+        return scaled(updates), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

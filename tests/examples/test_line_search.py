@@ -23,7 +23,8 @@ def study(model, data, tmp_path_factory):  # noqa: F811
 def test_every_method_runs_from_every_seed_and_the_report_is_of_the_rows(study):
     output, _ = study
     head, *rows = map(json.loads, (output / "rows.jsonl").read_text().splitlines())
-    arms = [("salsa", None), ("adam_sls", None), ("pla_sls", None), ("adam_head", 1e-4), ("adam_head", 1e-3)]
+    searches = [(name, None) for name in ("salsa", "salsa_head", "adam_sls", "pla_sls")]
+    arms = [*searches, ("adam_head", 1e-4), ("adam_head", 1e-3)]
     assert [(r["method"], r["learning_rate"], r["seed"]) for r in rows] == [
         (*a, s) for s in (0, 1) for a in arms
     ]

@@ -155,6 +155,23 @@ def test_weight_decay_is_multiplied_by_the_step_size_and_is_no_part_of_the_searc
     np.testing.assert_array_equal(state[-1].step_size, plain_state[-1].step_size)
 
 
+def test_departure_multipliers_are_in_the_step_and_in_the_search():
+    x = {"head": jnp.array(3.0), "rest": jnp.array(-2.0)}
+    tx = salsa(c=0.3, multipliers={"head": 10.0, "rest": 1.0}, growth=1.0, expand=3.0)
+
+    def loss(x):
+        return x["head"] ** 2 + x["rest"] ** 2
+
+    def accepted(step_size):  # the first direction is the gradient's sign, so the slope is 10 · 6 + 4
+        moved = {"head": 3 - 10 * step_size, "rest": -2 + step_size}
+        return 13 - loss(moved) >= 0.3 * step_size * 64
+
+    moved, state = searches.step(tx, loss, x)
+    size = float(state[-1].step_size[0])
+    np.testing.assert_allclose([moved["head"], moved["rest"]], [3 - 10 * size, -2 + size], rtol=1e-5)
+    assert accepted(size) and not accepted(3 * size)
+
+
 @pytest.mark.parametrize(
     ("make", "kwargs", "error", "message"),
     [
@@ -177,6 +194,7 @@ def test_weight_decay_is_multiplied_by_the_step_size_and_is_no_part_of_the_searc
         (salsa, {"every": 0}, ValueError, r"steps must be in \[1, .*\], got 0"),
         (salsa, {"first": 0}, ValueError, r"first must be in \[1, .*\], got 0"),
         (salsa, {"weight_decay": -0.1}, ValueError, "weight_decay must be in"),
+        (salsa, {"multipliers": -1.0}, ValueError, "multiplier at .* must be finite and at least 0, got -1.0"),
         (salsa_class, {"units": 3}, TypeError, "units must be a function .*, got 3"),
     ],
 )

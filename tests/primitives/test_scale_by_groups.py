@@ -5,6 +5,7 @@ import optax
 import pytest
 
 from optimiz import groups
+from optimiz.numerics import Directions
 from optimiz.primitives.scale_by_groups import scale_by_groups
 
 PARAMS = {
@@ -27,6 +28,14 @@ def test_a_tree_a_prefix_a_number_and_a_function():
         assert [float(layer["w"][0, 0]) for layer in updates["layers"]] == [0.25, 0.5]
     half, _ = scale_by_groups(0.5).update(PARAMS, optax.EmptyState())
     assert half["head"].tolist() == [1.5]
+
+
+def test_both_directions_of_a_line_search_are_scaled():
+    directions = Directions(search={"w": jnp.array([1.0, 2.0])}, step={"w": jnp.array([3.0, 4.0])})
+    tx = scale_by_groups(lambda params: {"w": 0.5})
+    scaled, _ = tx.update(directions, tx.init(directions.step))
+    np.testing.assert_array_equal(scaled.search["w"], [0.5, 1.0])
+    np.testing.assert_array_equal(scaled.step["w"], [1.5, 2.0])
 
 
 def test_stacked_layers_are_scaled_one_by_one():
