@@ -10,7 +10,7 @@ import rich.markdown
 import rich.progress
 from absl import app, flags, logging
 
-from optimiz import training
+from optimiz import diagnostics, training
 
 EXIT_ERROR, EXIT_USAGE = 1, 2
 
@@ -75,7 +75,7 @@ def show(markdown: str) -> None:
 
 @contextlib.contextmanager
 def bar(title: str, examples_per_step: int) -> Iterator[Callable[[training.Progress], None]]:
-    """Show a run's progress: a bar on a terminal, else a line at every look.
+    """Show a run's progress, a bar on a terminal, else a line at every look; and its troubles, each once.
 
     Args:
         title: what runs.
@@ -86,6 +86,7 @@ def bar(title: str, examples_per_step: int) -> Iterator[Callable[[training.Progr
     """
     console = rich.console.Console()
     shown: dict[str, str] = {}
+    told = troubles(console, title)
 
     def describe(progress: training.Progress) -> str:
         validation = "accuracy" in progress.figures
@@ -96,11 +97,38 @@ def bar(title: str, examples_per_step: int) -> Iterator[Callable[[training.Progr
         return "  ".join(f"{name} {value}" for name, value in shown.items())
 
     if not console.is_terminal:
-        yield lambda p: console.print(f"{title}  {p.steps}/{p.total}  {describe(p)}", soft_wrap=True)
+
+        def line(progress: training.Progress) -> None:
+            told(progress)
+            console.print(f"{title}  {progress.steps}/{progress.total}  {describe(progress)}", soft_wrap=True)
+
+        yield line
         return
     columns: list[Any] = ["{task.description}", rich.progress.BarColumn()]
     columns += [rich.progress.MofNCompleteColumn(), "{task.fields[figures]}"]
     columns += [rich.progress.TimeRemainingColumn(compact=True), "left"]
     with rich.progress.Progress(*columns, console=console) as display:
         task = display.add_task(title, total=None, figures="compiling")
-        yield lambda p: display.update(task, total=p.total, completed=p.steps, figures=describe(p))
+
+        def update(progress: training.Progress) -> None:
+            told(progress)  # above the bar
+            figures = describe(progress)
+            display.update(task, total=progress.total, completed=progress.steps, figures=figures)
+
+        yield update
+
+
+def troubles(console: rich.console.Console, title: str) -> Callable[[training.Progress], None]:
+    """A function that prints what is wrong with a run, with a remedy, when it is first seen.
+
+    Args:
+        console: where to print; one with a bar prints above it.
+        title: what runs.
+    """
+    watch = diagnostics.Watch()
+
+    def tell(progress: training.Progress) -> None:
+        for finding in watch(progress.rows, progress.share):
+            console.print(f"{title}: {finding}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+    return tell

@@ -99,14 +99,27 @@ def measured(task: training.Task, asked: list[compare.Arm], path: Path) -> train
 
 @contextlib.contextmanager
 def bar() -> Iterator[Callable[[compare.MatrixProgress], None]]:
-    """Show how far the matrix is: a bar on a terminal, else a line at every look."""
-    console = rich.console.Console()
+    """Show how far the matrix is, a bar on a terminal, else a line at every look; and each run's troubles."""
+    console, told = rich.console.Console(), {}
+
+    def tell(progress: compare.MatrixProgress) -> None:
+        run = f"{progress.arm}, seed {progress.seed}"
+        if run not in told:
+            told.clear()  # the run before is over
+            told[run] = command.troubles(console, run)
+        told[run](progress.within)
+
     if not console.is_terminal:
-        yield lambda progress: console.print(str(progress), soft_wrap=True)
+        yield lambda progress: (tell(progress), console.print(str(progress), soft_wrap=True))
         return
     with rich.progress.Progress("{task.description}", rich.progress.BarColumn(), console=console) as display:
         task = display.add_task("measuring prices", total=1.0)
-        yield lambda progress: display.update(task, completed=progress.share, description=str(progress))
+
+        def update(progress: compare.MatrixProgress) -> None:
+            tell(progress)  # above the bar
+            display.update(task, completed=progress.share, description=str(progress))
+
+        yield update
 
 
 def main() -> None:

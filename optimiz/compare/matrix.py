@@ -279,10 +279,7 @@ class _Matrix:
         def watch(within: training.Progress) -> None:
             if self.progress is None:
                 return
-            run = within.fraction
-            if run is None:  # then there is a number of steps
-                run = within.steps / (within.total or within.steps)
-            made = self.done + run
+            made = self.done + within.share
             left = (time.monotonic() - self.since) * (self.missing - made) / made
             share = (self.total - self.missing + made) / self.total
             self.progress(MatrixProgress(number, self.total, arm, seed, within, share, left))

@@ -16,3 +16,4 @@ from optimiz.diagnostics.heterogeneity import heterogeneity as heterogeneity
 from optimiz.diagnostics.probe import ProbeState as ProbeState
 from optimiz.diagnostics.probe import probe as probe
 from optimiz.diagnostics.probe import readings as readings
+from optimiz.diagnostics.watch import Watch as Watch

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from optimiz import groups
+from optimiz import checks, groups
 from optimiz.groups.kinds import kind
 from optimiz.groups.rules import Leaf
 
@@ -74,6 +74,14 @@ NEXT_TO_NOTHING = 1e-3
 # So many measurements in a row are no accident of a batch.
 LEAST_PROBES = 3
 
+# A run that stands still may be warming up until half of it is done.
+HALF = 0.5
+
+TOO_LOW = (
+    "Multiply the learning rate by 3 to 10. If the loss still does not move, see that gradients reach the "
+    "parameters and that the optimizer is given all of them."
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
@@ -91,12 +99,17 @@ class Finding:
     remedy: str
     step: int
 
+    def __str__(self) -> str:
+        return f"{self.name.replace('_', ' ')} (step {self.step}): {self.evidence}. {self.remedy}"
 
-def health(rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
+
+def health(rows: Sequence[Mapping[str, Any]], *, share: float = 1.0) -> list[Finding]:
     """Name the troubles of a run.
 
     Args:
         rows: of its metrics, in the order in which they were written.
+        share: of the run that is done, in [0, 1]. The run meant below is what there is of it; that a loss
+            stands still is a trouble from half of the run on, and that it falls in a straight line at its end.
 
     Returns:
         Findings, the gravest first; none for a healthy run. Their names are ``not_finite``,
@@ -104,8 +117,8 @@ def health(rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
         ``plateau``, ``over_fitting``, ``exploding_blocks``, ``dead_blocks`` and ``clipping_most_steps``.
 
     Raises:
-        TypeError: a row is not a mapping.
-        ValueError: a row has neither ``step`` nor ``steps``.
+        TypeError: a row is not a mapping, or the share not a number.
+        ValueError: a row has neither ``step`` nor ``steps``, or the share is outside its domain.
 
     Example:
         >>> losses = [1.0, 0.5, float("nan")]
@@ -113,6 +126,7 @@ def health(rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
         >>> finding.name, finding.step, finding.evidence
         ('not_finite', 2, 'at step 2: loss nan; the loss was 1 at first and 0.5 at last')
     """
+    checks.number("share", share, ge=0, le=1)
     for row in rows:
         if not isinstance(row, Mapping):
             raise TypeError(f"a row must be a mapping, got {row!r}")
@@ -122,8 +136,12 @@ def health(rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
     findings = [_not_finite(rows)]
     if len(curve.loss) >= LEAST_LOSSES:
         # What explains the loss is named in place of what it looks like.
-        checks = (_too_high, _too_low, _warm_up_too_short, _oscillation, _plateau)
-        findings.append(next(filter(None, (check(curve) for check in checks)), None))
+        tests = [_too_high]
+        tests += [_stands_still] if share >= HALF else []
+        tests += [_falls_straight] if share == 1 else []
+        tests += [_warm_up_too_short, _oscillation]
+        tests += [_plateau] if share >= HALF else []
+        findings.append(next(filter(None, (test(curve) for test in tests)), None))
         findings.append(_over_fitting(rows, curve))
     findings += [_exploding_blocks(rows), _dead_blocks(rows), _clipping(rows)]
     return [finding for finding in findings if finding is not None]
@@ -187,20 +205,22 @@ def _error(one: _Part, other: _Part) -> float:
     return math.hypot(one.error, other.error)
 
 
-def _not_finite(rows: Sequence[Mapping[str, Any]]) -> Finding | None:
-    def bad(row: Mapping[str, Any]) -> dict[str, float]:
-        figures = {name: row[name] for name in ("loss", "gradient_norm") if name in row}
-        figures |= row.get("block_norms", {})
-        figures |= {f"evaluation {name}": value for name, value in row.get("evaluation", {}).items()}
-        return {name: float(x) for name, x in figures.items() if not math.isfinite(float(x))}
+def not_finite(row: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of a row that are not finite, by name."""
+    figures = {name: row[name] for name in ("loss", "gradient_norm") if name in row}
+    figures |= row.get("block_norms", {})
+    figures |= {f"evaluation {name}": value for name, value in row.get("evaluation", {}).items()}
+    return {name: float(x) for name, x in figures.items() if not math.isfinite(float(x))}
 
-    first = next((row for row in rows if bad(row)), None)
+
+def _not_finite(rows: Sequence[Mapping[str, Any]]) -> Finding | None:
+    first = next((row for row in rows if not_finite(row)), None)
     if first is None:
         return None
     figures: dict[str, float] = {}
     for row in rows:  # a probe may write a row of its own
         if row.get("step") == first.get("step") and row.get("steps") == first.get("steps"):
-            figures |= bad(row)
+            figures |= not_finite(row)
     step = first.get("step", first.get("steps"))
     losses = _Curve.of(rows).loss
     last = f"; the loss was {losses[0]:.4g} at first and {losses[-1]:.4g} at last" if len(losses) else ""
@@ -234,22 +254,21 @@ def _too_high(curve: _Curve) -> Finding | None:
     )
 
 
-def _too_low(curve: _Curve) -> Finding | None:
+def _stands_still(curve: _Curve) -> Finding | None:
     first, last = curve.part(0, 0.25), curve.part(0.75, 1)
-    remedy = (
-        "Multiply the learning rate by 3 to 10. If the loss still does not move, see that gradients reach the "
-        "parameters and that the optimizer is given all of them."
-    )
     fall, error = first.level - last.level, _error(first, last)
     start = curve.part(0, 0.05)  # has it been here before the first quarter?
     stayed = start.level - last.level < STUCK * start.level + SIGNIFICANT / 2 * _error(start, last)
-    if stayed and abs(fall) + SIGNIFICANT / 2 * error < STUCK * first.level:
-        evidence = (
-            f"from the first quarter of the run to its last the loss fell by {fall / first.level:.2%}, "
-            f"from {first.level:.4g} to {last.level:.4g}{curve.rates}"
-        )
-        return Finding("learning_rate_too_low", evidence, remedy, int(curve.step[0]))
+    if not stayed or abs(fall) + SIGNIFICANT / 2 * error >= STUCK * first.level:
+        return None
+    evidence = (
+        f"from the first quarter of the run to its last the loss fell by {fall / first.level:.2%}, "
+        f"from {first.level:.4g} to {last.level:.4g}{curve.rates}"
+    )
+    return Finding("learning_rate_too_low", evidence, TOO_LOW, int(curve.step[0]))
 
+
+def _falls_straight(curve: _Curve) -> Finding | None:
     progress = curve.progress
     start, middle, end = (_Part(curve.loss[np.abs(progress - x) <= 0.1]) for x in (0.1, 0.5, 0.9))
     if min(len(part.loss) for part in (start, middle, end)) < LEAST_LOSSES // 8:
@@ -262,7 +281,7 @@ def _too_low(curve: _Curve) -> Finding | None:
         f"the loss fell by {before:.3g} in the first half and by {after:.3g} in the second, "
         f"from {start.level:.4g} to {end.level:.4g}: it was still falling as fast{curve.rates}"
     )
-    return Finding("learning_rate_too_low", evidence, remedy, int(curve.step[0]))
+    return Finding("learning_rate_too_low", evidence, TOO_LOW, int(curve.step[0]))
 
 
 def _warm_up_too_short(curve: _Curve) -> Finding | None:

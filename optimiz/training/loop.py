@@ -25,7 +25,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,7 @@ class Progress:
         seconds: spent on updates so far.
         figures: those of the last update, or those of an evaluation.
         fraction: of the budget, spent so far; None without a budget.
+        rows: of ``metrics.jsonl``, written since the last call; those of earlier sessions come with the first.
     """
 
     steps: int
@@ -103,6 +104,14 @@ class Progress:
     seconds: float
     figures: Mapping[str, float]
     fraction: float | None = None
+    rows: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def share(self) -> float:
+        """Of the run, done so far, in [0, 1]."""
+        if self.fraction is not None:
+            return self.fraction
+        return self.steps / (self.total or self.steps)
 
     def __str__(self) -> str:
         steps = f"{self.steps}" if self.total is None else f"{self.steps}/{self.total}"
@@ -136,7 +145,7 @@ def fit(
             at hand, decide the trajectory. Evaluations and checkpoints are not charged.
         resume: go on with the run in ``directory``; one that never began begins, one that is
             finished is read back.
-        progress: called at every look, with ``Progress``; ``print`` will do.
+        progress: called at every look, with ``Progress``, at a divergence too; ``print`` will do.
 
     Returns:
         The trained parameters and the run's history, the same to the bit whether it was resumed or
@@ -172,6 +181,7 @@ class _Run:
         seconds: spent on updates up to the last look.
         since: when the updates since then began.
         pending: the figures of those updates.
+        unreported: rows of the metrics that ``progress`` has not seen.
         spent: of the budget, in nanoseconds, at the last look.
         mark: the moment of the next mark, on the device; None without a budget.
         horizon: how many updates there will be, as far as the host can tell, when the mark is reached.
@@ -191,6 +201,7 @@ class _Run:
     seconds: float = 0.0
     since: float = 0.0
     pending: list[Figures] = dataclasses.field(default_factory=list)
+    unreported: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     spent: int = 0
     mark: jax.Array | None = None
     horizon: int | None = None
@@ -252,6 +263,7 @@ class _Run:
         if saved is None:
             return None
         self.steps, self.seconds = int(saved.state.step), saved.record["seconds"]
+        self.unreported = metrics.read_metrics(self.metrics)
         if saved.state.clock is not None:
             self.spent = as_nanoseconds(saved.state.clock.spent)
         _log.info("%s goes on after %d steps", self.path, self.steps)
@@ -305,17 +317,23 @@ class _Run:
         finite = [math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"]) for row in rows]
         if not all(finite):  # what follows is of no use, and how much of it there is depends on the look
             rows = rows[: finite.index(False) + 1]
-        metrics.append(self.metrics, rows)
+        self.write(rows)
         self.note("updates", taken)
         if not all(finite):
             raise self.diverged(rows[-1], state)
         self.report({name: rows[-1][name] for name in ("loss", "gradient_norm")})
         self.since = time.perf_counter()
 
+    def write(self, rows: list[dict[str, Any]]) -> None:
+        metrics.append(self.metrics, rows)
+        if self.progress is not None:
+            self.unreported += rows
+
     def diverged(self, row: Mapping[str, Any], state: TrainState) -> Diverged:
         self.steps = row["step"] + 1
         if self.marks:
             self.spent = round(row["fraction"] * self.marks[-1])
+        self.report({name: row[name] for name in ("loss", "gradient_norm")})
         message = (
             f"at step {row['step']} the loss is {row['loss']} and the gradient norm {row['gradient_norm']}; "
             f"{checkpoint.newest(self.checkpoints)}"
@@ -343,7 +361,7 @@ class _Run:
             except (AttributeError, TypeError, ValueError):
                 raise ValueError(f"evaluate must return numbers by name, got {figures}") from None
             fraction = {} if self.fraction is None else {"fraction": self.fraction}
-            metrics.append(self.metrics, [{"steps": self.steps, **fraction, "evaluation": figures}])
+            self.write([{"steps": self.steps, **fraction, "evaluation": figures}])
             self.report(figures)
 
     def save(self, state: TrainState) -> None:
@@ -371,7 +389,9 @@ class _Run:
 
     def report(self, figures: Mapping[str, float]) -> None:
         if self.progress is not None:
-            self.progress(Progress(self.steps, self.settings.steps, self.seconds, figures, self.fraction))
+            rows, self.unreported = self.unreported, []
+            total, seconds = self.settings.steps, self.seconds
+            self.progress(Progress(self.steps, total, seconds, figures, self.fraction, rows))
 
     def result(self, state: TrainState) -> Result:
         compilations = (row for row in metrics.read_metrics(self.timings) if row["event"] == "compile")

@@ -96,6 +96,15 @@ def test_the_model_learns(arguments):
     assert np.mean(losses[-5:]) < 0.5 * losses[0]
 
 
+def test_a_rate_too_high_is_told_while_it_trains_once_and_with_a_remedy(arguments, capsys):
+    call(arguments | {"optimizer": "adamw", "learning_rate": 3, "steps": 60, "head_rate": 1})
+    lines = capsys.readouterr().out.splitlines()
+    told = [i for i, line in enumerate(lines) if line.startswith("adamw: learning rate too high (step ")]
+    last = next(i for i, line in enumerate(lines) if line.startswith("adamw  60/60  loss "))
+    assert len(told) == 1 and told[0] < last - 1  # there are looks after it
+    assert "Divide the learning rate by 3, and again if need be" in lines[told[0]]
+
+
 def test_a_stopped_run_goes_on_to_the_same_record(arguments, tmp_path):
     one = arguments | {"optimizer": "sgd_sai"}
     call(one)

@@ -78,6 +78,13 @@ def test_history_and_progress(tmp_path):
     assert str(seen[-1]).startswith(f"step 8/8  {result.seconds:.1f} s  loss ")
     assert training.read_metrics(tmp_path / "metrics.jsonl") == result.history
     assert result.compile_seconds > 0
+    assert [row for progress in seen for row in progress.rows] == result.history
+    assert [progress.share for progress in seen if "gradient_norm" in progress.figures] == [
+        1 / 8,
+        3 / 8,
+        0.75,
+        1,
+    ]
 
 
 def test_steps_are_compiled_once_and_traced_once(tmp_path):
@@ -218,8 +225,13 @@ def test_when_to_look_and_save_may_change_on_resume(tmp_path):
 
     with pytest.raises(KeyError):
         run(quadratic(leave), tmp_path, steps=6, save_every=2)
-    result = run(quadratic(), tmp_path, steps=6, resume=True, log_every=1, save_every=0, keep=1)
+    seen = []
+    changes = {"log_every": 1, "save_every": 0, "keep": 1}
+    result = run(quadratic(), tmp_path, steps=6, resume=True, progress=seen.append, **changes)
     assert result.history == run(quadratic(), tmp_path / "other", steps=6).history
+    # A person who looks on is given the rows of the earlier session too, all at once.
+    assert [len(progress.rows) for progress in seen] == [3, 1, 1, 1]
+    assert [row for progress in seen for row in progress.rows] == result.history
 
 
 @pytest.mark.parametrize("changes", [{"steps": 7}, {"seed": 1}, {"identity": {"rate": 0.2}}])
@@ -239,11 +251,13 @@ def broken(at):
 def test_what_diverged_is_told_up_to_the_step_whenever_the_host_looks(tmp_path):
     histories = []
     for log_every in (1, 5, 100):
+        seen = []
         with pytest.raises(training.Diverged) as raised:
-            run(broken(at=8), tmp_path / str(log_every), log_every=log_every)
+            run(broken(at=8), tmp_path / str(log_every), log_every=log_every, progress=seen.append)
         error = raised.value
         assert isinstance(error, RunError) and (error.step, error.result.steps) == (8, 9)
         histories.append((tmp_path / str(log_every) / "metrics.jsonl").read_bytes())
+        assert (seen[-1].steps, len(seen[-1].rows)) == (9, 8 % log_every + 1 if log_every < 8 else 8)
     assert len(set(histories)) == 1
     assert [row["step"] for row in error.result.history if "loss" in row] == list(range(9))
 

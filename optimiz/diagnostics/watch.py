@@ -1,0 +1,57 @@
+"""The health of a run under way: every trouble is named once, when it is first seen."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optimiz import checks
+from optimiz.diagnostics.health import Finding, health, not_finite
+
+# A run is judged when it has grown by so much, so that judging it all along costs no more than a few
+# judgements of the whole.
+GROWTH = 1.1
+
+
+class Watch:
+    """Names the troubles of one run as its rows come in.
+
+    A run is judged by what there is of it so far, see :func:`health`: what only its course as a whole can show
+    is not named before there is enough of it.
+
+    Example:
+        >>> watch = Watch()
+        >>> watch([{"step": 0, "loss": 1.0}], 0.3)
+        []
+        >>> [finding.name for finding in watch([{"step": 1, "loss": float("nan")}], 0.6)]
+        ['not_finite']
+        >>> watch([{"step": 2, "loss": float("nan")}], 1.0)  # it has been named
+        []
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[Mapping[str, Any]] = []
+        self._named: set[str] = set()
+        self._due = 0
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]], share: float) -> list[Finding]:
+        """Take in the next rows.
+
+        Args:
+            rows: that were written since the last call, in their order.
+            share: of the run that is done, in [0, 1].
+
+        Returns:
+            The troubles that have not been named before, the gravest first.
+
+        Raises:
+            TypeError: a row is not a mapping, or the share not a number.
+            ValueError: a row has neither ``step`` nor ``steps``, or the share is outside its domain.
+        """
+        checks.number("share", share, ge=0, le=1)
+        self._rows += rows
+        if len(self._rows) < self._due and share < 1 and not any(map(not_finite, rows)):
+            return []
+        self._due = math.ceil(GROWTH * len(self._rows))
+        found = [finding for finding in health(self._rows, share=share) if finding.name not in self._named]
+        self._named |= {finding.name for finding in found}
+        return found
