@@ -1,6 +1,7 @@
 """A matrix ends the same however often it was stopped, and refuses what cannot be compared."""
 
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -81,7 +82,9 @@ def test_progress_is_over_the_whole_matrix(all_arms):
     _, seen = all_arms
     assert [progress.run for progress in seen] == sorted(progress.run for progress in seen)
     shares = [progress.share for progress in seen]
-    assert shares == sorted(shares) and shares[-1] == pytest.approx(1) and seen[-1].seconds_left == 0
+    # What a run that diverges has spent is read from its row, where it is float32.
+    assert all(later >= earlier - 1e-6 for earlier, later in itertools.pairwise(shares))
+    assert shares[-1] == pytest.approx(1) and seen[-1].seconds_left == 0
     assert str(seen[-1]).startswith("6/6  0 min left  search  seed 1  step 3  100.0% of the budget")
 
 
