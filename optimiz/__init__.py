@@ -9,6 +9,9 @@ from optimiz import diagnostics as diagnostics
 from optimiz import groups as groups
 from optimiz import schedules as schedules
 from optimiz.hyperparams import hyperparams as hyperparams
+from optimiz.numerics import BFloat16 as BFloat16
+from optimiz.numerics import Float8 as Float8
+from optimiz.numerics import Int8 as Int8
 from optimiz.optimizers import adafactor as adafactor
 from optimiz.optimizers import adagrad as adagrad
 from optimiz.optimizers import adam as adam
@@ -49,6 +52,8 @@ from optimiz.primitives import ema as ema
 from optimiz.primitives import gauss_newton_bartlett as gauss_newton_bartlett
 from optimiz.primitives import guard as guard
 from optimiz.primitives import hutchinson as hutchinson
+from optimiz.primitives import kahan as kahan
+from optimiz.primitives import low_bit as low_bit
 from optimiz.primitives import on_step as on_step
 from optimiz.primitives import scale_by_adam as scale_by_adam
 from optimiz.primitives import scale_by_armijo as scale_by_armijo
@@ -60,6 +65,7 @@ from optimiz.primitives import scale_by_trust_ratio as scale_by_trust_ratio
 from optimiz.primitives import search_every as search_every
 from optimiz.primitives import search_when_changing as search_when_changing
 from optimiz.primitives import seeded_ema as seeded_ema
+from optimiz.primitives import stochastic_rounding as stochastic_rounding
 from optimiz.primitives import trace as trace
 
 __version__ = "0.1.0"

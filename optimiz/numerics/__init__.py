@@ -8,6 +8,7 @@ from optimiz.numerics.armijo import sufficient_decrease as sufficient_decrease
 from optimiz.numerics.blocks import block_axes as block_axes
 from optimiz.numerics.blocks import block_norm as block_norm
 from optimiz.numerics.blocks import norm_and_deviation as norm_and_deviation
+from optimiz.numerics.keys import typed_key as typed_key
 from optimiz.numerics.leaves import map_many as map_many
 from optimiz.numerics.moments import abs_sq as abs_sq
 from optimiz.numerics.moments import bias_correction as bias_correction
@@ -15,9 +16,19 @@ from optimiz.numerics.moments import real_moment as real_moment
 from optimiz.numerics.moments import squarable as squarable
 from optimiz.numerics.moments import zero_moment as zero_moment
 from optimiz.numerics.precision import compute_dtype as compute_dtype
+from optimiz.numerics.precision import is_narrow as is_narrow
 from optimiz.numerics.precision import narrow as narrow
 from optimiz.numerics.precision import real_dtype as real_dtype
 from optimiz.numerics.precision import widen as widen
+from optimiz.numerics.quantisation import BFloat16 as BFloat16
+from optimiz.numerics.quantisation import Float8 as Float8
+from optimiz.numerics.quantisation import Int8 as Int8
+from optimiz.numerics.quantisation import no_scales as no_scales
+from optimiz.numerics.rounding import grid_step as grid_step
+from optimiz.numerics.rounding import hashed_noise as hashed_noise
+from optimiz.numerics.rounding import nearest as nearest
+from optimiz.numerics.rounding import stochastic_round as stochastic_round
+from optimiz.numerics.rounding import stochastic_step as stochastic_step
 from optimiz.numerics.units import number_of_units as number_of_units
 from optimiz.numerics.units import unit_scale as unit_scale
 from optimiz.numerics.units import unit_vdot as unit_vdot

@@ -47,3 +47,13 @@ def narrow(x: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
         return x
     limit = float(jnp.finfo(dtype).max)
     return jnp.where(jnp.isinf(x), x, jnp.clip(x, -limit, limit)).astype(dtype)
+
+
+def is_narrow(dtype: jax.typing.DTypeLike) -> bool:
+    """Whether it is a real float of fewer bits than one computes in.
+
+    Example:
+        >>> is_narrow(jnp.bfloat16), is_narrow(jnp.float32), is_narrow(jnp.int8)
+        (True, False, False)
+    """
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize < 4

@@ -11,6 +11,10 @@ from optimiz.primitives.guard import guard as guard
 from optimiz.primitives.hessian_diagonal import HessianDiagonalState as HessianDiagonalState
 from optimiz.primitives.hessian_diagonal import gauss_newton_bartlett as gauss_newton_bartlett
 from optimiz.primitives.hessian_diagonal import hutchinson as hutchinson
+from optimiz.primitives.kahan import KahanState as KahanState
+from optimiz.primitives.kahan import kahan as kahan
+from optimiz.primitives.low_bit import LowBitState as LowBitState
+from optimiz.primitives.low_bit import low_bit as low_bit
 from optimiz.primitives.momentum import EmaState as EmaState
 from optimiz.primitives.momentum import SeededEmaState as SeededEmaState
 from optimiz.primitives.momentum import TraceState as TraceState
@@ -32,3 +36,5 @@ from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate as 
 from optimiz.primitives.scale_by_sophia import ScaleBySophiaState as ScaleBySophiaState
 from optimiz.primitives.scale_by_sophia import scale_by_sophia as scale_by_sophia
 from optimiz.primitives.scale_by_trust_ratio import scale_by_trust_ratio as scale_by_trust_ratio
+from optimiz.primitives.stochastic_rounding import StochasticRoundingState as StochasticRoundingState
+from optimiz.primitives.stochastic_rounding import stochastic_rounding as stochastic_rounding

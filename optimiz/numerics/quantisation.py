@@ -1,0 +1,243 @@
+r"""Block-wise quantisation: an array as codes of eight bits, and a scale for each block of its last axis.
+
+.. math::
+    x \approx s\, \operatorname{sign}(c)\, (|c| / C)^p, \qquad s = \max_\text{block} |x|
+
+A block that holds a negative number is stored by that map, with p = 2 for the integers (C = 127) and p = 1 for
+the floats (C = 448). A block that holds none is stored without the sign and by its roots, that is with p twice
+as large: (c / 255)⁴ and (c / 448)². This is the map for second moments. It resolves the root of v, by which
+Adam divides, at least as finely as the other one resolves m, and reaches down to 2e-10 and 2e-11 of the largest
+v of the block, where a linear map ends at 4e-3. Which of the two a block is in is told by the sign of its
+scale: negative for the roots. So what kind of statistic an array holds is read off its values and not off its
+name, and either map is right for a block that both can hold.
+
+Rounding is stochastic in x itself, not in its code, so that the mean of what is stored is x: an average that
+moves by a thousandth of itself at each update, as Adam's v does, would otherwise never leave its code. The
+exception is that a positive number of a block without negative ones never becomes 0: it is rounded up to the
+smallest code. Zero is exactly zero in all of them, and NaN or infinity makes its block NaN.
+
+The codes have the array's shape and the scales its rank, so that one partition spec fits both. The noise is a
+hash of each number and the count, so that nothing depends on how the array is split over devices.
+
+Source: blocks and their scales as in arXiv 2110.02861 (Dettmers et al.); powers in place of its table of codes.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from optimiz import checks
+from optimiz.numerics.rounding import grid_step, hashed_noise, stochastic_round
+
+# The least scale: the smallest codes of a block are normal numbers then, and not flushed to 0.
+_LEAST = 2.0**-90
+_SHORTEST_ROW = 16  # with fewer entries to a scale there is little to save
+
+
+@dataclasses.dataclass(frozen=True)
+class _Blockwise:
+    """What the two formats with scales share; see the top of this page."""
+
+    block: int = 256
+
+    dtype: ClassVar[Any]  # of the codes
+    power: ClassVar[int]  # p of a block with signs; that of roots is twice as large
+    tops: ClassVar[tuple[int, int]]  # C of a block with signs, and of one of roots
+
+    def __post_init__(self):
+        checks.integer("block", self.block, ge=_SHORTEST_ROW)
+
+    def suits(self, shape: tuple[int, ...]) -> bool:
+        """Whether rows are long enough for the scales to weigh little."""
+        return len(shape) > 0 and shape[-1] >= _SHORTEST_ROW
+
+    def encode(self, x: jax.Array, salt: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Store an array.
+
+        Args:
+            x: real, of a shape [..., n] that :meth:`suits`.
+            salt: an integer scalar that is another one each time.
+
+        Returns:
+            The codes [..., n], and the float32 scales [..., ⌈n / block⌉].
+        """
+        x = x.astype(jnp.float32)
+        scales = _signed_scales(x, self.block)
+        own = _spread(scales, x, self.block)
+        roots = own < 0
+        size = jnp.abs(x)
+        share = jnp.minimum(size * _spread(1 / jnp.where(scales == 0, 1, jnp.abs(scales)), x, self.block), 1)
+        top = jnp.where(roots, self.tops[1], self.tops[0]).astype(jnp.float32)
+        root = jnp.sqrt(share) if self.power == 2 else share
+        position = top * jnp.where(roots, jnp.sqrt(root), root)  # of the code, which is on a grid
+        step = self._step(position)
+        below = jnp.floor(position / step) * step
+        unit = jnp.where(roots, 1 / self.tops[1], 1 / self.tops[0])
+        low, high = (self._share(code * unit, roots) for code in (below, below + step))
+        up = hashed_noise(x, salt) * (high - low) < share - low
+        code = jnp.minimum(below + jnp.where(up, step, 0), top)
+        code = jnp.where(roots & (size > 0), jnp.maximum(code, self._step(jnp.zeros_like(code))), code)
+        return self._pack(jnp.where(x < 0, -code, code)), scales
+
+    def decode(self, codes: jax.Array, scales: jax.Array) -> jax.Array:
+        """What was stored, in float32.
+
+        Args:
+            codes: [..., n].
+            scales: [..., ⌈n / block⌉].
+        """
+        own = _spread(scales, codes, self.block)
+        roots = own < 0
+        code = self._unpack(codes, roots)
+        # No division: what is cheap XLA computes again where it is used, in place of keeping it in memory.
+        share = self._share(jnp.abs(code) * jnp.where(roots, 1 / self.tops[1], 1 / self.tops[0]), roots)
+        return jnp.abs(own) * jnp.where(code < 0, -share, share)
+
+    def _share(self, root: jax.Array, roots: jax.Array) -> jax.Array:
+        share = jnp.square(root) if self.power == 2 else root
+        return jnp.where(roots, jnp.square(share), share)
+
+    def _step(self, position: jax.Array) -> jax.Array:
+        raise NotImplementedError
+
+    def _pack(self, code: jax.Array) -> jax.Array:
+        raise NotImplementedError
+
+    def _unpack(self, codes: jax.Array, roots: jax.Array) -> jax.Array:
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Int8(_Blockwise):
+    """Eight-bit integers: a relative step of 2 / |c| in a moment, and so 2 / c in the root of a second moment.
+
+    Args:
+        block: entries to a scale, ≥ 16; a scale is four bytes, so that 256 make 1.016 bytes an entry.
+    """
+
+    dtype = jnp.int8
+    power = 2
+    tops = (127, 255)
+
+    def _step(self, position):
+        return jnp.ones_like(position)
+
+    def _pack(self, code):
+        # Roots up to 255 wrap around: the sign bit is one more bit of theirs.
+        return code.astype(jnp.int32).astype(jnp.int8)
+
+    def _unpack(self, codes, roots):
+        code = codes.astype(jnp.int32)
+        return jnp.where(roots, code & 255, code).astype(jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Float8(_Blockwise):
+    """Eight-bit floats (e4m3fn): a relative step of 1/16 to 1/8 throughout, in moments and in roots.
+
+    Args:
+        block: entries to a scale, ≥ 16.
+    """
+
+    dtype = jnp.float8_e4m3fn
+    power = 1
+    tops = (448, 448)
+
+    def _step(self, position):
+        return grid_step(position, self.dtype)
+
+    # The conversions by hand: XLA's, where there is no hardware for them, are too dear to be done twice.
+
+    def _pack(self, code):
+        size = jnp.abs(code)
+        bits = jax.lax.bitcast_convert_type(size, jnp.int32)
+        # Three of 23 bits of mantissa, and an exponent that is biased by 7 and not by 127.
+        normal = (bits >> 20) - (120 << 3)
+        bits = jnp.where(size < 2.0**-6, (size * 2.0**9).astype(jnp.int32), normal)
+        bits = jnp.where(code < 0, bits | 128, bits)
+        return jax.lax.bitcast_convert_type(bits.astype(jnp.uint8), self.dtype)
+
+    def _unpack(self, codes, roots):
+        del roots
+        bits = jax.lax.bitcast_convert_type(codes, jnp.uint8).astype(jnp.int32)
+        size = bits & 127
+        normal = jax.lax.bitcast_convert_type((size + (120 << 3)) << 20, jnp.float32)
+        size = jnp.where(size < 8, size.astype(jnp.float32) * 2.0**-9, normal)
+        return jnp.where(bits < 128, size, -size)
+
+
+@dataclasses.dataclass(frozen=True)
+class BFloat16:
+    """bfloat16, rounded stochastically; its range is that of float32, so that it has no scales."""
+
+    dtype: ClassVar[Any] = jnp.bfloat16
+
+    def suits(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array of this shape can be stored: any can."""
+        del shape
+        return True
+
+    def encode(self, x: jax.Array, salt: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The array as codes, and :func:`no_scales`."""
+        x = x.astype(jnp.float32)
+        return stochastic_round(x, self.dtype, hashed_noise(x, salt)).astype(self.dtype), no_scales(x)
+
+    def decode(self, codes: jax.Array, scales: jax.Array) -> jax.Array:
+        """What was stored, in float32."""
+        del scales
+        return codes.astype(jnp.float32)
+
+
+def no_scales(x: jax.Array) -> jax.Array:
+    """What stands for the scales of an array that has none: a single zero, of the array's rank."""
+    return jnp.zeros((1,) * jnp.ndim(x), jnp.float32)
+
+
+def _signed_scales(x: jax.Array, block: int) -> jax.Array:
+    """The largest magnitude of each block, negative where the block holds no negative number."""
+    x = _whole_rows(x, block)
+    *outer, n = x.shape
+    if n % block:
+        # Zeros change neither maximum nor sign.
+        x = jnp.pad(x, [(0, 0)] * len(outer) + [(0, -n % block)])
+    least, most = _least_and_most(x.reshape(*outer, -1, block))
+    largest = jnp.maximum(-least, most)
+    scales = jnp.where(largest == 0, 0, jnp.maximum(largest, _LEAST))
+    return jnp.where(least >= 0, -scales, scales) + 0.0  # -0 + 0 = 0
+
+
+def _least_and_most(blocks: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Minimum and maximum over the last axis, in one pass that XLA can fuse with what made the numbers."""
+
+    def both(a, b):
+        return jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1])
+
+    infinity = jnp.float32(jnp.inf)
+    return jax.lax.reduce((blocks, blocks), (infinity, -infinity), both, (blocks.ndim - 1,))
+
+
+def _spread(scales: jax.Array, like: jax.Array, block: int) -> jax.Array:
+    """Each entry's scale: in the shape and the sharding of ``like``."""
+    *outer, n = like.shape
+    spread = jnp.broadcast_to(scales[..., None], (*scales.shape, block))
+    spread = spread.reshape(*outer, -1)[..., :n]
+    sharding = jax.typeof(like).sharding
+    return spread if jax.typeof(spread).sharding == sharding else jax.sharding.reshard(spread, sharding)
+
+
+def _whole_rows(x: jax.Array, block: int) -> jax.Array:
+    """x, gathered along its last axis where a shard of an explicit mesh does not hold whole blocks."""
+    spec = jax.typeof(x).sharding.spec
+    names = spec[-1] if len(spec) == x.ndim else None
+    if names is None:
+        return x
+    sizes = jax.typeof(x).sharding.mesh.shape
+    shards = 1
+    for name in names if isinstance(names, tuple) else (names,):
+        shards *= sizes[name]
+    return (
+        x if x.shape[-1] % (shards * block) == 0 else jax.sharding.reshard(x, PartitionSpec(*spec[:-1], None))
+    )

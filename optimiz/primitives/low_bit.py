@@ -1,0 +1,170 @@
+"""Keep an optimizer's statistics in eight or sixteen bits, whatever the optimizer.
+
+Around any transformation: before its update what it keeps of each parameter is decoded to float32, after it the
+new state is encoded, array by array, so that XLA can fuse the three. How numbers are stored is the format's
+page, ``optimiz.numerics.quantisation``. Nothing is known of the optimizer. What is stored in few bits is decided
+at ``init``; all else stays as it is:
+
+- Arrays that belong to parameters, have their parameters' shapes and hold real floats, of ``min_size`` entries
+  or more. So biases, norms and factored moments stay in float32, which together weigh next to nothing.
+- Of these, arrays whose start does not depend on the parameters' values. Averages and sums start at a constant.
+  What starts as a copy of the parameters (the iterates of schedule-free, the origin of DoG or Prodigy) are points
+  in their space, to which eight bits would do what they do to the parameters; it is found by following the
+  values through ``init``.
+
+Whether an array is a first or a second moment makes a difference to how it is stored, but is not decided here:
+each block is stored by its own signs.
+
+The optimizer within is initialised as for float32 parameters, so that its statistics are float32 during the
+update also where the parameters are bfloat16; its updates leave in the dtype in which the gradients came, or in
+the parameters'. Put this around the optimizer, and ``optimiz.accumulate`` or ``optax.MultiSteps`` around this: a
+mean of gradients would be rounded at each micro-batch. Call ``init`` under ``jax.jit`` where its state would not
+fit in float32.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.extend as jex
+import jax.numpy as jnp
+import optax
+
+from optimiz import checks, numerics
+
+
+class LowBitState(NamedTuple):
+    """State of :func:`low_bit`."""
+
+    salt: jax.Array  # int32 scalar: updates made so far, from which the rounding has its noise
+    scales: tuple[Any, ...]  # for each tree of the inner state that is like the parameters, one of scales
+    inner_state: Any  # of the optimizer, with codes in place of its statistics
+
+
+def low_bit(
+    tx: optax.GradientTransformation,
+    fmt: numerics.Int8 | numerics.Float8 | numerics.BFloat16,
+    *,
+    min_size: int = 4096,
+) -> optax.GradientTransformationExtraArgs:
+    """Store an optimizer's parameter-shaped statistics in few bits.
+
+    Args:
+        tx: any transformation.
+        fmt: ``Int8(block=256)``, ``Float8(block=256)`` or ``BFloat16()``.
+        min_size: ≥ 1, entries that an array has at the least to be stored in few bits.
+
+    Returns:
+        A transformation that passes extra arguments on.
+
+    Raises:
+        TypeError: ``fmt`` is none of these, or ``min_size`` is not an integer.
+        ValueError: ``min_size`` is less than 1; or, in ``init``, the state is in few bits already.
+
+    Example:
+        >>> tx = low_bit(optax.trace(0.5), numerics.Int8(), min_size=16)
+        >>> state = tx.init(jnp.zeros(16))
+        >>> state.inner_state.trace.dtype, state.scales[0].shape
+        (dtype('int8'), (1,))
+        >>> for _ in range(2):  # 2, then 0.5 × 2 + 2: the largest of a block is stored exactly
+        ...     updates, state = tx.update(jnp.full(16, 2.0), state)
+        >>> updates[0].tolist()
+        3.0
+    """
+    if not isinstance(fmt, numerics.Int8 | numerics.Float8 | numerics.BFloat16):
+        raise TypeError(f"fmt must be an Int8, a Float8 or a BFloat16, got {fmt!r}")
+    checks.integer("min_size", min_size, ge=1)
+    tx = optax.with_extra_args_support(tx)
+
+    def init_fn(params):
+        params = jax.tree.map(_widened, params)
+        shapes = {p.shape for p in jax.tree.leaves(params)}
+        inner_state = tx.init(params)
+        leaves, structure = jax.tree.flatten(inner_state)
+        belong = optax.tree_map_params(tx, lambda _: True, inner_state, transform_non_params=lambda _: False)
+        copies = _depend_on_values(tx.init, params)
+
+        def stored(x, belongs, is_copy):
+            if belongs and x.dtype == fmt.dtype != jnp.bfloat16:
+                raise ValueError(f"low_bit goes around an optimizer once; its state holds {x.dtype} already")
+            statistic = belongs and not is_copy and jnp.issubdtype(x.dtype, jnp.floating)
+            if statistic and x.shape in shapes and x.size >= min_size and fmt.suits(x.shape):
+                return fmt.encode(x, jnp.int32(0))
+            return x, numerics.no_scales(x)
+
+        pairs = [stored(*row) for row in zip(leaves, jax.tree.leaves(belong), copies, strict=True)]
+        codes, scales = (structure.unflatten([pair[i] for pair in pairs]) for i in range(2))
+        return LowBitState(jnp.zeros([], jnp.int32), _of_parameters(tx, scales), codes)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        codes, structure = jax.tree.flatten(state.inner_state)
+        scales = _beside(tx, state.inner_state, state.scales)
+        coded = [s is not None and c.dtype == fmt.dtype for c, s in zip(codes, scales, strict=True)]
+        rows = list(zip(codes, scales, coded, strict=True))
+        inner_state = structure.unflatten([fmt.decode(c, s) if few else c for c, s, few in rows])
+
+        proposed, inner_state = tx.update(updates, inner_state, params, **extra_args)
+
+        # As without this wrapper, around which the optimizer would have its state in the parameters' dtype.
+        like = updates if params is None else params
+        proposed = jax.tree.map(
+            lambda u, g, p: u if u.dtype == p.dtype else u.astype(g.dtype), proposed, updates, like
+        )
+        salt = jnp.asarray(optax.safe_increment(state.salt))
+        pairs = [
+            fmt.encode(x, salt) if few else (x, s)
+            for x, (_, s, few) in zip(structure.flatten_up_to(inner_state), rows, strict=True)
+        ]
+        codes = structure.unflatten([pair[0] for pair in pairs])
+        scales = structure.unflatten([jnp.zeros([]) if s is None else s for _, s in pairs])
+        return proposed, LowBitState(salt, _of_parameters(tx, scales), codes)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _widened(p: Any) -> Any:
+    """A parameter in float32 at the least; of what is only a shape, that shape."""
+    if not jnp.issubdtype(p.dtype, jnp.floating):
+        return p
+    if isinstance(p, jax.ShapeDtypeStruct):
+        return p.update(dtype=numerics.compute_dtype(p.dtype))
+    return numerics.widen(p)
+
+
+def _of_parameters(tx: optax.GradientTransformation, state: Any) -> tuple[Any, ...]:
+    """The trees of a state that are like the parameters, in order."""
+    found: list[Any] = []
+    optax.tree_map_params(tx, found.append, state, is_leaf=lambda _: True)
+    return tuple(found)
+
+
+def _beside(tx: optax.GradientTransformation, state: Any, trees: tuple[Any, ...]) -> list[Any]:
+    """For each leaf of a state the leaf of ``trees`` that belongs to it, or None."""
+    waiting = iter(trees)
+    placed = optax.tree_map_params(
+        tx, lambda _: next(waiting), state, transform_non_params=lambda _: False, is_leaf=lambda _: True
+    )
+    return [None if leaf is False else leaf for leaf in jax.tree.leaves(placed)]
+
+
+def _depend_on_values(function: Callable[[Any], Any], tree: Any) -> list[bool]:
+    """For each leaf of the result, whether the values of the argument enter it, and not its shapes alone."""
+    traced = jax.make_jaxpr(function)(tree).jaxpr
+    return _reached(traced, [True] * len(traced.invars))
+
+
+def _reached(jaxpr: jex.core.Jaxpr, marks: list[bool]) -> list[bool]:
+    """Which outputs a jaxpr makes of its marked inputs."""
+    marked = {v for v, mark in zip(jaxpr.invars, marks, strict=True) if mark}
+
+    def is_marked(v):
+        return not isinstance(v, jex.core.Literal) and v in marked
+
+    for equation in jaxpr.eqns:
+        entering = [is_marked(v) for v in equation.invars]
+        if equation.primitive.name in ("jit", "pjit"):
+            leaving = _reached(equation.params["jaxpr"].jaxpr, entering)
+        else:
+            leaving = [any(entering)] * len(equation.outvars)
+        marked |= {v for v, mark in zip(equation.outvars, leaving, strict=True) if mark}
+    return [is_marked(v) for v in jaxpr.outvars]

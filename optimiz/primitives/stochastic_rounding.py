@@ -1,0 +1,87 @@
+r"""Round parameters of few bits at random and without bias, so that steps below their resolution count.
+
+.. math:: \theta \leftarrow \operatorname{SR}(\theta + u)
+
+A bfloat16 parameter of 1 has neighbours at a distance of 2⁻⁷ and 2⁻⁸: rounded to the nearest, it never moves
+by steps of 1e-4, and with weight decay and a small rate most of a network stands still. At random it moves one
+time out of eighty, by a whole neighbour, and in the mean it is where it would be in float32.
+
+This comes last in a chain. It replaces the update by the step from θ to the number chosen, so that plain
+``optax.apply_updates``, in the parameters' own dtype, lands exactly on it. Where θ and θ + u are of such
+different size that the step itself must be rounded, the choice is between numbers that a step does reach; see
+``numerics.stochastic_step``.
+
+The key is part of the state: a resumed run rounds as the one that was never stopped, and replicas of the same
+state round alike, whatever the layout of devices.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optimiz import checks, numerics
+
+
+class StochasticRoundingState(NamedTuple):
+    """State of :func:`stochastic_rounding`."""
+
+    count: jax.Array  # int32 scalar: updates made so far
+    key: jax.Array  # uint32: data of the random key, which never changes; each update folds its count in
+
+
+def stochastic_rounding(key: jax.Array | int) -> optax.GradientTransformationExtraArgs:
+    """Turn updates into steps to a random neighbour of where they lead; the last of a chain.
+
+    Args:
+        key: a random key, or an integer seed for one.
+
+    Returns:
+        A transformation whose ``update`` needs the parameters. Its updates are in their dtype; those of
+        parameters of 32 bits or more, and of complex or integer ones, pass.
+
+    Raises:
+        TypeError: ``key`` is neither a key nor an integer.
+        ValueError: it is a negative seed; or, in ``update``, the parameters are missing, or an update's shape is
+            not its parameter's.
+
+    Example:
+        >>> tx = optax.chain(optax.sgd(1.0), stochastic_rounding(0))
+        >>> params = jnp.ones(10_000, jnp.bfloat16)
+        >>> updates, _ = tx.update(jnp.full(10_000, 1e-4, jnp.bfloat16), tx.init(params), params)
+        >>> sorted(set(optax.apply_updates(params, updates).tolist()))
+        [0.99609375, 1.0]
+        >>> round(float(updates.astype(jnp.float32).mean()), 4)
+        -0.0001
+    """
+    checks.key("key", key)
+
+    def init_fn(params):
+        del params
+        # A copy: a key that the caller keeps may not be donated with the state.
+        data = jnp.array(jax.random.key_data(numerics.typed_key(key)), copy=True)
+        return StochasticRoundingState(jnp.zeros([], jnp.int32), data)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del extra_args
+        checks.needs_params(params)
+        checks.same_shapes("update", updates, "parameter", params)
+        base = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(numerics.typed_key(key)))
+        drawn = jax.random.fold_in(base, state.count)
+
+        def step(u, p, index):
+            if not numerics.is_narrow(p.dtype):
+                return u.astype(p.dtype)
+            bits = jax.random.bits(jax.random.fold_in(drawn, index), p.shape, jnp.uint16)
+            # 16 bits are as many as float32 has beyond bfloat16: the probabilities are exact.
+            noise = bits.astype(jnp.float32) * 2.0**-16
+            return numerics.stochastic_step(p, u, noise).astype(p.dtype)
+
+        leaves, structure = jax.tree.flatten(updates)
+        rows = zip(leaves, structure.flatten_up_to(params), range(len(leaves)), strict=True)
+        updates = structure.unflatten([step(*row) for row in rows])
+        count = jnp.asarray(optax.safe_increment(state.count))
+        return updates, StochasticRoundingState(count, state.key)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
