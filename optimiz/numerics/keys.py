@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-_KEY_IMPL = "threefry2x32"  # whatever the session's default: a seed means the same numbers everywhere
+# Named, so that a run is resumed on the same random numbers whatever the default is then.
+_KEY_IMPL = "threefry2x32"
 
 
 def typed_key(key: jax.Array | int) -> jax.Array:

@@ -17,7 +17,7 @@ exception is that a positive number of a block without negative ones never becom
 smallest code. Zero is exactly zero in all of them, and NaN or infinity makes its block NaN.
 
 The codes have the array's shape and the scales its rank, so that one partition spec fits both. The noise is a
-hash of each number and the count, so that nothing depends on how the array is split over devices.
+hash of position and salt, so that nothing depends on how the array is split over devices.
 
 Source: blocks and their scales as in arXiv 2110.02861 (Dettmers et al.); powers in place of its table of codes.
 """
@@ -59,7 +59,7 @@ class _Blockwise:
 
         Args:
             x: real, of a shape [..., n] that :meth:`suits`.
-            salt: an integer scalar that is another one each time.
+            salt: an integer scalar, another one for each time and each array.
 
         Returns:
             The codes [..., n], and the float32 scales [..., ⌈n / block⌉].
@@ -77,7 +77,7 @@ class _Blockwise:
         below = jnp.floor(position / step) * step
         unit = jnp.where(roots, 1 / self.tops[1], 1 / self.tops[0])
         low, high = (self._share(code * unit, roots) for code in (below, below + step))
-        up = hashed_noise(x, salt) * (high - low) < share - low
+        up = hashed_noise(x.shape, salt) * (high - low) < share - low
         code = jnp.minimum(below + jnp.where(up, step, 0), top)
         code = jnp.where(roots & (size > 0), jnp.maximum(code, self._step(jnp.zeros_like(code))), code)
         return self._pack(jnp.where(x < 0, -code, code)), scales
@@ -183,7 +183,7 @@ class BFloat16:
     def encode(self, x: jax.Array, salt: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The array as codes, and :func:`no_scales`."""
         x = x.astype(jnp.float32)
-        return stochastic_round(x, self.dtype, hashed_noise(x, salt)).astype(self.dtype), no_scales(x)
+        return stochastic_round(x, self.dtype, hashed_noise(x.shape, salt)).astype(self.dtype), no_scales(x)
 
     def decode(self, codes: jax.Array, scales: jax.Array) -> jax.Array:
         """What was stored, in float32."""

@@ -43,9 +43,6 @@ from jax.core import Tracer
 
 from optimiz import checks, numerics
 
-# Named, so that a run is resumed on the same random numbers whatever the default is then.
-_KEY_IMPL = "threefry2x32"
-
 
 class HessianDiagonalState(NamedTuple):
     """State of :func:`gauss_newton_bartlett` and :func:`hutchinson`."""
@@ -196,7 +193,7 @@ def _estimator(
     def init_fn(params):
         del params
         # A copy: a key that the caller keeps may not be donated with the state.
-        data = jnp.array(jax.random.key_data(_typed_key(key)), copy=True)
+        data = jnp.array(jax.random.key_data(numerics.typed_key(key)), copy=True)
         return HessianDiagonalState(data, jnp.zeros([], jnp.int32))
 
     def update_fn(updates, state, params=None, **extra_args):
@@ -205,20 +202,12 @@ def _estimator(
         if axis_name is not None:
             # Else shard_map adds up the cotangents of what is replicated, and they would be added up twice.
             params = jax.lax.pcast(params, axis_name, to="varying")
-        base = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(_typed_key(key)))
+        base = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(numerics.typed_key(key)))
         drawn = jax.random.fold_in(base, state.estimates)
         estimates = jnp.asarray(optax.safe_increment(state.estimates))
         return estimate(params, drawn, **extra_args), HessianDiagonalState(state.key, estimates)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _typed_key(key: jax.Array | int) -> jax.Array:
-    if jnp.issubdtype(jnp.result_type(key), jax.dtypes.prng_key):
-        return jnp.asarray(key)
-    if jnp.ndim(key) == 0:
-        return jax.random.key(key, impl=_KEY_IMPL)
-    return jax.random.wrap_key_data(jnp.asarray(key), impl=_KEY_IMPL)
 
 
 def _fold(key: jax.Array, index: tuple[jax.Array, ...]) -> jax.Array:

@@ -4,9 +4,9 @@ r"""Carry along what rounding takes from each step, so that parameters of few bi
     y &= u + c, \qquad d = \operatorname{fl}(y) \\
     \theta' &= \operatorname{fl}(\theta + d), \qquad c \leftarrow y - (\theta' - \theta)
 
-This is compensated summation. θ + c is the parameter to about twice its digits, at the price of a second number
-of its size; ``optimiz.stochastic_rounding`` costs no memory, and is noise. It comes last in a chain, since it has
-to know what ``optax.apply_updates`` will make of its update.
+This is compensated summation. θ + c is the parameter to about twice its digits, at the price of a second
+number of its size; ``optimiz.stochastic_rounding`` costs no memory, and is noise. It comes last in a chain,
+since it has to know what ``optax.apply_updates`` will make of its update.
 
 Source: Kahan, "Further remarks on reducing truncation errors", Communications of the ACM 8 (1965); for training
 in bfloat16, arXiv 2010.06192 (Zamirai et al.).

@@ -1,25 +1,25 @@
 """Keep an optimizer's statistics in eight or sixteen bits, whatever the optimizer.
 
-Around any transformation: before its update what it keeps of each parameter is decoded to float32, after it the
-new state is encoded, array by array, so that XLA can fuse the three. How numbers are stored is the format's
-page, ``optimiz.numerics.quantisation``. Nothing is known of the optimizer. What is stored in few bits is decided
-at ``init``; all else stays as it is:
+Around any transformation: before its update what it keeps of each parameter is decoded to float32, after it
+the new state is encoded, array by array, and XLA fuses the three: no float32 copy of the state is ever in
+memory. How numbers are stored is the format's page, ``optimiz.numerics.quantisation``. Nothing is known of the
+optimizer. What is stored in few bits is decided at ``init``; all else stays as it is:
 
-- Arrays that belong to parameters, have their parameters' shapes and hold real floats, of ``min_size`` entries
-  or more. So biases, norms and factored moments stay in float32, which together weigh next to nothing.
+- Arrays that belong to parameters, have a parameter's shape and hold real floats, ``min_size`` of them or more.
+  So biases, norms and factored moments, which together weigh next to nothing, stay in float32.
 - Of these, arrays whose start does not depend on the parameters' values. Averages and sums start at a constant.
-  What starts as a copy of the parameters (the iterates of schedule-free, the origin of DoG or Prodigy) are points
-  in their space, to which eight bits would do what they do to the parameters; it is found by following the
-  values through ``init``.
+  What starts as a copy of the parameters (the iterates of schedule-free, the origin of DoG or Prodigy) is a
+  point in their space, to which eight bits would do what they do to the parameters. It is found by following
+  the values through ``init``.
 
-Whether an array is a first or a second moment makes a difference to how it is stored, but is not decided here:
-each block is stored by its own signs.
+Whether an array is a first or a second moment makes a difference to how it is stored, but is not decided here,
+where names would have to tell: each block is stored by its own signs.
 
 The optimizer within is initialised as for float32 parameters, so that its statistics are float32 during the
 update also where the parameters are bfloat16; its updates leave in the dtype in which the gradients came, or in
-the parameters'. Put this around the optimizer, and ``optimiz.accumulate`` or ``optax.MultiSteps`` around this: a
-mean of gradients would be rounded at each micro-batch. Call ``init`` under ``jax.jit`` where its state would not
-fit in float32.
+the parameters'. Put this around the optimizer, and ``optimiz.accumulate`` or ``optax.MultiSteps`` around this:
+a mean of gradients would be rounded at each micro-batch. Call ``init`` under ``jax.jit`` where the state would
+not fit in float32.
 """
 
 from collections.abc import Callable
@@ -111,9 +111,11 @@ def low_bit(
             lambda u, g, p: u if u.dtype == p.dtype else u.astype(g.dtype), proposed, updates, like
         )
         salt = jnp.asarray(optax.safe_increment(state.salt))
+        # Far apart for two arrays: in all the updates of a run no two meet.
+        salts = salt.astype(jnp.uint32) + jnp.arange(len(rows), dtype=jnp.uint32) * jnp.uint32(0x9E3779B1)
         pairs = [
-            fmt.encode(x, salt) if few else (x, s)
-            for x, (_, s, few) in zip(structure.flatten_up_to(inner_state), rows, strict=True)
+            fmt.encode(x, salts[i]) if few else (x, s)
+            for i, (x, (_, s, few)) in enumerate(zip(structure.flatten_up_to(inner_state), rows, strict=True))
         ]
         codes = structure.unflatten([pair[0] for pair in pairs])
         scales = structure.unflatten([jnp.zeros([]) if s is None else s for _, s in pairs])

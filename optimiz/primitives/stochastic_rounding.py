@@ -43,8 +43,8 @@ def stochastic_rounding(key: jax.Array | int) -> optax.GradientTransformationExt
 
     Raises:
         TypeError: ``key`` is neither a key nor an integer.
-        ValueError: it is a negative seed; or, in ``update``, the parameters are missing, or an update's shape is
-            not its parameter's.
+        ValueError: it is a negative seed; or, in ``update``, the parameters are missing, or an update's shape
+            is not its parameter's.
 
     Example:
         >>> tx = optax.chain(optax.sgd(1.0), stochastic_rounding(0))
