@@ -14,6 +14,8 @@ from optimiz import diagnostics, training
 
 EXIT_ERROR, EXIT_USAGE = 1, 2
 
+_HEADLINES = ("accuracy", "bits_per_byte")  # of an evaluation, the figure to show while a run goes on
+
 _DEBUG = flags.DEFINE_bool("debug", False, "On an error, show where in the code it was raised.")
 
 
@@ -89,9 +91,9 @@ def bar(title: str, examples_per_step: int) -> Iterator[Callable[[training.Progr
     told = troubles(console, title)
 
     def describe(progress: training.Progress) -> str:
-        validation = "accuracy" in progress.figures
-        name = "accuracy" if validation else "loss"
-        shown["validation accuracy" if validation else "loss"] = f"{progress.figures[name]:.3f}"
+        headlines = [name for name in _HEADLINES if name in progress.figures]
+        name = headlines[0] if headlines else "loss"
+        shown[f"validation {name}" if headlines else name] = f"{progress.figures[name]:.3f}"
         if progress.seconds > 0:
             shown["examples/s"] = f"{examples_per_step * progress.steps / progress.seconds:.0f}"
         return "  ".join(f"{name} {value}" for name, value in shown.items())

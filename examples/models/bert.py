@@ -8,7 +8,7 @@ With n a LayerNorm, A multi-head self-attention and F(x) = activation(x W_up + b
 where x starts as n_e(word[id] + position[t + offset] + token_type[type]). Dropout follows the
 embeddings, the attention weights and each sublayer.
 
-Letters in names: B batch, T tokens, D hidden size, C classes.
+Letters in names: B batch, T tokens, P of them asked about, D hidden size, C classes, V vocabulary.
 
 Source: Devlin et al., "BERT" (arXiv:1810.04805); Liu et al., "RoBERTa" (arXiv:1907.11692); Xiong et
 al., "On Layer Normalization in the Transformer Architecture" (arXiv:2002.04745).
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from examples.models import blocks
-from examples.models.blocks import ACTIVATIONS, Attention, Key, Mlp, Norm, Table, dropout, split
+from examples.models.blocks import ACTIVATIONS, Attention, Key, Linear, Mlp, Norm, Table, dropout, split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,3 +198,38 @@ class Classifier(Encoder):
         x_BTD = super().__call__(ids_BT, mask_BT, types_BT, encoder_key)
         x_BD = self.pool(x_BTD, mask_BT)
         return self.head(dropout(x_BD, self.config.hidden_dropout, head_key))
+
+
+class Predictions(nnx.Module):
+    """The part of the head that is not the table of words: a linear map, the activation, a norm, and biases."""
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+        self.activation = ACTIVATIONS[config.activation]
+        self.transform = Linear(config.hidden_size, config.hidden_size, rngs=rngs)
+        self.norm = Norm(config.hidden_size, config.norm_eps, rngs=rngs)
+        self.bias = nnx.Param(jnp.zeros(config.vocab_size))
+
+    def __call__(self, x_BPD: jax.Array, word: Table) -> jax.Array:
+        """Return the logits, `[B, P, V]`."""
+        return word.scores(self.norm(self.activation(self.transform(x_BPD)))) + self.bias[...]
+
+
+class MaskedLanguageModel(Encoder):
+    """Tokens to the logits of those that stand, or stood, at P positions of each text."""
+
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+        super().__init__(config, rngs=rngs)
+        self.head = Predictions(config, rngs=rngs)
+
+    def __call__(
+        self,
+        ids_BT: jax.Array,
+        mask_BT: jax.Array,
+        types_BT: jax.Array,
+        positions_BP: jax.Array,
+        key: Key = None,
+    ) -> jax.Array:
+        """Return the logits, `[B, P, V]`."""
+        x_BTD = super().__call__(ids_BT, mask_BT, types_BT, key)
+        x_BPD = jnp.take_along_axis(x_BTD, positions_BP[..., None], axis=1)
+        return self.head(x_BPD, self.embeddings.word)

@@ -3,6 +3,7 @@
 The names of modules and the keys of configurations are those of `transformers`.
 """
 
+import dataclasses
 from typing import Any
 
 from examples.models import bert, gpt2, t5, vit
@@ -45,6 +46,18 @@ BERT = Layout(
     prefix="bert.",
     # Heads of other tasks, and indices that older files stored.
     ignored=r"^(bert\.|roberta\.)?(pooler|cls|lm_head|classifier|qa_outputs|embeddings\.position_ids)\b",
+)
+
+MASKED_BERT = dataclasses.replace(
+    BERT,
+    architecture="BertForMaskedLM",
+    model=bert.MaskedLanguageModel,
+    modules={
+        **BERT.modules,
+        "cls.predictions.transform.dense": "head/transform",
+        "cls.predictions.transform.LayerNorm": "head/norm",
+        "cls.predictions.bias": "head/bias",
+    },
 )
 
 GPT2 = Layout(

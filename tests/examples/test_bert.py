@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from examples.models import pretrained
+from examples.models import families, pretrained, weights
 from examples.models.adapters import from_nnx
 from examples.models.bert import POOLINGS, Classifier, Encoder, EncoderConfig
 from examples.models.blocks import Mlp, dropout
+from tests.examples import golden
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TINY = EncoderConfig(
@@ -62,6 +63,22 @@ def test_hidden_states_equal_pytorch(name):
     states = hidden_states(config, params, golden["ids"], golden["mask"], golden["types"])
     tokens = golden["mask"] != 0  # RoBERTa gives padding a position of its own
     np.testing.assert_allclose(states[:, tokens], golden["states"][:, tokens], rtol=0, atol=1e-5)
+
+
+def test_logits_of_masked_tokens_equal_pytorch():
+    params, apply, arrays = golden.loaded("bert_tiny_masked", families.MASKED_BERT)
+    positions_BP = np.array([[0, 8], [3, 11], [2, 0], [4, 4]])
+    batch = (arrays[name] for name in ("input_ids", "attention_mask", "token_type_ids"))
+    logits_BPV = apply(params, *batch, positions_BP)
+    expected = np.take_along_axis(arrays["logits"], positions_BP[..., None], axis=1)
+    np.testing.assert_allclose(logits_BPV, expected, rtol=0, atol=1e-5)
+
+
+def test_a_masked_language_model_is_written_and_is_read_as_an_encoder(tmp_path):
+    golden.check_round_trip("bert_tiny_masked", families.MASKED_BERT, tmp_path)
+    _, params = pretrained.load_encoder(tmp_path / "saved")
+    _, whole = weights.load(tmp_path / "saved", families.MASKED_BERT)
+    jax.tree.map(np.testing.assert_array_equal, params, {name: whole[name] for name in params})
 
 
 def test_minilm_equals_pytorch():

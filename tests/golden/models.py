@@ -50,6 +50,25 @@ def tokens(lengths, width, vocabulary, seed=0):
     return np.where(mask, ids, 0), mask
 
 
+def masked_bert(name):
+    """Write a BERT with the head of masked language modelling, and its logits for a padded batch."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    config = BertConfig(
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=32,
+        max_position_embeddings=12,
+        attn_implementation="eager",
+    )
+    ids, mask = tokens([9, 12, 3, 5], 12, 50)
+    types = np.where(mask, np.arange(12) % 2, 0)
+    arguments = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    store(name, randomise(BertForMaskedLM(config)), arguments)
+
+
 def gpt2(name, *, tied):
     """Write a GPT-2, and its logits for a padded batch."""
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -169,6 +188,7 @@ def resnet(name, *, cifar, layer_type):
 
 
 MODELS = {
+    "bert_tiny_masked": masked_bert,
     "vit_tiny": vit,
     "t5_tiny": lambda name: t5(name, tied=True),
     "t5_tiny_untied": lambda name: t5(name, tied=False),

@@ -1,0 +1,140 @@
+"""A tokenizer for pre-training: learned from the text on the spot, or loaded; with the special tokens it takes.
+
+Byte-pair encoding works on bytes: every text can be written, and read back unchanged. WordPiece works on words
+and marks, and white space is lost.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+BPE, WORDPIECE = "bpe", "wordpiece"
+SENTINELS = 100
+
+# Objective → role of a special token → its name, as in GPT-2, BERT and T5. The first has id 0.
+SPECIAL: Mapping[str, Mapping[str, str]] = {
+    "causal": {"end": "<|endoftext|>"},
+    "masked": {"pad": "[PAD]", "unknown": "[UNK]", "start": "[CLS]", "end": "[SEP]", "mask": "[MASK]"},
+    "span": {"pad": "<pad>", "end": "</s>", "unknown": "<unk>"},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer, and what pre-training wants to know of it.
+
+    Attributes:
+        tokenizer: neither pads nor cuts.
+        size: ids it can give, and more where a model has room for more.
+        ids: of the special tokens, by role.
+        ordinary: ids of all others.
+    """
+
+    tokenizer: Tokenizer
+    size: int
+    ids: Mapping[str, int]
+    ordinary: tuple[int, ...]
+
+    def encode(self, documents: Iterable[str]) -> list[list[int]]:
+        """The ids of each text, without special tokens."""
+        return [row.ids for row in self.tokenizer.encode_batch(list(documents), add_special_tokens=False)]
+
+
+def train(documents: Iterable[str], algorithm: str, size: int, objective: str) -> Tokenizer:
+    """Learn a tokenizer from texts.
+
+    Args:
+        documents: the texts.
+        algorithm: `"bpe"` or `"wordpiece"`.
+        size: of the vocabulary, special tokens included; for byte-pair encoding more than the 256 bytes.
+        objective: whose special tokens it gets.
+
+    Raises:
+        ValueError: `size` leaves no room, or the algorithm is unknown.
+    """
+    special = list(SPECIAL[objective].values())
+    sentinels = [f"<extra_id_{i}>" for i in reversed(range(SENTINELS))] if objective == "span" else []
+    least = len(special) + len(sentinels) + (256 if algorithm == BPE else 1)
+    if size < least:
+        raise ValueError(f"vocab_size must be at least {least} for {algorithm} and {objective}, got {size}")
+    settings: dict[str, Any] = {
+        "vocab_size": size - len(sentinels),
+        "special_tokens": special,
+        "show_progress": False,
+    }
+    if algorithm == BPE:
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), **settings)
+    elif algorithm == WORDPIECE:
+        unknown = SPECIAL[objective].get("unknown", special[0])
+        tokenizer = Tokenizer(models.WordPiece(unk_token=unknown))
+        tokenizer.normalizer = normalizers.NFC()
+        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        tokenizer.decoder = decoders.WordPiece()
+        trainer = trainers.WordPieceTrainer(**settings)
+    else:
+        raise ValueError(f"tokenizer must be {BPE!r}, {WORDPIECE!r} or a file, got {algorithm!r}")
+    tokenizer.train_from_iterator(documents, trainer)
+    tokenizer.add_special_tokens(sentinels)
+    if objective == "masked":
+        start, end = (SPECIAL[objective][role] for role in ("start", "end"))
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{start} $A {end}",
+            pair=f"{start} $A {end} $B:1 {end}:1",
+            special_tokens=[(token, tokenizer.token_to_id(token)) for token in (start, end)],
+        )
+    return tokenizer
+
+
+def load(path: Path) -> Tokenizer:
+    """Read a `tokenizer.json`.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is no tokenizer.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; tokenizer must be {BPE!r}, {WORDPIECE!r} or a file")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises no narrower class
+        raise ValueError(f"{path} is not a tokenizer: {error}") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def vocabulary(tokenizer: Tokenizer, objective: str, size: int | None = None) -> Vocabulary:
+    """What an objective wants to know of a tokenizer.
+
+    Args:
+        tokenizer: the tokenizer.
+        objective: whose special tokens it must have.
+        size: of the model's vocabulary; None for that of the tokenizer.
+
+    Raises:
+        ValueError: it lacks a special token, or has more ids than `size`; for spans, its last ids are not the
+            sentinels.
+    """
+    names = tokenizer.get_vocab(with_added_tokens=True)
+    missing = [name for name in SPECIAL[objective].values() if name not in names]
+    if missing:
+        raise ValueError(f"the tokenizer has no {', '.join(missing)}, which {objective} needs")
+    highest = max(names.values())
+    size = highest + 1 if size is None else size
+    if highest >= size:
+        raise ValueError(f"the tokenizer gives ids up to {highest}, and vocab_size is {size}")
+    sentinels = range(size - SENTINELS, size) if objective == "span" else range(0)
+    if objective == "span" and any(names.get(f"<extra_id_{i}>") != size - 1 - i for i in range(SENTINELS)):
+        raise ValueError(
+            f"the last {SENTINELS} ids of the vocabulary must be <extra_id_0> and so on, descending"
+        )
+    ids = {role: names[name] for role, name in SPECIAL[objective].items()}
+    special = {*ids.values(), *sentinels}
+    ordinary = tuple(sorted(set(names.values()) - special))
+    return Vocabulary(tokenizer, size, ids, ordinary)

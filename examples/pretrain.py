@@ -1,0 +1,152 @@
+"""Pre-train a language model on text, with one optimizer or several, report, and show what it writes.
+
+    python -m examples.pretrain --output=runs/causal
+    python -m examples.pretrain --objective=masked --downstream= --output=runs/masked
+    python -m examples.pretrain --objective=span --data=books/ --optimizer=adamw,lion --output=runs/mine
+
+Without ``--data`` the text is the source of Python's standard library. Each model is saved in the Hugging Face
+layout in ``<output>/<optimizer>/model``. A masked one is an encoder that ``finetune_text --model`` takes;
+``--downstream`` does that at once with the first optimizer's, and passes its value on as arguments.
+"""
+
+import math
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import optax
+from absl import flags
+
+from examples import command, optimizers
+from examples.data import corpus, tokenization
+from examples.pretraining import EVALUATION_ROWS, OBJECTIVES, Pretraining, Size
+from optimiz import compare, groups, schedules, training
+
+_OBJECTIVE = flags.DEFINE_enum("objective", "causal", list(OBJECTIVES), "What is told: next, hidden or cut.")
+_DATA = flags.DEFINE_string("data", None, "Text file, or folder of them; default: Python's library.")
+_TOKENIZER = flags.DEFINE_string(
+    "tokenizer",
+    None,
+    '"bpe" or "wordpiece", learned from the text, or a tokenizer.json; default: by objective.',
+)
+_VOCAB_SIZE = flags.DEFINE_integer("vocab_size", None, "Default: 4096, or that of the tokenizer.json.")
+_LAYERS = flags.DEFINE_integer("layers", 4, "Of the model; of encoder and decoder each.", lower_bound=1)
+_HIDDEN_SIZE = flags.DEFINE_integer("hidden_size", 128, "Width of the model.", lower_bound=1)
+_HEADS = flags.DEFINE_integer("heads", 4, "Attention heads.", lower_bound=1)
+_LENGTH = flags.DEFINE_integer("length", 128, "Tokens of a row.", lower_bound=8)
+_DROPOUT = flags.DEFINE_float("dropout", 0.0, "Rate of dropout, everywhere.")
+_OPTIMIZER = flags.DEFINE_list("optimizer", ["adamw"], "Optimizers, in turn.")
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "Peak rate; default: the optimizer's own.")
+_WEIGHT_DECAY = flags.DEFINE_float("weight_decay", 0.1, "Decoupled; biases and norms are left out.")
+_WARMUP = flags.DEFINE_float("warmup", 0.1, "Share of the steps over which the rate rises from 0.")
+_STEPS = flags.DEFINE_integer("steps", 300, "Updates.", lower_bound=1)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Rows per update.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "Of parameters, data order and what is hidden.", lower_bound=0)
+_EVALUATE_EVERY = flags.DEFINE_integer("evaluate_every", 50, "Steps between two evaluations.")
+_SAVE_EVERY = flags.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
+_DOWNSTREAM = flags.DEFINE_string("downstream", None, "Fine-tune with these arguments of finetune_text.")
+_RESUME = flags.DEFINE_bool("resume", False, "Go on with the runs in --output.")
+_OUTPUT = flags.DEFINE_string("output", None, "Directory of the report, runs and models.", required=True)
+
+_DECISIVE = (_OBJECTIVE, _LAYERS, _HIDDEN_SIZE, _HEADS, _LENGTH, _DROPOUT, _STEPS, _BATCH_SIZE, _SEED)
+_DECISIVE += (_WARMUP, _WEIGHT_DECAY)
+_SHARES = {"train": 0.9, "validation": 0.05, "test": 0.05}
+command.check(lambda x: 0 <= x < math.inf, "must be finite and at least 0", _LEARNING_RATE, _WEIGHT_DECAY)
+command.check(lambda x: 0 <= x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT)
+
+
+def read_vocabulary(train: corpus.Corpus) -> tokenization.Vocabulary:
+    """The tokenizer: learned from the training text, or loaded."""
+    objective, size = _OBJECTIVE.value, _VOCAB_SIZE.value
+    algorithm = _TOKENIZER.value or ("wordpiece" if objective == "masked" else "bpe")
+    if algorithm in (tokenization.BPE, tokenization.WORDPIECE):
+        learned = tokenization.train(train.documents, algorithm, size or 4096, objective)
+        return tokenization.vocabulary(learned, objective)
+    return tokenization.vocabulary(tokenization.load(Path(algorithm)), objective, size)
+
+
+def optimizer(name: str, classes: int) -> tuple[optax.GradientTransformation, float | None]:
+    """The optimizer of that name, on a schedule that decays to zero at the last step, and its peak rate."""
+    choice = optimizers.for_pretraining(name, classes)
+    searches = choice.learning_rate is None
+    rate = choice.learning_rate if searches or _LEARNING_RATE.value is None else _LEARNING_RATE.value
+    shape = schedules.linear(1.0) if searches else schedules.warm_up(schedules.cosine(rate), _WARMUP.value)
+    schedule = schedules.over_steps(shape, _STEPS.value)
+    return choice.make(schedule, _WEIGHT_DECAY.value, groups.no_decay(), optimizers.one_rate), rate
+
+
+def main() -> None:
+    """Run every optimizer, then write the report and the models."""
+    settings = training.Settings(
+        steps=_STEPS.value,
+        seed=_SEED.value,
+        log_every=10,
+        evaluate_every=_EVALUATE_EVERY.value,
+        save_every=_SAVE_EVERY.value,
+    )
+    if _DOWNSTREAM.value is not None and _OBJECTIVE.value != "masked":
+        raise ValueError(
+            f"downstream needs --objective=masked, whose model is an encoder, got {_OBJECTIVE.value}"
+        )
+    text = corpus.standard_library() if _DATA.value is None else corpus.read(_DATA.value)
+    parts = corpus.split(text, _SHARES)
+    vocabulary = read_vocabulary(parts["train"])
+    chosen = {name: optimizer(name, vocabulary.size) for name in _OPTIMIZER.value}
+    size = Size(_LAYERS.value, _HIDDEN_SIZE.value, _HEADS.value, _LENGTH.value, _DROPOUT.value)
+    problem = Pretraining(parts, vocabulary, OBJECTIVES[_OBJECTIVE.value](vocabulary, size))
+    task, test = problem.task(_BATCH_SIZE.value, _SEED.value), problem.evaluation("test")
+    decisive = {flag.name: flag.value for flag in _DECISIVE}
+    identity = decisive | {"data": problem.fingerprint()}
+    rates = {name: rate for name, (_, rate) in chosen.items()}
+
+    output, runs, samples = Path(_OUTPUT.value), [], {}
+    with training.claimed(output, identity | {"learning_rates": rates}, _RESUME.value):
+        for name, (tx, rate) in chosen.items():
+            run_identity = identity | {"optimizer": name, "learning_rate": rate}
+            with command.bar(name, _BATCH_SIZE.value) as progress:
+                result = training.fit(
+                    task,
+                    tx,
+                    settings,
+                    output / name,
+                    identity=run_identity,
+                    resume=_RESUME.value,
+                    progress=progress,
+                )
+            problem.save(output / name / "model", result.params)
+            if _OBJECTIVE.value == "causal":
+                samples[f"{name} writes"] = "".join(f"\n  `{line}`" for line in problem.sample(result.params))
+            figures = test(result.params)
+            runs.append(
+                compare.Run.of(result, tx, optimizer=name, learning_rate=rate, seed=settings.seed, test=figures)
+            )
+        record = compare.Record(
+            title=f"Pre-training ({_OBJECTIVE.value}) with {', '.join(chosen)}",
+            command=shlex.join(["python", "-m", "examples.pretrain", *sys.argv[1:]]),
+            task={
+                "data": text.source,
+                "megabytes": round(text.size / 1e6, 2),
+                "vocabulary": vocabulary.size,
+                "rows": ", ".join(f"{len(rows)} {name}" for name, rows in problem.rows.items()),
+                **samples,
+            },
+            settings=decisive,
+            baselines={"frequencies of tokens": problem.frequencies()},
+            test_examples=min(len(problem.rows["test"]), EVALUATION_ROWS),
+            runs=runs,
+            lower_is_better=("loss", "perplexity", "bits_per_byte"),
+        )
+        report = compare.write_report(record, output, figure="bits_per_byte")
+    command.show(compare.summary(record, figure="bits_per_byte"))
+    for name, lines in samples.items():
+        print(f"\n{name}{lines}")
+    print(f"\nreport: {report}", flush=True)
+    if _DOWNSTREAM.value is not None:
+        given = [f"--model={output / next(iter(chosen)) / 'model'}", f"--output={output / 'downstream'}"]
+        given += ["--resume"] * _RESUME.value + shlex.split(_DOWNSTREAM.value)
+        sys.exit(subprocess.call([sys.executable, "-m", "examples.finetune_text", *given]))
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,230 @@
+"""Pre-training at toy size, from text to a model that is read again, and what it refuses."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from examples import command, pretrain
+from examples.data import corpus, tokenization
+from examples.models import families, pretrained, weights
+from examples.pretraining import OBJECTIVES, Pretraining, Size
+from optimiz import compare
+
+SIZE = Size(layers=1, hidden_size=16, heads=2, length=16, dropout=0.0)
+SIZES = {"causal": 300, "masked": 60, "span": 420}
+
+
+def text(lines):
+    random = np.random.default_rng(0)
+    names = ["alpha", "beta", "gamma", "delta"]
+    return "".join(f"def {random.choice(names)}({random.choice(names)}): pass\n" for _ in range(lines))
+
+
+@pytest.fixture(scope="module")
+def problems():
+    """The problem of each objective, on a little text."""
+    made = {}
+    corpora = corpus.split(corpus.Corpus((text(400),), "names"), {"train": 0.8, "validation": 0.1, "test": 0.1})
+    for objective, size in SIZES.items():
+        algorithm = "wordpiece" if objective == "masked" else "bpe"
+        tokenizer = tokenization.train(corpora["train"].documents, algorithm, size, objective)
+        vocabulary = tokenization.vocabulary(tokenizer, objective)
+        made[objective] = Pretraining(corpora, vocabulary, OBJECTIVES[objective](vocabulary, SIZE))
+    return made
+
+
+@pytest.fixture(params=OBJECTIVES)
+def problem(request, problems):
+    return problems[request.param]
+
+
+def drawn(problem):
+    """Random parameters."""
+    random = np.random.default_rng(0)
+    shapes = jax.eval_shape(problem.task(2, 0).init, jax.random.key(0))
+    return jax.tree.map(lambda p: np.float32(random.normal(0, 0.1, p.shape)), shapes)
+
+
+def test_losses_are_the_cross_entropy_of_the_targets(problem):
+    task = problem.task(batch_size=2, seed=0)
+    params, batch = drawn(problem), task.batches(0)
+    losses, logits_BPV = jax.jit(lambda p, b: (task.loss(p, b, None), task.logits(p, b, None)))(params, batch)
+    assert logits_BPV.shape == (*batch["targets"].shape, problem.objective.config.vocab_size)
+    expected = [
+        np.mean([np.log(np.exp(z).sum()) - z[t] for z, t in zip(row, targets, strict=True)])
+        for row, targets in zip(np.asarray(logits_BPV, np.float64), batch["targets"], strict=True)
+    ]
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+
+
+def test_what_the_model_is_asked(problems):
+    batch = problems["causal"].task(2, 0).batches(0)
+    np.testing.assert_array_equal(batch["ids_BT"][:, 1:], batch["targets"][:, :-1])
+    batch = problems["masked"].task(2, 0).batches(0)
+    assert (batch["ids_BT"][:, 0] == 2).all() and (batch["ids_BT"][:, -1] == 3).all()
+    assert batch["ids_BT"].shape == (2, 16) and batch["targets"].shape == (2, 2)
+    batch = problems["span"].task(2, 0).batches(0)
+    np.testing.assert_array_equal(batch["answer_BT"][:, 1:], batch["targets"][:, :-1])
+    assert (batch["answer_BT"][:, 0] == 0).all() and batch["ids_BS"].shape[1] <= 16
+
+
+@pytest.mark.parametrize(("objective", "name"), [("masked", "positions_BP"), ("span", "ids_BS")])
+def test_another_step_hides_other_tokens(problems, objective, name):
+    rows = np.random.default_rng(0).integers(5, 50, (8, 40)).astype(np.int32)
+    first, second = (problems[objective].objective.batch(rows, 0, step)[name] for step in (0, 1))
+    assert first.shape == second.shape and not np.array_equal(first, second)
+
+
+def test_bits_per_byte_of_a_guess(problems):
+    # Of byte pairs nothing is lost: the bits of all tokens over the bytes of the text.
+    problem = problems["causal"]
+    rows = problem.rows["validation"]
+    vocabulary = problem.objective.config.vocab_size
+    written = len(problem.vocabulary.tokenizer.decode(rows[:, 1:].ravel().tolist()).encode())
+    expected = rows[:, 1:].size * math.log2(vocabulary) / written
+    silent = jax.tree.map(np.zeros_like, drawn(problem))
+    figures = problem.evaluation("validation")(silent)
+    assert figures["loss"] == pytest.approx(math.log(vocabulary), rel=1e-5)
+    assert figures["bits_per_byte"] == pytest.approx(expected, rel=0.05)
+    assert figures["perplexity"] == pytest.approx(vocabulary, rel=1e-4)
+
+
+def test_frequencies_beat_a_uniform_guess(problem):
+    for figures in problem.frequencies().values():
+        assert 0 < figures["loss"] < math.log(problem.objective.config.vocab_size)
+
+
+def test_what_is_saved_is_read(problem, tmp_path):
+    params = drawn(problem)
+    problem.save(tmp_path / "model", params)
+    config, again = weights.load(tmp_path / "model", problem.objective.family)
+    assert config == problem.objective.config
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+    assert tokenization.load(tmp_path / "model/tokenizer.json").get_vocab_size() <= config.vocab_size
+
+
+def test_a_sample_follows_the_model(problems):
+    problem = problems["causal"]
+    tokenizer, size = problem.vocabulary.tokenizer, problem.objective.config.hidden_size
+    silent = jax.tree.map(np.zeros_like, drawn(problem))
+    silent["norm"]["bias"] += 1
+
+    def always(text):
+        """A model that is sure of one token."""
+        (token,) = tokenizer.encode(text).ids
+        word = np.zeros_like(silent["embeddings"]["word"]["embedding"])
+        word[token] = 100 / size
+        return silent | {"embeddings": silent["embeddings"] | {"word": {"embedding": word}}}
+
+    assert problem.sample(always("x")) == ["x" * (SIZE.length - 1)]
+    assert problem.sample(always("<|endoftext|>")) == []
+    assert problem.sample(always("\n")) == []
+
+
+def test_a_short_part_is_named(problems):
+    parts = {"train": corpus.Corpus(("def",), "three letters")}
+    problem = problems["causal"]
+    with pytest.raises(
+        ValueError, match=r"three letters, part 'train': the text must have the 17 tokens of one"
+    ):
+        Pretraining(parts, problem.vocabulary, OBJECTIVES["causal"](problem.vocabulary, SIZE))
+
+
+def test_dropout_is_everywhere(problems):
+    size = dataclasses.replace(SIZE, dropout=0.5)
+    for objective, problem in problems.items():
+        config = OBJECTIVES[objective](problem.vocabulary, size).config
+        rates = [value for name, value in vars(config).items() if name.endswith("dropout")]
+        assert rates and set(rates) == {0.5}
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    (tmp_path / "text.txt").write_text(text(400))
+    given = {"data": tmp_path / "text.txt", "output": tmp_path / "out", "steps": 4, "length": 16, "layers": 1}
+    return given | {"hidden_size": 16, "heads": 2, "batch_size": 4, "vocab_size": 300, "evaluate_every": 2}
+
+
+def call(arguments):
+    """The trainer, in this process."""
+    with flagsaver.flagsaver():
+        command.parse(["pretrain", *(f"--{name}={value}" for name, value in arguments.items())])
+        command.guarded(pretrain.main)
+
+
+def test_the_run_its_report_its_sample_and_its_model(arguments, capsys):
+    call(arguments | {"optimizer": "sophia_g"})
+    (run,) = compare.Record.read(arguments["output"] / "record.json").runs
+    assert run.optimizer == "sophia_g" and run.test.keys() == {"loss", "perplexity", "bits_per_byte"}
+    assert run.validation("bits_per_byte")[0] == [2, 4]
+    config, _ = weights.load(arguments["output"] / "sophia_g/model", families.GPT2)
+    assert (config.layers, config.hidden_size, config.max_positions) == (1, 16, 16)
+    shown = capsys.readouterr().out
+    assert "validation bits_per_byte" in shown and "sophia_g writes" in shown
+    assert (arguments["output"] / "report.md").read_text().startswith("# Pre-training (causal) with sophia_g")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_it_learns(arguments, objective):
+    given = {"objective": objective, "steps": 150, "batch_size": 16, "vocab_size": 450, "evaluate_every": 50}
+    call(arguments | given)
+    record = compare.Record.read(arguments["output"] / "record.json")
+    guess = record.baselines["frequencies of tokens"]["test"]["bits_per_byte"]
+    assert record.runs[0].test["bits_per_byte"] < 0.8 * guess
+
+
+def test_a_masked_model_is_fine_tuned_at_once(arguments, monkeypatch):
+    asked = []
+    monkeypatch.setattr(pretrain.subprocess, "call", lambda command: asked.append(command) or 0)
+    with pytest.raises(SystemExit) as exit:
+        call(arguments | {"objective": "masked", "downstream": "--steps=3 --data='a b.tsv'"})
+    assert exit.value.code == 0
+    model, output = arguments["output"] / "adamw/model", arguments["output"] / "downstream"
+    expected = ["-m", "examples.finetune_text", f"--model={model}", f"--output={output}", "--steps=3"]
+    assert asked[0][1:] == [*expected, "--data=a b.tsv"]
+    config, _ = pretrained.load_encoder(model)
+    tokenizer = pretrained.load_tokenizer(model, config)
+    arrays, cut = pretrained.encode(tokenizer, ["def alpha"], None, 8)
+    assert cut == 0 and arrays["ids_BT"][0, 0] == 2
+
+
+@pytest.mark.long
+def test_a_finished_run_is_read_back(arguments):
+    call(arguments)
+    path = Path(arguments["output"]) / "record.json"
+    before = json.loads(path.read_text())["runs"][0]["test"]
+    call(arguments | {"resume": True})
+    assert json.loads(path.read_text())["runs"][0]["test"] == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": "nowhere"}, "nowhere: no such file or folder"),
+        ({"vocab_size": 200}, "vocab_size must be at least 257 for bpe and causal, got 200"),
+        ({"tokenizer": "unigram"}, "unigram: no such file; tokenizer must be 'bpe', 'wordpiece' or a file"),
+        ({"heads": 3}, "heads must be a divisor of 16, got 3"),
+        ({"length": 4}, "flag --length=4"),
+        ({"length": 4096}, "part 'train': the text must have the 4097 tokens of one sequence, got "),
+        ({"objective": "prefix"}, "flag --objective=prefix"),
+        ({"optimizer": "sofia"}, "optimizer 'sofia' is unknown: did you mean sophia_g"),
+        ({"downstream": ""}, "downstream needs --objective=masked, whose model is an encoder, got causal"),
+        ({"dropout": 1.0}, "flag --dropout=1.0: must be in [0, 1)"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(arguments, capsys, changes, message):
+    with pytest.raises(SystemExit) as exit:
+        call(arguments | changes)
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0] and exit.value.code == command.EXIT_USAGE
+    assert not arguments["output"].exists()
