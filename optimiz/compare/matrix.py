@@ -8,7 +8,8 @@ and the result is the same. Checkpoints of a finished run are deleted.
     <directory>/<arm>/seed_<n>/run.json …       as written by ``training.fit``
 
 From one seed, all arms begin with the same parameters and see the same batches under the same dropout; this is
-checked, run by run, by a fingerprint. A run that diverges is kept as what it is, and the others go on.
+checked, run by run, by a fingerprint, but for arms that adapt the task. A run that diverges is kept as what it
+is, and the others go on.
 """
 
 import dataclasses
@@ -30,9 +31,11 @@ import optax
 
 from optimiz import checks, diagnostics, training
 from optimiz.compare.record import Run, TornRecord
+from optimiz.training.methods import PLAIN
 from optimiz.training.settings import description
-from optimiz.training.step import check_state, initial_state, keys, trace_step
+from optimiz.training.step import trace_step
 from optimiz.training.task import mean_loss
+from optimiz.training.train_state import check_state, initial_state, keys
 
 _RESULT = "result.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -49,6 +52,9 @@ class Arm:
         name: of the optimizer; letters, digits, ``_``, ``.`` and ``-``.
         learning_rate: the peak of its schedule, > 0; None where it finds its own.
         make: builds it, with a schedule that decays fully at the end of the run.
+        methods: which layers and which examples are trained on.
+        adapt: makes of the common task what the methods begin with, such as a shallower model or batches of
+            candidates; None for the task as it is.
 
     Raises:
         TypeError: the learning rate is not a number.
@@ -58,6 +64,8 @@ class Arm:
     name: str
     learning_rate: float | None
     make: Callable[[], optax.GradientTransformation]
+    methods: training.Methods = PLAIN
+    adapt: Callable[[training.Task], training.Task] | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -149,11 +157,12 @@ def run_matrix(
     if matrix.missing:
         matrix.preflight(arms, seeds[0])
     runs: list[Run] = []
+    begun: dict[int, Run] = {}
     for arm, found in zip(arms, there, strict=True):
         tx = arm.make()
         for seed, run in zip(seeds, found, strict=True):
             runs.append(matrix.run(arm, tx, seed, number=len(runs) + 1) if run is None else run)
-            first = next(other for other in runs if other.seed == seed)
+            first = begun.setdefault(seed, runs[-1]) if arm.adapt is None else runs[-1]
             if first.fingerprint != runs[-1].fingerprint:
                 raise ValueError(
                     f"task_of must be a pure function: from seed {seed}, {arm} does not begin with the "
@@ -194,6 +203,10 @@ class _Matrix:
     def settings_of(self, seed: int) -> training.Settings:
         return dataclasses.replace(self.settings, seed=seed)
 
+    def task(self, arm: Arm, seed: int) -> training.Task:
+        task = self.task_of(seed)
+        return task if arm.adapt is None else arm.adapt(task)
+
     def identity_of(self, arm: Arm) -> dict[str, Any]:
         return dict(self.identity) | {"optimizer": arm.name, "learning_rate": arm.learning_rate}
 
@@ -203,7 +216,7 @@ class _Matrix:
         if not (path / _RESULT).exists():
             return None
         prices = None if self.reference is None else self.reference.prices()
-        described = description(self.settings_of(seed), self.identity_of(arm), prices)
+        described = description(self.settings_of(seed), self.identity_of(arm), prices, arm.methods)
         with training.claimed(path, described, resume=True):  # refuses a run with other settings
             try:
                 run = Run.read(path / _RESULT)
@@ -219,12 +232,14 @@ class _Matrix:
         if task.evaluate is None:
             raise ValueError("the task must evaluate, or there is nothing to compare")
         price = None if self.reference is None else self.reference.seconds
+        budget, steps = self.settings.budget, self.settings.steps
         for arm in {arm.name: arm for arm in arms}.values():
-            tx = arm.make()
+            its_task, tx, methods = self.task(arm, seed), arm.make(), arm.methods
+            start = functools.partial(initial_state, its_task, tx, seed, budget, methods.selection)
             try:
-                like = jax.eval_shape(lambda tx=tx: initial_state(task, tx, seed, self.settings.budget))
+                like = jax.eval_shape(start)
                 check_state(like)
-                trace_step(task, tx, like, task.batches(0), price)
+                trace_step(its_task, tx, like, its_task.batches(0), price, methods, steps)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{arm} cannot be trained on this task: {error}") from error
         params = task.init(keys(seed)[0])
@@ -235,7 +250,7 @@ class _Matrix:
                 raise ValueError(f"{name} gives no figure {self.figure!r}; it gives {', '.join(self.figures)}")
 
     def run(self, arm: Arm, tx: optax.GradientTransformation, seed: int, *, number: int) -> Run:
-        path, task, settings = self.path(arm, seed), self.task_of(seed), self.settings_of(seed)
+        path, task, settings = self.path(arm, seed), self.task(arm, seed), self.settings_of(seed)
         fingerprint, measured = _beginning(task, seed)
         evaluate = self.test or task.evaluate
         assert evaluate is not None  # see preflight
@@ -248,6 +263,7 @@ class _Matrix:
                 path,
                 identity=self.identity_of(arm),
                 reference=self.reference,
+                methods=arm.methods,
                 resume=True,
                 progress=self.watch(arm, seed, number),
             )

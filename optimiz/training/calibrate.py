@@ -4,18 +4,25 @@ A unit of work is timed from its dispatch until its results are there, by a mono
 that compile it and are not counted. Units take turns, so that a machine that slows down slows all of them.
 """
 
+import collections
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from optimiz import checks, schedules
+from optimiz.training.charging import FORWARD, STEP, extra_work
+from optimiz.training.layer_drop import LayerDrop
+from optimiz.training.methods import PLAIN, Methods
 from optimiz.training.reference import Reference, Timing, Work
-from optimiz.training.step import STEP, check_state, compile_step, extra_work, initial_state
+from optimiz.training.step import compile_step
 from optimiz.training.task import Task, batch_shapes, batch_size, mean_loss
+from optimiz.training.train_state import check_state, initial_state
 
 _WARM_UP = 3  # rounds: the first compiles, and the next may still allocate
 
@@ -51,7 +58,12 @@ def measure(works: Mapping[Work, Callable[[], Any]], *, about: Mapping[str, Any]
 
 
 def calibrate(
-    task: Task, tx: optax.GradientTransformation, *, about: Mapping[str, Any], n: int = 200
+    task: Task,
+    tx: optax.GradientTransformation,
+    *,
+    about: Mapping[str, Any],
+    n: int = 200,
+    methods: Methods = PLAIN,
 ) -> Reference:
     """Time all that ``fit`` charges for a task and an optimizer.
 
@@ -60,10 +72,12 @@ def calibrate(
     evaluations from each step, and what is left above a plain step, per estimate, is the price of an estimate.
 
     Args:
-        task: what to learn; its batches' size is that of the work.
+        task: what to learn; its batches' size, and its depth if it says it, are those of the work.
         tx: the optimizer.
         about: what is timed, by name: model, sizes, data; plain JSON.
-        n: steps to time, ≥ 1.
+        n: steps to time of each depth, ≥ 1.
+        methods: as of the runs: of a model that grows, every depth is timed; of one whose layers are dropped,
+            every number of active layers; where examples are selected, ``forward`` over the candidates too.
 
     Raises:
         TypeError: ``n`` is not an integer.
@@ -71,41 +85,126 @@ def calibrate(
             estimate in it: the price of a step alone is not to be had.
     """
     checks.integer("n", n, ge=1)
+    times: dict[Work, Timing] = {}
+    for stage in _stages(task, methods):
+        times |= _times(stage, tx, methods, n)
+    return Reference(times=times, about=about)
+
+
+def _stages(task: Task, methods: Methods) -> list[Task]:
+    """The task at every depth that its model has."""
+    plan = methods.growth
+    stages = [task]
+    for _ in () if plan is None else plan.at:
+        assert plan is not None
+        shallow, double = stages[-1].init, plan.stack.doubled
+        stages.append(
+            dataclasses.replace(task, init=lambda key, shallow=shallow, double=double: double(shallow(key)))
+        )
+    return stages
+
+
+class _Sample(NamedTuple):
+    """One step, timed."""
+
+    work: Work
+    seconds: float
+    extra: dict[str, int]  # what the optimizer did beyond it, by name
+
+
+def _times(task: Task, tx: optax.GradientTransformation, methods: Methods, n: int) -> dict[Work, Timing]:
+    """What units of work take at one depth of the model."""
+    forwards, steps = _samples(task, tx, methods, n)
+    times = {work: _timing(taken) for work, taken in forwards.items()}
+    without: dict[Work, list[float]] = collections.defaultdict(list)
+    estimates = []
+    for work, seconds, extra in steps:
+        seconds -= extra.get(FORWARD, 0) * times[work._replace(name=FORWARD)].seconds
+        refreshes = extra.get("hessian", 0)
+        if refreshes:
+            estimates.append((work, seconds, refreshes))
+        else:
+            without[work].append(seconds)
+    times |= {work: _timing(taken) for work, taken in without.items()}
+    above: dict[Work, list[float]] = collections.defaultdict(list)
+    for work, seconds, refreshes in estimates:
+        if work not in times:
+            raise ValueError(
+                f"n must reach a step without an estimate of the Hessian, got {n} steps with one each"
+            )
+        above[work._replace(name="hessian")].append((seconds - times[work].seconds) / refreshes)
+    return times | {work: _timing(taken) for work, taken in above.items()}
+
+
+def _samples(
+    task: Task, tx: optax.GradientTransformation, methods: Methods, n: int
+) -> tuple[dict[Work, list[float]], list[_Sample]]:
+    """The seconds of forward passes and of steps."""
     with schedules.spending(0.0):  # the rate makes no difference to the time
         like = jax.eval_shape(lambda: initial_state(task, tx, seed=0))
         check_state(like)
-        batch = task.batches(0)
-        batch_shapes(batch, "batches(0)")
-        step = compile_step(task, tx, like, batch)
+        candidates = task.batches(0)
+        batch_shapes(candidates, "batches(0)")
+        layers = None if task.depth is None else task.depth(like.params)
+        turns, rounds, selection = None, _WARM_UP + n, methods.selection
+        if methods.layer_drop is not None and layers is not None:
+            # A round more, for the first may have begun before the warm-up ended.
+            rounds = _WARM_UP + (n + 1) * layers
+            turns = _Turns(steps=rounds, layers=layers)
+        size = batch_size(candidates) if selection is None else selection.batch
+        timed = Methods(layer_drop=turns)
+        step = compile_step(task, tx, like, _resized(candidates, size), methods=timed, steps=rounds)
         state = initial_state(task, tx, seed=0)
     key = jax.random.key(0)
-    forward = jax.jit(lambda params, batch: mean_loss(task.loss(params, batch, key), batch))
+    forward = jax.jit(lambda params, batch, *on: mean_loss(task.loss(params, batch, key, *on), batch))
 
-    forwards, steps = [], []
-    for index in range(_WARM_UP + n):
-        batch = jax.block_until_ready(jax.device_put(task.batches(index)))
-        _, seconds = _timed(forward, state.params, batch)
-        forwards.append(seconds)
+    forwards: dict[Work, list[float]] = collections.defaultdict(list)
+    steps: list[_Sample] = []
+    for index in range(rounds):
+        if index == _WARM_UP:
+            forwards.clear()
+            steps.clear()
+        candidates = task.batches(index)
+        batch = jax.block_until_ready(jax.device_put(_resized(candidates, size)))
+        depth, on = layers, ()
+        if turns is not None:
+            depth = turns.depth(index)
+            on = (np.arange(turns.layers) < depth,)
+        passes = [(Work(FORWARD, depth, size), (batch, *on))]
+        if selection is not None:
+            work = Work(FORWARD, layers, batch_size(candidates))
+            passes.append((work, (jax.block_until_ready(jax.device_put(candidates)),)))
+        for work, arguments in passes:
+            forwards[work].append(_timed(forward, state.params, *arguments)[1])
         before = _extra_work(state.opt_state)
         (state, _), seconds = _timed(step, state, batch)
         after = _extra_work(state.opt_state)
-        steps.append((seconds, {work: count - before[work] for work, count in after.items()}))
+        extra = {work: count - before[work] for work, count in after.items()}
+        steps.append(_Sample(Work(STEP, depth, size), seconds, extra))
+    return forwards, steps
 
-    evaluation = _timing(forwards[_WARM_UP:])
-    without, estimates = [], []
-    for seconds, extra in steps[_WARM_UP:]:
-        seconds -= extra.get("forward", 0) * evaluation.seconds
-        refreshes = extra.get("hessian", 0)
-        (estimates if refreshes else without).append((seconds, refreshes))
-    if not without:
-        raise ValueError(f"n must reach a step without an estimate of the Hessian, got {n} steps with one each")
-    plain = _timing([seconds for seconds, _ in without])
-    size = batch_size(batch)
-    times = {Work(STEP, batch=size): plain, Work("forward", batch=size): evaluation}
-    if estimates:
-        above = [(seconds - plain.seconds) / refreshes for seconds, refreshes in estimates]
-        times[Work("hessian", batch=size)] = _timing(above)
-    return Reference(times=times, about=about)
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Turns(LayerDrop):
+    """Every number of active layers in turn, over so many steps."""
+
+    steps: int
+    layers: int
+
+    def depth(self, step: Any) -> Any:
+        """How many layers are active at a step."""
+        # Shifted from round to round, so that what an optimizer does every so many steps meets all of them.
+        return 1 + (step + step // self.layers) % self.layers
+
+    def pattern(self, key: jax.Array, progress: jax.typing.ArrayLike, layers: int) -> jax.Array:
+        del key
+        step = jnp.round(jnp.asarray(progress) * self.steps).astype(jnp.int32)
+        return jnp.arange(layers) < self.depth(step)
+
+
+def _resized(batch: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """The examples of a batch, as many as there are to be, over and over."""
+    return {name: x[np.arange(size) % x.shape[0]] for name, x in batch.items()}
 
 
 def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:

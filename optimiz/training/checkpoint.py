@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,14 +102,17 @@ def save(
         shutil.rmtree(old.rename(folder / f"{_PARTIAL}{old.name}"))
 
 
-def restore(folder: Path, like: Any, settings: Mapping[str, Any]) -> Restored | None:
+def restore(
+    folder: Path, like_of: Callable[[Mapping[str, Any]], Any], settings: Mapping[str, Any]
+) -> Restored | None:
     """Read the newest checkpoint that is undamaged, and clear away what a killed save left.
 
     A damaged one that is newer is set aside under the name ``damaged-…``, with a warning.
 
     Args:
         folder: where the checkpoints of one run lie.
-        like: the state as ``jax.ShapeDtypeStruct``; the result has its tree.
+        like_of: record → the state that was saved beside it, as ``jax.ShapeDtypeStruct``; the result has its
+            tree.
         settings: what decides the run's trajectory, as plain JSON.
 
     Returns:
@@ -132,6 +135,7 @@ def restore(folder: Path, like: Any, settings: Mapping[str, Any]) -> Restored | 
         if manifest["format"] != FORMAT:
             raise RunError(f"{path} has format {manifest['format']}, this version reads {FORMAT}")
         refuse_other_settings(str(path), manifest["settings"], settings)
+        like = like_of(manifest["record"])
         _refuse_other_arrays(path, manifest["arrays"], like)
         for bad, why in damaged.items():
             _log.warning("checkpoint %s is damaged (%s): going back to %s", bad, why, path.name)

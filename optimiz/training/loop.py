@@ -16,7 +16,9 @@ written, and nothing is saved from then on.
 A run ends after a number of updates, or when its budget of reference time is spent, on any machine
 after the same update. The clock is on the device, and the host reads it when it looks. It reckons
 then how many updates there are until the next mark, which is a fraction of the budget to evaluate
-at, or its end, and looks again there; a step that it dispatches beyond the mark does nothing.
+at or to grow at, or its end, and looks again there; a step that it dispatches beyond the mark does nothing.
+A step is dispatched with the next batch, whatever it makes of it; only where examples are selected, so that
+some batches yield no update, does the host wait and see.
 """
 
 import contextlib
@@ -25,7 +27,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,90 +36,18 @@ import numpy as np
 import optax
 
 from optimiz.training import checkpoint, metrics, preemption, run_directory
-from optimiz.training.clock import as_moment, as_nanoseconds, nanoseconds
+from optimiz.training.charging import least_price
+from optimiz.training.clock import as_nanoseconds
+from optimiz.training.marks import Marks
+from optimiz.training.methods import PLAIN, Methods
 from optimiz.training.reference import Reference
-from optimiz.training.run_directory import RunError
+from optimiz.training.result import Diverged, Progress, Result
 from optimiz.training.settings import Settings, description
-from optimiz.training.step import STEP, Figures, TrainState, check_state, compile_step, initial_state
-from optimiz.training.task import Task, batch_shapes, batch_size
+from optimiz.training.step import Figures, compile_step
+from optimiz.training.task import Batch, Task, batch_shapes, batch_size
+from optimiz.training.train_state import TrainState, check_state, grown_state, initial_state
 
 _log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What a finished run leaves.
-
-    Args:
-        params: the trained parameters.
-        history: the rows of ``metrics.jsonl``: ``{"step", "loss", "gradient_norm"}`` for the update
-            of that 0-based index, and what the optimizer's state says of it, such as
-            ``"learning_rate"``; ``{"steps", "evaluation"}`` for an evaluation after that many
-            updates; under a budget either has the ``"fraction"`` of it that was spent before.
-        steps: number of updates.
-        seconds: spent on updates and their batches, earlier sessions included; compilation,
-            evaluations and saves are not.
-        compile_seconds: spent on tracing and compiling by this process.
-        reference_seconds: of reference time, charged for the updates; None without a budget.
-        temporary_bytes: of device memory, at the most, that a step needs beside its state and its batch, as
-            the compiler plans it; None where it does not say.
-    """
-
-    params: Any
-    history: list[dict[str, Any]]
-    steps: int
-    seconds: float
-    compile_seconds: float
-    reference_seconds: float | None = None
-    temporary_bytes: int | None = None
-
-
-class Diverged(RunError):
-    """The loss or the norm of its gradient is not finite: the run cannot go on.
-
-    Attributes:
-        step: 0-based index of the first such update.
-        result: the run up to and with that update; its parameters are of no use.
-    """
-
-    def __init__(self, message: str, step: int, result: Result):
-        super().__init__(message)
-        self.step = step
-        self.result = result
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """How far a run has come; as a string, one line.
-
-    Args:
-        steps: updates made.
-        total: updates to make; None where only the budget says.
-        seconds: spent on updates so far.
-        figures: those of the last update, or those of an evaluation.
-        fraction: of the budget, spent so far; None without a budget.
-        rows: of ``metrics.jsonl``, written since the last call; those of earlier sessions come with the first.
-    """
-
-    steps: int
-    total: int | None
-    seconds: float
-    figures: Mapping[str, float]
-    fraction: float | None = None
-    rows: Sequence[Mapping[str, Any]] = ()
-
-    @property
-    def share(self) -> float:
-        """Of the run, done so far, in [0, 1]."""
-        if self.fraction is not None:
-            return self.fraction
-        return self.steps / (self.total or self.steps)
-
-    def __str__(self) -> str:
-        steps = f"{self.steps}" if self.total is None else f"{self.steps}/{self.total}"
-        budget = "" if self.fraction is None else f"  {self.fraction:.1%} of the budget"
-        figures = "  ".join(f"{name} {value:.4g}" for name, value in self.figures.items())
-        return f"step {steps}{budget}  {self.seconds:.1f} s  {figures}"
 
 
 def fit(
@@ -128,6 +58,7 @@ def fit(
     *,
     identity: Mapping[str, Any],
     reference: Reference | None = None,
+    methods: Methods = PLAIN,
     resume: bool = False,
     progress: Callable[[Progress], object] | None = None,
 ) -> Result:
@@ -143,6 +74,7 @@ def fit(
             as plain JSON; a resumed run must come with the same.
         reference: what the work costs, where the settings name a budget; its prices, and not the machine
             at hand, decide the trajectory. Evaluations and checkpoints are not charged.
+        methods: which layers and which examples are trained on.
         resume: go on with the run in ``directory``; one that never began begins, one that is
             finished is read back.
         progress: called at every look, with ``Progress``, at a divergence too; ``print`` will do.
@@ -153,8 +85,8 @@ def fit(
 
     Raises:
         TypeError: ``identity`` holds what is not plain JSON.
-        ValueError: the task or the optimizer cannot be trained, with the reason; there is a budget and
-            no reference, or the reverse; or the reference lacks work that is to be charged.
+        ValueError: the task or the optimizer cannot be trained, with the reason, or not by these methods; there
+            is a budget and no reference, or the reverse; or the reference lacks work that is to be charged.
         RunError: the directory or a checkpoint does not let the run go on; or ``Diverged``, where it is
             the loss.
         Preempted: SIGTERM or SIGINT came in, and the run is saved.
@@ -164,12 +96,15 @@ def fit(
             f"a budget needs a reference and a reference a budget, got budget={settings.budget} and "
             f"{'no' if reference is None else 'a'} reference"
         )
-    described = description(settings, identity, None if reference is None else reference.prices())
+    if reference is not None and methods.growth is not None and task.depth is None:
+        raise ValueError("a model that grows is charged by its depth: the task must say it, got depth=None")
+    prices = None if reference is None else reference.prices()
+    described = description(settings, identity, prices, methods)
     with (
         run_directory.claimed(directory, described, resume) as path,
         preemption.deferred() as request,
     ):
-        return _Run(task, tx, settings, path, described, reference, request, progress).train()
+        return _Run(task, tx, settings, path, described, reference, methods, request, progress).train()
 
 
 @dataclasses.dataclass
@@ -177,15 +112,14 @@ class _Run:
     """A run under way.
 
     Args:
+        step: the compiled step; None where there is none for the present depth.
         steps: updates dispatched; at a look, updates made.
+        drawn: batches dispatched: more than updates, where examples are selected and too few are kept.
+        stage: growths made.
         seconds: spent on updates up to the last look.
         since: when the updates since then began.
         pending: the figures of those updates.
         unreported: rows of the metrics that ``progress`` has not seen.
-        spent: of the budget, in nanoseconds, at the last look.
-        mark: the moment of the next mark, on the device; None without a budget.
-        horizon: how many updates there will be, as far as the host can tell, when the mark is reached.
-        step_price: of one update at the least, in nanoseconds.
         compile_seconds: spent compiling.
     """
 
@@ -195,114 +129,162 @@ class _Run:
     path: Path
     described: Mapping[str, Any]
     reference: Reference | None
+    methods: Methods
     request: preemption.Request
     progress: Callable[[Progress], object] | None
+    step: jax.stages.Compiled | None = None
     steps: int = 0
+    drawn: int = 0
+    stage: int = 0
     seconds: float = 0.0
     since: float = 0.0
     pending: list[Figures] = dataclasses.field(default_factory=list)
     unreported: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    spent: int = 0
-    mark: jax.Array | None = None
-    horizon: int | None = None
-    step_price: int = 0
     compile_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         self.metrics = self.path / "metrics.jsonl"
         self.timings = self.path / "timings.jsonl"
         self.checkpoints = self.path / "checkpoints"
-        budget, fractions = self.settings.budget, (*self.settings.evaluate_at, 1)
-        self.marks = [] if budget is None else [nanoseconds(fraction * budget) for fraction in fractions]
+        self.marks = Marks(self.settings, self.methods.growth)
+        selection = self.methods.selection
+        self.waits = selection is not None and selection.waits
 
     def train(self) -> Result:
-        like = jax.eval_shape(self.initial_state)
+        like = self.like(stage=0)
         check_state(like)
-        state = self.restored(like)
+        if self.methods.growth is not None:
+            self.methods.growth.check(like.params)
+        state = self.restored()
         if state is not None and self.finished:
             _log.warning("%s is finished: all %d steps are done", self.path, self.steps)
             return self.result(state)
 
-        batch = self.task.batches(self.steps)
-        shapes = batch_shapes(batch, f"batches({self.steps})")
-        price = None
-        if self.reference is not None:
-            price = self.reference.seconds
-            self.step_price = nanoseconds(price(STEP, batch=batch_size(batch)))
-        started = time.perf_counter()
-        step = compile_step(self.task, self.tx, like, batch, price)
-        self.compile_seconds = time.perf_counter() - started
-        memory = step.memory_analysis()
-        planned = {} if memory is None else {"temporary_bytes": memory.temp_size_in_bytes}
-        self.note("compile", self.compile_seconds, **planned)
-
+        batch = self.task.batches(self.drawn)
+        shapes = batch_shapes(batch, f"batches({self.drawn})")
+        self.compile(self.like(self.stage), batch)
         if state is None:
             state = self.initial_state()
         self.read_clock(state)
         self.since = time.perf_counter()
         while not self.finished:
-            batch = self.task.batches(self.steps)
-            found = batch_shapes(batch, f"batches({self.steps})")
+            batch = self.task.batches(self.drawn)
+            found = batch_shapes(batch, f"batches({self.drawn})")
             if found != shapes:
-                raise ValueError(f"batches({self.steps}) has {found}, the batches before had {shapes}")
-            until = () if self.mark is None else (self.mark,)
+                raise ValueError(f"batches({self.drawn}) has {found}, the batches before had {shapes}")
+            if self.step is None:
+                with self.off_the_clock():
+                    self.compile(state, batch)
+                    self.read_clock(state)
+            assert self.step is not None
             # Nothing waits here: the next batch is made while the device works on this one.
-            state, figures = step(state, jax.device_put(batch), *until)
-            self.pending.append(figures)
-            self.steps += 1
-            self.after_update(state)
+            state, figures = self.step(state, jax.device_put(batch), *self.marks.until)
+            self.drawn += 1
+            if self.made(state):
+                self.pending.append(figures)
+                self.steps += 1
+                state = self.after_update(state)
+            elif self.marks.reached(state.clock) or self.request.received is not None:
+                state = self.look_round(state, due=lambda every: self.finished)
         return self.result(state)
 
-    def initial_state(self) -> TrainState:
-        return initial_state(self.task, self.tx, self.settings.seed, self.settings.budget)
+    def made(self, state: TrainState) -> bool:
+        """Whether that was an update, and not a look at candidates, for which alone the host waits."""
+        return not self.waits or int(state.step) > self.steps
 
-    def restored(self, like: TrainState) -> TrainState | None:
+    def compile(self, state: TrainState, batch: Batch) -> None:
+        started = time.perf_counter()
+        price = None if self.reference is None else self.reference.seconds
+        tx = self.optimizer(self.stage)
+        self.step = compile_step(self.task, tx, state, batch, price, self.methods, self.settings.steps)
+        taken = time.perf_counter() - started
+        self.compile_seconds += taken
+        memory = self.step.memory_analysis()
+        planned = {} if memory is None else {"temporary_bytes": memory.temp_size_in_bytes}
+        self.note("compile", taken, **planned)
+        if price is not None:
+            depth = None if self.task.depth is None else self.task.depth(state.params)
+            self.marks.price(least_price(price, batch_size(batch), depth, self.methods), self.steps)
+
+    def optimizer(self, stage: int) -> optax.GradientTransformation:
+        growth = self.methods.growth
+        return self.tx if growth is None else growth.optimizer(self.tx, stage)
+
+    def initial_state(self) -> TrainState:
+        seed, budget = self.settings.seed, self.settings.budget
+        return initial_state(self.task, self.tx, seed, budget, self.methods.selection)
+
+    def like(self, stage: int) -> TrainState:
+        """The state after so many growths, without its values."""
+        state = jax.eval_shape(self.initial_state)
+        for growth in range(1, stage + 1):
+            state = jax.eval_shape(self.growing(growth), state)
+        return state
+
+    def growing(self, stage: int) -> Callable[[TrainState], TrainState]:
+        plan = self.methods.growth
+        assert plan is not None
+        return lambda state: grown_state(plan, self.tx, state, stage)
+
+    def restored(self) -> TrainState | None:
+        like = lambda record: self.like(record.get("stage", 0))  # noqa: E731
         saved = checkpoint.restore(self.checkpoints, like, self.described)
         metrics.drop_torn_line(self.timings)
         metrics.truncate(self.metrics, saved.record["metrics_bytes"] if saved else 0)
         if saved is None:
             return None
-        self.steps, self.seconds = int(saved.state.step), saved.record["seconds"]
-        self.unreported = metrics.read_metrics(self.metrics)
-        if saved.state.clock is not None:
-            self.spent = as_nanoseconds(saved.state.clock.spent)
+        state, self.unreported = saved.state, metrics.read_metrics(self.metrics)
+        self.stage, self.seconds = saved.record.get("stage", 0), saved.record["seconds"]
+        self.steps = self.drawn = int(state.step)
+        if self.waits:
+            self.drawn = int(state.selection.drawn)
+        if state.clock is not None:
+            self.marks.spent = as_nanoseconds(state.clock.spent)
         _log.info("%s goes on after %d steps", self.path, self.steps)
-        return saved.state
+        return state
 
     @property
     def finished(self) -> bool:
-        return self.steps == self.settings.steps or (self.marks != [] and self.spent >= self.marks[-1])
+        return self.steps == self.settings.steps or self.marks.all_spent
 
-    @property
-    def fraction(self) -> float | None:
-        return min(1.0, self.spent / self.marks[-1]) if self.marks else None
-
-    def after_update(self, state: TrainState) -> None:
-        due, settings = self.due, self.settings
-        evaluates = self.task.evaluate is not None
+    def after_update(self, state: TrainState) -> TrainState:
+        settings, evaluates = self.settings, self.task.evaluate is not None
         # The first look comes at once, so that a loss that is wrong from the start says so.
         if not (
-            self.steps in (1, self.horizon)
+            self.steps in (1, self.marks.horizon)
+            or (self.waits and self.marks.reached(state.clock))
             or self.request.received is not None
-            or due(settings.log_every)
-            or due(settings.save_every)
-            or (evaluates and due(settings.evaluate_every))
+            or self.due(settings.log_every)
+            or self.due(settings.save_every)
+            or (evaluates and self.due(settings.evaluate_every))
         ):
-            return
-        spent = self.spent
+            return state
+        return self.look_round(state, self.due)
+
+    def look_round(self, state: TrainState, due: Callable[[int], bool]) -> TrainState:
+        """Look, and do what is due."""
+        settings, spent = self.settings, self.marks.spent
         self.look(state)
-        crossed = any(spent < mark <= self.spent for mark in self.marks)
-        if evaluates and (crossed or due(settings.evaluate_every)):
+        if self.task.evaluate is not None and (self.marks.crossed(spent) or due(settings.evaluate_every)):
             self.evaluate(state)
+        while self.stage < self.marks.stage(self.steps) and not self.finished:
+            state = self.grown(state)
         signal = self.request.received
         if signal is not None or due(settings.save_every):
             self.save(state)
         if signal is not None:
             _log.warning("%s: %s is saved after %d steps", signal.name, self.path, self.steps)
             raise preemption.Preempted
+        return state
 
     def due(self, every: int) -> bool:
         return self.finished or (every > 0 and self.steps % every == 0)
+
+    def grown(self, state: TrainState) -> TrainState:
+        with self.off_the_clock("growth"):
+            self.stage += 1
+            self.step = None
+            return jax.jit(self.growing(self.stage))(state)
 
     def look(self, state: TrainState) -> None:
         """Wait for the updates dispatched so far, and write down the figures of those made."""
@@ -321,7 +303,8 @@ class _Run:
         self.note("updates", taken)
         if not all(finite):
             raise self.diverged(rows[-1], state)
-        self.report({name: rows[-1][name] for name in ("loss", "gradient_norm")})
+        if rows:  # a look at candidates alone has none
+            self.report({name: rows[-1][name] for name in ("loss", "gradient_norm")})
         self.since = time.perf_counter()
 
     def write(self, rows: list[dict[str, Any]]) -> None:
@@ -331,8 +314,8 @@ class _Run:
 
     def diverged(self, row: Mapping[str, Any], state: TrainState) -> Diverged:
         self.steps = row["step"] + 1
-        if self.marks:
-            self.spent = round(row["fraction"] * self.marks[-1])
+        if "fraction" in row:
+            self.marks.spent = round(row["fraction"] * self.marks.end)
         self.report({name: row[name] for name in ("loss", "gradient_norm")})
         message = (
             f"at step {row['step']} the loss is {row['loss']} and the gradient norm {row['gradient_norm']}; "
@@ -342,15 +325,11 @@ class _Run:
 
     def read_clock(self, state: TrainState) -> None:
         """Learn how many of the updates dispatched were made, and set the next mark."""
-        if state.clock is None:
-            return
-        self.steps, self.spent = int(state.step), as_nanoseconds(state.clock.spent)
-        ahead = [mark for mark in self.marks if mark > self.spent]
-        if ahead:
-            self.mark = jax.device_put(as_moment(ahead[0]))
-            # At the mean price of a step so far, and in integers: where all have one price it is exact.
-            steps, spent = (self.steps, self.spent) if self.steps else (1, self.step_price)
-            self.horizon = self.steps + -((self.spent - ahead[0]) * steps // spent)
+        if state.clock is not None:
+            made = int(state.step)
+            self.drawn -= self.steps - made  # beyond a mark nothing is done
+            self.steps, self.marks.spent = made, as_nanoseconds(state.clock.spent)
+        self.marks.look_ahead(self.steps)
 
     def evaluate(self, state: TrainState) -> None:
         assert self.task.evaluate is not None
@@ -360,28 +339,33 @@ class _Run:
                 figures = {name: float(value) for name, value in figures.items()}
             except (AttributeError, TypeError, ValueError):
                 raise ValueError(f"evaluate must return numbers by name, got {figures}") from None
-            fraction = {} if self.fraction is None else {"fraction": self.fraction}
+            spent = self.marks.fraction
+            fraction = {} if spent is None else {"fraction": spent}
             self.write([{"steps": self.steps, **fraction, "evaluation": figures}])
             self.report(figures)
 
     def save(self, state: TrainState) -> None:
         with self.off_the_clock("save"):
+            record = {"metrics_bytes": metrics.sync(self.metrics), "seconds": self.seconds}
+            if self.methods.growth is not None:
+                record["stage"] = self.stage
             checkpoint.save(
                 self.checkpoints,
-                self.steps,
+                self.drawn,
                 state,
                 settings=self.described,
-                record={"metrics_bytes": metrics.sync(self.metrics), "seconds": self.seconds},
+                record=record,
                 keep=self.settings.keep,
             )
 
     @contextlib.contextmanager
-    def off_the_clock(self, event: str) -> Iterator[None]:
+    def off_the_clock(self, event: str | None = None) -> Iterator[None]:
         started = time.perf_counter()
         yield
         taken = time.perf_counter() - started
         self.since += taken
-        self.note(event, taken)
+        if event is not None:
+            self.note(event, taken)
 
     def note(self, event: str, seconds: float, **more: float) -> None:
         row = {"steps": self.steps, "event": event, "seconds": seconds}
@@ -391,19 +375,19 @@ class _Run:
         if self.progress is not None:
             rows, self.unreported = self.unreported, []
             total, seconds = self.settings.steps, self.seconds
-            self.progress(Progress(self.steps, total, seconds, figures, self.fraction, rows))
+            self.progress(Progress(self.steps, total, seconds, figures, self.marks.fraction, rows))
 
     def result(self, state: TrainState) -> Result:
-        compilations = (row for row in metrics.read_metrics(self.timings) if row["event"] == "compile")
+        # Noted down, because a finished run that is read back compiles nothing.
+        planned = [row.get("temporary_bytes") for row in metrics.read_metrics(self.timings)]
         return Result(
             params=state.params,
             history=metrics.read_metrics(self.metrics),
             steps=self.steps,
             seconds=self.seconds,
             compile_seconds=self.compile_seconds,
-            reference_seconds=self.spent / 1e9 if self.marks else None,
-            # Noted down, because a finished run that is read back compiles nothing.
-            temporary_bytes=next((row.get("temporary_bytes") for row in compilations), None),
+            reference_seconds=None if self.marks.fraction is None else self.marks.spent / 1e9,
+            temporary_bytes=max((bytes for bytes in planned if bytes is not None), default=None),
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from optimiz import checks
 from optimiz.training.clock import check_seconds
+from optimiz.training.methods import PLAIN, Methods
 
 _LEAST = {"steps": 1, "seed": 0, "log_every": 1, "evaluate_every": 0, "save_every": 0, "keep": 1}
 
@@ -64,7 +65,10 @@ class Settings:
 
 
 def description(
-    settings: Settings, identity: Mapping[str, Any], prices: Mapping[str, float] | None = None
+    settings: Settings,
+    identity: Mapping[str, Any],
+    prices: Mapping[str, float] | None = None,
+    methods: Methods = PLAIN,
 ) -> dict[str, Any]:
     """Describe what decides a run's trajectory and its metrics, as plain JSON.
 
@@ -74,6 +78,7 @@ def description(
         settings: of the run.
         identity: what else decides it.
         prices: seconds of reference time by unit of work, under a budget.
+        methods: which layers and examples are trained on.
 
     Raises:
         TypeError: naming the entry of ``identity`` that is not plain JSON.
@@ -88,5 +93,7 @@ def description(
     if settings.budget is not None:
         decisive |= {"budget": float(settings.budget), "evaluate_at": [float(x) for x in settings.evaluate_at]}
         described["reference"] = dict(prices or {})
+    if methods != PLAIN:
+        described["methods"] = methods.described()
     # There and back, so that a tuple is the list it will be when it is read.
     return json.loads(json.dumps(described))

@@ -9,9 +9,12 @@ Under a budget the step also keeps the clock. It charges what it did: itself, an
 that the optimizer counts in its state. Where there is such work, the host cannot tell what a step
 will have cost; so that it need not wait for each to stop in time, a step does nothing from a given
 moment on.
+
+Layers may be dropped: then the step draws a pattern, hands it to the loss and is charged by it. Examples may
+be selected: then the batch that goes in is one of candidates, and where too few of them are kept, the step is
+no more than a look at them.
 """
 
-import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -20,20 +23,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optimiz import schedules
 from optimiz.hyperparams import hyperparams
+from optimiz.training.charging import EXTRA_WORK, FORWARD, charge, charge_step, extra_work
 from optimiz.training.clock import Clock
-from optimiz.training.task import Task, batch_size, mean_loss, weighted_logits
+from optimiz.training.layer_drop import LayerDrop
+from optimiz.training.methods import PLAIN, Methods
+from optimiz.training.selection import Selection
+from optimiz.training.task import Task, batch_size, mean_loss, per_example, weighted_logits
+from optimiz.training.train_state import TrainState, on_clock, run_key
 
-STEP = "step"
-"""The work of a training step: forward, backward and update."""
-
-# Cumulative counts that optimizers keep in their state, and the work that each of them counts. A wrapper that
-# undoes a step, state and all, takes its counts back, and the step is charged alone.
-_EXTRA_WORK = {"evaluations": "forward", "estimates": "hessian"}
-
-# Named, so that a run is resumed on the same random numbers whatever the default is then.
-_KEY_IMPL = "threefry2x32"
+# Folded into a step's key, far from what a model would fold into it, so that dropout is the same without them.
+_PATTERN, _SELECTION = 2**32 - 1, 2**32 - 2
 
 
 class Figures(NamedTuple):
@@ -49,86 +49,14 @@ class Figures(NamedTuple):
     readings: Mapping[str, jax.Array]
 
 
-class TrainState(NamedTuple):
-    """All that the next step depends on besides its batch.
-
-    ``step`` is the number of updates made (int32) and so the index of the next batch; ``key`` is
-    the data of the random key (uint32 [2]) from which, with the step, each step's dropout key is
-    folded; ``clock`` is None where there is no budget.
-    """
-
-    step: jax.Array
-    params: Any
-    opt_state: Any
-    key: jax.Array
-    clock: Clock | None = None
-
-
-def initial_state(
-    task: Task, tx: optax.GradientTransformation, seed: int, budget: float | None = None
-) -> TrainState:
-    """Make the state before the first step; traceable."""
-    init_key, run_key = keys(seed)
-    clock = None if budget is None else Clock.start(budget)
-    params, opt_state = _initializer(tx, budget)(task.init(init_key))
-    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, jax.random.key_data(run_key), clock)
-
-
-def keys(seed: int) -> tuple[jax.Array, jax.Array]:
-    """The random keys of a run: of its initial parameters, and of its steps."""
-    init_key, run_key = jax.random.split(jax.random.key(seed, impl=_KEY_IMPL))
-    return init_key, run_key
-
-
-@functools.lru_cache(maxsize=1)  # as for the compiled step below: runs that differ in their seed share it
-def _initializer(tx: optax.GradientTransformation, budget: float | None) -> Callable[[Any], Any]:
-    @jax.jit
-    def init(params: Any) -> Any:
-        with _on(None if budget is None else Clock.start(budget)):
-            return _own((params, tx.init(params)))
-
-    return init
-
-
-def _on(clock: Clock | None) -> contextlib.AbstractContextManager[None]:
-    """Where the schedules of an optimizer read the clock."""
-    return contextlib.nullcontext() if clock is None else schedules.spending(clock.fraction)
-
-
-def _own(tree: Any) -> Any:
-    # The step donates its state, so each leaf must be a buffer of its own, whatever the task and the
-    # optimizer share or keep; and a weak type would not survive the first update.
-    return jax.tree.map(lambda x: jnp.array(x, dtype=jnp.result_type(x), copy=True), tree)
-
-
-def check_state(state: TrainState) -> None:
-    """Refuse, before any work, what cannot be trained or saved.
-
-    Args:
-        state: arrays or ``jax.ShapeDtypeStruct``.
-
-    Raises:
-        ValueError: naming a parameter that is not floating point, or a leaf without elements.
-    """
-    leaves = jax.tree_util.tree_leaves_with_path(state.params)
-    if not leaves:
-        raise ValueError("the parameter tree has no leaves")
-    for path, leaf in leaves:
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            name = "params" + jax.tree_util.keystr(path)
-            raise ValueError(f"{name} has dtype {leaf.dtype}; parameters must be floating point")
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        if leaf.size == 0:
-            name = jax.tree_util.keystr(path).removeprefix(".")
-            raise ValueError(f"{name} has shape {leaf.shape}: an empty array cannot be saved")
-
-
 def compile_step(
     task: Task,
     tx: optax.GradientTransformation,
     state: TrainState,
     batch: Any,
     price: Callable[..., float] | None = None,
+    methods: Methods = PLAIN,
+    steps: int | None = None,
 ) -> jax.stages.Compiled:
     """Compile the step for one state and one batch, or return what was compiled last if that is the same.
 
@@ -139,18 +67,20 @@ def compile_step(
         tx: the optimizer.
         state: arrays or ``jax.ShapeDtypeStruct``.
         batch: likewise.
-        price: seconds of reference time of a unit of work, by its name and batch size, as
+        price: seconds of reference time of a unit of work, by its name, depth and batch size, as
             ``Reference.seconds``; None where the state has no clock.
+        methods: which layers are on, and which examples of the batch are trained on.
+        steps: of the whole run, for dropping layers where there is no budget.
 
     Returns:
         The step, of a state and a batch; under a price, of a third argument too: the moment (int32 [2],
-        as a clock's ``spent``) from which on it does nothing, if the optimizer counts extra work. It
+        as a clock's ``spent``) from which on it does nothing, if steps differ in their price. It
         consumes (donates) the state it is given.
 
     Raises:
         ValueError: as :func:`trace_step`.
     """
-    return _compiled(*_traced_with(task, tx, state, batch, price))
+    return _compiled(*_traced_with(task, tx, state, batch, price, methods, steps))
 
 
 def trace_step(
@@ -159,6 +89,8 @@ def trace_step(
     state: TrainState,
     batch: Any,
     price: Callable[..., float] | None = None,
+    methods: Methods = PLAIN,
+    steps: int | None = None,
 ) -> None:
     """Find out, at the cost of tracing it, whether the step could be compiled.
 
@@ -168,20 +100,35 @@ def trace_step(
         state: arrays or ``jax.ShapeDtypeStruct``.
         batch: likewise.
         price: seconds of reference time of a unit of work.
+        methods: which layers and examples are trained.
+        steps: of the whole run.
 
     Raises:
-        ValueError: the loss is not one per example, or the optimizer changes the type of its state; or,
-            under a price, the optimizer evaluates the loss or the logits and does not count it.
+        ValueError: the loss is not one per example, or the optimizer changes the type of its state; layers are
+            to be dropped, and the task does not say its depth; or, under a price, the optimizer evaluates the
+            loss or the logits and does not count it.
     """
-    _traced(*_traced_with(task, tx, state, batch, price))
+    _traced(*_traced_with(task, tx, state, batch, price, methods, steps))
 
 
 def _traced_with(
-    task: Task, tx: optax.GradientTransformation, state: TrainState, batch: Any, price: Any
+    task: Task,
+    tx: optax.GradientTransformation,
+    state: TrainState,
+    batch: Any,
+    price: Any,
+    methods: Methods,
+    steps: int | None,
 ) -> tuple[Any, ...]:
     """All that a step is made of, and hashable: functions by identity, arrays by shape and dtype."""
     leaves, structure = jax.tree.flatten(jax.eval_shape(lambda arrays: arrays, (state, batch)))
-    return task.loss, task.logits, tx, price, structure, tuple(leaves)
+    depth = None if task.depth is None else task.depth(state.params)
+    if methods.layer_drop is None or state.clock is not None:
+        steps = None
+    if methods.layer_drop is not None and depth is None:
+        raise ValueError("to drop layers, the task must say its depth, got depth=None")
+    drop, selection = methods.layer_drop, methods.selection
+    return task.loss, task.logits, tx, price, depth, drop, selection, steps, structure, tuple(leaves)
 
 
 # The last one alone: it keeps the data alive that the loss refers to.
@@ -196,6 +143,10 @@ def _traced(
     logits: Callable[..., Any] | None,
     tx: optax.GradientTransformation,
     price: Callable[..., float] | None,
+    depth: int | None,
+    drop: LayerDrop | None,
+    selection: Selection | None,
+    steps: int | None,
     structure: Any,
     leaves: tuple[jax.ShapeDtypeStruct, ...],
 ) -> tuple[Callable[..., tuple[TrainState, Figures]], tuple[Any, ...]]:
@@ -204,31 +155,66 @@ def _traced(
     tx = optax.with_extra_args_support(tx)
     evaluated: set[str] = set()
 
-    def train(state: TrainState, batch: Any) -> tuple[TrainState, Figures]:
-        run_key = jax.random.wrap_key_data(state.key, impl=_KEY_IMPL)
-        key = jax.random.fold_in(run_key, state.step)
+    def update(state: TrainState, batch: Any, before: Clock | None) -> tuple[TrainState, Figures]:
+        """A step at what was spent ``before``."""
+        key = jax.random.fold_in(run_key(state), state.step)
+        pattern, on = (), None
+        if drop is not None:
+            assert depth is not None
+            if before is not None:
+                progress = before.fraction
+            else:
+                assert steps is not None  # a run without a budget has so many
+                progress = state.step / steps
+            layers = drop.pattern(jax.random.fold_in(key, _PATTERN), progress, depth)
+            pattern, on = (layers,), jnp.sum(layers, dtype=jnp.int32)
 
         def value_fn(params: Any) -> jax.Array:
-            return mean_loss(loss(params, batch, key), batch)
+            return mean_loss(loss(params, batch, key, *pattern), batch)
 
         value, grads = jax.value_and_grad(value_fn)(state.params)
         offered = {"value_fn": _noting(evaluated, "value_fn", value_fn)}
         if (apply := logits) is not None:
             offered["logits_fn"] = _noting(
-                evaluated, "logits_fn", lambda params: weighted_logits(apply(params, batch, key), batch)
+                evaluated,
+                "logits_fn",
+                lambda params: weighted_logits(apply(params, batch, key, *pattern), batch),
             )
-        with _on(state.clock):
+        with on_clock(before):
             updates, opt_state = tx.update(
                 grads, state.opt_state, state.params, value=value, grad=grads, **offered
             )
         params = optax.apply_updates(state.params, updates)
         clock, fraction = None, None
         if price is not None:
-            assert state.clock is not None
-            clock = _charged(state.clock, state.opt_state, opt_state, price, batch_size(batch))
-            fraction = state.clock.fraction
-        next_state = TrainState(state.step + 1, params, opt_state, state.key, clock)
-        return next_state, Figures(value, _norm(grads), fraction, _readings(opt_state))
+            assert state.clock is not None and before is not None
+            clock = charge_step(
+                state.clock, state.opt_state, opt_state, price, batch=batch_size(batch), depth=depth, on=on
+            )
+            fraction = before.fraction
+        readings = _readings(opt_state) | ({} if on is None else {"active_layers": on})
+        next_state = state._replace(step=state.step + 1, params=params, opt_state=opt_state, clock=clock)
+        return next_state, Figures(value, _norm(grads), fraction, readings)
+
+    def train(state: TrainState, batch: Any) -> tuple[TrainState, Figures]:
+        if selection is None:
+            return update(state, batch, state.clock)
+        before, size = state.clock, batch_size(batch)
+        drawn = state.selection.drawn if selection.waits else state.step
+        key = jax.random.fold_in(jax.random.fold_in(run_key(state), _SELECTION), drawn)
+        losses = per_example(loss(state.params, batch, None), batch)
+        chosen = selection.choose(state.selection, losses, batch, key)
+        clock = before
+        if price is not None:
+            assert before is not None
+            clock = charge(before, price, FORWARD, batch=size, depth=depth)
+        state = state._replace(selection=chosen.state, clock=clock)
+        if not selection.waits:
+            return update(state, chosen.batch, before)
+        nothing = _zeros(jax.eval_shape(update, state, chosen.batch, before)[1])
+        return jax.lax.cond(
+            chosen.full, update, lambda state, *_: (state, nothing), state, chosen.batch, before
+        )
 
     train = jax.jit(train)  # for its cache: it is traced once
     after, figures = jax.eval_shape(train, state, batch)
@@ -236,41 +222,27 @@ def _traced(
     counted = jax.eval_shape(extra_work, state.opt_state)
     if price is not None and evaluated and not counted:
         raise ValueError(
-            f"the optimizer calls {min(evaluated)}, and no {' or '.join(_EXTRA_WORK)} in its state counts how "
+            f"the optimizer calls {min(evaluated)}, and no {' or '.join(EXTRA_WORK)} in its state counts how "
             "often: what it evaluates cannot be charged to a budget"
         )
+    differ = counted or drop is not None or (selection is not None and selection.waits)
 
     def train_until(state: TrainState, batch: Any, moment: jax.Array) -> tuple[TrainState, Figures]:
         assert state.clock is not None
-        if not counted:  # steps of one price: the host knows without asking when to stop
+        if not differ:  # steps of one price: the host knows without asking when to stop
             return train(state, batch)
         due = state.clock.before(moment).astype(jnp.int32)
-        nothing = jax.tree.map(lambda figure: jnp.zeros(figure.shape, figure.dtype), figures)
         # One turn of a loop or none, and not a branch: what a loop carries stays in its place in memory.
-        return jax.lax.fori_loop(0, due, lambda _, carry: train(carry[0], batch), (state, nothing))
+        return jax.lax.fori_loop(0, due, lambda _, carry: train(carry[0], batch), (state, _zeros(figures)))
 
     if state.clock is None:
         return train, (state, batch)
     return train_until, (state, batch, state.clock.spent)
 
 
-def extra_work(opt_state: Any) -> dict[str, jax.Array]:
-    """What an optimizer has done beyond its steps, as it counts it in its state: number by unit of work."""
-    counts: dict[str, jax.Array] = {}
-    for name, count in hyperparams(opt_state).items():
-        work = _EXTRA_WORK.get(name.rpartition("/")[2])
-        if work is not None:
-            counts[work] = counts.get(work, jnp.zeros((), jnp.int32)) + jnp.asarray(count)
-    return counts
-
-
-def _charged(clock: Clock, before: Any, after: Any, price: Callable[..., float], batch: int) -> Clock:
-    """The clock after a step that took the optimizer from one state to another."""
-    clock = clock.charge(price(STEP, batch=batch))
-    done = extra_work(before)
-    for work, count in extra_work(after).items():
-        clock = clock.charge(price(work, batch=batch), count - done[work])
-    return clock
+def _zeros(figures: Figures) -> Figures:
+    """The figures of no step."""
+    return jax.tree.map(lambda figure: jnp.zeros(figure.shape, figure.dtype), figures)
 
 
 def _readings(opt_state: Any) -> dict[str, jax.Array]:

@@ -37,13 +37,19 @@ class Task:
             the weights [B, ...] of their positions in the mean loss, where these are not its example's
             weight throughout. For optimizers that draw labels from the model, such as ``sophia_g``; None
             where there is no such optimizer.
+        depth: parameters, or their shapes → number of layers, where reference time is charged by it; None for
+            work that is charged by its batch alone.
+
+    Where layers are dropped, ``loss`` and ``logits`` take a fourth argument, which layers are on: bool [L],
+    traced; without it all of them are.
     """
 
     init: Callable[[jax.Array], Any]
-    loss: Callable[[Any, Any, jax.Array | None], jax.Array]
+    loss: Callable[..., jax.Array]
     batches: Callable[[int], Batch]
     evaluate: Callable[[Any], Mapping[str, Any]] | None = None
-    logits: Callable[[Any, Any, jax.Array | None], Any] | None = None
+    logits: Callable[..., Any] | None = None
+    depth: Callable[[Any], int] | None = None
 
 
 def batch_size(batch: Mapping[str, Any]) -> int:
@@ -70,6 +76,27 @@ def mean_loss(losses: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
         >>> float(mean_loss(losses, batch))
         1.5
     """
+    losses = per_example(losses, batch)
+    if WEIGHT not in batch:
+        return jnp.mean(losses)
+    weight = batch[WEIGHT].astype(losses.dtype)
+    total = jnp.sum(weight)
+    return jnp.sum(weight * losses) / jnp.where(total > 0, total, 1)
+
+
+def per_example(losses: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
+    """Check that there is a loss for each example.
+
+    Args:
+        losses: what a task's ``loss`` returned.
+        batch: the batch that it was given.
+
+    Returns:
+        The losses [B] in float32 or wider.
+
+    Raises:
+        ValueError: they are not a floating-point array of shape [B].
+    """
     examples = batch_size(batch)
     shape, dtype = getattr(losses, "shape", None), getattr(losses, "dtype", type(losses).__name__)
     if shape != (examples,) or not jnp.issubdtype(dtype, jnp.floating):
@@ -77,12 +104,7 @@ def mean_loss(losses: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
             f"the loss must be floating point and of shape ({examples},), one loss per example; "
             f"it is {dtype} of shape {shape}"
         )
-    losses = losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
-    if WEIGHT not in batch:
-        return jnp.mean(losses)
-    weight = batch[WEIGHT].astype(losses.dtype)
-    total = jnp.sum(weight)
-    return jnp.sum(weight * losses) / jnp.where(total > 0, total, 1)
+    return losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
 
 
 def weighted_logits(logits: Any, batch: Mapping[str, Any]) -> Any:

@@ -19,6 +19,7 @@ from optimiz.compare import matrix, report
 from optimiz.training import checkpoint
 from tests.compare import small
 from tests.compare.small import ONE, SEARCH
+from tests.training import layered
 
 ROOT = Path(__file__).parents[2]
 
@@ -237,6 +238,40 @@ def test_a_task_that_begins_differently_every_time_is_refused(tmp_path):
     arms = [compare.Arm(name, None, lambda: SEARCH) for name in ("one", "other")]
     with pytest.raises(ValueError, match="task_of must be a pure function: from seed 0, other does not begin"):
         small.run(tmp_path, arms, seeds=[0], task_of=task_of)
+
+
+def test_arms_may_train_by_methods_on_what_they_make_of_the_task(tmp_path):
+    selection = training.Methods(selection=training.RhoLoss(batch=8))
+    batches = layered.task(size=16).batches
+    arms = [
+        compare.Arm("plain", 0.1, lambda: optimiz.sgd(0.1)),
+        compare.Arm(
+            "rho",
+            0.1,
+            lambda: optimiz.sgd(0.1),
+            methods=selection,
+            adapt=lambda task: dataclasses.replace(task, batches=batches),
+        ),
+    ]
+
+    def run():
+        return matrix.run_matrix(
+            arms,
+            [0],
+            lambda seed: layered.task(),
+            training.Settings(budget=1.5),
+            tmp_path,
+            identity={},
+            figure="loss",
+            reference=layered.PRICES,
+        )
+
+    plain, rho = run()
+    assert (plain.steps, rho.steps) == (4, 3)  # of 0.45 s and of 0.45 + 0.24 s
+    assert plain.fingerprint != rho.fingerprint
+    described = json.loads((tmp_path / "rho_0.1" / "seed_0" / "run.json").read_text())
+    assert described["methods"] == {"selection": {"name": "rho_loss", "batch": 8}}
+    assert run() == [plain, rho]
 
 
 @pytest.mark.parametrize(

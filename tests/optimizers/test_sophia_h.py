@@ -7,6 +7,7 @@ import pytest
 
 from optimiz.optimizers.sophia_h import sophia_h
 from optimiz.training import step as training_step
+from optimiz.training import train_state
 from tests.training import tiny
 
 START = {
@@ -83,7 +84,7 @@ def test_first_step_uses_the_first_curvature_where_that_of_optax_is_a_sign_step(
 def test_runs_in_the_training_loop_which_offers_value_fn():
     task = tiny.task()
     tx = sophia_h(0.01)
-    state = training_step.initial_state(task, tx, seed=0)
+    state = train_state.initial_state(task, tx, seed=0)
     batch = task.batches(0)
     update = training_step.compile_step(task, tx, state, batch)
     params = jax.tree.map(jnp.copy, state.params)  # the step consumes its state

@@ -9,7 +9,17 @@ import numpy as np
 import optax
 import pytest
 
-from optimiz.training import Work, calibrate, measure
+from optimiz.training import (
+    Growth,
+    LayerDrop,
+    Methods,
+    RhoLoss,
+    SelectiveBackprop,
+    Task,
+    Work,
+    calibrate,
+    measure,
+)
 from tests.training import tiny
 from tests.training.counting import counting
 
@@ -97,3 +107,57 @@ def test_n_is_refused_by_name(n, error):
         measure({Work("step"): lambda: 0}, about={}, n=n)
     with pytest.raises(error, match="n must be"):
         calibrate(tiny.task(), optax.sgd(0.1), about={}, n=n)
+
+
+def layered(depth, size=8):
+    """A task of layers of which each takes 10 ms for 8 examples."""
+
+    def loss(params, batch, key, on=None):
+        layers = len(params["layers"]) if on is None else jnp.sum(on)
+
+        def wait(layers, w):
+            time.sleep(float(layers) * 0.01 * size_of(batch) / 8)
+            return np.float32(w)
+
+        # Of the parameters, so that no pass is taken for another; and without a derivative.
+        w = jax.lax.stop_gradient(params["layers"][0])
+        return (sum(params["layers"]) - batch["x"]) ** 2 + 0 * jax.pure_callback(wait, SHAPE, layers, w)
+
+    def size_of(batch):
+        return batch["x"].shape[0]
+
+    return Task(
+        lambda key: {"layers": [jnp.ones(())] * depth},
+        loss,
+        lambda step: {"x": np.zeros(size, np.float32), "irreducible": np.zeros(size, np.float32)},
+        depth=lambda params: len(params["layers"]),
+    )
+
+
+def test_a_model_that_grows_is_timed_at_every_depth():
+    methods = Methods(growth=Growth(depths=(1, 2, 4), at=(0.2, 0.5)))
+    reference = calibrate(layered(1), optax.sgd(0.1), about={}, n=5, methods=methods)
+    assert set(reference.times) == {Work(name, d, 8) for name in ("step", "forward") for d in (1, 2, 4)}
+    assert all(timing.n == 5 for timing in reference.times.values())
+    for name in ("step", "forward"):
+        assert reference.seconds(name, depth=4, batch=8) > 0.028 + reference.seconds(name, depth=1, batch=8)
+
+
+def test_where_layers_are_dropped_every_number_of_them_is_timed():
+    methods = Methods(layer_drop=LayerDrop())
+    reference = calibrate(layered(3), optax.sgd(0.1), about={}, n=5, methods=methods)
+    assert set(reference.times) == {Work(name, d, 8) for name in ("step", "forward") for d in (1, 2, 3)}
+    assert all(timing.n >= 5 for timing in reference.times.values())
+    for name in ("step", "forward"):
+        assert reference.seconds(name, depth=3, batch=8) > 0.018 + reference.seconds(name, depth=1, batch=8)
+
+
+@pytest.mark.parametrize(
+    ("selection", "size"), [(SelectiveBackprop(batch=24), 8), (RhoLoss(batch=8), 24)], ids=["sb", "rho"]
+)
+def test_where_examples_are_selected_the_look_at_candidates_is_timed(selection, size):
+    methods = Methods(selection=selection)
+    reference = calibrate(layered(2, size), optax.sgd(0.1), about={}, n=5, methods=methods)
+    step = Work("step", 2, selection.batch)
+    assert set(reference.times) == {step, Work("forward", 2, 8), Work("forward", 2, 24)}
+    assert reference.times[step].seconds > 2 * 0.01 * selection.batch / 8

@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from optimiz.training import RunError, checkpoint
-from optimiz.training.step import initial_state
+from optimiz.training.train_state import initial_state
 from tests.training import tiny
 
 SETTINGS = {"settings": {"steps": 20}, "identity": {"optimizer": "adam", "learning_rate": 0.1}}
@@ -30,7 +30,7 @@ def save(folder, step=7, tree=None, keep=5):
 
 
 def restore(folder, like=None, settings=SETTINGS):
-    return checkpoint.restore(folder, jax.eval_shape(state) if like is None else like, settings)
+    return checkpoint.restore(folder, lambda record: jax.eval_shape(state) if like is None else like, settings)
 
 
 def names(folder):

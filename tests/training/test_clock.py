@@ -100,3 +100,11 @@ def test_what_is_no_number_is_refused_by_name(seconds):
         Clock.start(seconds)
     with pytest.raises(TypeError, match="seconds must be a number, got "):
         Clock.start(1.0).charge(seconds)
+
+
+@pytest.mark.parametrize(("price", "whole"), [(0.2253, 383_488), (1.031, 83_802)], ids=["BERT", "T5"])
+def test_how_much_a_day_buys(price, whole):
+    """golden, arXiv 2307.06440: micro-batches of BERT and updates of T5 in 24 h, but for the crossing one."""
+    day = as_moment(86_400 * 10**9)
+    clock = Clock.start(86_400).charge(price, times=whole)
+    assert clock.before(day) and not clock.charge(price).before(day)

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from optimiz.training import Reference, Timing, Work
@@ -61,6 +62,15 @@ def test_a_table_in_which_more_work_is_quicker_is_refused():
         reference({Work("step", batch=16): 0.1, Work("step", batch=8): 0.2})
     with pytest.raises(ValueError, match=r"step\(depth=2, batch=16\) cannot be quicker"):
         reference({Work("step", 1, 8): 0.2, Work("step", 2, 16): 0.1})
+
+
+def test_the_slip_stands_out_from_a_line():
+    """golden: without the seventh entry seconds are .01172 + .01336 L."""
+    depths = [depth for depth in range(1, 17) if depth != 7]
+    times = [*BERT[:6], *BERT[7:], 0.1589, 0.1722, 0.1857, 0.1988, 0.212, 0.2253]
+    slope, constant = np.polyfit(depths, times, 1)
+    assert (constant, slope) == pytest.approx((0.01172, 0.01336), abs=5e-6)
+    assert constant + 7 * slope == pytest.approx(0.1053, abs=5e-5)
 
 
 def test_only_sizes_that_can_be_compared_are():

@@ -1,0 +1,121 @@
+"""The state of a run: all that its next step depends on besides the batch."""
+
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optimiz import schedules
+from optimiz.training.clock import Clock
+from optimiz.training.growth import Growth, grow
+from optimiz.training.selection import Selection
+from optimiz.training.task import Task
+
+# Named, so that a run is resumed on the same random numbers whatever the default is then.
+_KEY_IMPL = "threefry2x32"
+
+
+class TrainState(NamedTuple):
+    """All that the next step depends on besides its batch.
+
+    ``step`` is the number of updates made (int32) and so the index of the next batch; ``key`` is
+    the data of the random key (uint32 [2]) from which, with the step, each step's dropout key is
+    folded; ``clock`` is None where there is no budget, and ``selection`` where all examples are trained on.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    key: jax.Array
+    clock: Clock | None = None
+    selection: Any = None
+
+
+def initial_state(
+    task: Task,
+    tx: optax.GradientTransformation,
+    seed: int,
+    budget: float | None = None,
+    selection: Selection | None = None,
+) -> TrainState:
+    """Make the state before the first step; traceable.
+
+    Raises:
+        ValueError: the task's batches are no candidates for the selection.
+    """
+    init_key, steps_key = keys(seed)
+    clock = None if budget is None else Clock.start(budget)
+    params, opt_state = _initializer(tx, budget)(task.init(init_key))
+    chosen = None if selection is None else selection.init(task.batches(0))
+    key = jax.random.key_data(steps_key)
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, key, clock, chosen)
+
+
+def grown_state(plan: Growth, tx: optax.GradientTransformation, state: TrainState, stage: int) -> TrainState:
+    """The state after one growth more, which makes it the stage; traceable.
+
+    Raises:
+        ValueError: there are no layers to double.
+    """
+    with on_clock(state.clock):
+        params, opt_state = own(grow(plan, tx, stage, state.params, state.opt_state))
+    return state._replace(params=params, opt_state=opt_state)
+
+
+def keys(seed: int) -> tuple[jax.Array, jax.Array]:
+    """The random keys of a run: of its initial parameters, and of its steps."""
+    init_key, steps_key = jax.random.split(jax.random.key(seed, impl=_KEY_IMPL))
+    return init_key, steps_key
+
+
+def run_key(state: TrainState) -> jax.Array:
+    """The random key of a run's steps."""
+    return jax.random.wrap_key_data(state.key, impl=_KEY_IMPL)
+
+
+@functools.lru_cache(maxsize=1)  # as for the compiled step: runs that differ in their seed share it
+def _initializer(tx: optax.GradientTransformation, budget: float | None) -> Callable[[Any], Any]:
+    @jax.jit
+    def init(params: Any) -> Any:
+        with on_clock(None if budget is None else Clock.start(budget)):
+            return own((params, tx.init(params)))
+
+    return init
+
+
+def on_clock(clock: Clock | None) -> contextlib.AbstractContextManager[None]:
+    """Where the schedules of an optimizer read the clock."""
+    return contextlib.nullcontext() if clock is None else schedules.spending(clock.fraction)
+
+
+def own(tree: Any) -> Any:
+    """A tree of arrays whose step may donate them; traceable."""
+    # The step donates its state, so each leaf must be a buffer of its own, whatever the task and the
+    # optimizer share or keep; and a weak type would not survive the first update.
+    return jax.tree.map(lambda x: jnp.array(x, dtype=jnp.result_type(x), copy=True), tree)
+
+
+def check_state(state: TrainState) -> None:
+    """Refuse, before any work, what cannot be trained or saved.
+
+    Args:
+        state: arrays or ``jax.ShapeDtypeStruct``.
+
+    Raises:
+        ValueError: naming a parameter that is not floating point, or a leaf without elements.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(state.params)
+    if not leaves:
+        raise ValueError("the parameter tree has no leaves")
+    for path, leaf in leaves:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            name = "params" + jax.tree_util.keystr(path)
+            raise ValueError(f"{name} has dtype {leaf.dtype}; parameters must be floating point")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if leaf.size == 0:
+            name = jax.tree_util.keystr(path).removeprefix(".")
+            raise ValueError(f"{name} has shape {leaf.shape}: an empty array cannot be saved")
