@@ -32,12 +32,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 
-from optimiz.training import checkpoint, metrics, preemption, run_directory
+from optimiz.training import checkpoint, preemption, run_directory
 from optimiz.training.charging import least_price
 from optimiz.training.clock import as_nanoseconds
+from optimiz.training.journal import Journal, row_of
 from optimiz.training.marks import Marks
 from optimiz.training.methods import PLAIN, Methods
 from optimiz.training.reference import Reference
@@ -119,7 +119,6 @@ class _Run:
         seconds: spent on updates up to the last look.
         since: when the updates since then began.
         pending: the figures of those updates.
-        unreported: rows of the metrics that ``progress`` has not seen.
         compile_seconds: spent compiling.
     """
 
@@ -139,12 +138,10 @@ class _Run:
     seconds: float = 0.0
     since: float = 0.0
     pending: list[Figures] = dataclasses.field(default_factory=list)
-    unreported: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     compile_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        self.metrics = self.path / "metrics.jsonl"
-        self.timings = self.path / "timings.jsonl"
+        self.journal = Journal(self.path, watched=self.progress is not None)
         self.checkpoints = self.path / "checkpoints"
         self.marks = Marks(self.settings, self.methods.growth)
         selection = self.methods.selection
@@ -229,11 +226,10 @@ class _Run:
     def restored(self) -> TrainState | None:
         like = lambda record: self.like(record.get("stage", 0))  # noqa: E731
         saved = checkpoint.restore(self.checkpoints, like, self.described)
-        metrics.drop_torn_line(self.timings)
-        metrics.truncate(self.metrics, saved.record["metrics_bytes"] if saved else 0)
+        self.journal.cut(saved.record["metrics_bytes"] if saved else 0)
         if saved is None:
             return None
-        state, self.unreported = saved.state, metrics.read_metrics(self.metrics)
+        state = saved.state
         self.stage, self.seconds = saved.record.get("stage", 0), saved.record["seconds"]
         self.steps = self.drawn = int(state.step)
         if self.waits:
@@ -295,22 +291,17 @@ class _Run:
         self.read_clock(state)
         made = jax.device_get(self.pending[: self.steps - first])
         self.pending.clear()
-        rows = [_row(step, figures) for step, figures in enumerate(made, start=first)]
+        rows = [row_of(step, figures) for step, figures in enumerate(made, start=first)]
         finite = [math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"]) for row in rows]
         if not all(finite):  # what follows is of no use, and how much of it there is depends on the look
             rows = rows[: finite.index(False) + 1]
-        self.write(rows)
+        self.journal.write(rows)
         self.note("updates", taken)
         if not all(finite):
             raise self.diverged(rows[-1], state)
         if rows:  # a look at candidates alone has none
             self.report({name: rows[-1][name] for name in ("loss", "gradient_norm")})
         self.since = time.perf_counter()
-
-    def write(self, rows: list[dict[str, Any]]) -> None:
-        metrics.append(self.metrics, rows)
-        if self.progress is not None:
-            self.unreported += rows
 
     def diverged(self, row: Mapping[str, Any], state: TrainState) -> Diverged:
         self.steps = row["step"] + 1
@@ -341,12 +332,12 @@ class _Run:
                 raise ValueError(f"evaluate must return numbers by name, got {figures}") from None
             spent = self.marks.fraction
             fraction = {} if spent is None else {"fraction": spent}
-            self.write([{"steps": self.steps, **fraction, "evaluation": figures}])
+            self.journal.write([{"steps": self.steps, **fraction, "evaluation": figures}])
             self.report(figures)
 
     def save(self, state: TrainState) -> None:
         with self.off_the_clock("save"):
-            record = {"metrics_bytes": metrics.sync(self.metrics), "seconds": self.seconds}
+            record = {"metrics_bytes": self.journal.sync(), "seconds": self.seconds}
             if self.methods.growth is not None:
                 record["stage"] = self.stage
             checkpoint.save(
@@ -368,36 +359,21 @@ class _Run:
             self.note(event, taken)
 
     def note(self, event: str, seconds: float, **more: float) -> None:
-        row = {"steps": self.steps, "event": event, "seconds": seconds}
-        metrics.append(self.timings, [row | more])
+        self.journal.note(self.steps, event, seconds, **more)
 
     def report(self, figures: Mapping[str, float]) -> None:
         if self.progress is not None:
-            rows, self.unreported = self.unreported, []
-            total, seconds = self.settings.steps, self.seconds
-            self.progress(Progress(self.steps, total, seconds, figures, self.marks.fraction, rows))
+            total, rows = self.settings.steps, self.journal.take()
+            self.progress(Progress(self.steps, total, self.seconds, figures, self.marks.fraction, rows))
 
     def result(self, state: TrainState) -> Result:
-        # Noted down, because a finished run that is read back compiles nothing.
-        planned = [row.get("temporary_bytes") for row in metrics.read_metrics(self.timings)]
         return Result(
             params=state.params,
-            history=metrics.read_metrics(self.metrics),
+            history=self.journal.history(),
             steps=self.steps,
             seconds=self.seconds,
             compile_seconds=self.compile_seconds,
             reference_seconds=None if self.marks.fraction is None else self.marks.spent / 1e9,
-            temporary_bytes=max((bytes for bytes in planned if bytes is not None), default=None),
+            # Noted down, because a finished run that is read back compiles nothing.
+            temporary_bytes=self.journal.temporary_bytes(),
         )
-
-
-def _row(step: int, figures: Figures) -> dict[str, Any]:
-    fixed = {"loss": figures.loss, "gradient_norm": figures.gradient_norm, "fraction": figures.fraction}
-    row = {"step": step} | {name: float(x) for name, x in fixed.items() if x is not None}
-    return row | {name: _number(x) for name, x in figures.readings.items() if name not in row}
-
-
-def _number(x: jax.typing.ArrayLike) -> Any:
-    """A Python number, or a list of them."""
-    x = np.asarray(x)
-    return (x if np.issubdtype(x.dtype, np.integer) else x.astype(float)).tolist()
