@@ -67,5 +67,7 @@ from optimiz.primitives import search_when_changing as search_when_changing
 from optimiz.primitives import seeded_ema as seeded_ema
 from optimiz.primitives import stochastic_rounding as stochastic_rounding
 from optimiz.primitives import trace as trace
+from optimiz.state_bytes import StateBytes as StateBytes
+from optimiz.state_bytes import state_bytes as state_bytes
 
 __version__ = "0.1.0"

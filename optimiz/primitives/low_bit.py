@@ -26,7 +26,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.extend as jex
 import jax.numpy as jnp
 import optax
 
@@ -155,18 +154,14 @@ def _depend_on_values(function: Callable[[Any], Any], tree: Any) -> list[bool]:
     return _reached(traced, [True] * len(traced.invars))
 
 
-def _reached(jaxpr: jex.core.Jaxpr, marks: list[bool]) -> list[bool]:
+def _reached(jaxpr: Any, marks: list[bool]) -> list[bool]:
     """Which outputs a jaxpr makes of its marked inputs."""
-    marked = {v for v, mark in zip(jaxpr.invars, marks, strict=True) if mark}
-
-    def is_marked(v):
-        return not isinstance(v, jex.core.Literal) and v in marked
-
+    marked = {id(v) for v, mark in zip(jaxpr.invars, marks, strict=True) if mark}
     for equation in jaxpr.eqns:
-        entering = [is_marked(v) for v in equation.invars]
+        entering = [id(v) in marked for v in equation.invars]
         if equation.primitive.name in ("jit", "pjit"):
             leaving = _reached(equation.params["jaxpr"].jaxpr, entering)
         else:
             leaving = [any(entering)] * len(equation.outvars)
-        marked |= {v for v, mark in zip(equation.outvars, leaving, strict=True) if mark}
-    return [is_marked(v) for v in jaxpr.outvars]
+        marked |= {id(v) for v, mark in zip(equation.outvars, leaving, strict=True) if mark}
+    return [id(v) in marked for v in jaxpr.outvars]

@@ -1,0 +1,61 @@
+"""What an optimizer's state weighs, array by array, for parameters of any size: shapes are enough."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import optax
+
+
+@dataclasses.dataclass(frozen=True)
+class StateBytes:
+    """The size of an optimizer's state; as a string, a table.
+
+    Attributes:
+        arrays: path in the state → bytes.
+        parameters: number of the parameters' entries.
+    """
+
+    arrays: dict[str, int]
+    parameters: int
+
+    @property
+    def total(self) -> int:
+        """Bytes of all arrays."""
+        return sum(self.arrays.values())
+
+    @property
+    def per_parameter(self) -> float:
+        """Bytes for each entry of the parameters."""
+        return self.total / max(self.parameters, 1)
+
+    def __str__(self) -> str:
+        rows = [*self.arrays.items(), ("total", self.total), ("per parameter", round(self.per_parameter, 4))]
+        path, size = (max(len(f"{row[i]:,}" if i else row[i]) for row in rows) for i in range(2))
+        return "\n".join(f"{row[0]:{path}}  {row[1]:{size},}" for row in rows)
+
+
+def state_bytes(tx: optax.GradientTransformation, params: Any) -> StateBytes:
+    """Measure an optimizer's state without making it.
+
+    Args:
+        tx: any transformation.
+        params: a tree of parameters, or of ``jax.ShapeDtypeStruct``, of any size: nothing is allocated.
+
+    Returns:
+        The exact size of every array of the state, and of all of them.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> params = {"kernel": jax.ShapeDtypeStruct((1000, 1000), jnp.float32)}
+        >>> size = state_bytes(optax.scale_by_adam(), params)
+        >>> print(size)
+        .count                 4
+        .mu['kernel']  4,000,000
+        .nu['kernel']  4,000,000
+        total          8,000,004
+        per parameter        8.0
+    """
+    state = jax.tree_util.tree_leaves_with_path(jax.eval_shape(tx.init, params))
+    arrays = {jax.tree_util.keystr(path): leaf.size * leaf.dtype.itemsize for path, leaf in state}
+    return StateBytes(arrays, sum(p.size for p in jax.tree.leaves(params)))

@@ -1,0 +1,75 @@
+"""The record of state sizes holds what the code says, and meets what was promised."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import optimiz
+from tests import memory_record
+from tests.memory_record import FORMATS, MODELS
+
+RECORD = json.loads(memory_record.RECORD.read_text(encoding="utf-8"))
+
+PARAMETERS = {  # as their authors count them
+    "GPT-2 124M": 124_439_808,
+    "GPT-2 355M": 354_823_168,
+    "GPT-2 774M": 774_030_080,
+    "GPT-2 1.5B": 1_557_611_200,
+    "ViT-S/16": 22_050_664,
+    "ViT-B/16": 86_567_656,
+    "Llama-2-7B": 6_738_415_616,
+    "Llama-2-13B": 13_015_864_320,
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_models_have_the_size_that_their_authors_state(model):
+    assert memory_record.parameters(model) == PARAMETERS[model] == RECORD["models"][model]["parameters"]
+
+
+@pytest.mark.parametrize("model", ["GPT-2 1.5B", "Llama-2-7B", "ViT-S/16"])
+@pytest.mark.parametrize("name", ["adamw", "sgd_sai"])
+@pytest.mark.parametrize("label", FORMATS)
+def test_the_record_is_what_the_code_says(model, name, label):
+    recorded = RECORD["models"][model]["bytes"][name][label]
+    assert memory_record.total(model, name, FORMATS[label]) == recorded
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", memory_record.TABLE)
+def test_the_record_is_what_the_code_says_of_every_optimizer(name):
+    for label, fmt in FORMATS.items():
+        assert (
+            memory_record.total("GPT-2 124M", name, fmt) == RECORD["models"]["GPT-2 124M"]["bytes"][name][label]
+        )
+
+
+def test_counting_each_shape_once_gives_the_size_of_the_whole_state():
+    whole = {
+        f"{array}/{i}": jax.ShapeDtypeStruct(shape, jnp.float32)
+        for array, (shape, times) in memory_record.vit(2, 384).items()
+        for i in range(times)
+    }
+    MODELS["two layers"] = memory_record.vit(2, 384)
+    try:
+        ours = memory_record.total("two layers", "sgd_sai", optimiz.Int8())
+    finally:
+        del MODELS["two layers"]
+    assert ours == optimiz.state_bytes(memory_record.optimizer("sgd_sai", optimiz.Int8()), whole).total
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_eight_bits_keep_their_promise(model):
+    bytes_of, count = RECORD["models"][model]["bytes"], PARAMETERS[model]
+    assert bytes_of["sgd_sai"]["Int8"] <= 1.04 * count
+    assert bytes_of["adamw"]["Int8"] <= 2.08 * count
+    assert 4 * count <= bytes_of["sgd_sai"]["float32"] <= 4.001 * count
+    assert bytes_of["lion"]["BFloat16"] <= 2.02 * count
+    assert bytes_of.keys() == memory_record.TABLE.keys()
+
+
+def test_the_page_is_rendered_from_the_record():
+    page = memory_record.RECORD.with_suffix(".md").read_text(encoding="utf-8")
+    assert page == memory_record.render(RECORD)
