@@ -28,6 +28,7 @@ import optimiz
 from examples import command, line_search_report, optimizers
 from examples.data import docstrings, text
 from examples.models import pretrained
+from examples.rows import Rows
 from examples.text_classification import TextClassification
 from optimiz import groups, primitives, schedules, training
 
@@ -146,12 +147,12 @@ def main() -> None:
     settings = {f.name: f.value for f in (_FIGURE, _ROWS, _EPOCHS, _BATCH_SIZE, _LENGTH)}
     settings |= {"data": parts["train"].source, "validation_examples": len(parts["validation"].texts)}
     settings |= {"updates": study.steps, "fingerprint": study.problem.fingerprint()}
-    rows = line_search_report.Rows(output / "rows.jsonl", settings)
+    rows = Rows(output / "rows.jsonl", settings)
     arms = [(name, None) for name in SEARCHES]
     arms += [(name, float(rate)) for name in _METHODS.value for rate in _RATES.value]
     for seed in range(_SEEDS.value):
         for method, rate in arms:
-            if not rows.has(method, rate, seed):
+            if not rows.has(method=method, learning_rate=rate, seed=seed):
                 rows.add(study.run(method, rate, seed))
                 score = rows.rows[-1]["validation"][_FIGURE.value]
                 print(f"seed {seed}  {method} {rate or ''}  {score:.3f}", flush=True)

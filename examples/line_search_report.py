@@ -1,7 +1,6 @@
-"""The rows of the line-search study, and the page that is rendered from them."""
+"""The page that is rendered from the rows of the line-search study."""
 
 import collections
-import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,45 +10,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from examples.rows import Row, Rows
 from optimiz import compare
 
-Row = Mapping[str, Any]
 FORWARD_EQUIVALENTS = 3  # of an update without trials: a forward pass, and a backward pass that counts 2
-
-
-class Rows:
-    """The runs of a study, one JSON object a line after one with the settings.
-
-    Args:
-        path: the file; made if it is missing.
-        settings: what all runs share, as plain JSON.
-
-    Raises:
-        ValueError: the file is of other settings, or is no such file.
-    """
-
-    def __init__(self, path: Path, settings: Mapping[str, Any]):
-        self._path = path
-        self.head = {"settings": json.loads(json.dumps(settings)), "environment": compare.environment()}
-        self.rows: list[Row] = []
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        whole = [line for line in lines if line.endswith("\n")]  # a line that was cut short is run again
-        if whole:
-            self.head, *self.rows = map(json.loads, whole)
-            if self.head["settings"] != settings:
-                raise ValueError(f"{path} is of other settings: {self.head['settings']}, not {dict(settings)}")
-        path.write_text("".join(whole) or json.dumps(self.head) + "\n", encoding="utf-8")
-
-    def has(self, method: str, rate: float | None, seed: int) -> bool:
-        """Whether there is such a run."""
-        wanted = (method, rate, seed)
-        return any((row["method"], row["learning_rate"], row["seed"]) == wanted for row in self.rows)
-
-    def add(self, row: Row) -> None:
-        """Write a run down."""
-        self.rows.append(row)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
 
 
 def by_arm(rows: Sequence[Row]) -> dict[str, list[Row]]:

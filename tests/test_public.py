@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import optimiz
-from examples import line_search_report
+from examples import heterogeneity_report, line_search_report
+from examples.heterogeneity_rows import Results
 from optimiz import compare, groups, schedules, training
 from optimiz.compare.report import render
 from tests.golden import parity_record
@@ -70,6 +71,17 @@ def test_the_readme_and_the_report_show_the_record_of_the_line_searches(data):
     assert f"{words}\n\n{table}" in report
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert words in readme and f"({folder}/report.md)" in readme
+
+
+def test_the_readme_and_the_report_show_the_record_of_heterogeneity():
+    folder = "examples/records/heterogeneity"
+    head, *rows = map(json.loads, (ROOT / folder / "rows.jsonl").read_text(encoding="utf-8").splitlines())
+    results, command = Results(rows), "python -m examples.heterogeneity_study --output=runs/heterogeneity"
+    report = (ROOT / folder / "report.md").read_text(encoding="utf-8")
+    assert heterogeneity_report.render(head, results, command) == report
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert heterogeneity_report.in_words(results) in readme and f"```bash\n{command}" in readme
+    assert f"({folder}/report.md)" in readme and f"({folder}/study.png)" in readme
 
 
 def test_the_readme_shows_the_record_of_parity():

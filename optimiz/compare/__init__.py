@@ -14,6 +14,7 @@ from optimiz.compare.record import TornRecord as TornRecord
 from optimiz.compare.record import environment as environment
 from optimiz.compare.report import summary as summary
 from optimiz.compare.report import write_report as write_report
+from optimiz.compare.statistics import Difference as Difference
 from optimiz.compare.statistics import estimate as estimate
 from optimiz.compare.statistics import paired_difference as paired_difference
 from optimiz.compare.statistics import sensitivity as sensitivity

@@ -1,0 +1,79 @@
+r"""Two blocks whose gradient and curvature are chosen, and the steps that gradient and sign descent need.
+
+.. math::
+    f(x) = \tfrac12 \sum_b \lambda_b x_b^2, \qquad x_b = n_b / \lambda_b \text{ at the start}
+
+so that block b, of one parameter, begins with a gradient of norm n_b and has curvature λ_b throughout. The rate
+decays linearly to zero. The number of steps is the least of a grid with which, at the best constant of a grid,
+f ends at no more than a hundredth of its start.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import optimiz
+from optimiz import schedules
+
+STEPS = sorted({round(2 ** (i / 2)) for i in range(23)})  # up to 2048, by factors of √2
+RATES = np.logspace(-5, 2, 141, dtype=np.float32)  # twenty a decade
+TARGET = 0.01
+
+
+@functools.partial(jax.jit, static_argnames="optimizer")
+def _ends(norms: jax.Array, curvatures: jax.Array, steps: jax.Array, *, optimizer: Any) -> jax.Array:
+    """The least of f at the end over its start, over the grid of rates."""
+
+    def loss(x: jax.Array) -> jax.Array:
+        return jnp.sum(curvatures * x**2) / 2
+
+    def end(rate: jax.Array) -> jax.Array:
+        tx = optimizer(lambda step: rate * schedules.linear(1.0)(step / steps))
+
+        def step(_: int, carry: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+            x, state = carry
+            updates, state = tx.update(jax.grad(loss)(x), state, x)
+            return optax.apply_updates(x, updates), state
+
+        start = norms / curvatures
+        x, _ = jax.lax.fori_loop(0, steps, step, (start, tx.init(start)))
+        return loss(x) / loss(start)
+
+    return jnp.nanmin(jax.vmap(end)(jnp.asarray(RATES)))
+
+
+def steps_needed(norms: tuple[float, float], curvatures: tuple[float, float], optimizer: Any) -> int | None:
+    """The steps that an optimizer needs.
+
+    Args:
+        norms: n_b > 0.
+        curvatures: λ_b > 0.
+        optimizer: schedule → transformation.
+
+    Returns:
+        The least of ``STEPS`` that suffices; None where none does.
+    """
+    for steps in STEPS:
+        end = _ends(jnp.array(norms), jnp.array(curvatures), jnp.array(steps), optimizer=optimizer)
+        if end <= TARGET:
+            return steps
+    return None
+
+
+def measure(norm: float, curvature: float) -> dict[str, float | None]:
+    """Compare the two methods where the second block has these and the first has 1 and 1.
+
+    Returns:
+        The steps of each, and the curvature weighted by squared gradients and by sizes.
+    """
+    norms, curvatures = (1.0, norm), (1.0, curvature)
+    return {
+        "gradient_weighted": (1 + norm**2 * curvature) / (1 + norm**2),
+        "size_weighted": (1 + curvature) / 2,
+        "sgd": steps_needed(norms, curvatures, optimiz.sgd),
+        "sign_sgd": steps_needed(norms, curvatures, optimiz.sign_sgd),
+    }
