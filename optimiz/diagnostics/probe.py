@@ -1,10 +1,9 @@
 """A probe in a chain: measure the heterogeneity of the gradient every k steps, and pass it on untouched.
 
 Put it first, or after the average over devices: it measures what ``update`` is given. Between two
-measurements it computes a comparison alone, but the gradient has to be whole in memory for the branch that may read it. That
-is little in a step that computes much, and dear in one that mostly moves memory, as
-``tests/records/probe_cost.json`` shows. Under ``vmap`` a branch is taken on both sides, and it measures at every
-step.
+measurements it computes a comparison alone, but the gradient has to be whole in memory for the branch that
+may read it. That is little in a step that computes much, and dear in one that mostly moves memory: see
+``tests/diagnostics/probe_cost.py``. Under ``vmap`` a branch is taken on both sides: it measures at every step.
 
 State holds arrays alone. Their blocks are named by ``block_names(params, blocks)``; within ``optax.masked`` and
 its like, by that of the tree with the holes.
