@@ -42,7 +42,8 @@ LOST_SHARE = 0.25
 
 # A loss that falls exponentially falls in the second half by 0.7 of what it did in the first when it has come
 # half of its way. Where it is below half of the first loss, something was learnt, whatever the curve's shape.
-STRAIGHT = 0.7
+# One that falls far more in the second half was held up in the first, as by a rate that had to decay.
+STRAIGHT, BENT = 0.7, 2.0
 HARDLY_LOWER = 0.5
 
 # A change by less than this share of the loss, from the first quarter of the run to the last or from the third.
@@ -274,8 +275,8 @@ def _falls_straight(curve: _Curve) -> Finding | None:
     if min(len(part.loss) for part in (start, middle, end)) < LEAST_LOSSES // 8:
         return None
     before, after = start.level - middle.level, middle.level - end.level
-    straight = after >= STRAIGHT * before and after >= SIGNIFICANT * _error(middle, end)
-    if not straight or before <= 0 or end.level < HARDLY_LOWER * curve.loss[0]:
+    straight = STRAIGHT * before <= after <= BENT * before and after >= SIGNIFICANT * _error(middle, end)
+    if not straight or end.level < HARDLY_LOWER * curve.loss[0]:
         return None
     evidence = (
         f"the loss fell by {before:.3g} in the first half and by {after:.3g} in the second, "

@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -102,6 +103,14 @@ def test_a_rate_too_high(tx):
 def test_a_rate_too_low(rate, seen):
     finding = only(runs.train(optimiz.adamw(rate), schedule=rate))
     assert (finding.name, finding.step) == ("learning_rate_too_low", 0) and seen in finding.evidence
+
+
+@pytest.mark.parametrize(("first", "found"), [(0.4, ["learning_rate_too_low"]), (0.1, [])])
+def test_a_loss_that_falls_when_the_rate_has_decayed_had_no_rate_too_low(first, found):
+    noise = 0.01 * np.random.default_rng(0).normal(size=80)
+    loss = np.interp(np.arange(80), [0, 40, 79], [2.7, 2.7 - first, 1.9]) + noise
+    rows = [{"step": i, "loss": float(x), "gradient_norm": 1.0} for i, x in enumerate(loss)]
+    assert names(rows) == found
 
 
 def test_a_warm_up_too_short():
