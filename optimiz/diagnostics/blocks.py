@@ -9,7 +9,7 @@ two answers are two labels.
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -110,16 +110,23 @@ class Partition:
 
     def norms(self, tree: Any) -> jax.Array:
         """Euclidean norm of each block of a tree, [B], in float32 at the least; NaN where not finite."""
-        parts = [
-            numerics.block_norm(x, tuple(a for a, n in enumerate(number.shape) if n == 1)).ravel()
-            for x, number in zip(jax.tree.leaves(tree), self.numbers, strict=True)
-        ]
+        return self.joined([self.leaf_norms(i, x) for i, x in enumerate(jax.tree.leaves(tree))])
+
+    def leaf_norms(self, leaf: int, x: jax.Array) -> jax.Array:
+        """Norms of the parts of a leaf, one for each label that it has."""
+        return numerics.block_norm(
+            x, tuple(a for a, n in enumerate(self.numbers[leaf].shape) if n == 1)
+        ).ravel()
+
+    def joined(self, leaf_norms: Sequence[jax.Array]) -> jax.Array:
+        """Norms of the blocks, [B], from those of the parts of every leaf."""
         block_of_part = np.concatenate([number.ravel() for number in self.numbers])
         members = [np.flatnonzero(block_of_part == b) for b in range(len(self.names))]
         # All blocks are given as many parts as the largest has; the part after the last is a zero.
         most = max(map(len, members))
         table = np.array([np.pad(m, (0, most - len(m)), constant_values=len(block_of_part)) for m in members])
-        return numerics.block_norm(jnp.concatenate([*parts, jnp.zeros(1, jnp.float32)])[table], (1,)).ravel()
+        parts = jnp.concatenate([*leaf_norms, jnp.zeros(1, jnp.float32)])
+        return numerics.block_norm(parts[table], (1,)).ravel()
 
 
 def partition(tree: Any, blocks: Labels | Any | None = None) -> Partition:

@@ -70,8 +70,17 @@ def heterogeneity(grads: optax.Updates, blocks: Labels | Any | None = None) -> H
     if not cut.names:  # as within optax.masked, where all parameters may be masked
         none, zero = jnp.zeros(0, jnp.float32), jnp.zeros([], jnp.float32)
         return Heterogeneity(none, none, zero, zero, zero, zero, zero, zero, jnp.zeros([], jnp.int32))
-    norm = cut.norms(grads)
-    rms = norm / np.sqrt(cut.sizes).astype(norm.dtype)
+    return of_norms(cut.norms(grads), cut.sizes)
+
+
+def of_norms(norm: jax.Array, sizes: np.ndarray) -> Heterogeneity:
+    """The same from the norms of the blocks.
+
+    Args:
+        norm: n, [B], B ≥ 1.
+        sizes: P, [B], the number of entries of each block.
+    """
+    rms = norm / np.sqrt(sizes).astype(norm.dtype)
     largest = jnp.max(norm)
     return Heterogeneity(
         norm,

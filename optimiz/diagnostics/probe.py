@@ -1,14 +1,16 @@
 """A probe in a chain: measure the heterogeneity of the gradient every k steps, and pass it on untouched.
 
 Put it first, or after the average over devices: it measures what ``update`` is given. Between two
-measurements it computes a comparison alone, but the gradient has to be whole in memory for the branch that
-may read it. That is little in a step that computes much, and dear in one that mostly moves memory: see
-``tests/diagnostics/probe_cost.py``. Under ``vmap`` a branch is taken on both sides: it measures at every step.
+measurements it computes comparisons alone. What a branch may read has to be whole in memory when it is passed.
+So large arrays have branches of their own: one for all would keep them in memory together, which is dear in a
+step that mostly moves memory. ``tests/records/probe_cost.json`` has what is left of the cost. Under ``vmap`` a
+branch is taken on both sides: it measures at every step.
 
 State holds arrays alone. Their blocks are named by ``block_names(params, blocks)``; within ``optax.masked`` and
 its like, by that of the tree with the holes.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +18,10 @@ import jax.numpy as jnp
 import optax
 
 from optimiz import checks
-from optimiz.diagnostics.blocks import Labels
-from optimiz.diagnostics.heterogeneity import Heterogeneity, heterogeneity
+from optimiz.diagnostics.blocks import Labels, partition
+from optimiz.diagnostics.heterogeneity import Heterogeneity, heterogeneity, of_norms
+
+LARGE = 1_000_000  # entries of an array that has a branch of its own; a branch costs some microseconds
 
 
 class ProbeState(NamedTuple):
@@ -64,12 +68,23 @@ def probe(
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
 
+        due = state.count % every == 0
+        cut, leaves = partition(updates, blocks), jax.tree.leaves(updates)
+
+        def norms_if_due(i, x):
+            norms = partial(cut.leaf_norms, i)
+            return jax.lax.cond(due, norms, lambda x: jnp.zeros_like(jax.eval_shape(norms, x)), x)
+
+        large = {i: norms_if_due(i, x) for i, x in enumerate(leaves) if x.size >= LARGE}
+
         def measure():
-            measured = heterogeneity(updates, blocks)
+            if not cut.names:
+                return state.heterogeneity
+            norms = [large[i] if i in large else cut.leaf_norms(i, x) for i, x in enumerate(leaves)]
+            measured = of_norms(cut.joined(norms), cut.sizes)
             # The gradient need not have the parameters' dtype.
             return jax.tree.map(lambda new, old: new.astype(old.dtype), measured, state.heterogeneity)
 
-        due = state.count % every == 0
         measured = jax.lax.cond(due, measure, lambda: state.heterogeneity)
         step = jnp.where(due, state.count, state.probed_step)
         count = jnp.asarray(optax.safe_increment(state.count))

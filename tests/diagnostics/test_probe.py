@@ -31,13 +31,34 @@ def states(tx, stream, params=PARAMS):
     return out
 
 
-def test_measures_the_first_gradient_and_every_third_after_it():
+@pytest.mark.parametrize("large", [1, 5, 10**6])  # a branch for each array, for the larger one, for none
+def test_measures_the_first_gradient_and_every_third_after_it(large, monkeypatch):
+    monkeypatch.setitem(probe.__globals__, "LARGE", large)
     stream = gradients(8)
     history = states(probe(every=3), stream)
     assert [int(s.probed_step) for s in history] == [0, 0, 0, 3, 3, 3, 6, 6]
     assert [int(s.count) for s in history] == list(range(1, 9))
     for s in history:
         chex.assert_trees_all_close(s.heterogeneity, heterogeneity(stream[int(s.probed_step)]), rtol=1e-6)
+
+
+def test_large_gradients_need_not_be_in_memory_together():
+    params = {name: jax.ShapeDtypeStruct((1024, 1024), jnp.float32) for name in "abcd"}
+    x = jax.ShapeDtypeStruct((8, 1024), jnp.float32)
+
+    def temporary_bytes(tx):
+        def step(params, state, x):
+            grads = jax.grad(lambda p: sum(jnp.sum((x @ w) ** 2) for w in p.values()))(params)
+            updates, state = tx.update(grads, state, params)
+            return optax.apply_updates(params, updates), state
+
+        state = jax.eval_shape(tx.init, params)
+        compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, x).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    firsts = (optax.identity(), probe(every=9))
+    alone, probed = (temporary_bytes(optax.chain(first, optax.adam(0.1))) for first in firsts)
+    assert probed < alone + 1024 * 1024
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
