@@ -5,7 +5,6 @@ import math
 import jax
 import jax.numpy as jnp
 
-from optimiz.numerics.moments import abs_sq
 from optimiz.numerics.precision import widen
 
 
@@ -51,27 +50,3 @@ def block_axes(ndim: int, scanned: int | None) -> tuple[int, ...]:
         ((0, 1, 2), (1, 2))
     """
     return tuple(axis for axis in range(ndim) if axis != scanned)
-
-
-def block_norm(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """Euclidean norm over some axes, finite and not zero wherever it is so in exact arithmetic.
-
-    Entries are divided by the largest before they are squared: in float32 neither 1e30 nor 1e-30 has a square.
-
-    Args:
-        x: any shape.
-        axes: the axes that make up one block, see :func:`block_axes`.
-
-    Returns:
-        The norm in the real compute dtype, with the axes of a block kept at length 1; 0 for no entries, and NaN
-        where one is NaN or infinite.
-
-    Example:
-        >>> block_norm(jnp.array([3e30, -4e30]), (0,)) == 5e30
-        Array([ True], dtype=bool)
-    """
-    x = widen(x)
-    largest = jnp.max(jnp.abs(x), axis=axes, keepdims=True, initial=0)
-    # Below the smallest normal number a quotient need not be finite.
-    scale = jnp.where(largest < jnp.finfo(x.dtype).tiny, 1, largest)
-    return scale * jnp.sqrt(jnp.sum(abs_sq(x / scale), axis=axes, keepdims=True))

@@ -23,8 +23,9 @@ lasting harm; with ε₁ = 0 a gradient of zero moves nothing, in place of 0/0; 
 refusal of bad arguments.
 """
 
+import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -55,6 +56,7 @@ def scale_by_factored_rms(
     factored: bool = True,
     scanned: Mapping[str, int] | None = None,
     nu_dtype: jax.typing.DTypeLike | None = None,
+    clipping_threshold: jax.typing.ArrayLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Divide updates by the root of their factored mean square.
 
@@ -68,6 +70,8 @@ def scale_by_factored_rms(
         factored: False to keep every V whole.
         scanned: axis of stacking by pattern of path, such as ``{"^layers/": 0}``; it is never factored.
         nu_dtype: dtype of R, C and V; None for the parameters', float32 at the least.
+        clipping_threshold: d > 0, the largest RMS of a block's update; None for no clipping. It is here and not
+            in a transformation that follows, because U is computed twice, rather than held for its RMS.
 
     Returns:
         A transformation that keeps its updates' dtype.
@@ -87,6 +91,8 @@ def scale_by_factored_rms(
     checks.number("decay_offset", decay_offset, ge=0)
     checks.number("eps", eps, ge=0)
     checks.number("min_dim_size_to_factor", min_dim_size_to_factor, ge=1)
+    if clipping_threshold is not None:
+        checks.number("clipping_threshold", clipping_threshold, gt=0)
 
     def shorter_and_longer(shape: tuple[int, ...], scanned_axis: int | None) -> tuple[int, int] | None:
         """The two axes to factor, or None to keep V whole."""
@@ -118,37 +124,79 @@ def scale_by_factored_rms(
         checks.same_shapes("gradient", updates, "parameter", jax.tree.map(_whole, *moments))
         steps_before = jnp.where(count >= decay_offset, count - decay_offset, count)
 
-        def leaf(g, scanned_axis, v_row, v_col, v):
-            real = numerics.real_dtype(g.dtype)
-            wide = numerics.squarable(numerics.widen(g))
-            square = numerics.abs_sq(wide)
-            weight = 1 / (steps_before.astype(real) + 1) ** decay_rate
+        leaves, structure = jax.tree.flatten(updates)
+        axes = groups.scanned_axes(updates, scanned)
+        pairs = [shorter_and_longer(g.shape, axis) for g, axis in zip(leaves, axes, strict=True)]
+        matrices = [(g, pair) for g, pair in zip(leaves, pairs, strict=True) if pair is not None]
 
-            def average(moment, latest):
-                return (1 - weight) * moment.astype(real) + weight * (latest + eps)
+        # Squares are summed as they are, in a pass over the gradient for each sum. Only where a sum shows that
+        # an entry may be too large are entries limited, and squares divided before they are summed.
+        sums = [
+            tuple(_sum_of_squares(x, axis) for x, axis in ((g, longer), (numerics.afresh(g), shorter)))
+            for g, (shorter, longer) in matrices
+        ]
+        as_they_are = functools.reduce(
+            jnp.logical_and,
+            (jnp.all(x <= _largest_square(x.dtype)) for x in jax.tree.leaves(sums)),
+            jnp.array(True),
+        )
 
-            pair = shorter_and_longer(g.shape, scanned_axis)
+        def divided_after():
+            return [
+                (r / g.shape[longer], c / g.shape[shorter])
+                for (r, c), (g, (shorter, longer)) in zip(sums, matrices, strict=True)
+            ]
+
+        def divided_before():
+            squares = [(numerics.abs_sq(numerics.squarable(numerics.widen(g))), pair) for g, pair in matrices]
+            return [(_mean(square, longer), _mean(square, shorter)) for square, (shorter, longer) in squares]
+
+        mean_squares = iter(jax.lax.cond(as_they_are, divided_after, divided_before))
+
+        def latest(g, pair, v_row, v_col, v):
+            weight = 1 / (steps_before.astype(numerics.real_dtype(g.dtype)) + 1) ** decay_rate
+
+            def average(moment, square):
+                return (1 - weight) * moment.astype(square.dtype) + weight * (square + eps)
+
             if pair is None:
-                new_row, new_col, new_v = v_row, v_col, average(v, square)
-                root = jnp.sqrt(new_v)
-            else:
-                shorter, longer = pair
-                new_row = average(v_row, _mean(square, longer))
-                new_col = average(v_col, _mean(square, shorter))
-                new_v = v
-                mean = _mean(new_row, shorter)
-                root = jnp.sqrt(new_row / jnp.where(mean == 0, 1, mean)) * jnp.sqrt(new_col)
-            # Where the root is 0 there was no gradient, now or before.
-            direction = wide / jnp.where(root == 0, 1, root)
-            return (
-                direction.astype(g.dtype),
-                new_row.astype(v_row.dtype),
-                new_col.astype(v_col.dtype),
-                new_v.astype(v.dtype),
-            )
+                return v_row, v_col, average(v, numerics.abs_sq(numerics.squarable(numerics.widen(g))))
+            row, col = next(mean_squares)
+            return average(v_row, row), average(v_col, col), v
 
-        direction, *moments = numerics.map_many(leaf, 4, updates, _scanned_axes(updates, scanned), *moments)
-        return direction, ScaleByFactoredRmsState(jnp.asarray(optax.safe_increment(count)), *moments)
+        new = [
+            latest(*each) for each in zip(leaves, pairs, *map(structure.flatten_up_to, moments), strict=True)
+        ]
+
+        def direction(gradients, limited):
+            def leaf(g, pair, v_row, v_col, v):
+                g = numerics.widen(g)
+                g = numerics.squarable(g) if limited or pair is None else g
+                if pair is None:
+                    return g / _root(v)
+                mean = _mean(v_row, pair[0])
+                return g * (1 / _root(v_row / jnp.where(mean == 0, 1, mean))) * (1 / _root(v_col))
+
+            return [leaf(g, pair, *v) for g, pair, v in zip(gradients, pairs, new, strict=True)]
+
+        directions = direction(leaves, True)
+        if clipping_threshold is not None:
+
+            def rms(limited):
+                return _rms(lambda: direction(numerics.afresh(leaves), limited), leaves, axes)
+
+            norms = jax.lax.cond(as_they_are, lambda: rms(False), lambda: rms(True))
+            directions = [
+                u / jnp.maximum(1, norm / clipping_threshold) for u, norm in zip(directions, norms, strict=True)
+            ]
+        directions = [u.astype(g.dtype) for u, g in zip(directions, leaves, strict=True)]
+        columns = (
+            (structure.unflatten(column) for column in zip(*new, strict=True)) if leaves else (updates,) * 3
+        )
+        new = jax.tree.map(lambda x, old: x.astype(old.dtype), tuple(columns), tuple(moments))
+        return structure.unflatten(directions), ScaleByFactoredRmsState(
+            jnp.asarray(optax.safe_increment(count)), *new
+        )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -221,8 +269,6 @@ def adafactor(
         rate = learning_rate
     else:
         rate = _relative_step if relative_step else 1.0
-    if clipping_threshold is not None:
-        checks.number("clipping_threshold", clipping_threshold, gt=0)
     if momentum is not None:
         checks.number("momentum", momentum, ge=0, lt=1)
     decay = checks.either("weight_decay_rate", weight_decay_rate, "weight_decay", weight_decay)
@@ -235,8 +281,9 @@ def adafactor(
             factored=factored,
             scanned=scanned,
             nu_dtype=nu_dtype,
+            clipping_threshold=clipping_threshold,
         ),
-        optax.identity() if clipping_threshold is None else _clip_by_block_rms(clipping_threshold, scanned),
+        optax.identity(),  # where the clipping was, so that a saved state still fits
         _scale_by_param_block_rms(scanned) if multiply_by_parameter_scale else optax.identity(),
         optax.identity() if momentum is None else ema(momentum, dtype_momentum),
         decoupled_weight_decay(
@@ -253,22 +300,14 @@ def _relative_step(count: jax.typing.ArrayLike) -> jax.Array:
     return jnp.minimum(1e-2, jnp.add(count, 1.0) ** -0.5)
 
 
-def _clip_by_block_rms(
-    threshold: jax.typing.ArrayLike, scanned: Mapping[str, int] | None
-) -> optax.GradientTransformation:
-    def leaf(u, scanned_axis):
-        return (numerics.widen(u) / jnp.maximum(1, _rms(u, scanned_axis) / threshold)).astype(u.dtype)
-
-    return optax.stateless(lambda updates, _: jax.tree.map(leaf, updates, _scanned_axes(updates, scanned)))
-
-
 def _scale_by_param_block_rms(scanned: Mapping[str, int] | None) -> optax.GradientTransformation:
-    def leaf(u, p, scanned_axis):
-        return (numerics.widen(u) * jnp.maximum(1e-3, _rms(p, scanned_axis))).astype(u.dtype)
-
     def update(updates, params):
         checks.needs_params(params)
-        return jax.tree.map(leaf, updates, params, _scanned_axes(updates, scanned))
+        leaves, structure = jax.tree.flatten(params)
+        rms = structure.unflatten(_rms(lambda: leaves, leaves, groups.scanned_axes(updates, scanned)))
+        return jax.tree.map(
+            lambda u, r: (numerics.widen(u) * jnp.maximum(1e-3, r)).astype(u.dtype), updates, rms
+        )
 
     return optax.stateless(update)
 
@@ -277,10 +316,28 @@ def _scanned_axes(tree: Any, scanned: Mapping[str, int] | None) -> Any:
     return jax.tree.unflatten(jax.tree.structure(tree), groups.scanned_axes(tree, scanned))
 
 
-def _rms(x: jax.Array, scanned_axis: int | None) -> jax.Array:
-    axes = numerics.block_axes(x.ndim, scanned_axis)
-    entries = math.prod(x.shape[axis] for axis in axes)
-    return numerics.block_norm(x, axes) / math.sqrt(max(1, entries))
+def _rms(
+    arrays: Callable[[], Sequence[jax.Array]], like: Sequence[jax.Array], scanned: Sequence[int | None]
+) -> list[jax.Array]:
+    """The root mean squares of the blocks of some arrays, which are computed for them alone."""
+    axes = [numerics.block_axes(x.ndim, axis) for x, axis in zip(like, scanned, strict=True)]
+    entries = (math.prod(x.shape[axis] for axis in a) for x, a in zip(like, axes, strict=True))
+    norms = numerics.block_norms(arrays, axes)
+    return [norm / math.sqrt(max(1, n)) for norm, n in zip(norms, entries, strict=True)]
+
+
+def _sum_of_squares(x: jax.Array, axis: int) -> jax.Array:
+    return jnp.sum(numerics.abs_sq(numerics.widen(x)), axis=axis, keepdims=True)
+
+
+def _largest_square(dtype: jax.typing.DTypeLike) -> jax.Array:
+    """The largest square of what ``numerics.squarable`` lets through."""
+    return jnp.square(numerics.squarable(jnp.asarray(jnp.finfo(dtype).max, dtype)))
+
+
+def _root(square: jax.Array) -> jax.Array:
+    # Where it is 0 there was no gradient, now or before.
+    return jnp.sqrt(jnp.where(square == 0, 1, square))
 
 
 def _mean(x: jax.Array, axis: int) -> jax.Array:

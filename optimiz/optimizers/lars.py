@@ -94,7 +94,7 @@ def lars(
         scale_by_trust_ratio(
             trust_coefficient=trust_coefficient,
             eps=eps,
-            decay=None if together else decay,
+            decay=None if together or checks.is_zero(weight_decay) else decay,
             mask=trust_ratio_mask,
             scanned=scanned,
         ),

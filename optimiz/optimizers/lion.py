@@ -5,7 +5,8 @@ r"""Lion: the sign of an interpolation between momentum and gradient, found by s
     \theta &\leftarrow \theta - \eta_t (d + \lambda\, \theta) \\
     m &\leftarrow \beta_2 m + (1 - \beta_2) g, \qquad m_0 = 0
 
-The direction uses the momentum from before its update. For real parameters.
+The direction uses the momentum from before its update; where β₁ ≤ β₂ it is computed from the new one, which is
+the same to rounding. For real parameters.
 
 Source: arXiv 2302.06675 (Chen et al.). The scaling of the step by each parameter's root mean square is that of
 the T5 experiments of arXiv 2307.06440.
@@ -69,6 +70,11 @@ def scale_by_lion(
     checks.number("smooth_beta", smooth_beta, gt=0)
     checks.one_of("mode", mode, ("hard", "smooth", "refined"))
 
+    # β₁ m + (1 - β₁) g = w m' + (1 - w) g with the new momentum m' = β₂ m + (1 - β₂) g and w = β₁ / β₂.
+    weight_of_new = None
+    if isinstance(b1, float | int) and isinstance(b2, float | int) and b2 > 0 and b1 <= b2:
+        weight_of_new = b1 / b2
+
     def squash(x):
         if mode == "smooth":
             return jnp.tanh(smooth_beta * x)
@@ -86,8 +92,13 @@ def scale_by_lion(
         def mix(g, m, weight):
             return (1 - weight) * numerics.widen(g) + weight * numerics.widen(m)
 
-        direction = jax.tree.map(lambda g, m: squash(mix(g, m, b1)).astype(g.dtype), updates, state.mu)
-        mu = jax.tree.map(lambda g, m: mix(g, m, b2).astype(m.dtype), updates, state.mu)
+        def leaf(g, m):
+            new = mix(g, m, b2)
+            # For a direction of the old momentum XLA would first copy it: the new one is written in its place.
+            mixed = mix(g, m, b1) if weight_of_new is None else mix(g, new, weight_of_new)
+            return squash(mixed).astype(g.dtype), new.astype(m.dtype)
+
+        direction, mu = numerics.map_many(leaf, 2, updates, state.mu)
         return direction, ScaleByLionState(mu)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -105,11 +105,14 @@ def scale_by_rms(
             root = jnp.sqrt(square + eps) if eps_in_sqrt else jnp.sqrt(square) + eps
             return (g / jnp.where(root == 0, 1, root)).astype(like.dtype)
 
-        wide = jax.tree.map(lambda g: numerics.squarable(numerics.widen(g)), updates)
+        wide, again = (
+            jax.tree.map(lambda g: numerics.squarable(numerics.widen(g)), tree)
+            for tree in (updates, numerics.afresh(updates))
+        )
         nu = jax.tree.map(lambda g, v: average(numerics.abs_sq(g), v), wide, state.nu)
         mu = jax.tree.map(average, wide, state.mu) if centered else ()
         square = jax.tree.map(variance, nu, mu) if centered else jax.tree.map(corrected, nu)
-        direction = jax.tree.map(rescale, wide, updates, square)
+        direction = jax.tree.map(rescale, again, updates, square)
         mu, nu = jax.tree.map(lambda x, old: x.astype(old.dtype), (mu, nu), (state.mu, state.nu))
         return direction, ScaleByRmsState(count, mu, nu)
 

@@ -8,9 +8,9 @@ norm.
 Source: arXiv 1211.5063.
 
 Departures from ``optax.clip_by_global_norm``: the norm is summed in float32 at the least (Optax's is bfloat16
-for bfloat16 gradients), of entries divided by the largest, so that a gradient of 1e30 is clipped and not set to
-zero, and one of 1e-30 has a norm; a zero gradient stays zero also where c = 0, in place of 0/0; where one entry
-is infinite all updates are NaN, as they are where one is NaN (Optax's are NaN there and 0, a clean step,
+for bfloat16 gradients) and neither overflows nor underflows, so that a gradient of 1e30 is clipped and not set
+to zero, and one of 1e-30 has a norm; a zero gradient stays zero also where c = 0, in place of 0/0; where one
+entry is infinite all updates are NaN, as they are where one is NaN (Optax's are NaN there and 0, a clean step,
 everywhere else); and the norm is kept in the state, where a log can read it.
 """
 
@@ -62,18 +62,27 @@ def clip_by_global_norm(max_norm: jax.typing.ArrayLike) -> optax.GradientTransfo
             checks.same_shapes("gradient", updates, "parameter", params)
         leaves = jax.tree.leaves(updates)
         dtype = functools.reduce(jnp.promote_types, (numerics.real_dtype(g.dtype) for g in leaves), jnp.float32)
-        zero = jnp.zeros([], dtype)
-        largest = functools.reduce(jnp.maximum, (jnp.max(jnp.abs(g), initial=0) for g in leaves), zero)
-        # Neither it nor its inverse is below the smallest normal number, where digits are lost.
-        unit = jnp.clip(largest, jnp.finfo(dtype).tiny, 1 / jnp.finfo(dtype).tiny)
-        squares = (jnp.sum(numerics.abs_sq(numerics.widen(g) / unit)) for g in leaves)
-        root = jnp.sqrt(sum(squares, start=zero))
-        norm = unit * root  # infinite where float32 has no such number; the root is finite even then
+
+        def squares(scale):
+            scales = [1] * len(leaves)
+            if scale is not None:
+                # XLA would hold a factor of several leaves in memory, broadcast to their shape: one for each.
+                scales = jax.lax.optimization_barrier(jnp.full(len(leaves), scale[0]))
+            sums = (
+                jnp.sum(numerics.abs_sq(numerics.widen(g) * s)) for g, s in zip(leaves, scales, strict=True)
+            )
+            return [sum(sums, start=jnp.zeros([], dtype))]
+
+        [(scale, root)] = numerics.scaled_roots(squares)
+        norm = root / scale  # infinite where the dtype has no such number; the root is finite even then
         limit = jnp.asarray(max_norm, dtype)
         factor = jnp.where(jnp.isfinite(root), limit / jnp.where(root == 0, 1, root), jnp.nan)
+        # Where nothing is clipped both are 1, which changes no bit. A product of one array with scalars is
+        # computed anew by each of its users; a select between two arrays may be held in memory for them.
+        scale, factor = (jnp.where(norm <= limit, 1, x) for x in (scale, factor))
 
         def clip(g):
-            return jnp.where(norm <= limit, g, (numerics.widen(g) / unit * factor).astype(g.dtype))
+            return (numerics.widen(g) * scale * factor).astype(g.dtype)
 
         return jax.tree.map(clip, updates), ClipByGlobalNormState(norm.astype(jnp.float32))
 

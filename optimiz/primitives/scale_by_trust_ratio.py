@@ -75,10 +75,11 @@ def scale_by_trust_ratio(
         checks.number("max_norm", max_norm, ge=least, gt=0)
 
     def blocks(tree):
-        """The scanned axis of each leaf, and whether it has a ratio."""
-        chosen = mask(tree) if callable(mask) else mask
-        axes = jax.tree.unflatten(jax.tree.structure(tree), groups.scanned_axes(tree, scanned))
-        return axes, jax.tree.broadcast(True if chosen is None else chosen, tree)
+        """Per leaf, the axes of its blocks, and whether it has a ratio."""
+        mask_tree = mask(tree) if callable(mask) else mask
+        chosen = jax.tree.leaves(jax.tree.broadcast(True if mask_tree is None else mask_tree, tree))
+        leaves = zip(jax.tree.leaves(tree), groups.scanned_axes(tree, scanned), strict=True)
+        return [numerics.block_axes(leaf.ndim, axis) for leaf, axis in leaves], chosen
 
     def init_fn(params):
         blocks(params)  # what is wrong with a rule is said here rather than at the first update
@@ -88,23 +89,45 @@ def scale_by_trust_ratio(
         del extra_args
         checks.needs_params(params)
         checks.same_shapes("gradient", updates, "parameter", params)
-        parts = [jax.tree.map(numerics.widen, updates)]
-        if decay is not None:
-            added, state = decay.update(optax.tree.zeros_like(parts[0]), state, params)
-            parts.append(added)
+        axes, chosen = blocks(updates)
+        new_state = state
 
-        def leaf(u, p, scanned_axis, chosen, *parts):
+        def summands(updates, params):
+            """Leaves of the update, or of the gradient and of the decay, whose norms are added."""
+            nonlocal new_state
+            wide = jax.tree.map(numerics.widen, updates)
+            if decay is None:
+                return [jax.tree.leaves(wide)]
+            added, new_state = decay.update(optax.tree.zeros_like(wide), state, params)
+            return [jax.tree.leaves(wide), jax.tree.leaves(added)]
+
+        def with_ratio(leaves):
+            return [leaf for leaf, yes in zip(leaves, chosen, strict=True) if yes]
+
+        def arrays():
+            return [
+                x
+                for leaves in (jax.tree.leaves(params), *summands(updates, params))
+                for x in with_ratio(leaves)
+            ]
+
+        norms = numerics.block_norms(arrays, with_ratio(axes) * (2 if decay is None else 3))
+        n = len(with_ratio(axes))
+        norms_of_block = iter([norms[i::n] for i in range(n)])
+
+        def scale(whole, of_params, *of_summands):
+            numerator = jnp.clip(of_params, min_norm, max_norm)
+            denominator = sum(of_summands)
+            zero = (numerator == 0) | (denominator == 0)
+            # Dividing first: the ratio by itself may not be finite where its product with the update is.
+            whole = whole / jnp.where(zero, 1, denominator + eps)
+            return whole * jnp.where(zero, 1, trust_coefficient * numerator)
+
+        leaves, structure = jax.tree.flatten(updates)
+        scaled = []
+        for u, yes, *parts in zip(leaves, chosen, *summands(*numerics.afresh((updates, params))), strict=True):
             whole = functools.reduce(jnp.add, parts)
-            if chosen:
-                axes = numerics.block_axes(u.ndim, scanned_axis)
-                numerator = jnp.clip(numerics.block_norm(p, axes), min_norm, max_norm)
-                denominator = sum(numerics.block_norm(part, axes) for part in parts)
-                zero = (numerator == 0) | (denominator == 0)
-                # Dividing first: the ratio by itself may not be finite where its product with the update is.
-                whole = whole / jnp.where(zero, 1, denominator + eps)
-                whole = whole * jnp.where(zero, 1, trust_coefficient * numerator)
-            return whole.astype(u.dtype)
-
-        return jax.tree.map(leaf, updates, params, *blocks(updates), *parts), state
+            scaled.append((scale(whole, *next(norms_of_block)) if yes else whole).astype(u.dtype))
+        return structure.unflatten(scaled), new_state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
