@@ -1,0 +1,180 @@
+"""One update of an optimizer and of its peers: what it takes to compile, in memory, and in time."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import optimiz
+
+RATE, CLIP, DECAY = 1e-4, 1.0, {"weight_decay": 0.1}
+# Ours, Optax's of the same name, and PyTorch's: its class and arguments.
+METHODS: dict[str, tuple[Any, Any, Any]] = {
+    "adamw": (optimiz.adamw(RATE, **DECAY), optax.adamw(RATE, **DECAY), ("AdamW", DECAY)),
+    "clip + adamw": (
+        optax.chain(optimiz.clip_by_global_norm(CLIP), optimiz.adamw(RATE, **DECAY)),
+        optax.chain(optax.clip_by_global_norm(CLIP), optax.adamw(RATE, **DECAY)),
+        None,
+    ),
+    "sgd_sai": (optimiz.sgd_sai(RATE, **DECAY), None, None),
+    "lion": (optimiz.lion(RATE, **DECAY), optax.lion(RATE, **DECAY), None),
+    "lamb": (optimiz.lamb(RATE, **DECAY), optax.lamb(RATE, **DECAY), None),
+    "lars": (optimiz.lars(RATE, **DECAY), optax.lars(RATE, **DECAY), None),
+    "adafactor": (optimiz.adafactor(RATE), optax.adafactor(RATE), None),
+    "sgd": (optimiz.sgd(RATE, 0.9), optax.sgd(RATE, 0.9), ("SGD", {"momentum": 0.9})),
+    "adagrad": (optimiz.adagrad(RATE), optax.adagrad(RATE), ("Adagrad", {})),
+    "rmsprop": (optimiz.rmsprop(RATE), optax.rmsprop(RATE), None),
+    "amsgrad": (optimiz.amsgrad(RATE), optax.amsgrad(RATE), None),
+    "adamax": (optimiz.adamax(RATE), optax.adamax(RATE), None),
+    "nadamw": (optimiz.nadamw(RATE, **DECAY), optax.nadamw(RATE, **DECAY), None),
+    "sign_sgd": (optimiz.sign_sgd(RATE), optax.sign_sgd(RATE), None),
+    "signum": (optimiz.signum(RATE), None, None),
+}
+# Of the width, and the number of layers.
+MODELS = {
+    "tiny": (64, 1),
+    "gpt2": (768, 12),
+    "gpt2-medium": (1024, 24),
+    "gpt2-large": (1280, 36),
+    "gpt2-xl": (1600, 48),
+}
+LEAVES = (10, 100, 400)
+
+
+def gpt2(width: int, layers: int) -> dict[str, Any]:
+    """The shapes of a GPT-2's parameters."""
+    norm = {"scale": (width,), "bias": (width,)}
+
+    def dense(inputs, outputs):
+        return {"kernel": (inputs * width, outputs * width), "bias": (outputs * width,)}
+
+    layer = {
+        "ln_1": norm,
+        "ln_2": norm,
+        "attn": dense(1, 3),
+        "proj": dense(1, 1),
+        "fc": dense(1, 4),
+        "out": dense(4, 1),
+    }
+    tokens = 50257 if layers > 1 else 512
+    return {
+        "wte": (tokens, width),
+        "wpe": (1024, width),
+        "ln_f": norm,
+        **{f"h{i}": layer for i in range(layers)},
+    }
+
+
+def structs(shapes: Any, dtype: str) -> Any:
+    """A tree of shapes as a tree of ``jax.ShapeDtypeStruct``."""
+    return jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct(s, dtype), shapes, is_leaf=lambda s: isinstance(s, tuple)
+    )
+
+
+def compiled(tx: optax.GradientTransformation, params: Any) -> tuple[jax.stages.Compiled, dict[str, float]]:
+    """The donated step of an optimizer, and what it takes before it runs."""
+
+    def step(params, state, grads):
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    begin = time.perf_counter()
+    lowered = jax.jit(step, donate_argnums=(0, 1)).lower(params, jax.eval_shape(tx.init, params), params)
+    program = lowered.compile()
+    seconds = time.perf_counter() - begin
+    memory = program.memory_analysis()
+    text = program.as_text()
+    size = sum(p.size for p in jax.tree.leaves(params))
+    return program, {
+        "temporary_bytes_per_parameter": memory.temp_size_in_bytes / size,
+        "hlo_ops": sum(" = " in line for line in text[text.index("\nENTRY ") :].splitlines()),
+        "compile_seconds": seconds,
+    }
+
+
+def stepper(
+    program: jax.stages.Compiled, tx: optax.GradientTransformation, params: Any, grads: Any
+) -> Callable[[], None]:
+    """A function that takes one step of a compiled optimizer and waits for it."""
+    carry = [jax.tree.map(lambda p: jnp.full(p.shape, 0.02, p.dtype), params)]
+    carry.append(jax.jit(tx.init)(carry[0]))
+
+    def step():
+        carry[:] = jax.block_until_ready(program(*carry, grads))
+
+    return step
+
+
+def torch_stepper(name: str, options: Any, params: Any) -> Callable[[], None] | None:
+    """The same for PyTorch's fused optimizer, or None where torch is not installed."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    device = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
+    tensors = []
+    for p in jax.tree.leaves(params):
+        tensor = torch.full(
+            p.shape, 0.02, dtype=getattr(torch, str(p.dtype)), device=device, requires_grad=True
+        )
+        tensor.grad = torch.full_like(tensor, 1e-3)
+        tensors.append(tensor)
+    optimizer = getattr(torch.optim, name)(tensors, lr=RATE, fused=True, **options)
+
+    def step():
+        optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def measured(name: str, params: Any, rounds: int) -> dict[str, Any]:
+    """The row of a method: every figure of ours and of its peers."""
+    ours, theirs, torch_s = METHODS[name]
+    sizes = jax.tree.leaves(params)
+    grads = jax.tree.map(lambda p: jnp.full(p.shape, 1e-3, p.dtype), params)
+    steps, row = {}, {"method": name, "rounds": rounds, "programs": {}}
+    for who, tx in (("optimiz", ours), ("optax", theirs)):
+        if tx is not None:
+            program, row["programs"][who] = compiled(tx, params)
+            steps[who] = stepper(program, tx, params, grads)
+    if name == "sgd_sai":  # what language models are trained with
+        tx = METHODS["clip + adamw"][1]
+        steps["optax clip + adamw"] = stepper(compiled(tx, params)[0], tx, params, grads)
+    if torch_s and (step := torch_stepper(*torch_s, params)):
+        steps["torch fused"] = step
+    half = jnp.ones(sum(p.size for p in sizes) // 2, sizes[0].dtype)
+    scale, box = jax.jit(lambda x: x * 0.999, donate_argnums=0), [half]
+
+    def copy():
+        box[:] = [jax.block_until_ready(scale(*box))]
+
+    steps["copy"] = copy
+    seconds = {who: [] for who in steps}
+    for round_ in range(rounds + 2):  # the first two are not counted: pages and threads are new
+        for who, step in steps.items():
+            begin = time.perf_counter()
+            step()
+            if round_ >= 2:
+                seconds[who].append(time.perf_counter() - begin)
+    # Each array is read, and parameters and state are written; a clip must have read the gradient before.
+    state = jax.tree.leaves(jax.eval_shape(ours.init, params))
+    bytes_of = [sum(x.size * x.dtype.itemsize for x in xs) for xs in (sizes, state)]
+    row["bytes"] = 2 * sum(bytes_of) + bytes_of[0] * (2 if name.startswith("clip") else 1)
+    row["copy_bytes"] = 2 * half.size * half.dtype.itemsize
+    return row | {"seconds": seconds}
+
+
+def compilation(count: int) -> dict[str, Any]:
+    """Size and compile time of the clipped AdamW on a number of equal leaves."""
+    params = structs([(256, 256)] * count, "float32")
+    ours, theirs, _ = METHODS["clip + adamw"]
+    return {
+        "leaves": count,
+        **{who: compiled(tx, params)[1] for who, tx in (("optimiz", ours), ("optax", theirs))},
+    }
