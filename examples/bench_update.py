@@ -15,17 +15,17 @@ import json
 from pathlib import Path
 
 import jax
-from absl import flags
 
 from examples import bench_update_report, command, update_speed
 from optimiz import compare
 
-_METHODS = flags.DEFINE_list("methods", list(update_speed.METHODS), "What to measure.")
-_MODEL = flags.DEFINE_enum("model", "gpt2", list(update_speed.MODELS), "Whose shapes.")
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of parameters and gradients.")
-_ROUNDS = flags.DEFINE_integer("rounds", 9, "Steps of each that are timed.", lower_bound=3)
-_LEAVES = flags.DEFINE_bool("leaves", False, "Measure compilation on 10, 100 and 400 leaves instead.")
-_OUTPUT = flags.DEFINE_string("output", None, "Directory of the record and the report.", required=True)
+FLAGS = command.Flags()
+_METHODS = FLAGS.DEFINE_list("methods", list(update_speed.METHODS), "What to measure.")
+_MODEL = FLAGS.DEFINE_enum("model", "gpt2", list(update_speed.MODELS), "Whose shapes.")
+_DTYPE = FLAGS.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of parameters and gradients.")
+_ROUNDS = FLAGS.DEFINE_integer("rounds", 9, "Steps of each that are timed.", lower_bound=3)
+_LEAVES = FLAGS.DEFINE_bool("leaves", False, "Measure compilation on 10, 100 and 400 leaves instead.")
+_OUTPUT = FLAGS.DEFINE_string("output", None, "Directory of the record and the report.", required=True)
 
 
 def main() -> None:
@@ -58,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, FLAGS)

@@ -1,6 +1,7 @@
 """What all command lines share: errors of one line, and a bar while they train."""
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -17,17 +18,41 @@ EXIT_ERROR, EXIT_USAGE = 1, 2
 _HEADLINES = ("accuracy", "bits_per_byte")  # of an evaluation, the figure to show while a run goes on
 
 _DEBUG = flags.DEFINE_bool("debug", False, "On an error, show where in the code it was raised.")
+flags.disclaim_key_flags()  # those below are the programs'
 
 
-def run(main: Callable[[], None]) -> NoReturn:
-    """Parse the flags and call ``main``, as a program does.
+class Flags(flags.FlagValues):
+    """The flags of one program, apart from those of others: two programs can be imported into one process."""
+
+    def _define(self, define: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return define(*args, flag_values=self, **kwargs)
+
+    DEFINE_bool = functools.partialmethod(_define, flags.DEFINE_bool)
+    DEFINE_enum = functools.partialmethod(_define, flags.DEFINE_enum)
+    DEFINE_float = functools.partialmethod(_define, flags.DEFINE_float)
+    DEFINE_integer = functools.partialmethod(_define, flags.DEFINE_integer)
+    DEFINE_list = functools.partialmethod(_define, flags.DEFINE_list)
+    DEFINE_string = functools.partialmethod(_define, flags.DEFINE_string)
+
+    def join(self) -> None:
+        """Join the flags of the process, at their defaults."""
+        self.unparse_flags()
+        flags.FLAGS.append_flag_values(self)
+        for module, members in self.flags_by_module_dict().items():  # for --help
+            for flag in members:
+                flags.FLAGS.register_key_flag_for_module(module, flag)
+        self.mark_as_parsed()
+
+
+def run(main: Callable[[], None], own: Flags) -> NoReturn:
+    """Parse a program's flags and call its ``main``.
 
     Exit codes: 0 done, 1 the run cannot go on, 2 the flags or the files that they name are wrong,
     ``training.EXIT_PREEMPTED`` asked to leave, and saved.
     """
     # Orbax tells each of its steps at the level that absl shows by default.
     logging.set_verbosity(logging.WARNING)
-    app.run(lambda _: guarded(main), flags_parser=parse)
+    app.run(lambda _: guarded(main), flags_parser=lambda argv: parse(argv, own))
     raise AssertionError("app.run does not return")
 
 
@@ -41,8 +66,9 @@ def guarded(main: Callable[[], None]) -> None:
         _exit(error, EXIT_ERROR if isinstance(error, training.RunError) else EXIT_USAGE)
 
 
-def parse(argv: Sequence[str]) -> list[str]:
-    """Parse the flags; a mistake becomes one line, and the exit code."""
+def parse(argv: Sequence[str], own: Flags) -> list[str]:
+    """Parse a program's flags; a mistake becomes one line, and the exit code."""
+    own.join()
     try:
         rest = flags.FLAGS(list(argv))
     except flags.Error as error:

@@ -20,7 +20,6 @@ from pathlib import Path
 import optax
 import rich.console
 import rich.progress
-from absl import flags
 
 from examples import command, optimizers
 from examples.data import baseline, docstrings, text
@@ -28,20 +27,21 @@ from examples.models import pretrained
 from examples.text_classification import TextClassification
 from optimiz import compare, groups, schedules, training
 
-_TASK = flags.DEFINE_string("task", "text", '"text", or a .tsv, .csv or .jsonl file of examples.')
-_MODEL = flags.DEFINE_string("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
-_OPTIMIZERS = flags.DEFINE_list("optimizers", ["adamw", "lion", "sgd_sai", "salsa"], "Optimizers, in turn.")
-_LEARNING_RATES = flags.DEFINE_list(
+FLAGS = command.Flags()
+_TASK = FLAGS.DEFINE_string("task", "text", '"text", or a .tsv, .csv or .jsonl file of examples.')
+_MODEL = FLAGS.DEFINE_string("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
+_OPTIMIZERS = FLAGS.DEFINE_list("optimizers", ["adamw", "lion", "sgd_sai", "salsa"], "Optimizers, in turn.")
+_LEARNING_RATES = FLAGS.DEFINE_list(
     "learning_rates", None, "Peak rates; default: each optimizer's own, a third of it and three times it."
 )
-_BUDGET = flags.DEFINE_float("budget", 8.0, "Of each run, in seconds of reference time.")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each optimizer at each rate.", lower_bound=1)
-_REFERENCE = flags.DEFINE_string("reference", None, "Prices, a JSON file; default: measured here.")
-_FIGURE = flags.DEFINE_enum("figure", "accuracy", ["accuracy", "macro_f1", "mcc", "loss"], "What ranks.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Examples per update.", lower_bound=1)
-_LENGTH = flags.DEFINE_integer("length", 16, "Tokens per example; longer ones are cut.")
-_RESUME = flags.DEFINE_bool("resume", False, "Go on with the comparison in --output.")
-_OUTPUT = flags.DEFINE_string("output", None, "Directory of the report and the runs.", required=True)
+_BUDGET = FLAGS.DEFINE_float("budget", 8.0, "Of each run, in seconds of reference time.")
+_SEEDS = FLAGS.DEFINE_integer("seeds", 3, "Runs of each optimizer at each rate.", lower_bound=1)
+_REFERENCE = FLAGS.DEFINE_string("reference", None, "Prices, a JSON file; default: measured here.")
+_FIGURE = FLAGS.DEFINE_enum("figure", "accuracy", ["accuracy", "macro_f1", "mcc", "loss"], "What ranks.")
+_BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 16, "Examples per update.", lower_bound=1)
+_LENGTH = FLAGS.DEFINE_integer("length", 16, "Tokens per example; longer ones are cut.")
+_RESUME = FLAGS.DEFINE_bool("resume", False, "Go on with the comparison in --output.")
+_OUTPUT = FLAGS.DEFINE_string("output", None, "Directory of the report and the runs.", required=True)
 
 _DECISIVE = (_TASK, _BUDGET, _BATCH_SIZE, _LENGTH, _FIGURE)
 _HEAD_RATE, _WEIGHT_DECAY, _WARMUP, _DROPOUT = 50.0, 0.01, 0.1, 0.1
@@ -171,4 +171,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, FLAGS)

@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 import optax
-from absl import flags
 
 from examples import command, optimizers
 from examples.data import baseline, docstrings, text
@@ -21,29 +20,30 @@ from examples.models import pretrained
 from examples.text_classification import TextClassification
 from optimiz import compare, groups, schedules, training
 
-_MODEL = flags.DEFINE_string("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
-_POOLING = flags.DEFINE_enum("pooling", "mean", ["mean", "first"], "How tokens become one vector.")
-_DATA = flags.DEFINE_string("data", None, "Training examples: .tsv, .csv or .jsonl.")
-_VALIDATION = flags.DEFINE_string("validation", None, "Validation examples; default: a part of --data.")
-_TEST = flags.DEFINE_string("test", None, "Test examples; default: a part of --data.")
-_TEXT = flags.DEFINE_string("text", None, "Column of the text; default: the usual names.")
-_PAIR = flags.DEFINE_string("pair", None, "Column of the second text of a pair.")
-_LABEL = flags.DEFINE_string("label", None, "Column of the label; default: the usual names.")
-_COLUMNS = flags.DEFINE_list("columns", None, "Names of the columns of a file without a header.")
-_OPTIMIZER = flags.DEFINE_list("optimizer", ["sgd_sai", "signum", "adamw"], "Optimizers, in turn.")
-_LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "Peak rate; default: the optimizer's own.")
-_HEAD_RATE = flags.DEFINE_float("head_rate", 50.0, "Rate of the new head, in multiples of the encoder's.")
-_WEIGHT_DECAY = flags.DEFINE_float("weight_decay", 0.01, "Decoupled; biases and norms are left out.")
-_WARMUP = flags.DEFINE_float("warmup", 0.1, "Share of the steps over which the rate rises from 0.")
-_STEPS = flags.DEFINE_integer("steps", 150, "Updates.", lower_bound=1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Examples per update.", lower_bound=1)
-_LENGTH = flags.DEFINE_integer("length", 24, "Tokens per example; longer ones are cut.")
-_DROPOUT = flags.DEFINE_float("dropout", 0.1, "Rate of dropout, everywhere.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of data order and dropout.", lower_bound=0)
-_EVALUATE_EVERY = flags.DEFINE_integer("evaluate_every", 25, "Steps between two evaluations.")
-_SAVE_EVERY = flags.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
-_RESUME = flags.DEFINE_bool("resume", False, "Go on with the runs in --output.")
-_OUTPUT = flags.DEFINE_string("output", None, "Directory of the report and the runs.", required=True)
+FLAGS = command.Flags()
+_MODEL = FLAGS.DEFINE_string("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
+_POOLING = FLAGS.DEFINE_enum("pooling", "mean", ["mean", "first"], "How tokens become one vector.")
+_DATA = FLAGS.DEFINE_string("data", None, "Training examples: .tsv, .csv or .jsonl.")
+_VALIDATION = FLAGS.DEFINE_string("validation", None, "Validation examples; default: a part of --data.")
+_TEST = FLAGS.DEFINE_string("test", None, "Test examples; default: a part of --data.")
+_TEXT = FLAGS.DEFINE_string("text", None, "Column of the text; default: the usual names.")
+_PAIR = FLAGS.DEFINE_string("pair", None, "Column of the second text of a pair.")
+_LABEL = FLAGS.DEFINE_string("label", None, "Column of the label; default: the usual names.")
+_COLUMNS = FLAGS.DEFINE_list("columns", None, "Names of the columns of a file without a header.")
+_OPTIMIZER = FLAGS.DEFINE_list("optimizer", ["sgd_sai", "signum", "adamw"], "Optimizers, in turn.")
+_LEARNING_RATE = FLAGS.DEFINE_float("learning_rate", None, "Peak rate; default: the optimizer's own.")
+_HEAD_RATE = FLAGS.DEFINE_float("head_rate", 50.0, "Rate of the new head, in multiples of the encoder's.")
+_WEIGHT_DECAY = FLAGS.DEFINE_float("weight_decay", 0.01, "Decoupled; biases and norms are left out.")
+_WARMUP = FLAGS.DEFINE_float("warmup", 0.1, "Share of the steps over which the rate rises from 0.")
+_STEPS = FLAGS.DEFINE_integer("steps", 150, "Updates.", lower_bound=1)
+_BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 32, "Examples per update.", lower_bound=1)
+_LENGTH = FLAGS.DEFINE_integer("length", 24, "Tokens per example; longer ones are cut.")
+_DROPOUT = FLAGS.DEFINE_float("dropout", 0.1, "Rate of dropout, everywhere.")
+_SEED = FLAGS.DEFINE_integer("seed", 0, "Of data order and dropout.", lower_bound=0)
+_EVALUATE_EVERY = FLAGS.DEFINE_integer("evaluate_every", 25, "Steps between two evaluations.")
+_SAVE_EVERY = FLAGS.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
+_RESUME = FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
+_OUTPUT = FLAGS.DEFINE_string("output", None, "Directory of the report and the runs.", required=True)
 
 _DECISIVE = (_STEPS, _BATCH_SIZE, _SEED, _LENGTH, _POOLING, _DROPOUT, _WARMUP, _WEIGHT_DECAY, _HEAD_RATE)
 command.check(
@@ -138,4 +138,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, FLAGS)

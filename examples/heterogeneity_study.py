@@ -19,22 +19,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-
 from examples import command, heterogeneity_report, two_blocks
 from examples.heterogeneity import CLIP, MODELS, OPTIMIZERS, Study
 from examples.heterogeneity_rows import Results
 from examples.rows import Rows
 
-_MODELS = flags.DEFINE_list("models", list(MODELS), "Models, in turn.")
-_OPTIMIZERS = flags.DEFINE_list("optimizers", list(OPTIMIZERS), "Optimizers, in turn; sgd and adam among them.")
-_RATES = flags.DEFINE_list("learning_rates", None, "The grid; default: five decades, by optimizer.")
-_EPOCHS = flags.DEFINE_integer("epochs", 8, "Times that each example is seen.", lower_bound=1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Examples per update.", lower_bound=1)
-_SEEDS = flags.DEFINE_integer("seeds", 5, "Runs of each optimizer at its rate.", lower_bound=2)
-_ITERATIONS = flags.DEFINE_integer("iterations", 20, "Of power iteration, at the most.", lower_bound=1)
-_CURVATURES = flags.DEFINE_integer("curvatures", 2, "Seeds of which curvatures are measured.", lower_bound=0)
-_OUTPUT = flags.DEFINE_string("output", None, "Directory of the rows and the report.", required=True)
+FLAGS = command.Flags()
+_MODELS = FLAGS.DEFINE_list("models", list(MODELS), "Models, in turn.")
+_OPTIMIZERS = FLAGS.DEFINE_list("optimizers", list(OPTIMIZERS), "Optimizers, in turn; sgd and adam among them.")
+_RATES = FLAGS.DEFINE_list("learning_rates", None, "The grid; default: five decades, by optimizer.")
+_EPOCHS = FLAGS.DEFINE_integer("epochs", 8, "Times that each example is seen.", lower_bound=1)
+_BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 32, "Examples per update.", lower_bound=1)
+_SEEDS = FLAGS.DEFINE_integer("seeds", 5, "Runs of each optimizer at its rate.", lower_bound=2)
+_ITERATIONS = FLAGS.DEFINE_integer("iterations", 20, "Of power iteration, at the most.", lower_bound=1)
+_CURVATURES = FLAGS.DEFINE_integer("curvatures", 2, "Seeds of which curvatures are measured.", lower_bound=0)
+_OUTPUT = FLAGS.DEFINE_string("output", None, "Directory of the rows and the report.", required=True)
 
 GRIDS = dict.fromkeys(("sgd", "momentum"), (1e-3, 1e-2, 1e-1, 1.0, 10.0))
 GRIDS |= dict.fromkeys(("sign_sgd", "signum", "adam"), (1e-5, 1e-4, 1e-3, 1e-2, 1e-1))
@@ -82,4 +81,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, FLAGS)

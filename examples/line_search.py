@@ -22,7 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import flags
 
 import optimiz
 from examples import command, line_search_report, optimizers
@@ -32,22 +31,23 @@ from examples.rows import Rows
 from examples.text_classification import TextClassification
 from optimiz import groups, primitives, schedules, training
 
-_MODEL = flags.DEFINE_string("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
-_DATA = flags.DEFINE_string("data", None, "Training examples: .tsv, .csv or .jsonl; default: Python's own.")
-_VALIDATION = flags.DEFINE_string("validation", None, "Validation examples, needed with --data.")
-_TEXT = flags.DEFINE_string("text", None, "Column of the text; default: the usual names.")
-_LABEL = flags.DEFINE_string("label", None, "Column of the label; default: the usual names.")
-_COLUMNS = flags.DEFINE_list("columns", None, "Names of the columns of a file without a header.")
-_FIGURE = flags.DEFINE_enum("figure", "accuracy", ["accuracy", "macro_f1", "mcc"], "What ranks the methods.")
-_ROWS = flags.DEFINE_integer("rows", 500, "Training examples, drawn at random.", lower_bound=1)
-_EPOCHS = flags.DEFINE_integer("epochs", 5, "Times that each example is seen.", lower_bound=1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Examples per update.", lower_bound=1)
-_LENGTH = flags.DEFINE_integer("length", 24, "Tokens per example; longer ones are cut.")
-_SEEDS = flags.DEFINE_integer("seeds", 5, "Runs of each method.", lower_bound=2)
-_METHODS = flags.DEFINE_list("adam", ["adam", "adam_head"], "Which of the two to run on the grid.")
-_RATES = flags.DEFINE_list("learning_rates", ["2e-5", "5e-5", "1e-4", "2e-4", "5e-4"], "Adam's peak rates.")
-_HEAD_RATE = flags.DEFINE_float("head_rate", 50.0, "Rate of the head in *_head, in multiples of the encoder's.")
-_OUTPUT = flags.DEFINE_string("output", None, "Directory of the rows and the report.", required=True)
+FLAGS = command.Flags()
+_MODEL = FLAGS.DEFINE_string("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
+_DATA = FLAGS.DEFINE_string("data", None, "Training examples: .tsv, .csv or .jsonl; default: Python's own.")
+_VALIDATION = FLAGS.DEFINE_string("validation", None, "Validation examples, needed with --data.")
+_TEXT = FLAGS.DEFINE_string("text", None, "Column of the text; default: the usual names.")
+_LABEL = FLAGS.DEFINE_string("label", None, "Column of the label; default: the usual names.")
+_COLUMNS = FLAGS.DEFINE_list("columns", None, "Names of the columns of a file without a header.")
+_FIGURE = FLAGS.DEFINE_enum("figure", "accuracy", ["accuracy", "macro_f1", "mcc"], "What ranks the methods.")
+_ROWS = FLAGS.DEFINE_integer("rows", 500, "Training examples, drawn at random.", lower_bound=1)
+_EPOCHS = FLAGS.DEFINE_integer("epochs", 5, "Times that each example is seen.", lower_bound=1)
+_BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 32, "Examples per update.", lower_bound=1)
+_LENGTH = FLAGS.DEFINE_integer("length", 24, "Tokens per example; longer ones are cut.")
+_SEEDS = FLAGS.DEFINE_integer("seeds", 5, "Runs of each method.", lower_bound=2)
+_METHODS = FLAGS.DEFINE_list("adam", ["adam", "adam_head"], "Which of the two to run on the grid.")
+_RATES = FLAGS.DEFINE_list("learning_rates", ["2e-5", "5e-5", "1e-4", "2e-4", "5e-4"], "Adam's peak rates.")
+_HEAD_RATE = FLAGS.DEFINE_float("head_rate", 50.0, "Rate of the head in *_head, in multiples of the encoder's.")
+_OUTPUT = FLAGS.DEFINE_string("output", None, "Directory of the rows and the report.", required=True)
 
 SEARCHES: dict[str, Callable[[int], optax.GradientTransformation]] = {
     "salsa": lambda steps: salsa(steps),
@@ -161,4 +161,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, FLAGS)

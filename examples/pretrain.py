@@ -16,38 +16,38 @@ import sys
 from pathlib import Path
 
 import optax
-from absl import flags
 
 from examples import command, optimizers
 from examples.data import corpus, tokenization
 from examples.pretraining import EVALUATION_ROWS, OBJECTIVES, Pretraining, Size
 from optimiz import compare, groups, schedules, training
 
-_OBJECTIVE = flags.DEFINE_enum("objective", "causal", list(OBJECTIVES), "What is told: next, hidden or cut.")
-_DATA = flags.DEFINE_string("data", None, "Text file, or folder of them; default: Python's library.")
-_TOKENIZER = flags.DEFINE_string(
+FLAGS = command.Flags()
+_OBJECTIVE = FLAGS.DEFINE_enum("objective", "causal", list(OBJECTIVES), "What is told: next, hidden or cut.")
+_DATA = FLAGS.DEFINE_string("data", None, "Text file, or folder of them; default: Python's library.")
+_TOKENIZER = FLAGS.DEFINE_string(
     "tokenizer",
     None,
     '"bpe" or "wordpiece", learned from the text, or a tokenizer.json; default: by objective.',
 )
-_VOCAB_SIZE = flags.DEFINE_integer("vocab_size", None, "Default: 4096, or that of the tokenizer.json.")
-_LAYERS = flags.DEFINE_integer("layers", 4, "Of the model; of encoder and decoder each.", lower_bound=1)
-_HIDDEN_SIZE = flags.DEFINE_integer("hidden_size", 128, "Width of the model.", lower_bound=1)
-_HEADS = flags.DEFINE_integer("heads", 4, "Attention heads.", lower_bound=1)
-_LENGTH = flags.DEFINE_integer("length", 128, "Tokens of a row.", lower_bound=8)
-_DROPOUT = flags.DEFINE_float("dropout", 0.0, "Rate of dropout, everywhere.")
-_OPTIMIZER = flags.DEFINE_list("optimizer", ["adamw"], "Optimizers, in turn.")
-_LEARNING_RATE = flags.DEFINE_float("learning_rate", None, "Peak rate; default: the optimizer's own.")
-_WEIGHT_DECAY = flags.DEFINE_float("weight_decay", 0.1, "Decoupled; biases and norms are left out.")
-_WARMUP = flags.DEFINE_float("warmup", 0.1, "Share of the steps over which the rate rises from 0.")
-_STEPS = flags.DEFINE_integer("steps", 300, "Updates.", lower_bound=1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Rows per update.", lower_bound=1)
-_SEED = flags.DEFINE_integer("seed", 0, "Of parameters, data order and what is hidden.", lower_bound=0)
-_EVALUATE_EVERY = flags.DEFINE_integer("evaluate_every", 50, "Steps between two evaluations.")
-_SAVE_EVERY = flags.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
-_DOWNSTREAM = flags.DEFINE_string("downstream", None, "Fine-tune with these arguments of finetune_text.")
-_RESUME = flags.DEFINE_bool("resume", False, "Go on with the runs in --output.")
-_OUTPUT = flags.DEFINE_string("output", None, "Directory of the report, runs and models.", required=True)
+_VOCAB_SIZE = FLAGS.DEFINE_integer("vocab_size", None, "Default: 4096, or that of the tokenizer.json.")
+_LAYERS = FLAGS.DEFINE_integer("layers", 4, "Of the model; of encoder and decoder each.", lower_bound=1)
+_HIDDEN_SIZE = FLAGS.DEFINE_integer("hidden_size", 128, "Width of the model.", lower_bound=1)
+_HEADS = FLAGS.DEFINE_integer("heads", 4, "Attention heads.", lower_bound=1)
+_LENGTH = FLAGS.DEFINE_integer("length", 128, "Tokens of a row.", lower_bound=8)
+_DROPOUT = FLAGS.DEFINE_float("dropout", 0.0, "Rate of dropout, everywhere.")
+_OPTIMIZER = FLAGS.DEFINE_list("optimizer", ["adamw"], "Optimizers, in turn.")
+_LEARNING_RATE = FLAGS.DEFINE_float("learning_rate", None, "Peak rate; default: the optimizer's own.")
+_WEIGHT_DECAY = FLAGS.DEFINE_float("weight_decay", 0.1, "Decoupled; biases and norms are left out.")
+_WARMUP = FLAGS.DEFINE_float("warmup", 0.1, "Share of the steps over which the rate rises from 0.")
+_STEPS = FLAGS.DEFINE_integer("steps", 300, "Updates.", lower_bound=1)
+_BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 16, "Rows per update.", lower_bound=1)
+_SEED = FLAGS.DEFINE_integer("seed", 0, "Of parameters, data order and what is hidden.", lower_bound=0)
+_EVALUATE_EVERY = FLAGS.DEFINE_integer("evaluate_every", 50, "Steps between two evaluations.")
+_SAVE_EVERY = FLAGS.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
+_DOWNSTREAM = FLAGS.DEFINE_string("downstream", None, "Fine-tune with these arguments of finetune_text.")
+_RESUME = FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
+_OUTPUT = FLAGS.DEFINE_string("output", None, "Directory of the report, runs and models.", required=True)
 
 _DECISIVE = (_OBJECTIVE, _LAYERS, _HIDDEN_SIZE, _HEADS, _LENGTH, _DROPOUT, _STEPS, _BATCH_SIZE, _SEED)
 _DECISIVE += (_WARMUP, _WEIGHT_DECAY)
@@ -149,4 +149,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, FLAGS)

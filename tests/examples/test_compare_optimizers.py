@@ -1,4 +1,4 @@
-"""The comparison as a person runs it, in a process of its own: flags of two examples do not go into one."""
+"""The comparison as a person runs it."""
 
 import json
 import re
@@ -20,7 +20,8 @@ for arguments in json.load(sys.stdin):
     printed, errors, code = io.StringIO(), io.StringIO(), 0
     with flagsaver.flagsaver(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
         try:
-            command.parse(["compare_optimizers", *(f"--{name}={value}" for name, value in arguments.items())])
+            given = (f"--{name}={value}" for name, value in arguments.items())
+            command.parse(["compare_optimizers", *given], compare_optimizers.FLAGS)
             command.guarded(compare_optimizers.main)
         except SystemExit as exit:
             code = exit.code

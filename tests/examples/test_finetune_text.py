@@ -57,7 +57,9 @@ def arguments(model, data, tmp_path):
 def call(arguments):
     """The trainer, in this process."""
     with flagsaver.flagsaver():
-        command.parse(["finetune_text", *(f"--{name}={value}" for name, value in arguments.items())])
+        command.parse(
+            ["finetune_text", *(f"--{name}={value}" for name, value in arguments.items())], finetune_text.FLAGS
+        )
         command.guarded(finetune_text.main)
 
 
@@ -118,7 +120,7 @@ def save_and_die(*args, **kwargs):
     save(*args, **kwargs)
     os.kill(os.getpid(), signal.SIGKILL)
 checkpoint.save = save_and_die
-command.run(finetune_text.main)
+command.run(finetune_text.main, finetune_text.FLAGS)
 """
     argv = [f"--{name}={value}" for name, value in stopped.items()]
     killed = subprocess.run(
@@ -188,6 +190,6 @@ def test_what_is_there_is_not_overwritten(arguments, capsys):
 
 def test_flags_is_the_only_way_in(arguments, capsys):
     with pytest.raises(SystemExit) as exit, flagsaver.flagsaver():
-        command.parse(["finetune_text", "train.tsv", "--output=x"])
+        command.parse(["finetune_text", "train.tsv", "--output=x"], finetune_text.FLAGS)
     assert exit.value.code == command.EXIT_USAGE
     assert "flags begin with --, got train.tsv" in capsys.readouterr().err

@@ -157,7 +157,7 @@ def arguments(tmp_path):
 def call(arguments):
     """The trainer, in this process."""
     with flagsaver.flagsaver():
-        command.parse(["pretrain", *(f"--{name}={value}" for name, value in arguments.items())])
+        command.parse(["pretrain", *(f"--{name}={value}" for name, value in arguments.items())], pretrain.FLAGS)
         command.guarded(pretrain.main)
 
 
