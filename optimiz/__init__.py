@@ -9,6 +9,7 @@ from optimiz import diagnostics as diagnostics
 from optimiz import groups as groups
 from optimiz import schedules as schedules
 from optimiz.hyperparams import hyperparams as hyperparams
+from optimiz.mean_over import mean_over as mean_over
 from optimiz.numerics import BFloat16 as BFloat16
 from optimiz.numerics import Float8 as Float8
 from optimiz.numerics import Int8 as Int8
