@@ -14,7 +14,7 @@ from pathlib import Path
 
 import optax
 
-from examples import command, optimizers
+from examples import command, devices, optimizers
 from examples.data import baseline, docstrings, text
 from examples.models import pretrained
 from examples.text_classification import TextClassification
@@ -81,6 +81,7 @@ def optimizer(name: str) -> tuple[optax.GradientTransformation, float | None]:
 
 def main() -> None:
     """Run every optimizer, then write the report."""
+    layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
     chosen = {name: optimizer(name) for name in _OPTIMIZER.value}
     settings = training.Settings(
         steps=_STEPS.value,
@@ -93,7 +94,8 @@ def main() -> None:
     problem = TextClassification(
         parts, model, length=_LENGTH.value, dropout=_DROPOUT.value, pooling=_POOLING.value
     )
-    task, test = problem.task(_BATCH_SIZE.value, _SEED.value), problem.evaluation("test")
+    share = (0, 1) if layout is None else layout.share
+    task, test = problem.task(_BATCH_SIZE.value, _SEED.value, share), problem.evaluation("test")
     decisive = {flag.name: flag.value for flag in _DECISIVE}
     identity = decisive | {"model_and_data": problem.fingerprint()}
     rates = {name: rate for name, (_, rate) in chosen.items()}
@@ -110,6 +112,7 @@ def main() -> None:
                     settings,
                     output / name,
                     identity=run_identity,
+                    layout=layout,
                     resume=_RESUME.value,
                     progress=progress,
                 )
@@ -117,6 +120,8 @@ def main() -> None:
             runs.append(
                 compare.Run.of(result, tx, optimizer=name, learning_rate=rate, seed=settings.seed, test=figures)
             )
+        if not training.is_first():
+            return
         record = compare.Record(
             title=f"Fine-tuning {model_name} with {', '.join(chosen)}",
             command=shlex.join(["python", "-m", "examples.finetune_text", *sys.argv[1:]]),

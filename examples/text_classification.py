@@ -68,17 +68,18 @@ class TextClassification:
         _, self._apply = from_nnx(nnx.eval_shape(lambda: classifier(jax.random.key(0))))
         self._compiled_logits = jax.jit(self._logits)
 
-    def task(self, batch_size: int, seed: int) -> training.Task:
+    def task(self, batch_size: int, seed: int, share: tuple[int, int] = (0, 1)) -> training.Task:
         """The task of the training part, evaluated on the validation part.
 
         Args:
             batch_size: B, examples per update.
             seed: of the order of the examples.
+            share: which part of each batch this process reads, see ``training.Layout.share``.
         """
         return training.Task(
             init=lambda key: self._encoder | self._head(key),
             loss=self._losses,
-            batches=training.shuffled(self._parts["train"], batch_size, seed),
+            batches=training.shuffled(self._parts["train"], batch_size, seed, share),
             evaluate=self.evaluation("validation"),
         )
 

@@ -34,43 +34,43 @@ def on_devices(count):
     return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
 
 
+def run_program(module, *arguments, devices):
+    """Run a module of the tests as a program on so many devices: the JSON in the last line that it prints."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=on_devices(devices), capture_output=True, timeout=900)
+    assert done.returncode == 0, done.stderr.decode()[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def run_programs(module, *arguments, processes, timeout):
+    """Run a module of the tests as several processes of one device each, that wait for one another."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    children = [
+        subprocess.Popen(
+            [*command, str(index)],
+            cwd=ROOT,
+            env=on_devices(1),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        for index in range(processes)
+    ]
+    try:
+        printed = [child.communicate(timeout=timeout)[0] for child in children]
+    finally:
+        for child in children:  # SIGKILL: jax.distributed holds SIGTERM up
+            child.kill()
+            child.wait()
+    for child, output in zip(children, printed, strict=True):
+        assert child.returncode == 0, output.decode()[-4000:]
+    return [json.loads(output.splitlines()[-1]) for output in printed]
+
+
 @pytest.fixture
 def program():
-    """Run a module of the tests as a program on so many devices: the JSON in the last line that it prints."""
-
-    def run(module, *arguments, devices):
-        command = [sys.executable, "-m", module, *map(str, arguments)]
-        done = subprocess.run(command, cwd=ROOT, env=on_devices(devices), capture_output=True, timeout=900)
-        assert done.returncode == 0, done.stderr.decode()[-4000:]
-        return json.loads(done.stdout.splitlines()[-1])
-
-    return run
+    return run_program
 
 
 @pytest.fixture
 def programs():
-    """Run a module of the tests as several processes of one device each, that wait for one another."""
-
-    def run(module, *arguments, processes, timeout):
-        command = [sys.executable, "-m", module, *map(str, arguments)]
-        children = [
-            subprocess.Popen(
-                [*command, str(index)],
-                cwd=ROOT,
-                env=on_devices(1),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-            )
-            for index in range(processes)
-        ]
-        try:
-            printed = [child.communicate(timeout=timeout)[0] for child in children]
-        finally:
-            for child in children:  # SIGKILL: jax.distributed holds SIGTERM up
-                child.kill()
-                child.wait()
-        for child, output in zip(children, printed, strict=True):
-            assert child.returncode == 0, output.decode()[-4000:]
-        return [json.loads(output.splitlines()[-1]) for output in printed]
-
-    return run
+    return run_programs

@@ -7,6 +7,9 @@ from optimiz.training.calibrate import measure as measure
 from optimiz.training.clock import Clock as Clock
 from optimiz.training.environment import environment as environment
 from optimiz.training.growth import Growth as Growth
+from optimiz.training.hosts import claimed as claimed
+from optimiz.training.hosts import is_first as is_first
+from optimiz.training.hosts import join as join
 from optimiz.training.irreducible import IrreducibleLosses as IrreducibleLosses
 from optimiz.training.layer_drop import LayerDrop as LayerDrop
 from optimiz.training.layer_drop import skippable as skippable
@@ -22,9 +25,11 @@ from optimiz.training.result import Diverged as Diverged
 from optimiz.training.result import Progress as Progress
 from optimiz.training.result import Result as Result
 from optimiz.training.run_directory import RunError as RunError
-from optimiz.training.run_directory import claimed as claimed
 from optimiz.training.selection import RhoLoss as RhoLoss
 from optimiz.training.selection import SelectiveBackprop as SelectiveBackprop
 from optimiz.training.settings import Settings as Settings
+from optimiz.training.sharding import Layout as Layout
+from optimiz.training.sharding import bytes_per_device as bytes_per_device
+from optimiz.training.sharding import make_mesh as make_mesh
 from optimiz.training.task import Task as Task
 from optimiz.training.task import mean_loss as mean_loss

@@ -14,7 +14,7 @@ from optimiz.training.task import WEIGHT
 
 
 def shuffled(
-    arrays: Mapping[str, np.ndarray], batch_size: int, seed: int
+    arrays: Mapping[str, np.ndarray], batch_size: int, seed: int, share: tuple[int, int] = (0, 1)
 ) -> Callable[[int], dict[str, np.ndarray]]:
     """Make an endless shuffled stream with random access.
 
@@ -22,9 +22,11 @@ def shuffled(
         arrays: name → array [N, …], N ≥ 1 examples.
         batch_size: examples in a batch, ≥ 1; it may exceed N.
         seed: chooses the permutations, ≥ 0; every epoch has its own.
+        share: (i, n) for the i-th of n equal parts of every batch, as ``Layout.share`` tells a process of
+            several which to read.
 
     Returns:
-        A pure function of the step, ≥ 0, whose result has arrays [batch_size, …].
+        A pure function of the step, ≥ 0, whose result has arrays [batch_size / n, …].
 
     Raises:
         ValueError: no arrays, no examples, unequal lengths, or a number outside its range.
@@ -37,6 +39,10 @@ def shuffled(
     arrays, examples = _checked(arrays, batch_size)
     if seed < 0:
         raise ValueError(f"seed must be at least 0, got {seed}")
+    part, parts = share
+    if not 0 <= part < parts or batch_size % parts:
+        raise ValueError(f"share must be (i, n) with i < n and n a divisor of {batch_size}, got {share}")
+    first, size = part * batch_size // parts, batch_size // parts
 
     @functools.lru_cache(maxsize=2)
     def permutation(epoch: int) -> np.ndarray:
@@ -46,7 +52,7 @@ def shuffled(
         return np.argsort(bits, kind="stable")
 
     def batch(step: int) -> dict[str, np.ndarray]:
-        epochs, offsets = np.divmod(np.arange(batch_size) + step * batch_size, examples)
+        epochs, offsets = np.divmod(np.arange(first, first + size) + step * batch_size, examples)
         rows = np.concatenate(
             [permutation(int(epoch))[offsets[epochs == epoch]] for epoch in np.unique(epochs)]
         )

@@ -6,17 +6,19 @@ checkpoint is written under another name, flushed to the disk and then renamed, 
 at any moment.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
+from optimiz.training import hosts
 from optimiz.training.run_directory import RunError, flush, refuse_other_settings
 
 try:
@@ -70,36 +72,58 @@ def save(
     arrays = _by_path(state)
     needed = sum(array.nbytes for array in arrays.values())
     partial = folder / f"{_PARTIAL}{step}"
+    manifest = {
+        "format": FORMAT,
+        "step": step,
+        "arrays": {path: _signature(array) for path, array in arrays.items()},
+        "settings": settings,
+        "settings_sha256": _sha256(settings),
+        "record": record,
+        "versions": {name: version(name) for name in _LIBRARIES},
+    }
     try:
+        hosts.from_first(lambda: _make_room(partial, needed))
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(partial / _ARRAYS, arrays)
+        hosts.from_first(lambda: _vouch_for(partial, manifest))
+    except Exception as error:  # Orbax and TensorStore report a full disk in errors of their own
+        if hosts.is_first():
+            shutil.rmtree(partial, ignore_errors=True)
+        reason = str(error).partition("\n")[0]
+        raise RunError(f"cannot save {needed} bytes in {folder}: {reason}") from error
+    if hosts.is_first():
+        for old in _checkpoints(folder)[:-keep]:
+            # Under another name first: a deletion cut short must not look like a damaged checkpoint.
+            shutil.rmtree(old.rename(folder / f"{_PARTIAL}{old.name}"))
+
+
+def _make_room(partial: Path, needed: int) -> None:
+    with _told_as_run_error():
         partial.mkdir(parents=True)
         free = shutil.disk_usage(partial).free
         if free < needed:
-            raise OSError(f"{free} bytes are free")
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(partial / _ARRAYS, arrays)
-        manifest = {
-            "format": FORMAT,
-            "step": step,
-            "arrays": {path: _signature(array) for path, array in arrays.items()},
-            "settings": settings,
-            "settings_sha256": _sha256(settings),
-            "record": record,
-            "versions": {name: version(name) for name in _LIBRARIES},
-            "files": _files(partial),
-        }
+            raise RunError(f"{free} bytes are free")
+
+
+def _vouch_for(partial: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest, make the checkpoint last, and give it its name."""
+    with _told_as_run_error():
+        manifest["files"] = _files(partial)
         manifest["manifest_sha256"] = _sha256(manifest)
         (partial / _MANIFEST).write_text(json.dumps(manifest, indent=1))
         for path in [*partial.rglob("*"), partial]:
             flush(path)
-        partial.rename(folder / f"{step:09d}")
-        flush(folder)
-    except Exception as error:  # Orbax and TensorStore report a full disk in errors of their own
-        shutil.rmtree(partial, ignore_errors=True)
-        reason = str(error).partition("\n")[0]
-        raise RunError(f"cannot save {needed} bytes in {folder}: {reason}") from error
-    for old in _checkpoints(folder)[:-keep]:
-        # Under another name first: a deletion cut short must not look like a damaged checkpoint.
-        shutil.rmtree(old.rename(folder / f"{_PARTIAL}{old.name}"))
+        partial.rename(partial.with_name(f"{manifest['step']:09d}"))
+        flush(partial.parent)
+
+
+@contextlib.contextmanager
+def _told_as_run_error() -> Iterator[None]:
+    """Let the first process's trouble with its disk reach the others."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(str(error)) from error
 
 
 def restore(
@@ -112,17 +136,27 @@ def restore(
     Args:
         folder: where the checkpoints of one run lie.
         like_of: record → the state that was saved beside it, as ``jax.ShapeDtypeStruct``; the result has its
-            tree.
+            tree, and lies as its shardings say.
         settings: what decides the run's trajectory, as plain JSON.
 
     Returns:
-        The state, on the first device, and the record saved with it; None where there is no
+        The state, without shardings on the first device, and the record saved with it; None where there is no
         checkpoint.
 
     Raises:
         RunError: every checkpoint is damaged, with the files; or the newest good one has another
             format, other settings, or another tree, shape or dtype, with the first that differs.
     """
+    found = hosts.from_first(lambda: _newest_undamaged(folder, like_of, settings))
+    if found is None:
+        return None
+    return Restored(_load(folder / found["name"] / _ARRAYS, like_of(found["record"])), found["record"])
+
+
+def _newest_undamaged(
+    folder: Path, like_of: Callable[[Mapping[str, Any]], Any], settings: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The name and the record of the checkpoint to go on with, as plain JSON."""
     for leftover in folder.glob(f"{_PARTIAL}*"):
         shutil.rmtree(leftover)
     damaged: dict[Path, str] = {}
@@ -135,14 +169,13 @@ def restore(
         if manifest["format"] != FORMAT:
             raise RunError(f"{path} has format {manifest['format']}, this version reads {FORMAT}")
         refuse_other_settings(str(path), manifest["settings"], settings)
-        like = like_of(manifest["record"])
-        _refuse_other_arrays(path, manifest["arrays"], like)
+        _refuse_other_arrays(path, manifest["arrays"], like_of(manifest["record"]))
         for bad, why in damaged.items():
             _log.warning("checkpoint %s is damaged (%s): going back to %s", bad, why, path.name)
             aside = folder / f"{_DAMAGED}{bad.name}"
             shutil.rmtree(aside, ignore_errors=True)
             bad.rename(aside)
-        return Restored(_load(path / _ARRAYS, like), manifest["record"])
+        return {"name": path.name, "record": manifest["record"]}
     if damaged:
         reasons = "; ".join(f"{path}: {why}" for path, why in damaged.items())
         raise RunError(f"no checkpoint is undamaged: {reasons}")
@@ -156,9 +189,9 @@ def newest(folder: Path) -> str:
 
 
 def _load(path: Path, like: Any) -> Any:
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     targets = {
-        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or device)
         for name, leaf in _by_path(like).items()
     }
     with ocp.StandardCheckpointer() as checkpointer:

@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from optimiz.training import metrics
+from optimiz.training import hosts, metrics
 from optimiz.training.step import Figures
 
 
 class Journal:
-    """The metrics and the timings in a run's directory.
+    """The metrics and the timings in a run's directory; the first of several processes alone writes them.
 
     Args:
         path: the directory.
@@ -40,13 +40,16 @@ class Journal:
 
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append rows to the metrics."""
-        metrics.append(self._metrics, rows)
+        if hosts.is_first():
+            metrics.append(self._metrics, rows)
         if self._watched:
             self._untaken += rows
 
     def note(self, steps: int, event: str, seconds: float, **more: float) -> None:
         """Append to the timings what an event took, after so many updates."""
-        metrics.append(self._timings, [{"steps": steps, "event": event, "seconds": seconds, **more}])
+        if hosts.is_first():
+            row = {"steps": steps, "event": event, "seconds": seconds, **more}
+            metrics.append(self._timings, [row])
 
     def take(self) -> list[dict[str, Any]]:
         """The rows written since the last call; at first, those of earlier sessions too."""

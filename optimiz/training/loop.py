@@ -34,7 +34,7 @@ from typing import Any
 import jax
 import optax
 
-from optimiz.training import checkpoint, preemption, run_directory
+from optimiz.training import checkpoint, hosts, preemption, replicas
 from optimiz.training.charging import least_price
 from optimiz.training.clock import as_nanoseconds
 from optimiz.training.journal import Journal, row_of
@@ -43,9 +43,17 @@ from optimiz.training.methods import PLAIN, Methods
 from optimiz.training.reference import Reference
 from optimiz.training.result import Diverged, Progress, Result
 from optimiz.training.settings import Settings, description
+from optimiz.training.sharding import Layout, warn_of_whole
 from optimiz.training.step import Figures, compile_step
 from optimiz.training.task import Batch, Task, batch_shapes, batch_size
-from optimiz.training.train_state import TrainState, check_state, grown_state, initial_state
+from optimiz.training.train_state import (
+    TrainState,
+    check_state,
+    grown_state,
+    initial_state,
+    laid_out,
+    state_shardings,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +67,7 @@ def fit(
     identity: Mapping[str, Any],
     reference: Reference | None = None,
     methods: Methods = PLAIN,
+    layout: Layout | None = None,
     resume: bool = False,
     progress: Callable[[Progress], object] | None = None,
 ) -> Result:
@@ -75,6 +84,8 @@ def fit(
         reference: what the work costs, where the settings name a budget; its prices, and not the machine
             at hand, decide the trajectory. Evaluations and checkpoints are not charged.
         methods: which layers and which examples are trained on.
+        layout: how the run lies on a mesh of devices; None for one device. It is no part of what decides the
+            trajectory: a run may be resumed on another mesh, whose sums differ in their rounding.
         resume: go on with the run in ``directory``; one that never began begins, one that is
             finished is read back.
         progress: called at every look, with ``Progress``, at a divergence too; ``print`` will do.
@@ -86,7 +97,9 @@ def fit(
     Raises:
         TypeError: ``identity`` holds what is not plain JSON.
         ValueError: the task or the optimizer cannot be trained, with the reason, or not by these methods; there
-            is a budget and no reference, or the reverse; or the reference lacks work that is to be charged.
+            is a budget and no reference, or the reverse; the reference lacks work that is to be charged; the
+            layout does not fit the parameters or the batch, or there are several processes and none, or
+            examples to select.
         RunError: the directory or a checkpoint does not let the run go on; or ``Diverged``, where it is
             the loss.
         Preempted: SIGTERM or SIGINT came in, and the run is saved.
@@ -98,13 +111,21 @@ def fit(
         )
     if reference is not None and methods.growth is not None and task.depth is None:
         raise ValueError("a model that grows is charged by its depth: the task must say it, got depth=None")
+    if layout is None and jax.process_count() > 1:
+        raise ValueError(f"a run of {jax.process_count()} processes needs a layout")
+    if methods.selection is not None and jax.process_count() > 1:
+        raise ValueError(f"examples are selected by one process, there are {jax.process_count()}")
     prices = None if reference is None else reference.prices()
     described = description(settings, identity, prices, methods)
+    mesh = None if layout is None else dict(layout.mesh.shape)
+    # What decides when the processes meet must be the same too.
+    hosts.refuse_differing(described | {"when": dataclasses.asdict(settings), "mesh": mesh})
+    told = progress if hosts.is_first() else None
     with (
-        run_directory.claimed(directory, described, resume) as path,
+        hosts.claimed(directory, described, resume) as path,
         preemption.deferred() as request,
     ):
-        return _Run(task, tx, settings, path, described, reference, methods, request, progress).train()
+        return _Run(task, tx, settings, path, described, reference, methods, layout, request, told).train()
 
 
 @dataclasses.dataclass
@@ -129,6 +150,7 @@ class _Run:
     described: Mapping[str, Any]
     reference: Reference | None
     methods: Methods
+    layout: Layout | None
     request: preemption.Request
     progress: Callable[[Progress], object] | None
     step: jax.stages.Compiled | None = None
@@ -152,6 +174,8 @@ class _Run:
         check_state(like)
         if self.methods.growth is not None:
             self.methods.growth.check(like.params)
+        if self.layout is not None and self.layout.shard_state:
+            warn_of_whole(like.opt_state, state_shardings(like, self.layout).opt_state)
         state = self.restored()
         if state is not None and self.finished:
             _log.warning("%s is finished: all %d steps are done", self.path, self.steps)
@@ -159,9 +183,9 @@ class _Run:
 
         batch = self.task.batches(self.drawn)
         shapes = batch_shapes(batch, f"batches({self.drawn})")
-        self.compile(self.like(self.stage), batch)
+        self.compile(self.like(self.stage), self.place(batch))
         if state is None:
-            state = self.initial_state()
+            state = laid_out(self.layout, self.initial_state)
         self.read_clock(state)
         self.since = time.perf_counter()
         while not self.finished:
@@ -171,17 +195,19 @@ class _Run:
                 raise ValueError(f"batches({self.drawn}) has {found}, the batches before had {shapes}")
             if self.step is None:
                 with self.off_the_clock():
-                    self.compile(state, batch)
+                    self.compile(state, self.place(batch))
                     self.read_clock(state)
             assert self.step is not None
             # Nothing waits here: the next batch is made while the device works on this one.
-            state, figures = self.step(state, jax.device_put(batch), *self.marks.until)
+            state, figures = self.step(state, self.place(batch), *self.until)
+            if self.in_lockstep:
+                jax.block_until_ready(figures)
             self.drawn += 1
             if self.made(state):
                 self.pending.append(figures)
                 self.steps += 1
                 state = self.after_update(state)
-            elif self.marks.reached(state.clock) or self.request.received is not None:
+            elif self.marks.reached(state.clock) or self.asked_to_leave:
                 state = self.look_round(state, due=lambda every: self.finished)
         return self.result(state)
 
@@ -189,11 +215,30 @@ class _Run:
         """Whether that was an update, and not a look at candidates, for which alone the host waits."""
         return not self.waits or int(state.step) > self.steps
 
-    def compile(self, state: TrainState, batch: Batch) -> None:
+    def place(self, batch: Batch) -> Mapping[str, jax.Array]:
+        return jax.device_put(batch) if self.layout is None else self.layout.place(batch)
+
+    def own(self, params: Any) -> Any:
+        return params if self.layout is None else self.layout.own(params)
+
+    @property
+    def until(self) -> tuple[jax.Array, ...]:
+        if self.layout is None:
+            return self.marks.until
+        return tuple(jax.device_put(jax.device_get(moment), self.layout.whole) for moment in self.marks.until)
+
+    @property
+    def in_lockstep(self) -> bool:
+        # Steps that are dispatched ahead block one another where processes have several CPU devices each.
+        return jax.process_count() > 1 and jax.local_device_count() > 1 and jax.default_backend() == "cpu"
+
+    def compile(self, state: TrainState, batch: Mapping[str, jax.Array]) -> None:
         started = time.perf_counter()
         price = None if self.reference is None else self.reference.seconds
         tx = self.optimizer(self.stage)
-        self.step = compile_step(self.task, tx, state, batch, price, self.methods, self.settings.steps)
+        self.step = compile_step(
+            self.task, tx, state, batch, price, self.methods, self.settings.steps, self.layout
+        )
         taken = time.perf_counter() - started
         self.compile_seconds += taken
         memory = self.step.memory_analysis()
@@ -216,7 +261,9 @@ class _Run:
         state = jax.eval_shape(self.initial_state)
         for growth in range(1, stage + 1):
             state = jax.eval_shape(self.growing(growth), state)
-        return state
+        if self.layout is None:
+            return state
+        return jax.tree.map(_placed, state, state_shardings(state, self.layout))
 
     def growing(self, stage: int) -> Callable[[TrainState], TrainState]:
         plan = self.methods.growth
@@ -226,7 +273,7 @@ class _Run:
     def restored(self) -> TrainState | None:
         like = lambda record: self.like(record.get("stage", 0))  # noqa: E731
         saved = checkpoint.restore(self.checkpoints, like, self.described)
-        self.journal.cut(saved.record["metrics_bytes"] if saved else 0)
+        hosts.from_first(lambda: self.journal.cut(saved.record["metrics_bytes"] if saved else 0))
         if saved is None:
             return None
         state = saved.state
@@ -249,9 +296,10 @@ class _Run:
         if not (
             self.steps in (1, self.marks.horizon)
             or (self.waits and self.marks.reached(state.clock))
-            or self.request.received is not None
+            or self.asked_to_leave
             or self.due(settings.log_every)
             or self.due(settings.save_every)
+            or self.due(settings.compare_replicas_every)
             or (evaluates and self.due(settings.evaluate_every))
         ):
             return state
@@ -265,13 +313,21 @@ class _Run:
             self.evaluate(state)
         while self.stage < self.marks.stage(self.steps) and not self.finished:
             state = self.grown(state)
-        signal = self.request.received
-        if signal is not None or due(settings.save_every):
+        leave = hosts.any_process(self.request.received is not None)
+        saves = leave or due(settings.save_every)
+        if self.layout is not None and (saves or due(settings.compare_replicas_every)):
+            replicas.refuse_differing(state.params, self.steps)
+        if saves:
             self.save(state)
-        if signal is not None:
-            _log.warning("%s: %s is saved after %d steps", signal.name, self.path, self.steps)
+        if leave:
+            _log.warning("asked to leave: %s is saved after %d steps", self.path, self.steps)
             raise preemption.Preempted
         return state
+
+    @property
+    def asked_to_leave(self) -> bool:
+        # Several processes hear of it at different steps, and look at the same ones: they agree when they look.
+        return jax.process_count() == 1 and self.request.received is not None
 
     def due(self, every: int) -> bool:
         return self.finished or (every > 0 and self.steps % every == 0)
@@ -280,7 +336,7 @@ class _Run:
         with self.off_the_clock("growth"):
             self.stage += 1
             self.step = None
-            return jax.jit(self.growing(self.stage))(state)
+            return laid_out(self.layout, jax.jit(self.growing(self.stage)), state)
 
     def look(self, state: TrainState) -> None:
         """Wait for the updates dispatched so far, and write down the figures of those made."""
@@ -325,7 +381,7 @@ class _Run:
     def evaluate(self, state: TrainState) -> None:
         assert self.task.evaluate is not None
         with self.off_the_clock("evaluate"):
-            figures = self.task.evaluate(state.params)
+            figures = self.task.evaluate(self.own(state.params))
             try:
                 figures = {name: float(value) for name, value in figures.items()}
             except (AttributeError, TypeError, ValueError):
@@ -337,7 +393,7 @@ class _Run:
 
     def save(self, state: TrainState) -> None:
         with self.off_the_clock("save"):
-            record = {"metrics_bytes": self.journal.sync(), "seconds": self.seconds}
+            record = hosts.from_first(lambda: {"metrics_bytes": self.journal.sync(), "seconds": self.seconds})
             if self.methods.growth is not None:
                 record["stage"] = self.stage
             checkpoint.save(
@@ -367,8 +423,9 @@ class _Run:
             self.progress(Progress(self.steps, total, self.seconds, figures, self.marks.fraction, rows))
 
     def result(self, state: TrainState) -> Result:
+        hosts.any_process(True)  # wait until the first process has written what all now read
         return Result(
-            params=state.params,
+            params=self.own(state.params),
             history=self.journal.history(),
             steps=self.steps,
             seconds=self.seconds,
@@ -377,3 +434,7 @@ class _Run:
             # Noted down, because a finished run that is read back compiles nothing.
             temporary_bytes=self.journal.temporary_bytes(),
         )
+
+
+def _placed(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -10,7 +10,15 @@ from optimiz import checks
 from optimiz.training.clock import check_seconds
 from optimiz.training.methods import PLAIN, Methods
 
-_LEAST = {"steps": 1, "seed": 0, "log_every": 1, "evaluate_every": 0, "save_every": 0, "keep": 1}
+_LEAST = {
+    "steps": 1,
+    "seed": 0,
+    "log_every": 1,
+    "evaluate_every": 0,
+    "save_every": 0,
+    "keep": 1,
+    "compare_replicas_every": 0,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,6 +36,8 @@ class Settings:
             that crosses each, and one at the end.
         save_every: steps between two checkpoints; 0 for one at the end.
         keep: number of checkpoints kept, ≥ 1.
+        compare_replicas_every: steps between two comparisons of the copies that the devices of a mesh have of
+            the parameters; they are compared before every checkpoint, and 0 is for that alone.
 
     Raises:
         TypeError: a value that is not a number, or not an integer where one is asked for.
@@ -42,6 +52,7 @@ class Settings:
     evaluate_at: Sequence[float] = ()
     save_every: int = 0
     keep: int = 2
+    compare_replicas_every: int = 0
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():

@@ -29,8 +29,9 @@ from optimiz.training.clock import Clock
 from optimiz.training.layer_drop import LayerDrop
 from optimiz.training.methods import PLAIN, Methods
 from optimiz.training.selection import Selection
+from optimiz.training.sharding import Layout
 from optimiz.training.task import Task, batch_size, mean_loss, per_example, weighted_logits
-from optimiz.training.train_state import TrainState, on_clock, run_key
+from optimiz.training.train_state import TrainState, on_clock, run_key, state_shardings
 
 # Folded into a step's key, far from what a model would fold into it, so that dropout is the same without them.
 _PATTERN, _SELECTION = 2**32 - 1, 2**32 - 2
@@ -57,6 +58,7 @@ def compile_step(
     price: Callable[..., float] | None = None,
     methods: Methods = PLAIN,
     steps: int | None = None,
+    layout: Layout | None = None,
 ) -> jax.stages.Compiled:
     """Compile the step for one state and one batch, or return what was compiled last if that is the same.
 
@@ -71,6 +73,7 @@ def compile_step(
             ``Reference.seconds``; None where the state has no clock.
         methods: which layers are on, and which examples of the batch are trained on.
         steps: of the whole run, for dropping layers where there is no budget.
+        layout: how state and batch lie on a mesh; None for one device.
 
     Returns:
         The step, of a state and a batch; under a price, of a third argument too: the moment (int32 [2],
@@ -80,7 +83,7 @@ def compile_step(
     Raises:
         ValueError: as :func:`trace_step`.
     """
-    return _compiled(*_traced_with(task, tx, state, batch, price, methods, steps))
+    return _compiled(layout, *_traced_with(task, tx, state, batch, price, methods, steps))
 
 
 def trace_step(
@@ -133,9 +136,14 @@ def _traced_with(
 
 # The last one alone: it keeps the data alive that the loss refers to.
 @functools.lru_cache(maxsize=1)
-def _compiled(*made_of: Any) -> jax.stages.Compiled:
+def _compiled(layout: Layout | None, *made_of: Any) -> jax.stages.Compiled:
     step, arguments = _traced(*made_of)
-    return jax.jit(step, donate_argnums=0).lower(*arguments).compile()
+    places = {}
+    if layout is not None:
+        state = state_shardings(arguments[0], layout)
+        places["in_shardings"] = (state, layout.batch, *[layout.whole] * (len(arguments) - 2))
+        places["out_shardings"] = (state, layout.whole)
+    return jax.jit(step, donate_argnums=0, **places).lower(*arguments).compile()
 
 
 def _traced(

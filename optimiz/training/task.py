@@ -30,9 +30,10 @@ class Task:
             like; None asks for evaluation mode.
         batches: step → batch, a dict of arrays with leading dimension B, the same shapes at every
             step. It is a pure function of the 0-based step, so the position in the data *is* the
-            step.
+            step. In a run of several processes, this process's share of the batch, as ``Layout.share`` says.
         evaluate: parameters → validation figures by name, or None for no evaluation. The parameters
-            are reused by the next step: it must not keep them.
+            are reused by the next step: it must not keep them. On a mesh they lie as its ``Layout`` says;
+            of several processes each evaluates on its own, unless the parameters are split between them.
         logits: (parameters, batch, key) → logits of shape [B, ..., C], traced; or a pair of logits and
             the weights [B, ...] of their positions in the mean loss, where these are not its example's
             weight throughout. For optimizers that draw labels from the model, such as ``sophia_g``; None

@@ -13,6 +13,7 @@ from optimiz import schedules
 from optimiz.training.clock import Clock
 from optimiz.training.growth import Growth, grow
 from optimiz.training.selection import Selection
+from optimiz.training.sharding import Layout
 from optimiz.training.task import Task
 
 # Named, so that a run is resumed on the same random numbers whatever the default is then.
@@ -75,6 +76,31 @@ def keys(seed: int) -> tuple[jax.Array, jax.Array]:
 def run_key(state: TrainState) -> jax.Array:
     """The random key of a run's steps."""
     return jax.random.wrap_key_data(state.key, impl=_KEY_IMPL)
+
+
+def state_shardings(state: TrainState, layout: Layout) -> TrainState:
+    """Where each array of the state lies on a mesh: the same tree of ``NamedSharding``.
+
+    Raises:
+        ValueError: the layout does not fit the parameters.
+    """
+    shardings = jax.tree.map(lambda _: layout.whole, state)
+    params, opt_state = layout.params(state.params), layout.opt_state(state.opt_state, state.params)
+    return shardings._replace(params=params, opt_state=opt_state)
+
+
+def laid_out(layout: Layout | None, make: Callable[..., TrainState], *arguments: TrainState) -> TrainState:
+    """What a function makes, on a mesh in parts from its first array on.
+
+    Args:
+        layout: of the state that is made; None for one device.
+        make: traceable, of the arguments.
+        *arguments: states on the same mesh.
+    """
+    if layout is None:
+        return make(*arguments)
+    shardings = state_shardings(jax.eval_shape(make, *arguments), layout)
+    return jax.jit(make, out_shardings=shardings)(*arguments)
 
 
 @functools.lru_cache(maxsize=1)  # as for the compiled step: runs that differ in their seed share it

@@ -1,9 +1,9 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from examples import command, finetune_text
 from optimiz import compare, training
+from tests.conftest import ROOT, on_devices
 
-ROOT = Path(__file__).parents[2]
 GOOD, BAD = ["happy", "glad", "joy", "bright"], ["sad", "dull", "grim", "bleak"]
 REST = ["a", "the", "film", "was", "very"]
 
@@ -105,6 +105,60 @@ def test_a_rate_too_high_is_told_while_it_trains_once_and_with_a_remedy(argument
     last = next(i for i, line in enumerate(lines) if line.startswith("adamw  60/60  loss "))
     assert len(told) == 1 and told[0] < last - 1  # there are looks after it
     assert "Divide the learning rate by 3, and again if need be" in lines[told[0]]
+
+
+def losses(output):
+    (run,) = compare.Record.read(output / "record.json").runs
+    return run.training_loss()[1]
+
+
+def test_a_mesh_of_one_device_is_that_device(arguments, tmp_path):
+    one = arguments | {"optimizer": "adamw", "steps": 3}
+    call(one)
+    call(one | {"output": tmp_path / "mesh", "mesh": "data:1", "shard_state": True})
+    assert losses(tmp_path / "mesh") == pytest.approx(losses(one["output"]), abs=1e-5)
+
+
+@pytest.mark.long
+def test_a_mesh_of_four_devices_and_two_processes_have_the_losses_of_one_device(arguments, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    one = arguments | {"optimizer": "adamw", "dropout": 0}
+    mesh = one | {"output": tmp_path / "mesh", "mesh": "data:4", "shard_state": True}
+    hosts = one | {"output": tmp_path / "hosts", "coordinator": address, "processes": 2}
+    calls = [(4, mesh), *((1, hosts | {"process": index}) for index in (0, 1))]
+    children = []
+    for devices, given in calls:
+        argv = [f"--{name}={value}" for name, value in given.items()]
+        trainer = [sys.executable, "-m", "examples.finetune_text", *argv]
+        children.append(subprocess.Popen(trainer, cwd=ROOT, env=on_devices(devices)))
+    try:
+        assert [child.wait(timeout=300) for child in children] == [0, 0, 0]
+    finally:
+        for child in children:
+            child.kill()
+    call(one)
+    for output in (mesh["output"], hosts["output"]):
+        assert losses(output) == pytest.approx(losses(one["output"]), abs=1e-5)
+        (run,) = compare.Record.read(output / "record.json").runs
+        assert run.test.keys() == {"loss", "accuracy", "macro_f1", "mcc"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"mesh": "data:3"}, 'mesh "data:3" is of 3 devices, there are 1'),
+        ({"mesh": "4"}, 'a mesh is described as "data:4,model:2", got "4"'),
+        ({"shard_state": True}, "--shard_state needs a --mesh to split the state over"),
+        ({"cluster": True, "processes": 2}, "--cluster stands for --coordinator, --processes and --process"),
+        ({"processes": 2}, "go together, got no coordinator and no index"),
+    ],
+)
+def test_flags_of_devices_that_do_not_fit_are_refused(arguments, capsys, flags, message):
+    error, code = refused(capsys, arguments | flags)
+    assert message in error and code == command.EXIT_USAGE
+    assert not arguments["output"].exists()
 
 
 def test_a_stopped_run_goes_on_to_the_same_record(arguments, tmp_path):

@@ -28,7 +28,7 @@ def settings(**changes):
     return training.Settings(**{"steps": 20, "log_every": 5, "evaluate_every": 6} | changes)
 
 
-def task(width=8, batches=None, evaluate=None):
+def task(width=8, batches=None, evaluate=None, share=(0, 1)):
     """Regression by a network with dropout and a bfloat16 layer."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(30, 4)).astype(np.float32)
@@ -47,7 +47,7 @@ def task(width=8, batches=None, evaluate=None):
     def mean(params):
         return {"loss": jnp.mean(loss(params, arrays, None))}
 
-    return training.Task(init, loss, batches or training.shuffled(arrays, 8, 0), evaluate or mean)
+    return training.Task(init, loss, batches or training.shuffled(arrays, 8, 0, share), evaluate or mean)
 
 
 def optimizer():

@@ -1,0 +1,41 @@
+"""The flags that lay a run out over devices and processes, shared by the trainers.
+
+    python -m examples.finetune_text --mesh=data:8 --output=runs/mesh
+    python -m examples.finetune_text --coordinator=10.0.0.1:1234 --processes=2 --process=0 --output=runs/hosts
+
+On a cluster that JAX knows, such as Slurm, ``--cluster`` stands for the address and the numbers.
+"""
+
+import jax
+from absl import flags
+
+from optimiz import training
+
+_MESH = flags.DEFINE_string(
+    "mesh", None, "Axes of the mesh, such as data:4; default: one device of one process."
+)
+_SHARD_STATE = flags.DEFINE_bool("shard_state", False, "Split the optimizer's state along data (ZeRO-1).")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "Address and port of the first of several processes.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes share the run.", lower_bound=1)
+_PROCESS = flags.DEFINE_integer("process", None, "Index of this process.", lower_bound=0)
+_CLUSTER = flags.DEFINE_bool("cluster", False, "Join the processes that the cluster's environment names.")
+
+
+def layout() -> training.Layout | None:
+    """Join the other processes, if there are to be some, and lay the run out; None for one device.
+
+    Raises:
+        ValueError: the flags contradict one another, or the devices at hand.
+        RunError: the processes do not find each other.
+    """
+    joined = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    if _CLUSTER.value and joined != (None, None, None):
+        raise ValueError("--cluster stands for --coordinator, --processes and --process; give one or the other")
+    if _CLUSTER.value or joined != (None, None, None):
+        training.join(*joined)
+    elif _MESH.value is None:
+        if _SHARD_STATE.value:
+            raise ValueError("--shard_state needs a --mesh to split the state over")
+        return None
+    mesh = training.make_mesh(_MESH.value or f"data:{jax.device_count()}")
+    return training.Layout(mesh, shard_state=_SHARD_STATE.value)

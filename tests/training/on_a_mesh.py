@@ -1,0 +1,123 @@
+"""What lies where in a run on eight devices, and whether it goes on elsewhere: a program, for test_sharding.py.
+
+XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.training.on_a_mesh DIRECTORY
+
+Prints one line of JSON.
+"""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import AxisType
+
+import optimiz
+from optimiz import training
+from optimiz.training.train_state import initial_state, laid_out, state_shardings
+from tests.training import layouts
+
+TX = optimiz.adamw(3e-3)
+
+
+def held(tree):
+    """The bytes of a tree on each device."""
+    by_device = dict.fromkeys(jax.devices(), 0)
+    for leaf in jax.tree.leaves(tree):
+        for shard in leaf.addressable_shards:
+            by_device[shard.device] += shard.data.nbytes
+    return sorted(by_device.values())
+
+
+def memory(layout):
+    """Bytes of the state by device, as it is and as it is reckoned; and of all arrays that making it left."""
+    task = layouts.task()
+    shapes = jax.eval_shape(lambda: initial_state(task, TX, seed=0))
+    before = sum(array.nbytes for array in jax.live_arrays())
+    state = laid_out(layout, lambda: initial_state(task, TX, seed=0))
+    made = sum(array.nbytes for array in jax.live_arrays()) - before
+    shardings = state_shardings(shapes, layout)
+    return {
+        "parameters": held(state.params),
+        "optimizer": held(state.opt_state),
+        "reckoned": [
+            training.bytes_per_device(shapes.params, shardings.params),
+            training.bytes_per_device(shapes.opt_state, shardings.opt_state),
+        ],
+        "global": sum(leaf.nbytes for leaf in jax.tree.leaves(state)),
+        "made": made,
+    }
+
+
+def leave_after(steps, task):
+    def batches(step):
+        if step == steps:
+            raise KeyError
+        return task.batches(step)
+
+    return training.Task(task.init, task.loss, batches, logits=task.logits)
+
+
+def moved(directory):
+    """A run that is stopped on eight devices and read on others: is the state the same to the bit?"""
+    there = layouts.layout("ZeRO-1")
+    settings = training.Settings(steps=6, save_every=3)
+    with contextlib.suppress(KeyError):
+        training.fit(leave_after(3, layouts.task()), TX, settings, directory, identity={}, layout=there)
+    task = layouts.task()
+    like = jax.eval_shape(lambda: initial_state(task, TX, seed=0))
+    described = json.loads((directory / "run.json").read_bytes())
+    read = {}
+    for name in ("ZeRO-1", "split parameters", "one device"):
+        layout, wanted = layouts.layout(name), like
+        if layout is not None:
+            wanted = jax.tree.map(
+                lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+                like,
+                state_shardings(like, layout),
+            )
+        state = training.checkpoint.restore(
+            directory / "checkpoints", lambda record, wanted=wanted: wanted, described
+        ).state
+        if layout is not None:
+            assert all(
+                a.sharding == b.sharding for a, b in zip(*map(jax.tree.leaves, (state, wanted)), strict=True)
+            )
+        read[name] = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state))
+    explicit = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    here = training.Layout(explicit, layouts.split_parameters)
+    result = training.fit(task, TX, settings, directory, identity={}, layout=here, resume=True)
+    whole = training.fit(task, TX, settings, directory / "whole", identity={})
+    losses, wanted = ([row["loss"] for row in r.history if "loss" in row] for r in (result, whole))
+    return {
+        "same bits": len(set(read.values())) == 1,
+        "difference": float(np.abs(np.subtract(losses, wanted)).max()),
+    }
+
+
+def refused(call):
+    try:
+        call()
+    except (ValueError, training.RunError) as error:
+        return str(error)
+
+
+def main(directory):
+    batch = {"x": np.zeros((12, 16), np.float32)}
+    report = {
+        "memory": {
+            name: memory(layouts.layout(name)) for name in ("data parallel", "ZeRO-1", "split parameters")
+        },
+        "moved": moved(Path(directory)),
+        "refused": {
+            "batch": refused(lambda: layouts.layout("data parallel").place(batch)),
+            "mesh": refused(lambda: training.make_mesh("data:3")),
+        },
+    }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

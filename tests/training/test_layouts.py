@@ -1,0 +1,34 @@
+"""The same losses on one device and on many, in every layout, and in several processes."""
+
+import json
+
+import pytest
+
+from tests.training import layouts_record
+from tests.training.layouts_record import OPTIMIZERS, ROWS, TOLERANCE
+
+
+def check(differences):
+    assert set(differences) == set(ROWS)
+    for layout, by_optimizer in differences.items():
+        assert set(by_optimizer) == set(OPTIMIZERS), layout
+        assert max(by_optimizer.values()) <= TOLERANCE, layout
+
+
+def test_split_state_on_two_devices_gives_the_losses_of_one(tmp_path):
+    found = layouts_record.losses(tmp_path, ["salsa"], ["one device", "ZeRO-1"], devices=2)
+    alone = found["one device"]["salsa"]
+    assert layouts_record.difference(found["ZeRO-1"]["salsa"], alone) <= TOLERANCE
+
+
+@pytest.mark.long
+def test_every_layout_gives_the_losses_of_one_device(tmp_path):
+    check(layouts_record.differences(tmp_path))
+
+
+def test_the_committed_table_is_of_every_layout_and_within_the_tolerance():
+    record = json.loads(layouts_record.PATH.read_text(encoding="utf-8"))
+    assert record["tolerance"] == TOLERANCE
+    check(record["differences"])
+    page = layouts_record.PATH.with_suffix(".md").read_text(encoding="utf-8")
+    assert page == layouts_record.render(record), "render again: python -m tests.training.layouts_record"
