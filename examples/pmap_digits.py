@@ -14,14 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags
 from sklearn.datasets import load_digits
 
 import optimiz
-from examples import optimizers
+from examples import command, optimizers
 
-_OPTIMIZER = flags.DEFINE_string("optimizer", "adamw", "One of those of examples/optimizers.py.")
-_STEPS = flags.DEFINE_integer("steps", 60, "Updates.", lower_bound=1)
+FLAGS = command.Flags()
+_OPTIMIZER = FLAGS.DEFINE_string("optimizer", "adamw", "One of those of examples/optimizers.py.")
+_STEPS = FLAGS.DEFINE_integer("steps", 60, "Updates.", lower_bound=1)
 
 _CLASSES, _HIDDEN, _EXAMPLES_PER_DEVICE = 10, 64, 32
 
@@ -41,7 +41,7 @@ def step(params, state, images_BD, labels_B, tx):
     return optax.apply_updates(params, updates), state, value
 
 
-def main(_):
+def main():
     """Train, and print the loss as it falls and the accuracy at the end."""
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32)
@@ -67,4 +67,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main, FLAGS)
