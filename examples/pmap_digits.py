@@ -47,7 +47,7 @@ def main():
     images = (images / 16).astype(np.float32)
     choice = optimizers.choose(_OPTIMIZER.value)
     rate = 1.0 if choice.learning_rate is None else 10 * choice.learning_rate  # the network is small, and new
-    tx = choice.make(lambda count: rate, 0.0, None)
+    tx = choice.make(lambda count: rate, 0.0, None, optimizers.one_rate)
     shapes = {"hidden": (images.shape[1], _HIDDEN), "out": (_HIDDEN, _CLASSES)}
     rng, devices = np.random.default_rng(0), jax.local_device_count()
     params = {name: rng.normal(size=size).astype(np.float32) / 8 for name, size in shapes.items()}
