@@ -52,8 +52,9 @@ def test_every_name_of_training_and_compare_is_documented():
                 assert inspect.getdoc(value), f"{module.__name__}.{name}"
 
 
-def test_the_readme_shows_the_committed_record():
-    folder = "examples/records/topics"
+@pytest.mark.parametrize("name", ["topics", "compare"])
+def test_the_readme_shows_the_committed_record(name):
+    folder = f"examples/records/{name}"
     record = compare.Record.read(ROOT / folder / "record.json")
     readme = (ROOT / "README.md").read_text()
     assert compare.summary(record, figure="accuracy") in readme
@@ -61,7 +62,7 @@ def test_the_readme_shows_the_committed_record():
     assert (ROOT / folder / "report.md").read_text() == render(record, figure="accuracy")
 
 
-@pytest.mark.parametrize("data", ["topics", "sst2"])
+@pytest.mark.parametrize("data", ["topics", "sst2", "cola"])
 def test_the_readme_and_the_report_show_the_record_of_the_line_searches(data):
     folder = f"examples/records/line_search/{data}"
     head, *rows = map(json.loads, (ROOT / folder / "rows.jsonl").read_text(encoding="utf-8").splitlines())

@@ -42,7 +42,7 @@ from optimiz.primitives.scale_by_groups import scale_by_groups
 
 def salsa(
     decay: optax.Schedule | None = None,
-    c: jax.typing.ArrayLike = 0.3,
+    c: jax.typing.ArrayLike = 0.5,
     b1: jax.typing.ArrayLike = 0.9,
     b2: jax.typing.ArrayLike = 0.999,
     eps: jax.typing.ArrayLike = 1e-8,
