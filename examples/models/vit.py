@@ -71,7 +71,8 @@ class Patches(nnx.Module):
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
         size = config.patch_size
         shape_PPCD = (size, size, config.channels, config.hidden_size)
-        self.kernel = nnx.Param(nnx.initializers.truncated_normal(0.02)(rngs.params(), shape_PPCD))
+        # By its inputs, as in the authors' code: small patches would be lost beside the positions.
+        self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), shape_PPCD))
         self.bias = nnx.Param(jnp.zeros(config.hidden_size))
 
     def __call__(self, images_BIIC: jax.Array) -> jax.Array:

@@ -1,0 +1,141 @@
+"""Train or fine-tune an image classifier, with one optimizer or several, report, and show what it mistakes.
+
+    python -m examples.finetune_image --output=runs/digits
+    python -m examples.finetune_image --data=photos/ --image_size=224 --model=path/to/vit --output=runs/photos
+
+Without ``--data`` the images are the 1,797 digits that scikit-learn carries. ``--data`` is a folder with a
+folder of images for each class, an .npz or a .parquet. A ResNet or a small ViT begins from random parameters,
+of which the ViT hardly learns the digits in the default number of steps; a directory is a ViT in the Hugging
+Face layout, which gets a new head.
+"""
+
+import math
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import optax
+
+from examples import command, optimizers
+from examples.data import baseline, images
+from examples.image_classification import CROP, FLIP, ImageClassification, choose, draw_mistakes
+from optimiz import compare, groups, schedules, training
+
+FLAGS = command.Flags()
+_MODEL = FLAGS.DEFINE_string("model", "resnet", '"resnet", "vit", or the directory of a pretrained ViT.')
+_DATA = FLAGS.DEFINE_string("data", None, "Folder of folders, .npz or .parquet; default: the digits.")
+_TEST = FLAGS.DEFINE_string("test", None, "Test images, likewise; default: a part of --data.")
+_IMAGE_SIZE = FLAGS.DEFINE_integer("image_size", None, "Scale images to so many pixels a side.", lower_bound=4)
+_AUGMENT = FLAGS.DEFINE_list("augment", None, "crop, flip or none; default: crop, and flip all but digits.")
+_SMOOTHING = FLAGS.DEFINE_float("smoothing", 0.1, "Of labels.")
+_DROPOUT = FLAGS.DEFINE_float("dropout", 0.0, "Rate of dropout of a ViT.")
+_OPTIMIZER = FLAGS.DEFINE_list("optimizer", ["adamw"], "Optimizers, in turn.")
+_LEARNING_RATE = FLAGS.DEFINE_float("learning_rate", None, "Peak rate; default: the optimizer's own.")
+_HEAD_RATE = FLAGS.DEFINE_float("head_rate", 1.0, "Rate of the head, in multiples of the others'.")
+_WEIGHT_DECAY = FLAGS.DEFINE_float("weight_decay", 0.05, "Decoupled; biases and norms are left out.")
+_WARMUP = FLAGS.DEFINE_float("warmup", 0.1, "Share of the steps over which the rate rises from 0.")
+_STEPS = FLAGS.DEFINE_integer("steps", 200, "Updates.", lower_bound=1)
+_BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 64, "Images per update.", lower_bound=1)
+_SEED = FLAGS.DEFINE_integer("seed", 0, "Of parameters, data order and augmentation.", lower_bound=0)
+_EVALUATE_EVERY = FLAGS.DEFINE_integer("evaluate_every", 50, "Steps between two evaluations.")
+_SAVE_EVERY = FLAGS.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
+_RESUME = FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
+_OUTPUT = FLAGS.DEFINE_string("output", None, "Directory of the report and the runs.", required=True)
+
+_DECISIVE = (_MODEL, _STEPS, _BATCH_SIZE, _SEED, _SMOOTHING, _DROPOUT, _WARMUP, _WEIGHT_DECAY, _HEAD_RATE)
+command.check(
+    lambda x: 0 <= x < math.inf, "must be finite and at least 0", _LEARNING_RATE, _HEAD_RATE, _WEIGHT_DECAY
+)
+command.check(lambda names: {*names} <= {CROP, FLIP, "none"}, "must be crop, flip or none", _AUGMENT)
+command.check(lambda x: 0 <= x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT, _SMOOTHING)
+
+
+def read_data() -> dict[str, images.ImageExamples]:
+    """The parts "train", "validation" and "test", as the flags say."""
+    if _DATA.value is None:
+        return images.split(images.digits(), {"train": 0.5, "validation": 0.15, "test": 0.35})
+    train = images.read(_DATA.value, size=_IMAGE_SIZE.value)
+    if _TEST.value is None:
+        return images.split(train, {"train": 0.8, "validation": 0.1, "test": 0.1})
+    test = images.read(_TEST.value, size=_IMAGE_SIZE.value, label_names=train.label_names)
+    return images.split(train, {"train": 0.9, "validation": 0.1}) | {"test": test}
+
+
+def optimizer(name: str, classes: int) -> tuple[optax.GradientTransformation, float | None]:
+    """The optimizer of that name, on a schedule that decays to zero at the last step, and its peak rate."""
+    fresh = _MODEL.value in ("resnet", "vit")
+    choice = optimizers.for_pretraining(name, classes) if fresh else optimizers.choose(name)
+    searches = choice.learning_rate is None
+    rate = choice.learning_rate if searches or _LEARNING_RATE.value is None else _LEARNING_RATE.value
+    shape = schedules.linear(1.0) if searches else schedules.warm_up(schedules.cosine(rate), _WARMUP.value)
+    schedule = schedules.over_steps(shape, _STEPS.value)
+    multipliers = optimizers.head_multipliers(_HEAD_RATE.value)
+    return choice.make(schedule, _WEIGHT_DECAY.value, groups.no_decay(), multipliers), rate
+
+
+def main() -> None:
+    """Run every optimizer, then write the report."""
+    settings = training.Settings(
+        steps=_STEPS.value,
+        seed=_SEED.value,
+        log_every=10,
+        evaluate_every=_EVALUATE_EVERY.value,
+        save_every=_SAVE_EVERY.value,
+    )
+    parts = read_data()
+    side, _, channels = parts["train"].images.shape[1:]
+    classes = len(parts["train"].label_names)
+    chosen = {name: optimizer(name, classes) for name in _OPTIMIZER.value}
+    augment = _AUGMENT.value or ([CROP] if _DATA.value is None else [CROP, FLIP])
+    model = choose(_MODEL.value, side, channels, classes, _DROPOUT.value)
+    problem = ImageClassification(parts, model, augment=augment, smoothing=_SMOOTHING.value)
+    task = problem.task(_BATCH_SIZE.value, _SEED.value)
+    decisive = {flag.name: flag.value for flag in _DECISIVE} | {"augment": augment}
+    identity = decisive | {"model_and_data": problem.fingerprint()}
+    rates = {name: rate for name, (_, rate) in chosen.items()}
+
+    output, runs, mistakes = Path(_OUTPUT.value), [], {}
+    with training.claimed(output, identity | {"learning_rates": rates}, _RESUME.value):
+        for name, (tx, rate) in chosen.items():
+            run_identity = identity | {"optimizer": name, "learning_rate": rate}
+            with command.bar(name, _BATCH_SIZE.value) as progress:
+                result = training.fit(
+                    task,
+                    tx,
+                    settings,
+                    output / name,
+                    identity=run_identity,
+                    resume=_RESUME.value,
+                    progress=progress,
+                )
+            picture = f"mistakes_{name}.png"
+            count = draw_mistakes(
+                parts["test"], np.asarray(problem.predict("test", result.params)), output / picture
+            )
+            mistakes[f"{name} mistakes"] = f"{count} images\n\n  ![The surest mistakes of {name}]({picture})\n"
+            figures = problem.evaluation("test")(result.params)
+            runs.append(
+                compare.Run.of(result, tx, optimizer=name, learning_rate=rate, seed=settings.seed, test=figures)
+            )
+        record = compare.Record(
+            title=f"Image classification by {_MODEL.value} with {', '.join(chosen)}",
+            command=shlex.join(["python", "-m", "examples.finetune_image", *sys.argv[1:]]),
+            task={
+                "data": parts["train"].source,
+                "images": f"{side} × {side} × {channels}, {classes} classes",
+                "examples": ", ".join(f"{len(part.images)} {name}" for name, part in parts.items()),
+                **mistakes,
+            },
+            settings=decisive,
+            baselines=baseline.pixel_baseline(**parts),
+            test_examples=len(parts["test"].images),
+            runs=runs,
+        )
+        report = compare.write_report(record, output, figure="accuracy")
+    command.show(compare.summary(record, figure="accuracy"))
+    print(f"\nreport: {report}")
+
+
+if __name__ == "__main__":
+    command.run(main, FLAGS)

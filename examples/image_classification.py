@@ -1,0 +1,239 @@
+"""Image classification, as a task that any optimizer can train.
+
+Images are normed by the mean and the deviation of the training images, or of those a pretrained model was
+trained on, and in training moved at random: padded by an eighth, cropped back, and mirrored if asked. That
+happens inside the loss, by its key, so that every trial of a line search sees the image of its step. The loss
+is the cross-entropy with smoothed labels; an evaluation is without either.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from matplotlib.figure import Figure
+
+from examples.data import baseline
+from examples.data.images import ImageExamples
+from examples.models import families, resnet, vit, weights
+from examples.models.adapters import from_nnx
+from optimiz import training
+
+EVALUATION_BATCH = 128
+STATISTICS_BATCHES = 8  # of training images, for the statistics of batch norms
+CROP, FLIP = "crop", "flip"
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """What tells the classes.
+
+    Attributes:
+        make: key → the module, which takes images, and a key if it drops out.
+        trained: parameters to begin with, beside a new head.
+        mean: of the pixels it wants, in [0, 1]; None for that of the training images.
+        deviation: likewise.
+    """
+
+    make: Callable[[jax.Array], nnx.Module]
+    trained: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    mean: Sequence[float] | None = None
+    deviation: Sequence[float] | None = None
+
+
+def choose(name: str, size: int, channels: int, classes: int, dropout: float) -> Model:
+    """A ResNet for small images, a ViT, or a pretrained ViT from its directory.
+
+    Args:
+        name: `"resnet"`, `"vit"`, or the directory.
+        size: of the images, I.
+        channels: of the images, C.
+        classes: their number.
+        dropout: rate in [0, 1), of a ViT.
+
+    Raises:
+        FileNotFoundError: there is no such directory, or it lacks a file.
+        ValueError: it is damaged, or the images are not such as the model takes.
+    """
+    if name == "resnet":
+        config = resnet.cifar(8, classes, channels=channels)
+        return Model(lambda key: resnet.ResNet(config, rngs=nnx.Rngs(key)))
+    if name == "vit":
+        rates = {"hidden_dropout": dropout, "attention_dropout": dropout}
+        patch = max(p for p in range(1, size // 4 + 1) if size % p == 0) if size >= 4 else 1
+        config = vit.ViTConfig(size, patch, 64, 4, 4, 256, classes=classes, channels=channels, **rates)
+        return Model(lambda key: vit.ViT(config, rngs=nnx.Rngs(key)))
+    directory = Path(name)
+    if not directory.is_dir():
+        raise FileNotFoundError(f"model must be 'resnet', 'vit' or a directory, got {name!r}")
+    rates = {"hidden_dropout": dropout, "attention_dropout": dropout}
+    config, trained = weights.load(directory, families.VIT, classes=0, **rates)
+    if (config.image_size, config.channels) != (size, channels):
+        raise ValueError(
+            f"{directory} takes images of {config.image_size} × {config.image_size} × {config.channels}, got "
+            f"{size} × {size} × {channels}"
+        )
+    headed = dataclasses.replace(config, classes=classes)
+    path = directory / "preprocessor_config.json"
+    described = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    norm = {"mean": described.get("image_mean"), "deviation": described.get("image_std")}
+    return Model(lambda key: vit.ViT(headed, rngs=nnx.Rngs(key)), trained, **norm)
+
+
+class ImageClassification:
+    """Parts of images, and the model that is to tell their classes.
+
+    Args:
+        parts: "train" and others; all have the size and the classes of "train".
+        model: from `choose`.
+        augment: `"crop"`, `"flip"`, both or neither.
+        smoothing: ε in [0, 1): a label has the probability 1 - ε, and ε is spread over all classes.
+
+    Raises:
+        ValueError: a part has images of another size than "train".
+    """
+
+    def __init__(
+        self, parts: Mapping[str, ImageExamples], model: Model, *, augment: Sequence[str], smoothing: float
+    ):
+        train = parts["train"].images
+        for name, part in parts.items():
+            if part.images.shape[1:] != train.shape[1:]:
+                raise ValueError(
+                    f"images of {name} must be {list(train.shape[1:])}, as in training, got "
+                    f"{list(part.images.shape[1:])}"
+                )
+        self._model, self._augment, self._smoothing = model, augment, smoothing
+        self._classes = len(parts["train"].label_names)
+        self._parts = {name: {"image": part.images, "label": part.labels} for name, part in parts.items()}
+        axes = (0, 1, 2)
+        self._mean = np.float32(255) * np.float32(train.mean(axes) / 255 if model.mean is None else model.mean)
+        deviation = train.std(axes) / 255 if model.deviation is None else model.deviation
+        self._deviation = np.maximum(np.float32(255) * np.float32(deviation), 1)
+        abstract = nnx.eval_shape(lambda: model.make(jax.random.key(0)))
+        self._is_resnet, self._apply = isinstance(abstract, resnet.ResNet), from_nnx(abstract)[1]
+        self._compiled_logits = jax.jit(self._evaluation_logits)
+        self._compiled_statistics = jax.jit(self._statistics_of)
+
+    def task(self, batch_size: int, seed: int) -> training.Task:
+        """The task of the training part, evaluated on the validation part.
+
+        Args:
+            batch_size: B, images per update.
+            seed: of the order of the images.
+        """
+        return training.Task(
+            init=lambda key: dict(from_nnx(self._model.make(key))[0]) | dict(self._model.trained),
+            loss=self._losses,
+            batches=training.shuffled(self._parts["train"], batch_size, seed),
+            evaluate=self.evaluation("validation"),
+            logits=self._logits,
+        )
+
+    def predict(self, part: str, params: Any) -> np.ndarray:
+        """The logits of a part, [N, L]; a batch norm takes the statistics of training images."""
+        arrays = self._parts[part]
+        statistics = None
+        if self._is_resnet:
+            draw = training.shuffled(self._parts["train"], EVALUATION_BATCH, 0)
+            drawn = [self._compiled_statistics(params, draw(i)["image"]) for i in range(STATISTICS_BATCHES)]
+            statistics = resnet.average_statistics(lambda found: found, drawn)
+        batches = training.padded(arrays, EVALUATION_BATCH)
+        logits = [self._compiled_logits(params, batch["image"], statistics) for batch in batches]
+        return np.concatenate(logits)[: len(arrays["label"])]
+
+    def evaluation(self, part: str) -> Callable[[Any], dict[str, float]]:
+        """A function from parameters to the figures of a part: "loss", "accuracy", "macro_f1", "mcc"."""
+        labels = self._parts[part]["label"]
+
+        def evaluate(params: Any) -> dict[str, float]:
+            logits = self.predict(part, params)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return {"loss": float(losses.mean())} | baseline.metrics(labels, logits.argmax(-1))
+
+        return evaluate
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the trained parameters, and of every image and label."""
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves((dict(self._model.trained), self._parts)):
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()
+
+    def _normed(self, images: jax.Array) -> jax.Array:
+        return (jnp.asarray(images, jnp.float32) - self._mean) / self._deviation
+
+    def _logits(self, params: Any, batch: Arrays, key: jax.Array | None = None) -> jax.Array:
+        images = self._normed(batch["image"])
+        if key is None:
+            return self._apply(params, images)[0] if self._is_resnet else self._apply(params, images)
+        place_key, dropout_key = jax.random.split(key)
+        images = moved(images, self._augment, place_key)
+        return self._apply(params, images)[0] if self._is_resnet else self._apply(params, images, dropout_key)
+
+    def _evaluation_logits(self, params: Any, images: jax.Array, statistics: Any) -> jax.Array:
+        images = self._normed(images)
+        return self._apply(params, images, statistics)[0] if self._is_resnet else self._apply(params, images)
+
+    def _statistics_of(self, params: Any, images: jax.Array) -> resnet.Statistics:
+        return self._apply(params, self._normed(images))[1]
+
+    def _losses(self, params: Any, batch: Arrays, key: jax.Array | None) -> jax.Array:
+        logits_BL = self._logits(params, batch, key)
+        targets_BL = optax.smooth_labels(jax.nn.one_hot(batch["label"], self._classes), self._smoothing)
+        return optax.softmax_cross_entropy(logits_BL, targets_BL)
+
+
+def moved(images_BIIC: jax.Array, augment: Sequence[str], key: jax.Array) -> jax.Array:
+    """Images, each at a place of its own within a margin of an eighth, and mirrored or not, at random."""
+    place_key, flip_key = jax.random.split(key)
+    count, side, _, channels = images_BIIC.shape
+    if CROP in augment:
+        margin = max(side // 8, 1)
+        padded = jnp.pad(images_BIIC, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+        corners = jax.random.randint(place_key, (count, 2), 0, 2 * margin + 1)
+        shape = (side, side, channels)
+        images_BIIC = jax.vmap(lambda image, corner: jax.lax.dynamic_slice(image, (*corner, 0), shape))(
+            padded, corners
+        )
+    if FLIP in augment:
+        mirrored = jax.random.bernoulli(flip_key, 0.5, (count, 1, 1, 1))
+        images_BIIC = jnp.where(mirrored, images_BIIC[:, :, ::-1], images_BIIC)
+    return images_BIIC
+
+
+def draw_mistakes(examples: ImageExamples, logits: np.ndarray, path: Path, *, at_most: int = 24) -> int:
+    """Draw the mistaken images, the surest mistakes first, and return how many there are.
+
+    Args:
+        examples: N images.
+        logits: [N, L].
+        path: of the picture.
+        at_most: images to draw.
+    """
+    said = logits.argmax(-1)
+    shifted = logits - logits.max(-1, keepdims=True)
+    surety = -np.log(np.exp(shifted).sum(-1))  # log-probability of what was said
+    mistaken = np.flatnonzero(said != examples.labels)
+    shown = mistaken[np.argsort(-surety[mistaken], kind="stable")][:at_most]
+    rows = max(math.ceil(len(shown) / 8), 1)
+    figure = Figure(figsize=(9, 1.4 * rows), layout="constrained")
+    for axes in (grid := figure.subplots(rows, 8, squeeze=False).ravel()):
+        axes.set_axis_off()
+    for axes, i in zip(grid, shown, strict=False):
+        image = examples.images[i]
+        axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
+        names = examples.label_names
+        axes.set_title(f"{names[examples.labels[i]]}, not {names[said[i]]}", fontsize=8)
+    figure.savefig(path, dpi=120)
+    return len(mistaken)

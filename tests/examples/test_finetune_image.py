@@ -1,0 +1,194 @@
+"""Image classification at toy size, from images to the picture of what was mistaken, and what it refuses."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+from PIL import Image
+
+from examples import command, finetune_image
+from examples.data.images import ImageExamples, digits, split
+from examples.image_classification import ImageClassification, choose, draw_mistakes, moved
+from examples.models import families, weights
+from optimiz import compare
+from tests.examples import golden
+
+
+def parts(size=8, channels=1, classes=3):
+    random = np.random.default_rng(0)
+    made = {}
+    for name in ("train", "validation", "test"):
+        labels = random.integers(0, classes, 24).astype(np.int32)
+        images = random.integers(0, 60, (24, size, size, channels)) + 60 * labels[:, None, None, None]
+        made[name] = ImageExamples(images.astype(np.uint8), labels, tuple("abc"[:classes]), "stripes")
+    return made
+
+
+def problem(name="resnet", augment=(), smoothing=0.0, **sizes):
+    made = parts(**sizes)
+    _, size, _, channels = made["train"].images.shape
+    model = choose(name, size, channels, 3, 0.0)
+    return ImageClassification(made, model, augment=augment, smoothing=smoothing)
+
+
+def test_a_crop_moves_and_a_flip_mirrors():
+    images = jnp.arange(1.0, 65).reshape(1, 8, 8, 1).repeat(200, 0)
+    np.testing.assert_array_equal(moved(images, (), jax.random.key(0)), images)
+    cropped = np.asarray(moved(images, ("crop",), jax.random.key(0)))
+    whole = np.pad(np.asarray(images[0]), ((1, 1), (1, 1), (0, 0)))
+    places = {whole[y : y + 8, x : x + 8].tobytes() for y in range(3) for x in range(3)}
+    assert {image.tobytes() for image in cropped} == places
+    mirrored = np.asarray(moved(images, ("flip",), jax.random.key(0)))
+    share = np.mean([np.array_equal(image, images[0, :, ::-1]) for image in mirrored])
+    assert 0.35 < share < 0.65
+    assert all(np.array_equal(i, images[0]) or np.array_equal(i, images[0, :, ::-1]) for i in mirrored)
+
+
+def drawn(task):
+    """Random parameters."""
+    random = np.random.default_rng(0)
+    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    return jax.tree.map(lambda p: np.float32(random.normal(0, 0.3, p.shape)), shapes)
+
+
+def test_smoothing_of_labels():
+    task = problem(smoothing=0.3).task(4, 0)
+    params, batch = drawn(task), task.batches(0)
+    params["head"] = {"kernel": jnp.zeros((64, 3)), "bias": jnp.array([0.0, 1.0, 2.0])}
+    log_p = np.array([0.0, 1.0, 2.0]) - np.log(np.exp([0.0, 1.0, 2.0]).sum())
+    expected = [-(0.7 * log_p[label] + 0.1 * log_p.sum()) for label in batch["label"]]
+    np.testing.assert_allclose(jax.jit(task.loss)(params, batch, None), expected, rtol=1e-5)
+
+
+def test_an_evaluation_takes_the_statistics_of_training_images():
+    made = problem()
+    params = drawn(made.task(4, 0))
+    alone = dataclasses.replace(
+        parts()["test"], images=parts()["test"].images[:1], labels=np.zeros(1, np.int32)
+    )
+    made._parts["one"] = {"image": alone.images, "label": alone.labels}
+    np.testing.assert_allclose(made.predict("one", params)[0], made.predict("test", params)[0], rtol=1e-4)
+
+
+def test_the_surest_mistakes_are_drawn(tmp_path):
+    examples = parts()["test"]
+    logits = np.eye(3)[(examples.labels + (np.arange(24) < 5)) % 3] * 5.0
+    assert draw_mistakes(examples, logits, tmp_path / "mistakes.png") == 5
+    assert Image.open(tmp_path / "mistakes.png").size == (1080, 168)
+    assert draw_mistakes(examples, np.eye(3)[examples.labels], tmp_path / "none.png") == 0
+
+
+@pytest.fixture
+def pretrained_vit(tmp_path):
+    directory = tmp_path / "vit"
+    shutil.copytree(golden.GOLDEN / "vit_tiny", directory)
+    (directory / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": [0.5] * 3, "image_std": [0.25] * 3})
+    )
+    return directory
+
+
+def test_a_pretrained_vit_gets_a_new_head_and_its_own_norm(pretrained_vit):
+    made = problem(str(pretrained_vit), channels=3)
+    params = made.task(4, 0).init(jax.random.key(0))
+    _, trained = weights.load(pretrained_vit, families.VIT, classes=0)
+    for name in trained:
+        jax.tree.map(np.testing.assert_array_equal, params[name], trained[name])
+    np.testing.assert_array_equal(params["head"]["kernel"], np.zeros((16, 3)))
+    np.testing.assert_allclose(made._normed(np.full((1, 8, 8, 3), 255, np.uint8)), 2.0)
+    with pytest.raises(ValueError, match="takes images of 8 × 8 × 3, got 16 × 16 × 3"):
+        problem(str(pretrained_vit), size=16, channels=3)
+
+
+def test_parts_of_another_size_are_refused():
+    made = parts() | {"test": parts(size=9)["test"]}
+    with pytest.raises(
+        ValueError, match=r"images of test must be \[8, 8, 1\], as in training, got \[9, 9, 1\]"
+    ):
+        ImageClassification(made, choose("resnet", 8, 1, 3, 0.0), augment=(), smoothing=0.0)
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    examples = parts()["train"]
+    np.savez(
+        tmp_path / "set.npz",
+        images=np.tile(examples.images, (3, 1, 1, 1)) + np.arange(72)[:, None, None, None].astype(np.uint8),
+        labels=np.tile(examples.labels, 3),
+    )
+    return {
+        "data": tmp_path / "set.npz",
+        "output": tmp_path / "out",
+        "steps": 3,
+        "batch_size": 8,
+        "model": "vit",
+    }
+
+
+def call(arguments):
+    """The trainer, in this process."""
+    argv = ["finetune_image", *(f"--{name}={value}" for name, value in arguments.items())]
+    with flagsaver.flagsaver():
+        command.parse(argv, finetune_image.FLAGS)
+        command.guarded(finetune_image.main)
+
+
+def test_the_run_its_report_and_its_mistakes(arguments, capsys):
+    call(arguments)
+    record = compare.Record.read(arguments["output"] / "record.json")
+    (run,) = record.runs
+    assert run.optimizer == "adamw" and run.test.keys() == {"loss", "accuracy", "macro_f1", "mcc"}
+    assert "logistic regression" in record.baselines
+    assert (
+        "![The surest mistakes of adamw](mistakes_adamw.png)" in (arguments["output"] / "report.md").read_text()
+    )
+    assert (arguments["output"] / "mistakes_adamw.png").is_file()
+    assert "report: " in capsys.readouterr().out
+
+
+@pytest.mark.long
+def test_a_resnet_learns_the_digits(arguments):
+    del arguments["data"]
+    call(arguments | {"model": "resnet", "steps": 150, "batch_size": 64})
+    record = compare.Record.read(arguments["output"] / "record.json")
+    assert record.runs[0].test["accuracy"] > 0.93
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": "nowhere"}, "nowhere: no such file or folder"),
+        ({"model": "alexnet"}, "model must be 'resnet', 'vit' or a directory, got 'alexnet'"),
+        ({"image_size": 4}, "images must be 4 × 4, got 8 × 8"),
+        ({"augment": "rotate"}, "flag --augment=['rotate']: must be crop, flip or none"),
+        ({"smoothing": 1.0}, "flag --smoothing=1.0: must be in [0, 1)"),
+        ({"optimizer": "adawm"}, "optimizer 'adawm' is unknown: did you mean adamw"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(arguments, capsys, changes, message):
+    with pytest.raises(SystemExit) as exit:
+        call(arguments | changes)
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0] and exit.value.code == command.EXIT_USAGE
+    assert not arguments["output"].exists()
+
+
+def test_the_baseline_weighs_pixels():
+    from examples.data import baseline
+
+    shares = {"train": 0.5, "validation": 0.15, "test": 0.35}
+    figures = baseline.pixel_baseline(**split(digits(), shares))["logistic regression"]
+    assert figures["test"]["accuracy"] > 0.92
+    large = {
+        name: dataclasses.replace(part, images=np.zeros((24, 64, 64, 1), np.uint8))
+        for name, part in parts().items()
+    }
+    assert baseline.pixel_baseline(**large) == {}
