@@ -10,7 +10,6 @@ tune. For each seed all of them begin with the same parameters and see the same 
 What has been computed is kept in ``rows.jsonl``: the same command goes on where it was stopped.
 """
 
-import dataclasses
 import functools
 import shlex
 import sys
@@ -131,11 +130,7 @@ def read_data() -> dict[str, text.TextExamples]:
         train = text.read(_DATA.value, **columns)
         validation = text.read(_VALIDATION.value, **columns, label_names=train.label_names)
         parts = {"train": train, "validation": validation}
-    train = parts["train"]
-    chosen = np.random.default_rng(0).permutation(len(train.texts))[: _ROWS.value]
-    texts = tuple(train.texts[i] for i in chosen)
-    sample = dataclasses.replace(train, texts=texts, pairs=None, labels=train.labels[chosen])
-    return {"train": sample, "validation": parts["validation"]}
+    return {"train": text.sample(parts["train"], _ROWS.value), "validation": parts["validation"]}
 
 
 def main() -> None:

@@ -164,6 +164,22 @@ def split(examples: TextExamples, fractions: Mapping[str, float]) -> dict[str, T
     return parts
 
 
+def sample(examples: TextExamples, count: int) -> TextExamples:
+    """So many of the examples, drawn at random but always the same ones; all of them where there are fewer.
+
+    Args:
+        examples: N of them.
+        count: ≥ 1, how many to draw.
+    """
+    drawn = np.random.default_rng(0).permutation(len(examples.texts))[:count]
+    return dataclasses.replace(
+        examples,
+        texts=tuple(examples.texts[i] for i in drawn),
+        pairs=None if examples.pairs is None else tuple(examples.pairs[i] for i in drawn),
+        labels=examples.labels[drawn],
+    )
+
+
 def _position(text: str) -> float:
     """A number in [0, 1), uniform over texts."""
     same = " ".join(text.casefold().split())

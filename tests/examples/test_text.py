@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from examples.data.text import MAX_LINE_BYTES, TextExamples, read, split
+from examples.data.text import MAX_LINE_BYTES, TextExamples, read, sample, split
 
 
 def write(directory: Path, name: str, content: str | bytes) -> Path:
@@ -353,3 +353,13 @@ def test_split_refuses_bad_fractions_and_empty_parts():
             split(numbered(9), fractions)
     with pytest.raises(ValueError, match="test: no example among 3 of numbers"):
         split(numbered(3), {"train": 0.999, "test": 0.001})
+
+
+def test_a_sample_is_random_and_always_the_same_and_keeps_what_belongs_together():
+    drawn = sample(numbered(100, pairs=True), 10)
+    ids = [int(text.split()[1]) for text in drawn.texts]
+    assert len(set(ids)) == 10 and max(ids) > 10 and drawn.pairs == tuple(f"pair {i}" for i in ids)
+    assert drawn.labels.tolist() == [i % 3 for i in ids]
+    again = sample(numbered(100), 20)
+    assert again.texts[:10] == drawn.texts and again.pairs is None
+    assert sorted(sample(numbered(5), 20).texts) == sorted(numbered(5).texts)
