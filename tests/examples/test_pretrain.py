@@ -176,7 +176,14 @@ def test_the_run_its_report_its_sample_and_its_model(arguments, capsys):
 @pytest.mark.long
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_it_learns(arguments, objective):
-    given = {"objective": objective, "steps": 400, "batch_size": 16, "vocab_size": 450, "evaluate_every": 50}
+    given = {
+        "objective": objective,
+        "steps": 400,
+        "batch_size": 16,
+        "hidden_size": 64,
+        "vocab_size": 450,
+        "evaluate_every": 50,
+    }
     arguments["data"].write_text(text(4_000))  # a twentieth of less holds a handful of targets
     arguments["length"] = 19  # a row of 16 is two lines, whose places would be learned in place of their words
     call(arguments | given)
