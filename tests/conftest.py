@@ -31,6 +31,8 @@ def pytest_configure(config):
 def on_devices(count):
     """The environment of a child whose CPU looks like so many devices; JAX reads it when it starts."""
     flags = f"--xla_force_host_platform_device_count={count}"
+    # On a busy machine a thread may be later for a collective than the 40 seconds after which XLA gives up.
+    flags += " --xla_cpu_collective_call_terminate_timeout_seconds=600"
     return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
 
 
