@@ -107,6 +107,8 @@ def salsa(
         (-0.6, 3)
     """
     checks.number("growth", growth, ge=1)
+    if decay is not None and not callable(decay):
+        raise TypeError(f"decay must be a schedule, a function of the count, or None, got {decay!r}")
     return optax.chain(
         scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype, for_search=True),
         on_step(decoupled_weight_decay(weight_decay, weight_decay_mask)),
