@@ -40,7 +40,11 @@ SUITES = {
         6,
     ),
 }
-LONG = {"optax.contrib._common_test", "optax.transforms._accumulation_test"}
+LONG = {
+    "optax._src.alias_test.AliasTest",
+    "optax.contrib._common_test",
+    "optax.transforms._accumulation_test",
+}
 
 
 @pytest.mark.parametrize(
