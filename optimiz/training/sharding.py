@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 DATA = "data"
@@ -85,7 +85,11 @@ class Layout:
     def __post_init__(self) -> None:
         auto = (AxisType.Auto,) * len(self.mesh.axis_names)
         if self.mesh.axis_types != auto:
-            mesh = Mesh(self.mesh.devices, self.mesh.axis_names, axis_types=auto)
+            names, mesh = self.mesh.axis_names, self.mesh
+            if isinstance(mesh, AbstractMesh):
+                mesh = AbstractMesh(mesh.axis_sizes, names, axis_types=auto)
+            else:
+                mesh = Mesh(mesh.devices, names, axis_types=auto)
             object.__setattr__(self, "mesh", mesh)
 
     @property
