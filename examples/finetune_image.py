@@ -20,7 +20,8 @@ import optax
 from examples import command, optimizers
 from examples.data import baseline, images
 from examples.image_classification import CROP, FLIP, ImageClassification, choose, draw_mistakes
-from optimiz import compare, groups, schedules, training
+from examples.train_each import scheduled, train_each
+from optimiz import compare, schedules, training
 
 FLAGS = command.Flags()
 _MODEL = FLAGS.DEFINE_string("model", "resnet", '"resnet", "vit", or the directory of a pretrained ViT.')
@@ -63,15 +64,19 @@ def read_data() -> dict[str, images.ImageExamples]:
 
 
 def optimizer(name: str, classes: int) -> tuple[optax.GradientTransformation, float | None]:
-    """The optimizer of that name, on a schedule that decays to zero at the last step, and its peak rate."""
+    """The optimizer of that name, as the flags say, and its peak rate."""
     fresh = _MODEL.value in ("resnet", "vit")
     choice = optimizers.for_pretraining(name, classes) if fresh else optimizers.choose(name)
-    searches = choice.learning_rate is None
-    rate = choice.learning_rate if searches or _LEARNING_RATE.value is None else _LEARNING_RATE.value
-    shape = schedules.linear(1.0) if searches else schedules.warm_up(schedules.cosine(rate), _WARMUP.value)
-    schedule = schedules.over_steps(shape, _STEPS.value)
     multipliers = optimizers.head_multipliers(_HEAD_RATE.value)
-    return choice.make(schedule, _WEIGHT_DECAY.value, groups.no_decay(), multipliers), rate
+    return scheduled(
+        choice,
+        _LEARNING_RATE.value,
+        schedules.cosine,
+        warmup=_WARMUP.value,
+        steps=_STEPS.value,
+        weight_decay=_WEIGHT_DECAY.value,
+        multipliers=multipliers,
+    )
 
 
 def main() -> None:
@@ -97,27 +102,21 @@ def main() -> None:
 
     output, runs, mistakes = Path(_OUTPUT.value), [], {}
     with training.claimed(output, identity | {"learning_rates": rates}, _RESUME.value):
-        for name, (tx, rate) in chosen.items():
-            run_identity = identity | {"optimizer": name, "learning_rate": rate}
-            with command.bar(name, _BATCH_SIZE.value) as progress:
-                result = training.fit(
-                    task,
-                    tx,
-                    settings,
-                    output / name,
-                    identity=run_identity,
-                    resume=_RESUME.value,
-                    progress=progress,
-                )
+        each = train_each(
+            chosen,
+            task,
+            problem.evaluation("test"),
+            settings,
+            output,
+            identity=identity,
+            batch_size=_BATCH_SIZE.value,
+            resume=_RESUME.value,
+        )
+        for name, params, run in each:
             picture = f"mistakes_{name}.png"
-            count = draw_mistakes(
-                parts["test"], np.asarray(problem.predict("test", result.params)), output / picture
-            )
+            count = draw_mistakes(parts["test"], np.asarray(problem.predict("test", params)), output / picture)
             mistakes[f"{name} mistakes"] = f"{count} images\n\n  ![The surest mistakes of {name}]({picture})\n"
-            figures = problem.evaluation("test")(result.params)
-            runs.append(
-                compare.Run.of(result, tx, optimizer=name, learning_rate=rate, seed=settings.seed, test=figures)
-            )
+            runs.append(run)
         record = compare.Record(
             title=f"Image classification by {_MODEL.value} with {', '.join(chosen)}",
             command=shlex.join(["python", "-m", "examples.finetune_image", *sys.argv[1:]]),

@@ -18,7 +18,8 @@ from examples import command, devices, optimizers
 from examples.data import baseline, docstrings, text
 from examples.models import pretrained
 from examples.text_classification import TextClassification
-from optimiz import compare, groups, schedules, training
+from examples.train_each import scheduled, train_each
+from optimiz import compare, schedules, training
 
 FLAGS = command.Flags()
 _MODEL = FLAGS.DEFINE_string("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
@@ -66,17 +67,17 @@ def read_data() -> dict[str, text.TextExamples]:
 
 
 def optimizer(name: str) -> tuple[optax.GradientTransformation, float | None]:
-    """The optimizer of that name, on a schedule that decays to zero at the last step, and its peak rate.
-
-    A line search finds its own rate; the schedule says what share of it is taken.
-    """
-    choice = optimizers.choose(name)
-    searches = choice.learning_rate is None
-    rate = choice.learning_rate if searches or _LEARNING_RATE.value is None else _LEARNING_RATE.value
-    shape = schedules.linear(1.0) if searches else schedules.warm_up(schedules.linear(rate), _WARMUP.value)
-    multipliers = optimizers.head_multipliers(_HEAD_RATE.value)
-    schedule = schedules.over_steps(shape, _STEPS.value)
-    return choice.make(schedule, _WEIGHT_DECAY.value, groups.no_decay(), multipliers), rate
+    """The optimizer of that name, as the flags say, and its peak rate."""
+    choice, multipliers = optimizers.choose(name), optimizers.head_multipliers(_HEAD_RATE.value)
+    return scheduled(
+        choice,
+        _LEARNING_RATE.value,
+        schedules.linear,
+        warmup=_WARMUP.value,
+        steps=_STEPS.value,
+        weight_decay=_WEIGHT_DECAY.value,
+        multipliers=multipliers,
+    )
 
 
 def main() -> None:
@@ -101,25 +102,20 @@ def main() -> None:
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
     model_name = _MODEL.value or pretrained.DEFAULT
-    output, runs = Path(_OUTPUT.value), []
+    output = Path(_OUTPUT.value)
     with training.claimed(output, identity | {"learning_rates": rates}, _RESUME.value):
-        for name, (tx, rate) in chosen.items():
-            run_identity = identity | {"optimizer": name, "learning_rate": rate}
-            with command.bar(name, _BATCH_SIZE.value) as progress:
-                result = training.fit(
-                    task,
-                    tx,
-                    settings,
-                    output / name,
-                    identity=run_identity,
-                    layout=layout,
-                    resume=_RESUME.value,
-                    progress=progress,
-                )
-            figures = test(result.params)
-            runs.append(
-                compare.Run.of(result, tx, optimizer=name, learning_rate=rate, seed=settings.seed, test=figures)
-            )
+        each = train_each(
+            chosen,
+            task,
+            test,
+            settings,
+            output,
+            identity=identity,
+            batch_size=_BATCH_SIZE.value,
+            resume=_RESUME.value,
+            layout=layout,
+        )
+        runs = [run for _, _, run in each]
         if not training.is_first():
             return
         record = compare.Record(

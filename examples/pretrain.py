@@ -20,7 +20,8 @@ import optax
 from examples import command, optimizers
 from examples.data import corpus, tokenization
 from examples.pretraining import EVALUATION_ROWS, OBJECTIVES, Pretraining, Size
-from optimiz import compare, groups, schedules, training
+from examples.train_each import scheduled, train_each
+from optimiz import compare, schedules, training
 
 FLAGS = command.Flags()
 _OBJECTIVE = FLAGS.DEFINE_enum("objective", "causal", list(OBJECTIVES), "What is told: next, hidden or cut.")
@@ -67,13 +68,17 @@ def read_vocabulary(train: corpus.Corpus) -> tokenization.Vocabulary:
 
 
 def optimizer(name: str, classes: int) -> tuple[optax.GradientTransformation, float | None]:
-    """The optimizer of that name, on a schedule that decays to zero at the last step, and its peak rate."""
-    choice = optimizers.for_pretraining(name, classes)
-    searches = choice.learning_rate is None
-    rate = choice.learning_rate if searches or _LEARNING_RATE.value is None else _LEARNING_RATE.value
-    shape = schedules.linear(1.0) if searches else schedules.warm_up(schedules.cosine(rate), _WARMUP.value)
-    schedule = schedules.over_steps(shape, _STEPS.value)
-    return choice.make(schedule, _WEIGHT_DECAY.value, groups.no_decay(), optimizers.one_rate), rate
+    """The optimizer of that name, as the flags say, and its peak rate."""
+    choice, multipliers = optimizers.for_pretraining(name, classes), optimizers.one_rate
+    return scheduled(
+        choice,
+        _LEARNING_RATE.value,
+        schedules.cosine,
+        warmup=_WARMUP.value,
+        steps=_STEPS.value,
+        weight_decay=_WEIGHT_DECAY.value,
+        multipliers=multipliers,
+    )
 
 
 def main() -> None:
@@ -102,25 +107,21 @@ def main() -> None:
 
     output, runs, samples = Path(_OUTPUT.value), [], {}
     with training.claimed(output, identity | {"learning_rates": rates}, _RESUME.value):
-        for name, (tx, rate) in chosen.items():
-            run_identity = identity | {"optimizer": name, "learning_rate": rate}
-            with command.bar(name, _BATCH_SIZE.value) as progress:
-                result = training.fit(
-                    task,
-                    tx,
-                    settings,
-                    output / name,
-                    identity=run_identity,
-                    resume=_RESUME.value,
-                    progress=progress,
-                )
-            problem.save(output / name / "model", result.params)
+        each = train_each(
+            chosen,
+            task,
+            test,
+            settings,
+            output,
+            identity=identity,
+            batch_size=_BATCH_SIZE.value,
+            resume=_RESUME.value,
+        )
+        for name, params, run in each:
+            problem.save(output / name / "model", params)
             if _OBJECTIVE.value == "causal":
-                samples[f"{name} writes"] = "".join(f"\n  `{line}`" for line in problem.sample(result.params))
-            figures = test(result.params)
-            runs.append(
-                compare.Run.of(result, tx, optimizer=name, learning_rate=rate, seed=settings.seed, test=figures)
-            )
+                samples[f"{name} writes"] = "".join(f"\n  `{line}`" for line in problem.sample(params))
+            runs.append(run)
         record = compare.Record(
             title=f"Pre-training ({_OBJECTIVE.value}) with {', '.join(chosen)}",
             command=shlex.join(["python", "-m", "examples.pretrain", *sys.argv[1:]]),
