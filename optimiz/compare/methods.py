@@ -10,8 +10,17 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from optimiz.compare.record import Record, Run
-from optimiz.compare.statistics import Estimate, Sensitivity, estimate, sensitivity, time_to_target
+from optimiz.compare.statistics import (
+    Difference,
+    Estimate,
+    Sensitivity,
+    estimate,
+    paired_difference,
+    sensitivity,
+    time_to_target,
+)
 
+CONFIDENCE = 0.95
 NEAR = 0.01  # of the best level: a point of accuracy
 
 
@@ -117,3 +126,19 @@ def common_target(record: Record, compared: Sequence[Method], figure: str) -> fl
     runs = [run for method in compared for run in method.runs]
     scores = record.scores(runs, figure, "validation")
     return min(filter(math.isfinite, scores), default=-math.inf)
+
+
+def leader(compared: Sequence[Method]) -> tuple[Method, list[Method]]:
+    """The method with the best mean score, and the others as they stand."""
+    best = max(compared, key=lambda method: method.score.mean)
+    return best, [method for method in compared if method is not best]
+
+
+def lead_over(best: Method, other: Method, comparisons: int) -> Difference:
+    """How far the best is ahead, at a confidence that holds for so many comparisons together (Bonferroni)."""
+    return paired_difference(best.scores, other.scores, confidence=1 - (1 - CONFIDENCE) / comparisons)
+
+
+def have_grids(compared: Sequence[Method]) -> bool:
+    """Whether some method ran at several learning rates."""
+    return any(method.sensitivity() is not None for method in compared)

@@ -9,7 +9,7 @@ from optimiz.diagnostics.blocks import by_layer as by_layer
 from optimiz.diagnostics.blocks import by_tensor as by_tensor
 from optimiz.diagnostics.curvature import Curvature as Curvature
 from optimiz.diagnostics.curvature import block_curvature as block_curvature
-from optimiz.diagnostics.health import Finding as Finding
+from optimiz.diagnostics.finding import Finding as Finding
 from optimiz.diagnostics.health import health as health
 from optimiz.diagnostics.heterogeneity import Heterogeneity as Heterogeneity
 from optimiz.diagnostics.heterogeneity import heterogeneity as heterogeneity

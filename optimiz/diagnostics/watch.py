@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optimiz import checks
-from optimiz.diagnostics.health import Finding, health, not_finite
+from optimiz.diagnostics.finding import Finding
+from optimiz.diagnostics.health import health, not_finite
 
 # A run is judged when it has grown by so much, so that judging it all along costs no more than a few
 # judgements of the whole.

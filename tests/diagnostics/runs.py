@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optimiz import diagnostics
+import optimiz
+from optimiz import diagnostics, schedules
 
 FEATURES, HIDDEN, CLASSES = 8, 32, 4
+STEPS = 300
 
 
 @functools.cache
@@ -44,6 +46,31 @@ def cross_entropy(params, x, y, activation=jnp.tanh):
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y))
 
 
+def relu(params, x, y):
+    return cross_entropy(params, x, y, jax.nn.relu)
+
+
+def squares(params, x, y):
+    """Squared error of the logits."""
+    for name in ("layers_0", "layers_1"):
+        x = jnp.tanh(x @ params[name]["kernel"] + params[name]["bias"])
+    return jnp.mean((x @ params["head"]["kernel"] + params["head"]["bias"] - jax.nn.one_hot(y, CLASSES)) ** 2)
+
+
+def schedule(peak, warm_up=0.1, steps=STEPS):
+    shape = schedules.cosine(peak)
+    return schedules.over_steps(schedules.warm_up(shape, warm_up) if warm_up else shape, steps)
+
+
+HEALTHY = {
+    "adamw, warm-up and cosine": optimiz.adamw(schedule(1e-2)),
+    "adamw, constant": optimiz.adamw(3e-3),
+    "momentum": optimiz.sgd(0.1, 0.9),
+    "lion": optimiz.lion(schedule(1e-3)),
+    "signum": optimiz.signum(schedule(1e-3)),
+}
+
+
 @functools.cache
 def compiled(tx, loss, evaluate_every, probe_every):
     tx = optax.chain(diagnostics.probe(every=probe_every), tx)
@@ -66,7 +93,7 @@ def compiled(tx, loss, evaluate_every, probe_every):
 
 def train(
     tx,
-    steps=300,
+    steps=STEPS,
     *,
     params=None,
     examples=512,
@@ -101,3 +128,12 @@ def train(
             row["block_norms"] = diagnostics.readings(state, names)["block_norms"]
         rows.append(row)
     return rows
+
+
+def names(rows):
+    return [finding.name for finding in diagnostics.health(rows)]
+
+
+def only(rows):
+    (finding,) = diagnostics.health(rows)
+    return finding

@@ -5,7 +5,6 @@ from optimiz.diagnostics import watch as watch_page
 from optimiz.diagnostics.health import health
 from optimiz.diagnostics.watch import Watch
 from tests.diagnostics import runs
-from tests.diagnostics.test_health import HEALTHY, schedule
 
 
 def live(rows, every=5):
@@ -18,7 +17,7 @@ def live(rows, every=5):
     return told
 
 
-@pytest.mark.parametrize("tx", HEALTHY.values(), ids=HEALTHY)
+@pytest.mark.parametrize("tx", runs.HEALTHY.values(), ids=runs.HEALTHY)
 def test_nothing_is_said_of_a_healthy_run_at_any_time(tx):
     for noise in (0.0, 0.2):
         assert live(runs.train(tx, noise=noise, examples=4096)) == []
@@ -31,13 +30,13 @@ def test_a_rate_too_high_is_named_early_and_once(tx):
 
 
 def test_what_stands_still_is_named_before_the_end_and_not_before_half_of_the_run():
-    rate = schedule(1e-6)
+    rate = runs.schedule(1e-6)
     ((name, share),) = live(runs.train(optimiz.adamw(rate), schedule=rate))
     assert name == "learning_rate_too_low" and 0.5 <= share < 0.9
 
 
 def test_what_only_the_whole_run_shows_is_named_at_its_end():
-    rate = schedule(1e-4)
+    rate = runs.schedule(1e-4)
     assert live(runs.train(optimiz.adamw(rate), schedule=rate)) == [("learning_rate_too_low", 1.0)]
 
 

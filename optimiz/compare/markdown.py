@@ -1,0 +1,26 @@
+"""Numbers, names and rows as Markdown."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def decimal(value: float) -> str:
+    """A figure of three decimals."""
+    return f"{value:.3f}" if math.isfinite(value) else "not finite"
+
+
+def joined(names: Sequence[str]) -> str:
+    """Names as a sentence has them."""
+    return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table: the first column is text, the others are numbers."""
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def listed(entries: Mapping[str, Any]) -> str:
+    """A list of names and values."""
+    return "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in entries.items())

@@ -1,0 +1,169 @@
+"""The sections of a report, one question each.
+
+Each function takes the record, what :func:`optimiz.compare.methods.methods` finds in it, and the figure that
+ranks them, and returns paragraphs of Markdown: none where the record does not answer the question.
+"""
+
+import math
+from collections.abc import Sequence
+
+from optimiz import diagnostics
+from optimiz.compare.markdown import decimal, table
+from optimiz.compare.methods import CONFIDENCE, NEAR, Method, common_target, have_grids, lead_over, leader
+from optimiz.compare.record import Record, Run
+
+
+def differences(record: Record, compared: Sequence[Method], figure: str) -> list[str]:
+    """Whether the lead of the best method is real."""
+    best, others = leader(compared)
+    if not others or len(best.runs) == 1 or not math.isfinite(best.score.mean):
+        return []
+    # As many comparisons as in words: none is made with a method that diverged.
+    comparisons = max(1, sum(math.isfinite(method.score.mean) for method in others))
+    rows = []
+    for method in others:
+        lead = lead_over(best, method, comparisons)
+        interval = f"{lead.low:+.3f} to {lead.high:+.3f}" if math.isfinite(lead.low) else "none"
+        pairs = ", ".join(f"{a - b:+.3f}" for a, b in zip(best.scores, method.scores, strict=True))
+        verdict = "significant" if lead.significant else "no significant difference"
+        rows.append([method.name, decimal(lead.mean), interval, pairs, verdict])
+    header = ["method", "mean lead over it", "interval", "by seed", "verdict"]
+    return [
+        "## Is the lead real?",
+        f"How far {best.name} is ahead in test {figure}, seed by seed: both began with the same parameters "
+        "and saw the same batches. The intervals contain all the leads that very many seeds would show, "
+        f"together, with a confidence of {CONFIDENCE:.0%} (paired t, Bonferroni); where one contains zero, the "
+        "seeds do not tell the two apart. Another test set would add an uncertainty of its own.",
+        table(header, rows),
+    ]
+
+
+def rates(record: Record, compared: Sequence[Method], figure: str) -> list[str]:
+    """How much the learning rate matters."""
+    if not have_grids(compared):
+        return []
+    sign = record.sign(figure)
+    rows = []
+    for method in compared:
+        measured = method.sensitivity()
+        if measured is None:
+            continue
+        grid = ", ".join(f"{rate:g}" for rate in method.levels if rate is not None)
+        width = "all diverged"
+        if not math.isnan(measured.low):
+            width = f"{measured.low:g} to {measured.high:g} (×{measured.factor:.3g})"
+        rows.append(
+            [
+                method.name,
+                grid,
+                decimal(sign * measured.mean),
+                decimal(measured.spread),
+                width,
+                f"{method.diverged} of {method.tried}",
+            ]
+        )
+    header = [
+        "method",
+        "rates",
+        f"mean validation {figure}",
+        "spread",
+        f"within {NEAR} of the best",
+        "diverged",
+    ]
+    return [
+        "## How much does the learning rate matter?",
+        f"Final validation {figure}, by which the rate of each method was chosen: its mean over the rates of "
+        "the grid, its standard deviation over them, and the rates about the best one that come within "
+        f"{NEAR} of it. The smaller the spread and the wider the range, the less tuning a method needs.",
+        f"![Validation {figure} against learning rate](rates.png)",
+        table(header, rows),
+    ]
+
+
+def cost(record: Record, compared: Sequence[Method], figure: str) -> list[str]:
+    """What the methods cost."""
+    target, sign = common_target(record, compared, figure), record.sign(figure)
+    unit = "reference seconds" if record.runs[0].budget is not None else "updates"
+    header = ["method", "forward passes / update", "compilation, s", "temporary MB"]
+    header += [f"{unit} to {figure} {sign * target:.3f}"]
+    rows = []
+    for method in compared:
+        spent = method.time_to(record, figure, target) if math.isfinite(target) else math.inf
+        temporary = method.runs[0].temporary_bytes
+        rows.append(
+            [
+                method.name,
+                f"{method.forwards_per_step():.2f}",
+                f"{max(run.compile_seconds for run in method.runs):.1f}",
+                "not known" if temporary is None else f"{temporary / 1e6:.3g}",
+                f"{spent:.3g}" if math.isfinite(spent) else "never",
+            ]
+        )
+    return [
+        "## What did it cost?",
+        "A forward pass is the unit of work: a backward pass counts 2, so that a plain update is 3, and what "
+        "an optimizer evaluates beyond that is counted in. Temporary memory is what the compiler plans for a "
+        "training step beside parameters, state and batch. The last column is about the validation level that "
+        "every run reaches in the end: when each method was first found to be there (median over seeds). Its "
+        "schedule was for the whole run; stopping there would want another.",
+        table(header, rows),
+    ]
+
+
+def beginning(record: Record) -> list[str]:
+    """How the runs began."""
+    ginis = [gini for run in record.runs if (gini := run.heterogeneity.get("gini_norm")) is not None]
+    if not ginis:
+        return []
+    spans = " to ".join(sorted({f"{gini:.2f}" for gini in (min(ginis), max(ginis))}))
+    begun = {(run.seed, run.fingerprint) for run in record.runs}
+    alike = len(begun) == len({run.seed for run in record.runs})
+    return [
+        "## How did they begin?",
+        "For each seed, the SHA-256 of initial parameters, random key and first batches is "
+        f"{'the same' if alike else '**not** the same'} in every run. The norms of the first gradient over the "
+        f"parameter tensors have a Gini coefficient of {spans} (0: all equal, near 1: one tensor has all); "
+        "where it is high, one learning rate for all tensors suits few of them.",
+    ]
+
+
+def health(record: Record) -> list[str]:
+    """What went wrong."""
+    lines: dict[str, list[str]] = {}
+    for run in record.runs:
+        for finding in diagnostics.health(run.rows):
+            where = f"{_arm(run)}, seed {run.seed}: {finding.evidence}"
+            lines.setdefault(f"**{finding.name.replace('_', ' ')}** — {finding.remedy}", []).append(where)
+    if not lines:
+        return []
+    texts = [f"{remedy}\n\n" + "\n".join(f"- {where}" for where in places) for remedy, places in lines.items()]
+    return ["## What went wrong", "Found in the metrics of single runs, with what to try.", *texts]
+
+
+def all_runs(record: Record, figure: str) -> list[str]:
+    """Every run, where methods have more than one."""
+    if len(record.runs) == len({run.optimizer for run in record.runs}):
+        return []
+    header = ["run", "seed", f"validation {figure}", f"test {figure}", "updates", "diverged at", "began with"]
+    rows = []
+    for run in record.runs:
+        validation, test = (
+            record.sign(figure) * record.scores([run], figure, part)[0] for part in ("validation", "test")
+        )
+        diverged = "" if run.diverged_at is None else f"{run.diverged_at}"
+        rows.append(
+            [
+                _arm(run),
+                f"{run.seed}",
+                decimal(validation),
+                decimal(test),
+                f"{run.steps}",
+                diverged,
+                f"`{run.fingerprint[:12]}`" if run.fingerprint else "",
+            ]
+        )
+    return ["## All runs", table(header, rows)]
+
+
+def _arm(run: Run) -> str:
+    return run.optimizer if run.learning_rate is None else f"{run.optimizer} {run.learning_rate:g}"

@@ -1,0 +1,102 @@
+"""What the gradients of a run can be seen to suffer from: blocks that explode or are dead, and clipping.
+
+Each function returns its finding, or None where the rows show no such thing, or not clearly enough.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from optimiz import groups
+from optimiz.diagnostics.finding import Finding
+from optimiz.diagnostics.loss_curve import EARLY, LEAST_LOSSES
+from optimiz.groups.kinds import kind
+from optimiz.groups.rules import Leaf
+
+# Clipped more often than not, the gradient's norm no longer counts: it is normalized.
+MOST = 0.5
+
+# Against the median block. In float32 a sum of millions of entries is exact to about this.
+DEAD = 1e-6
+
+# Times its norm in the first quarter of the run: two decades are more than any schedule or warm-up explains, in
+# a block that was not next to nothing at first, as those behind a layer that starts at zero are.
+EXPLODED = 100.0
+NEXT_TO_NOTHING = 1e-3
+
+# So many measurements in a row are no accident of a batch.
+LEAST_PROBES = 3
+
+
+def _probes(rows: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[str], np.ndarray]:
+    """Steps, names of the blocks, and norms [probes, blocks] of the finite measurements."""
+    rows = [row for row in rows if row.get("block_norms")]
+    names = list(rows[-1]["block_norms"]) if rows else []
+    rows = [row for row in rows if row["block_norms"].keys() == set(names)]
+    norms = np.array([[float(row["block_norms"][name]) for name in names] for row in rows])
+    norms = norms.reshape(len(rows), len(names))
+    finite = np.flatnonzero(np.isfinite(norms).all(axis=1))
+    return [int(rows[i]["step"]) for i in finite], names, norms[finite]
+
+
+def exploding_blocks(rows: Sequence[Mapping[str, Any]]) -> Finding | None:
+    """The gradient norm of a block has grown beyond what schedules explain."""
+    steps, names, norms = _probes(rows)
+    early = round(EARLY * len(steps))
+    if early < LEAST_PROBES:
+        return None
+    first = np.median(norms[:early], axis=0)
+    last = norms[-1]
+    exploded = (last > EXPLODED * first) & (first > NEXT_TO_NOTHING * np.median(first))
+    if not exploded.any():
+        return None
+    shown = ", ".join(f"{names[b]} (from {first[b]:.3g} to {last[b]:.3g})" for b in np.flatnonzero(exploded))
+    since = int(np.argmax((norms[:, exploded] > EXPLODED * first[exploded]).any(axis=1)))
+    return Finding(
+        "exploding_blocks",
+        f"since the first quarter of the run the gradient norm grew more than {EXPLODED:g}-fold in {shown}",
+        "Clip by global norm; decay these blocks, or lower their learning rate, see optimiz.scale_by_groups.",
+        steps[since],
+    )
+
+
+def dead_blocks(rows: Sequence[Mapping[str, Any]]) -> Finding | None:
+    """A block gets no gradient, measurement after measurement."""
+    steps, names, norms = _probes(rows)
+    half = len(steps) // 2
+    if len(steps) - half < LEAST_PROBES:
+        return None
+    dead = (norms <= DEAD * np.median(norms, axis=1, keepdims=True))[half:].all(axis=0)
+    # Attention does not depend on the bias of its keys: adding one number to all scores changes no softmax.
+    dead_names = [
+        names[b]
+        for b in np.flatnonzero(dead)
+        if not (kind(names[b]) == "k" and groups.biases.test(Leaf(names[b], ())))
+    ]
+    if not dead_names:
+        return None
+    return Finding(
+        "dead_blocks",
+        f"in the last {len(steps) - half} measurements, from step {steps[half]} on, the gradient is zero, or "
+        f"at most {DEAD:g} of the median block's, in {', '.join(dead_names)}",
+        "See that these parameters are used and not cut off by stop_gradient; dead ReLUs want a smaller "
+        "learning rate or another activation; leave out of the optimizer what is frozen on purpose.",
+        steps[half],
+    )
+
+
+def clipping(rows: Sequence[Mapping[str, Any]]) -> Finding | None:
+    """Most gradients are clipped."""
+    rows = [row for row in rows if "clipped_share" in row]
+    rows = rows[len(rows) // 10 :]  # the first steps may well be clipped
+    share = np.mean([float(row["clipped_share"]) for row in rows]) if rows else 0.0
+    if len(rows) < LEAST_LOSSES // 2 or share <= MOST:
+        return None
+    return Finding(
+        "clipping_most_steps",
+        f"{share:.0%} of the updates from step {rows[0]['step']} on were clipped",
+        "Raise the threshold to a high percentile of the gradient norms, or lower the learning rate; as it is, "
+        "the length of the gradient does not count.",
+        int(rows[0]["step"]),
+    )
