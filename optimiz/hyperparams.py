@@ -16,6 +16,9 @@ import optax
 
 _NAMES = {"rate": "learning_rate"}
 
+# How ``guard`` and ``optax.apply_if_finite`` call the number of steps skipped since the last good one.
+_SKIPPED_IN_A_ROW = ("skipped_in_a_row", "notfinite_count")
+
 
 def hyperparams(state: Any) -> dict[str, jax.typing.ArrayLike]:
     """The scalars of an optimizer's state, by name.
@@ -53,6 +56,19 @@ def hyperparams(state: Any) -> dict[str, jax.typing.ArrayLike]:
     if isinstance(state, tuple | list):
         return _in_chain([hyperparams(part) for part in state])
     return {}
+
+
+def skipped_in_a_row(readings: Mapping[str, Any]) -> list[Any]:
+    """How many steps whatever skips bad ones has skipped since the last good one; empty where nothing does.
+
+    Args:
+        readings: by name, as :func:`hyperparams` gives them.
+
+    Example:
+        >>> skipped_in_a_row({"count": 7, "head/skipped": 3, "head/skipped_in_a_row": 2})
+        [2]
+    """
+    return [count for name, count in readings.items() if name.rpartition("/")[2] in _SKIPPED_IN_A_ROW]
 
 
 def _in_chain(parts: list[dict[str, jax.typing.ArrayLike]]) -> dict[str, jax.typing.ArrayLike]:

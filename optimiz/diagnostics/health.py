@@ -7,7 +7,8 @@ A row is a dict, as a trainer writes it to ``metrics.jsonl``:
 - ``{"steps", "evaluation": {"loss", …}}`` of an evaluation after that many updates;
 - ``{"step", "block_norms": {block: norm}}``, alone or as part of the first; see ``diagnostics.readings``.
 
-All but ``step`` and ``steps`` may be missing; what cannot be judged is not reported.
+All but ``step`` and ``steps`` may be missing; what cannot be judged is not reported. The row of a step that
+``optimiz.guard`` has skipped, which says so, is passed over.
 """
 
 import math
@@ -19,6 +20,7 @@ from optimiz.diagnostics import loss_troubles
 from optimiz.diagnostics.finding import Finding
 from optimiz.diagnostics.gradient_troubles import clipping, dead_blocks, exploding_blocks
 from optimiz.diagnostics.loss_curve import LEAST_LOSSES, LossCurve
+from optimiz.hyperparams import skipped_in_a_row
 
 # A run that stands still may be warming up until half of it is done.
 HALF = 0.5
@@ -53,6 +55,7 @@ def health(rows: Sequence[Mapping[str, Any]], *, share: float = 1.0) -> list[Fin
             raise TypeError(f"a row must be a mapping, got {row!r}")
         if "step" not in row and "steps" not in row:
             raise ValueError(f"a row must have step or steps, got {dict(row)}")
+    rows = [row for row in rows if not any(skipped_in_a_row(row))]
     curve = LossCurve.of(rows)
     findings = [_not_finite(rows)]
     if len(curve.loss) >= LEAST_LOSSES:

@@ -6,6 +6,7 @@ from optimiz.training.calibrate import calibrate as calibrate
 from optimiz.training.calibrate import measure as measure
 from optimiz.training.clock import Clock as Clock
 from optimiz.training.environment import environment as environment
+from optimiz.training.fit import fit as fit
 from optimiz.training.growth import Growth as Growth
 from optimiz.training.hosts import claimed as claimed
 from optimiz.training.hosts import is_first as is_first
@@ -13,7 +14,6 @@ from optimiz.training.hosts import join as join
 from optimiz.training.irreducible import IrreducibleLosses as IrreducibleLosses
 from optimiz.training.layer_drop import LayerDrop as LayerDrop
 from optimiz.training.layer_drop import skippable as skippable
-from optimiz.training.loop import fit as fit
 from optimiz.training.methods import Methods as Methods
 from optimiz.training.metrics import read_metrics as read_metrics
 from optimiz.training.preemption import EXIT_PREEMPTED as EXIT_PREEMPTED

@@ -36,10 +36,10 @@ class Result:
 
 
 class Diverged(RunError):
-    """The loss or the norm of its gradient is not finite: the run cannot go on.
+    """The loss is no longer finite, and the run cannot go on; see ``optimiz.training.divergence``.
 
     Attributes:
-        step: 0-based index of the first such update.
+        step: 0-based index of the update that ended it.
         result: the run up to and with that update; its parameters are of no use.
     """
 

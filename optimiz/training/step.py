@@ -26,6 +26,7 @@ import optax
 from optimiz.hyperparams import hyperparams
 from optimiz.training.charging import EXTRA_WORK, FORWARD, charge, charge_step, extra_work
 from optimiz.training.clock import Clock
+from optimiz.training.divergence import sound
 from optimiz.training.layer_drop import LayerDrop
 from optimiz.training.methods import PLAIN, Methods
 from optimiz.training.selection import Selection
@@ -41,13 +42,15 @@ class Figures(NamedTuple):
     """What is measured at every step: loss and gradient norm of the parameters before the update.
 
     ``fraction`` is what was spent of the budget before it; None where there is no budget. ``readings`` is what
-    the optimizer says of the update, by name.
+    the optimizer says of the update, by name. ``sound`` is whether the parameters are finite after it; None
+    where that is not asked, see ``divergence``.
     """
 
     loss: jax.Array
     gradient_norm: jax.Array
     fraction: jax.Array | None
     readings: Mapping[str, jax.Array]
+    sound: jax.Array | None
 
 
 def compile_step(
@@ -202,7 +205,7 @@ def _traced(
             fraction = before.fraction
         readings = _readings(opt_state) | ({} if on is None else {"active_layers": on})
         next_state = state._replace(step=state.step + 1, params=params, opt_state=opt_state, clock=clock)
-        return next_state, Figures(value, _norm(grads), fraction, readings)
+        return next_state, Figures(value, _norm(grads), fraction, readings, sound(opt_state, params))
 
     def train(state: TrainState, batch: Any) -> tuple[TrainState, Figures]:
         if selection is None:

@@ -74,6 +74,14 @@ def test_too_little_is_no_reason_for_a_finding():
     assert health([{"steps": 10, "evaluation": {"accuracy": 0.5}}] * 5) == []
 
 
+def test_a_step_that_was_skipped_is_passed_over():
+    rows = [{"step": step, "loss": 1.0, "skipped_in_a_row": 0} for step in range(5)]
+    rows[2] |= {"loss": math.nan, "skipped_in_a_row": 1}
+    assert health(rows) == []
+    rows[2]["skipped_in_a_row"] = 0
+    assert [finding.name for finding in health(rows)] == ["not_finite"]
+
+
 def test_an_evaluation_that_is_not_finite():
     (finding,) = health([{"steps": 10, "evaluation": {"loss": math.inf, "accuracy": 0.5}}])
     assert finding == Finding("not_finite", "at step 10: evaluation loss inf", finding.remedy, 10)

@@ -1,0 +1,103 @@
+"""Train: any task, any optimizer, and a result that a kill does not change.
+
+A run keeps in its directory
+
+    run.json         the settings that decide its trajectory
+    metrics.jsonl    what it computed: the same bytes, however often it was stopped and resumed
+    timings.jsonl    what it took, never the same twice: the seconds of each compilation, stretch
+                     of updates, evaluation and save
+    checkpoints/     the newest ``keep``, by number of updates
+
+and ends in one of three ways: it returns (exit code 0); it was asked to leave and raises
+``Preempted`` (exit code 75: resume it); or it cannot go on and raises ``RunError`` (exit code 1). A
+loss that is no longer finite is of the last kind, ``Diverged``; ``optimiz.training.divergence`` says when.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import optax
+
+from optimiz.training import hosts, preemption
+from optimiz.training.loop import Loop
+from optimiz.training.methods import PLAIN, Methods
+from optimiz.training.reference import Reference
+from optimiz.training.result import Progress, Result
+from optimiz.training.settings import Settings, description
+from optimiz.training.sharding import Layout
+from optimiz.training.stages import Stages
+from optimiz.training.task import Task
+
+
+def fit(
+    task: Task,
+    tx: optax.GradientTransformation,
+    settings: Settings,
+    directory: str | os.PathLike[str],
+    *,
+    identity: Mapping[str, Any],
+    reference: Reference | None = None,
+    methods: Methods = PLAIN,
+    layout: Layout | None = None,
+    resume: bool = False,
+    progress: Callable[[Progress], object] | None = None,
+) -> Result:
+    """Train, from the start or from the newest checkpoint.
+
+    Args:
+        task: what to learn.
+        tx: the optimizer; it is offered ``value``, ``grad`` and ``value_fn``, and ``logits_fn`` where
+            the task has logits.
+        settings: how long, and when to look.
+        directory: of this run alone; empty or not there for a new one.
+        identity: what else decides the trajectory (optimizer, learning rate, model, data), by name,
+            as plain JSON; a resumed run must come with the same.
+        reference: what the work costs, where the settings name a budget; its prices, and not the machine
+            at hand, decide the trajectory. Evaluations and checkpoints are not charged.
+        methods: which layers and which examples are trained on.
+        layout: how the run lies on a mesh of devices; None for one device. It is no part of what decides the
+            trajectory: a run may be resumed on another mesh, whose sums differ in their rounding.
+        resume: go on with the run in ``directory``; one that never began begins, one that is
+            finished is read back.
+        progress: called at every look, with ``Progress``, at a divergence too; ``print`` will do.
+
+    Returns:
+        The trained parameters and the run's history, the same to the bit whether it was resumed or
+        not.
+
+    Raises:
+        TypeError: ``identity`` holds what is not plain JSON.
+        ValueError: the task or the optimizer cannot be trained, with the reason, or not by these methods; there
+            is a budget and no reference, or the reverse; the reference lacks work that is to be charged; the
+            layout does not fit the parameters or the batch, or there are several processes and none, or
+            examples to select.
+        RunError: the directory or a checkpoint does not let the run go on; or ``Diverged``, where it is
+            the loss.
+        Preempted: SIGTERM or SIGINT came in, and the run is saved.
+    """
+    if (settings.budget is None) != (reference is None):
+        raise ValueError(
+            f"a budget needs a reference and a reference a budget, got budget={settings.budget} and "
+            f"{'no' if reference is None else 'a'} reference"
+        )
+    if reference is not None and methods.growth is not None and task.depth is None:
+        raise ValueError("a model that grows is charged by its depth: the task must say it, got depth=None")
+    if layout is None and jax.process_count() > 1:
+        raise ValueError(f"a run of {jax.process_count()} processes needs a layout")
+    if methods.selection is not None and jax.process_count() > 1:
+        raise ValueError(f"examples are selected by one process, there are {jax.process_count()}")
+    prices = None if reference is None else reference.prices()
+    described = description(settings, identity, prices, methods)
+    mesh = None if layout is None else dict(layout.mesh.shape)
+    # What decides when the processes meet must be the same too.
+    hosts.refuse_differing(described | {"when": dataclasses.asdict(settings), "mesh": mesh})
+    stages = Stages(task, tx, settings, reference, methods, layout)
+    told = progress if hosts.is_first() else None
+    with (
+        hosts.claimed(directory, described, resume) as path,
+        preemption.deferred() as request,
+    ):
+        return Loop(stages, path, described, request, told).train()
