@@ -11,12 +11,11 @@ table can be filled in several calls. PyTorch's fused optimizers run where torch
 """
 
 import datetime
-import json
 from pathlib import Path
 
 import jax
 
-from examples import bench_update_report, command, update_speed
+from examples import bench_update_report, command, strict_json, update_speed
 from optimiz import compare
 
 FLAGS = command.Flags()
@@ -39,7 +38,7 @@ def main() -> None:
     }
     record = {"settings": settings, "environment": compare.environment(), "rows": [], "compilation": []}
     if path.exists():
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = strict_json.read_object(path)
         if record["settings"] != settings:
             raise ValueError(f"{path} is of other settings: {record['settings']}, not {settings}")
     unknown = sorted(set(_METHODS.value) - update_speed.METHODS.keys())

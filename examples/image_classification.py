@@ -8,7 +8,6 @@ is the cross-entropy with smoothed labels; an evaluation is without either.
 
 import dataclasses
 import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ import optax
 from flax import nnx
 from matplotlib.figure import Figure
 
+from examples import strict_json
 from examples.data import baseline
 from examples.data.images import ImageExamples
 from examples.models import families, resnet, vit, weights
@@ -85,7 +85,7 @@ def choose(name: str, size: int, channels: int, classes: int, dropout: float) ->
         )
     headed = dataclasses.replace(config, classes=classes)
     path = directory / "preprocessor_config.json"
-    described = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    described = strict_json.read_object(path) if path.is_file() else {}
     norm = {"mean": described.get("image_mean"), "deviation": described.get("image_std")}
     return Model(lambda key: vit.ViT(headed, rngs=nnx.Rngs(key)), trained, **norm)
 

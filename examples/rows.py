@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from examples import strict_json
 from optimiz import compare
 
 Row = Mapping[str, Any]
@@ -28,7 +29,11 @@ class Rows:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if line.endswith("\n")]  # a line that was cut short is run again
         if whole:
-            self.head, *self.rows = map(json.loads, whole)
+            self.head, *self.rows = (
+                strict_json.parse_object(line, f"{path}:{number}") for number, line in enumerate(whole, start=1)
+            )
+            if "settings" not in self.head:
+                raise ValueError(f"{path}:1 must have settings, got {', '.join(self.head)}")
             if self.head["settings"] != settings:
                 raise ValueError(f"{path} is of other settings: {self.head['settings']}, not {dict(settings)}")
         path.write_text("".join(whole) or json.dumps(self.head) + "\n", encoding="utf-8")

@@ -132,7 +132,10 @@ def _read_parquet(path: Path, size: int | None) -> tuple[np.ndarray, list[str]]:
 
 def _read_npz(path: Path, size: int | None) -> tuple[np.ndarray, list[str]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise ValueError("one array, and no archive of them")
+        with loaded as file:
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # zip, NumPy and pickle each have classes of their own
         raise ValueError(f"{path} cannot be read: {error}") from None

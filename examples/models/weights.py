@@ -18,6 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from examples import strict_json
 from examples.models.layout import Layout, by_path, check_names, keys_of, path_of, shapes_of, tensors_of
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -119,16 +120,9 @@ def read_description(directory: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: it is absent.
-        ValueError: it holds no JSON object.
+        ValueError: it holds no JSON object, or one that says a key twice.
     """
-    path = existing(directory, CONFIG)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
-    return content
+    return strict_json.read_object(existing(directory, CONFIG))
 
 
 def read_params(directory: Path, layout: Layout, config: Any) -> dict[str, Any]:
@@ -144,11 +138,14 @@ def read_params(directory: Path, layout: Layout, config: Any) -> dict[str, Any]:
         ValueError: it is damaged, or tensors are missing, unknown or of another shape; with names and shapes.
     """
     path = existing(directory, WEIGHTS)
-    shapes = shapes_of(layout, config)
-    tensors = tensors_of(layout, shapes)
     leaves = {}
     try:
         with safe_open(path, "np") as file:
+            _check_header(path)
+            if config.layers > len(file.keys()):  # before a model is made of them
+                raise ValueError(f"{path} has {len(file.keys())} tensors, and {CONFIG} {config.layers} layers")
+            shapes = shapes_of(layout, config)
+            tensors = tensors_of(layout, shapes)
             keys = keys_of(file.keys(), tensors, layout)
             found = {}
             for name, key in keys.items():
@@ -165,6 +162,13 @@ def read_params(directory: Path, layout: Layout, config: Any) -> dict[str, Any]:
     return jax.tree_util.tree_map_with_path(
         lambda keys, like: jnp.array(leaves[path_of(keys)], like.dtype), shapes
     )
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a header with a name in it twice, of which the library takes the last."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")  # the library has checked it
+        strict_json.parse_object(file.read(length), f"{path}: its header")
 
 
 def existing(directory: Path, name: str) -> Path:

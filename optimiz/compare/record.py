@@ -316,7 +316,7 @@ def _read(path: str | os.PathLike[str], make: Any) -> Any:
     try:
         fields = json.loads(Path(path).read_text(encoding="utf-8"))
         schema = fields["schema"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
         raise TornRecord(f"{path} is not a whole record: {error!r}") from None
     if schema != SCHEMA:
         raise ValueError(f"{path} has record schema {schema}, this version reads {SCHEMA}")

@@ -158,7 +158,10 @@ def _newest_undamaged(
 ) -> dict[str, Any] | None:
     """The name and the record of the checkpoint to go on with, as plain JSON."""
     for leftover in folder.glob(f"{_PARTIAL}*"):
-        shutil.rmtree(leftover)
+        if leftover.is_symlink():  # what it points to is none of ours
+            leftover.unlink()
+        else:
+            shutil.rmtree(leftover)
     damaged: dict[Path, str] = {}
     for path in reversed(_checkpoints(folder)):
         try:
@@ -205,7 +208,7 @@ def _verified(checkpoint: Path) -> dict[str, Any]:
         digest = manifest.pop("manifest_sha256")
     except FileNotFoundError:
         raise _Damaged(f"{_MANIFEST} is missing") from None
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise _Damaged(f"{_MANIFEST} cannot be read: {error}") from None
     if _sha256(manifest) != digest:
         raise _Damaged(f"{_MANIFEST} does not match its SHA-256")

@@ -34,15 +34,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Read the rows of a file; a last line without its newline, torn by a crash, is not a row.
 
     Raises:
-        RunError: a line is not JSON, with its number.
+        RunError: a line is no JSON object, with its number.
     """
     rows = []
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(_readable(json.loads(line)))
-        except ValueError as error:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{path}:{number} is not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise RunError(f"{path}:{number} must be a JSON object, got {type(row).__name__}")
+        rows.append(_readable(row))
     return rows
 
 

@@ -154,7 +154,7 @@ class Reference:
         try:
             fields = json.loads(Path(path).read_text(encoding="utf-8"))
             schema = fields["schema"]
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{path} is not a whole reference: {error!r}") from None
         if schema != SCHEMA:
             raise ValueError(f"{path} has reference schema {schema}, this version reads {SCHEMA}")

@@ -82,8 +82,10 @@ def _claim(path: Path, settings: Mapping[str, Any], resume: bool) -> None:
         raise RunError(f"{path} holds a run: resume it (--resume) or choose another directory")
     try:
         saved = json.loads(run.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{run} is damaged: {error}") from error
+    if not isinstance(saved, dict):
+        raise RunError(f"{run} is damaged: it must hold a JSON object, got {type(saved).__name__}")
     refuse_other_settings(str(path), saved, settings)
 
 

@@ -1,0 +1,528 @@
+"""A corpus of what nobody should be given to read, and what is said of each.
+
+Every case is a reader, what is put before it, and a part of the one line in which it must refuse. ``CASES``
+holds them by kind and name, and ``test_malformed.py`` reads them all under watch. The malformed files of
+labelled text are in ``test_text.py``.
+"""
+
+import functools
+import io
+import json
+import pickle
+import shutil
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from examples.data import corpus, images, tokenization
+from examples.models import pretrained
+from examples.optimizers import choose
+from examples.rows import Rows
+from optimiz import compare, training
+from optimiz.training import checkpoint, run_directory
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+QUERY = "bert.encoder.layer.0.attention.self.query.weight"
+UP = "bert.encoder.layer.0.intermediate.dense.weight"
+CODE = "__import__('pathlib').Path('ran').touch()"
+
+
+class Case(NamedTuple):
+    """What is malformed.
+
+    ``make`` puts it into an empty folder that is the working directory too; ``read`` is given the folder;
+    ``message`` is a regular expression.
+    """
+
+    read: Callable[[Path], Any]
+    make: Callable[[Path], Any]
+    message: str
+
+
+class Payload:
+    """Touches a file called ``ran`` where someone unpickles it."""
+
+    def __reduce__(self):
+        return eval, (CODE,)
+
+
+PICKLE = pickle.dumps(Payload(), protocol=2)
+DEEP = b"[" * 200_000
+
+
+def writes(name: str, content: bytes | str) -> Callable[[Path], Any]:
+    data = content.encode() if isinstance(content, str) else content
+
+    def make(folder):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+    return make
+
+
+# --- a pretrained model ---------------------------------------------------------------------------
+
+
+def encoder(folder):
+    return pretrained.load_encoder(folder / "bert")
+
+
+def bert(edit):
+    """The tiny BERT, which an editor then damages."""
+
+    def make(folder):
+        edit(Path(shutil.copytree(GOLDEN / "bert_tiny", folder / "bert")))
+
+    return make
+
+
+def weights(content):
+    """Its weights replaced by bytes, or by what a function makes of the tensors."""
+
+    def edit(directory):
+        path = directory / "model.safetensors"
+        path.write_bytes(content if isinstance(content, bytes) else content(load_file(path)))
+
+    return Case(encoder, bert(edit), "")
+
+
+def packed(header, data=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def entry(shape=(2,), dtype="F32", offsets=(0, 8)):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
+
+
+def repeated(tensors):
+    """One name twice in a header, whose last entry would win."""
+    name = json.dumps(QUERY)
+    whole = save(tensors)
+    (length,) = struct.unpack("<Q", whole[:8])
+    header = whole[8 : 8 + length].decode().strip()
+    first = json.loads(header)[QUERY]
+    return packed(f"{header[:-1]},{name}:{json.dumps(first)}}}".encode(), whole[8 + length :])
+
+
+def without(tensors, name=QUERY):
+    return save({key: tensor for key, tensor in tensors.items() if key != name})
+
+
+def torch_archive():
+    """A zip with a pickle in it, as torch.save writes."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", PICKLE)
+    return file.getvalue()
+
+
+def only_a_pickle(directory):
+    (directory / "model.safetensors").unlink()
+    (directory / "pytorch_model.bin").write_bytes(PICKLE)
+
+
+SAFETENSORS = {
+    "empty": (b"", "damaged: .*header"),
+    "torn length": (b"\x10\0\0", "damaged: .*header"),
+    "header longer than the file": (struct.pack("<Q", 1000) + b"{}", "damaged: .*header"),
+    "header of 2^63 bytes": (struct.pack("<Q", 2**63) + b"{}", "damaged: .*header"),
+    "header over the cap": (struct.pack("<Q", 100_000_001) + b"{}", "damaged: .*header"),
+    "header not JSON": (packed(b"{'a': 1}"), "damaged: .*header"),
+    "header not UTF-8": (packed(b'{"\xff": 1}'), "damaged: .*header"),
+    "header a list": (packed([1]), "damaged: .*header"),
+    "header a bomb": (packed(DEEP), "damaged: .*header"),
+    "length NaN": (packed({"a": entry(shape=(float("nan"),))}, bytes(8)), "damaged: .*header"),
+    "length negative": (packed({"a": entry(shape=(-2,))}, bytes(8)), "damaged: .*header"),
+    "lengths that overflow": (packed({"a": entry(shape=(2**62, 8))}, bytes(8)), "damaged: "),
+    "offsets past the end": (packed({"a": entry(offsets=(0, 80), shape=(20,))}, bytes(8)), "damaged: "),
+    "offsets backwards": (packed({"a": entry(offsets=(8, 0))}, bytes(8)), "damaged: "),
+    "offsets that overlap": (packed({"a": entry(), "b": entry(offsets=(4, 12))}, bytes(12)), "damaged: "),
+    "a hole": (packed({"a": entry(), "b": entry(offsets=(12, 20))}, bytes(20)), "damaged: "),
+    "bytes left over": (lambda tensors: save(tensors) + b"x", "damaged: "),
+    "a byte short": (lambda tensors: save(tensors)[:-1], "damaged: "),
+    "unknown type": (packed({"a": entry(dtype="F33")}, bytes(8)), "damaged: .*F33"),
+    "integers": (lambda t: save(t | {QUERY: t[QUERY].astype(np.int32)}), f"1 mismatched .{QUERY} I32"),
+    "a name twice": (repeated, f"header says '{QUERY}' twice"),
+    "a tensor missing": (without, f"1 missing .{QUERY} float"),
+    "a tensor too many": (lambda t: save(t | {"w": np.ones(2, np.float32)}), r"1 unknown .*w float \[2\]"),
+    "a tensor turned": (
+        lambda t: save(t | {UP: np.ascontiguousarray(t[UP].T)}),
+        f"1 mismatched .{UP} float .*, expected float ",
+    ),
+    "a tensor called ../../x": (
+        lambda t: save(t | {"../../x": np.ones(2, np.float32)}),
+        r"1 unknown .\.\./\.\./x float",
+    ),
+    "a tensor in two": (
+        lambda t: save(t | {QUERY.removeprefix("bert."): t[QUERY]}),
+        "the file holds both",
+    ),
+}
+
+DISGUISES = {"a pickle": (PICKLE, "damaged: "), "an archive of torch.save": (torch_archive(), "damaged: ")}
+
+
+def config(edit):
+    """Its configuration, with other values or as other text."""
+
+    def edited(directory):
+        path = directory / "config.json"
+        if isinstance(edit, dict):
+            path.write_text(json.dumps(json.loads(path.read_text()) | edit))
+        else:
+            path.write_bytes(edit(path.read_text()))
+
+    return bert(edited)
+
+
+CONFIGURATIONS = {
+    "empty": (lambda text: b"", "config.json is not JSON: "),
+    "torn": (lambda text: text[: len(text) // 2].encode(), "config.json is not JSON: .*line"),
+    "a list": (lambda text: b"[1]", "config.json must hold a JSON object, got list"),
+    "not UTF-8": (lambda text: text.encode("utf-16"), "config.json is not JSON: .*utf-8"),
+    "a bomb": (lambda text: DEEP, "config.json is not JSON: too deep a nesting"),
+    "a number of 5,000 digits": (lambda text: b'{"a": ' + b"9" * 5000 + b"}", "config.json is not JSON"),
+    "a key twice": (
+        lambda text: text.replace("{", '{"hidden_size": 1024,', 1).encode(),
+        "config.json says 'hidden_size' twice",
+    ),
+    "YAML with a tag": (
+        lambda text: f'!!python/object/apply:eval ["{CODE}"]'.encode(),
+        "config.json is not JSON",
+    ),
+    "a width that is text": ({"hidden_size": "32"}, "hidden_size must be of type int, got '32'"),
+    "a width that is true": ({"hidden_size": True}, "hidden_size must be of type int, got True"),
+    "a width of 0": ({"hidden_size": 0}, "config.json: hidden_size"),
+    "a width below 0": ({"hidden_size": -32}, "config.json: hidden_size"),
+    "a width that heads do not divide": ({"num_attention_heads": 5}, "config.json: "),
+    "a billion layers": ({"num_hidden_layers": 10**9}, "has 42 tensors, and config.json 1000000000 layers"),
+    "epsilon NaN": ({"layer_norm_eps": float("nan")}, "config.json"),
+    "dropout above 1": ({"hidden_dropout_prob": 1.5}, "config.json: hidden_dropout"),
+    "an activation that is code": ({"hidden_act": CODE}, "config.json: activation"),
+    "an unknown model": ({"model_type": "../../model"}, "model_type must be one of"),
+    "a model that is a list": ({"model_type": ["bert"]}, "model_type must be one of"),
+    "a model that is a class": ({"model_type": "os.system"}, "model_type must be one of"),
+}
+
+TOKENIZERS = {
+    "empty": (b"", "t.json is not a tokenizer: "),
+    "torn": (b'{"version": "1.0", "trunc', "t.json is not a tokenizer: "),
+    "another JSON": (b'{"a": 1}', "t.json is not a tokenizer: "),
+    "a bomb": (DEEP, "t.json is not a tokenizer: "),
+    "a pickle": (PICKLE, "t.json is not a tokenizer: "),
+}
+
+
+# --- arrays and images ----------------------------------------------------------------------------
+
+
+def png(width: int, height: int) -> bytes:
+    """The beginning of a grey PNG of any size, whatever follows."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+def npz(**members: bytes | np.ndarray) -> bytes:
+    """An archive of arrays, or of what only has the name of one."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, member in members.items():
+            content = member
+            if isinstance(member, np.ndarray):
+                buffer = io.BytesIO()
+                np.lib.format.write_array(buffer, member, allow_pickle=True)
+                content = buffer.getvalue()
+            archive.writestr(f"{name}.npy", content)
+    return file.getvalue()
+
+
+def claims(shape: tuple[int, ...]) -> bytes:
+    """The header of an array of any size, without the array."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+IMAGES, LABELS = np.zeros((2, 4, 4), np.uint8), np.arange(2)
+OBJECTS = np.array([Payload(), Payload()], object)
+
+ARRAYS = {
+    "not an archive": (b"P", "x.npz cannot be read: "),
+    "torn": (npz(images=IMAGES, labels=LABELS)[:-30], "x.npz cannot be read: "),
+    "one array": (claims((2, 4, 4)) + bytes(32), "x.npz cannot be read: .*no archive"),
+    "labels missing": (npz(images=IMAGES), "x.npz: no array 'labels'"),
+    "a name outside": (npz(**{"../../images": IMAGES, "labels": LABELS}), "x.npz: no array 'images'"),
+    "more than memory": (npz(images=claims((2**20, 2**20, 2**5)), labels=LABELS), "x.npz cannot be read: "),
+    "labels NaN": (npz(images=IMAGES, labels=np.full(2, np.nan)), "x.npz: labels must be 2 integers"),
+    "images float": (npz(images=IMAGES * 1.0, labels=LABELS), "x.npz: images must be uint8"),
+}
+
+FOLDERS = {
+    "text for an image": ("a/x.png", b"hello", r"x\.png \(UnidentifiedImageError"),
+    "a torn image": ("a/x.png", png(4, 4), r"x\.png \("),
+    "an image of 10^10 pixels": ("a/x.png", png(100_000, 100_000), r"x\.png \(DecompressionBombError"),
+    "no image": ("a/x.txt", b"hello", "folder: no images"),
+}
+
+
+# --- what runs write ------------------------------------------------------------------------------
+
+
+def record(folder):
+    return compare.Record.read(folder / "record.json")
+
+
+WRITTEN = {
+    "metrics: not JSON": (
+        lambda folder: training.read_metrics(folder / "m.jsonl"),
+        writes("m.jsonl", '{"step": 0}\n{"step": \n'),
+        r"m\.jsonl:2 is not JSON",
+    ),
+    "metrics: a bomb": (
+        lambda folder: training.read_metrics(folder / "m.jsonl"),
+        writes("m.jsonl", DEEP + b"\n"),
+        r"m\.jsonl:1 is not JSON: ",
+    ),
+    "metrics: not UTF-8": (
+        lambda folder: training.read_metrics(folder / "m.jsonl"),
+        writes("m.jsonl", b'{"loss\xff": 1}\n'),
+        r"m\.jsonl:1 is not JSON",
+    ),
+    "metrics: a number": (
+        lambda folder: training.read_metrics(folder / "m.jsonl"),
+        writes("m.jsonl", '{"step": 0}\n5\n'),
+        r"m\.jsonl:2 must be a JSON object, got int",
+    ),
+    "a study's rows: not JSON": (
+        lambda folder: Rows(folder / "rows.jsonl", {}),
+        writes("rows.jsonl", '{"settings": {}}\n{"a\n'),
+        r"rows\.jsonl:2 is not JSON",
+    ),
+    "a study's rows: no settings": (
+        lambda folder: Rows(folder / "rows.jsonl", {}),
+        writes("rows.jsonl", '{"a": 1}\n'),
+        r"rows\.jsonl:1 must have settings",
+    ),
+    "a record: torn": (record, writes("record.json", '{"schema": 1'), r"record\.json is not a whole record"),
+    "a record: a list": (record, writes("record.json", "[]"), r"record\.json is not a whole record"),
+    "a record: a bomb": (record, writes("record.json", DEEP), r"record\.json is not a whole record"),
+    "a record: another schema": (record, writes("record.json", '{"schema": 0}'), r"has record schema 0"),
+    "a reference: torn": (
+        lambda folder: training.Reference.read(folder / "r.json"),
+        writes("r.json", '{"schema": 1, "ti'),
+        r"r\.json is not a whole reference",
+    ),
+    "a reference: a price of NaN": (
+        lambda folder: training.Reference.read(folder / "r.json"),
+        lambda folder: (folder / "r.json").write_text(reference().replace("0.5", "NaN")),
+        r"r\.json is not a reference that can be charged: ",
+    ),
+    "a reference: a price twice": (
+        lambda folder: training.Reference.read(folder / "r.json"),
+        lambda folder: (folder / "r.json").write_text(twice(reference())),
+        r"r\.json is not a reference that can be charged: .* is there twice",
+    ),
+    "irreducible losses: torn": (
+        lambda folder: training.IrreducibleLosses.read(folder / "i.npz"),
+        writes("i.npz", npz(ids=LABELS)[:-5]),
+        r"i\.npz does not hold irreducible losses",
+    ),
+    "irreducible losses: one array": (
+        lambda folder: training.IrreducibleLosses.read(folder / "i.npz"),
+        writes("i.npz", claims((2,)) + b"ab"),
+        r"i\.npz does not hold irreducible losses",
+    ),
+}
+
+
+def reference() -> str:
+    timing = training.Timing(0.5, 0.1, 3)
+    path = Path("written.json")
+    training.Reference(times={training.Work("step", None, 8): timing}, about={}).write(path)
+    return path.read_text()
+
+
+def twice(text: str) -> str:
+    fields = json.loads(text)
+    return json.dumps(fields | {"times": fields["times"] * 2})
+
+
+# --- checkpoints and directories of runs ----------------------------------------------------------
+
+SETTINGS = {"settings": {"steps": 3}, "identity": {}}
+STATE = {"w": jnp.ones(3)}
+
+
+def saved(edit):
+    """A run's directory with one checkpoint, which an editor then damages."""
+
+    def make(folder):
+        shutil.copytree(whole_run(), folder / "run")
+        edit(folder / "run", folder / "run/checkpoints/000000003")
+
+    return make
+
+
+@functools.cache
+def whole_run() -> Path:
+    path = Path(tempfile.mkdtemp()) / "run"
+    with run_directory.claimed(path, SETTINGS, resume=False):
+        checkpoint.save(path / "checkpoints", 3, STATE, settings=SETTINGS, record={}, keep=1)
+    return path
+
+
+def resume(folder):
+    with run_directory.claimed(folder / "run", SETTINGS, resume=True) as path:
+        return checkpoint.restore(path / "checkpoints", lambda record: STATE, SETTINGS)
+
+
+def manifest(**changes):
+    """Its manifest with other fields, and vouched for again."""
+
+    def edit(run, newest):
+        path = newest / "manifest.json"
+        fields = json.loads(path.read_text()) | changes
+        del fields["manifest_sha256"]
+        path.write_text(json.dumps(fields | {"manifest_sha256": checkpoint._sha256(fields)}))
+
+    return edit
+
+
+def outward(run, newest):
+    """What a killed save left is a link out of the directory."""
+    (run.parent / "precious").mkdir()
+    (run.parent / "precious" / "thesis.tex").touch()
+    (newest.parent / "partial-4").symlink_to(run.parent / "precious")
+    (newest / "manifest.json").unlink()
+
+
+CHECKPOINTS = {
+    "run.json torn": (lambda run, _: (run / "run.json").write_text("{"), r"run\.json is damaged"),
+    "run.json a list": (lambda run, _: (run / "run.json").write_text("[1]"), r"run\.json is damaged"),
+    "run.json a bomb": (lambda run, _: (run / "run.json").write_bytes(DEEP), r"run\.json is damaged"),
+    "run.json of other settings": (
+        lambda run, _: (run / "run.json").write_text('{"settings": {"steps": 4}}'),
+        "settings.steps was 4, is 3",
+    ),
+    "manifest torn": (
+        lambda _, newest: (newest / "manifest.json").write_text('{"format"'),
+        r"manifest\.json cannot be read",
+    ),
+    "manifest a list": (
+        lambda _, newest: (newest / "manifest.json").write_text("[]"),
+        r"manifest\.json cannot be read",
+    ),
+    "manifest a bomb": (
+        lambda _, newest: (newest / "manifest.json").write_bytes(DEEP),
+        r"manifest\.json cannot be read",
+    ),
+    "manifest a pickle": (
+        lambda _, newest: (newest / "manifest.json").write_bytes(PICKLE),
+        r"manifest\.json cannot be read",
+    ),
+    "manifest of a later format": (manifest(format=9), "has format 9, this version reads 1"),
+    "manifest with a file outside": (
+        manifest(files={"../../../outside": {"bytes": 1, "sha256": ""}}),
+        r"\.\./\.\./\.\./outside is missing",
+    ),
+    "a pickle among the arrays": (
+        lambda _, newest: (newest / "arrays/w.pkl").write_bytes(PICKLE),
+        r"arrays/w\.pkl is not in the manifest",
+    ),
+    "a link out of the directory": (outward, r"manifest\.json is missing"),
+}
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+def arm(name):
+    return lambda folder: compare.Arm(name, 0.1, lambda: None)
+
+
+NAMES = {
+    "an arm called ../x": (arm("../x"), "name must be letters, digits"),
+    "an arm called /x": (arm("/x"), "name must be letters, digits"),
+    "an arm called nothing": (arm(""), "name must be letters, digits"),
+    "an arm with a newline": (arm("a\n"), "name must be letters, digits"),
+    "an optimizer that is code": (lambda folder: choose(CODE), "optimizer .* is unknown"),
+    "an optimizer that is a module": (lambda folder: choose("os.system"), "optimizer 'os.system' is unknown"),
+    "a mesh of no devices": (lambda folder: training.make_mesh("data:0"), "mesh"),
+    "a mesh that is code": (lambda folder: training.make_mesh(CODE), "mesh"),
+    "a model called ../x": (lambda folder: pretrained.find("../x"), "a directory or a Hub repository"),
+    "a model called a/../b": (lambda folder: pretrained.find("a/../b"), "a directory or a Hub repository"),
+    "a model that is a URL": (
+        lambda folder: pretrained.find("https://x.org/a"),
+        "a directory or a Hub repository",
+    ),
+    "a model that is a pickle": (lambda folder: pretrained.find("model.bin"), "model must be a directory with"),
+}
+
+
+def cases() -> dict[str, dict[str, Case]]:
+    """The corpus: kind → name → case."""
+    of_weights = {
+        name: weights(content)._replace(message=message) for name, (content, message) in SAFETENSORS.items()
+    }
+    pickles = {
+        f"{name} called model.safetensors": weights(content)._replace(message=message)
+        for name, (content, message) in DISGUISES.items()
+    } | {
+        "only a pytorch_model.bin": Case(encoder, bert(only_a_pickle), "is a pickle, which could run code"),
+        "a pickle called x.npz": Case(
+            lambda f: images.read(f / "x.npz"), writes("x.npz", PICKLE), "x.npz cannot be read: "
+        ),
+        "an array of objects": Case(
+            lambda f: images.read(f / "x.npz"),
+            writes("x.npz", npz(images=IMAGES, labels=OBJECTS)),
+            "x.npz cannot be read: Object arrays",
+        ),
+        "irreducible losses that are objects": Case(
+            lambda f: training.IrreducibleLosses.read(f / "i.npz"),
+            writes("i.npz", npz(ids=LABELS, losses=OBJECTS, about=np.array("{}"))),
+            "i.npz does not hold irreducible losses: Object arrays",
+        ),
+        "a pickle called x.txt": Case(corpus.read, writes("x.txt", PICKLE + b"\xff"), "x.txt: not UTF-8"),
+    }
+    return {
+        "safetensors": of_weights,
+        "pickles in disguise": pickles,
+        "configurations": {
+            name: Case(encoder, config(edit), message) for name, (edit, message) in CONFIGURATIONS.items()
+        },
+        "tokenizers": {
+            name: Case(lambda f: tokenization.load(f / "t.json"), writes("t.json", content), message)
+            for name, (content, message) in TOKENIZERS.items()
+        },
+        "arrays": {
+            name: Case(lambda f: images.read(f / "x.npz"), writes("x.npz", content), message)
+            for name, (content, message) in ARRAYS.items()
+        },
+        "images": {
+            name: Case(images.read, writes(where, content), message)
+            for name, (where, content, message) in FOLDERS.items()
+        },
+        "what runs write": {name: Case(*case) for name, case in WRITTEN.items()},
+        "checkpoints": {
+            name: Case(resume, saved(edit), message) for name, (edit, message) in CHECKPOINTS.items()
+        },
+        "hostile names": {
+            name: Case(read, lambda folder: None, message) for name, (read, message) in NAMES.items()
+        },
+    }
+
+
+CASES = {f"{kind}: {name}": case for kind, of_kind in cases().items() for name, case in of_kind.items()}

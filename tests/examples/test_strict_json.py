@@ -1,0 +1,25 @@
+"""JSON is read as it stands, or refused with its place."""
+
+import pytest
+
+from examples.strict_json import parse_object, read_object
+
+
+def test_an_object_is_read_as_it_stands(tmp_path):
+    (tmp_path / "x.json").write_text('{"a": [1, {"b": "é"}], "c": {"a": null}}', encoding="utf-8")
+    assert read_object(tmp_path / "x.json") == {"a": [1, {"b": "é"}], "c": {"a": None}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1, "b": {"c": 1, "c": 1}}', "^x:3 says 'c' twice$"),
+        ("[1]", "^x:3 must hold a JSON object, got list$"),
+        ('{"a": ', "^x:3 is not JSON: Expecting value: line 1 column 7"),
+        ("[" * 200_000, "^x:3 is not JSON: too deep a nesting$"),
+        ('{"a": 1}'.encode("utf-16"), "^x:3 is not JSON: 'utf-8' codec can't decode"),
+    ],
+)
+def test_anything_else_is_refused_with_its_place(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_object(text, "x:3")
