@@ -120,14 +120,27 @@ def _read_parquet(path: Path, size: int | None) -> tuple[np.ndarray, list[str]]:
         from pyarrow import parquet  # here, because nothing else needs it
     except ImportError:
         raise ImportError(f"{path}: to read Parquet, run: pip install pyarrow") from None
-    names = parquet.read_schema(path).names
+    try:
+        with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            rows = file.read(columns=["image", "label"]).to_pylist()
+    except (OSError, ValueError) as error:  # pyarrow's own are of these
+        raise ValueError(f"{path} cannot be read: {error}") from None
     missing = [name for name in ("image", "label") if name not in names]
     if missing:
         raise ValueError(f"{path}: no column {missing[0]!r}; the columns are {', '.join(map(repr, names))}")
-    rows = parquet.read_table(path, columns=["image", "label"]).to_pylist()
-    contents = [row["image"]["bytes"] if isinstance(row["image"], dict) else row["image"] for row in rows]
-    encoded = ((f"{path}, row {i}", io.BytesIO(content)) for i, content in enumerate(contents))
-    return _decode(encoded, size, str(path)), [str(row["label"]) for row in rows]
+    encoded, labels = [], []
+    for i, row in enumerate(rows):
+        content, label = row["image"], row["label"]
+        content = content.get("bytes") if isinstance(content, dict) else content
+        if not isinstance(content, bytes):
+            kind = type(content).__name__
+            raise ValueError(f"{path}, row {i}: image must be bytes or a record with bytes, got {kind}")
+        if label is None:
+            raise ValueError(f"{path}, row {i}: no label")
+        encoded.append((f"{path}, row {i}", io.BytesIO(content)))
+        labels.append(str(label))
+    return _decode(encoded, size, str(path)), labels
 
 
 def _read_npz(path: Path, size: int | None) -> tuple[np.ndarray, list[str]]:

@@ -1,5 +1,5 @@
-import importlib.util
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -119,27 +119,61 @@ def test_what_cannot_be_read(tmp_path):
         images.read(tmp_path / "b.npz", size=4)
 
 
-def test_a_parquet(tmp_path):
-    path = tmp_path / "set.parquet"
-    path.touch()
-    if importlib.util.find_spec("pyarrow") is None:
-        with pytest.raises(ImportError, match="to read Parquet, run: pip install pyarrow"):
-            images.read(path)
-        return
-    import pyarrow
-    from pyarrow import parquet
+@pytest.fixture
+def parquet():
+    """pyarrow, which the `test` extra brings and `examples` does not."""
+    pytest.importorskip("pyarrow")
+    from pyarrow import parquet, table
 
-    encoded = []
-    for i in range(2):
-        Image.fromarray(pixels(i)).save(file := io.BytesIO(), "png")
-        encoded.append({"bytes": file.getvalue(), "path": f"{i}.png"})
-    parquet.write_table(pyarrow.table({"image": encoded, "label": [3, 7]}), path)
+    return lambda path, columns: parquet.write_table(table(columns), path)
+
+
+def png(seed):
+    Image.fromarray(pixels(seed)).save(file := io.BytesIO(), "png")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("as_record", [True, False])
+def test_a_parquet(tmp_path, parquet, as_record):
+    path = tmp_path / "set.parquet"
+    contents = [{"bytes": png(i), "path": f"{i}.png"} if as_record else png(i) for i in range(3)]
+    parquet(path, {"image": contents, "label": [10, 7, 10]})
     examples = images.read(path)
-    np.testing.assert_array_equal(examples.images, [pixels(0), pixels(1)])
-    assert examples.label_names == ("3", "7")
-    parquet.write_table(pyarrow.table({"picture": [1], "label": [3]}), path)
-    with pytest.raises(ValueError, match="no column 'image'; the columns are 'picture', 'label'"):
-        images.read(path)
+    np.testing.assert_array_equal(examples.images, [pixels(i) for i in range(3)])
+    assert examples.label_names == ("7", "10") and examples.labels.tolist() == [1, 0, 1]
+    assert images.read(path, size=4).images.shape == (3, 4, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"picture": [1], "label": [3]}, "no column 'image'; the columns are 'picture', 'label'"),
+        ({"image": [b"x"], "class": [3]}, "no column 'label'; the columns are 'image', 'class'"),
+        ({"image": ["a.png", "b.png"], "label": [3, 7]}, "row 0: image must be bytes .*, got str"),
+        ({"image": [{"path": "a.png"}], "label": [3]}, "row 0: image must be bytes .*, got NoneType"),
+        ({"image": [png(0), None], "label": [3, 7]}, "row 1: image must be bytes .*, got NoneType"),
+        ({"image": [png(0), png(1)], "label": [3, None]}, "row 1: no label"),
+        ({"image": [png(0), b"x"], "label": [3, 7]}, r"1 of 2 images cannot be read: .*set\.parquet, row 1 \("),
+    ],
+)
+def test_what_a_parquet_must_hold(tmp_path, parquet, columns, message):
+    parquet(tmp_path / "set.parquet", columns)
+    with pytest.raises(ValueError, match=message):
+        images.read(tmp_path / "set.parquet")
+
+
+def test_a_parquet_that_is_none(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "set.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"set\.parquet cannot be read: "):
+        images.read(tmp_path / "set.parquet")
+
+
+def test_a_parquet_without_pyarrow(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "set.parquet").touch()
+    with pytest.raises(ImportError, match=r"set\.parquet: to read Parquet, run: pip install pyarrow"):
+        images.read(tmp_path / "set.parquet")
 
 
 def test_equal_images_are_in_one_part():
