@@ -71,7 +71,7 @@ class Patches(nnx.Module):
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
         size = config.patch_size
         shape_PPCD = (size, size, config.channels, config.hidden_size)
-        # By its inputs, as in the authors' code: small patches would be lost beside the positions.
+        # By its inputs, as in the authors' code: of pixels with variance 1 a patch has variance 1.
         self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), shape_PPCD))
         self.bias = nnx.Param(jnp.zeros(config.hidden_size))
 
@@ -92,7 +92,8 @@ class Embeddings(nnx.Module):
         size = config.hidden_size
         self.patch = Patches(config, rngs=rngs)
         self.cls_token = nnx.Param(initial(rngs.params(), (1, 1, size)))
-        self.position = nnx.Param(initial(rngs.params(), (1, 1 + config.patches, size)))
+        # As large as a patch: at the authors' 0.02 a short run sees patches without an order.
+        self.position = nnx.Param(nnx.initializers.normal(1.0)(rngs.params(), (1, 1 + config.patches, size)))
 
     def __call__(self, images_BIIC: jax.Array, key: Key) -> jax.Array:
         """Return `[B, T, D]`."""

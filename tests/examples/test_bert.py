@@ -1,4 +1,7 @@
-"""The encoder against PyTorch's numbers, against its equations in float64, and its promises."""
+"""MiniLM against PyTorch's numbers, the encoder against its equations in float64, and its promises.
+
+`test_model_parity` holds small encoders to PyTorch's numbers.
+"""
 
 import dataclasses
 import importlib.util
@@ -53,25 +56,7 @@ def classifier():
     return build(Classifier, TINY, classes=3)
 
 
-# --- against the authors' implementations -------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["bert_tiny", "bert_tiny_roberta"])
-def test_hidden_states_equal_pytorch(name):
-    golden = np.load(GOLDEN / name / "states.npz")
-    config, params = pretrained.load_encoder(GOLDEN / name)
-    states = hidden_states(config, params, golden["ids"], golden["mask"], golden["types"])
-    tokens = golden["mask"] != 0  # RoBERTa gives padding a position of its own
-    np.testing.assert_allclose(states[:, tokens], golden["states"][:, tokens], rtol=0, atol=1e-5)
-
-
-def test_logits_of_masked_tokens_equal_pytorch():
-    params, apply, arrays = golden.loaded("bert_tiny_masked", families.MASKED_BERT)
-    positions_BP = np.array([[0, 8], [3, 11], [2, 0], [4, 4]])
-    batch = (arrays[name] for name in ("input_ids", "attention_mask", "token_type_ids"))
-    logits_BPV = apply(params, *batch, positions_BP)
-    expected = np.take_along_axis(arrays["logits"], positions_BP[..., None], axis=1)
-    np.testing.assert_allclose(logits_BPV, expected, rtol=0, atol=1e-5)
+# --- against the authors' implementation --------------------------------------------------------
 
 
 def test_a_masked_language_model_is_written_and_is_read_as_an_encoder(tmp_path):

@@ -1,4 +1,4 @@
-"""ResNet against PyTorch's numbers, and its promises."""
+"""What ResNet promises; `test_model_parity` holds it to PyTorch's numbers."""
 
 import dataclasses
 
@@ -11,65 +11,11 @@ from flax import nnx
 from examples.models.adapters import from_nnx
 from examples.models.resnet import Norm, ResNet, ResNetConfig, average_statistics, cifar
 from tests.examples import golden
-
-BOTTLENECK = ResNetConfig((2, 1), (8, 16), classes=3, stem_width=8, bottleneck=True)
-CIFAR = dataclasses.replace(BOTTLENECK, bottleneck=False, cifar=True)
-
-
-def kernel(tensor):
-    return tensor.transpose(2, 3, 1, 0)
-
-
-def read(name, config):
-    """The parameters and the statistics in a golden file."""
-    file = np.load(golden.GOLDEN / f"{name}.npz")
-    statistics = []
-
-    def norm(key):
-        statistics.append((file[f"{key}.running_mean"], file[f"{key}.running_var"]))
-        return {"scale": file[f"{key}.weight"], "bias": file[f"{key}.bias"]}
-
-    def layer(key):
-        count = 3 if config.bottleneck else 2
-        found = {
-            "convolutions": {
-                i: {"kernel": kernel(file[f"{key}.layer.{i}.convolution.weight"])} for i in range(count)
-            },
-            "norms": {i: norm(f"{key}.layer.{i}.normalization") for i in range(count)},
-        }
-        if f"{key}.shortcut.convolution.weight" in file:
-            found["shortcut"] = {"kernel": kernel(file[f"{key}.shortcut.convolution.weight"])}
-            found["shortcut_norm"] = norm(f"{key}.shortcut.normalization")
-        return found
-
-    stem = "resnet.embedder.embedder"
-    params = {
-        "embeddings": {
-            "convolution": {"kernel": kernel(file[f"{stem}.convolution.weight"])},
-            "norm": norm(f"{stem}.normalization"),
-        },
-        "layers": {},
-        "head": {"kernel": file["classifier.1.weight"].T, "bias": file["classifier.1.bias"]},
-    }
-    for stage, depth in enumerate(config.depths):
-        for i in range(depth):
-            params["layers"][len(params["layers"])] = layer(f"resnet.encoder.stages.{stage}.layers.{i}")
-    return jax.tree.map(jnp.asarray, (params, statistics)), file
+from tests.golden.model_parity_record import BOTTLENECK, CIFAR
 
 
 def build(config):
     return golden.drawn(lambda: ResNet(config, rngs=nnx.Rngs(0)))
-
-
-@pytest.mark.parametrize(("name", "config"), [("resnet_tiny", BOTTLENECK), ("resnet_tiny_cifar", CIFAR)])
-def test_logits_equal_pytorch(name, config):
-    (params, statistics), file = read(name, config)
-    _, apply = build(config)
-    images = file["images"].transpose(0, 2, 3, 1)
-    given, taken = apply(params, images, statistics)
-    np.testing.assert_allclose(given, file["given"], rtol=0, atol=1e-5)
-    jax.tree.map(np.testing.assert_array_equal, taken, statistics)
-    np.testing.assert_allclose(apply(params, images)[0], file["of_batch"], rtol=0, atol=1e-5)
 
 
 def test_statistics_of_a_batch_repeat_its_logits():

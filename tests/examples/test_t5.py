@@ -1,4 +1,4 @@
-"""T5 against PyTorch's numbers, and its promises."""
+"""What T5 promises, and its buckets; `test_model_parity` holds it to PyTorch's numbers."""
 
 import dataclasses
 
@@ -25,14 +25,6 @@ TINY = T5Config(
     max_distance=20,
     dropout=0.1,
 )
-
-
-@pytest.mark.parametrize("name", ["t5_tiny", "t5_tiny_untied"])
-def test_logits_equal_pytorch(name):
-    params, apply, arrays = golden.loaded(name, families.T5)
-    assert ("head" in params) == (name == "t5_tiny_untied")
-    logits_BTV = apply(params, arrays["input_ids"], arrays["decoder_input_ids"], arrays["attention_mask"])
-    np.testing.assert_allclose(logits_BTV, arrays["logits"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["t5_tiny", "t5_tiny_untied"])

@@ -1,4 +1,4 @@
-"""ViT against PyTorch's numbers, and its promises."""
+"""What ViT promises; `test_model_parity` holds it to PyTorch's numbers."""
 
 import dataclasses
 
@@ -10,16 +10,10 @@ from flax import nnx
 
 from examples.models import families, weights
 from examples.models.adapters import from_nnx
-from examples.models.vit import ViT, ViTConfig
+from examples.models.vit import Embeddings, ViT, ViTConfig
 from tests.examples import golden
 
 TINY = ViTConfig(image_size=8, patch_size=4, hidden_size=16, layers=2, heads=4, intermediate_size=32, classes=3)
-
-
-def test_logits_equal_pytorch():
-    params, apply, arrays = golden.loaded("vit_tiny", families.VIT)
-    logits_BL = apply(params, arrays["pixel_values"].transpose(0, 2, 3, 1))
-    np.testing.assert_allclose(logits_BL, arrays["logits"], rtol=0, atol=1e-5)
 
 
 def test_what_is_written_is_what_was_read(tmp_path):
@@ -40,6 +34,14 @@ def test_a_fresh_head_is_undecided():
     config = dataclasses.replace(TINY, layers=1)
     params, apply = from_nnx(ViT(config, rngs=nnx.Rngs(0)))
     np.testing.assert_array_equal(jax.jit(apply)(params, jnp.ones((2, 8, 8, 3))), np.zeros((2, 3)))
+
+
+def test_positions_begin_as_large_as_patches():
+    config = ViTConfig(32, 2, 64, 1, 4, 256, channels=3)
+    embeddings = Embeddings(config, rngs=nnx.Rngs(0))
+    patches_BTD = embeddings.patch(jax.random.normal(jax.random.key(0), (2, 32, 32, 3)))
+    assert embeddings.position[...].std() == pytest.approx(1, abs=0.02)
+    assert patches_BTD.std() == pytest.approx(1, abs=0.1)
 
 
 @pytest.mark.parametrize("field", [None, "hidden_dropout", "attention_dropout"])

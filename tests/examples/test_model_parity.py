@@ -1,0 +1,27 @@
+"""Every model gives PyTorch's numbers, and the README says how nearly."""
+
+import json
+
+import pytest
+
+from tests.examples import golden
+from tests.golden import model_parity_record
+from tests.golden.model_parity_record import BOUND, MODELS
+
+RECORD = json.loads(model_parity_record.RECORD.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_equals_pytorch(name):
+    found = model_parity_record.difference(name)
+    assert found["difference"] <= BOUND and RECORD["models"][name]["difference"] <= BOUND
+    assert found["largest"] == pytest.approx(RECORD["models"][name]["largest"], rel=1e-6)
+    assert found["largest"] > 1  # else the bound would say little
+
+
+def test_the_record_is_of_all_models_and_the_readme_shows_it():
+    assert {name: row["title"] for name, row in RECORD["models"].items()} == {
+        name: title for name, (title, _) in MODELS.items()
+    }
+    assert RECORD["golden"] == json.loads((golden.GOLDEN / "models.json").read_text())["versions"]
+    assert model_parity_record.render(RECORD) in model_parity_record.README.read_text(encoding="utf-8")
