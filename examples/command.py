@@ -1,6 +1,7 @@
 """What all command lines share: errors of one line, and a bar while they train."""
 
 import contextlib
+import copy
 import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -88,6 +89,25 @@ def check(holds: Callable[[float], bool], domain: str, *holders: flags.FlagHolde
     """
     for holder in holders:
         flags.register_validator(holder, lambda value: value is None or holds(value), domain)
+
+
+def check_arguments(name: str, argv: Sequence[str], own: Flags) -> None:
+    """Refuse arguments that another program would refuse, before work is done that it is to go on with.
+
+    Args:
+        name: of the flag that holds them.
+        argv: the arguments.
+        own: the other program's flags, which keep their values.
+
+    Raises:
+        ValueError: they are refused.
+    """
+    try:
+        rest = copy.deepcopy(own)([name, *argv])
+    except flags.Error as error:
+        raise ValueError(f"{name}: {error}") from None
+    if len(rest) > 1:
+        raise ValueError(f"{name}: flags begin with --, got {' '.join(rest[1:])}")
 
 
 def _exit(error: Exception | str, code: int) -> NoReturn:

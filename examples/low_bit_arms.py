@@ -82,7 +82,7 @@ def arms(names: Sequence[str], low_rate: float, *, from_nothing: bool) -> list[A
         rate = optimizers.choose(name).learning_rate
         if rate is None:
             raise ValueError(f"optimizer {name!r} finds its rate itself; this study is of those that take one")
-        own = optimizers.PRETRAINING_RATES[name] if from_nothing else rate
+        own = optimizers.SCRATCH_RATES[name] if from_nothing else rate
         forms = FORMS if name == "adamw" else (FLOAT32, "int8")
         found += [Arm(name, own, form) for form in forms]
         if name == "adamw":

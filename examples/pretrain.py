@@ -6,7 +6,8 @@
 
 Without ``--data`` the text is the source of Python's standard library. Each model is saved in the Hugging Face
 layout in ``<output>/<optimizer>/model``. A masked one is an encoder that ``finetune_text --model`` takes;
-``--downstream`` does that at once with the first optimizer's, and passes its value on as arguments.
+``--downstream`` does that at once with the first optimizer's, and passes its value on as arguments. They are
+read before anything is trained.
 """
 
 import math
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import optax
 
-from examples import command, optimizers
+from examples import command, finetune_text, optimizers
 from examples.data import corpus, tokenization
 from examples.pretraining import EVALUATION_ROWS, OBJECTIVES, Pretraining, Size
 from examples.train_each import scheduled, train_each
@@ -69,7 +70,7 @@ def read_vocabulary(train: corpus.Corpus) -> tokenization.Vocabulary:
 
 def optimizer(name: str, classes: int) -> tuple[optax.GradientTransformation, float | None]:
     """The optimizer of that name, as the flags say, and its peak rate."""
-    choice, multipliers = optimizers.for_pretraining(name, classes), optimizers.one_rate
+    choice, multipliers = optimizers.from_scratch(name, classes), optimizers.one_rate
     return scheduled(
         choice,
         _LEARNING_RATE.value,
@@ -79,6 +80,12 @@ def optimizer(name: str, classes: int) -> tuple[optax.GradientTransformation, fl
         weight_decay=_WEIGHT_DECAY.value,
         multipliers=multipliers,
     )
+
+
+def fine_tuning(output: Path) -> list[str]:
+    """The arguments of finetune_text, of which --downstream says the last."""
+    given = [f"--model={output / _OPTIMIZER.value[0] / 'model'}", f"--output={output / 'downstream'}"]
+    return given + ["--resume"] * _RESUME.value + shlex.split(_DOWNSTREAM.value)
 
 
 def main() -> None:
@@ -94,6 +101,10 @@ def main() -> None:
         raise ValueError(
             f"downstream needs --objective=masked, whose model is an encoder, got {_OBJECTIVE.value}"
         )
+    output = Path(_OUTPUT.value)
+    downstream = [] if _DOWNSTREAM.value is None else fine_tuning(output)
+    if downstream:
+        command.check_arguments("downstream", downstream, finetune_text.FLAGS)
     text = corpus.standard_library() if _DATA.value is None else corpus.read(_DATA.value)
     parts = corpus.split(text, _SHARES)
     vocabulary = read_vocabulary(parts["train"])
@@ -105,7 +116,7 @@ def main() -> None:
     identity = decisive | {"data": problem.fingerprint()}
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
-    output, runs, samples = Path(_OUTPUT.value), [], {}
+    runs, samples = [], {}
     with training.claimed(output, identity | {"learning_rates": rates}, _RESUME.value):
         each = train_each(
             chosen,
@@ -120,7 +131,8 @@ def main() -> None:
         for name, params, run in each:
             problem.save(output / name / "model", params)
             if _OBJECTIVE.value == "causal":
-                samples[f"{name} writes"] = "".join(f"\n  `{line}`" for line in problem.sample(params))
+                written = "".join(f"  {line}\n" for line in problem.sample(params))
+                samples[f"{name} writes"] = f"\n\n  ```text\n{written}  ```\n"
             runs.append(run)
         record = compare.Record(
             title=f"Pre-training ({_OBJECTIVE.value}) with {', '.join(chosen)}",
@@ -143,10 +155,8 @@ def main() -> None:
     for name, lines in samples.items():
         print(f"\n{name}{lines}")
     print(f"\nreport: {report}", flush=True)
-    if _DOWNSTREAM.value is not None:
-        given = [f"--model={output / next(iter(chosen)) / 'model'}", f"--output={output / 'downstream'}"]
-        given += ["--resume"] * _RESUME.value + shlex.split(_DOWNSTREAM.value)
-        sys.exit(subprocess.call([sys.executable, "-m", "examples.finetune_text", *given]))
+    if downstream:
+        sys.exit(subprocess.call([sys.executable, "-m", "examples.finetune_text", *downstream]))
 
 
 if __name__ == "__main__":

@@ -155,11 +155,20 @@ def test_the_run_its_report_and_its_mistakes(arguments, capsys):
 
 
 @pytest.mark.long
-def test_a_resnet_learns_the_digits(arguments):
-    del arguments["data"]
-    call(arguments | {"model": "resnet", "steps": 150, "batch_size": 64})
+@pytest.mark.parametrize(("model", "accuracy"), [("resnet", 0.95), ("vit", 0.9)])
+def test_a_model_learns_the_digits_by_default(arguments, model, accuracy):
+    call({"output": arguments["output"], "model": model})
     record = compare.Record.read(arguments["output"] / "record.json")
-    assert record.runs[0].test["accuracy"] > 0.93
+    assert record.runs[0].test["accuracy"] > accuracy
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", ["resnet", "vit"])
+@pytest.mark.parametrize("optimizer", ["sophia_g", "sophia_h"])
+def test_curvature_is_measured(arguments, model, optimizer):
+    call(arguments | {"model": model, "optimizer": optimizer, "steps": 20})
+    losses = compare.Record.read(arguments["output"] / "record.json").runs[0].training_loss()[1]
+    assert len(losses) == 20 and np.mean(losses[-5:]) < losses[0]
 
 
 @pytest.mark.parametrize(
@@ -174,8 +183,35 @@ def test_a_resnet_learns_the_digits(arguments):
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(arguments, capsys, changes, message):
+    refused(arguments | changes, capsys, message)
+
+
+def test_images_that_a_pretrained_model_does_not_take(arguments, capsys, pretrained_vit):
+    message = f"{pretrained_vit} takes images of 8 × 8 × 3, got 8 × 8 × 1"
+    refused(arguments | {"model": pretrained_vit}, capsys, message)
+
+
+def test_a_configuration_of_other_weights(arguments, capsys, pretrained_vit):
+    path = pretrained_vit / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"hidden_size": 8}))
+    wrong = "vit.embeddings.cls_token float [1, 1, 16], expected float [1, 1, 8]"
+    refused(arguments | {"model": pretrained_vit}, capsys, wrong)
+
+
+def test_an_unreadable_image(arguments, capsys, tmp_path):
+    for i, kind in enumerate(("cat", "dog")):
+        (tmp_path / "photos" / kind).mkdir(parents=True)
+        Image.fromarray(parts()["train"].images[i, ..., 0]).save(tmp_path / "photos" / kind / "0.png")
+    broken = tmp_path / "photos/dog/1.png"
+    broken.write_bytes(b"not an image")
+    message = f"photos: 1 of 3 images cannot be read: {broken} ("
+    refused(arguments | {"data": tmp_path / "photos"}, capsys, message)
+
+
+def refused(arguments, capsys, message):
+    """One line says what is wrong, and nothing is written."""
     with pytest.raises(SystemExit) as exit:
-        call(arguments | changes)
+        call(arguments)
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and message in errors[0] and exit.value.code == command.EXIT_USAGE
     assert not arguments["output"].exists()

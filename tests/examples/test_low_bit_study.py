@@ -10,7 +10,7 @@ import pytest
 
 from examples import low_bit_report
 from examples.low_bit_arms import FORMS, Arm, arms, optimizer
-from examples.optimizers import OPTIMIZERS, PRETRAINING_RATES
+from examples.optimizers import OPTIMIZERS, SCRATCH_RATES
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"task": "language", "length": 8, "batch_size": 2, "steps": 10, "seeds": 2}
@@ -44,7 +44,7 @@ def test_a_study_is_reported_and_goes_on_where_it_was(arguments):
         name: arguments[name] for name in ("task", "steps", "batch_size", "length")
     } | {"width": 64, "data": "text.txt"}
     ran = [(row["seed"], row["learning_rate"], row["form"]) for row in rows]
-    rate = PRETRAINING_RATES["sgd_sai"]
+    rate = SCRATCH_RATES["sgd_sai"]
     assert ran == [(seed, rate, form) for seed in range(2) for form in ("float32", "int8")]
     # One start and one batch, and then rounding; another of both from another seed.
     wide, narrow, another = rows[:3]
@@ -94,7 +94,7 @@ def test_the_arms():
     low = [arm for arm in named if arm not in own]
     assert {arm.optimizer for arm in low} == {"adamw"} and {"bf16", "bf16 stochastic"} < {a.form for a in low}
     assert all(arm.base in named for arm in named)
-    assert {arm.learning_rate for arm in arms(["lion"], 1.0, from_nothing=True)} == {PRETRAINING_RATES["lion"]}
+    assert {arm.learning_rate for arm in arms(["lion"], 1.0, from_nothing=True)} == {SCRATCH_RATES["lion"]}
     with pytest.raises(ValueError, match="optimizer 'lyon' is unknown: did you mean lion"):
         arms(["lyon"], 3e-5, from_nothing=True)
     with pytest.raises(ValueError, match="optimizer 'salsa' finds its rate itself"):

@@ -208,6 +208,33 @@ def test_a_masked_model_is_fine_tuned_at_once(arguments, monkeypatch):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("optimizer", ["sophia_g", "sophia_h"])
+def test_curvature_is_measured(arguments, objective, optimizer):
+    call(arguments | {"objective": objective, "optimizer": optimizer, "steps": 20, "vocab_size": 450})
+    losses = compare.Record.read(arguments["output"] / "record.json").runs[0].training_loss()[1]
+    assert len(losses) == 20 and np.mean(losses[-5:]) < losses[0]
+
+
+@pytest.mark.long
+def test_from_text_to_the_accuracy_of_a_task_in_one_command(arguments):
+    data = arguments["data"].with_name("names.tsv")
+    lines = [f"def {name}({name}): pass {i}\t{name}" for i in range(60) for name in ("alpha", "beta")]
+    data.write_text("\n".join(["text\tlabel", *lines]))
+    downstream = f"--data={data} --length=16 --steps=3 --optimizer=adamw --batch_size=8"
+    with pytest.raises(SystemExit) as exit:
+        call(arguments | {"objective": "masked", "downstream": downstream})
+    assert exit.value.code == 0
+    fine_tuned = compare.Record.read(arguments["output"] / "downstream/record.json")
+    assert fine_tuned.task["model"] == str(arguments["output"] / "adamw/model")
+    (run,) = fine_tuned.runs
+    assert run.steps == 3 and 0 <= run.test["accuracy"] <= 1
+    # Before the first update the task's loss is that of a new head, whatever was pre-trained; not after.
+    losses = run.training_loss()[1]
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-5) and losses[-1] != losses[0]
+
+
+@pytest.mark.long
 def test_a_finished_run_is_read_back(arguments):
     call(arguments)
     path = Path(arguments["output"]) / "record.json"
@@ -226,14 +253,30 @@ def test_a_finished_run_is_read_back(arguments):
         ({"length": 4}, "flag --length=4"),
         ({"length": 4096}, "part 'train': the text must have the 4097 tokens of one sequence, got "),
         ({"objective": "prefix"}, "flag --objective=prefix"),
-        ({"optimizer": "sofia"}, "optimizer 'sofia' is unknown: did you mean sophia_g"),
+        ({"optimizer": "sofia"}, "optimizer 'sofia' is unknown: did you mean sophia_"),
+        ({"objective": "masked", "downstream": "--stepz=3"}, "downstream: Unknown command line flag 'stepz'"),
+        ({"objective": "masked", "downstream": "--steps=0"}, "downstream: flag --steps=0"),
+        ({"objective": "masked", "downstream": "a.tsv"}, "downstream: flags begin with --, got a.tsv"),
         ({"downstream": ""}, "downstream needs --objective=masked, whose model is an encoder, got causal"),
         ({"dropout": 1.0}, "flag --dropout=1.0: must be in [0, 1)"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(arguments, capsys, changes, message):
+    refused(arguments | changes, capsys, message)
+
+
+def test_a_vocabulary_smaller_than_the_ids(arguments, capsys):
+    path = arguments["data"].with_name("tokenizer.json")
+    tokenization.train([text(400)], "bpe", 300, "causal").save(str(path))
+    changes = {"tokenizer": path, "vocab_size": 270}
+    highest = tokenization.load(path).get_vocab_size() - 1
+    refused(arguments | changes, capsys, f"the tokenizer gives ids up to {highest}, and vocab_size is 270")
+
+
+def refused(arguments, capsys, message):
+    """One line says what is wrong, and nothing is written."""
     with pytest.raises(SystemExit) as exit:
-        call(arguments | changes)
+        call(arguments)
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and message in errors[0] and exit.value.code == command.EXIT_USAGE
     assert not arguments["output"].exists()
