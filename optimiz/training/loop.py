@@ -112,7 +112,10 @@ class Loop:
         taken = stopwatch.lap()
         account.compile_seconds += taken
         memory = self._step.memory_analysis()
-        planned = {} if memory is None else {"temporary_bytes": memory.temp_size_in_bytes}
+        planned = {}
+        if memory is not None:
+            planned["temporary_bytes"] = memory.temp_size_in_bytes
+            planned["argument_bytes"] = memory.argument_size_in_bytes
         account.note("compile", taken, **planned)
         least = self._stages.least_price(state, batch)
         if least is not None:
