@@ -15,6 +15,7 @@ from examples import heterogeneity_report, line_search_report
 from examples.heterogeneity_rows import Results
 from optimiz import compare, groups, schedules, training
 from optimiz.compare.report import render
+from optimiz.compare.verdict import in_words
 from tests.golden import parity_record
 
 ROOT = Path(__file__).parents[1]
@@ -60,6 +61,17 @@ def test_the_readme_shows_the_committed_record(name):
     assert compare.summary(record, figure="accuracy") in readme
     assert f"({folder}/curves.png)" in readme and f"({folder}/report.md)" in readme
     assert (ROOT / folder / "report.md").read_text() == render(record, figure="accuracy")
+
+
+@pytest.mark.parametrize(("name", "figure"), [("digits/resnet", "accuracy"), ("digits/vit", "accuracy")])
+def test_the_readme_says_what_the_record_of_a_trainer_says(name, figure):
+    folder = f"examples/records/{name}"
+    record = compare.Record.read(ROOT / folder / "record.json")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert in_words(record, figure=figure) in readme and f"({folder}/report.md)" in readme
+    assert (ROOT / folder / "report.md").read_text(encoding="utf-8") == render(record, figure=figure)
+    for picture in re.findall(r"\((\w+\.png)\)", render(record, figure=figure)):
+        assert (ROOT / folder / picture).is_file()
 
 
 @pytest.mark.parametrize("data", ["topics", "sst2", "cola"])
