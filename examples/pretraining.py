@@ -250,7 +250,7 @@ class Pretraining:
             digest.update(rows.tobytes())
         return digest.hexdigest()
 
-    def sample(self, params: Any, *, lines: int = 2, temperature: float = 0.7, seed: int = 0) -> list[str]:
+    def sample(self, params: Any, *, lines: int = 8, temperature: float = 0.7, seed: int = 0) -> list[str]:
         """Lines of a new document, token by token from the model; for the causal objective.
 
         Args:

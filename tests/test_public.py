@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -63,7 +64,9 @@ def test_the_readme_shows_the_committed_record(name):
     assert (ROOT / folder / "report.md").read_text() == render(record, figure="accuracy")
 
 
-@pytest.mark.parametrize(("name", "figure"), [("digits/resnet", "accuracy"), ("digits/vit", "accuracy")])
+@pytest.mark.parametrize(
+    ("name", "figure"), [("digits/resnet", "accuracy"), ("digits/vit", "accuracy"), ("causal", "bits_per_byte")]
+)
 def test_the_readme_says_what_the_record_of_a_trainer_says(name, figure):
     folder = f"examples/records/{name}"
     record = compare.Record.read(ROOT / folder / "record.json")
@@ -72,6 +75,8 @@ def test_the_readme_says_what_the_record_of_a_trainer_says(name, figure):
     assert (ROOT / folder / "report.md").read_text(encoding="utf-8") == render(record, figure=figure)
     for picture in re.findall(r"\((\w+\.png)\)", render(record, figure=figure)):
         assert (ROOT / folder / picture).is_file()
+    for written in (text for key, text in record.task.items() if key.endswith(" writes")):
+        assert textwrap.dedent(written).strip() in readme
 
 
 @pytest.mark.parametrize("data", ["topics", "sst2", "cola"])
