@@ -29,7 +29,8 @@ import optax
 from examples import command, low_bit_arms, low_bit_report
 from examples.data import corpus, docstrings, text, tokenization
 from examples.models import pretrained
-from examples.pretraining import Pretraining, Size, causal
+from examples.objectives import Size, causal
+from examples.pretraining import Pretraining
 from examples.rows import Rows
 from examples.text_classification import TextClassification
 from optimiz import training

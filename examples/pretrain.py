@@ -20,7 +20,8 @@ import optax
 
 from examples import command, finetune_text, optimizers
 from examples.data import corpus, tokenization
-from examples.pretraining import EVALUATION_ROWS, OBJECTIVES, Pretraining, Size
+from examples.objectives import OBJECTIVES, Size
+from examples.pretraining import EVALUATION_ROWS, Pretraining
 from examples.train_each import scheduled, train_each
 from optimiz import compare, schedules, training
 

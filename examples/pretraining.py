@@ -1,16 +1,13 @@
 """Pre-training of a language model on packed text, as a task that any optimizer can train.
 
-Three objectives, each with its model: the next token of each (causal, GPT-2), tokens that were hidden (masked,
-BERT) and stretches that were cut out (span, T5 v1.1). The text is tokenised and packed once; what is hidden or
-cut out is drawn anew at every step, and once for an evaluation. The loss of a row is the mean cross-entropy of
-its targets.
+The text is tokenised and packed once; what is to be told of it is drawn anew at every step, and once for an
+evaluation. The loss of a row is the mean cross-entropy of its targets.
 """
 
-import dataclasses
+import functools
 import hashlib
 import math
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,148 +16,20 @@ import numpy as np
 import optax
 from flax import nnx
 
-from examples.data import masking, packing, spans
 from examples.data.corpus import Corpus
 from examples.data.tokenization import Vocabulary
-from examples.models import bert, families, gpt2, t5, weights
+from examples.models import weights
 from examples.models.adapters import from_nnx
-from examples.models.layout import Layout
+from examples.objectives import Arrays, Objective
 from optimiz import training
 
 EVALUATION_BATCH = 32
 EVALUATION_ROWS = 256  # of a part, at the most: an evaluation is to cost no more than a few steps
 
-Arrays = Mapping[str, np.ndarray]
 
-
-@dataclasses.dataclass(frozen=True)
-class Size:
-    """How large a model is.
-
-    Attributes:
-        layers: of the encoder or the decoder; of each, where there are both.
-        hidden_size: D.
-        heads: H, a divisor of D.
-        length: T, tokens that the model reads of a row.
-        dropout: rate in [0, 1), everywhere.
-    """
-
-    layers: int
-    hidden_size: int
-    heads: int
-    length: int
-    dropout: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Objective:
-    """What is to be told, and by which model.
-
-    Attributes:
-        family: layout of the model's files.
-        config: of the model.
-        pack: (ids of documents) → rows of text, int32 [N, ...].
-        batch: (rows [B, ...], seed, step) → the batch, with its targets [B, P] as `targets`.
-        arguments: batch → arguments of the model, whose logits are [B, P, V].
-        targets_per_token: of the text that is told.
-    """
-
-    family: Layout
-    config: Any
-    pack: Callable[[list[list[int]]], np.ndarray]
-    batch: Callable[[np.ndarray, int, int], Arrays]
-    arguments: Callable[[Arrays], tuple[Any, ...]]
-    targets_per_token: float = 1.0
-
-
-def causal(vocabulary: Vocabulary, size: Size) -> Objective:
-    """Each token from those before it, by a GPT-2."""
-    config = gpt2.GPT2Config(
-        vocabulary.size,
-        size.hidden_size,
-        size.layers,
-        size.heads,
-        max_positions=size.length,
-        embedding_dropout=size.dropout,
-        attention_dropout=size.dropout,
-        hidden_dropout=size.dropout,
-    )
-
-    def batch(rows: np.ndarray, seed: int, step: int) -> Arrays:
-        return {"ids_BT": rows[:, :-1], "targets": rows[:, 1:]}
-
-    pack = partial(packing.pack, end=vocabulary.ids["end"], length=size.length + 1, overlap=1)
-    return Objective(families.GPT2, config, pack, batch, lambda batch: (batch["ids_BT"], None))
-
-
-def masked(vocabulary: Vocabulary, size: Size) -> Objective:
-    """Hidden tokens from those around them, by a BERT; every row is between the tokens of start and end."""
-    config = bert.EncoderConfig(
-        vocabulary.size,
-        size.hidden_size,
-        size.layers,
-        size.heads,
-        4 * size.hidden_size,
-        max_positions=size.length,
-        pad_token_id=vocabulary.ids["pad"],
-        hidden_dropout=size.dropout,
-        attention_dropout=size.dropout,
-    )
-    start, end, mask_id = (vocabulary.ids[role] for role in ("start", "end", "mask"))
-    ordinary = np.array(vocabulary.ordinary)
-
-    def pack(documents: list[list[int]]) -> np.ndarray:
-        rows = packing.pack(documents, end, size.length - 2)
-        return np.pad(
-            np.pad(rows, ((0, 0), (1, 0)), constant_values=start), ((0, 0), (0, 1)), constant_values=end
-        )
-
-    def batch(rows: np.ndarray, seed: int, step: int) -> Arrays:
-        hidden = masking.mask(rows, mask_id, ordinary, seed, step)
-        targets = hidden.pop("targets_BP")
-        return hidden | {"targets": targets}
-
-    def arguments(batch: Arrays) -> tuple[Any, ...]:
-        ids_BT = batch["ids_BT"]
-        return ids_BT, jax.numpy.ones_like(ids_BT), jax.numpy.zeros_like(ids_BT), batch["positions_BP"]
-
-    return Objective(families.MASKED_BERT, config, pack, batch, arguments)
-
-
-def span(vocabulary: Vocabulary, size: Size) -> Objective:
-    """Stretches that were cut out from what is left, by a T5."""
-    config = t5.T5Config(
-        vocabulary.size,
-        size.hidden_size,
-        size.layers,
-        size.layers,
-        size.heads,
-        size.hidden_size // size.heads,
-        # Two matrices go up and one down: so they have the parameters of an MLP of 4 D.
-        round(8 / 3 * size.hidden_size),
-        dropout=size.dropout,
-    )
-    shape = spans.shape_of_inputs(size.length)
-    end, pad = vocabulary.ids["end"], vocabulary.ids["pad"]
-
-    def batch(rows: np.ndarray, seed: int, step: int) -> Arrays:
-        cut = spans.corrupt(rows, end, vocabulary.size, seed, step)
-        targets = cut["targets_BT"]
-        answer_BT = np.pad(targets[:, :-1], ((0, 0), (1, 0)), constant_values=pad)
-        return {"ids_BS": cut["ids_BS"], "answer_BT": answer_BT, "targets": targets}
-
-    pack = partial(packing.pack, end=end, length=shape.length)
-    return Objective(
-        families.T5,
-        config,
-        pack,
-        batch,
-        lambda batch: (batch["ids_BS"], batch["answer_BT"], None),
-        targets_per_token=shape.answers / shape.cut,
-    )
-
-
-OBJECTIVES = {"causal": causal, "masked": masked, "span": span}
+def depth_of(params: Any) -> int:
+    """The number of layers of a model; of encoder and decoder each, where there are both."""
+    return len(params.get("encoder", params)["layers"])
 
 
 class Pretraining:
@@ -173,6 +42,7 @@ class Pretraining:
 
     Attributes:
         rows: part → rows of text, [N, ...].
+        source: where the text comes from.
 
     Raises:
         ValueError: a part is shorter than one row; the message names it.
@@ -180,6 +50,7 @@ class Pretraining:
 
     def __init__(self, parts: Mapping[str, Corpus], vocabulary: Vocabulary, objective: Objective):
         self.objective, self.vocabulary = objective, vocabulary
+        self.source = next(iter(parts.values())).source
         self.rows: dict[str, np.ndarray] = {}
         self._bytes_per_token: dict[str, float] = {}
         for name, part in parts.items():
@@ -190,26 +61,39 @@ class Pretraining:
                 self.rows[name] = objective.pack(documents)
             except ValueError as error:
                 raise ValueError(f"{part.source}, part {name!r}: {error}") from None
-        self._make = lambda key: objective.family.model(objective.config, rngs=nnx.Rngs(key))
-        _, self._apply = from_nnx(nnx.eval_shape(lambda: self._make(jax.random.key(0))))
+        # A model that grows has one depth after the other.
+        self._model = functools.cache(self._at_depth)
         self._compiled_losses = jax.jit(self._losses)
         self._next_token = jax.jit(self._draw)
 
-    def task(self, batch_size: int, seed: int) -> training.Task:
-        """The task of the training part, evaluated on the validation part.
+    def task(self, batch_size: int, seed: int, part: str = "train") -> training.Task:
+        """The task of a part, evaluated on the validation part; ids of examples are indices of its rows.
 
         Args:
             batch_size: B, rows per update.
             seed: of the order of the rows, and of what is drawn at every step.
+            part: to train on.
         """
-        rows_of = training.shuffled({"rows": self.rows["train"]}, batch_size, seed)
+        rows_of = training.shuffled(self._numbered(part), batch_size, seed)
         return training.Task(
-            init=lambda key: from_nnx(self._make(key))[0],
+            init=self.start,
             loss=self._losses,
-            batches=lambda step: dict(self.objective.batch(rows_of(step)["rows"], seed, step)),
+            batches=lambda step: self._batch(rows_of(step), seed, step),
             evaluate=self.evaluation("validation"),
             logits=self._logits,
+            depth=depth_of,
         )
+
+    def start(self, key: jax.Array, layers: int | None = None) -> Any:
+        """Parameters to begin with, of a model of so many layers; None for those of the configuration."""
+        config = self.objective.config
+        config = config if layers is None else self.objective.config_of(layers)
+        return from_nnx(self.objective.family.model(config, rngs=nnx.Rngs(key)))[0]
+
+    def once(self, part: str, seed: int) -> Iterator[dict[str, np.ndarray]]:
+        """Every row of a part once, in batches with ids, the last one padded; what is told is drawn once."""
+        for index, numbered in enumerate(training.padded(self._numbered(part), EVALUATION_BATCH)):
+            yield self._batch(numbered, seed, index) | {"weight": numbered["weight"]}
 
     def evaluation(self, part: str) -> Callable[[Any], dict[str, float]]:
         """A function from parameters to the figures of a part: "loss", "perplexity", "bits_per_byte".
@@ -273,6 +157,20 @@ class Pretraining:
                 break
         return text[:lines]
 
+    def _numbered(self, part: str) -> Arrays:
+        """The rows of a part, with their indices as ids."""
+        return {"rows": self.rows[part], "id": np.arange(len(self.rows[part]))}
+
+    def _batch(self, numbered: Arrays, seed: int, step: int) -> dict[str, np.ndarray]:
+        return {**self.objective.batch(numbered["rows"], seed, step), "id": numbered["id"]}
+
+    def _at_depth(self, layers: int) -> Callable[..., jax.Array]:
+        family, config = self.objective.family, self.objective.config_of(layers)
+        return from_nnx(nnx.eval_shape(lambda: family.model(config, rngs=nnx.Rngs(0))))[1]
+
+    def _apply(self, params: Any, *arguments: Any, **options: Any) -> jax.Array:
+        return self._model(depth_of(params))(params, *arguments, **options)
+
     def _draw(
         self, params: Any, ids_T: jax.Array, position: jax.Array, key: jax.Array, temperature: float
     ) -> jax.Array:
@@ -283,9 +181,13 @@ class Pretraining:
         bits = loss * self.objective.targets_per_token / math.log(2) / self._bytes_per_token[part]
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "bits_per_byte": bits}
 
-    def _logits(self, params: Any, batch: Arrays, key: jax.Array | None = None) -> jax.Array:
-        return self._apply(params, *self.objective.arguments(batch), key)
+    def _logits(
+        self, params: Any, batch: Arrays, key: jax.Array | None = None, on_N: jax.Array | None = None
+    ) -> jax.Array:
+        return self._apply(params, *self.objective.arguments(batch), key, on_N=on_N)
 
-    def _losses(self, params: Any, batch: Arrays, key: jax.Array | None = None) -> jax.Array:
-        logits_BPV = self._logits(params, batch, key)
+    def _losses(
+        self, params: Any, batch: Arrays, key: jax.Array | None = None, on_N: jax.Array | None = None
+    ) -> jax.Array:
+        logits_BPV = self._logits(params, batch, key, on_N)
         return optax.softmax_cross_entropy_with_integer_labels(logits_BPV, batch["targets"]).mean(-1)

@@ -8,7 +8,7 @@ With n a LayerNorm, A multi-head self-attention and F(x) = activation(x W_up + b
 where x starts as n_e(word[id] + position[t + offset] + token_type[type]). Dropout follows the
 embeddings, the attention weights and each sublayer.
 
-Letters in names: B batch, T tokens, P of them asked about, D hidden size, C classes, V vocabulary.
+Letters in names: B batch, T tokens, P of them asked about, D hidden size, N layers, C classes, V vocabulary.
 
 Source: Devlin et al., "BERT" (arXiv:1810.04805); Liu et al., "RoBERTa" (arXiv:1907.11692); Xiong et
 al., "On Layer Normalization in the Transformer Architecture" (arXiv:2002.04745).
@@ -122,8 +122,9 @@ class Encoder(nnx.Module):
     """Tokens to one vector per token.
 
     Calls take integer arrays `[B, T]`: `ids_BT`; `mask_BT`, nonzero where there is a token and zero
-    at the padding, which stands on the right; `types_BT`. They raise a ValueError where T is above
-    `config.max_tokens`.
+    at the padding, which stands on the right; `types_BT`. Of booleans, `on_N` says which layers are on; the
+    others are not computed. They raise a ValueError where T is above `config.max_tokens`, or `on_N` has not one
+    entry a layer.
     """
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
@@ -134,22 +135,31 @@ class Encoder(nnx.Module):
             self.norm = Norm(config.hidden_size, config.norm_eps, rngs=rngs)
 
     def hidden_states(
-        self, ids_BT: jax.Array, mask_BT: jax.Array, types_BT: jax.Array, key: Key = None
+        self,
+        ids_BT: jax.Array,
+        mask_BT: jax.Array,
+        types_BT: jax.Array,
+        key: Key = None,
+        on_N: jax.Array | None = None,
     ) -> list[jax.Array]:
         """Return the `[B, T, D]` after the embeddings and after each layer: `layers + 1` arrays."""
         embeddings_key, *layer_keys = split(key, 1 + self.config.layers)
-        states = [self.embeddings(ids_BT, types_BT, embeddings_key)]
-        for layer, layer_key in zip(self.layers, layer_keys, strict=True):
-            states.append(layer(states[-1], mask_BT, layer_key))
+        x_BTD = self.embeddings(ids_BT, types_BT, embeddings_key)
+        states = blocks.states(self.layers, x_BTD, mask_BT, keys=layer_keys, on_N=on_N)
         if self.config.norm_first:
             states[-1] = self.norm(states[-1])
         return states
 
     def __call__(
-        self, ids_BT: jax.Array, mask_BT: jax.Array, types_BT: jax.Array, key: Key = None
+        self,
+        ids_BT: jax.Array,
+        mask_BT: jax.Array,
+        types_BT: jax.Array,
+        key: Key = None,
+        on_N: jax.Array | None = None,
     ) -> jax.Array:
         """Return the last hidden states, `[B, T, D]`."""
-        return self.hidden_states(ids_BT, mask_BT, types_BT, key)[-1]
+        return self.hidden_states(ids_BT, mask_BT, types_BT, key, on_N)[-1]
 
 
 def _mean(x_BTD: jax.Array, mask_BT: jax.Array) -> jax.Array:
@@ -228,8 +238,9 @@ class MaskedLanguageModel(Encoder):
         types_BT: jax.Array,
         positions_BP: jax.Array,
         key: Key = None,
+        on_N: jax.Array | None = None,
     ) -> jax.Array:
         """Return the logits, `[B, P, V]`."""
-        x_BTD = super().__call__(ids_BT, mask_BT, types_BT, key)
+        x_BTD = super().__call__(ids_BT, mask_BT, types_BT, key, on_N)
         x_BPD = jnp.take_along_axis(x_BTD, positions_BP[..., None], axis=1)
         return self.head(x_BPD, self.embeddings.word)

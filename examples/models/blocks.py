@@ -3,16 +3,19 @@
 Everything is a pure function of parameters, inputs and key. Dropout takes its key as an argument: no random
 state hides in a model, and every trial of a line search sees the mask of its step.
 
-Letters in names: B batch, T and S tokens (attending, attended to), D hidden size, H heads, K size of a head.
+Letters in names: B batch, T and S tokens (attending, attended to), D hidden size, H heads, K size of a head, N
+layers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from optimiz.training import skippable
 
 Key = jax.Array | None  # the random key of dropout; None evaluates, without dropout
 
@@ -175,6 +178,36 @@ class Mlp(nnx.Module):
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         """Map `[B, T, D]` to `[B, T, D]`."""
         return self.down(self.activation(self.up(x_BTD)))
+
+
+def states(
+    layers: Sequence[Callable[..., jax.Array]],
+    x_BTD: jax.Array,
+    *args: Any,
+    keys: Sequence[Key],
+    on_N: jax.Array | None,
+) -> list[jax.Array]:
+    """Pass through layers, of which some may be off: those are the identity, and are not computed.
+
+    Args:
+        layers: (x_BTD, *args, key) → `[B, T, D]`.
+        x_BTD: what goes into the first.
+        *args: what every layer is given besides.
+        keys: of dropout, one a layer.
+        on_N: booleans, which layers are on; None for all.
+
+    Returns:
+        The hidden states before the first layer and after each, N + 1 arrays.
+
+    Raises:
+        ValueError: `on_N` is not of one entry a layer.
+    """
+    if on_N is not None and on_N.shape != (len(layers),):
+        raise ValueError(f"on_N must be of shape [{len(layers)}], one entry a layer, got {list(on_N.shape)}")
+    found = [x_BTD]
+    for i, (layer, key) in enumerate(zip(layers, keys, strict=True)):
+        found.append(skippable(layer)(None if on_N is None else on_N[i], found[-1], *args, key))
+    return found
 
 
 class PreNormLayer(nnx.Module):

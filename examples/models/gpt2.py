@@ -9,7 +9,7 @@ where x starts as word[id] + position[t] and W is the table of words, or a matri
 the embeddings, the attention weights and each sublayer. The weights of A and F that write to the residual begin
 smaller by √(2 · layers).
 
-Letters in names: B batch, T tokens, D hidden size, V vocabulary.
+Letters in names: B batch, T tokens, D hidden size, N layers, V vocabulary.
 
 Source: Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), and its code.
 """
@@ -77,7 +77,8 @@ class GPT2(nnx.Module):
     """Tokens to the logits of the token after each.
 
     Calls take integer arrays `[B, T]`: `ids_BT`, and `mask_BT`, zero at padding, to which no token attends;
-    None where there is none. They raise a ValueError where T is above `config.max_positions`.
+    None where there is none. Of booleans, `on_N` says which layers are on; the others are not computed. They
+    raise a ValueError where T is above `config.max_positions`, or `on_N` has not one entry a layer.
     """
 
     def __init__(self, config: GPT2Config, *, rngs: nnx.Rngs):
@@ -102,14 +103,19 @@ class GPT2(nnx.Module):
         if not config.tied:
             self.head = Linear(config.hidden_size, config.vocab_size, use_bias=False, rngs=rngs)
 
-    def __call__(self, ids_BT: jax.Array, mask_BT: jax.Array | None = None, key: Key = None) -> jax.Array:
+    def __call__(
+        self,
+        ids_BT: jax.Array,
+        mask_BT: jax.Array | None = None,
+        key: Key = None,
+        on_N: jax.Array | None = None,
+    ) -> jax.Array:
         """Return the logits, `[B, T, V]`."""
         embeddings_key, *layer_keys = split(key, 1 + self.config.layers)
         mask = jnp.tri(ids_BT.shape[1], dtype=bool)
         if mask_BT is not None:
             mask = mask & (mask_BT[:, None, None, :] != 0)
         x_BTD = self.embeddings(ids_BT, embeddings_key)
-        for layer, layer_key in zip(self.layers, layer_keys, strict=True):
-            x_BTD = layer(x_BTD, mask, layer_key)
+        x_BTD = blocks.states(self.layers, x_BTD, mask, keys=layer_keys, on_N=on_N)[-1]
         head = self.embeddings.word.scores if self.config.tied else self.head
         return head(self.norm(x_BTD))

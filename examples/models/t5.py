@@ -13,8 +13,8 @@ logarithms. W is a matrix of its own (v1.1), or the table, the logits then divid
 
 Dropout follows the embeddings, the attention weights, the product in F, each sublayer and the last norms.
 
-Letters in names: B batch, T and S tokens (attending, attended to), D hidden size, H heads, K size of a head, V
-vocabulary.
+Letters in names: B batch, T and S tokens (attending, attended to), D hidden size, H heads, K size of a head, N
+layers, V vocabulary.
 
 Source: Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer"
 (arXiv:1910.10683) and its code; Shazeer, "GLU Variants Improve Transformer" (arXiv:2002.05202).
@@ -201,6 +201,7 @@ class Stack(nnx.Module):
         mask: jax.Array,
         encoded: tuple[jax.Array, jax.Array] | None,
         key: Key,
+        on_N: jax.Array | None,
     ) -> jax.Array:
         """Map embedded tokens to the last hidden states, `[B, T, D]`."""
         first_key, last_key, *layer_keys = split(key, 2 + len(self.layers))
@@ -210,8 +211,7 @@ class Stack(nnx.Module):
         )
         bias_HTT = self.distance(buckets).transpose(2, 0, 1)
         x_BTD = dropout(x_BTD, rate, first_key)
-        for layer, layer_key in zip(self.layers, layer_keys, strict=True):
-            x_BTD = layer(x_BTD, mask, bias_HTT, encoded, layer_key)
+        x_BTD = blocks.states(self.layers, x_BTD, mask, bias_HTT, encoded, keys=layer_keys, on_N=on_N)[-1]
         return dropout(self.norm(x_BTD), rate, last_key)
 
 
@@ -220,7 +220,8 @@ class T5(nnx.Module):
 
     Calls take integer arrays: `ids_BS`; `answer_BT`, which begins with the token that starts every answer; and
     `mask_BS`, zero at the padding of `ids_BS`, None where there is none. Padding of an answer stands on its
-    right.
+    right. Of booleans, `on_N` says which layers are on, in the encoder and in the decoder alike; the others are
+    not computed. They raise a ValueError where it has not one entry a layer of either.
     """
 
     def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
@@ -233,15 +234,20 @@ class T5(nnx.Module):
             self.head = Linear(config.hidden_size, config.vocab_size, std=std, use_bias=False, rngs=rngs)
 
     def __call__(
-        self, ids_BS: jax.Array, answer_BT: jax.Array, mask_BS: jax.Array | None = None, key: Key = None
+        self,
+        ids_BS: jax.Array,
+        answer_BT: jax.Array,
+        mask_BS: jax.Array | None = None,
+        key: Key = None,
+        on_N: jax.Array | None = None,
     ) -> jax.Array:
         """Return the logits, `[B, T, V]`."""
         encoder_key, decoder_key = split(key, 2)
         mask_BS = jnp.ones_like(ids_BS) if mask_BS is None else mask_BS
         mask = mask_BS[:, None, None, :] != 0
-        encoded_BSD = self.encoder(self.embeddings(ids_BS), mask, None, encoder_key)
+        encoded_BSD = self.encoder(self.embeddings(ids_BS), mask, None, encoder_key, on_N)
         causal = jnp.tri(answer_BT.shape[1], dtype=bool)
-        x_BTD = self.decoder(self.embeddings(answer_BT), causal, (encoded_BSD, mask), decoder_key)
+        x_BTD = self.decoder(self.embeddings(answer_BT), causal, (encoded_BSD, mask), decoder_key, on_N)
         if self.config.scaled:
             x_BTD = x_BTD * self.config.hidden_size**-0.5
         return self.embeddings.scores(x_BTD) if self.config.tied else self.head(x_BTD)

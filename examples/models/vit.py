@@ -9,7 +9,7 @@ where x starts as [class, patches] + position. Dropout follows the embeddings, t
 sublayer.
 
 Letters in names: B batch, I height and width of an image, C channels, P height and width and R rows of patches,
-T tokens, D hidden size, L classes.
+T tokens, D hidden size, N layers, L classes.
 
 Source: Dosovitskiy et al., "An Image is Worth 16x16 Words" (arXiv:2010.11929).
 """
@@ -111,7 +111,8 @@ class Embeddings(nnx.Module):
 class ViT(nnx.Module):
     """Images, floating point `[B, I, I, C]`, to logits; without a head, to the class token's vector.
 
-    Calls raise a ValueError for images of another size.
+    Of booleans, `on_N` says which layers are on; the others are not computed. Calls raise a ValueError for
+    images of another size, or where `on_N` has not one entry a layer.
     """
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
@@ -137,11 +138,10 @@ class ViT(nnx.Module):
             zeros = nnx.initializers.zeros
             self.head = nnx.Linear(config.hidden_size, config.classes, kernel_init=zeros, rngs=rngs)
 
-    def __call__(self, images_BIIC: jax.Array, key: Key = None) -> jax.Array:
+    def __call__(self, images_BIIC: jax.Array, key: Key = None, on_N: jax.Array | None = None) -> jax.Array:
         """Return the logits, `[B, L]`, or `[B, D]`."""
         embeddings_key, *layer_keys = split(key, 1 + self.config.layers)
         x_BTD = self.embeddings(images_BIIC, embeddings_key)
-        for layer, layer_key in zip(self.layers, layer_keys, strict=True):
-            x_BTD = layer(x_BTD, None, layer_key)
+        x_BTD = blocks.states(self.layers, x_BTD, None, keys=layer_keys, on_N=on_N)[-1]
         x_BD = self.norm(x_BTD[:, 0])
         return self.head(x_BD) if self.config.classes else x_BD

@@ -13,8 +13,9 @@ from absl.testing import flagsaver
 from examples import command, pretrain
 from examples.data import corpus, tokenization
 from examples.models import families, pretrained, weights
-from examples.pretraining import OBJECTIVES, Pretraining, Size
-from optimiz import compare
+from examples.objectives import OBJECTIVES, Size
+from examples.pretraining import Pretraining
+from optimiz import compare, training
 
 SIZE = Size(layers=1, hidden_size=16, heads=2, length=16, dropout=0.0)
 SIZES = {"causal": 300, "masked": 60, "span": 420}
@@ -79,6 +80,33 @@ def test_another_step_hides_other_tokens(problems, objective, name):
     rows = np.random.default_rng(0).integers(5, 50, (8, 40)).astype(np.int32)
     first, second = (problems[objective].objective.batch(rows, 0, step)[name] for step in (0, 1))
     assert first.shape == second.shape and not np.array_equal(first, second)
+
+
+def test_the_parameters_tell_how_deep_the_model_is(problem):
+    task, shallow = problem.task(2, 0), drawn(problem)
+    deep = training.Growth(depths=(1, 2), at=(0.5,)).stack.doubled(shallow)
+    assert (task.depth(shallow), task.depth(deep)) == (1, 2)
+    begun = jax.eval_shape(lambda: problem.start(jax.random.key(0), layers=2))
+    assert jax.tree.structure(deep) == jax.tree.structure(begun)
+    losses = jax.jit(lambda params, on: task.loss(params, task.batches(0), None, on))
+    # The copy is off: what is left is the shallow model.
+    skipped, expected = losses(deep, np.array([True, False])), losses(shallow, None)
+    np.testing.assert_allclose(skipped, expected, rtol=1e-5)
+    assert not np.allclose(losses(deep, np.array([True, True])), expected)
+
+
+def test_every_row_has_an_id_and_comes_once(problems):
+    problem = problems["masked"]
+    rows, ids = problem.rows["train"], []
+    batch = problem.task(4, seed=0).batches(3)
+    hidden = np.take_along_axis(batch["ids_BT"], batch["positions_BP"], 1)
+    assert (np.take_along_axis(rows[batch["id"]], batch["positions_BP"], 1) == batch["targets"]).all()
+    assert not np.array_equal(hidden, batch["targets"])
+    for batch in problem.once("train", seed=0):
+        told = np.take_along_axis(rows[batch["id"]], batch["positions_BP"], axis=1)
+        np.testing.assert_array_equal(told, batch["targets"])
+        ids += batch["id"][batch["weight"] == 1].tolist()
+    assert ids == list(range(len(rows)))
 
 
 def test_bits_per_byte_of_a_guess(problems):

@@ -1,0 +1,155 @@
+"""What pre-training asks a model to tell of packed text, and which model that is.
+
+Three objectives: the next token of each (causal, GPT-2), tokens that were hidden (masked, BERT) and stretches
+that were cut out (span, T5 v1.1). What is hidden or cut out is drawn anew at every step.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from examples.data import masking, packing, spans
+from examples.data.tokenization import Vocabulary
+from examples.models import bert, families, gpt2, t5
+from examples.models.layout import Layout
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How large a model is.
+
+    Attributes:
+        layers: of the encoder or the decoder; of each, where there are both.
+        hidden_size: D.
+        heads: H, a divisor of D.
+        length: T, tokens that the model reads of a row.
+        dropout: rate in [0, 1), everywhere.
+    """
+
+    layers: int
+    hidden_size: int
+    heads: int
+    length: int
+    dropout: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What is to be told, and by which model.
+
+    Attributes:
+        family: layout of the model's files.
+        config: of the model.
+        pack: (ids of documents) → rows of text, int32 [N, ...].
+        batch: (rows [B, ...], seed, step) → the batch, with its targets [B, P] as `targets`.
+        arguments: batch → arguments of the model, whose logits are [B, P, V].
+        targets_per_token: of the text that is told.
+    """
+
+    family: Layout
+    config: Any
+    pack: Callable[[list[list[int]]], np.ndarray]
+    batch: Callable[[np.ndarray, int, int], Arrays]
+    arguments: Callable[[Arrays], tuple[Any, ...]]
+    targets_per_token: float = 1.0
+
+    def config_of(self, layers: int) -> Any:
+        """The configuration of a model of another depth, in encoder and decoder alike."""
+        depths = {"layers", "decoder_layers"} & {field.name for field in dataclasses.fields(self.config)}
+        return dataclasses.replace(self.config, **dict.fromkeys(depths, layers))
+
+
+def causal(vocabulary: Vocabulary, size: Size) -> Objective:
+    """Each token from those before it, by a GPT-2."""
+    config = gpt2.GPT2Config(
+        vocabulary.size,
+        size.hidden_size,
+        size.layers,
+        size.heads,
+        max_positions=size.length,
+        embedding_dropout=size.dropout,
+        attention_dropout=size.dropout,
+        hidden_dropout=size.dropout,
+    )
+
+    def batch(rows: np.ndarray, seed: int, step: int) -> Arrays:
+        return {"ids_BT": rows[:, :-1], "targets": rows[:, 1:]}
+
+    pack = partial(packing.pack, end=vocabulary.ids["end"], length=size.length + 1, overlap=1)
+    return Objective(families.GPT2, config, pack, batch, lambda batch: (batch["ids_BT"], None))
+
+
+def masked(vocabulary: Vocabulary, size: Size) -> Objective:
+    """Hidden tokens from those around them, by a BERT; every row is between the tokens of start and end."""
+    config = bert.EncoderConfig(
+        vocabulary.size,
+        size.hidden_size,
+        size.layers,
+        size.heads,
+        4 * size.hidden_size,
+        max_positions=size.length,
+        pad_token_id=vocabulary.ids["pad"],
+        hidden_dropout=size.dropout,
+        attention_dropout=size.dropout,
+    )
+    start, end, mask_id = (vocabulary.ids[role] for role in ("start", "end", "mask"))
+    ordinary = np.array(vocabulary.ordinary)
+
+    def pack(documents: list[list[int]]) -> np.ndarray:
+        rows = packing.pack(documents, end, size.length - 2)
+        return np.pad(
+            np.pad(rows, ((0, 0), (1, 0)), constant_values=start), ((0, 0), (0, 1)), constant_values=end
+        )
+
+    def batch(rows: np.ndarray, seed: int, step: int) -> Arrays:
+        hidden = masking.mask(rows, mask_id, ordinary, seed, step)
+        targets = hidden.pop("targets_BP")
+        return hidden | {"targets": targets}
+
+    def arguments(batch: Arrays) -> tuple[Any, ...]:
+        ids_BT = batch["ids_BT"]
+        return ids_BT, jax.numpy.ones_like(ids_BT), jax.numpy.zeros_like(ids_BT), batch["positions_BP"]
+
+    return Objective(families.MASKED_BERT, config, pack, batch, arguments)
+
+
+def span(vocabulary: Vocabulary, size: Size) -> Objective:
+    """Stretches that were cut out from what is left, by a T5."""
+    config = t5.T5Config(
+        vocabulary.size,
+        size.hidden_size,
+        size.layers,
+        size.layers,
+        size.heads,
+        size.hidden_size // size.heads,
+        # Two matrices go up and one down: so they have the parameters of an MLP of 4 D.
+        round(8 / 3 * size.hidden_size),
+        dropout=size.dropout,
+    )
+    shape = spans.shape_of_inputs(size.length)
+    end, pad = vocabulary.ids["end"], vocabulary.ids["pad"]
+
+    def batch(rows: np.ndarray, seed: int, step: int) -> Arrays:
+        cut = spans.corrupt(rows, end, vocabulary.size, seed, step)
+        targets = cut["targets_BT"]
+        answer_BT = np.pad(targets[:, :-1], ((0, 0), (1, 0)), constant_values=pad)
+        return {"ids_BS": cut["ids_BS"], "answer_BT": answer_BT, "targets": targets}
+
+    pack = partial(packing.pack, end=end, length=shape.length)
+    return Objective(
+        families.T5,
+        config,
+        pack,
+        batch,
+        lambda batch: (batch["ids_BS"], batch["answer_BT"], None),
+        targets_per_token=shape.answers / shape.cut,
+    )
+
+
+OBJECTIVES = {"causal": causal, "masked": masked, "span": span}
