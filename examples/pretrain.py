@@ -59,12 +59,15 @@ command.check(lambda x: 0 <= x < math.inf, "must be finite and at least 0", _LEA
 command.check(lambda x: 0 <= x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT)
 
 
-def read_vocabulary(train: corpus.Corpus) -> tokenization.Vocabulary:
-    """The tokenizer: learned from the training text, or loaded."""
+def read_vocabulary(train: corpus.Corpus, kept: Path) -> tokenization.Vocabulary:
+    """The tokenizer: loaded, or learned from the training text; where a run goes on, that which it has kept."""
     objective, size = _OBJECTIVE.value, _VOCAB_SIZE.value
     algorithm = _TOKENIZER.value or ("wordpiece" if objective == "masked" else "bpe")
     if algorithm in (tokenization.BPE, tokenization.WORDPIECE):
-        learned = tokenization.train(train.documents, algorithm, size or 4096, objective)
+        if _RESUME.value and kept.exists():
+            learned = tokenization.load(kept)
+        else:
+            learned = tokenization.train(train.documents, algorithm, size or 4096, objective)
         return tokenization.vocabulary(learned, objective)
     return tokenization.vocabulary(tokenization.load(Path(algorithm)), objective, size)
 
@@ -108,17 +111,20 @@ def main() -> None:
         command.check_arguments("downstream", downstream, finetune_text.FLAGS)
     text = corpus.standard_library() if _DATA.value is None else corpus.read(_DATA.value)
     parts = corpus.split(text, _SHARES)
-    vocabulary = read_vocabulary(parts["train"])
+    kept = output / "tokenizer.json"
+    vocabulary = read_vocabulary(parts["train"], kept)
     chosen = {name: optimizer(name, vocabulary.size) for name in _OPTIMIZER.value}
     size = Size(_LAYERS.value, _HIDDEN_SIZE.value, _HEADS.value, _LENGTH.value, _DROPOUT.value)
     problem = Pretraining(parts, vocabulary, OBJECTIVES[_OBJECTIVE.value](vocabulary, size))
     task, test = problem.task(_BATCH_SIZE.value, _SEED.value), problem.evaluation("test")
     decisive = {flag.name: flag.value for flag in _DECISIVE}
     identity = decisive | {"data": problem.fingerprint()}
+    identity |= {flag.name: flag.value for flag in (_TOKENIZER, _VOCAB_SIZE)}
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
     runs, samples = [], {}
     with training.claimed(output, identity | {"learning_rates": rates}, _RESUME.value):
+        vocabulary.tokenizer.save(str(kept))
         each = train_each(
             chosen,
             task,

@@ -46,6 +46,9 @@ class Vocabulary:
 def train(documents: Iterable[str], algorithm: str, size: int, objective: str) -> Tokenizer:
     """Learn a tokenizer from texts.
 
+    WordPiece's training is not the same twice, as ties are broken by the order of a hash map: what is to be
+    used again must be kept.
+
     Args:
         documents: the texts.
         algorithm: `"bpe"` or `"wordpiece"`.

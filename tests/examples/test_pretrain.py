@@ -263,7 +263,9 @@ def test_from_text_to_the_accuracy_of_a_task_in_one_command(arguments):
 
 
 @pytest.mark.long
-def test_a_finished_run_is_read_back(arguments):
+@pytest.mark.parametrize("objective", ["causal", "masked"])
+def test_a_finished_run_is_read_back(arguments, objective):
+    arguments |= {"objective": objective}
     call(arguments)
     path = Path(arguments["output"]) / "record.json"
     before = json.loads(path.read_text())["runs"][0]["test"]
