@@ -26,7 +26,7 @@ STEP_FORWARDS = 3
 
 # Of the extra work that optimizers count in their state. An estimate of the Hessian's diagonal is one more
 # gradient at the least.
-_FORWARDS = {"evaluations": 1, "estimates": STEP_FORWARDS}
+_FORWARDS = {"evaluations": 1, "estimates": STEP_FORWARDS, "looks": 1}
 
 
 class TornRecord(ValueError):
@@ -47,7 +47,9 @@ class Run:
         seconds: spent on updates; compilation, evaluation and saves are not counted.
         compile_seconds: spent compiling; next to none where the step of another seed was at hand.
         forward_equivalents: work of all updates, in forward passes: a backward pass counts 2, and so an
-            update 3; an evaluation of the loss that the optimizer counts 1, an estimate of the Hessian 3.
+            update 3; an evaluation of the loss that the optimizer counts 1, an estimate of the Hessian 3, and a
+            look at as many candidates as a step has examples 1. Where not all layers are on at every step, an
+            update counts by its share of the most that were.
         reference_seconds: of reference time spent; None without a budget.
         budget: of reference time, in seconds; None for a run of so many steps.
         state_bytes_per_parameter: size of the optimizer's state over the number of parameters.
@@ -122,7 +124,7 @@ class Run:
             diverged_at=diverged_at,
             seconds=result.seconds,
             compile_seconds=result.compile_seconds,
-            forward_equivalents=STEP_FORWARDS * result.steps + _extra_forwards(result.history),
+            forward_equivalents=STEP_FORWARDS * _whole_steps(result) + _extra_forwards(result.history),
             reference_seconds=result.reference_seconds,
             budget=budget,
             state_bytes_per_parameter=state_bytes / parameters,
@@ -267,8 +269,14 @@ class Record:
         return _read(path, lambda fields: cls(**fields | {"runs": [Run(**run) for run in fields["runs"]]}))
 
 
+def _whole_steps(result: training.Result) -> float:
+    """The number of updates, each by its share of the layers."""
+    on = [row["active_layers"] for row in result.history if "active_layers" in row]
+    return sum(on) / max(on) if on else result.steps
+
+
 def _extra_forwards(history: Sequence[Mapping[str, Any]]) -> float:
-    """What the optimizer has counted beside its updates, as it stands in the last row of one."""
+    """What has been counted beside the updates, as it stands in the last row of one."""
     last = next((row for row in reversed(history) if "loss" in row), {})
     forwards = {name: _FORWARDS.get(name.rpartition("/")[2], 0) for name in last}
     return float(sum(times * last[name] for name, times in forwards.items() if times))

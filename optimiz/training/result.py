@@ -16,7 +16,9 @@ class Result:
         history: the rows of ``metrics.jsonl``: ``{"step", "loss", "gradient_norm"}`` for the update
             of that 0-based index, and what the optimizer's state says of it, such as
             ``"learning_rate"``; ``{"steps", "evaluation"}`` for an evaluation after that many
-            updates; under a budget either has the ``"fraction"`` of it that was spent before.
+            updates; under a budget either has the ``"fraction"`` of it that was spent before. Where not all
+            layers are on at all steps, an update has its ``"active_layers"``; where examples are selected,
+            ``"looks"``, the forward passes over candidates so far, in those of a step's batch.
         steps: number of updates.
         seconds: spent on updates and their batches, earlier sessions included; compilation,
             evaluations and saves are not.

@@ -133,8 +133,8 @@ def _traced_with(
         steps = None
     if methods.layer_drop is not None and depth is None:
         raise ValueError("to drop layers, the task must say its depth, got depth=None")
-    drop, selection = methods.layer_drop, methods.selection
-    return task.loss, task.logits, tx, price, depth, drop, selection, steps, structure, tuple(leaves)
+    drop, selection, grows = methods.layer_drop, methods.selection, methods.growth is not None
+    return task.loss, task.logits, tx, price, depth, drop, selection, grows, steps, structure, tuple(leaves)
 
 
 # The last one alone: it keeps the data alive that the loss refers to.
@@ -157,6 +157,7 @@ def _traced(
     depth: int | None,
     drop: LayerDrop | None,
     selection: Selection | None,
+    grows: bool,
     steps: int | None,
     structure: Any,
     leaves: tuple[jax.ShapeDtypeStruct, ...],
@@ -166,8 +167,10 @@ def _traced(
     tx = optax.with_extra_args_support(tx)
     evaluated: set[str] = set()
 
-    def update(state: TrainState, batch: Any, before: Clock | None) -> tuple[TrainState, Figures]:
-        """A step at what was spent ``before``."""
+    def update(
+        state: TrainState, batch: Any, before: Clock | None, looks: jax.Array | None = None
+    ) -> tuple[TrainState, Figures]:
+        """A step at what was spent ``before``, after so many looks at candidates."""
         key = jax.random.fold_in(run_key(state), state.step)
         pattern, on = (), None
         if drop is not None:
@@ -203,7 +206,10 @@ def _traced(
                 state.clock, state.opt_state, opt_state, price, batch=batch_size(batch), depth=depth, on=on
             )
             fraction = before.fraction
-        readings = _readings(opt_state) | ({} if on is None else {"active_layers": on})
+        if grows and on is None and depth is not None:
+            on = jnp.asarray(depth, jnp.int32)
+        shown = {"active_layers": on, "looks": looks}
+        readings = _readings(opt_state) | {name: x for name, x in shown.items() if x is not None}
         next_state = state._replace(step=state.step + 1, params=params, opt_state=opt_state, clock=clock)
         return next_state, Figures(value, _norm(grads), fraction, readings, sound(opt_state, params))
 
@@ -220,12 +226,13 @@ def _traced(
             assert before is not None
             clock = charge(before, price, FORWARD, batch=size, depth=depth)
         state = state._replace(selection=chosen.state, clock=clock)
+        # In forward passes over the batch of a step.
+        looks = (drawn + 1) * jnp.float32(size / selection.batch)
+        arguments = state, chosen.batch, before, looks
         if not selection.waits:
-            return update(state, chosen.batch, before)
-        nothing = _zeros(jax.eval_shape(update, state, chosen.batch, before)[1])
-        return jax.lax.cond(
-            chosen.full, update, lambda state, *_: (state, nothing), state, chosen.batch, before
-        )
+            return update(*arguments)
+        nothing = _zeros(jax.eval_shape(update, *arguments)[1])
+        return jax.lax.cond(chosen.full, update, lambda state, *_: (state, nothing), *arguments)
 
     train = jax.jit(train)  # for its cache: it is traced once
     after, figures = jax.eval_shape(train, state, batch)

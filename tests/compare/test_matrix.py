@@ -268,6 +268,7 @@ def test_arms_may_train_by_methods_on_what_they_make_of_the_task(tmp_path):
 
     plain, rho = run()
     assert (plain.steps, rho.steps) == (4, 3)  # of 0.45 s and of 0.45 + 0.24 s
+    assert (plain.forward_equivalents, rho.forward_equivalents) == (3 * 4, (3 + 2) * 3)
     assert plain.fingerprint != rho.fingerprint
     described = json.loads((tmp_path / "rho_0.1" / "seed_0" / "run.json").read_text())
     assert described["methods"] == {"selection": {"name": "rho_loss", "batch": 8}}

@@ -4,9 +4,11 @@ import dataclasses
 import json
 import math
 
+import numpy as np
+import optax
 import pytest
 
-from optimiz import compare
+from optimiz import compare, training
 from tests.compare.records import record, run
 
 
@@ -22,6 +24,16 @@ def test_a_run_round_trips(tmp_path):
     written = run("adamw", 0.8, rate=None, fingerprint="ab", heterogeneity={"gini_norm": 0.5})
     written.write(tmp_path / "result.json")
     assert compare.Run.read(tmp_path / "result.json") == written
+
+
+def test_work_is_counted_by_active_layers_and_with_looks_at_candidates():
+    layers = {0: 1, 1: 1, 2: 2}
+    history = [
+        {"step": i, "loss": 1.0, "active_layers": on, "looks": 2.0 * (i + 1)} for i, on in layers.items()
+    ]
+    result = training.Result({"w": np.zeros(2)}, history, steps=3, seconds=1.0, compile_seconds=0.1)
+    counted = compare.Run.of(result, optax.sgd(0.1), optimizer="sgd", learning_rate=0.1, seed=0, test={})
+    assert counted.forward_equivalents == 3 * (0.5 + 0.5 + 1) + 6
 
 
 def test_record_tells_the_machine_the_versions_and_the_date():

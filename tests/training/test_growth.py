@@ -222,6 +222,7 @@ def test_each_stage_is_charged_by_its_depth(tmp_path):
     fractions = [row["fraction"] for row in result.history if "loss" in row]
     prices = np.diff([*fractions, result.reference_seconds / 8]) * 8
     np.testing.assert_allclose(prices, [0.15] * 14 + [0.25] * 8 + [0.45] * 9, rtol=1e-5)
+    assert [row["active_layers"] for row in result.history if "loss" in row] == [1] * 14 + [2] * 8 + [4] * 9
     depths = [row["evaluation"]["depth"] for row in result.history if "evaluation" in row]
     assert depths == [2, 4]
 

@@ -139,6 +139,9 @@ def test_scoring_is_charged_to_selective_backprop(tmp_path):
     assert 2.5 < looks / result.steps < 6
     spent = [row["fraction"] * 8 for row in rows(result)]
     assert spent[0] > 0 and all(b - a > 0.5 for a, b in itertools.pairwise(spent))
+    # Looks are counted in those of 8 examples; the last before a step is not yet in what was spent before it.
+    seen = 2 * np.array([row["looks"] for row in rows(result)])
+    np.testing.assert_allclose(spent, 0.45 * np.arange(result.steps) + 0.06 * (seen - 1), rtol=1e-5)
     layered.fit("selective_backprop", tmp_path / "seldom", log_every=100)
     metrics = [(path / "metrics.jsonl").read_bytes() for path in (tmp_path / "often", tmp_path / "seldom")]
     assert metrics[0] == metrics[1]
@@ -174,6 +177,7 @@ def test_scoring_is_charged_to_rho(tmp_path):
     result = layered.fit("rho_loss", tmp_path)
     assert result.steps == np.ceil(8 / 0.69)
     assert result.reference_seconds == pytest.approx(0.69 * result.steps)
+    assert [row["looks"] for row in rows(result)] == [2 * (step + 1) for step in range(result.steps)]
 
 
 def test_the_cost_of_an_update():
