@@ -2,11 +2,13 @@
 
     python -m examples.compare_optimizers --output=runs/compare
     python -m examples.compare_optimizers --task=train.tsv --optimizers=adamw,lion --output=runs/mine
+    python -m examples.compare_optimizers --task=pretrain --length=32 --output=runs/ways
 
 The task ``text`` is the topic of sentences from Python's own documentation, told by a pretrained encoder. Every
 run spends the same budget of reference time and decays fully at its end; what an optimizer computes beyond a
-step is charged. For one seed all begin with the same parameters and see the same batches. The same command with
-``--resume`` goes on where it was stopped.
+step is charged. For one seed all begin with the same parameters and see the same batches. The task ``pretrain``
+is the judgement of ways to pre-train, optimizers and methods that are said to save time: see
+``examples.judgement``. The same command with ``--resume`` goes on where it was stopped.
 """
 
 import contextlib
@@ -21,16 +23,18 @@ import optax
 import rich.console
 import rich.progress
 
-from examples import command, optimizers
+from examples import command, irreducible_losses, judged_ways, judgement, optimizers
 from examples.data import baseline, docstrings, text
 from examples.models import pretrained
 from examples.text_classification import TextClassification
 from optimiz import compare, groups, schedules, training
 
 FLAGS = command.Flags()
-_TASK = FLAGS.DEFINE_string("task", "text", '"text", or a .tsv, .csv or .jsonl file of examples.')
+_TASK = FLAGS.DEFINE_string("task", "text", '"text", a .tsv, .csv or .jsonl file of examples, or "pretrain".')
 _MODEL = FLAGS.DEFINE_string("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
-_OPTIMIZERS = FLAGS.DEFINE_list("optimizers", ["adamw", "lion", "sgd_sai", "salsa"], "Optimizers, in turn.")
+_OPTIMIZERS = FLAGS.DEFINE_list(
+    "optimizers", None, "In turn; default: adamw, lion, sgd_sai and salsa, or all ways to pre-train."
+)
 _LEARNING_RATES = FLAGS.DEFINE_list(
     "learning_rates", None, "Peak rates; default: each optimizer's own, a third of it and three times it."
 )
@@ -40,10 +44,19 @@ _REFERENCE = FLAGS.DEFINE_string("reference", None, "Prices, a JSON file; defaul
 _FIGURE = FLAGS.DEFINE_enum("figure", "accuracy", ["accuracy", "macro_f1", "mcc", "loss"], "What ranks.")
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 16, "Examples per update.", lower_bound=1)
 _LENGTH = FLAGS.DEFINE_integer("length", 16, "Tokens per example; longer ones are cut.")
+_DATA = FLAGS.DEFINE_string("data", None, "For pretrain: text file or folder; default: Python's library.")
+_VOCAB_SIZE = FLAGS.DEFINE_integer("vocab_size", 512, "For pretrain: of the WordPiece that is learned.")
+_LAYERS = FLAGS.DEFINE_integer("layers", 4, "For pretrain: of the model.", lower_bound=1)
+_HIDDEN_SIZE = FLAGS.DEFINE_integer("hidden_size", 64, "For pretrain: width of the model.", lower_bound=1)
+_IRREDUCIBLE = FLAGS.DEFINE_string(
+    "irreducible", None, "For rho_loss: directory of examples.irreducible_losses."
+)
 _RESUME = FLAGS.DEFINE_bool("resume", False, "Go on with the comparison in --output.")
 _OUTPUT = FLAGS.DEFINE_string("output", None, "Directory of the report and the runs.", required=True)
 
 _DECISIVE = (_TASK, _BUDGET, _BATCH_SIZE, _LENGTH, _FIGURE)
+_PRETRAIN = (_DATA, _VOCAB_SIZE, _LAYERS, _HIDDEN_SIZE, _LENGTH)
+_DEFAULT = ("adamw", "lion", "sgd_sai", "salsa")
 _HEAD_RATE, _WEIGHT_DECAY, _WARMUP, _DROPOUT = 50.0, 0.01, 0.1, 0.1
 _TIMED = 20  # steps, to measure the prices
 
@@ -67,7 +80,7 @@ def read_data() -> dict[str, text.TextExamples]:
 def arms() -> list[compare.Arm]:
     """Every optimizer at every rate; once, where a line search finds the rate."""
     found = []
-    for name in _OPTIMIZERS.value:
+    for name in _OPTIMIZERS.value or _DEFAULT:
         own = optimizers.choose(name).learning_rate
         if own is None:
             rates = [None]
@@ -88,12 +101,15 @@ def _make(name: str, rate: float | None) -> optax.GradientTransformation:
     )
 
 
-def measured(task: training.Task, asked: list[compare.Arm], path: Path) -> training.Reference:
-    """The prices: those in the file, or those of this machine, which then are in the file."""
+def given_prices() -> training.Reference | None:
+    """The prices in the file of the flag."""
+    return None if _REFERENCE.value is None else training.Reference.read(_REFERENCE.value)
+
+
+def measured(measure: Callable[[], training.Reference], path: Path) -> training.Reference:
+    """The prices of this machine, measured once and kept in a file."""
     if not path.exists():
-        # The optimizer counts for little in a step, and all are charged the same; the first one stands for all.
-        about = {"task": _TASK.value, "batch_size": _BATCH_SIZE.value, "optimizer": asked[0].name}
-        training.calibrate(task, asked[0].make(), about=about, n=_TIMED).write(path)
+        measure().write(path)
     return training.Reference.read(path)
 
 
@@ -122,8 +138,8 @@ def bar() -> Iterator[Callable[[compare.MatrixProgress], None]]:
         yield update
 
 
-def main() -> None:
-    """Run what is missing, then write the report."""
+def fine_tune() -> None:
+    """Compare optimizers on a text classification."""
     asked = arms()
     settings = training.Settings(budget=_BUDGET.value, log_every=5, evaluate_at=(0.25, 0.5, 0.75))
     parts = read_data()
@@ -133,10 +149,12 @@ def main() -> None:
     task_of = lambda seed: problem.task(_BATCH_SIZE.value, seed)  # noqa: E731
     decisive = {flag.name: flag.value for flag in _DECISIVE}
     identity = decisive | {"model_and_data": problem.fingerprint()}
-    output = Path(_OUTPUT.value)
-    given = None if _REFERENCE.value is None else training.Reference.read(_REFERENCE.value)
+    output, given = Path(_OUTPUT.value), given_prices()
+    # The optimizer counts for little in a step, and all are charged the same; the first one stands for all.
+    about = {"task": _TASK.value, "batch_size": _BATCH_SIZE.value, "optimizer": asked[0].name}
+    measure = lambda: training.calibrate(task_of(0), asked[0].make(), about=about, n=_TIMED)  # noqa: E731
     with training.claimed(output, identity, _RESUME.value), bar() as progress:
-        prices = given or measured(task_of(0), asked, output / "reference.json")
+        reference = given or measured(measure, output / "reference.json")
         runs = compare.run_matrix(
             asked,
             range(_SEEDS.value),
@@ -145,14 +163,14 @@ def main() -> None:
             output / "runs",
             identity=identity,
             figure=_FIGURE.value,
-            reference=prices,
+            reference=reference,
             test=problem.evaluation("test"),
             progress=progress,
         )
         model = _MODEL.value or pretrained.DEFAULT
         record = compare.Record(
-            title=f"{', '.join(_OPTIMIZERS.value)} on one budget: fine-tuning {model}",
-            command=shlex.join(["python", "-m", "examples.compare_optimizers", *sys.argv[1:]]),
+            title=f"{', '.join(dict.fromkeys(arm.name for arm in asked))} on one budget: fine-tuning {model}",
+            command=typed(),
             task={
                 "model": model,
                 "data": parts["train"].source,
@@ -160,7 +178,7 @@ def main() -> None:
                 "examples": ", ".join(f"{len(part.texts)} {name}" for name, part in parts.items()),
             },
             settings=decisive
-            | {"reference": prices.prices(), "warmup": _WARMUP, "weight_decay": _WEIGHT_DECAY},
+            | {"reference": reference.prices(), "warmup": _WARMUP, "weight_decay": _WEIGHT_DECAY},
             baselines={"TF-IDF + logistic regression": baseline.tfidf_baseline(**parts)},
             test_examples=len(parts["test"].texts),
             runs=runs,
@@ -168,6 +186,53 @@ def main() -> None:
         report = compare.write_report(record, output, figure=_FIGURE.value)
     command.show(compare.summary(record, figure=_FIGURE.value))
     print(f"\nreport: {report}")
+
+
+def pretrain() -> None:
+    """Judge the ways to pre-train."""
+    if _FIGURE.value != "accuracy":
+        raise ValueError(f"--task=pretrain ranks by the validation loss, got --figure={_FIGURE.value}")
+    sizes = {flag.name: flag.value for flag in _PRETRAIN}
+    output, given = Path(_OUTPUT.value), given_prices()
+    beside = output if _IRREDUCIBLE.value is None else Path(_IRREDUCIBLE.value)
+    problem = irreducible_losses.problem(beside / irreducible_losses.TOKENIZER, *sizes.values())
+    names, losses = _OPTIMIZERS.value or list(judged_ways.WAYS), None
+    identity = sizes | {"batch_size": _BATCH_SIZE.value, "data": problem.source, "rows": problem.fingerprint()}
+    if _IRREDUCIBLE.value is not None:
+        losses = irreducible_losses.read(beside, identity["rows"])
+        identity |= {"irreducible_losses": losses.about}
+    setting = judged_ways.Setting(problem, _BATCH_SIZE.value, losses)
+    rates = None if _LEARNING_RATES.value is None else [float(rate) for rate in _LEARNING_RATES.value]
+    grid = judged_ways.grid(setting, names, rates)  # before a directory is made
+    with training.claimed(output, identity | {"budget": _BUDGET.value}, _RESUME.value), bar() as progress:
+        problem.vocabulary.tokenizer.save(str(output / irreducible_losses.TOKENIZER))
+        measure = lambda: judged_ways.prices(setting, sizes | {"batch_size": _BATCH_SIZE.value})  # noqa: E731
+        result = judgement.judge(
+            setting,
+            grid,
+            budget=_BUDGET.value,
+            seeds=_SEEDS.value,
+            reference=given or measured(measure, output / "reference.json"),
+            output=output,
+            identity=identity,
+            asked=typed(),
+            progress=progress,
+        )
+    command.show(result)
+    print(f"\nreport: {output / 'report.md'}")
+
+
+def typed() -> str:
+    """The command."""
+    return shlex.join(["python", "-m", "examples.compare_optimizers", *sys.argv[1:]])
+
+
+def main() -> None:
+    """Run what is missing, then write the report."""
+    if _TASK.value == "pretrain":
+        pretrain()
+    else:
+        fine_tune()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,61 @@
+"""What a pre-trained encoder is good for: fine-tuned for a few updates, and tested.
+
+The task is the topic of sentences from Python's own documentation. Every encoder gets the same head, batches,
+dropout and rate, none of which is tuned: enough to tell encoders apart, too little for a good classifier.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import optimiz
+from examples.data import docstrings
+from examples.pretraining import Pretraining
+from examples.text_classification import TextClassification
+from optimiz import groups, schedules, training
+
+STEPS, BATCH_SIZE, LENGTH, LEARNING_RATE, DROPOUT = 200, 16, 32, 1e-3, 0.1
+
+
+class Downstream:
+    """Parameters of a masked language model to the accuracy on the topics task.
+
+    Args:
+        problem: gives the shape of the encoder, and the tokenizer.
+        directory: to save these in, as ``TextClassification`` reads them.
+
+    Attributes:
+        classification: the task.
+    """
+
+    def __init__(self, problem: Pretraining, directory: Path):
+        problem.save(directory, problem.start(jax.random.key(0)))
+        length = min(LENGTH, problem.objective.config.max_tokens)
+        self.classification = TextClassification(
+            docstrings.load_split(), directory, length=length, dropout=DROPOUT, pooling="mean"
+        )
+        self._task = self.classification.task(BATCH_SIZE, seed=0)
+        self._test = self.classification.evaluation("test")
+        shape = schedules.warm_up(schedules.linear(LEARNING_RATE), 0.1)
+        self._tx = optimiz.adamw(schedules.over_steps(shape, STEPS), weight_decay=0.01, mask=groups.no_decay())
+        self._compiled = jax.jit(self._step, donate_argnums=(0, 1))
+
+    def __call__(self, params: Any) -> dict[str, float]:
+        """Fine-tune the encoder of a masked language model, and return its figures on the test part."""
+        encoder = {name: tree for name, tree in params.items() if name != "head"}
+        params = jax.tree.map(jnp.array, self._task.init(jax.random.key(0)) | encoder)  # copies, to be donated
+        state = self._tx.init(params)
+        for step in range(STEPS):
+            key = jax.random.fold_in(jax.random.key(0), step)
+            params, state = self._compiled(params, state, self._task.batches(step), key)
+        return self._test(params)
+
+    def _step(self, params: Any, state: Any, batch: Any, key: jax.Array) -> tuple[Any, Any]:
+        def mean(params: Any) -> jax.Array:
+            return training.mean_loss(self._task.loss(params, batch, key), batch)
+
+        updates, state = self._tx.update(jax.grad(mean)(params), state, params)
+        return optax.apply_updates(params, updates), state

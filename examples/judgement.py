@@ -1,0 +1,102 @@
+"""The judgement of ways to pre-train: which of them beat a fully decayed AdamW on one budget of reference time.
+
+Every way is tuned over a grid of rates, one run each from seed 0 at the whole budget; the rate whose validation
+loss is lowest in the end is run from the other seeds too. All schedules are decayed when the budget is spent,
+but for that of the arm that is wrong on purpose. Every model is then fine-tuned on the topics of Python's own
+sentences. Runs are kept in ``runs/``, and what the report is made of in ``rows.jsonl``.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from examples import judgement_report
+from examples.downstream import Downstream
+from examples.judged_ways import BASELINE, Setting, half_way
+from examples.judgement_report import UNTRAINED, final_loss
+from examples.rows import Rows
+from optimiz import compare, training
+
+_LOOKS = (0.125, 0.25, 0.5, 0.75)  # shares of the budget
+
+
+def judge(
+    setting: Setting,
+    grid: Sequence[compare.Arm],
+    *,
+    budget: float,
+    seeds: int,
+    reference: training.Reference,
+    output: Path,
+    identity: Mapping[str, Any],
+    asked: str,
+    progress: Callable[[compare.MatrixProgress], object],
+) -> str:
+    """Run what is missing, write the report, and return the part of it that is the result.
+
+    Args:
+        setting: what all ways share.
+        grid: every way at every rate, the baseline among them.
+        budget: of each run, in seconds of reference time.
+        seeds: runs of each way at its best rate.
+        reference: the prices.
+        output: a directory.
+        identity: what else decides the trajectories, as plain JSON.
+        asked: the command, as typed.
+        progress: called at every look of every run.
+
+    Raises:
+        ValueError: a way cannot be run.
+    """
+    downstream, told = Downstream(setting.problem, output / "encoder"), setting.problem.evaluation("test")
+
+    def test(params: Any) -> dict[str, float]:
+        return {"loss": told(params)["loss"], "accuracy": downstream(params)["accuracy"]}
+
+    def run(chosen: Sequence[compare.Arm], seeds: Sequence[int]) -> list[compare.Run]:
+        return compare.run_matrix(
+            chosen,
+            seeds,
+            setting.task,
+            training.Settings(budget=budget, log_every=20, evaluate_at=_LOOKS),
+            output / "runs",
+            identity=identity,
+            figure="loss",
+            reference=reference,
+            test=test,
+            progress=progress,
+        )
+
+    tuned = [row_of(run) for run in run(grid, [0])]
+    best: dict[str, compare.Arm] = {}
+    for arm, _ in sorted(zip(grid, tuned, strict=True), key=lambda pair: final_loss(pair[1])):
+        best.setdefault(arm.name, arm)
+    wrong = half_way(setting, best[BASELINE].learning_rate)
+    chosen = [arm for arm in grid if arm is best[arm.name]]
+    final = [row_of(run) for run in run([*chosen, wrong], range(seeds))]
+
+    settings = dict(identity) | {"budget": budget, "reference": reference.prices()}
+    rows = Rows(output / "rows.jsonl", settings | {"reference_date": reference.date})
+    for row in [*tuned, *final]:
+        if not rows.has(arm=row["arm"], learning_rate=row["learning_rate"], seed=row["seed"]):
+            rows.add(row)
+    for seed in range(seeds):
+        if not rows.has(arm=UNTRAINED, seed=seed):
+            start = setting.problem.start(jax.random.key(seed))
+            rows.add({"arm": UNTRAINED, "learning_rate": None, "seed": seed, "test": test(start)})
+    return judgement_report.write(rows, output, asked)
+
+
+def row_of(run: compare.Run) -> dict[str, Any]:
+    """What the report is made of."""
+    updates, values = run.validation("loss")
+    shares = [spent / run.budget for spent in run.spent(updates)]
+    kept = "learning_rate seed steps diverged_at seconds compile_seconds reference_seconds"
+    return {
+        "arm": run.optimizer,
+        **{name: getattr(run, name) for name in kept.split()},
+        "test": dict(run.test),
+        "validation": [[round(share, 4), loss] for share, loss in zip(shares, values, strict=True)],
+    }
