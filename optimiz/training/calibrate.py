@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from optimiz import checks, schedules
+from optimiz.training import preemption
 from optimiz.training.charging import FORWARD, STEP, extra_work
 from optimiz.training.layer_drop import LayerDrop
 from optimiz.training.methods import PLAIN, Methods
@@ -83,11 +84,13 @@ def calibrate(
         TypeError: ``n`` is not an integer.
         ValueError: it is less than 1, the task or the optimizer cannot be trained, or every step timed has an
             estimate in it: the price of a step alone is not to be had.
+        Preempted: SIGTERM or SIGINT came in; there is nothing to save.
     """
     checks.integer("n", n, ge=1)
     times: dict[Work, Timing] = {}
-    for stage in _stages(task, methods):
-        times |= _times(stage, tx, methods, n)
+    with preemption.deferred() as request:
+        for stage in _stages(task, methods):
+            times |= _times(stage, tx, methods, n, request)
     return Reference(times=times, about=about)
 
 
@@ -112,9 +115,11 @@ class _Sample(NamedTuple):
     extra: dict[str, int]  # what the optimizer did beyond it, by name
 
 
-def _times(task: Task, tx: optax.GradientTransformation, methods: Methods, n: int) -> dict[Work, Timing]:
+def _times(
+    task: Task, tx: optax.GradientTransformation, methods: Methods, n: int, request: preemption.Request
+) -> dict[Work, Timing]:
     """What units of work take at one depth of the model."""
-    forwards, steps = _samples(task, tx, methods, n)
+    forwards, steps = _samples(task, tx, methods, n, request)
     times = {work: _timing(taken) for work, taken in forwards.items()}
     without: dict[Work, list[float]] = collections.defaultdict(list)
     estimates = []
@@ -137,7 +142,7 @@ def _times(task: Task, tx: optax.GradientTransformation, methods: Methods, n: in
 
 
 def _samples(
-    task: Task, tx: optax.GradientTransformation, methods: Methods, n: int
+    task: Task, tx: optax.GradientTransformation, methods: Methods, n: int, request: preemption.Request
 ) -> tuple[dict[Work, list[float]], list[_Sample]]:
     """The seconds of forward passes and of steps."""
     with schedules.spending(0.0):  # the rate makes no difference to the time
@@ -161,6 +166,7 @@ def _samples(
     forwards: dict[Work, list[float]] = collections.defaultdict(list)
     steps: list[_Sample] = []
     for index in range(rounds):
+        request.honour()
         if index == _WARM_UP:
             forwards.clear()
             steps.clear()

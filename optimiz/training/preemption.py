@@ -27,6 +27,15 @@ class Request:
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
 
+    def honour(self) -> None:
+        """Leave, where there is nothing to save, if a signal has come in.
+
+        Raises:
+            Preempted: it has.
+        """
+        if self.received is not None:
+            raise Preempted
+
 
 @contextlib.contextmanager
 def deferred() -> Iterator[Request]:

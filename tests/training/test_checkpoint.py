@@ -106,8 +106,9 @@ def damages(newest):
     yield "arrays/stray", "added", b"x"
 
 
-def test_damage_is_refused_by_name_or_the_previous_one_is_used(two, tmp_path, caplog):
+def test_damage_is_refused_by_name_or_the_previous_one_is_used(two, tmp_path, caplog, record_property):
     cases = list(damages(two / "000000014"))
+    record_property("cases", len(cases))
     assert len(cases) > 40
     for number, (name, damage, content) in enumerate(cases):
         folder = shutil.copytree(two, tmp_path / str(number))
@@ -128,11 +129,12 @@ def test_damage_is_refused_by_name_or_the_previous_one_is_used(two, tmp_path, ca
         assert names(folder) == ["000000007", "damaged-000000014"]
 
 
-def test_no_flipped_bit_of_the_manifest_goes_unseen(two, tmp_path):
+def test_no_flipped_bit_of_the_manifest_goes_unseen(two, tmp_path, record_property):
     folder = shutil.copytree(two, tmp_path / "copy")
     shutil.rmtree(folder / "000000007")
     manifest = folder / "000000014" / "manifest.json"
     content = manifest.read_bytes()
+    record_property("cases", 3 * len(range(0, len(content), 7)))
     for position in range(0, len(content), 7):
         for bit in (0, 2, 5):
             flipped = bytearray(content)

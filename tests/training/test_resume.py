@@ -1,5 +1,6 @@
 """A run that is killed, asked to leave or out of disk ends as one that was not."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -8,13 +9,15 @@ import threading
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 import pytest
 
 from optimiz import training
 from optimiz.training import preemption
-from tests.training import tiny
+from tests.training import kills, tiny
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,8 +38,9 @@ def wait_for(process, line):
 
 def saved_arrays(directory):
     """Every array of the final checkpoint as bytes: parameters, optimizer state, key, step."""
+    final = Path(directory) / "checkpoints" / tiny.checkpoints(directory)[-1]
     with ocp.StandardCheckpointer() as checkpointer:
-        arrays = checkpointer.restore(Path(directory) / "checkpoints" / "000000020" / "arrays")
+        arrays = checkpointer.restore(final / "arrays")
 
     def as_bytes(array):
         if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
@@ -106,6 +110,68 @@ def test_resumed_every_few_steps_is_uninterrupted(tmp_path, reference):
     assert_same_run(tmp_path, reference)
 
 
+@pytest.mark.parametrize(
+    ("width", "dtype", "tx", "message"),
+    [
+        (8, jnp.bfloat16, optax.sgd(0.1), r"inner_state\.trace\['w1'\] is float32\[4, 8\] there, absent here"),
+        (9, jnp.bfloat16, None, r"params\['w1'\] is float32\[4, 8\] there, float32\[4, 9\] here"),
+        (8, jnp.float32, None, r"params\['w2'\] is bfloat16\[8\] there, float32\[8\] here"),
+    ],
+    ids=["optimizer", "width", "dtype"],
+)
+def test_resumed_with_another_model_or_optimizer_is_refused(tmp_path, reference, width, dtype, tx, message):
+    """By the checkpoint, where the settings do not tell."""
+
+    def resumed(width, dtype, tx, last=20):
+        def batches(step):
+            if step > last:
+                raise KeyError(step)
+            return tiny.task().batches(step)
+
+        plain = tiny.task(width, batches)
+
+        def init(key):
+            params = plain.init(key)
+            return params | {"w2": params["w2"].astype(dtype)}
+
+        task = dataclasses.replace(plain, init=init)
+        settings = tiny.settings(save_every=7)
+        return training.fit(task, tx, settings, tmp_path, identity=tiny.IDENTITY, resume=True)
+
+    with pytest.raises(KeyError):
+        resumed(8, jnp.bfloat16, tiny.optimizer(), last=9)
+    with pytest.raises(training.RunError, match=message) as refused:
+        resumed(width, dtype, tx or tiny.optimizer())
+    assert "checkpoints/000000007 does not fit: " in str(refused.value)
+    assert tiny.checkpoints(tmp_path) == ["000000007"]
+    resumed(8, jnp.bfloat16, tiny.optimizer())
+    assert_same_run(tmp_path, reference)
+
+
+def test_a_second_process_in_the_directory_is_refused(tmp_path):
+    first = start(tmp_path, "--seconds-per-step", 0.2, "--steps", 1000)
+    wait_for(first, "step 1")
+    second = start(tmp_path, "--resume")
+    _, errors = second.communicate()
+    first.kill()
+    first.communicate()
+    assert second.returncode == 1
+    [message] = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert message == f"error: {tmp_path} is in use by process {first.pid}"
+
+
+@pytest.mark.long
+def test_killed_at_any_time_loses_the_unsaved_steps_alone(tmp_path, record_property):
+    counts = kills.kill_often(tmp_path / "killed", tmp_path / "cache", times=50)
+    kills.finish(tmp_path / "killed", tmp_path / "cache")
+    kills.finish(tmp_path / "whole", tmp_path / "cache")
+    assert_same_run(tmp_path / "killed", tmp_path / "whole")
+    record_property("cases", sum(counts.values()))
+    for moment, count in counts.items():
+        record_property(moment, count)
+    assert all(counts.values()), counts
+
+
 def test_killed_before_the_first_checkpoint_starts_over(tmp_path, reference):
     tiny.fit(tmp_path)
     for name in ("metrics.jsonl", "timings.jsonl"):
@@ -139,6 +205,27 @@ def test_sigterm_saves_once_and_exits_75(tmp_path, moment, slow, seconds):
     assert ("evaluation" in rows[-1]) == (moment == "evaluation")
     timings = training.read_metrics(tmp_path / "timings.jsonl")
     assert [row["event"] for row in timings].count("save") == 1
+
+
+@pytest.mark.parametrize("moment", ["step 2", "step 12"], ids=["warm-up", "timing"])
+def test_sigterm_in_a_calibration_leaves_with_nothing_to_save(tmp_path, moment):
+    process = start(tmp_path, "--calibrate", "--seconds-per-step", 0.1)
+    wait_for(process, moment)
+    process.terminate()
+    printed, errors = process.communicate()
+    assert process.returncode == training.EXIT_PREEMPTED, errors
+    assert len(printed.splitlines()) <= 1  # of 203 steps
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_signal_in_a_calibration_ends_the_process_at_once(tmp_path):
+    process = start(tmp_path, "--calibrate", "--seconds-per-step", 60)
+    wait_for(process, "step 0")
+    process.terminate()
+    threading.Event().wait(0.3)
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGTERM
 
 
 def test_a_second_signal_ends_the_process_at_once(tmp_path):

@@ -50,13 +50,13 @@ def task(width=8, batches=None, evaluate=None, share=(0, 1)):
     return training.Task(init, loss, batches or training.shuffled(arrays, 8, 0, share), evaluate or mean)
 
 
-def optimizer():
+def optimizer(steps=20):
     """NamedTuples, empty and masked nodes, counters, a schedule, float32 and bfloat16 leaves."""
     return optax.chain(
         optax.clip_by_global_norm(1.0),
         optax.masked(optax.trace(0.9), {"w1": True, "w2": False}),
         optax.scale_by_adam(),
-        optax.inject_hyperparams(optax.sgd)(optax.linear_schedule(0.1, 0.0, 20)),
+        optax.inject_hyperparams(optax.sgd)(optax.linear_schedule(0.1, 0.0, steps)),
     )
 
 
@@ -103,6 +103,9 @@ def main():
     parser.add_argument("--die", default="")
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--save-every", type=int, default=7)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--calibrate", action="store_true")
     parser.add_argument("--file-limit", type=int, default=0)
     parser.add_argument("--seconds-per-step", type=float, default=0)
     parser.add_argument("--seconds-per-evaluation", type=float, default=0)
@@ -124,13 +127,16 @@ def main():
         time.sleep(args.seconds_per_evaluation)
         return plain.evaluate(params)
 
+    if args.calibrate:
+        training.calibrate(task(args.width, batches), optimizer(), about={})
     try:
         training.fit(
             task(args.width, batches, evaluate),
-            optimizer(),
-            settings(steps=args.steps, save_every=7, keep=1),
+            optimizer(args.steps),
+            settings(steps=args.steps, save_every=args.save_every, keep=1),
             args.directory,
             identity=IDENTITY,
+            resume=args.resume,
         )
     except training.RunError as error:
         sys.exit(f"error: {error}")
