@@ -55,11 +55,12 @@ def vit(layers: int, d: int) -> dict[str, tuple[tuple[int, ...], int]]:
     }
 
 
-def llama(layers: int, d: int, hidden: int) -> dict[str, tuple[tuple[int, ...], int]]:
-    """The same, of a Llama 2."""
+def llama(layers: int, d: int, hidden: int, keys: int | None = None) -> dict[str, tuple[tuple[int, ...], int]]:
+    """The same, of a Llama 2; with fewer key and value heads than queries, their width is ``keys``."""
     return {
         "words": ((32000, d), 1),
-        "attention": ((d, d), 4 * layers),
+        "queries_and_output": ((d, d), 2 * layers),
+        "keys_and_values": ((d, keys or d), 2 * layers),
         "gate_and_up": ((d, hidden), 2 * layers),
         "down": ((hidden, d), layers),
         "norms": ((d,), 2 * layers + 1),
