@@ -29,12 +29,13 @@ def unit_vdot(labels: Any, a: Any, b: Any, dtype: jax.typing.DTypeLike) -> jax.A
 
     Args:
         labels: see above.
-        a: a tree of real arrays.
+        a: a tree of arrays.
         b: a tree of the same shapes.
-        dtype: in which products are taken and summed.
+        dtype: a real one, in which products are taken and summed.
 
     Returns:
-        An array [U]. What is in no unit counts nowhere, whatever its value.
+        An array [U]: of complex arrays the real part of ā b. What is in no unit counts nowhere, whatever its
+        value.
 
     Example:
         >>> labels = {"layers": np.array([[0], [1]]), "x": 0}
@@ -47,7 +48,10 @@ def unit_vdot(labels: Any, a: Any, b: Any, dtype: jax.typing.DTypeLike) -> jax.A
     def leaf(label: Any, x: jax.Array, y: jax.Array) -> jax.Array:
         label = np.reshape(label, (1,) * (x.ndim - np.ndim(label)) + np.shape(label))
         within = tuple(axis for axis, size in enumerate(label.shape) if size == 1)
-        product = jnp.sum(x.astype(dtype) * y.astype(dtype), axis=within).reshape(-1)
+        product = x.real.astype(dtype) * y.real.astype(dtype)
+        if jnp.iscomplexobj(x):
+            product += x.imag.astype(dtype) * y.imag.astype(dtype)
+        product = jnp.sum(product, axis=within).reshape(-1)
         # A sum and not a matrix product, which accelerators round to fewer bits.
         return jnp.sum(jnp.where(units[:, None] == label.reshape(-1), product, 0), axis=1)
 

@@ -54,6 +54,12 @@ def test_products_of_bfloat16_are_summed_in_float32():
     np.testing.assert_allclose(total, [1000 * 1.0078125**2], rtol=1e-6)
 
 
+def test_of_complex_arrays_it_is_the_real_part_that_counts():
+    x, y = {"x": jnp.array([1 + 2j, 3j])}, {"x": jnp.array([2 - 1j, 1 + 1j])}
+    # (1 - 2j)(2 - j) = -5j, and -3j (1 + j) = 3 - 3j.
+    assert numerics.unit_vdot({"x": 0}, x, y, jnp.float32).tolist() == [3.0]
+
+
 def test_scaling_equals_numpy_entry_by_entry():
     sizes = np.array([2.0, -3.0, 0.5, 7.0])
     with jax.enable_x64(True):
