@@ -15,12 +15,18 @@ import optax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+import optimiz
 from tests.test_contract import TABLE
 
 STEPS = 10
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(STEPS, 16, 8)).astype(np.float32), RNG.normal(size=(STEPS, 16, 4)).astype(np.float32)
-OPTIMIZERS = {name: row.make(0.01) for name, row in TABLE.items()}
+ADAMW = optimiz.adamw(0.01)
+OPTIMIZERS = {name: row.make(0.01) for name, row in TABLE.items()} | {
+    "adafactor, factored": optimiz.adafactor(0.01, min_dim_size_to_factor=4),
+    "accumulate": optimiz.accumulate(ADAMW, 2),
+    "guard": optimiz.guard(ADAMW, give_up_after=1),
+}
 
 
 # A run is a dict: optimizer → its parameters and its state. One program steps them all: so it is compiled

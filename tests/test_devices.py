@@ -1,11 +1,11 @@
 """Eight devices give the parameters that one gives, in every layout and with every optimizer."""
 
-from tests.test_contract import TABLE
+from tests.devices import OPTIMIZERS
 
 
 def test_every_layout_on_eight_devices_agrees_with_one_device(program):
     differences = program("tests.devices", devices=8)
     assert differences.keys() == {"with_pmap", "with_sharded_state", "with_explicit_axes"}
     for layout, by_optimizer in differences.items():
-        assert by_optimizer.keys() == TABLE.keys()
+        assert by_optimizer.keys() == OPTIMIZERS.keys()
         assert max(by_optimizer.values()) <= 2e-5, (layout, by_optimizer)

@@ -2,7 +2,7 @@
 
 import socket
 
-from tests.test_contract import TABLE
+from tests.devices import OPTIMIZERS
 
 
 def test_two_processes_that_share_a_batch_agree_with_each_other_and_with_one_device(programs):
@@ -12,5 +12,5 @@ def test_two_processes_that_share_a_batch_agree_with_each_other_and_with_one_dev
     first, second = programs("tests.processes", address, processes=2, timeout=300)
     assert first["digests"] == second["digests"]
     for differences in (first["differences"], second["differences"]):
-        assert differences.keys() == TABLE.keys()
+        assert differences.keys() == OPTIMIZERS.keys()
         assert max(differences.values()) <= 2e-5, differences

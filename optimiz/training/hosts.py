@@ -7,6 +7,9 @@ to the others; what each brings along, such as its settings, is compared before 
 
 A process that dies takes the others with it: the next time they need it they find its connection closed, or its
 heart no longer beating, and end with an exit code that is not 0. The run is resumed from its newest checkpoint.
+
+On CPU give each process one device: several of one process, which begin steps ahead of each other, have been
+seen to wait for one another for ever.
 """
 
 import contextlib

@@ -7,7 +7,7 @@ communication: the numbers are those of one device, up to the order of sums.
 
 An array is split along a dimension only where it divides evenly, because JAX splits no other way. A rule that
 asks for more is refused; a part of the optimizer's state for which no dimension divides stays whole, and a
-warning says so where it is large.
+warning says so where it is large. Rows stay whole where another dimension divides.
 
 Source: Rajbhandari et al., `ZeRO <https://arxiv.org/abs/1910.02054>`_ (SC 2020), section 5.1.
 """
@@ -237,7 +237,11 @@ class Layout:
                 )
 
     def _split(self, shape: tuple[int, ...], spec: P, axis: str) -> P:
-        """Split the dimension that is longest on a device, of those that divide, along one more axis."""
+        """Split one of the dimensions that divide along one more axis.
+
+        It is the longest on a device, and the last only where no other divides: rows that stay whole hold whole
+        blocks of a state in eight bits, which are otherwise gathered, in float32, to find their scales.
+        """
         entries = [_axes(entry) for entry in (*spec, *[None] * (len(shape) - len(spec)))]
         lengths = [
             size // math.prod(self.mesh.shape[axis] for axis in entry)
@@ -247,8 +251,8 @@ class Layout:
         dividing = [i for i, length in enumerate(lengths) if length and length % parts == 0]
         if not dividing:
             return spec
-        longest = max(dividing, key=lambda i: lengths[i])
-        entries[longest] = (*entries[longest], axis)
+        chosen = max(dividing, key=lambda i: (i < len(shape) - 1, lengths[i]))
+        entries[chosen] = (*entries[chosen], axis)
         return P(*(entry[0] if len(entry) == 1 else entry or None for entry in entries))
 
 

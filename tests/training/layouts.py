@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import optimiz
@@ -31,6 +32,8 @@ OPTIMIZERS = {
     "lion": optimiz.lion(1e-3),
     "sophia_g": SOPHIA_G(),
     "salsa": optimiz.salsa(init_step=1e-3, every=3, first=3),
+    # The first matrix is stored in eight bits. Each of its rows is one block, which split parameters divide.
+    "low_bit adamw": optimiz.low_bit(optimiz.adamw(3e-3), optimiz.Int8(), min_size=512),
 }
 
 
@@ -84,25 +87,45 @@ def by_hand(step, params, state, place=lambda batch: batch):
     return found
 
 
-def with_pmap(name):
-    """The same parameters on every device, each with its part of the batch."""
-    n, learnt, tx = jax.device_count(), task(), OPTIMIZERS[name]
-    if name == "sophia_g":
-        tx = SOPHIA_G(axis_name="data")
+def one_step(tx, shared=lambda value_fn: value_fn):
+    """A step for any optimizer; ``shared`` makes one loss of the devices' own."""
+    learnt = task()
 
     def step(params, state, batch):
-        value_fn = optimiz.mean_over("data", lambda params: jnp.mean(learnt.loss(params, batch, None)))
+        value_fn = shared(lambda params: jnp.mean(learnt.loss(params, batch, None)))
         value, grad = jax.value_and_grad(value_fn)(params)
         offered = {"value_fn": value_fn, "logits_fn": lambda params: learnt.logits(params, batch)}
         updates, state = tx.update(grad, state, params, value=value, grad=grad, **offered)
         return optax.apply_updates(params, updates), state, value
 
+    return step
+
+
+def with_pmap(name):
+    """The same parameters on every device, each with its part of the batch."""
+    n, tx = jax.device_count(), OPTIMIZERS[name]
+    if name == "sophia_g":
+        tx = SOPHIA_G(axis_name="data")
+    step = one_step(tx, functools.partial(optimiz.mean_over, "data"))
+
     def in_parts(array):
         return array.reshape(n, -1, *array.shape[1:])
 
-    params = learnt.init(keys(0)[0])
+    params = task().init(keys(0)[0])
     run = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape)), (params, tx.init(params)))
     return by_hand(jax.pmap(step, axis_name="data"), *run, lambda batch: jax.tree.map(in_parts, batch))
+
+
+def with_explicit_axes(name):
+    """The mesh is that of ``jax.make_mesh``: how arrays are split is part of their types, also in the loss."""
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        params = jax.device_put(task().init(keys(0)[0]), NamedSharding(mesh, P()))
+        state = jax.jit(OPTIMIZERS[name].init)(params)
+        split = NamedSharding(mesh, P("data"))
+        return by_hand(
+            jax.jit(one_step(OPTIMIZERS[name])), params, state, lambda batch: jax.device_put(batch, split)
+        )
 
 
 def part_by_part():
@@ -145,6 +168,8 @@ def losses(directory, optimizer, name):
     match name:
         case "pmap":
             return with_pmap(optimizer)
+        case "explicit axes":
+            return with_explicit_axes(optimizer)
         case "part by part":
             return part_by_part()
     return fit(OPTIMIZERS[optimizer], directory / optimizer / name, layout(name))

@@ -15,8 +15,8 @@ from optimiz.training import environment
 from tests.conftest import ROOT, run_program, run_programs
 
 PATH = ROOT / "tests/records/layouts.json"
-OPTIMIZERS = ("adamw", "sgd_sai", "lion", "sophia_g", "salsa")
-LAYOUTS = ("pmap", "data parallel", "ZeRO-1", "split parameters")
+OPTIMIZERS = ("adamw", "sgd_sai", "lion", "sophia_g", "salsa", "low_bit adamw")
+LAYOUTS = ("pmap", "data parallel", "ZeRO-1", "split parameters", "explicit axes")
 DEVICES, PROCESSES = 8, (2, 4)
 TOLERANCE = 1e-5
 ROWS = (*LAYOUTS, *(f"{n} processes" for n in PROCESSES))
@@ -46,7 +46,9 @@ def difference(its, reference):
 
 def differences(directory):
     """Layout → optimizer → the largest difference of a loss from that on one device."""
-    found = losses(directory / "devices", OPTIMIZERS, ["one device", *LAYOUTS], DEVICES)
+    found = {}
+    for layout in ("one device", *LAYOUTS):
+        found |= losses(directory / "devices", OPTIMIZERS, [layout], DEVICES)
     alone = found.pop("one device")
     for n in PROCESSES:
         found[f"{n} processes"] = losses_of_processes(directory / f"{n} processes", OPTIMIZERS, n)
@@ -59,6 +61,20 @@ def differences(directory):
         }
         for layout, its in found.items()
     }
+
+
+def in_words(record):
+    """What the README says of it."""
+    largest = max(max(its.values()) for its in record["differences"].values())
+    held = {name: its["ZeRO-1"]["optimizer"][0] for name, its in record["memory"].items()}
+    whole = record["memory"]["adamw"]["data parallel"]["optimizer"][0]
+    return (
+        f"Over {record['steps']} steps the losses of {len(OPTIMIZERS)} optimizers are within {largest:.1e} of "
+        f"one device's in each of {len(record['differences'])} layouts, several processes among them "
+        "([table](tests/records/layouts.md)); there AdamW's state takes "
+        f"{whole:,} bytes on each of eight devices, {held['adamw']:,} with ZeRO-1 and "
+        f"{held['low_bit adamw']:,} with ZeRO-1 in eight bits."
+    )
 
 
 def render(record):
@@ -75,12 +91,15 @@ def render(record):
             for layout in ROWS
         ),
     ]
+    held = record["memory"]
     memory = [
-        "| layout | parameters | optimizer state |",
-        "| --- | ---: | ---: |",
+        "| layout | parameters | state of " + " | state of ".join(held) + " |",
+        "| --- | ---: |" + " ---: |" * len(held),
         *(
-            f"| {layout} | {bytes_['parameters'][0]} | {bytes_['optimizer'][0]} |"
-            for layout, bytes_ in record["memory"].items()
+            f"| {layout} | {found['parameters'][0]} | "
+            + " | ".join(str(its[layout]["optimizer"][0]) for its in held.values())
+            + " |"
+            for layout, found in held["adamw"].items()
         ),
     ]
     return "\n".join(
@@ -94,8 +113,8 @@ def render(record):
             "",
             *table,
             "",
-            "Bytes on each of the eight devices, with AdamW: matrices of 16 × 32 and 32 × 4, split along "
-            "`model` in the last row, and a bias of 32, whole.",
+            "Bytes on each of the eight devices: matrices of 16 × 32 and 32 × 4, split along `model` in the "
+            "last row, and a bias of 32, whole. `low_bit` stores the moments of the first in eight bits.",
             "",
             *memory,
             "",

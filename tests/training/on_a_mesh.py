@@ -5,8 +5,11 @@ XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.training.on_a
 Prints one line of JSON.
 """
 
+import collections
 import contextlib
 import json
+import math
+import re
 import sys
 from pathlib import Path
 
@@ -14,12 +17,11 @@ import jax
 import numpy as np
 from jax.sharding import AxisType
 
-import optimiz
 from optimiz import training
-from optimiz.training.train_state import initial_state, laid_out, state_shardings
+from optimiz.training.train_state import initial_state, keys, laid_out, state_shardings
 from tests.training import layouts
 
-TX = optimiz.adamw(3e-3)
+TX = layouts.OPTIMIZERS["adamw"]
 
 
 def held(tree):
@@ -31,12 +33,12 @@ def held(tree):
     return sorted(by_device.values())
 
 
-def memory(layout):
+def memory(tx, layout):
     """Bytes of the state by device, as it is and as it is reckoned; and of all arrays that making it left."""
     task = layouts.task()
-    shapes = jax.eval_shape(lambda: initial_state(task, TX, seed=0))
+    shapes = jax.eval_shape(lambda: initial_state(task, tx, seed=0))
     before = sum(array.nbytes for array in jax.live_arrays())
-    state = laid_out(layout, lambda: initial_state(task, TX, seed=0))
+    state = laid_out(layout, lambda: initial_state(task, tx, seed=0))
     made = sum(array.nbytes for array in jax.live_arrays()) - before
     shardings = state_shardings(shapes, layout)
     return {
@@ -49,6 +51,27 @@ def memory(layout):
         "global": sum(leaf.nbytes for leaf in jax.tree.leaves(state)),
         "made": made,
     }
+
+
+def traffic(tx, layout):
+    """What a compiled step communicates: kind → bytes of the arrays that come of it."""
+    task = layouts.task()
+    params = jax.eval_shape(task.init, keys(0)[0])
+    state, batch = jax.eval_shape(tx.init, params), task.batches(0)
+    places = layout.params(params), layout.opt_state(state, params)
+    step = jax.jit(
+        layouts.one_step(tx),
+        in_shardings=(*places, jax.tree.map(lambda _: layout.batch, batch)),
+        out_shardings=(*places, layout.whole),
+    )
+    found = collections.Counter()
+    program = step.lower(params, state, batch).compile().as_text()
+    kinds = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+    for arrays, kind in re.findall(rf"= (.*) ({kinds})(?:-start)?\(", program):
+        for dtype, shape in re.findall(r"(\w+)\[([\d,]*)\]", arrays):
+            size = math.prod(int(length) for length in shape.split(",") if length)
+            found[kind] += size * {"f32": 4, "s32": 4, "u32": 4, "s8": 1, "pred": 1}[dtype]
+    return found
 
 
 def leave_after(steps, task):
@@ -108,7 +131,18 @@ def main(directory):
     batch = {"x": np.zeros((12, 16), np.float32)}
     report = {
         "memory": {
-            name: memory(layouts.layout(name)) for name in ("data parallel", "ZeRO-1", "split parameters")
+            optimizer: {
+                name: memory(layouts.OPTIMIZERS[optimizer], layouts.layout(name))
+                for name in ("data parallel", "ZeRO-1", "split parameters")
+            }
+            for optimizer in ("adamw", "low_bit adamw")
+        },
+        "traffic": {
+            optimizer: {
+                name: traffic(layouts.OPTIMIZERS[optimizer], layouts.layout(name))
+                for name in ("data parallel", "ZeRO-1")
+            }
+            for optimizer in ("adamw", "low_bit adamw")
         },
         "moved": moved(Path(directory)),
         "refused": {

@@ -37,6 +37,21 @@ def test_entries_stay_together():
     assert batch["x"].dtype == ARRAYS["x"].dtype
 
 
+def test_the_shares_of_a_batch_are_the_batch():
+    whole = shuffled(ARRAYS, 6, seed=0)
+    for parts in (2, 3):
+        shares = [shuffled(ARRAYS, 6, 0, (part, parts)) for part in range(parts)]
+        for step in range(4):
+            rows = np.concatenate([share(step)["row"] for share in shares])
+            np.testing.assert_array_equal(rows, whole(step)["row"])
+
+
+@pytest.mark.parametrize("share", [(0, 4), (2, 2), (-1, 2)])
+def test_shares_that_are_not_equal_are_refused_with_the_numbers(share):
+    with pytest.raises(ValueError, match=rf"n a divisor of 6, got \({share[0]}, {share[1]}\)"):
+        shuffled(ARRAYS, 6, 0, share)
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 10, 25])
 def test_padded_batches_hold_every_example_in_order_and_the_exact_mean(batch_size):
     batches = padded(ARRAYS, batch_size)

@@ -49,6 +49,20 @@ def test_a_dimension_may_be_split_along_both_axes():
     assert found.trace == {"w": P(("model", "data"), None)}
 
 
+@pytest.mark.parametrize(
+    ("shape", "spec"),
+    [
+        ((8, 4096), P("data", None)),
+        ((8, 16, 4096), P(None, "data", None)),
+        ((7, 4096), P(None, "data")),
+        ((4096,), P("data")),
+    ],
+)
+def test_rows_stay_whole_where_another_dimension_divides(shape, spec):
+    found = state_specs(Layout(MESH, shard_state=True), optax.trace(0.9), {"w": np.zeros(shape, np.float32)})
+    assert found.trace == {"w": spec}
+
+
 def test_state_of_a_form_of_its_own_is_split_as_far():
     """Factored moments: a row and a column in place of the parameter."""
     params = {"w": np.zeros((256, 128), np.float32)}
@@ -159,19 +173,41 @@ def test_bytes_per_device_are_those_of_the_parts():
 def test_on_eight_devices(program, tmp_path):
     report = program("tests.training.on_a_mesh", tmp_path, devices=8)
     # Matrices of 16 × 32 and 32 × 4, a bias of 32; AdamW keeps two moments of each, and three counters.
-    matrices, bias, counters = 4 * 640, 4 * 32, 3 * 4
+    wide, narrow, bias, counters = 4 * 512, 4 * 128, 4 * 32, 3 * 4
+    matrices = wide + narrow
+    # In eight bits: a byte an entry and four a row of the wide one; one more counter, and a zero in place of
+    # the scales of the other four moments.
+    codes, scales, rest = 512, 4 * 16, counters + 5 * 4
     wanted = {
-        "data parallel": (matrices + bias, 2 * (matrices + bias) + counters),
-        "ZeRO-1": (matrices + bias, 2 * (matrices + bias) // 8 + counters),
+        "data parallel": (
+            matrices + bias,
+            2 * (matrices + bias) + counters,
+            2 * (codes + scales + narrow + bias) + rest,
+        ),
+        "ZeRO-1": (
+            matrices + bias,
+            2 * (matrices + bias) // 8 + counters,
+            2 * (codes + scales + narrow + bias) // 8 + rest,
+        ),
         # On data:4,model:2 the moments of the bias, which is whole, are split in four.
-        "split parameters": (matrices // 2 + bias, 2 * (matrices // 8 + bias // 4) + counters),
+        "split parameters": (
+            matrices // 2 + bias,
+            2 * (matrices // 8 + bias // 4) + counters,
+            2 * ((codes + scales + narrow) // 8 + bias // 4) + rest,
+        ),
     }
-    for name, (of_parameters, of_optimizer) in wanted.items():
-        found = report["memory"][name]
-        assert found["parameters"] == [of_parameters] * 8, name
-        assert found["optimizer"] == [of_optimizer] * 8, name
-        assert found["reckoned"] == [of_parameters, of_optimizer]
-        assert found["made"] == found["global"]  # no other copy is left on any device
+    for name, (of_parameters, *of_optimizers) in wanted.items():
+        for optimizer, of_optimizer in zip(("adamw", "low_bit adamw"), of_optimizers, strict=True):
+            found = report["memory"][optimizer][name]
+            assert found["parameters"] == [of_parameters] * 8, name
+            assert found["optimizer"] == [of_optimizer] * 8, name
+            assert found["reckoned"] == [of_parameters, of_optimizer]
+            assert found["made"] == found["global"]  # no other copy is left on any device
+    # Gradients are reduced once and, with them, the loss; with ZeRO the updates are gathered, and nothing else.
+    of_parameters, loss = matrices + bias, 4
+    reduced, gathered = {"all-reduce": of_parameters + loss}, {"all-gather": of_parameters}
+    for optimizer in ("adamw", "low_bit adamw"):
+        assert report["traffic"][optimizer] == {"data parallel": reduced, "ZeRO-1": reduced | gathered}
     assert report["moved"]["same bits"] and report["moved"]["difference"] <= 1e-5
     assert report["refused"] == {
         "batch": "a batch of 12 examples cannot be split along data:8",
