@@ -149,6 +149,26 @@ def in_all(of_format: dict[str, Any], name: str, optimizer: str) -> list[int]:
     ]
 
 
+def in_words(record: dict[str, Any]) -> str:
+    """What the README says of it."""
+    model, i = "Llama-2-7B", record["devices"].index(64)
+    gigabytes = {
+        (name, fmt): in_all(record["models"][model]["held"][fmt], name, "adamw")[i] / 1e9
+        for name in LAYOUTS
+        for fmt in FORMATS
+    }
+    return (
+        f"On paper {model}'s parameters, gradients and AdamW's state take "
+        f"{gigabytes['data parallel', 'float32']:.0f} GB of each of 64 devices, "
+        f"{gigabytes['ZeRO-1', 'float32']:.0f} GB with ZeRO-1 and "
+        f"{gigabytes['split parameters', 'float32']:.1f} GB where parameters are split too; in bfloat16, with "
+        f"the state in eight bits, {gigabytes['data parallel', 'int8']:.0f}, "
+        f"{gigabytes['ZeRO-1', 'int8']:.0f} and {gigabytes['split parameters', 'int8']:.1f} GB "
+        "([more of it, up to 70B on 1,024 devices, and the "
+        "traffic](tests/records/scaling.md))."
+    )
+
+
 def render(record: dict[str, Any]) -> str:
     """The record as Markdown."""
     devices = record["devices"]

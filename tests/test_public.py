@@ -17,7 +17,9 @@ from examples.heterogeneity_rows import Results
 from optimiz import compare, groups, schedules, training
 from optimiz.compare.report import render
 from optimiz.compare.verdict import in_words
+from tests import scaling_record
 from tests.golden import parity_record
+from tests.training import layouts_record
 
 ROOT = Path(__file__).parents[1]
 MODULES = {"optimiz": optimiz, "groups": groups, "schedules": schedules}
@@ -36,6 +38,14 @@ def test_a_public_function_documents_every_argument_and_shows_an_example(name):
     for argument in inspect.signature(NAMES[name]).parameters:
         assert re.search(rf"^ +\*?{argument}: ", documentation, re.MULTILINE), f"{argument} is not documented"
     assert ">>>" in documentation
+
+
+def test_no_public_function_takes_a_name_that_it_does_not_know():
+    for name, function in NAMES.items():
+        kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
+        assert inspect.Parameter.VAR_KEYWORD not in kinds, name
+    with pytest.raises(TypeError, match="weigth_decay"):
+        optimiz.adamw(1e-3, weigth_decay=0.1)
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
@@ -105,6 +115,13 @@ def test_the_readme_and_the_report_show_the_record_of_heterogeneity():
 def test_the_readme_shows_the_record_of_parity():
     record = json.loads(parity_record.RECORD.read_text(encoding="utf-8"))
     assert parity_record.render(record) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_shows_the_records_of_the_layouts_and_of_scaling():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for page in (layouts_record, scaling_record):
+        record = json.loads(page.PATH.read_text(encoding="utf-8"))
+        assert page.in_words(record) in readme
 
 
 def test_import_brings_no_model_library_and_costs_little_more_than_that_of_optax():

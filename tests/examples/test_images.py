@@ -93,6 +93,7 @@ def test_an_npz(tmp_path):
         ),
         ({"images": pixels(0, (2, 5, 5)), "labels": np.zeros(2, int)}, "all labels are '0'"),
         ({"images": pixels(0, (0, 5, 5)), "labels": np.zeros(0, int)}, "no images"),
+        ({"images": np.array([{}]), "labels": np.arange(1)}, "cannot be read: Object arrays cannot be loaded"),
     ],
 )
 def test_what_an_npz_must_hold(tmp_path, arrays, message):

@@ -118,3 +118,24 @@ def test_refuses_a_beta_outside_its_domain(name, bad):
 def test_refuses_a_number_given_as_text():
     with pytest.raises(TypeError, match="learning_rate must be a number, got '1e-3' of type str"):
         optimiz.adamw("1e-3")
+
+
+def test_an_update_has_a_derivative_at_zero_with_eps_root():
+    def moved(gradient, eps_root):
+        tx = optimiz.adamw(0.1, eps_root=eps_root, weight_decay=0.0)
+        return tx.update(gradient, tx.init(gradient), gradient)[0]
+
+    # √x has none at zero; beside ε_root the first update is -0.1 g / √(g² + ε_root), of slope -0.1 / √ε_root.
+    assert np.isnan(jax.grad(moved)(jnp.float32(0), 0.0))
+    np.testing.assert_allclose(jax.grad(moved)(jnp.float32(0), 1e-4), -10.0, rtol=1e-5)
+
+
+def test_a_beta_that_bfloat16_rounds_to_one_is_refused_and_float32_is_taken():
+    params = jnp.ones(2, jnp.bfloat16)
+    injected = optax.inject_hyperparams(optimiz.adamw)
+    with pytest.raises(ValueError, match=r"b2 must be in \[0, 1\), got 1"):
+        injected(0.1, b2=0.999).init(params)
+    tx = optax.inject_hyperparams(optimiz.adamw, hyperparam_dtype=jnp.float32)(0.1, b2=0.999, weight_decay=0.0)
+    updates, _ = tx.update(params, tx.init(params), params)
+    np.testing.assert_allclose(updates.astype(jnp.float32), -0.1, rtol=4e-3)
+    assert updates.dtype == jnp.bfloat16
