@@ -1,7 +1,7 @@
 """What a pre-trained encoder is good for: fine-tuned for a few updates, and tested.
 
-The task is the topic of sentences from Python's own documentation. Every encoder gets the same head, batches,
-dropout and rate, none of which is tuned: enough to tell encoders apart, too little for a good classifier.
+The task is the topic of sentences from Python's own documentation. Every encoder gets the same head, batches
+and rate, which is larger for the head; none of them is tuned, and there is no dropout.
 """
 
 from pathlib import Path
@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import optax
 
 import optimiz
+from examples import optimizers
 from examples.data import docstrings
 from examples.pretraining import Pretraining
 from examples.text_classification import TextClassification
 from optimiz import groups, schedules, training
 
-STEPS, BATCH_SIZE, LENGTH, LEARNING_RATE, DROPOUT = 200, 16, 32, 1e-3, 0.1
+STEPS, BATCH_SIZE, LENGTH, LEARNING_RATE, HEAD_RATE = 400, 16, 32, 1e-3, 30.0
 
 
 class Downstream:
@@ -35,12 +36,15 @@ class Downstream:
         problem.save(directory, problem.start(jax.random.key(0)))
         length = min(LENGTH, problem.objective.config.max_tokens)
         self.classification = TextClassification(
-            docstrings.load_split(), directory, length=length, dropout=DROPOUT, pooling="mean"
+            docstrings.load_split(), directory, length=length, dropout=0.0, pooling="mean"
         )
         self._task = self.classification.task(BATCH_SIZE, seed=0)
         self._test = self.classification.evaluation("test")
         shape = schedules.warm_up(schedules.linear(LEARNING_RATE), 0.1)
-        self._tx = optimiz.adamw(schedules.over_steps(shape, STEPS), weight_decay=0.01, mask=groups.no_decay())
+        self._tx = optax.chain(
+            optimiz.adamw(schedules.over_steps(shape, STEPS), weight_decay=0.01, mask=groups.no_decay()),
+            optimiz.scale_by_groups(optimizers.head_multipliers(HEAD_RATE)),
+        )
         self._compiled = jax.jit(self._step, donate_argnums=(0, 1))
 
     def __call__(self, params: Any) -> dict[str, float]:
@@ -49,13 +53,12 @@ class Downstream:
         params = jax.tree.map(jnp.array, self._task.init(jax.random.key(0)) | encoder)  # copies, to be donated
         state = self._tx.init(params)
         for step in range(STEPS):
-            key = jax.random.fold_in(jax.random.key(0), step)
-            params, state = self._compiled(params, state, self._task.batches(step), key)
+            params, state = self._compiled(params, state, self._task.batches(step))
         return self._test(params)
 
-    def _step(self, params: Any, state: Any, batch: Any, key: jax.Array) -> tuple[Any, Any]:
+    def _step(self, params: Any, state: Any, batch: Any) -> tuple[Any, Any]:
         def mean(params: Any) -> jax.Array:
-            return training.mean_loss(self._task.loss(params, batch, key), batch)
+            return training.mean_loss(self._task.loss(params, batch, None), batch)
 
         updates, state = self._tx.update(jax.grad(mean)(params), state, params)
         return optax.apply_updates(params, updates), state

@@ -79,7 +79,7 @@ def judge(
 
     settings = dict(identity) | {"budget": budget, "reference": reference.prices()}
     rows = Rows(output / "rows.jsonl", settings | {"reference_date": reference.date})
-    for row in [*tuned, *final]:
+    for row in [*final, *({**row, "test": None} for row in tuned)]:  # what was not chosen is not tested
         if not rows.has(arm=row["arm"], learning_rate=row["learning_rate"], seed=row["seed"]):
             rows.add(row)
     for seed in range(seeds):

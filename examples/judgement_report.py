@@ -82,7 +82,7 @@ def in_words(judged: Judged) -> str:
     lines = [
         f"Over {seeds} seeds, the fully decayed **{BASELINE}** ends at a test loss of "
         f"{_mean(judged, BASELINE, 'loss')}; fine-tuned, its encoder has an accuracy of "
-        f"{_mean(judged, BASELINE, 'accuracy')} (untrained: {_mean(judged, UNTRAINED, 'accuracy')}). "
+        f"{_mean(judged, BASELINE, 'accuracy')}, {_difference(judged, BASELINE, UNTRAINED, 'accuracy')}. "
         f"{_winners(judged, BASELINE, 'loss')} {_winners(judged, BASELINE, 'accuracy')} "
         f"Of {2 * len(ways)} such comparisons at 95 %, {2 * len(ways) * (1 - _CONFIDENCE):.1f} are expected to "
         "be significant by chance alone."
@@ -94,19 +94,11 @@ def in_words(judged: Judged) -> str:
                 f"{label} {_mean(judged, name, figure)}, {_difference(judged, name, BASELINE, figure)};"
             )
         lines.append(" ".join(parts)[:-1] + ".")
-    pretended = judged.better(HALF_WAY, "loss", significantly=False)
-    real = judged.better(BASELINE, "loss", significantly=False)
-    false = [name for name in pretended if name not in real]
     lines.append(
         f"- **What the wrong arm pretends.** {HALF_WAY} is {BASELINE} on a schedule twice as long, read off "
         f"when the budget is spent: test loss {_mean(judged, HALF_WAY, 'loss')}, "
         f"{_difference(judged, HALF_WAY, BASELINE, 'loss')}. {_winners(judged, HALF_WAY, 'loss')} "
-        + (
-            f"Of these, {_joined(false)} would be a false gain: the decayed baseline is not above "
-            f"{'it' if len(false) == 1 else 'them'}."
-            if false
-            else "None of these is a false gain: the decayed baseline is above them too."
-        )
+        f"{_pretended(judged)}"
     )
     edges = [
         name
@@ -117,7 +109,21 @@ def in_words(judged: Judged) -> str:
         lines.append(
             f"- The best rate of {_joined(edges)} is at the edge of its grid: a wider one may have a better."
         )
-    return "\n".join(lines)
+    return f"{lines[0]}\n\n" + "\n".join(lines[1:])
+
+
+def _pretended(judged: Judged) -> str:
+    """Which gains the wrong baseline makes that the right one does not have."""
+    real = judged.better(BASELINE, "loss", significantly=False)
+    false = [name for name in judged.better(HALF_WAY, "loss", significantly=False) if name not in real]
+    if false:
+        those = "it" if len(false) == 1 else "them"
+        return f"Of these, {_joined(false)} would be a false gain: the decayed baseline is not above {those}."
+    said = "None of these is a false gain: the decayed baseline is above them too."
+    worse = judged.beside(HALF_WAY, BASELINE, "loss")
+    if not (worse.significant and worse.mean > 0):
+        said += " Here the wrong arm is not significantly worse than the decayed one, and so pretends little."
+    return said
 
 
 def _winners(judged: Judged, other: str, figure: str) -> str:
@@ -125,7 +131,8 @@ def _winners(judged: Judged, other: str, figure: str) -> str:
     better, sure = (judged.better(other, figure, significantly=flag) for flag in (False, True))
     less = {"loss": "a lower loss", "accuracy": "a higher accuracy"}[figure]
     which = f"significantly {_joined(sure)}" if sure else "**none significantly**"
-    return f"{len(better)} of {len(judged.ways)} ways have {less} than {other}, {which}."
+    have = "has" if len(better) == 1 else "have"
+    return f"{len(better)} of {len(judged.ways)} ways {have} {less} than {other}, {which}."
 
 
 def _difference(judged: Judged, name: str, other: str, figure: str) -> str:
@@ -247,7 +254,7 @@ def _draw(judged: Judged, path: Path) -> None:
         axes.axvline(0, color="0.4", linewidth=0.8)
         axes.set(yticks=range(len(judged.ways)), yticklabels=judged.ways, title=f"Test {figure}, difference")
         axes.invert_yaxis()
-    differences[0].legend(frameon=False, fontsize=7)
+    differences[0].legend(frameon=False, fontsize=7, loc="lower right")
     for axes in picture.axes:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
