@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import optimiz
-from examples import heterogeneity_report, line_search_report
+from examples import heterogeneity_report, judgement_report, line_search_report
 from examples.heterogeneity_rows import Results
 from optimiz import compare, groups, schedules, training
 from optimiz.compare.report import render
@@ -110,6 +110,20 @@ def test_the_readme_and_the_report_show_the_record_of_heterogeneity():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert heterogeneity_report.in_words(results) in readme and f"```bash\n{command}" in readme
     assert f"({folder}/report.md)" in readme and f"({folder}/study.png)" in readme
+
+
+def test_the_readme_and_the_report_show_the_record_of_the_judgement():
+    folder = "examples/records/pretrain"
+    head, *rows = map(json.loads, (ROOT / folder / "rows.jsonl").read_text(encoding="utf-8").splitlines())
+    judged = judgement_report.Judged(rows)
+    command = "python -m examples.compare_optimizers --task=pretrain --length=32 --budget=26"
+    command += f" --irreducible=runs/irreducible --reference={folder}/reference.json --output=runs/pretrain"
+    report = (ROOT / folder / "report.md").read_text(encoding="utf-8")
+    assert judgement_report.render(head, judged, command) == report
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    words, table = judgement_report.in_words(judged), judgement_report.table(judged)
+    assert f"{words}\n\n{table}" in readme and command in readme
+    assert f"({folder}/report.md)" in readme and f"({folder}/curves.png)" in readme
 
 
 def test_the_readme_shows_the_record_of_parity():
