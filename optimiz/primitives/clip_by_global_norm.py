@@ -64,13 +64,11 @@ def clip_by_global_norm(max_norm: jax.typing.ArrayLike) -> optax.GradientTransfo
         dtype = functools.reduce(jnp.promote_types, (numerics.real_dtype(g.dtype) for g in leaves), jnp.float32)
 
         def squares(scale):
-            scales = [1] * len(leaves)
+            pairs = [(g, 1) for g in leaves]
             if scale is not None:
                 # XLA would hold a factor of several leaves in memory, broadcast to their shape: one for each.
-                scales = jax.lax.optimization_barrier(jnp.full(len(leaves), scale[0]))
-            sums = (
-                jnp.sum(numerics.abs_sq(numerics.widen(g) * s)) for g, s in zip(leaves, scales, strict=True)
-            )
+                pairs = [jax.lax.optimization_barrier((g, scale[0])) for g in leaves]
+            sums = (jnp.sum(numerics.abs_sq(numerics.widen(g) * s)) for g, s in pairs)
             return [sum(sums, start=jnp.zeros([], dtype))]
 
         [(scale, root)] = numerics.scaled_roots(squares)
