@@ -12,6 +12,7 @@ from optimiz.numerics.keys import typed_key as typed_key
 from optimiz.numerics.leaves import map_many as map_many
 from optimiz.numerics.moments import abs_sq as abs_sq
 from optimiz.numerics.moments import bias_correction as bias_correction
+from optimiz.numerics.moments import or_one as or_one
 from optimiz.numerics.moments import real_moment as real_moment
 from optimiz.numerics.moments import squarable as squarable
 from optimiz.numerics.moments import zero_moment as zero_moment
@@ -27,6 +28,11 @@ from optimiz.numerics.quantisation import BFloat16 as BFloat16
 from optimiz.numerics.quantisation import Float8 as Float8
 from optimiz.numerics.quantisation import Int8 as Int8
 from optimiz.numerics.quantisation import no_scales as no_scales
+from optimiz.numerics.recipes import Recipe as Recipe
+from optimiz.numerics.recipes import any_nan as any_nan
+from optimiz.numerics.recipes import lean as lean
+from optimiz.numerics.recipes import made as made
+from optimiz.numerics.recipes import recipes as recipes
 from optimiz.numerics.rounding import grid_step as grid_step
 from optimiz.numerics.rounding import hashed_noise as hashed_noise
 from optimiz.numerics.rounding import nearest as nearest

@@ -54,8 +54,23 @@ def squarable(g: jax.Array) -> jax.Array:
     if not jnp.isrealobj(g):
         return jax.lax.complex(squarable(g.real), squarable(g.imag))
     # A quarter of the root of the largest power of two: sums of two squares are finite as well.
-    limit = 2.0 ** (jnp.finfo(g.dtype).maxexp // 2 - 2)
-    return jnp.where(jnp.isinf(g), g, jnp.clip(g, -limit, limit))
+    limit, largest = 2.0 ** (jnp.finfo(g.dtype).maxexp // 2 - 2), jnp.finfo(g.dtype).max
+    # What is added is 0 for a finite entry. XLA would hold the result of a select in memory for a sum over it.
+    return jnp.clip(g, -limit, limit) + (g - jnp.clip(g, -largest, largest))
+
+
+def or_one(x: jax.Array) -> jax.Array:
+    """``x`` for a divisor: 1 where it is 0.
+
+    Args:
+        x: entries ≥ 0, or NaN; any shape.
+
+    Example:
+        >>> or_one(jnp.array([0.0, 3.0, jnp.inf])).tolist()
+        [1.0, 3.0, inf]
+    """
+    # As above, no select.
+    return x + (1 - jnp.sign(x))
 
 
 def bias_correction(decay: jax.typing.ArrayLike, count: jax.Array) -> jax.Array:

@@ -85,7 +85,7 @@ def scale_by_rss(
             before = total.astype(real)
             s = before + jnp.minimum(numerics.abs_sq(wide), largest - before)
             root = jnp.sqrt(s + eps) if eps_in_sqrt else jnp.sqrt(s) + eps
-            return (again / jnp.where(root == 0, 1, root)).astype(g.dtype), s.astype(total.dtype)
+            return (again / numerics.or_one(root)).astype(g.dtype), s.astype(total.dtype)
 
         direction, sum_of_squares = numerics.map_many(leaf, 2, updates, state.sum_of_squares)
         return direction, ScaleByRssState(sum_of_squares)

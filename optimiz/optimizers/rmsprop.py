@@ -103,7 +103,7 @@ def scale_by_rms(
 
         def rescale(g, like, square):
             root = jnp.sqrt(square + eps) if eps_in_sqrt else jnp.sqrt(square) + eps
-            return (g / jnp.where(root == 0, 1, root)).astype(like.dtype)
+            return (g / numerics.or_one(root)).astype(like.dtype)
 
         wide, again = (
             jax.tree.map(lambda g: numerics.squarable(numerics.widen(g)), tree)

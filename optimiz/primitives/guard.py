@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optimiz import checks
+from optimiz import checks, numerics
 
 
 class GuardState(NamedTuple):
@@ -69,21 +69,33 @@ def guard(
         return GuardState(jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32), tx.init(params))
 
     def update_fn(updates, state, params=None, **extra_args):
-        proposed, inner_state = tx.update(updates, state.inner_state, params, **extra_args)
-        good = _all_finite(updates) & _all_finite(proposed)
+        def attempt(updates, inner_state, params):
+            proposed, inner_state = tx.update(updates, inner_state, params, **extra_args)
+            return proposed, inner_state, jax.tree.map(_zero_if_finite, updates, proposed)
+
+        proposed, inner_state, zeros = numerics.recipes(attempt)(updates, state.inner_state, params)
+        good = ~functools.reduce(
+            jnp.logical_or, map(numerics.any_nan, jax.tree.leaves(zeros)), jnp.array(False)
+        )
         in_a_row = jnp.where(good, 0, optax.safe_increment(state.skipped_in_a_row))
         instead = jnp.where(in_a_row > give_up_after, jnp.nan, 0)
 
-        # A select, and not a branch, which would have to hold both states whole before it.
+        # A select, and not a branch, which would have to hold both states whole before it. The update is made
+        # after the state and of what was selected, so that each new array can take the place of the old one.
+        def select(new, old):
+            new.value = jnp.where(good, numerics.made(new), old)
+            return new.value
+
+        inner_state = jax.tree.map(select, inner_state, state.inner_state)
+        proposed = numerics.made(proposed)
         updates = jax.tree.map(lambda u: jnp.where(good, u, instead.astype(u.dtype)), proposed)
-        inner_state = jax.tree.map(lambda new, old: jnp.where(good, new, old), inner_state, state.inner_state)
         skipped = jnp.where(good, state.skipped, optax.safe_increment(state.skipped))
         return updates, GuardState(skipped, in_a_row, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _all_finite(tree: optax.Updates) -> jax.Array:
-    return functools.reduce(
-        jnp.logical_and, (jnp.isfinite(x).all() for x in jax.tree.leaves(tree)), jnp.array(True)
-    )
+def _zero_if_finite(*arrays: jax.Array) -> jax.Array:
+    """Zero in every entry that is finite in all arrays, NaN in the others."""
+    wide = [numerics.widen(x) for x in arrays if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return functools.reduce(jnp.add, [x - x for x in wide], jnp.zeros([]))

@@ -154,7 +154,14 @@ def seeded_ema(
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
         first = state.count == 0
-        mu = _advance(lambda m, g: jnp.where(first, g, decay * m + (1 - decay) * g), updates, state.mu)
+        # Not a select between arrays, which XLA would hold in memory for a sum over the result.
+        old, new = jnp.where(first, 0, decay), jnp.where(first, 1, 1 - decay)
+
+        def average(m, g):
+            real = jnp.finfo(m.dtype).dtype
+            return old.astype(real) * m + new.astype(real) * g
+
+        mu = _advance(average, updates, state.mu)
         count = jnp.asarray(optax.safe_increment(state.count))
         return _cast_like(mu, updates), SeededEmaState(count, _cast_like(mu, state.mu))
 

@@ -98,7 +98,7 @@ def scale_by_adam(
                 m_hat = m / correction
             root = jnp.sqrt(v / numerics.bias_correction(b2, t) + eps_root) + eps
             # Where the root is 0 no gradient was ever seen, and m is 0 too.
-            scale = jnp.where(root == 0, 1, root)
+            scale = numerics.or_one(root)
             direction, search = (x / scale for x in (m_hat, wide))
             return direction.astype(g.dtype), search.astype(g.dtype), m.astype(mu.dtype), v.astype(nu.dtype)
 

@@ -1,0 +1,130 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from optimiz import numerics
+
+N = 1 << 14  # entries, from which on an array is computed twice rather than held
+X, Y = (jnp.asarray(np.random.default_rng(i).normal(size=(4, N // 4)), jnp.float32) for i in range(2))
+
+
+def normed(x, y):
+    """A direction, two sums over it, and an average that it comes from."""
+    average = jnp.where(x > 0, 0.9 * y, y) + 0.1 * x
+    direction = average / (jnp.sqrt(jnp.abs(y)) + 1e-3)
+    scale = jnp.linalg.norm(direction) + jnp.max(direction)
+    return direction / scale, average, scale
+
+
+def branched(x, y):
+    twice = 2 * x
+    return jax.lax.cond(
+        jnp.sum(twice) > 0, lambda: (twice - y, jnp.sum(twice * y)), lambda: (y, jnp.sum(twice))
+    )
+
+
+def looped(x, y):
+    return jax.lax.fori_loop(0, 3, lambda i, carry: carry * 0.5 + x, x * y)
+
+
+def with_barriers(x, y):
+    first = jax.lax.optimization_barrier(x * y)
+    both, _ = jax.lax.optimization_barrier((first + 1, y))
+    return first, both, jnp.sum(both)
+
+
+def with_random_bits(x, y):
+    key = jax.random.key(0)
+    return x + jax.random.normal(key, x.shape) * y, jax.random.bits(key)
+
+
+def untouched(x, y):
+    return {"x": x, "twice": [y, y], "constant": jnp.float32(3), "small": x[0, :2]}
+
+
+@pytest.mark.parametrize(
+    "function", [normed, branched, looped, with_barriers, with_random_bits, untouched], ids=lambda f: f.__name__
+)
+def test_a_lean_function_is_the_function(function):
+    wanted = function(X, Y)
+    chex.assert_trees_all_close(jax.jit(numerics.lean(function))(X, Y), wanted, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(numerics.lean(function)(X, Y), wanted)
+    batch = jnp.stack([X, Y])
+    mapped = jax.vmap(numerics.lean(function), in_axes=(0, None))(batch, Y)
+    chex.assert_trees_all_close(jax.tree.map(lambda x: x[0], mapped), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_it_has_the_same_gradient():
+    def loss(function):
+        return lambda rate: jnp.sum(jnp.square(function(rate * X, Y)[0]) * Y)
+
+    wanted = jax.grad(loss(normed))(jnp.float32(0.5))
+    np.testing.assert_allclose(jax.grad(loss(numerics.lean(normed)))(jnp.float32(0.5)), wanted, rtol=1e-3)
+
+
+def test_what_is_a_sum_or_calls_back_is_done_once():
+    calls = []
+
+    def function(x):
+        twice = 2 * x
+        total = jax.pure_callback(
+            lambda x: calls.append(0) or x.sum(), jax.ShapeDtypeStruct((), x.dtype), twice
+        )
+        return twice / total, jnp.sum(twice / total)
+
+    share, whole = jax.jit(numerics.lean(function))(jnp.abs(X))
+    assert len(calls) == 1
+    np.testing.assert_allclose([jnp.sum(share), whole], 1, rtol=1e-5)
+
+
+def temporary_bytes(function):
+    return jax.jit(function).lower(X, Y).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_it_holds_nothing_where_the_function_holds_an_array():
+    def function(x, y):
+        direction = x / jnp.sqrt(jnp.abs(y))
+        return jnp.sum(jnp.square(direction / jnp.sum(direction)))
+
+    assert temporary_bytes(function) >= X.nbytes
+    assert temporary_bytes(numerics.lean(function)) < X.nbytes / 16
+
+
+def test_what_is_put_in_the_place_of_a_result_is_what_the_others_are_computed_of():
+    def both(x):
+        average = x + 1
+        return average, 2 * average
+
+    @jax.jit
+    def replaced(x):
+        average, direction = numerics.recipes(both)(x)
+        average.value = numerics.made(average) * 10
+        return numerics.made((average, direction))
+
+    average, direction = replaced(X)
+    np.testing.assert_allclose(average, 10 * (X + 1), rtol=1e-6)
+    np.testing.assert_allclose(direction, 20 * (X + 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (4, N // 4)])
+@pytest.mark.parametrize("selects", [False, True])
+def test_any_nan_finds_one_wherever_it_is(shape, selects):
+    def zeros(x):
+        return jnp.where(x > 0, x - x, 2 * x - 2 * x) if selects else x - x
+
+    found = jax.jit(lambda x: numerics.any_nan(numerics.recipes(zeros)(x)))
+    x = jnp.ones(shape)
+    assert not found(x)
+    for bad in (jnp.nan, jnp.inf, -jnp.inf):
+        assert found(x.at[(-1,) * len(shape)].set(bad))
+    assert not found(x.at[(-1,) * len(shape)].set(3e38 if not selects else 1e38))
+
+
+def test_an_optimizer_that_closes_over_what_is_traced_is_lean():
+    def step(rate, g):
+        return numerics.lean(lambda g: optax.scale(rate).update(g, optax.EmptyState())[0])(g)
+
+    np.testing.assert_array_equal(jax.jit(step)(jnp.float32(2), X), 2 * X)
