@@ -33,6 +33,8 @@ OPTIMIZERS = {
     "sign_sgd": optimiz.sign_sgd(RATE),
     "sgd_sai": optimiz.sgd_sai(RATE),
     "sqrt_size_sgd": optimiz.sqrt_size_sgd(RATE),
+    "lamb": optimiz.lamb(RATE, **DECAY),
+    "lars": optimiz.lars(RATE, **DECAY),
 }
 
 
@@ -52,14 +54,43 @@ def test_an_update_needs_no_memory_of_its_own(name):
     assert temporary_bytes_per_parameter(OPTIMIZERS[name]) <= 0.05
 
 
-# SGD-SaI asks for the clipped gradient itself, for the branch in which it measures.
-@pytest.mark.parametrize("name", sorted(OPTIMIZERS.keys() - {"sgd_sai"}))
+def clipped(tx):
+    return optax.chain(optimiz.clip_by_global_norm(1.0), tx)
+
+
+# These sum over the clipped gradient itself: over it they are lean only as a whole.
+SUMS_OVER_THE_GRADIENT = {"sgd_sai", "lars"}
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS.keys() - SUMS_OVER_THE_GRADIENT))
 def test_nor_does_it_where_the_gradient_is_clipped(name):
-    tx = optax.chain(optimiz.clip_by_global_norm(1.0), OPTIMIZERS[name])
-    assert temporary_bytes_per_parameter(tx) <= 0.05
+    assert temporary_bytes_per_parameter(clipped(OPTIMIZERS[name])) <= 0.05
+
+
+@pytest.mark.parametrize("name", sorted(SUMS_OVER_THE_GRADIENT))
+def test_nor_within_lean_where_sums_over_the_clipped_gradient_are_taken(name):
+    tx = clipped(OPTIMIZERS[name])
+    assert 3.9 < temporary_bytes_per_parameter(tx) < 4.1
+    assert temporary_bytes_per_parameter(optimiz.lean(tx)) <= 0.05
+
+
+# Fast ones of every kind: with a sum over the gradient, over the update, and with none.
+GUARDED = ("adamw", "adagrad", "sgd_sai", "lamb")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in GUARDED else pytest.mark.long) for n in OPTIMIZERS]
+)
+def test_nor_does_a_guard_around_it(name):
+    assert temporary_bytes_per_parameter(optimiz.guard(clipped(OPTIMIZERS[name]), 3)) <= 0.05
+
+
+def test_a_guard_around_state_in_few_bits_copies_the_state():
+    tx = optimiz.guard(optimiz.low_bit(optimiz.sgd_sai(RATE), optimiz.Int8()), 3)
+    assert temporary_bytes_per_parameter(tx) <= 1.1
 
 
 def test_those_of_optax_hold_a_gradient_where_ours_do_not():
     clip = optax.clip_by_global_norm(1.0)
-    for tx in (optax.chain(clip, optax.adamw(RATE)), optax.lion(RATE)):
+    for tx in (optax.chain(clip, optax.adamw(RATE)), optax.lion(RATE), optax.lamb(RATE)):
         assert temporary_bytes_per_parameter(tx) >= 3.9

@@ -25,6 +25,7 @@ import optax
 
 from optimiz import checks
 from optimiz.primitives.decoupled_weight_decay import Coupling, decoupled_weight_decay
+from optimiz.primitives.lean import lean
 from optimiz.primitives.scale_by_adam import scale_by_adam
 from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
 from optimiz.primitives.scale_by_trust_ratio import scale_by_trust_ratio
@@ -84,7 +85,7 @@ def lamb(
         >>> updates.round(4).tolist()  # Adam's [1, 0], of norm 1, to the norm 5
         [-2.5, -0.0]
     """
-    return optax.chain(
+    chain = optax.chain(
         scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nu_dtype=nu_dtype),
         decoupled_weight_decay(
             weight_decay,
@@ -95,3 +96,4 @@ def lamb(
         scale_by_trust_ratio(min_norm, max_norm=max_norm, mask=trust_ratio_mask, scanned=scanned),
         scale_by_learning_rate(learning_rate),
     )
+    return lean(chain)  # for the norm of r

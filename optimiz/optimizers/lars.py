@@ -25,6 +25,7 @@ import optax
 
 from optimiz import checks
 from optimiz.primitives.decoupled_weight_decay import Coupling, decoupled_weight_decay
+from optimiz.primitives.lean import lean
 from optimiz.primitives.momentum import trace
 from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
 from optimiz.primitives.scale_by_trust_ratio import scale_by_trust_ratio
@@ -89,7 +90,7 @@ def lars(
         learning_rate=learning_rate,
     )
     together = trust == "norm"
-    return optax.chain(
+    chain = optax.chain(
         decay if together else optax.identity(),
         scale_by_trust_ratio(
             trust_coefficient=trust_coefficient,
@@ -101,3 +102,4 @@ def lars(
         scale_by_learning_rate(learning_rate),  # before the momentum, because the paper's rate is inside it
         trace(momentum, nesterov, accumulator_dtype),
     )
+    return lean(chain)  # for the norms of the gradient and of the decay

@@ -13,6 +13,8 @@ norms in place of the norm of their sum.
 Departures from ``optax.scale_by_trust_ratio``: norms are float32 for bfloat16 and float16 and neither overflow
 nor underflow; γ_l bounds the norm of the parameters alone, Optax's ``min_norm`` that of the update as well;
 γ_u, the sum of norms, the mask and stacked layers are new.
+
+The update is held in memory for its norm, unless ``optimiz.lean`` is around the chain.
 """
 
 import functools
@@ -90,29 +92,18 @@ def scale_by_trust_ratio(
         checks.needs_params(params)
         checks.same_shapes("gradient", updates, "parameter", params)
         axes, chosen = blocks(updates)
-        new_state = state
+        wide = jax.tree.map(numerics.widen, updates)
+        summands = [jax.tree.leaves(wide)]  # whose norms are added
+        if decay is not None:
+            added, state = decay.update(optax.tree.zeros_like(wide), state, params)
+            summands.append(jax.tree.leaves(added))
 
-        def summands(updates, params):
-            """Leaves of the update, or of the gradient and of the decay, whose norms are added."""
-            nonlocal new_state
-            wide = jax.tree.map(numerics.widen, updates)
-            if decay is None:
-                return [jax.tree.leaves(wide)]
-            added, new_state = decay.update(optax.tree.zeros_like(wide), state, params)
-            return [jax.tree.leaves(wide), jax.tree.leaves(added)]
-
-        def with_ratio(leaves):
-            return [leaf for leaf, yes in zip(leaves, chosen, strict=True) if yes]
-
-        def arrays():
-            return [
-                x
-                for leaves in (jax.tree.leaves(params), *summands(updates, params))
-                for x in with_ratio(leaves)
-            ]
-
-        norms = numerics.block_norms(arrays, with_ratio(axes) * (2 if decay is None else 3))
-        n = len(with_ratio(axes))
+        with_norm = [jax.tree.leaves(params), *summands]
+        norms = numerics.block_norms(
+            lambda: [x for leaves in with_norm for x, yes in zip(leaves, chosen, strict=True) if yes],
+            [a for a, yes in zip(axes, chosen, strict=True) if yes] * len(with_norm),
+        )
+        n = sum(chosen)
         norms_of_block = iter([norms[i::n] for i in range(n)])
 
         def scale(whole, of_params, *of_summands):
@@ -125,9 +116,9 @@ def scale_by_trust_ratio(
 
         leaves, structure = jax.tree.flatten(updates)
         scaled = []
-        for u, yes, *parts in zip(leaves, chosen, *summands(*numerics.afresh((updates, params))), strict=True):
+        for u, yes, *parts in zip(leaves, chosen, *summands, strict=True):
             whole = functools.reduce(jnp.add, parts)
             scaled.append((scale(whole, *next(norms_of_block)) if yes else whole).astype(u.dtype))
-        return structure.unflatten(scaled), new_state
+        return structure.unflatten(scaled), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
