@@ -39,3 +39,8 @@ def layout() -> training.Layout | None:
         return None
     mesh = training.make_mesh(_MESH.value or f"data:{jax.device_count()}")
     return training.Layout(mesh, shard_state=_SHARD_STATE.value)
+
+
+def share(layout: training.Layout | None) -> tuple[int, int]:
+    """Which part of each batch this process reads, see ``training.Layout.share``; all of it on one device."""
+    return (0, 1) if layout is None else layout.share

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import optax
 
-from examples import command, optimizers
+from examples import command, devices, optimizers
 from examples.data import baseline, images
 from examples.image_classification import CROP, FLIP, ImageClassification, choose, draw_mistakes
 from examples.train_each import scheduled, train_each
@@ -81,6 +81,7 @@ def optimizer(name: str, classes: int) -> tuple[optax.GradientTransformation, fl
 
 def main() -> None:
     """Run every optimizer, then write the report."""
+    layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
     settings = training.Settings(
         steps=_STEPS.value,
         seed=_SEED.value,
@@ -95,12 +96,12 @@ def main() -> None:
     augment = _AUGMENT.value or (["none"] if _DATA.value is None else [CROP, FLIP])
     model = choose(_MODEL.value, side, channels, classes, _DROPOUT.value)
     problem = ImageClassification(parts, model, augment=augment, smoothing=_SMOOTHING.value)
-    task = problem.task(_BATCH_SIZE.value, _SEED.value)
+    task = problem.task(_BATCH_SIZE.value, _SEED.value, devices.share(layout))
     decisive = {flag.name: flag.value for flag in _DECISIVE} | {"augment": augment}
     identity = decisive | {"model_and_data": problem.fingerprint()}
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
-    output, runs, mistakes = Path(_OUTPUT.value), [], {}
+    output, mistakes = Path(_OUTPUT.value), {}
     with training.claimed(output, identity | {"learning_rates": rates}, _RESUME.value):
         each = train_each(
             chosen,
@@ -111,12 +112,15 @@ def main() -> None:
             identity=identity,
             batch_size=_BATCH_SIZE.value,
             resume=_RESUME.value,
+            layout=layout,
         )
-        for name, params, run in each:
+        trained = list(each)
+        if not training.is_first():
+            return
+        for name, params, _ in trained:
             picture = f"mistakes_{name}.png"
             count = draw_mistakes(parts["test"], np.asarray(problem.predict("test", params)), output / picture)
             mistakes[f"{name} mistakes"] = f"{count} images\n\n  ![The surest mistakes of {name}]({picture})\n"
-            runs.append(run)
         record = compare.Record(
             title=f"Image classification by {_MODEL.value} with {', '.join(chosen)}",
             command=shlex.join(["python", "-m", "examples.finetune_image", *sys.argv[1:]]),
@@ -129,7 +133,7 @@ def main() -> None:
             settings=decisive,
             baselines=baseline.pixel_baseline(**parts),
             test_examples=len(parts["test"].images),
-            runs=runs,
+            runs=[run for _, _, run in trained],
         )
         report = compare.write_report(record, output, figure="accuracy")
     command.show(compare.summary(record, figure="accuracy"))

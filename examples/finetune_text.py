@@ -95,8 +95,7 @@ def main() -> None:
     problem = TextClassification(
         parts, model, length=_LENGTH.value, dropout=_DROPOUT.value, pooling=_POOLING.value
     )
-    share = (0, 1) if layout is None else layout.share
-    task, test = problem.task(_BATCH_SIZE.value, _SEED.value, share), problem.evaluation("test")
+    task = problem.task(_BATCH_SIZE.value, _SEED.value, devices.share(layout))
     decisive = {flag.name: flag.value for flag in _DECISIVE}
     identity = decisive | {"model_and_data": problem.fingerprint()}
     rates = {name: rate for name, (_, rate) in chosen.items()}
@@ -107,7 +106,7 @@ def main() -> None:
         each = train_each(
             chosen,
             task,
-            test,
+            problem.evaluation("test"),
             settings,
             output,
             identity=identity,

@@ -125,17 +125,18 @@ class ImageClassification:
         self._compiled_logits = jax.jit(self._evaluation_logits)
         self._compiled_statistics = jax.jit(self._statistics_of)
 
-    def task(self, batch_size: int, seed: int) -> training.Task:
+    def task(self, batch_size: int, seed: int, share: tuple[int, int] = (0, 1)) -> training.Task:
         """The task of the training part, evaluated on the validation part.
 
         Args:
             batch_size: B, images per update.
             seed: of the order of the images.
+            share: which part of each batch this process reads, see ``training.Layout.share``.
         """
         return training.Task(
             init=lambda key: dict(from_nnx(self._model.make(key))[0]) | dict(self._model.trained),
             loss=self._losses,
-            batches=training.shuffled(self._parts["train"], batch_size, seed),
+            batches=training.shuffled(self._parts["train"], batch_size, seed, share),
             evaluate=self.evaluation("validation"),
             logits=self._logits,
         )

@@ -10,15 +10,18 @@ layout in ``<output>/<optimizer>/model``. A masked one is an encoder that ``fine
 read before anything is trained.
 """
 
+import functools
 import math
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import optax
+from tokenizers import Tokenizer
 
-from examples import command, finetune_text, optimizers
+from examples import command, devices, finetune_text, optimizers
 from examples.data import corpus, tokenization
 from examples.objectives import OBJECTIVES, Size
 from examples.pretraining import EVALUATION_ROWS, Pretraining
@@ -64,11 +67,10 @@ def read_vocabulary(train: corpus.Corpus, kept: Path) -> tokenization.Vocabulary
     objective, size = _OBJECTIVE.value, _VOCAB_SIZE.value
     algorithm = _TOKENIZER.value or ("wordpiece" if objective == "masked" else "bpe")
     if algorithm in (tokenization.BPE, tokenization.WORDPIECE):
-        if _RESUME.value and kept.exists():
-            learned = tokenization.load(kept)
-        else:
-            learned = tokenization.train(train.documents, algorithm, size or 4096, objective)
-        return tokenization.vocabulary(learned, objective)
+        resumed = _RESUME.value and kept.exists()
+        learn = functools.partial(tokenization.train, train.documents, algorithm, size or 4096, objective)
+        found = training.from_first(lambda: (tokenization.load(kept) if resumed else learn()).to_str())
+        return tokenization.vocabulary(Tokenizer.from_str(found), objective)
     return tokenization.vocabulary(tokenization.load(Path(algorithm)), objective, size)
 
 
@@ -93,7 +95,8 @@ def fine_tuning(output: Path) -> list[str]:
 
 
 def main() -> None:
-    """Run every optimizer, then write the report and the models."""
+    """Run every optimizer, then write the models and the report."""
+    layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
     settings = training.Settings(
         steps=_STEPS.value,
         seed=_SEED.value,
@@ -105,6 +108,8 @@ def main() -> None:
         raise ValueError(
             f"downstream needs --objective=masked, whose model is an encoder, got {_OBJECTIVE.value}"
         )
+    if _DOWNSTREAM.value is not None and jax.process_count() > 1:
+        raise ValueError(f"downstream needs one process, there are {jax.process_count()}")
     output = Path(_OUTPUT.value)
     downstream = [] if _DOWNSTREAM.value is None else fine_tuning(output)
     if downstream:
@@ -116,31 +121,35 @@ def main() -> None:
     chosen = {name: optimizer(name, vocabulary.size) for name in _OPTIMIZER.value}
     size = Size(_LAYERS.value, _HIDDEN_SIZE.value, _HEADS.value, _LENGTH.value, _DROPOUT.value)
     problem = Pretraining(parts, vocabulary, OBJECTIVES[_OBJECTIVE.value](vocabulary, size))
-    task, test = problem.task(_BATCH_SIZE.value, _SEED.value), problem.evaluation("test")
+    task = problem.task(_BATCH_SIZE.value, _SEED.value, share=devices.share(layout))
     decisive = {flag.name: flag.value for flag in _DECISIVE}
     identity = decisive | {"data": problem.fingerprint()}
     identity |= {flag.name: flag.value for flag in (_TOKENIZER, _VOCAB_SIZE)}
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
-    runs, samples = [], {}
+    samples = {}
     with training.claimed(output, identity | {"learning_rates": rates}, _RESUME.value):
-        vocabulary.tokenizer.save(str(kept))
+        if training.is_first():
+            vocabulary.tokenizer.save(str(kept))
         each = train_each(
             chosen,
             task,
-            test,
+            problem.evaluation("test"),
             settings,
             output,
             identity=identity,
             batch_size=_BATCH_SIZE.value,
             resume=_RESUME.value,
+            layout=layout,
         )
-        for name, params, run in each:
+        trained = list(each)
+        if not training.is_first():
+            return
+        for name, params, _ in trained:
             problem.save(output / name / "model", params)
             if _OBJECTIVE.value == "causal":
                 written = "".join(f"  {line}\n" for line in problem.sample(params))
                 samples[f"{name} writes"] = f"\n\n  ```text\n{written}  ```\n"
-            runs.append(run)
         record = compare.Record(
             title=f"Pre-training ({_OBJECTIVE.value}) with {', '.join(chosen)}",
             command=shlex.join(["python", "-m", "examples.pretrain", *sys.argv[1:]]),
@@ -154,7 +163,7 @@ def main() -> None:
             settings=decisive,
             baselines={"frequencies of tokens": problem.frequencies()},
             test_examples=min(len(problem.rows["test"]), EVALUATION_ROWS),
-            runs=runs,
+            runs=[run for _, _, run in trained],
             lower_is_better=("loss", "perplexity", "bits_per_byte"),
         )
         report = compare.write_report(record, output, figure="bits_per_byte")

@@ -66,19 +66,28 @@ class Pretraining:
         self._compiled_losses = jax.jit(self._losses)
         self._next_token = jax.jit(self._draw)
 
-    def task(self, batch_size: int, seed: int, part: str = "train") -> training.Task:
+    def task(
+        self, batch_size: int, seed: int, part: str = "train", share: tuple[int, int] = (0, 1)
+    ) -> training.Task:
         """The task of a part, evaluated on the validation part; ids of examples are indices of its rows.
 
         Args:
             batch_size: B, rows per update.
             seed: of the order of the rows, and of what is drawn at every step.
             part: to train on.
+            share: which part of each batch this process trains on, see ``training.Layout.share``.
         """
-        rows_of = training.shuffled(self._numbered(part), batch_size, seed)
+        rows_of, (place, places) = training.shuffled(self._numbered(part), batch_size, seed), share
+        kept = slice(place * batch_size // places, (place + 1) * batch_size // places)
+
+        def batches(step: int) -> Arrays:
+            # What is drawn for a row depends on its place in the whole batch: all draw it, and keep their part.
+            return {name: rows[kept] for name, rows in self._batch(rows_of(step), seed, step).items()}
+
         return training.Task(
             init=self.start,
             loss=self._losses,
-            batches=lambda step: self._batch(rows_of(step), seed, step),
+            batches=batches,
             evaluate=self.evaluation("validation"),
             logits=self._logits,
             depth=depth_of,

@@ -9,6 +9,7 @@ from optimiz.training.environment import environment as environment
 from optimiz.training.fit import fit as fit
 from optimiz.training.growth import Growth as Growth
 from optimiz.training.hosts import claimed as claimed
+from optimiz.training.hosts import from_first as from_first
 from optimiz.training.hosts import is_first as is_first
 from optimiz.training.hosts import join as join
 from optimiz.training.irreducible import IrreducibleLosses as IrreducibleLosses

@@ -17,6 +17,7 @@ from examples.image_classification import ImageClassification, choose, draw_mist
 from examples.models import families, weights
 from optimiz import compare
 from tests.examples import golden
+from tests.examples.layouts import losses, trained
 
 
 def parts(size=8, channels=1, classes=3):
@@ -152,6 +153,16 @@ def test_the_run_its_report_and_its_mistakes(arguments, capsys):
     )
     assert (arguments["output"] / "mistakes_adamw.png").is_file()
     assert "report: " in capsys.readouterr().out
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", ["resnet", "vit"])
+def test_a_mesh_and_two_processes_have_the_losses_of_one_device(arguments, tmp_path, model):
+    del arguments["output"]
+    one, *others = trained("finetune_image", arguments | {"model": model}, tmp_path, devices=4)
+    for output in others:
+        assert losses(output) == pytest.approx(losses(one), abs=1e-5)
+        assert (output / "mistakes_adamw.png").exists()
 
 
 @pytest.mark.long

@@ -1,7 +1,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 
@@ -12,7 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from examples import command, finetune_text
 from optimiz import compare, training
-from tests.conftest import ROOT, on_devices
+from tests.conftest import ROOT
+from tests.examples.layouts import losses, trained
 
 GOOD, BAD = ["happy", "glad", "joy", "bright"], ["sad", "dull", "grim", "bleak"]
 REST = ["a", "the", "film", "was", "very"]
@@ -107,11 +107,6 @@ def test_a_rate_too_high_is_told_while_it_trains_once_and_with_a_remedy(argument
     assert "Divide the learning rate by 3, and again if need be" in lines[told[0]]
 
 
-def losses(output):
-    (run,) = compare.Record.read(output / "record.json").runs
-    return run.training_loss()[1]
-
-
 def test_a_mesh_of_one_device_is_that_device(arguments, tmp_path):
     one = arguments | {"optimizer": "adamw", "steps": 3}
     call(one)
@@ -121,26 +116,10 @@ def test_a_mesh_of_one_device_is_that_device(arguments, tmp_path):
 
 @pytest.mark.long
 def test_a_mesh_of_four_devices_and_two_processes_have_the_losses_of_one_device(arguments, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    one = arguments | {"optimizer": "adamw", "dropout": 0}
-    mesh = one | {"output": tmp_path / "mesh", "mesh": "data:4", "shard_state": True}
-    hosts = one | {"output": tmp_path / "hosts", "coordinator": address, "processes": 2}
-    calls = [(4, mesh), *((1, hosts | {"process": index}) for index in (0, 1))]
-    children = []
-    for devices, given in calls:
-        argv = [f"--{name}={value}" for name, value in given.items()]
-        trainer = [sys.executable, "-m", "examples.finetune_text", *argv]
-        children.append(subprocess.Popen(trainer, cwd=ROOT, env=on_devices(devices)))
-    try:
-        assert [child.wait(timeout=300) for child in children] == [0, 0, 0]
-    finally:
-        for child in children:
-            child.kill()
-    call(one)
-    for output in (mesh["output"], hosts["output"]):
-        assert losses(output) == pytest.approx(losses(one["output"]), abs=1e-5)
+    given = arguments | {"optimizer": "adamw", "dropout": 0}
+    one, *others = trained("finetune_text", given, tmp_path, devices=4)
+    for output in others:
+        assert losses(output) == pytest.approx(losses(one), abs=1e-5)
         (run,) = compare.Record.read(output / "record.json").runs
         assert run.test.keys() == {"loss", "accuracy", "macro_f1", "mcc"}
 

@@ -16,6 +16,7 @@ from examples.models import families, pretrained, weights
 from examples.objectives import OBJECTIVES, Size
 from examples.pretraining import Pretraining
 from optimiz import compare, training
+from tests.examples.layouts import losses, trained
 
 SIZE = Size(layers=1, hidden_size=16, heads=2, length=16, dropout=0.0)
 SIZES = {"causal": 300, "masked": 60, "span": 420}
@@ -80,6 +81,13 @@ def test_another_step_hides_other_tokens(problems, objective, name):
     rows = np.random.default_rng(0).integers(5, 50, (8, 40)).astype(np.int32)
     first, second = (problems[objective].objective.batch(rows, 0, step)[name] for step in (0, 1))
     assert first.shape == second.shape and not np.array_equal(first, second)
+
+
+def test_the_shares_of_processes_are_the_batch(problem):
+    whole = problem.task(4, seed=0).batches(3)
+    shares = [problem.task(4, seed=0, share=(i, 2)).batches(3) for i in range(2)]
+    for name, rows in whole.items():
+        np.testing.assert_array_equal(np.concatenate([share[name] for share in shares]), rows)
 
 
 def test_the_parameters_tell_how_deep_the_model_is(problem):
@@ -233,6 +241,18 @@ def test_a_masked_model_is_fine_tuned_at_once(arguments, monkeypatch):
     tokenizer = pretrained.load_tokenizer(model, config)
     arrays, cut = pretrained.encode(tokenizer, ["def alpha"], None, 8)
     assert cut == 0 and arrays["ids_BT"][0, 0] == 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_mesh_and_two_processes_have_the_losses_of_one_device(arguments, tmp_path, objective):
+    del arguments["output"]
+    one, *others = trained(
+        "pretrain", arguments | {"objective": objective, "vocab_size": 450}, tmp_path, devices=4
+    )
+    for output in others:
+        assert losses(output) == pytest.approx(losses(one), abs=1e-5)
+        assert (output / "adamw/model/model.safetensors").exists()
 
 
 @pytest.mark.long
