@@ -104,6 +104,39 @@ def table(runs: Runs) -> str:
     return "\n".join(lines)
 
 
+def across(studies: Mapping[str, Runs]) -> str:
+    """How each form fares in several studies, and how often it keeps to its target; one line a form.
+
+    Args:
+        studies: name → its runs. Rates differ between studies; a rate is low where the optimizer has a higher.
+    """
+    cells: dict[str, dict[str, str]] = collections.defaultdict(dict)
+    targets: dict[str, float | None] = {}
+    within, held = 0, 0
+    for study, runs in studies.items():
+        for arm in (arm for arm in runs if arm != arm.base):
+            low = any(x.optimizer == arm.optimizer and x.learning_rate > arm.learning_rate for x in runs)
+            name = f"{arm.optimizer}, {arm.form}" + (", low rate" if low else "")
+            found, targets[name] = beside(runs, arm), FORMS[arm.form].target
+            cells[name][study] = f"{found.mean:+.2f} ± {found.high - found.mean:.2f}"
+            if (target := targets[name]) is not None:
+                held += 1
+                within += found.mean <= target
+    lines = [
+        f"| {' | '.join(['held-out loss beside float32, %', *studies, 'target'])} |",
+        f"| --- |{' ---: |' * (len(studies) + 1)}",
+    ]
+    for name, by_study in cells.items():
+        target = "" if targets[name] is None else f"{targets[name]}"
+        lines.append(f"| {' | '.join([name, *(by_study.get(study, '') for study in studies), target])} |")
+    seeds = min(len(by_seed) for runs in studies.values() for by_seed in runs.values())
+    said = (
+        f"Of {held} forms with a target, {within} are within it in the mean over {seeds} paired seeds; "
+        "± is half a 95 % interval."
+    )
+    return "\n".join(lines) + f"\n\n{said}"
+
+
 def write(rows: Rows, directory: Path, asked: str) -> str:
     """Write ``report.md`` and ``curves.png``, and return the part of the page that is the result.
 

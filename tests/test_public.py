@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import optimiz
-from examples import heterogeneity_report, judgement_report, line_search_report
+from examples import heterogeneity_report, judgement_report, line_search_report, low_bit_report
 from examples.heterogeneity_rows import Results
 from optimiz import compare, groups, schedules, training
 from optimiz.compare.report import render
@@ -124,6 +124,24 @@ def test_the_readme_and_the_report_show_the_record_of_the_judgement():
     words, table = judgement_report.in_words(judged), judgement_report.table(judged)
     assert f"{words}\n\n{table}" in readme and command in readme
     assert f"({folder}/report.md)" in readme and f"({folder}/curves.png)" in readme
+
+
+def test_the_readme_and_the_reports_show_the_records_of_low_bits():
+    commands = {
+        "wikitext2": "--task=language --data=wikitext2/valid.txt --steps=2000 --length=64 --batch_size=8",
+        "sst2": "--task=file --data=sst2/train.tsv --validation=sst2/dev.tsv --batch_size=16 --steps=120",
+        "topics": "--batch_size=16 --steps=60",
+    }
+    readme, studies = (ROOT / "README.md").read_text(encoding="utf-8"), {}
+    for name, arguments in commands.items():
+        folder = f"examples/records/low_bit/{name}"
+        head, *rows = map(json.loads, (ROOT / folder / "rows.jsonl").read_text(encoding="utf-8").splitlines())
+        studies[name] = low_bit_report.by_arm(rows)
+        asked = f"python -m examples.low_bit_study {arguments} --output=runs/{name}"
+        report = (ROOT / folder / "report.md").read_text(encoding="utf-8")
+        assert low_bit_report.render(head, studies[name], asked) == report
+        assert f"({folder}/report.md)" in readme
+    assert low_bit_report.across(studies) in readme
 
 
 def test_the_readme_shows_the_record_of_parity():
