@@ -254,7 +254,8 @@ def _draw(judged: Judged, path: Path) -> None:
         axes.axvline(0, color="0.4", linewidth=0.8)
         axes.set(yticks=range(len(judged.ways)), yticklabels=judged.ways, title=f"Test {figure}, difference")
         axes.invert_yaxis()
-    differences[0].legend(frameon=False, fontsize=7, loc="lower right")
+    told = differences[0].get_legend_handles_labels()
+    picture.legend(*told, frameon=False, fontsize=7, ncols=2, loc="outside lower right")
     for axes in picture.axes:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from examples.rows import Row, Rows
 from optimiz import compare
 
+BASELINE = "adam"
 FORWARD_EQUIVALENTS = 3  # of an update without trials: a forward pass, and a backward pass that counts 2
 
 
@@ -89,6 +90,33 @@ def in_words(arms: Mapping[str, list[Row]], figure: str) -> str:
         than = f"lower than with {' and '.join(lower)}" if lower else f"higher than with {' and '.join(bests)}"
         sentences.append("; ".join(leads) + f". Its mean log training loss is {than}.")
     return " ".join(sentences)
+
+
+def across(studies: Mapping[str, tuple[Mapping[str, list[Row]], str]]) -> str:
+    """How each method fares in several studies, as a Markdown table; of a grid the best rate.
+
+    In bold is what is above Adam by more than a standard error of the difference.
+
+    Args:
+        studies: name → the runs by arm, and the figure by which they are compared.
+    """
+    cells: dict[str, dict[str, str]] = collections.defaultdict(dict)
+    for study, (arms, figure) in studies.items():
+        of_method: dict[str, tuple[float, float, float | None]] = {}
+        for runs in sorted(arms.values(), key=lambda runs: runs[0]["learning_rate"] is None):
+            score = mean_and_error([row["validation"][figure] for row in runs])
+            method, rate = runs[0]["method"], runs[0]["learning_rate"]
+            if method not in of_method or score[0] > of_method[method][0]:
+                of_method[method] = (*score, rate)
+        base, base_error, _ = of_method[BASELINE]
+        for method, (mean, error, rate) in of_method.items():
+            mark = "**" if mean - base > math.hypot(error, base_error) else ""
+            at = "" if rate is None else f" at {rate:g}"
+            cells[method][study] = f"{mark}{mean:.3f} ± {error:.3f}{mark}{at}"
+    heads = [f"{study}, {figure}" for study, (_, figure) in studies.items()]
+    lines = [f"| {' | '.join(['method', *heads])} |", f"| --- |{' ---: |' * len(heads)}"]
+    lines += [f"| {' | '.join([m, *(row.get(study, '') for study in studies)])} |" for m, row in cells.items()]
+    return "\n".join(lines)
 
 
 def table(arms: Mapping[str, list[Row]], figure: str) -> str:

@@ -89,16 +89,16 @@ def test_the_readme_says_what_the_record_of_a_trainer_says(name, figure):
         assert textwrap.dedent(written).strip() in readme
 
 
-@pytest.mark.parametrize("data", ["topics", "sst2", "cola"])
-def test_the_readme_and_the_report_show_the_record_of_the_line_searches(data):
-    folder = f"examples/records/line_search/{data}"
-    head, *rows = map(json.loads, (ROOT / folder / "rows.jsonl").read_text(encoding="utf-8").splitlines())
-    arms, figure = line_search_report.by_arm(rows), head["settings"]["figure"]
-    report = (ROOT / folder / "report.md").read_text(encoding="utf-8")
-    words, table = line_search_report.in_words(arms, figure), line_search_report.table(arms, figure)
-    assert f"{words}\n\n{table}" in report
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert words in readme and f"({folder}/report.md)" in readme
+def test_the_readme_and_the_reports_show_the_records_of_the_line_searches():
+    readme, studies = (ROOT / "README.md").read_text(encoding="utf-8"), {}
+    for data in ("topics", "sst2", "cola"):
+        folder = f"examples/records/line_search/{data}"
+        head, *rows = map(json.loads, (ROOT / folder / "rows.jsonl").read_text(encoding="utf-8").splitlines())
+        arms, figure = studies[data] = line_search_report.by_arm(rows), head["settings"]["figure"]
+        report = (ROOT / folder / "report.md").read_text(encoding="utf-8")
+        words, table = line_search_report.in_words(arms, figure), line_search_report.table(arms, figure)
+        assert f"{words}\n\n{table}" in report and f"({folder}/report.md)" in readme
+    assert line_search_report.across(studies) in readme
 
 
 def test_the_readme_and_the_report_show_the_record_of_heterogeneity():
