@@ -1,6 +1,9 @@
 """Low-bit state and stochastic rounding are the same on one device and on eight, also across a block."""
 
+import pytest
 
+
+@pytest.mark.long
 def test_every_layout_on_eight_devices_stores_what_one_does(program):
     report = program("tests.low_bit_devices", devices=8)
     assert report.keys() == {"with_sharded_parameters", "with_explicit_axes", "with_pmap"}

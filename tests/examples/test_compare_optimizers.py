@@ -85,6 +85,7 @@ def test_the_comparison_its_report_and_its_resumption(arguments):
     assert (out / "report.html").read_text().startswith("<!doctype html>")
 
 
+@pytest.mark.long
 def test_troubles_are_told_while_it_runs_and_prices_are_measured_once_and_kept(arguments, tmp_path):
     wild = arguments | {"output": tmp_path / "wild", "optimizers": "sgd", "learning_rates": "1e30"}
     del arguments["reference"]

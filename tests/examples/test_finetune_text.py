@@ -107,6 +107,7 @@ def test_a_rate_too_high_is_told_while_it_trains_once_and_with_a_remedy(argument
     assert "Divide the learning rate by 3, and again if need be" in lines[told[0]]
 
 
+@pytest.mark.long
 def test_a_mesh_of_one_device_is_that_device(arguments, tmp_path):
     one = arguments | {"optimizer": "adamw", "steps": 3}
     call(one)
@@ -140,6 +141,7 @@ def test_flags_of_devices_that_do_not_fit_are_refused(arguments, capsys, flags, 
     assert not arguments["output"].exists()
 
 
+@pytest.mark.long
 def test_a_stopped_run_goes_on_to_the_same_record(arguments, tmp_path):
     one = arguments | {"optimizer": "sgd_sai"}
     call(one)

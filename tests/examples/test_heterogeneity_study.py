@@ -84,6 +84,7 @@ def study(tmp_path_factory):
     return output, command
 
 
+@pytest.mark.long
 def test_the_best_of_a_grid_runs_from_every_seed_and_the_report_is_of_the_rows(study):
     output, command = study
     head, *rows = map(json.loads, (output / "rows.jsonl").read_text().splitlines())

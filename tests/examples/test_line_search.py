@@ -20,6 +20,7 @@ def study(model, data, tmp_path_factory):  # noqa: F811
     return output, command
 
 
+@pytest.mark.long
 def test_every_method_runs_from_every_seed_and_the_report_is_of_the_rows(study):
     output, _ = study
     head, *rows = map(json.loads, (output / "rows.jsonl").read_text().splitlines())
@@ -40,6 +41,7 @@ def test_every_method_runs_from_every_seed_and_the_report_is_of_the_rows(study):
     assert "| adam_head 0.001 |" in report and (output / "curves.png").stat().st_size > 10_000
 
 
+@pytest.mark.long
 def test_it_goes_on_where_it_was_stopped(study):
     output, command = study
     whole = (output / "rows.jsonl").read_text()
@@ -53,6 +55,7 @@ def test_it_goes_on_where_it_was_stopped(study):
     np.testing.assert_allclose(last["loss"], wanted["loss"], rtol=1e-5)
 
 
+@pytest.mark.long
 def test_rows_of_other_settings_are_refused(study):
     _, command = study
     other = subprocess.run([*command, "--rows=40"], cwd=ROOT, capture_output=True, text=True)
