@@ -127,7 +127,7 @@ def main() -> None:
     identity |= {flag.name: flag.value for flag in (_TOKENIZER, _VOCAB_SIZE)}
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
-    samples = {}
+    runs, samples = [], {}
     with training.claimed(output, identity | {"learning_rates": rates}, _RESUME.value):
         if training.is_first():
             vocabulary.tokenizer.save(str(kept))
@@ -142,14 +142,15 @@ def main() -> None:
             resume=_RESUME.value,
             layout=layout,
         )
-        trained = list(each)
+        for name, params, run in each:
+            runs.append(run)
+            if training.is_first():
+                problem.save(output / name / "model", params)
+                if _OBJECTIVE.value == "causal":
+                    written = "".join(f"  {line}\n" for line in problem.sample(params))
+                    samples[f"{name} writes"] = f"\n\n  ```text\n{written}  ```\n"
         if not training.is_first():
             return
-        for name, params, _ in trained:
-            problem.save(output / name / "model", params)
-            if _OBJECTIVE.value == "causal":
-                written = "".join(f"  {line}\n" for line in problem.sample(params))
-                samples[f"{name} writes"] = f"\n\n  ```text\n{written}  ```\n"
         record = compare.Record(
             title=f"Pre-training ({_OBJECTIVE.value}) with {', '.join(chosen)}",
             command=shlex.join(["python", "-m", "examples.pretrain", *sys.argv[1:]]),
@@ -163,7 +164,7 @@ def main() -> None:
             settings=decisive,
             baselines={"frequencies of tokens": problem.frequencies()},
             test_examples=min(len(problem.rows["test"]), EVALUATION_ROWS),
-            runs=[run for _, _, run in trained],
+            runs=runs,
             lower_is_better=("loss", "perplexity", "bits_per_byte"),
         )
         report = compare.write_report(record, output, figure="bits_per_byte")
