@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,24 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # in the workers, and in children, it is
+        _share_programs_for_this_run(config)
     path = config.getoption("record")
     if path and not hasattr(config, "workerinput"):  # the workers of pytest-xdist report to the one that asked
         from tests.contract_record import Recorder
 
         config.pluginmanager.register(Recorder(path))
+
+
+def _share_programs_for_this_run(config):
+    """What one test or process has compiled is there for all: most of the time goes into small programs."""
+    directory = tempfile.TemporaryDirectory(prefix="optimiz-tests-")
+    config.add_cleanup(directory.cleanup)
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": directory.name,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 
 
 def on_devices(count):

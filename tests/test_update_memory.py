@@ -8,12 +8,14 @@ import pytest
 import optimiz
 
 RATE, DECAY = 1e-3, {"weight_decay": 0.1}
-# Two of each shape: what equal leaves share would be held for them, where one leaf needs nothing.
-LAYER = {
-    "kernel": jax.ShapeDtypeStruct((768, 3072), jnp.float32),
-    "bias": jax.ShapeDtypeStruct((768,), jnp.float32),
-}
-PARAMS = {"layer_0": LAYER, "layer_1": LAYER}
+
+
+def parameters(dtype):
+    """Two of each shape: what equal leaves share would be held for them, where one leaf needs nothing."""
+    layer = {"kernel": jax.ShapeDtypeStruct((768, 3072), dtype), "bias": jax.ShapeDtypeStruct((768,), dtype)}
+    return {"layer_0": layer, "layer_1": layer}
+
+
 OPTIMIZERS = {
     "sgd": optimiz.sgd(RATE),
     "sgd_momentum": optimiz.sgd(RATE, 0.9, **DECAY),
@@ -35,18 +37,20 @@ OPTIMIZERS = {
     "sqrt_size_sgd": optimiz.sqrt_size_sgd(RATE),
     "lamb": optimiz.lamb(RATE, **DECAY),
     "lars": optimiz.lars(RATE, **DECAY),
+    "adafactor": optimiz.adafactor(RATE),
 }
 
 
-def temporary_bytes_per_parameter(tx):
+def temporary_bytes_per_parameter(tx, dtype=jnp.float32):
+    params = parameters(dtype)
+
     def step(params, state, grads):
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
-    program = (
-        jax.jit(step, donate_argnums=(0, 1)).lower(PARAMS, jax.eval_shape(tx.init, PARAMS), PARAMS).compile()
-    )
-    return program.memory_analysis().temp_size_in_bytes / sum(p.size for p in jax.tree.leaves(PARAMS))
+    jitted = jax.jit(step, donate_argnums=(0, 1))
+    program = jitted.lower(params, jax.eval_shape(tx.init, params), params).compile()
+    return program.memory_analysis().temp_size_in_bytes / sum(p.size for p in jax.tree.leaves(params))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -59,7 +63,7 @@ def clipped(tx):
 
 
 # These sum over the clipped gradient itself: over it they are lean only as a whole.
-SUMS_OVER_THE_GRADIENT = {"sgd_sai", "lars"}
+SUMS_OVER_THE_GRADIENT = {"sgd_sai", "lars", "adafactor"}
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS.keys() - SUMS_OVER_THE_GRADIENT))
@@ -83,6 +87,25 @@ GUARDED = ("adamw", "adagrad", "sgd_sai", "lamb")
 )
 def test_nor_does_a_guard_around_it(name):
     assert temporary_bytes_per_parameter(optimiz.guard(clipped(OPTIMIZERS[name]), 3)) <= 0.05
+
+
+# Fast ones with no state, with float32 state, and with a sum over the gradient.
+NARROW = ("sgd", "adagrad", "lion", "sgd_sai", "adafactor")
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_nor_does_one_of_bfloat16_parameters(name):
+    assert temporary_bytes_per_parameter(OPTIMIZERS[name], jnp.bfloat16) <= 0.05
+
+
+def test_of_bfloat16_what_is_held_is_bfloat16():
+    assert temporary_bytes_per_parameter(clipped(OPTIMIZERS["sgd"]), jnp.bfloat16) <= 0.05
+    for name, arrays in (("lion", 1), ("adamw", 2)):  # the clipped gradient, and the momentum from before
+        assert temporary_bytes_per_parameter(clipped(OPTIMIZERS[name]), jnp.bfloat16) <= 2 * arrays + 0.05
+
+
+def test_accumulation_holds_the_update_of_its_branch_alone():
+    assert temporary_bytes_per_parameter(optimiz.accumulate(clipped(OPTIMIZERS["adamw"]), 4)) <= 4.05
 
 
 def test_a_guard_around_state_in_few_bits_copies_the_state():

@@ -12,8 +12,10 @@ from optimiz.numerics.keys import typed_key as typed_key
 from optimiz.numerics.leaves import map_many as map_many
 from optimiz.numerics.moments import abs_sq as abs_sq
 from optimiz.numerics.moments import bias_correction as bias_correction
+from optimiz.numerics.moments import largest_square as largest_square
 from optimiz.numerics.moments import or_one as or_one
 from optimiz.numerics.moments import real_moment as real_moment
+from optimiz.numerics.moments import shrinking as shrinking
 from optimiz.numerics.moments import squarable as squarable
 from optimiz.numerics.moments import zero_moment as zero_moment
 from optimiz.numerics.norms import block_norm as block_norm

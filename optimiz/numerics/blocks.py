@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from optimiz.numerics.afresh import afresh
 from optimiz.numerics.precision import widen
 
 
@@ -33,13 +34,15 @@ def norm_and_deviation(
     Source:
         arXiv 2412.11768, section 4.1.
     """
-    g = widen(g)
     keepdims = axes is not None
     entries = g.size if axes is None else math.prod(g.shape[a] for a in axes)
-    norm = jnp.sqrt(jnp.sum(jnp.square(g), axis=axes, keepdims=keepdims))
+    norm = jnp.sqrt(jnp.sum(jnp.square(widen(g)), axis=axes, keepdims=keepdims))
     if entries <= ddof:
         return norm, jnp.zeros_like(norm)
-    return norm, jnp.std(g, axis=axes, ddof=ddof, keepdims=keepdims)
+    again = afresh(g)  # or a wide copy would be held for the three passes
+    mean = jnp.mean(widen(again), axis=axes, keepdims=True)
+    squares = jnp.square(widen(afresh(again)) - mean)
+    return norm, jnp.sqrt(jnp.sum(squares, axis=axes, keepdims=keepdims) / (entries - ddof))
 
 
 def block_axes(ndim: int, scanned: int | None) -> tuple[int, ...]:

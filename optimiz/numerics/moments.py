@@ -53,10 +53,29 @@ def squarable(g: jax.Array) -> jax.Array:
     """
     if not jnp.isrealobj(g):
         return jax.lax.complex(squarable(g.real), squarable(g.imag))
-    # A quarter of the root of the largest power of two: sums of two squares are finite as well.
-    limit, largest = 2.0 ** (jnp.finfo(g.dtype).maxexp // 2 - 2), jnp.finfo(g.dtype).max
+    limit, largest = largest_square(g.dtype) ** 0.5, jnp.finfo(g.dtype).max
     # What is added is 0 for a finite entry. XLA would hold the result of a select in memory for a sum over it.
     return jnp.clip(g, -limit, limit) + (g - jnp.clip(g, -largest, largest))
+
+
+def largest_square(dtype: jax.typing.DTypeLike) -> float:
+    """The square of the largest number that :func:`squarable` lets through, a power of two.
+
+    The largest power of two over 16: sums of two squares are finite as well.
+
+    Args:
+        dtype: of the gradient.
+    """
+    return 4.0 ** (jnp.finfo(compute_dtype(dtype)).maxexp // 2 - 2)
+
+
+def shrinking(dtype: jax.typing.DTypeLike) -> float:
+    """A power of two: times it, any number has a square that is finite, and so have sums of many such squares.
+
+    Args:
+        dtype: of the numbers, a compute dtype.
+    """
+    return 2.0 ** (-25 * jnp.finfo(dtype).maxexp // 32)
 
 
 def or_one(x: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from optimiz.numerics.moments import abs_sq
+from optimiz.numerics.moments import abs_sq, shrinking
 from optimiz.numerics.precision import widen
 
 
@@ -41,7 +41,7 @@ def scaled_roots(
         largest = jnp.finfo(total.dtype).maxexp  # 128 for float32
         # So that the square of the largest number is finite, and that of the smallest normal one is not 0. The
         # square of the latter is finite as well: XLA takes it by itself where an entry is known to be 0.
-        down, up = 2.0 ** (-25 * largest // 32), 2.0 ** (largest // 2 - 1)
+        down, up = shrinking(total.dtype), 2.0 ** (largest // 2 - 1)
         small = total < 2.0 ** (-largest // 2)
         return jnp.where(small, up, jnp.where(jnp.isfinite(total), 1, down)).astype(total.dtype)
 

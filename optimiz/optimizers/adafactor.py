@@ -129,29 +129,26 @@ def scale_by_factored_rms(
         pairs = [shorter_and_longer(g.shape, axis) for g, axis in zip(leaves, axes, strict=True)]
         matrices = [(g, pair) for g, pair in zip(leaves, pairs, strict=True) if pair is not None]
 
-        # Squares are summed as they are, in a pass over the gradient for each sum. Only where a sum shows that
-        # an entry may be too large are entries limited, and squares divided before they are summed.
-        sums = [
-            tuple(_sum_of_squares(x, axis) for x, axis in ((g, longer), (numerics.afresh(g), shorter)))
-            for g, (shorter, longer) in matrices
-        ]
-        as_they_are = functools.reduce(
-            jnp.logical_and,
-            (jnp.all(x <= _largest_square(x.dtype)) for x in jax.tree.leaves(sums)),
-            jnp.array(True),
-        )
+        def mean_squares(shrunk):
+            """Of the gradients of matrices, along the longer axis and along the shorter one."""
+            for g, (shorter, longer) in matrices:
+                real = numerics.real_dtype(g.dtype)
+                factors = [g, jnp.asarray(numerics.shrinking(real), real)] if shrunk else [g]
+                for axis in (longer, shorter):
+                    factors = numerics.afresh(factors)
+                    x = functools.reduce(jnp.multiply, map(numerics.widen, factors))
+                    yield jnp.mean(numerics.abs_sq(x), axis=axis, keepdims=True)
 
-        def divided_after():
-            return [
-                (r / g.shape[longer], c / g.shape[shorter])
-                for (r, c), (g, (shorter, longer)) in zip(sums, matrices, strict=True)
-            ]
+        # As they are, if that will do. Where a square is too large, the mean is limited to what is not.
+        plain = list(mean_squares(shrunk=False))
+        fits = [x <= numerics.largest_square(x.dtype) for x in plain]
 
-        def divided_before():
-            squares = [(numerics.abs_sq(numerics.squarable(numerics.widen(g))), pair) for g, pair in matrices]
-            return [(_mean(square, longer), _mean(square, shorter)) for square, (shorter, longer) in squares]
+        def limited():
+            each = zip(fits, plain, mean_squares(shrunk=True), strict=True)
+            return [jnp.where(yes, x, _limited(y)) for yes, x, y in each]
 
-        mean_squares = iter(jax.lax.cond(as_they_are, divided_after, divided_before))
+        will_do = functools.reduce(jnp.logical_and, map(jnp.all, fits), jnp.array(True))
+        squares = iter(jax.lax.cond(will_do, lambda: plain, limited))
 
         def latest(g, pair, v_row, v_col, v):
             weight = 1 / (steps_before.astype(numerics.real_dtype(g.dtype)) + 1) ** decay_rate
@@ -160,34 +157,34 @@ def scale_by_factored_rms(
                 return (1 - weight) * moment.astype(square.dtype) + weight * (square + eps)
 
             if pair is None:
-                return v_row, v_col, average(v, numerics.abs_sq(numerics.squarable(numerics.widen(g))))
-            row, col = next(mean_squares)
-            return average(v_row, row), average(v_col, col), v
+                g = numerics.squarable(numerics.widen(numerics.afresh(g)))
+                return v_row, v_col, average(v, numerics.abs_sq(g))
+            return average(v_row, next(squares)), average(v_col, next(squares)), v
 
         new = [
             latest(*each) for each in zip(leaves, pairs, *map(structure.flatten_up_to, moments), strict=True)
         ]
 
-        def direction(gradients, limited):
+        def direction(gradients, moments):
             def leaf(g, pair, v_row, v_col, v):
-                g = numerics.widen(g)
-                g = numerics.squarable(g) if limited or pair is None else g
                 if pair is None:
                     return g / _root(v)
                 mean = _mean(v_row, pair[0])
                 return g * (1 / _root(v_row / jnp.where(mean == 0, 1, mean))) * (1 / _root(v_col))
 
-            return [leaf(g, pair, *v) for g, pair, v in zip(gradients, pairs, new, strict=True)]
+            return [leaf(g, pair, *v) for g, pair, v in zip(gradients, pairs, moments, strict=True)]
 
-        directions = direction(leaves, True)
+        directions = direction([numerics.squarable(numerics.widen(g)) for g in leaves], new)
         if clipping_threshold is not None:
 
-            def rms(limited):
-                return _rms(lambda: direction(numerics.afresh(leaves), limited), leaves, axes)
+            def again():
+                # Not limited, which only makes the norm, and the clipping, larger. XLA's sums take in no limit.
+                gradients, moments = numerics.afresh((leaves, new))
+                return direction(map(numerics.widen, gradients), moments)
 
-            norms = jax.lax.cond(as_they_are, lambda: rms(False), lambda: rms(True))
             directions = [
-                u / jnp.maximum(1, norm / clipping_threshold) for u, norm in zip(directions, norms, strict=True)
+                u / jnp.maximum(1, norm / clipping_threshold)
+                for u, norm in zip(directions, _rms(again, leaves, axes), strict=True)
             ]
         directions = [u.astype(g.dtype) for u, g in zip(directions, leaves, strict=True)]
         columns = (
@@ -304,7 +301,9 @@ def _scale_by_param_block_rms(scanned: Mapping[str, int] | None) -> optax.Gradie
     def update(updates, params):
         checks.needs_params(params)
         leaves, structure = jax.tree.flatten(params)
-        rms = structure.unflatten(_rms(lambda: leaves, leaves, groups.scanned_axes(updates, scanned)))
+        rms = structure.unflatten(
+            _rms(lambda: numerics.afresh(leaves), leaves, groups.scanned_axes(updates, scanned))
+        )
         return jax.tree.map(
             lambda u, r: (numerics.widen(u) * jnp.maximum(1e-3, r)).astype(u.dtype), updates, rms
         )
@@ -326,18 +325,16 @@ def _rms(
     return [norm / math.sqrt(max(1, n)) for norm, n in zip(norms, entries, strict=True)]
 
 
-def _sum_of_squares(x: jax.Array, axis: int) -> jax.Array:
-    return jnp.sum(numerics.abs_sq(numerics.widen(x)), axis=axis, keepdims=True)
-
-
-def _largest_square(dtype: jax.typing.DTypeLike) -> jax.Array:
-    """The largest square of what ``numerics.squarable`` lets through."""
-    return jnp.square(numerics.squarable(jnp.asarray(jnp.finfo(dtype).max, dtype)))
+def _limited(shrunk: jax.Array) -> jax.Array:
+    """A mean of squares of what was shrunk, as one of what was not, limited to what one square may be."""
+    root = jnp.sqrt(shrunk) / numerics.shrinking(shrunk.dtype)
+    limited = jnp.minimum(root, numerics.largest_square(shrunk.dtype) ** 0.5)
+    return jnp.square(limited) + (shrunk - shrunk)  # NaN and infinity stay visible
 
 
 def _root(square: jax.Array) -> jax.Array:
     # Where it is 0 there was no gradient, now or before.
-    return jnp.sqrt(jnp.where(square == 0, 1, square))
+    return jnp.sqrt(numerics.or_one(square))
 
 
 def _mean(x: jax.Array, axis: int) -> jax.Array:

@@ -67,21 +67,24 @@ def accumulate(
     def update_fn(updates, state, params=None, **extra_args):
         checks.same_shapes("gradient", updates, "parameter", state.mean)
         like = updates if params is None else params
-        # Divided before they are added: the sum of k finite gradients need not be finite, their mean is.
-        mean = jax.tree.map(lambda m, g: m + g.astype(m.dtype) / every, state.mean, updates)
+
+        def mean():
+            # Divided before they are added: the sum of k finite gradients need not be finite, their mean is.
+            return jax.tree.map(lambda m, g: m + g.astype(m.dtype) / every, state.mean, updates)
 
         def step():
             # In the gradients' dtype, in which one big batch would have delivered it.
-            g = jax.tree.map(lambda m, g: m.astype(g.dtype), mean, updates)
+            g = jax.tree.map(lambda m, g: m.astype(g.dtype), mean(), updates)
             proposed, inner_state = tx.update(g, state.inner_state, params, **extra_args)
             proposed = jax.tree.map(lambda u, like: u.astype(like.dtype), proposed, like)
-            return proposed, jax.tree.map(jnp.zeros_like, mean), inner_state
+            return proposed, inner_state, jnp.array(True)
 
         def wait():
-            return jax.tree.map(jnp.zeros_like, like), mean, state.inner_state
+            return jax.tree.map(jnp.zeros_like, like), state.inner_state, jnp.array(False)
 
-        due = state.micro_step + 1 >= every
-        updates, mean, inner_state = jax.lax.cond(due, step, wait)
-        return updates, AccumulateState(jnp.where(due, 0, state.micro_step + 1), mean, inner_state)
+        # The new mean is computed once more behind the branch, in place of the old one, which is read in it.
+        proposed, inner_state, due = jax.lax.cond(state.micro_step + 1 >= every, step, wait)
+        new_mean = jax.tree.map(lambda m: jnp.where(due, 0, m), mean())
+        return proposed, AccumulateState(jnp.where(due, 0, state.micro_step + 1), new_mean, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

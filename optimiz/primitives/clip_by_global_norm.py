@@ -64,7 +64,8 @@ def clip_by_global_norm(max_norm: jax.typing.ArrayLike) -> optax.GradientTransfo
         dtype = functools.reduce(jnp.promote_types, (numerics.real_dtype(g.dtype) for g in leaves), jnp.float32)
 
         def squares(scale):
-            pairs = [(g, 1) for g in leaves]
+            # XLA would hold a wide copy of a narrow leaf, for the norm and for what is clipped.
+            pairs = [(numerics.afresh(g) if numerics.is_narrow(g.dtype) else g, 1) for g in leaves]
             if scale is not None:
                 # XLA would hold a factor of several leaves in memory, broadcast to their shape: one for each.
                 pairs = [jax.lax.optimization_barrier((g, scale[0])) for g in leaves]

@@ -6,8 +6,8 @@ computed again: one more loop over what is in memory anyway, in place of a param
 ``optimiz.numerics.recipes``.
 
 Around ``optax.lamb`` it halves what is held, to four bytes a parameter. Of this suite ``lamb``, ``lars`` and
-``guard`` have it within; but a clipped gradient is held for ``lars``, and for ``sgd_sai``, which may measure
-it, unless this is around the chain of both.
+``guard`` have it within; but a clipped gradient is held for ``lars`` and ``adafactor``, and for ``sgd_sai``,
+which may measure it, unless this is around the chain of both.
 """
 
 import optax
