@@ -13,6 +13,7 @@ from optimiz.numerics.leaves import map_many as map_many
 from optimiz.numerics.moments import abs_sq as abs_sq
 from optimiz.numerics.moments import bias_correction as bias_correction
 from optimiz.numerics.moments import largest_square as largest_square
+from optimiz.numerics.moments import limited_square as limited_square
 from optimiz.numerics.moments import or_one as or_one
 from optimiz.numerics.moments import real_moment as real_moment
 from optimiz.numerics.moments import shrinking as shrinking

@@ -69,6 +69,25 @@ def largest_square(dtype: jax.typing.DTypeLike) -> float:
     return 4.0 ** (jnp.finfo(compute_dtype(dtype)).maxexp // 2 - 2)
 
 
+def limited_square(g: jax.Array) -> jax.Array:
+    """Squared magnitude, limited where it is too large to be a number: of infinity as well, but not of NaN.
+
+    To be accumulated beside something in which :func:`squarable` lets infinity through. The two have nothing in
+    common that XLA might hold in memory for them.
+
+    Args:
+        g: any shape, of a compute dtype.
+
+    Returns:
+        The same shape, in a real dtype.
+
+    Example:
+        >>> limited_square(jnp.array([1e30, -2.0, jnp.nan])).tolist()
+        [2.1267647932558654e+37, 4.0, nan]
+    """
+    return jnp.minimum(abs_sq(g), largest_square(g.dtype))
+
+
 def shrinking(dtype: jax.typing.DTypeLike) -> float:
     """A power of two: times it, any number has a square that is finite, and so have sums of many such squares.
 
@@ -78,17 +97,20 @@ def shrinking(dtype: jax.typing.DTypeLike) -> float:
     return 2.0 ** (-25 * jnp.finfo(dtype).maxexp // 32)
 
 
-def or_one(x: jax.Array) -> jax.Array:
+def or_one(x: jax.Array, least: jax.typing.ArrayLike = 0.0) -> jax.Array:
     """``x`` for a divisor: 1 where it is 0.
 
     Args:
         x: entries ≥ 0, or NaN; any shape.
+        least: what the entries are not below. A positive Python number says that none is 0.
 
     Example:
         >>> or_one(jnp.array([0.0, 3.0, jnp.inf])).tolist()
         [1.0, 3.0, inf]
     """
-    # As above, no select.
+    if isinstance(least, float | int) and least >= jnp.finfo(x.dtype).tiny:
+        return x
+    # As in squarable, no select.
     return x + (1 - jnp.sign(x))
 
 

@@ -157,8 +157,7 @@ def scale_by_factored_rms(
                 return (1 - weight) * moment.astype(square.dtype) + weight * (square + eps)
 
             if pair is None:
-                g = numerics.squarable(numerics.widen(numerics.afresh(g)))
-                return v_row, v_col, average(v, numerics.abs_sq(g))
+                return v_row, v_col, average(v, numerics.limited_square(numerics.widen(g)))
             return average(v_row, next(squares)), average(v_col, next(squares)), v
 
         new = [

@@ -78,14 +78,16 @@ def scale_by_rss(
         checks.same_shapes("gradient", updates, "parameter", state.sum_of_squares)
 
         def leaf(g, total):
-            wide, again = (numerics.squarable(numerics.widen(x)) for x in (g, numerics.afresh(g)))
+            wide = numerics.widen(g)
             real = numerics.real_dtype(g.dtype)
             # The sum never decays: at infinity it would hold its coordinate still for good.
             largest = min(float(jnp.finfo(dtype).max) for dtype in (real, total.dtype))
             before = total.astype(real)
-            s = before + jnp.minimum(numerics.abs_sq(wide), largest - before)
+            s = before + jnp.minimum(numerics.limited_square(wide), largest - before)
             root = jnp.sqrt(s + eps) if eps_in_sqrt else jnp.sqrt(s) + eps
-            return (again / numerics.or_one(root)).astype(g.dtype), s.astype(total.dtype)
+            return (numerics.squarable(wide) / numerics.or_one(root, eps)).astype(g.dtype), s.astype(
+                total.dtype
+            )
 
         direction, sum_of_squares = numerics.map_many(leaf, 2, updates, state.sum_of_squares)
         return direction, ScaleByRssState(sum_of_squares)

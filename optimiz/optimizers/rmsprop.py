@@ -101,18 +101,19 @@ def scale_by_rms(
             # Of equal gradients it is 0, and rounding may take it below.
             return jnp.maximum(corrected(v) - numerics.abs_sq(corrected(m)), 0)
 
+        def limited(g):
+            # As numerics.squarable, but by operations of its own: XLA would hold what both loops share.
+            return g * jnp.minimum(1, numerics.largest_square(g.dtype) ** 0.5 / jnp.abs(g))
+
         def rescale(g, like, square):
             root = jnp.sqrt(square + eps) if eps_in_sqrt else jnp.sqrt(square) + eps
-            return (g / numerics.or_one(root)).astype(like.dtype)
+            return (numerics.squarable(g) / numerics.or_one(root, eps)).astype(like.dtype)
 
-        wide, again = (
-            jax.tree.map(lambda g: numerics.squarable(numerics.widen(g)), tree)
-            for tree in (updates, numerics.afresh(updates))
-        )
-        nu = jax.tree.map(lambda g, v: average(numerics.abs_sq(g), v), wide, state.nu)
-        mu = jax.tree.map(average, wide, state.mu) if centered else ()
+        wide = jax.tree.map(numerics.widen, updates)
+        nu = jax.tree.map(lambda g, v: average(numerics.limited_square(g), v), wide, state.nu)
+        mu = jax.tree.map(lambda g, m: average(limited(g), m), wide, state.mu) if centered else ()
         square = jax.tree.map(variance, nu, mu) if centered else jax.tree.map(corrected, nu)
-        direction = jax.tree.map(rescale, again, updates, square)
+        direction = jax.tree.map(rescale, wide, updates, square)
         mu, nu = jax.tree.map(lambda x, old: x.astype(old.dtype), (mu, nu), (state.mu, state.nu))
         return direction, ScaleByRmsState(count, mu, nu)
 

@@ -78,7 +78,7 @@ def clip_by_global_norm(max_norm: jax.typing.ArrayLike) -> optax.GradientTransfo
         factor = jnp.where(jnp.isfinite(root), limit / jnp.where(root == 0, 1, root), jnp.nan)
         # Where nothing is clipped both are 1, which changes no bit. A product of one array with scalars is
         # computed anew by each of its users; a select between two arrays may be held in memory for them.
-        scale, factor = (jnp.where(norm <= limit, 1, x) for x in (scale, factor))
+        scale, factor = numerics.afresh([jnp.where(norm <= limit, 1, x) for x in (scale, factor)])
 
         def clip(g):
             return (numerics.widen(g) * scale * factor).astype(g.dtype)

@@ -85,21 +85,22 @@ def scale_by_adam(
         count = jnp.asarray(optax.safe_increment(state.count))
 
         def leaf(g, mu, nu):
-            wide = numerics.squarable(numerics.widen(g))
+            wide = numerics.widen(g)
+            limited = numerics.squarable(wide)
             real = numerics.real_dtype(g.dtype)
             t = count.astype(real)
-            m = b1 * mu.astype(wide.dtype) + (1 - b1) * wide
-            v = b2 * nu.astype(real) + (1 - b2) * numerics.abs_sq(wide)
+            m = b1 * mu.astype(wide.dtype) + (1 - b1) * limited
+            v = b2 * nu.astype(real) + (1 - b2) * numerics.limited_square(wide)
             correction = numerics.bias_correction(b1, t)
             if nesterov:
                 ahead = jnp.asarray(optax.safe_increment(count)).astype(real)
-                m_hat = b1 * m / numerics.bias_correction(b1, ahead) + (1 - b1) * wide / correction
+                m_hat = b1 * m / numerics.bias_correction(b1, ahead) + (1 - b1) * limited / correction
             else:
                 m_hat = m / correction
             root = jnp.sqrt(v / numerics.bias_correction(b2, t) + eps_root) + eps
             # Where the root is 0 no gradient was ever seen, and m is 0 too.
-            scale = numerics.or_one(root)
-            direction, search = (x / scale for x in (m_hat, wide))
+            scale = numerics.or_one(root, eps)
+            direction, search = (x / scale for x in (m_hat, limited))
             return direction.astype(g.dtype), search.astype(g.dtype), m.astype(mu.dtype), v.astype(nu.dtype)
 
         direction, search, mu, nu = numerics.map_many(leaf, 4, updates, state.mu, state.nu)
