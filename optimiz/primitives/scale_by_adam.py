@@ -14,6 +14,7 @@ enters at the largest value that can be, in place of making v infinite for good;
 has never had a gradient stays where it is, in place of 0/0; a gradient of the wrong shape is refused.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -84,24 +85,26 @@ def scale_by_adam(
         checks.same_shapes("gradient", updates, "parameter", state.mu)
         count = jnp.asarray(optax.safe_increment(state.count))
 
+        @functools.cache
+        def corrections(real):
+            """Once for all leaves of a dtype: of the first moment, of the next one, of the second."""
+            t, ahead = (jnp.asarray(n).astype(real) for n in (count, optax.safe_increment(count)))
+            return [numerics.bias_correction(*each) for each in ((b1, t), (b1, ahead), (b2, t))]
+
         def leaf(g, mu, nu):
             wide = numerics.widen(g)
             limited = numerics.squarable(wide)
             real = numerics.real_dtype(g.dtype)
-            t = count.astype(real)
+            of_m, of_next, of_v = corrections(real)
             m = b1 * mu.astype(wide.dtype) + (1 - b1) * limited
             v = b2 * nu.astype(real) + (1 - b2) * numerics.limited_square(wide)
-            correction = numerics.bias_correction(b1, t)
-            if nesterov:
-                ahead = jnp.asarray(optax.safe_increment(count)).astype(real)
-                m_hat = b1 * m / numerics.bias_correction(b1, ahead) + (1 - b1) * limited / correction
-            else:
-                m_hat = m / correction
-            root = jnp.sqrt(v / numerics.bias_correction(b2, t) + eps_root) + eps
+            m_hat = b1 * m / of_next + (1 - b1) * limited / of_m if nesterov else m / of_m
+            root = jnp.sqrt(v / of_v + eps_root) + eps
             # Where the root is 0 no gradient was ever seen, and m is 0 too.
             scale = numerics.or_one(root, eps)
-            direction, search = (x / scale for x in (m_hat, limited))
-            return direction.astype(g.dtype), search.astype(g.dtype), m.astype(mu.dtype), v.astype(nu.dtype)
+            direction = (m_hat / scale).astype(g.dtype)
+            search = (limited / scale).astype(g.dtype) if for_search else direction
+            return direction, search, m.astype(mu.dtype), v.astype(nu.dtype)
 
         direction, search, mu, nu = numerics.map_many(leaf, 4, updates, state.mu, state.nu)
         directions = numerics.Directions(search, direction) if for_search else direction
