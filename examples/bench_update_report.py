@@ -20,11 +20,6 @@ def ratio(seconds: Mapping[str, Sequence[float]], peer: str) -> float | None:
     return statistics.median(a / b for a, b in zip(seconds["optimiz"], seconds[peer], strict=True))
 
 
-def copy_bandwidth(record: Record) -> float:
-    """Bytes per second of the fastest copy in the record: some are slowed by where their pages lie."""
-    return max(row["copy_bytes"] / s for row in record["rows"] for s in row["seconds"]["copy"])
-
-
 def table(record: Record) -> str:
     """One line per method."""
     lines = [
@@ -40,7 +35,7 @@ def table(record: Record) -> str:
         theirs = programs.get("optax", {}).get("temporary_bytes_per_parameter")
         cells = [row["method"], f"{1e3 * median:.0f}", f"{(high - low) / median:.0%}"]
         cells += ["" if r is None else f"{r:.2f}" for r in ratios]
-        share = row["bytes"] / median / copy_bandwidth(record)
+        share = row["bytes"] / row["copy_bytes"] / ratio(seconds, "copy")
         cells += [f"{share:.0%}", f"{programs['optimiz']['temporary_bytes_per_parameter']:.2f}"]
         lines.append(f"| {' | '.join([*cells, '' if theirs is None else f'{theirs:.2f}'])} |")
     return "\n".join(lines) + "\n"
@@ -54,7 +49,7 @@ def compilation(record: Record) -> str:
     ]
     for row in record["compilation"]:
         ops = [row[who]["hlo_ops"] for who in ("optimiz", "optax")]
-        seconds = [f"{row[who]['compile_seconds']:.1f}" for who in ("optimiz", "optax")]
+        seconds = [f"{statistics.median(row[who]['compile_seconds']):.1f}" for who in ("optimiz", "optax")]
         lines.append(f"| {row['leaves']} | {ops[0]} | {ops[1]} | {seconds[0]} | {seconds[1]} |")
     return "\n".join(lines) + "\n"
 
@@ -64,13 +59,14 @@ def summary(record: Record) -> str:
     settings, where = record["settings"], record["environment"]
     rows = {row["method"]: row for row in record["rows"]}
     versions, date = where["versions"], record["rows"][0]["date"]
+    copies = [row["copy_bytes"] / s for row in record["rows"] for s in row["seconds"]["copy"]]
     text = (
         f"\nOne update of {settings['parameters'] / 1e6:.0f} million {settings['dtype']} parameters "
         f"({settings['model']}'s shapes), {date}, {where['device']} with {where['cpu_cores']} cores, "
         f"jax {versions['jax']}, optax {versions['optax']}. Times are medians; ratios are medians over rounds "
         "in which each took one step in turn; the spread is the interquartile range. Bandwidth: the bytes "
-        "that the update must move, over its time, beside the fastest copy's "
-        f"{copy_bandwidth(record) / 1e9:.0f} GB/s.\n"
+        "that the update must move, over its time, beside those of a copy in the same rounds, "
+        f"{statistics.median(copies) / 1e9:.0f} GB/s in the median.\n"
     )
     if "sgd_sai" in rows and (r := ratio(rows["sgd_sai"]["seconds"], "optax clip + adamw")):
         text += f"\nSGD-SaI takes {r:.2f} of the time of Optax's clip_by_global_norm and adamw.\n"

@@ -32,7 +32,12 @@ METHODS: dict[str, tuple[Any, Any, Any]] = {
     "nadamw": (optimiz.nadamw(RATE, **DECAY), optax.nadamw(RATE, **DECAY), None),
     "sign_sgd": (optimiz.sign_sgd(RATE), optax.sign_sgd(RATE), None),
     "signum": (optimiz.signum(RATE), None, None),
+    "adamw, Int8": (optimiz.low_bit(optimiz.adamw(RATE, **DECAY), optimiz.Int8()), None, None),
 }
+# Arrays of the parameters' size that must have been read before a step is known: norms and means are taken of
+# the gradient (clip), of parameters and both moments (LAMB), of gradient and parameters (LARS), and of the
+# gradient twice and the parameters (Adafactor).
+READ_BEFORE = {"clip + adamw": 1, "lamb": 3, "lars": 2, "adafactor": 3}
 # Of the width, and the number of layers.
 MODELS = {
     "tiny": (64, 1),
@@ -162,10 +167,10 @@ def measured(name: str, params: Any, rounds: int) -> dict[str, Any]:
             step()
             if round_ >= 2:
                 seconds[who].append(time.perf_counter() - begin)
-    # Each array is read, and parameters and state are written; a clip must have read the gradient before.
+    # Each array is read, and parameters and state are written.
     state = jax.tree.leaves(jax.eval_shape(ours.init, params))
-    bytes_of = [sum(x.size * x.dtype.itemsize for x in xs) for xs in (sizes, state)]
-    row["bytes"] = 2 * sum(bytes_of) + bytes_of[0] * (2 if name.startswith("clip") else 1)
+    of_params, of_state = (sum(x.size * x.dtype.itemsize for x in xs) for xs in (sizes, state))
+    row["bytes"] = 2 * (of_params + of_state) + of_params * (1 + READ_BEFORE.get(name, 0))
     row["copy_bytes"] = 2 * half.size * half.dtype.itemsize
     return row | {"seconds": seconds}
 
@@ -174,7 +179,11 @@ def compilation(count: int) -> dict[str, Any]:
     """Size and compile time of the clipped AdamW on a number of equal leaves."""
     params = structs([(256, 256)] * count, "float32")
     ours, theirs, _ = METHODS["clip + adamw"]
-    return {
-        "leaves": count,
-        **{who: compiled(tx, params)[1] for who, tx in (("optimiz", ours), ("optax", theirs))},
-    }
+    rounds = [
+        {who: compiled(tx, params)[1] for who, tx in (("optimiz", ours), ("optax", theirs))} for _ in range(5)
+    ]
+    row: dict[str, Any] = {"leaves": count}
+    for who in rounds[0]:
+        seconds = [each[who]["compile_seconds"] for each in rounds]
+        row[who] = rounds[0][who] | {"compile_seconds": seconds}
+    return row
