@@ -112,7 +112,7 @@ def one_rate(params: Any) -> Any:
 
 # Peak rates for models that begin from random parameters: chosen by one run each of 150 steps, of a GPT-2 of
 # two layers and width 64 on part of the text that pretrain takes by default, from three rates a factor of about
-# three apart.
+# three apart. Not so sophia_h's: it is sophia_g's, and no run has chosen it.
 SCRATCH_RATES = {
     "adamw": 3e-3,
     "lion": 1e-3,
