@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import functools
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -108,6 +109,11 @@ def check_arguments(name: str, argv: Sequence[str], own: Flags) -> None:
         raise ValueError(f"{name}: {error}") from None
     if len(rest) > 1:
         raise ValueError(f"{name}: flags begin with --, got {' '.join(rest[1:])}")
+
+
+def typed(program: str) -> str:
+    """The command line of a program in this folder, for a report."""
+    return shlex.join(["python", "-m", f"examples.{program}", *sys.argv[1:]])
 
 
 def _exit(error: Exception | str, code: int) -> NoReturn:

@@ -14,8 +14,6 @@ is the judgement of ways to pre-train, optimizers and methods that are said to s
 import contextlib
 import functools
 import math
-import shlex
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -170,7 +168,7 @@ def fine_tune() -> None:
         model = _MODEL.value or pretrained.DEFAULT
         record = compare.Record(
             title=f"{', '.join(dict.fromkeys(arm.name for arm in asked))} on one budget: fine-tuning {model}",
-            command=typed(),
+            command=command.typed("compare_optimizers"),
             task={
                 "model": model,
                 "data": parts["train"].source,
@@ -215,16 +213,11 @@ def pretrain() -> None:
             reference=given or measured(measure, output / "reference.json"),
             output=output,
             identity=identity,
-            asked=typed(),
+            asked=command.typed("compare_optimizers"),
             progress=progress,
         )
     command.show(result)
     print(f"\nreport: {output / 'report.md'}")
-
-
-def typed() -> str:
-    """The command."""
-    return shlex.join(["python", "-m", "examples.compare_optimizers", *sys.argv[1:]])
 
 
 def main() -> None:

@@ -10,8 +10,6 @@ they are neither moved nor mirrored, as other images are.
 """
 
 import math
-import shlex
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +121,7 @@ def main() -> None:
             mistakes[f"{name} mistakes"] = f"{count} images\n\n  ![The surest mistakes of {name}]({picture})\n"
         record = compare.Record(
             title=f"Image classification by {_MODEL.value} with {', '.join(chosen)}",
-            command=shlex.join(["python", "-m", "examples.finetune_image", *sys.argv[1:]]),
+            command=command.typed("finetune_image"),
             task={
                 "data": parts["train"].source,
                 "images": f"{side} × {side} × {channels}, {classes} classes",

@@ -8,8 +8,6 @@ the same initial parameters, batches and dropout, at its own default rate unless
 """
 
 import math
-import shlex
-import sys
 from pathlib import Path
 
 import optax
@@ -119,7 +117,7 @@ def main() -> None:
             return
         record = compare.Record(
             title=f"Fine-tuning {model_name} with {', '.join(chosen)}",
-            command=shlex.join(["python", "-m", "examples.finetune_text", *sys.argv[1:]]),
+            command=command.typed("finetune_text"),
             task={
                 "model": model_name,
                 "data": parts["train"].source,

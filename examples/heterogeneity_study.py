@@ -13,8 +13,6 @@ pretrained, and the place of LayerNorm is all that the two Transformers differ i
 """
 
 import itertools
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,8 +74,7 @@ def main() -> None:
     settings |= {"train_examples": len(study.train["label"]), "test_examples": len(study.test["label"])}
     rows = Rows(output / "rows.jsonl", settings)
     fill(rows, study)
-    asked = shlex.join(["python", "-m", "examples.heterogeneity_study", *sys.argv[1:]])
-    command.show(heterogeneity_report.write(rows, output, asked))
+    command.show(heterogeneity_report.write(rows, output, command.typed("heterogeneity_study")))
 
 
 if __name__ == "__main__":

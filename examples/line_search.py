@@ -11,8 +11,6 @@ What has been computed is kept in ``rows.jsonl``: the same command goes on where
 """
 
 import functools
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,8 +149,7 @@ def main() -> None:
                 rows.add(study.run(method, rate, seed))
                 score = rows.rows[-1]["validation"][_FIGURE.value]
                 print(f"seed {seed}  {method} {rate or ''}  {score:.3f}", flush=True)
-    asked = shlex.join(["python", "-m", "examples.line_search", *sys.argv[1:]])
-    command.show(line_search_report.write(rows, output, asked))
+    command.show(line_search_report.write(rows, output, command.typed("line_search")))
 
 
 if __name__ == "__main__":

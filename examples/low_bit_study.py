@@ -15,8 +15,6 @@ stopped.
 
 import functools
 import math
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,8 +146,7 @@ def main() -> None:
             if not rows.has(**arm._asdict(), seed=seed):
                 rows.add(arm._asdict() | {"seed": seed} | study.run(arm, seed))
                 print(f"seed {seed}", *arm, f"{rows.rows[-1]['held_out']['loss']:.4f}", flush=True)
-    asked = shlex.join(["python", "-m", "examples.low_bit_study", *sys.argv[1:]])
-    command.show(low_bit_report.write(rows, output, asked))
+    command.show(low_bit_report.write(rows, output, command.typed("low_bit_study")))
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def main() -> None:
             return
         record = compare.Record(
             title=f"Pre-training ({_OBJECTIVE.value}) with {', '.join(chosen)}",
-            command=shlex.join(["python", "-m", "examples.pretrain", *sys.argv[1:]]),
+            command=command.typed("pretrain"),
             task={
                 "data": text.source,
                 "megabytes": round(text.size / 1e6, 2),
