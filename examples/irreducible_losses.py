@@ -61,10 +61,8 @@ def problem(
     """
     text = corpus.standard_library() if data is None else corpus.read(data)
     parts = corpus.split(text, SHARES)
-    if tokenizer.exists():
-        found = tokenization.load(tokenizer)
-    else:
-        found = tokenization.train(parts["train"].documents, tokenization.WORDPIECE, vocab_size, "masked")
+    documents = parts["train"].documents
+    found = tokenization.kept_or_learned(tokenizer, documents, tokenization.WORDPIECE, vocab_size, "masked")
     vocabulary = tokenization.vocabulary(found, "masked", vocab_size)
     return Pretraining(parts, vocabulary, masked(vocabulary, Size(layers, hidden_size, HEADS, length, 0.0)))
 

@@ -10,7 +10,6 @@ layout in ``<output>/<optimizer>/model``. A masked one is an encoder that ``fine
 read before anything is trained.
 """
 
-import functools
 import math
 import shlex
 import subprocess
@@ -19,7 +18,6 @@ from pathlib import Path
 
 import jax
 import optax
-from tokenizers import Tokenizer
 
 from examples import command, devices, finetune_text, optimizers
 from examples.data import corpus, tokenization
@@ -66,12 +64,11 @@ def read_vocabulary(train: corpus.Corpus, kept: Path) -> tokenization.Vocabulary
     """The tokenizer: loaded, or learned from the training text; where a run goes on, that which it has kept."""
     objective, size = _OBJECTIVE.value, _VOCAB_SIZE.value
     algorithm = _TOKENIZER.value or ("wordpiece" if objective == "masked" else "bpe")
-    if algorithm in (tokenization.BPE, tokenization.WORDPIECE):
-        resumed = _RESUME.value and kept.exists()
-        learn = functools.partial(tokenization.train, train.documents, algorithm, size or 4096, objective)
-        found = training.from_first(lambda: (tokenization.load(kept) if resumed else learn()).to_str())
-        return tokenization.vocabulary(Tokenizer.from_str(found), objective)
-    return tokenization.vocabulary(tokenization.load(Path(algorithm)), objective, size)
+    if algorithm not in (tokenization.BPE, tokenization.WORDPIECE):
+        return tokenization.vocabulary(tokenization.load(Path(algorithm)), objective, size)
+    own = kept if _RESUME.value else None
+    found = tokenization.kept_or_learned(own, train.documents, algorithm, size or 4096, objective)
+    return tokenization.vocabulary(found, objective)
 
 
 def optimizer(name: str, classes: int) -> tuple[optax.GradientTransformation, float | None]:

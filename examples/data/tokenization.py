@@ -11,6 +11,8 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from optimiz import training
+
 BPE, WORDPIECE = "bpe", "wordpiece"
 SENTINELS = 100
 
@@ -110,6 +112,29 @@ def load(path: Path) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def kept_or_learned(
+    kept: Path | None, documents: Iterable[str], algorithm: str, size: int, objective: str
+) -> Tokenizer:
+    """The tokenizer that a run has kept; where there is none, one that is learned, by one process for all.
+
+    Args:
+        kept: file of the one to go on with, which need not be there; None to learn anew.
+        documents: as for :func:`train`.
+        algorithm: likewise.
+        size: likewise.
+        objective: likewise.
+
+    Raises:
+        ValueError: as :func:`load` and :func:`train`.
+    """
+
+    def found() -> str:
+        there = kept is not None and kept.exists()
+        return (load(kept) if there else train(documents, algorithm, size, objective)).to_str()
+
+    return Tokenizer.from_str(training.from_first(found))
 
 
 def vocabulary(tokenizer: Tokenizer, objective: str, size: int | None = None) -> Vocabulary:

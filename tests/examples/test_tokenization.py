@@ -42,6 +42,16 @@ def test_a_saved_tokenizer_is_the_same(tmp_path):
     assert loaded.encode(["x"]) == [tokenizer.encode("x").ids[:1]]
 
 
+def test_what_is_kept_is_not_learned_again(tmp_path):
+    kept, asked = tmp_path / "tokenizer.json", ("bpe", 260, "causal")
+    learned = tokenization.kept_or_learned(kept, TEXT, *asked)
+    assert learned.to_str() == tokenization.train(TEXT, *asked).to_str() and not kept.exists()
+    learned.save(str(kept))
+    others = ["xyzxyz"] * 20
+    assert tokenization.kept_or_learned(kept, others, *asked).to_str() == learned.to_str()
+    assert tokenization.kept_or_learned(None, others, *asked).to_str() != learned.to_str()
+
+
 def test_refusals(tmp_path):
     with pytest.raises(ValueError, match="vocab_size must be at least 257 for bpe and causal, got 256"):
         tokenization.train(TEXT, "bpe", 256, "causal")
