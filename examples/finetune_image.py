@@ -10,15 +10,13 @@ they are neither moved nor mirrored, as other images are.
 """
 
 import math
-from pathlib import Path
 
 import numpy as np
-import optax
 
 from examples import command, devices, optimizers
 from examples.data import baseline, images
 from examples.image_classification import CROP, FLIP, ImageClassification, choose, draw_mistakes
-from examples.train_each import scheduled, train_each
+from examples.train_each import Plan
 from optimiz import compare, schedules, training
 
 FLAGS = command.Flags()
@@ -37,10 +35,10 @@ _WARMUP = FLAGS.DEFINE_float("warmup", 0.1, "Share of the steps over which the r
 _STEPS = FLAGS.DEFINE_integer("steps", 200, "Updates.", lower_bound=1)
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 64, "Images per update.", lower_bound=1)
 _SEED = FLAGS.DEFINE_integer("seed", 0, "Of parameters, data order and augmentation.", lower_bound=0)
-_EVALUATE_EVERY = FLAGS.DEFINE_integer("evaluate_every", 50, "Steps between two evaluations.")
-_SAVE_EVERY = FLAGS.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
-_RESUME = FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
-_OUTPUT = FLAGS.DEFINE_string("output", None, "Directory of the report and the runs.", required=True)
+FLAGS.DEFINE_integer("evaluate_every", 50, "Steps between two evaluations.")
+FLAGS.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
+FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
+FLAGS.DEFINE_string("output", None, "Directory of the report and the runs.", required=True)
 
 _DECISIVE = (_MODEL, _STEPS, _BATCH_SIZE, _SEED, _SMOOTHING, _DROPOUT, _WARMUP, _WEIGHT_DECAY, _HEAD_RATE)
 command.check(
@@ -61,36 +59,19 @@ def read_data() -> dict[str, images.ImageExamples]:
     return images.split(train, {"train": 0.9, "validation": 0.1}) | {"test": test}
 
 
-def optimizer(name: str, classes: int) -> tuple[optax.GradientTransformation, float | None]:
-    """The optimizer of that name, as the flags say, and its peak rate."""
-    fresh = _MODEL.value in ("resnet", "vit")
-    choice = optimizers.from_scratch(name, classes) if fresh else optimizers.for_classes(name, classes)
-    multipliers = optimizers.head_multipliers(_HEAD_RATE.value)
-    return scheduled(
-        choice,
-        _LEARNING_RATE.value,
-        schedules.cosine,
-        warmup=_WARMUP.value,
-        steps=_STEPS.value,
-        weight_decay=_WEIGHT_DECAY.value,
-        multipliers=multipliers,
-    )
-
-
 def main() -> None:
     """Run every optimizer, then write the report."""
     layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
-    settings = training.Settings(
-        steps=_STEPS.value,
-        seed=_SEED.value,
-        log_every=10,
-        evaluate_every=_EVALUATE_EVERY.value,
-        save_every=_SAVE_EVERY.value,
-    )
+    plan = Plan.of(FLAGS, log_every=10)
     parts = read_data()
     side, _, channels = parts["train"].images.shape[1:]
     classes = len(parts["train"].label_names)
-    chosen = {name: optimizer(name, classes) for name in _OPTIMIZER.value}
+    choice_of = optimizers.from_scratch if _MODEL.value in ("resnet", "vit") else optimizers.for_classes
+    multipliers = optimizers.head_multipliers(_HEAD_RATE.value)
+    chosen = {
+        name: plan.optimizer(choice_of(name, classes), schedules.cosine, multipliers)
+        for name in _OPTIMIZER.value
+    }
     augment = _AUGMENT.value or (["none"] if _DATA.value is None else [CROP, FLIP])
     model = choose(_MODEL.value, side, channels, classes, _DROPOUT.value)
     problem = ImageClassification(parts, model, augment=augment, smoothing=_SMOOTHING.value)
@@ -99,25 +80,15 @@ def main() -> None:
     identity = decisive | {"model_and_data": problem.fingerprint()}
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
-    output, mistakes = Path(_OUTPUT.value), {}
-    with training.claimed(output, identity | {"learning_rates": rates}, _RESUME.value):
-        each = train_each(
-            chosen,
-            task,
-            problem.evaluation("test"),
-            settings,
-            output,
-            identity=identity,
-            batch_size=_BATCH_SIZE.value,
-            resume=_RESUME.value,
-            layout=layout,
-        )
+    mistakes = {}
+    with training.claimed(plan.output, identity | {"learning_rates": rates}, plan.resume):
+        each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout)
         trained = list(each)
         if not training.is_first():
             return
         for name, params, _ in trained:
-            picture = f"mistakes_{name}.png"
-            count = draw_mistakes(parts["test"], np.asarray(problem.predict("test", params)), output / picture)
+            picture, logits = f"mistakes_{name}.png", np.asarray(problem.predict("test", params))
+            count = draw_mistakes(parts["test"], logits, plan.output / picture)
             mistakes[f"{name} mistakes"] = f"{count} images\n\n  ![The surest mistakes of {name}]({picture})\n"
         record = compare.Record(
             title=f"Image classification by {_MODEL.value} with {', '.join(chosen)}",
@@ -133,7 +104,7 @@ def main() -> None:
             test_examples=len(parts["test"].images),
             runs=[run for _, _, run in trained],
         )
-        report = compare.write_report(record, output, figure="accuracy")
+        report = compare.write_report(record, plan.output, figure="accuracy")
     command.show(compare.summary(record, figure="accuracy"))
     print(f"\nreport: {report}")
 

@@ -8,15 +8,12 @@ the same initial parameters, batches and dropout, at its own default rate unless
 """
 
 import math
-from pathlib import Path
-
-import optax
 
 from examples import command, devices, optimizers
 from examples.data import baseline, docstrings, text
 from examples.models import pretrained
 from examples.text_classification import TextClassification
-from examples.train_each import scheduled, train_each
+from examples.train_each import Plan
 from optimiz import compare, schedules, training
 
 FLAGS = command.Flags()
@@ -39,10 +36,10 @@ _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 32, "Examples per update.", low
 _LENGTH = FLAGS.DEFINE_integer("length", 24, "Tokens per example; longer ones are cut.")
 _DROPOUT = FLAGS.DEFINE_float("dropout", 0.1, "Rate of dropout, everywhere.")
 _SEED = FLAGS.DEFINE_integer("seed", 0, "Of data order and dropout.", lower_bound=0)
-_EVALUATE_EVERY = FLAGS.DEFINE_integer("evaluate_every", 25, "Steps between two evaluations.")
-_SAVE_EVERY = FLAGS.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
-_RESUME = FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
-_OUTPUT = FLAGS.DEFINE_string("output", None, "Directory of the report and the runs.", required=True)
+FLAGS.DEFINE_integer("evaluate_every", 25, "Steps between two evaluations.")
+FLAGS.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
+FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
+FLAGS.DEFINE_string("output", None, "Directory of the report and the runs.", required=True)
 
 _DECISIVE = (_STEPS, _BATCH_SIZE, _SEED, _LENGTH, _POOLING, _DROPOUT, _WARMUP, _WEIGHT_DECAY, _HEAD_RATE)
 command.check(
@@ -64,31 +61,15 @@ def read_data() -> dict[str, text.TextExamples]:
     return text.split(train, {"train": 1 - 0.1 * len(shares)} | shares) | parts
 
 
-def optimizer(name: str) -> tuple[optax.GradientTransformation, float | None]:
-    """The optimizer of that name, as the flags say, and its peak rate."""
-    choice, multipliers = optimizers.choose(name), optimizers.head_multipliers(_HEAD_RATE.value)
-    return scheduled(
-        choice,
-        _LEARNING_RATE.value,
-        schedules.linear,
-        warmup=_WARMUP.value,
-        steps=_STEPS.value,
-        weight_decay=_WEIGHT_DECAY.value,
-        multipliers=multipliers,
-    )
-
-
 def main() -> None:
     """Run every optimizer, then write the report."""
     layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
-    chosen = {name: optimizer(name) for name in _OPTIMIZER.value}
-    settings = training.Settings(
-        steps=_STEPS.value,
-        seed=_SEED.value,
-        log_every=5,
-        evaluate_every=_EVALUATE_EVERY.value,
-        save_every=_SAVE_EVERY.value,
-    )
+    plan = Plan.of(FLAGS, log_every=5)
+    multipliers = optimizers.head_multipliers(_HEAD_RATE.value)
+    chosen = {
+        name: plan.optimizer(optimizers.choose(name), schedules.linear, multipliers)
+        for name in _OPTIMIZER.value
+    }
     parts, model = read_data(), pretrained.find(_MODEL.value)
     problem = TextClassification(
         parts, model, length=_LENGTH.value, dropout=_DROPOUT.value, pooling=_POOLING.value
@@ -99,19 +80,8 @@ def main() -> None:
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
     model_name = _MODEL.value or pretrained.DEFAULT
-    output = Path(_OUTPUT.value)
-    with training.claimed(output, identity | {"learning_rates": rates}, _RESUME.value):
-        each = train_each(
-            chosen,
-            task,
-            problem.evaluation("test"),
-            settings,
-            output,
-            identity=identity,
-            batch_size=_BATCH_SIZE.value,
-            resume=_RESUME.value,
-            layout=layout,
-        )
+    with training.claimed(plan.output, identity | {"learning_rates": rates}, plan.resume):
+        each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout)
         runs = [run for _, _, run in each]
         if not training.is_first():
             return
@@ -130,7 +100,7 @@ def main() -> None:
             test_examples=len(parts["test"].texts),
             runs=runs,
         )
-        report = compare.write_report(record, output, figure="accuracy")
+        report = compare.write_report(record, plan.output, figure="accuracy")
     command.show(compare.summary(record, figure="accuracy"))
     print(f"\nreport: {report}")
 

@@ -20,7 +20,7 @@ from examples import command, optimizers
 from examples.data import corpus, tokenization
 from examples.objectives import Size, masked
 from examples.pretraining import Pretraining
-from examples.train_each import scheduled, train_each
+from examples.train_each import Plan
 from optimiz import schedules, training
 
 FLAGS = command.Flags()
@@ -93,29 +93,21 @@ def main() -> None:
     of = problem(output / TOKENIZER, *given.values())
     decisive = {flag.name: flag.value for flag in (_STEPS, _BATCH_SIZE, _LEARNING_RATE, _SEED)}
     about = given | decisive | {"data": of.source, "rows": of.fingerprint()}
-    adamw = scheduled(
-        optimizers.from_scratch("adamw", of.vocabulary.size),
-        _LEARNING_RATE.value,
-        schedules.cosine,
+    plan = Plan(
+        training.Settings(steps=_STEPS.value, seed=_SEED.value, log_every=20),
+        batch_size=_BATCH_SIZE.value,
+        learning_rate=_LEARNING_RATE.value,
         warmup=WARMUP,
-        steps=_STEPS.value,
         weight_decay=WEIGHT_DECAY,
-        multipliers=optimizers.one_rate,
+        output=output,
+        resume=_RESUME.value,
     )
+    choice = optimizers.from_scratch("adamw", of.vocabulary.size)
+    adamw = plan.optimizer(choice, schedules.cosine, optimizers.one_rate)
     task = of.task(_BATCH_SIZE.value, _SEED.value, part="held_out")
-    settings = training.Settings(steps=_STEPS.value, seed=_SEED.value, log_every=20)
     with training.claimed(output, about, _RESUME.value):
         of.vocabulary.tokenizer.save(str(output / TOKENIZER))
-        ((_, params, run),) = train_each(
-            {"adamw": adamw},
-            task,
-            of.evaluation("validation"),
-            settings,
-            output,
-            identity=about,
-            batch_size=_BATCH_SIZE.value,
-            resume=_RESUME.value,
-        )
+        ((_, params, run),) = plan.train_each({"adamw": adamw}, task, of.evaluation("validation"), about)
         about |= {"validation_loss": run.test["loss"]}
         losses = training.IrreducibleLosses.measure(task.loss, params, of.once("train", _SEED.value), about)
         losses.write(output / LOSSES)

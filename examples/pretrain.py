@@ -17,13 +17,12 @@ import sys
 from pathlib import Path
 
 import jax
-import optax
 
 from examples import command, devices, finetune_text, optimizers
 from examples.data import corpus, tokenization
 from examples.objectives import OBJECTIVES, Size
 from examples.pretraining import EVALUATION_ROWS, Pretraining
-from examples.train_each import scheduled, train_each
+from examples.train_each import Plan
 from optimiz import compare, schedules, training
 
 FLAGS = command.Flags()
@@ -47,11 +46,11 @@ _WARMUP = FLAGS.DEFINE_float("warmup", 0.1, "Share of the steps over which the r
 _STEPS = FLAGS.DEFINE_integer("steps", 300, "Updates.", lower_bound=1)
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 16, "Rows per update.", lower_bound=1)
 _SEED = FLAGS.DEFINE_integer("seed", 0, "Of parameters, data order and what is hidden.", lower_bound=0)
-_EVALUATE_EVERY = FLAGS.DEFINE_integer("evaluate_every", 50, "Steps between two evaluations.")
-_SAVE_EVERY = FLAGS.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
+FLAGS.DEFINE_integer("evaluate_every", 50, "Steps between two evaluations.")
+FLAGS.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
 _DOWNSTREAM = FLAGS.DEFINE_string("downstream", None, "Fine-tune with these arguments of finetune_text.")
 _RESUME = FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
-_OUTPUT = FLAGS.DEFINE_string("output", None, "Directory of the report, runs and models.", required=True)
+FLAGS.DEFINE_string("output", None, "Directory of the report, runs and models.", required=True)
 
 _DECISIVE = (_OBJECTIVE, _LAYERS, _HIDDEN_SIZE, _HEADS, _LENGTH, _DROPOUT, _STEPS, _BATCH_SIZE, _SEED)
 _DECISIVE += (_WARMUP, _WEIGHT_DECAY)
@@ -71,20 +70,6 @@ def read_vocabulary(train: corpus.Corpus, kept: Path) -> tokenization.Vocabulary
     return tokenization.vocabulary(found, objective)
 
 
-def optimizer(name: str, classes: int) -> tuple[optax.GradientTransformation, float | None]:
-    """The optimizer of that name, as the flags say, and its peak rate."""
-    choice, multipliers = optimizers.from_scratch(name, classes), optimizers.one_rate
-    return scheduled(
-        choice,
-        _LEARNING_RATE.value,
-        schedules.cosine,
-        warmup=_WARMUP.value,
-        steps=_STEPS.value,
-        weight_decay=_WEIGHT_DECAY.value,
-        multipliers=multipliers,
-    )
-
-
 def fine_tuning(output: Path) -> list[str]:
     """The arguments of finetune_text, of which --downstream says the last."""
     given = [f"--model={output / _OPTIMIZER.value[0] / 'model'}", f"--output={output / 'downstream'}"]
@@ -94,28 +79,24 @@ def fine_tuning(output: Path) -> list[str]:
 def main() -> None:
     """Run every optimizer, then write the models and the report."""
     layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
-    settings = training.Settings(
-        steps=_STEPS.value,
-        seed=_SEED.value,
-        log_every=10,
-        evaluate_every=_EVALUATE_EVERY.value,
-        save_every=_SAVE_EVERY.value,
-    )
+    plan = Plan.of(FLAGS, log_every=10)
     if _DOWNSTREAM.value is not None and _OBJECTIVE.value != "masked":
         raise ValueError(
             f"downstream needs --objective=masked, whose model is an encoder, got {_OBJECTIVE.value}"
         )
     if _DOWNSTREAM.value is not None and jax.process_count() > 1:
         raise ValueError(f"downstream needs one process, there are {jax.process_count()}")
-    output = Path(_OUTPUT.value)
-    downstream = [] if _DOWNSTREAM.value is None else fine_tuning(output)
+    downstream = [] if _DOWNSTREAM.value is None else fine_tuning(plan.output)
     if downstream:
         command.check_arguments("downstream", downstream, finetune_text.FLAGS)
     text = corpus.standard_library() if _DATA.value is None else corpus.read(_DATA.value)
     parts = corpus.split(text, _SHARES)
-    kept = output / "tokenizer.json"
+    kept = plan.output / "tokenizer.json"
     vocabulary = read_vocabulary(parts["train"], kept)
-    chosen = {name: optimizer(name, vocabulary.size) for name in _OPTIMIZER.value}
+    choices = {name: optimizers.from_scratch(name, vocabulary.size) for name in _OPTIMIZER.value}
+    chosen = {
+        name: plan.optimizer(choice, schedules.cosine, optimizers.one_rate) for name, choice in choices.items()
+    }
     size = Size(_LAYERS.value, _HIDDEN_SIZE.value, _HEADS.value, _LENGTH.value, _DROPOUT.value)
     problem = Pretraining(parts, vocabulary, OBJECTIVES[_OBJECTIVE.value](vocabulary, size))
     task = problem.task(_BATCH_SIZE.value, _SEED.value, share=devices.share(layout))
@@ -125,24 +106,14 @@ def main() -> None:
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
     runs, samples = [], {}
-    with training.claimed(output, identity | {"learning_rates": rates}, _RESUME.value):
+    with training.claimed(plan.output, identity | {"learning_rates": rates}, plan.resume):
         if training.is_first():
             vocabulary.tokenizer.save(str(kept))
-        each = train_each(
-            chosen,
-            task,
-            problem.evaluation("test"),
-            settings,
-            output,
-            identity=identity,
-            batch_size=_BATCH_SIZE.value,
-            resume=_RESUME.value,
-            layout=layout,
-        )
+        each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout)
         for name, params, run in each:
             runs.append(run)
             if training.is_first():
-                problem.save(output / name / "model", params)
+                problem.save(plan.output / name / "model", params)
                 if _OBJECTIVE.value == "causal":
                     written = "".join(f"  {line}\n" for line in problem.sample(params))
                     samples[f"{name} writes"] = f"\n\n  ```text\n{written}  ```\n"
@@ -164,7 +135,7 @@ def main() -> None:
             runs=runs,
             lower_is_better=("loss", "perplexity", "bits_per_byte"),
         )
-        report = compare.write_report(record, output, figure="bits_per_byte")
+        report = compare.write_report(record, plan.output, figure="bits_per_byte")
     command.show(compare.summary(record, figure="bits_per_byte"))
     for name, lines in samples.items():
         print(f"\n{name}{lines}")

@@ -1,5 +1,6 @@
 """What the trainers share: several optimizers in turn, on one task, each on a schedule that decays fully."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,77 +12,107 @@ from examples.optimizers import Choice
 from optimiz import compare, groups, schedules, training
 
 
-def scheduled(
-    choice: Choice,
-    learning_rate: float | None,
-    decay: Callable[[float], schedules.Shape],
-    *,
-    warmup: float,
-    steps: int,
-    weight_decay: float,
-    multipliers: Any,
-) -> tuple[optax.GradientTransformation, float | None]:
-    """An optimizer on a schedule that decays to zero at the last step, and its peak rate.
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How each optimizer is run.
 
-    A line search finds its own rate; the schedule says what share of it is taken.
-
-    Args:
-        choice: the optimizer.
-        learning_rate: the peak; None for the optimizer's own.
-        decay: peak → shape of the schedule after the warm-up.
-        warmup: share of the steps over which the rate rises from 0.
-        steps: of the run.
-        weight_decay: decoupled; biases and norms are left out.
-        multipliers: of the rate, by parameter.
-    """
-    searches = choice.learning_rate is None
-    rate = choice.learning_rate if searches or learning_rate is None else learning_rate
-    shape = schedules.linear(1.0) if searches else schedules.warm_up(decay(rate), warmup)
-    schedule = schedules.over_steps(shape, steps)
-    return choice.make(schedule, weight_decay, groups.no_decay(), multipliers), rate
-
-
-def train_each(
-    chosen: Mapping[str, tuple[optax.GradientTransformation, float | None]],
-    task: training.Task,
-    test: Callable[[Any], Mapping[str, float]],
-    settings: training.Settings,
-    output: Path,
-    *,
-    identity: Mapping[str, Any],
-    batch_size: int,
-    resume: bool,
-    layout: training.Layout | None = None,
-) -> Iterator[tuple[str, Any, compare.Run]]:
-    """Train with one optimizer after the other, and test what each has made.
-
-    Args:
-        chosen: name → optimizer and its peak rate.
-        task: what to learn.
-        test: parameters → test figures.
-        settings: of every run.
-        output: the directory; each run has one in it, by the optimizer's name.
-        identity: what else decides the trajectories.
+    Attributes:
+        settings: of every run; its length is in steps.
         batch_size: for the speed that is shown.
+        learning_rate: the peak; None for the optimizer's own.
+        warmup: share of the steps over which the rate rises from 0.
+        weight_decay: decoupled; biases and norms are left out.
+        output: the directory; each run has one in it, by the optimizer's name.
         resume: go on with the runs that are there.
-        layout: of the runs on a mesh.
-
-    Yields:
-        Name, trained parameters and record of each run.
     """
-    for name, (tx, rate) in chosen.items():
-        run_identity = {**identity, "optimizer": name, "learning_rate": rate}
-        with command.bar(name, batch_size) as progress:
-            result = training.fit(
-                task,
-                tx,
-                settings,
-                output / name,
-                identity=run_identity,
-                layout=layout,
-                resume=resume,
-                progress=progress,
-            )
-        figures = test(result.params)
-        run = compare.Run.of(result, tx, optimizer=name, learning_rate=rate, seed=settings.seed, test=figures)
-        yield name, result.params, run
+
+    settings: training.Settings
+    batch_size: int
+    learning_rate: float | None
+    warmup: float
+    weight_decay: float
+    output: Path
+    resume: bool
+
+    @classmethod
+    def of(cls, flags: command.Flags, *, log_every: int) -> "Plan":
+        """What a trainer's flags say of it.
+
+        Args:
+            flags: those of the names above, and of the settings ``steps``, ``seed``, ``evaluate_every`` and
+                ``save_every``.
+            log_every: steps between two losses that are kept.
+
+        Raises:
+            ValueError: the settings are refused.
+        """
+        settings = training.Settings(
+            steps=flags.steps,
+            seed=flags.seed,
+            log_every=log_every,
+            evaluate_every=flags.evaluate_every,
+            save_every=flags.save_every,
+        )
+        return cls(
+            settings=settings,
+            batch_size=flags.batch_size,
+            learning_rate=flags.learning_rate,
+            warmup=flags.warmup,
+            weight_decay=flags.weight_decay,
+            output=Path(flags.output),
+            resume=flags.resume,
+        )
+
+    def optimizer(
+        self, choice: Choice, decay: Callable[[float], schedules.Shape], multipliers: Any
+    ) -> tuple[optax.GradientTransformation, float | None]:
+        """An optimizer on a schedule that decays to zero at the last step, and its peak rate.
+
+        A line search finds its own rate; the schedule says what share of it is taken.
+
+        Args:
+            choice: the optimizer.
+            decay: peak → shape of the schedule after the warm-up.
+            multipliers: of the rate, by parameter.
+        """
+        searches = choice.learning_rate is None
+        rate = choice.learning_rate if searches or self.learning_rate is None else self.learning_rate
+        shape = schedules.linear(1.0) if searches else schedules.warm_up(decay(rate), self.warmup)
+        schedule = schedules.over_steps(shape, self.settings.steps)
+        return choice.make(schedule, self.weight_decay, groups.no_decay(), multipliers), rate
+
+    def train_each(
+        self,
+        chosen: Mapping[str, tuple[optax.GradientTransformation, float | None]],
+        task: training.Task,
+        test: Callable[[Any], Mapping[str, float]],
+        identity: Mapping[str, Any],
+        layout: training.Layout | None = None,
+    ) -> Iterator[tuple[str, Any, compare.Run]]:
+        """Train with one optimizer after the other, and test what each has made.
+
+        Args:
+            chosen: name → optimizer and its peak rate.
+            task: what to learn.
+            test: parameters → test figures.
+            identity: what decides the trajectories beside optimizer, rate and settings.
+            layout: of the runs on a mesh.
+
+        Yields:
+            Name, trained parameters and record of each run.
+        """
+        for name, (tx, rate) in chosen.items():
+            with command.bar(name, self.batch_size) as progress:
+                result = training.fit(
+                    task,
+                    tx,
+                    self.settings,
+                    self.output / name,
+                    identity={**identity, "optimizer": name, "learning_rate": rate},
+                    layout=layout,
+                    resume=self.resume,
+                    progress=progress,
+                )
+            seed, figures = self.settings.seed, test(result.params)
+            run = compare.Run.of(result, tx, optimizer=name, learning_rate=rate, seed=seed, test=figures)
+            yield name, result.params, run
