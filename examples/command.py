@@ -1,4 +1,4 @@
-"""What all command lines share: errors of one line, and a bar while they train."""
+"""What all command lines share: flags, errors of one line, and a bar while they train."""
 
 import contextlib
 import copy
@@ -13,7 +13,7 @@ import rich.markdown
 import rich.progress
 from absl import app, flags, logging
 
-from optimiz import diagnostics, training
+from optimiz import compare, diagnostics, training
 
 EXIT_ERROR, EXIT_USAGE = 1, 2
 
@@ -168,6 +168,35 @@ def bar(title: str, examples_per_step: int) -> Iterator[Callable[[training.Progr
             told(progress)  # above the bar
             figures = describe(progress)
             display.update(task, total=progress.total, completed=progress.steps, figures=figures)
+
+        yield update
+
+
+@contextlib.contextmanager
+def matrix_bar() -> Iterator[Callable[[compare.MatrixProgress], None]]:
+    """Show how far a matrix of runs is, as :func:`bar` does, and each run's troubles, each once.
+
+    Yields:
+        The function that ``compare.run_matrix`` calls at every look.
+    """
+    console, told = rich.console.Console(), {}
+
+    def tell(progress: compare.MatrixProgress) -> None:
+        run = f"{progress.arm}, seed {progress.seed}"
+        if run not in told:
+            told.clear()  # the run before is over
+            told[run] = troubles(console, run)
+        told[run](progress.within)
+
+    if not console.is_terminal:
+        yield lambda progress: (tell(progress), console.print(str(progress), soft_wrap=True))
+        return
+    with rich.progress.Progress("{task.description}", rich.progress.BarColumn(), console=console) as display:
+        task = display.add_task("measuring prices", total=1.0)
+
+        def update(progress: compare.MatrixProgress) -> None:
+            tell(progress)  # above the bar
+            display.update(task, completed=progress.share, description=str(progress))
 
         yield update
 

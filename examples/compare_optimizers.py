@@ -11,21 +11,16 @@ is the judgement of ways to pre-train, optimizers and methods that are said to s
 ``examples.judgement``. The same command with ``--resume`` goes on where it was stopped.
 """
 
-import contextlib
-import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import optax
-import rich.console
-import rich.progress
-
-from examples import command, irreducible_losses, judged_ways, judgement, optimizers
+from examples import command, irreducible_losses, judged_ways, judgement
+from examples.budget_arms import WARMUP, WEIGHT_DECAY, arms
 from examples.data import baseline, docstrings, text
 from examples.models import pretrained
 from examples.text_classification import TextClassification
-from optimiz import compare, groups, schedules, training
+from optimiz import compare, training
 
 FLAGS = command.Flags()
 _TASK = FLAGS.DEFINE_string("task", "text", '"text", a .tsv, .csv or .jsonl file of examples, or "pretrain".')
@@ -55,7 +50,7 @@ _OUTPUT = FLAGS.DEFINE_string("output", None, "Directory of the report and the r
 _DECISIVE = (_TASK, _BUDGET, _BATCH_SIZE, _LENGTH, _FIGURE)
 _PRETRAIN = (_DATA, _VOCAB_SIZE, _LAYERS, _HIDDEN_SIZE, _LENGTH)
 _DEFAULT = ("adamw", "lion", "sgd_sai", "salsa")
-_HEAD_RATE, _WEIGHT_DECAY, _WARMUP, _DROPOUT = 50.0, 0.01, 0.1, 0.1
+_DROPOUT = 0.1
 _TIMED = 20  # steps, to measure the prices
 
 
@@ -75,33 +70,9 @@ def read_data() -> dict[str, text.TextExamples]:
     return text.split(examples, {"train": 0.78, "validation": 0.11, "test": 0.11})
 
 
-def arms() -> list[compare.Arm]:
-    """Every optimizer at every rate; once, where a line search finds the rate."""
-    found = []
-    for name in _OPTIMIZERS.value or _DEFAULT:
-        own = optimizers.choose(name).learning_rate
-        if own is None:
-            rates = [None]
-        elif _LEARNING_RATES.value is None:
-            rates = [float(f"{own * multiple:.3g}") for multiple in (1 / 3, 1, 3)]
-        else:
-            rates = [float(rate) for rate in _LEARNING_RATES.value]
-        found += [compare.Arm(name, rate, functools.partial(_make, name, rate)) for rate in rates]
-    return found
-
-
-def _make(name: str, rate: float | None) -> optax.GradientTransformation:
-    """The optimizer on a schedule that decays to zero as the budget is spent."""
-    shape = schedules.linear(1.0) if rate is None else schedules.warm_up(schedules.linear(rate), _WARMUP)
-    multipliers = optimizers.head_multipliers(_HEAD_RATE)
-    return optimizers.choose(name).make(
-        schedules.over_budget(shape), _WEIGHT_DECAY, groups.no_decay(), multipliers
-    )
-
-
-def given_prices() -> training.Reference | None:
-    """The prices in the file of the flag."""
-    return None if _REFERENCE.value is None else training.Reference.read(_REFERENCE.value)
+def rates() -> list[float] | None:
+    """The rates of the flag."""
+    return None if _LEARNING_RATES.value is None else [float(rate) for rate in _LEARNING_RATES.value]
 
 
 def measured(measure: Callable[[], training.Reference], path: Path) -> training.Reference:
@@ -111,34 +82,9 @@ def measured(measure: Callable[[], training.Reference], path: Path) -> training.
     return training.Reference.read(path)
 
 
-@contextlib.contextmanager
-def bar() -> Iterator[Callable[[compare.MatrixProgress], None]]:
-    """Show how far the matrix is, a bar on a terminal, else a line at every look; and each run's troubles."""
-    console, told = rich.console.Console(), {}
-
-    def tell(progress: compare.MatrixProgress) -> None:
-        run = f"{progress.arm}, seed {progress.seed}"
-        if run not in told:
-            told.clear()  # the run before is over
-            told[run] = command.troubles(console, run)
-        told[run](progress.within)
-
-    if not console.is_terminal:
-        yield lambda progress: (tell(progress), console.print(str(progress), soft_wrap=True))
-        return
-    with rich.progress.Progress("{task.description}", rich.progress.BarColumn(), console=console) as display:
-        task = display.add_task("measuring prices", total=1.0)
-
-        def update(progress: compare.MatrixProgress) -> None:
-            tell(progress)  # above the bar
-            display.update(task, completed=progress.share, description=str(progress))
-
-        yield update
-
-
-def fine_tune() -> None:
-    """Compare optimizers on a text classification."""
-    asked = arms()
+def fine_tune(given: training.Reference | None) -> None:
+    """Compare optimizers on a text classification, by prices that are given or measured."""
+    asked = arms(_OPTIMIZERS.value or _DEFAULT, rates())
     settings = training.Settings(budget=_BUDGET.value, log_every=5, evaluate_at=(0.25, 0.5, 0.75))
     parts = read_data()
     problem = TextClassification(
@@ -147,11 +93,11 @@ def fine_tune() -> None:
     task_of = lambda seed: problem.task(_BATCH_SIZE.value, seed)  # noqa: E731
     decisive = {flag.name: flag.value for flag in _DECISIVE}
     identity = decisive | {"model_and_data": problem.fingerprint()}
-    output, given = Path(_OUTPUT.value), given_prices()
+    output = Path(_OUTPUT.value)
     # The optimizer counts for little in a step, and all are charged the same; the first one stands for all.
     about = {"task": _TASK.value, "batch_size": _BATCH_SIZE.value, "optimizer": asked[0].name}
     measure = lambda: training.calibrate(task_of(0), asked[0].make(), about=about, n=_TIMED)  # noqa: E731
-    with training.claimed(output, identity, _RESUME.value), bar() as progress:
+    with training.claimed(output, identity, _RESUME.value), command.matrix_bar() as progress:
         reference = given or measured(measure, output / "reference.json")
         runs = compare.run_matrix(
             asked,
@@ -176,7 +122,7 @@ def fine_tune() -> None:
                 "examples": ", ".join(f"{len(part.texts)} {name}" for name, part in parts.items()),
             },
             settings=decisive
-            | {"reference": reference.prices(), "warmup": _WARMUP, "weight_decay": _WEIGHT_DECAY},
+            | {"reference": reference.prices(), "warmup": WARMUP, "weight_decay": WEIGHT_DECAY},
             baselines={"TF-IDF + logistic regression": baseline.tfidf_baseline(**parts)},
             test_examples=len(parts["test"].texts),
             runs=runs,
@@ -186,12 +132,12 @@ def fine_tune() -> None:
     print(f"\nreport: {report}")
 
 
-def pretrain() -> None:
-    """Judge the ways to pre-train."""
+def pretrain(given: training.Reference | None) -> None:
+    """Judge the ways to pre-train, by prices that are given or measured."""
     if _FIGURE.value != "accuracy":
         raise ValueError(f"--task=pretrain ranks by the validation loss, got --figure={_FIGURE.value}")
     sizes = {flag.name: flag.value for flag in _PRETRAIN}
-    output, given = Path(_OUTPUT.value), given_prices()
+    output = Path(_OUTPUT.value)
     beside = output if _IRREDUCIBLE.value is None else Path(_IRREDUCIBLE.value)
     problem = irreducible_losses.problem(beside / irreducible_losses.TOKENIZER, *sizes.values())
     names, losses = _OPTIMIZERS.value or list(judged_ways.WAYS), None
@@ -200,9 +146,9 @@ def pretrain() -> None:
         losses = irreducible_losses.read(beside, identity["rows"])
         identity |= {"irreducible_losses": losses.about}
     setting = judged_ways.Setting(problem, _BATCH_SIZE.value, losses)
-    rates = None if _LEARNING_RATES.value is None else [float(rate) for rate in _LEARNING_RATES.value]
-    grid = judged_ways.grid(setting, names, rates)  # before a directory is made
-    with training.claimed(output, identity | {"budget": _BUDGET.value}, _RESUME.value), bar() as progress:
+    grid = judged_ways.grid(setting, names, rates())  # before a directory is made
+    claim = identity | {"budget": _BUDGET.value}
+    with training.claimed(output, claim, _RESUME.value), command.matrix_bar() as progress:
         problem.vocabulary.tokenizer.save(str(output / irreducible_losses.TOKENIZER))
         measure = lambda: judged_ways.prices(setting, sizes | {"batch_size": _BATCH_SIZE.value})  # noqa: E731
         result = judgement.judge(
@@ -222,10 +168,9 @@ def pretrain() -> None:
 
 def main() -> None:
     """Run what is missing, then write the report."""
-    if _TASK.value == "pretrain":
-        pretrain()
-    else:
-        fine_tune()
+    given = None if _REFERENCE.value is None else training.Reference.read(_REFERENCE.value)
+    compare_on = pretrain if _TASK.value == "pretrain" else fine_tune
+    compare_on(given)
 
 
 if __name__ == "__main__":
