@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from examples import markdown
+
 Record = Mapping[str, Any]
 README = Path(__file__).parents[1] / "README.md"
 RECORD = Path(__file__).parent / "records/trainers/record.json"
@@ -15,17 +17,15 @@ END = "<!-- /trainers -->"
 
 def summary(record: Record) -> str:
     """One line per trainer, and under them what was measured where."""
-    lines = [
-        "| trainer | batch | parameters | ms / update | spread | arguments, MB | of it optimizer's state "
-        "| temporary, MB |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    header = ["trainer", "batch", "parameters", "ms / update", "spread", "arguments, MB"]
+    header += ["of it optimizer's state", "temporary, MB"]
+    lines = []
     for row in record["rows"]:
         low, median, high = statistics.quantiles(row["seconds"], n=4, method="inclusive")
         megabytes = [row[name] / 1e6 for name in ("argument_bytes", "state_bytes", "temporary_bytes")]
         cells = [row["title"], row["batch"], f"{row['parameters'] / 1e6:.2g} million"]
         cells += [f"{1e3 * median:.0f}", f"{(high - low) / median:.0%}", *(f"{x:.1f}" for x in megabytes)]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(cells)
     where, versions = record["environment"], record["environment"]["versions"]
     dates = sorted({row["date"] for row in record["rows"]})
     stretches = sorted({len(row["seconds"]) for row in record["rows"]})
@@ -36,7 +36,7 @@ def summary(record: Record) -> str:
         f"{_range(updates)} updates, batches included; the spread is the interquartile range. Memory is what "
         "the compiler plans for a step: its arguments are parameters, state and batch.\n"
     )
-    return "\n".join(lines) + f"\n\n{words}"
+    return f"{markdown.table(header, lines, words=2)}\n\n{words}"
 
 
 def _range(ascending: list[Any]) -> str:
@@ -58,10 +58,8 @@ def report(record: Record) -> str:
 
 def main() -> None:
     """Put the committed record's table between the two comments of the README."""
-    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
-    _, after = rest.split(END)
     record = json.loads(RECORD.read_text(encoding="utf-8"))
-    README.write_text(f"{before}{BEGIN}\n\n{summary(record)}\n{END}{after}", encoding="utf-8")
+    markdown.put_between(BEGIN, END, summary(record), README)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from examples import markdown
+
 Record = Mapping[str, Any]
 README = Path(__file__).parents[1] / "README.md"
 RECORD = Path(__file__).parent / "records/update/record.json"
@@ -22,11 +24,9 @@ def ratio(seconds: Mapping[str, Sequence[float]], peer: str) -> float | None:
 
 def table(record: Record) -> str:
     """One line per method."""
-    lines = [
-        "| method | ms | spread | of Optax's time | of torch's | of bandwidth | temporary bytes / parameter "
-        "| Optax's |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    header = ["method", "ms", "spread", "of Optax's time", "of torch's", "of bandwidth"]
+    header += ["temporary bytes / parameter", "Optax's"]
+    lines = []
     for row in record["rows"]:
         seconds, programs = row["seconds"], row["programs"]
         median = statistics.median(seconds["optimiz"])
@@ -37,21 +37,19 @@ def table(record: Record) -> str:
         cells += ["" if r is None else f"{r:.2f}" for r in ratios]
         share = row["bytes"] / row["copy_bytes"] / ratio(seconds, "copy")
         cells += [f"{share:.0%}", f"{programs['optimiz']['temporary_bytes_per_parameter']:.2f}"]
-        lines.append(f"| {' | '.join([*cells, '' if theirs is None else f'{theirs:.2f}'])} |")
-    return "\n".join(lines) + "\n"
+        lines.append([*cells, "" if theirs is None else f"{theirs:.2f}"])
+    return markdown.table(header, lines) + "\n"
 
 
 def compilation(record: Record) -> str:
     """What compiling takes, by the number of leaves."""
-    lines = [
-        "| leaves | HLO ops | Optax's | seconds to compile | Optax's |",
-        "| ---: | ---: | ---: | ---: | ---: |",
-    ]
+    lines = []
     for row in record["compilation"]:
         ops = [row[who]["hlo_ops"] for who in ("optimiz", "optax")]
         seconds = [f"{statistics.median(row[who]['compile_seconds']):.1f}" for who in ("optimiz", "optax")]
-        lines.append(f"| {row['leaves']} | {ops[0]} | {ops[1]} | {seconds[0]} | {seconds[1]} |")
-    return "\n".join(lines) + "\n"
+        lines.append([f"{row['leaves']}", *map(str, ops), *seconds])
+    header = ["leaves", "HLO ops", "Optax's", "seconds to compile", "Optax's"]
+    return markdown.table(header, lines, words=0) + "\n"
 
 
 def summary(record: Record) -> str:
@@ -92,11 +90,8 @@ def write(record: Record, path: Path) -> None:
 
 def main() -> None:
     """Put the committed record's table between the two comments of the README."""
-    text = README.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
     record = json.loads(RECORD.read_text(encoding="utf-8"))
-    README.write_text(f"{before}{BEGIN}\n\n{summary(record)}\n{END}{after}", encoding="utf-8")
+    markdown.put_between(BEGIN, END, summary(record), README)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
+from examples import markdown, pictures
 from examples.heterogeneity_rows import STATISTIC, Results, final_loss
 from examples.rows import Row, Rows
 from optimiz import compare
@@ -49,10 +50,6 @@ def write(rows: Rows, directory: Path, asked: str) -> str:
 
 def render(head: Row, results: Results, asked: str) -> str:
     """The page, as Markdown."""
-    entries = [f"command: `{asked}`"]
-    entries += [
-        f"{name.replace('_', ' ')}: {x}" for name, x in (head["settings"] | head["environment"]).items()
-    ]
     page = [
         "# Gradient heterogeneity and Adam's lead",
         in_words(results),
@@ -74,8 +71,7 @@ def render(head: Row, results: Results, asked: str) -> str:
         "Steps until a quadratic has fallen to a hundredth, at the best rate of a fine grid with linear decay. "
         "The first block has gradient 1 and curvature 1.",
         _quadratics(results),
-        "## What was run",
-        "\n".join(f"- {entry}" for entry in entries),
+        markdown.what_was_run(asked, head["settings"] | head["environment"]),
         "Every number is in `rows.jsonl`, or is computed from what is there.",
     ]
     return "\n\n".join(page) + "\n"
@@ -185,7 +181,7 @@ def _gains(results: Results) -> str:
                     "" if name == "adam" else f"{d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f})",
                 ]
             )
-    return _table(header, lines)
+    return markdown.table(header, lines)
 
 
 def _unequal(results: Results) -> str:
@@ -194,7 +190,7 @@ def _unequal(results: Results) -> str:
         for when, of in WHEN.items():
             estimates = (compare.estimate(of(results, model, name)) for name in SHOWN)
             lines.append([model, when, *(f"{e.mean:.3g} ± {e.standard_error:.1g}" for e in estimates)])
-    return _table(["model", "when", *SHOWN.values()], lines)
+    return markdown.table(["model", "when", *SHOWN.values()], lines)
 
 
 def _curvatures(results: Results) -> str:
@@ -205,7 +201,7 @@ def _curvatures(results: Results) -> str:
         cells = [gradient, size, gradient / size, row["rank_correlation"]]
         counts = [len(row["blocks"]), sum(row["converged"])]
         lines.append([row["model"], f"{row['seed']}", *(f"{x:.3g}" for x in cells), *map(str, counts)])
-    return _table(header, lines)
+    return markdown.table(header, lines)
 
 
 def _quadratics(results: Results) -> str:
@@ -214,7 +210,7 @@ def _quadratics(results: Results) -> str:
     for row in results.of("two_blocks"):
         cells = [row["norm"], row["curvature"], row["gradient_weighted"] / row["size_weighted"]]
         lines.append([f"{x:.3g}" for x in [*cells, row["sgd"], row["sign_sgd"]]])
-    return _table(header, lines)
+    return markdown.table(header, lines)
 
 
 def _draw(results: Results, path: Path) -> None:
@@ -248,12 +244,4 @@ def _draw(results: Results, path: Path) -> None:
         title="blocks at the start; at the bottom: not positive",
     )
     axes.legend(frameon=False)
-    for axes in picture.axes:
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    picture.savefig(path, dpi=110)
-
-
-def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    text = [header, ["---"] + ["---:"] * (len(header) - 1), *lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in text)
+    pictures.save(picture, path, dpi=110)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from examples import markdown, pictures
 from examples.judged_ways import BASELINE, HALF_WAY
 from examples.rows import Row, Rows
 from optimiz import compare
@@ -158,7 +159,7 @@ def table(judged: Judged) -> str:
     """One line an arm, as Markdown."""
     header = ["arm", "validation loss of seed 0 by rate", "updates", "reference ms / update"]
     header += ["test loss", f"beside {BASELINE}", "accuracy", f"beside {BASELINE}"]
-    lines = [header, ["---", "---", *["---:"] * 6]]
+    lines = []
     for name, runs in judged.runs.items():
         cells = [name, "", "", ""]
         if name != UNTRAINED:
@@ -174,7 +175,7 @@ def table(judged: Judged) -> str:
             )
             cells += [_mean(judged, name, figure), beside]
         lines.append(cells)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return markdown.table(header, lines, words=2)
 
 
 def _shown(value: float, sign: str = "") -> str:
@@ -198,10 +199,8 @@ def write(rows: Rows, directory: Path, asked: str) -> str:
 def render(head: Row, judged: Judged, asked: str) -> str:
     """The page, as Markdown."""
     minutes = sum(row.get("reference_seconds", 0) for row in judged.rows) / 60
-    about = [f"command: `{asked}`", f"all runs: {minutes:.0f} minutes of reference time"]
-    about += [
-        f"{name.replace('_', ' ')}: {x}" for name, x in _flat(head["settings"] | head["environment"]).items()
-    ]
+    about = {"all runs": f"{minutes:.0f} minutes of reference time"}
+    about |= _flat(head["settings"] | head["environment"])
     page = [
         "# Ways to pre-train, judged under one budget of reference time",
         in_words(judged),
@@ -212,8 +211,7 @@ def render(head: Row, judged: Judged, asked: str) -> str:
         "machine: an update costs what its active layers do, and the forward passes of a selection and the "
         "estimates of a Hessian are charged. The irreducible losses of RHO-loss are not, as in the source.",
         "![Validation loss over the budget; differences from the decayed and the undecayed AdamW](curves.png)",
-        "## What was run",
-        "\n".join(f"- {entry}" for entry in about),
+        markdown.what_was_run(asked, about),
         "Every number is in `rows.jsonl`, of the rates that were not chosen too.",
     ]
     return "\n\n".join(page) + "\n"
@@ -256,7 +254,4 @@ def _draw(judged: Judged, path: Path) -> None:
         axes.invert_yaxis()
     told = differences[0].get_legend_handles_labels()
     picture.legend(*told, frameon=False, fontsize=7, ncols=2, loc="outside lower right")
-    for axes in picture.axes:
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    picture.savefig(path, dpi=110)
+    pictures.save(picture, path, dpi=110)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from examples import markdown, pictures
 from examples.rows import Row, Rows
 from optimiz import compare
 
@@ -39,14 +40,11 @@ def write(rows: Rows, directory: Path, asked: str) -> str:
     figure = settings["figure"]
     result = f"{in_words(arms, figure)}\n\n{table(arms, figure)}"
     _draw(arms, figure, directory / "curves.png")
-    lines = [f"- {name.replace('_', ' ')}: {value}" for name, value in settings.items()]
-    lines += [f"- {name.replace('_', ' ')}: {value}" for name, value in rows.head["environment"].items()]
     page = [
         "# Line searches beside Adam on a grid of learning rates",
         result,
         "![Training loss against forward passes, the validation figure, and step sizes](curves.png)",
-        "## What was run",
-        f"- command: `{asked}`\n" + "\n".join(lines),
+        markdown.what_was_run(asked, settings | rows.head["environment"]),
         "Every number is in `rows.jsonl`, with loss, trials and step sizes of each update.",
     ]
     (directory / "report.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
@@ -113,17 +111,16 @@ def across(studies: Mapping[str, tuple[Mapping[str, list[Row]], str]]) -> str:
             mark = "**" if mean - base > math.hypot(error, base_error) else ""
             at = "" if rate is None else f" at {rate:g}"
             cells[method][study] = f"{mark}{mean:.3f} ± {error:.3f}{mark}{at}"
-    heads = [f"{study}, {figure}" for study, (_, figure) in studies.items()]
-    lines = [f"| {' | '.join(['method', *heads])} |", f"| --- |{' ---: |' * len(heads)}"]
-    lines += [f"| {' | '.join([m, *(row.get(study, '') for study in studies)])} |" for m, row in cells.items()]
-    return "\n".join(lines)
+    header = ["method", *(f"{study}, {figure}" for study, (_, figure) in studies.items())]
+    lines = [[method, *(row.get(study, "") for study in studies)] for method, row in cells.items()]
+    return markdown.table(header, lines)
 
 
 def table(arms: Mapping[str, list[Row]], figure: str) -> str:
     """One line per arm, as a Markdown table: means over seeds with their standard errors."""
-    header = [f"method | validation {figure} | mean log training loss | extra forward passes per update"]
-    header[0] += " | in the first search | most in a search"
-    lines = [f"| {header[0]} |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    header = ["method", f"validation {figure}", "mean log training loss", "extra forward passes per update"]
+    header += ["in the first search", "most in a search"]
+    lines = []
     for arm, runs in arms.items():
         trials = [np.diff(row["evaluations"], prepend=0) for row in runs]
         score, loss = (
@@ -132,8 +129,8 @@ def table(arms: Mapping[str, list[Row]], figure: str) -> str:
         )
         cells = [arm, "{:.3f} ± {:.3f}".format(*score), "{:.3f} ± {:.3f}".format(*loss)]
         cells += [f"{np.mean(trials):.2f}", f"{max(t[0] for t in trials)}", f"{np.max(trials)}"]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown.table(header, lines)
 
 
 def _draw(arms: Mapping[str, list[Row]], figure: str, path: Path) -> None:
@@ -156,10 +153,7 @@ def _draw(arms: Mapping[str, list[Row]], figure: str, path: Path) -> None:
     scores.set(yticks=range(len(arms)), yticklabels=list(arms), title=f"validation {figure}: seeds and mean")
     scores.invert_yaxis()
     sizes.set(yscale="log", xlabel="updates", title="step sizes of seed 0 (pla_sls: a line per unit)")
-    for axes in (losses, scores, sizes):
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    picture.savefig(path, dpi=130)
+    pictures.save(picture, path, dpi=130)
 
 
 def _draw_sizes(axes: Any, step_sizes: Sequence[Iterable[float]], style: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from examples import markdown, pictures
 from examples.low_bit_arms import FORMS, Arm
 from examples.rows import Row, Rows
 from optimiz import compare
@@ -86,11 +87,9 @@ def _name(arm: Arm) -> str:
 
 def table(runs: Runs) -> str:
     """One line an arm, as Markdown: means over seeds, and paired differences from float32."""
-    lines = [
-        "| arm | runs | held-out loss | beside float32, % | last training loss | beside float32, % "
-        "| entries that moved, % | bytes a parameter |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    header = ["arm", "runs", "held-out loss", "beside float32, %", "last training loss", "beside float32, %"]
+    header += ["entries that moved, %", "bytes a parameter"]
+    lines = []
     for arm, by_seed in runs.items():
         cells = [_name(arm), f"{len(by_seed)}"]
         for figure in (held_out, last_tenth):
@@ -100,8 +99,8 @@ def table(runs: Runs) -> str:
             cells.append("" if arm == arm.base else f"{found.mean:+.2f} ± {found.high - found.mean:.2f}")
         cells.append(f"{100 * np.mean([row['moved'] for row in by_seed.values()]):.1f}")
         cells.append(f"{next(iter(by_seed.values()))['bytes_per_parameter']:.2f}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown.table(header, lines)
 
 
 def across(studies: Mapping[str, Runs]) -> str:
@@ -122,19 +121,17 @@ def across(studies: Mapping[str, Runs]) -> str:
             if (target := targets[name]) is not None:
                 held += 1
                 within += found.mean <= target
-    lines = [
-        f"| {' | '.join(['held-out loss beside float32, %', *studies, 'target'])} |",
-        f"| --- |{' ---: |' * (len(studies) + 1)}",
-    ]
+    lines = []
     for name, by_study in cells.items():
         target = "" if targets[name] is None else f"{targets[name]}"
-        lines.append(f"| {' | '.join([name, *(by_study.get(study, '') for study in studies), target])} |")
+        lines.append([name, *(by_study.get(study, "") for study in studies), target])
+    table = markdown.table(["held-out loss beside float32, %", *studies, "target"], lines)
     seeds = min(len(by_seed) for runs in studies.values() for by_seed in runs.values())
     said = (
         f"Of {held} forms with a target, {within} are within it in the mean over {seeds} paired seeds; "
         "± is half a 95 % interval."
     )
-    return "\n".join(lines) + f"\n\n{said}"
+    return f"{table}\n\n{said}"
 
 
 def write(rows: Rows, directory: Path, asked: str) -> str:
@@ -153,8 +150,6 @@ def write(rows: Rows, directory: Path, asked: str) -> str:
 
 def render(head: Row, runs: Runs, asked: str) -> str:
     """The page, as Markdown."""
-    about = [f"command: `{asked}`"]
-    about += [f"{name.replace('_', ' ')}: {x}" for name, x in (head["settings"] | head["environment"]).items()]
     page = [
         "# Eight-bit state and bfloat16 parameters beside float32",
         in_words(runs),
@@ -164,8 +159,7 @@ def render(head: Row, runs: Runs, asked: str) -> str:
         "training loss is the mean over the last tenth of the updates. Entries that moved are those of the "
         "parameters that differ from their start at the end; bytes are of parameters and state.",
         "![Training loss, and each run beside its float32 pair](curves.png)",
-        "## What was run",
-        "\n".join(f"- {entry}" for entry in about),
+        markdown.what_was_run(asked, head["settings"] | head["environment"]),
         "Every number is in `rows.jsonl`, with the loss of each update.",
     ]
     return "\n\n".join(page) + "\n"
@@ -198,7 +192,4 @@ def _draw(runs: Runs, path: Path) -> None:
     pairs.set(yticks=range(len(others)), yticklabels=map(_name, others))
     pairs.set_xlabel("held-out loss beside float32, %: each run ●, their mean |, the target ◂")
     pairs.invert_yaxis()
-    for axes in picture.axes:
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    picture.savefig(path, dpi=130)
+    pictures.save(picture, path, dpi=130)
