@@ -1,4 +1,4 @@
-"""What one update holds in memory beside parameters, gradients and state: next to nothing."""
+"""What one update holds in memory beside parameters, gradients and state, next to nothing, and its program."""
 
 import jax
 import jax.numpy as jnp
@@ -41,15 +41,18 @@ OPTIMIZERS = {
 }
 
 
-def temporary_bytes_per_parameter(tx, dtype=jnp.float32):
-    params = parameters(dtype)
-
+def compiled(tx, params):
     def step(params, state, grads):
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
     jitted = jax.jit(step, donate_argnums=(0, 1))
-    program = jitted.lower(params, jax.eval_shape(tx.init, params), params).compile()
+    return jitted.lower(params, jax.eval_shape(tx.init, params), params).compile()
+
+
+def temporary_bytes_per_parameter(tx, dtype=jnp.float32):
+    params = parameters(dtype)
+    program = compiled(tx, params)
     return program.memory_analysis().temp_size_in_bytes / sum(p.size for p in jax.tree.leaves(params))
 
 
@@ -117,3 +120,18 @@ def test_those_of_optax_hold_a_gradient_where_ours_do_not():
     clip = optax.clip_by_global_norm(1.0)
     for tx in (optax.chain(clip, optax.adamw(RATE)), optax.lion(RATE), optax.lamb(RATE)):
         assert temporary_bytes_per_parameter(tx) >= 3.9
+
+
+def test_the_program_grows_with_the_number_of_leaves_and_not_with_its_square():
+    def lines(tx, leaves):
+        params = {str(i): jax.ShapeDtypeStruct((8,), jnp.float32) for i in range(leaves)}
+        return len(compiled(tx, params).as_text().splitlines())
+
+    for tx in (
+        optimiz.guard(clipped(optimiz.adamw(RATE)), 3),
+        optimiz.sgd_sai(RATE, normalize="max"),
+        optimiz.lamb(RATE),
+        optimiz.adafactor(RATE),
+    ):
+        few, some, many = (lines(tx, leaves) for leaves in (8, 16, 32))
+        assert many - some < 2.1 * (some - few)

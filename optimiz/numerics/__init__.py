@@ -1,6 +1,8 @@
 """Functions of arrays, JAX only: the arithmetic that primitives map over a tree."""
 
 from optimiz.numerics.afresh import afresh as afresh
+from optimiz.numerics.afresh import all_of as all_of
+from optimiz.numerics.afresh import stacked as stacked
 from optimiz.numerics.armijo import Directions as Directions
 from optimiz.numerics.armijo import grow_each_search as grow_each_search
 from optimiz.numerics.armijo import grow_each_step as grow_each_step

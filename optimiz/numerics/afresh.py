@@ -1,8 +1,10 @@
 """What is held in memory and what is computed anew."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 
 def afresh(tree: Any) -> Any:
@@ -16,3 +18,29 @@ def afresh(tree: Any) -> Any:
         tree: a pytree of arrays that are in memory anyway: gradients, parameters, state.
     """
     return jax.lax.optimization_barrier(tree)
+
+
+def all_of(flags: Sequence[jax.Array]) -> jax.Array:
+    """Whether all of several booleans are true; of none, they are. See :func:`stacked`.
+
+    Example:
+        >>> all_of([jnp.array(True), jnp.array(False)]).item()
+        False
+    """
+    return jnp.all(stacked([jnp.array(True), *flags]))
+
+
+def stacked(scalars: Sequence[jax.Array]) -> jax.Array:
+    """Several scalars as an array, so that what is made of all of them is made once.
+
+    A chain of scalars, one for each leaf, XLA puts into every loop that needs what comes of it: the time to
+    compile them grows with the square of their number. A reduction of an array it does not.
+
+    Args:
+        scalars: one at the least, of one dtype.
+
+    Example:
+        >>> jnp.max(stacked([jnp.array(2), jnp.array(5)])).item()
+        5
+    """
+    return afresh(jnp.stack(scalars))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from optimiz.numerics.afresh import all_of
 from optimiz.numerics.moments import abs_sq, shrinking
 from optimiz.numerics.precision import widen
 
@@ -47,9 +48,7 @@ def scaled_roots(
 
     plain = list(sums(None))
     scales = [scale(total) for total in plain]
-    trusted = jnp.array(True)
-    for s in scales:
-        trusted &= jnp.all(s == 1)
+    trusted = all_of([jnp.all(s == 1) for s in scales])
 
     def again() -> list[jax.Array]:
         return list(sums(scales))

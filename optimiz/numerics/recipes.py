@@ -101,16 +101,18 @@ def any_nan(recipe: Recipe) -> jax.Array:
         True
     """
     x = _made_apart(recipe)
-    if x.ndim == 0 or all(_is_arithmetic(each.equation) for each in _equations(recipe)):
-        return jnp.isnan(jnp.sum(x))
+    if jnp.iscomplexobj(x):
+        x = x.real + x.imag
+    if x.ndim == 0:
+        return jnp.isnan(x)
 
-    # XLA's sum would hold what it adds. A sum and a maximum in one reduction take in anything, if more slowly.
+    # For a sum, or for one of the two, XLA may hold what it is taken of. Both in one loop take in anything.
     def both(a, b):
-        return a[0] + b[0], jnp.maximum(a[1], b[1])
+        return jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1])
 
-    zero = jnp.zeros([], x.dtype)
-    total, largest = jax.lax.reduce((x, x), (zero, zero), both, (x.ndim - 1,))
-    return jnp.isnan(jnp.sum(total) + jnp.sum(largest))
+    infinity = jnp.asarray(jnp.inf, x.dtype)
+    least, most = jax.lax.reduce((x, x), (infinity, -infinity), both, (x.ndim - 1,))
+    return jnp.any(jnp.isnan(least) | jnp.isnan(most))
 
 
 def _traced(function: Callable[..., Any], keep: bool) -> Callable[..., Any]:
@@ -200,14 +202,6 @@ def _apart(recipe: Recipe) -> Recipe:
 
 def _made_apart(recipe: Recipe) -> Any:
     return made(_apart(recipe))
-
-
-def _is_arithmetic(equation: Any) -> bool:
-    """Whether nothing is selected or compared and no bits are moved, so that XLA's sums take it in."""
-    [result] = equation.outvars
-    return equation.primitive.name not in ("clamp", "select_n") and jnp.issubdtype(
-        result.aval.dtype, jnp.inexact
-    )
 
 
 def _hold(recipe: Recipe) -> None:

@@ -147,8 +147,7 @@ def scale_by_factored_rms(
             each = zip(fits, plain, mean_squares(shrunk=True), strict=True)
             return [jnp.where(yes, x, _limited(y)) for yes, x, y in each]
 
-        will_do = functools.reduce(jnp.logical_and, map(jnp.all, fits), jnp.array(True))
-        squares = iter(jax.lax.cond(will_do, lambda: plain, limited))
+        squares = iter(jax.lax.cond(numerics.all_of(list(map(jnp.all, fits))), lambda: plain, limited))
 
         def latest(g, pair, v_row, v_col, v):
             weight = 1 / (steps_before.astype(numerics.real_dtype(g.dtype)) + 1) ** decay_rate

@@ -74,9 +74,7 @@ def guard(
             return proposed, inner_state, jax.tree.map(_zero_if_finite, updates, proposed)
 
         proposed, inner_state, zeros = numerics.recipes(attempt)(updates, state.inner_state, params)
-        good = ~functools.reduce(
-            jnp.logical_or, map(numerics.any_nan, jax.tree.leaves(zeros)), jnp.array(False)
-        )
+        good = numerics.all_of([~numerics.any_nan(zero) for zero in jax.tree.leaves(zeros)])
         in_a_row = jnp.where(good, 0, optax.safe_increment(state.skipped_in_a_row))
         instead = jnp.where(in_a_row > give_up_after, jnp.nan, 0)
 

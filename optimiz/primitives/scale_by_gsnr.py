@@ -21,8 +21,6 @@ large to be squared            poisoned
 =============================  ==================  =======================================
 """
 
-import functools
-import operator
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
@@ -111,15 +109,12 @@ def scale_by_gsnr(
             )
 
         # The measurement costs its passes over the gradient only while a block is waiting for it.
-        waiting = functools.reduce(operator.or_, (~done.all() for done in latched), jnp.array(False))
-        gsnr, latched = jax.lax.cond(waiting, latch, lambda: (gsnr, latched))
+        all_done = numerics.all_of([done.all() for done in latched])
+        gsnr, latched = jax.lax.cond(all_done, lambda: (gsnr, latched), latch)
         scales = [jnp.where(done, ratio, 1) for ratio, done in zip(gsnr, latched, strict=True)]
         if normalize == "max":
-            largest = functools.reduce(
-                jnp.maximum,
-                (jnp.max(jnp.where(d, r, 0), initial=0) for r, d in zip(gsnr, latched, strict=True)),
-                jnp.float32(0),
-            )
+            each = [jnp.max(jnp.where(d, r, 0), initial=0) for r, d in zip(gsnr, latched, strict=True)]
+            largest = jnp.max(numerics.stacked([jnp.float32(0), *each]))
             scales = [scale / jnp.where(largest > 0, largest, 1) for scale in scales]
         scaled = [
             numerics.narrow(numerics.widen(g) * scale, g.dtype) for g, scale in zip(leaves, scales, strict=True)
