@@ -12,13 +12,13 @@ is the judgement of ways to pre-train, optimizers and methods that are said to s
 """
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 from examples import command, irreducible_losses, judged_ways, judgement
 from examples.budget_arms import WARMUP, WEIGHT_DECAY, arms
 from examples.data import baseline, docstrings, text
 from examples.models import pretrained
+from examples.prices import given_or_measured
 from examples.text_classification import TextClassification
 from optimiz import compare, training
 
@@ -75,13 +75,6 @@ def rates() -> list[float] | None:
     return None if _LEARNING_RATES.value is None else [float(rate) for rate in _LEARNING_RATES.value]
 
 
-def measured(measure: Callable[[], training.Reference], path: Path) -> training.Reference:
-    """The prices of this machine, measured once and kept in a file."""
-    if not path.exists():
-        measure().write(path)
-    return training.Reference.read(path)
-
-
 def fine_tune(given: training.Reference | None) -> None:
     """Compare optimizers on a text classification, by prices that are given or measured."""
     asked = arms(_OPTIMIZERS.value or _DEFAULT, rates())
@@ -98,7 +91,7 @@ def fine_tune(given: training.Reference | None) -> None:
     about = {"task": _TASK.value, "batch_size": _BATCH_SIZE.value, "optimizer": asked[0].name}
     measure = lambda: training.calibrate(task_of(0), asked[0].make(), about=about, n=_TIMED)  # noqa: E731
     with training.claimed(output, identity, _RESUME.value), command.matrix_bar() as progress:
-        reference = given or measured(measure, output / "reference.json")
+        reference = given_or_measured(given, measure, output / "reference.json")
         runs = compare.run_matrix(
             asked,
             range(_SEEDS.value),
@@ -140,28 +133,19 @@ def pretrain(given: training.Reference | None) -> None:
     output = Path(_OUTPUT.value)
     beside = output if _IRREDUCIBLE.value is None else Path(_IRREDUCIBLE.value)
     problem = irreducible_losses.problem(beside / irreducible_losses.TOKENIZER, *sizes.values())
-    names, losses = _OPTIMIZERS.value or list(judged_ways.WAYS), None
-    identity = sizes | {"batch_size": _BATCH_SIZE.value, "data": problem.source, "rows": problem.fingerprint()}
-    if _IRREDUCIBLE.value is not None:
-        losses = irreducible_losses.read(beside, identity["rows"])
-        identity |= {"irreducible_losses": losses.about}
+    losses = None if _IRREDUCIBLE.value is None else irreducible_losses.read(beside, problem.fingerprint())
     setting = judged_ways.Setting(problem, _BATCH_SIZE.value, losses)
-    grid = judged_ways.grid(setting, names, rates())  # before a directory is made
-    claim = identity | {"budget": _BUDGET.value}
-    with training.claimed(output, claim, _RESUME.value), command.matrix_bar() as progress:
-        problem.vocabulary.tokenizer.save(str(output / irreducible_losses.TOKENIZER))
-        measure = lambda: judged_ways.prices(setting, sizes | {"batch_size": _BATCH_SIZE.value})  # noqa: E731
-        result = judgement.judge(
-            setting,
-            grid,
-            budget=_BUDGET.value,
-            seeds=_SEEDS.value,
-            reference=given or measured(measure, output / "reference.json"),
-            output=output,
-            identity=identity,
-            asked=command.typed("compare_optimizers"),
-            progress=progress,
-        )
+    result = judgement.judge(
+        setting,
+        judged_ways.grid(setting, _OPTIMIZERS.value or list(judged_ways.WAYS), rates()),
+        sizes=sizes,
+        budget=_BUDGET.value,
+        seeds=_SEEDS.value,
+        given=given,
+        output=output,
+        resume=_RESUME.value,
+        asked=command.typed("compare_optimizers"),
+    )
     command.show(result)
     print(f"\nreport: {output / 'report.md'}")
 

@@ -53,6 +53,11 @@ class Setting:
         """The common task."""
         return self.problem.task(self.batch_size, seed)
 
+    def identity(self) -> dict[str, object]:
+        """What of it decides the trajectories, as plain JSON."""
+        found = {"batch_size": self.batch_size, "data": self.problem.source, "rows": self.problem.fingerprint()}
+        return found if self.losses is None else found | {"irreducible_losses": self.losses.about}
+
 
 @dataclasses.dataclass(frozen=True)
 class Way:

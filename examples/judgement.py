@@ -6,16 +6,19 @@ but for that of the arm that is wrong on purpose. Every model is then fine-tuned
 sentences. Runs are kept in ``runs/``, and what the report is made of in ``rows.jsonl``.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from examples import judgement_report
+from examples import command, judged_ways, judgement_report
 from examples.downstream import Downstream
+from examples.irreducible_losses import TOKENIZER
 from examples.judged_ways import BASELINE, Setting, half_way
 from examples.judgement_report import UNTRAINED, final_loss
+from examples.prices import given_or_measured
 from examples.rows import Rows
 from optimiz import compare, training
 
@@ -26,67 +29,74 @@ def judge(
     setting: Setting,
     grid: Sequence[compare.Arm],
     *,
+    sizes: Mapping[str, Any],
     budget: float,
     seeds: int,
-    reference: training.Reference,
+    given: training.Reference | None,
     output: Path,
-    identity: Mapping[str, Any],
+    resume: bool,
     asked: str,
-    progress: Callable[[compare.MatrixProgress], object],
 ) -> str:
     """Run what is missing, write the report, and return the part of it that is the result.
 
     Args:
         setting: what all ways share.
         grid: every way at every rate, the baseline among them.
+        sizes: from which the setting was made, as plain JSON.
         budget: of each run, in seconds of reference time.
         seeds: runs of each way at its best rate.
-        reference: the prices.
+        given: prices; None to measure them.
         output: a directory.
-        identity: what else decides the trajectories, as plain JSON.
+        resume: go on with what is there.
         asked: the command, as typed.
-        progress: called at every look of every run.
 
     Raises:
+        RunError: the directory cannot be claimed.
         ValueError: a way cannot be run.
     """
-    downstream, told = Downstream(setting.problem, output / "encoder"), setting.problem.evaluation("test")
+    identity = dict(sizes) | setting.identity()
+    with training.claimed(output, identity | {"budget": budget}, resume), command.matrix_bar() as progress:
+        setting.problem.vocabulary.tokenizer.save(str(output / TOKENIZER))
+        about = dict(sizes) | {"batch_size": setting.batch_size}
+        measure = functools.partial(judged_ways.prices, setting, about)
+        reference = given_or_measured(given, measure, output / "reference.json")
+        downstream, told = Downstream(setting.problem, output / "encoder"), setting.problem.evaluation("test")
 
-    def test(params: Any) -> dict[str, float]:
-        return {"loss": told(params)["loss"], "accuracy": downstream(params)["accuracy"]}
+        def test(params: Any) -> dict[str, float]:
+            return {"loss": told(params)["loss"], "accuracy": downstream(params)["accuracy"]}
 
-    def run(chosen: Sequence[compare.Arm], seeds: Sequence[int]) -> list[compare.Run]:
-        return compare.run_matrix(
-            chosen,
-            seeds,
-            setting.task,
-            training.Settings(budget=budget, log_every=20, evaluate_at=_LOOKS),
-            output / "runs",
-            identity=identity,
-            figure="loss",
-            reference=reference,
-            test=test,
-            progress=progress,
-        )
+        def run(chosen: Sequence[compare.Arm], seeds: Sequence[int]) -> list[compare.Run]:
+            return compare.run_matrix(
+                chosen,
+                seeds,
+                setting.task,
+                training.Settings(budget=budget, log_every=20, evaluate_at=_LOOKS),
+                output / "runs",
+                identity=identity,
+                figure="loss",
+                reference=reference,
+                test=test,
+                progress=progress,
+            )
 
-    tuned = [row_of(run) for run in run(grid, [0])]
-    best: dict[str, compare.Arm] = {}
-    for arm, _ in sorted(zip(grid, tuned, strict=True), key=lambda pair: final_loss(pair[1])):
-        best.setdefault(arm.name, arm)
-    wrong = half_way(setting, best[BASELINE].learning_rate)
-    chosen = [arm for arm in grid if arm is best[arm.name]]
-    final = [row_of(run) for run in run([*chosen, wrong], range(seeds))]
+        tuned = [row_of(run) for run in run(grid, [0])]
+        best: dict[str, compare.Arm] = {}
+        for arm, _ in sorted(zip(grid, tuned, strict=True), key=lambda pair: final_loss(pair[1])):
+            best.setdefault(arm.name, arm)
+        wrong = half_way(setting, best[BASELINE].learning_rate)
+        chosen = [arm for arm in grid if arm is best[arm.name]]
+        final = [row_of(run) for run in run([*chosen, wrong], range(seeds))]
 
-    settings = dict(identity) | {"budget": budget, "reference": reference.prices()}
-    rows = Rows(output / "rows.jsonl", settings | {"reference_date": reference.date})
-    for row in [*final, *({**row, "test": None} for row in tuned)]:  # what was not chosen is not tested
-        if not rows.has(arm=row["arm"], learning_rate=row["learning_rate"], seed=row["seed"]):
-            rows.add(row)
-    for seed in range(seeds):
-        if not rows.has(arm=UNTRAINED, seed=seed):
-            start = setting.problem.start(jax.random.key(seed))
-            rows.add({"arm": UNTRAINED, "learning_rate": None, "seed": seed, "test": test(start)})
-    return judgement_report.write(rows, output, asked)
+        settings = dict(identity) | {"budget": budget, "reference": reference.prices()}
+        rows = Rows(output / "rows.jsonl", settings | {"reference_date": reference.date})
+        for row in [*final, *({**row, "test": None} for row in tuned)]:  # what was not chosen is not tested
+            if not rows.has(arm=row["arm"], learning_rate=row["learning_rate"], seed=row["seed"]):
+                rows.add(row)
+        for seed in range(seeds):
+            if not rows.has(arm=UNTRAINED, seed=seed):
+                start = setting.problem.start(jax.random.key(seed))
+                rows.add({"arm": UNTRAINED, "learning_rate": None, "seed": seed, "test": test(start)})
+        return judgement_report.write(rows, output, asked)
 
 
 def row_of(run: compare.Run) -> dict[str, Any]:
