@@ -26,7 +26,7 @@ def pytest_configure(config):
         _share_programs_for_this_run(config)
     path = config.getoption("record")
     if path and not hasattr(config, "workerinput"):  # the workers of pytest-xdist report to the one that asked
-        from tests.contract_record import Recorder
+        from tests.contract.record import Recorder
 
         config.pluginmanager.register(Recorder(path))
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.contract.test_contract import TABLE
 from tests.golden import parity, parity_record
-from tests.test_contract import TABLE
 
 RECORD = json.loads(parity_record.RECORD.read_text(encoding="utf-8"))
 PROVENANCE, _ = parity_record.golden()

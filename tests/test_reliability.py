@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from tests.conftest import ROOT
-from tests.test_contract import TABLE
+from tests.contract.test_contract import TABLE
 
 PAGE = (ROOT / "tests/records/reliability.md").read_text(encoding="utf-8")
 FAILURES = 85

@@ -5,7 +5,7 @@ import pytest
 
 from optimiz.optimizers.adam_sls import adam_sls
 from optimiz.primitives.scale_by_adam import scale_by_adam
-from tests import searches
+from tests.contract import searches
 from tests.golden import line_search, problem_p
 
 AS_THE_CODE = {"init_step": 1.0, "max_step": jnp.inf, "on_failure": "keep", "tolerance": 0.0}

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from optimiz.optimizers.armijo_sgd import armijo_sgd
-from tests import searches
+from tests.contract import searches
 from tests.golden import line_search, problem_p
 
 AS_THE_CODE = {"max_step": jnp.inf, "on_failure": "keep", "tolerance": 0.0}

@@ -4,7 +4,7 @@ import pytest
 
 from optimiz.optimizers.momentum_sls import momentum_sls
 from optimiz.primitives.scale_by_adam import scale_by_adam
-from tests import searches
+from tests.contract import searches
 from tests.golden import line_search, problem_p
 
 GUARDS_OFF = {"max_step": jnp.inf, "on_failure": "keep", "tolerance": 0.0}

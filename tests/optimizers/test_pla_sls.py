@@ -10,7 +10,7 @@ from optimiz import groups, numerics
 from optimiz.optimizers.pla_sls import pla_sls
 from optimiz.primitives.scale_by_adam import scale_by_adam
 from optimiz.primitives.scale_by_armijo import scale_by_armijo, search_every
-from tests import searches
+from tests.contract import searches
 from tests.golden import line_search, problem_p
 from tests.golden.problem_p import THREE_UNITS, three_units
 

@@ -6,7 +6,7 @@ import pytest
 
 from optimiz.optimizers.salsa import salsa, salsa_class, salsa_packaged
 from optimiz.schedules import linear, over_steps
-from tests import searches
+from tests.contract import searches
 from tests.golden import line_search, problem_p
 from tests.golden.problem_p import THREE_UNITS, three_units
 

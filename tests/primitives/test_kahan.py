@@ -7,8 +7,8 @@ import optax
 import pytest
 
 import optimiz
+from tests.contract.test_contract import avals
 from tests.primitives.test_stochastic_rounding import drift
-from tests.test_contract import avals
 
 RNG = np.random.default_rng(0)
 

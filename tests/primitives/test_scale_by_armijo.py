@@ -16,7 +16,7 @@ from optimiz.optimizers.momentum_sls import momentum_sls
 from optimiz.optimizers.pla_sls import pla_sls
 from optimiz.primitives.scale_by_adam import scale_by_adam
 from optimiz.primitives.scale_by_armijo import scale_by_armijo, search_every, search_when_changing
-from tests import searches
+from tests.contract import searches
 from tests.golden import line_search, problem_p
 from tests.training import tiny
 

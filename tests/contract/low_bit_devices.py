@@ -1,6 +1,6 @@
 """Low-bit state and stochastic rounding on eight devices: a program, for test_low_bit_devices.py.
 
-XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.low_bit_devices
+XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.contract.low_bit_devices
 
 Prints one line of JSON: layout → format → share of the stored bytes that differ from one device's.
 """

@@ -1,10 +1,10 @@
 """Eight devices give the parameters that one gives, in every layout and with every optimizer."""
 
-from tests.devices import OPTIMIZERS
+from tests.contract.devices import OPTIMIZERS
 
 
 def test_every_layout_on_eight_devices_agrees_with_one_device(program):
-    differences = program("tests.devices", devices=8)
+    differences = program("tests.contract.devices", devices=8)
     assert differences.keys() == {"with_pmap", "with_sharded_state", "with_explicit_axes"}
     for layout, by_optimizer in differences.items():
         assert by_optimizer.keys() == OPTIMIZERS.keys()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from tests import persistence
-from tests.test_contract import avals, each, params, run
+from tests.contract import persistence
+from tests.contract.test_contract import avals, each, params, run
 
 
 @each
@@ -29,7 +29,7 @@ def one_device():
 
 def test_a_run_resumed_in_a_new_process_continues_bit_for_bit(program, tmp_path):
     straight = persistence.save(tmp_path, one_device())
-    resumed = program("tests.persistence", "resume", tmp_path, devices=1)
+    resumed = program("tests.contract.persistence", "resume", tmp_path, devices=1)
     assert resumed.keys() == persistence.FORMATS.keys()
     for report in resumed.values():
         assert report["restored"] == straight["saved"]
@@ -38,10 +38,10 @@ def test_a_run_resumed_in_a_new_process_continues_bit_for_bit(program, tmp_path)
 
 
 def test_what_eight_devices_saved_is_restored_on_two_and_on_one(program, tmp_path):
-    eight = program("tests.persistence", "save", tmp_path, devices=8)
+    eight = program("tests.contract.persistence", "save", tmp_path, devices=8)
     assert eight["split"] > 0
     for reports in (
-        program("tests.persistence", "resume", tmp_path, devices=2),
+        program("tests.contract.persistence", "resume", tmp_path, devices=2),
         persistence.resume(tmp_path, one_device()),
     ):
         for report in reports.values():

@@ -1,6 +1,6 @@
 """Train with every optimizer in two processes that share the batch: a program, for test_processes.py.
 
-python -m tests.processes ADDRESS INDEX
+python -m tests.contract.processes ADDRESS INDEX
 
 Prints one line of JSON: the largest difference of a parameter from the run on one device alone, by optimizer,
 and the digests of this process's copy of parameters and states.
@@ -18,7 +18,7 @@ def main(address, index):
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(address, num_processes=2, process_id=index)
     # After it: these pages make arrays, and JAX joins no other process once it has made one.
-    from tests import devices, persistence
+    from tests.contract import devices, persistence
 
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
     replicated, split = (jax.NamedSharding(mesh, spec) for spec in (P(), P("data")))

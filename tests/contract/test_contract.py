@@ -1,7 +1,7 @@
 """What every optimizer promises, checked on all of them from one table.
 
 A new optimizer is one row of TABLE. A test is a promise and its name says which, in words: they are the rows of
-records/contract.md, see contract_record.py.
+tests/records/contract.md, see record.py.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """Updates that hold nothing, on eight devices: a program, for test_lean_devices.py.
 
-XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.lean_devices
+XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.contract.lean_devices
 
 Prints one line of JSON: layout → optimizer → largest difference of an update from the one on one device. The
 arrays are large enough to be computed twice rather than held.

@@ -1,6 +1,6 @@
 """Train with every optimizer on eight devices in several layouts: a program, for test_devices.py.
 
-XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.devices
+XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.contract.devices
 
 Prints one line of JSON: layout → optimizer → largest difference of a parameter from the run on one device.
 Model, data and steps serve the other programs that train with every optimizer.
@@ -16,7 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import optimiz
-from tests.test_contract import TABLE
+from tests.contract.test_contract import TABLE
 
 STEPS = 10
 RNG = np.random.default_rng(0)

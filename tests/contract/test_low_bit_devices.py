@@ -5,7 +5,7 @@ import pytest
 
 @pytest.mark.long
 def test_every_layout_on_eight_devices_stores_what_one_does(program):
-    report = program("tests.low_bit_devices", devices=8)
+    report = program("tests.contract.low_bit_devices", devices=8)
     assert report.keys() == {"with_sharded_parameters", "with_explicit_axes", "with_pmap"}
     for layout, by_format in report.items():
         assert by_format.keys() == {"int8", "bfloat16"}

@@ -19,7 +19,7 @@ import pytest
 
 import optimiz
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # Suite of release 0.2.8: SHA-256 of its file, and how many of its tests start an optimizer of ours:
 # more, when we have more.
@@ -56,7 +56,7 @@ def test_optax_suite(suite):
     path = Path(importlib.util.find_spec(module).origin)
     if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
         pytest.skip(f"{module} of Optax {optax.__version__} is not the one that was looked at")
-    command = [sys.executable, "-m", "tests.optax_suite", suite]
+    command = [sys.executable, "-m", "tests.contract.optax_suite", suite]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-4000:]
     passed, failed = map(int, re.findall(r"(\d+) (?:passed|failed)", done.stdout.splitlines()[-1]))

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-import tests.contract_record as record_of
-from tests.test_contract import TABLE
+from tests.contract import record as record_of
+from tests.contract.test_contract import TABLE
 
 RECORD = json.loads(record_of.PATH.read_text())
 

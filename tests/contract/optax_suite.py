@@ -1,6 +1,6 @@
 """Run one of Optax's own test files on our factories: a program, for test_optax_suite.py.
 
-python -m tests.optax_suite SUITE
+python -m tests.contract.optax_suite SUITE
 
 SUITE is a module, or one test class of it. It is imported unmodified, after each factory of Optax has been
 replaced by ours of the same name, where we have one, and ``contrib.sophia`` by ``sophia_h`` with its settings.

@@ -1,8 +1,8 @@
 """The record of the contract: which optimizer keeps which promise, as measured, and the page rendered from it.
 
-python -m pytest tests/test_contract.py tests/test_devices.py tests/test_persistence.py tests/test_processes.py
+python -m pytest tests/contract/test_{contract,devices,persistence,processes}.py
     --record=tests/records/contract.json        measures, and renders
-python -m tests.contract_record                 renders what was measured before
+python -m tests.contract.record                 renders what was measured before
 
 A promise is a test of these files, and its words are the test's name. A test that is not run optimizer by
 optimizer speaks for all of them. A case that is skipped is not applicable, for the reason that it gives.
@@ -20,17 +20,17 @@ from typing import Any
 import pytest
 
 from optimiz.compare.record import environment
-from tests.test_contract import TABLE
+from tests.contract.test_contract import TABLE
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PATH = ROOT / "tests/records/contract.json"
 FILES = (
-    "tests/test_contract.py",
-    "tests/test_devices.py",
-    "tests/test_processes.py",
-    "tests/test_persistence.py",
+    "tests/contract/test_contract.py",
+    "tests/contract/test_devices.py",
+    "tests/contract/test_processes.py",
+    "tests/contract/test_persistence.py",
 )
-STALE = "measure or render again: see tests/contract_record.py"
+STALE = "measure or render again: see tests/contract/record.py"
 KEPT, BROKEN, NOT_APPLICABLE = "kept", "broken", "not applicable"
 
 
@@ -130,7 +130,7 @@ def render(record: dict[str, Any]) -> str:
             cells.append(cell)
         file, _, test = promise.partition("::")
         words = test.removeprefix("test_").replace("_", " ").capitalize()
-        rows.append(f"| [{words}](../{Path(file).name}) | {' | '.join(cells)} |")
+        rows.append(f"| [{words}](../{Path(file).relative_to('tests')}) | {' | '.join(cells)} |")
     from_optax, from_others = [], []
     for page in pages():
         for source, item in departures(page):
@@ -145,7 +145,7 @@ def render(record: dict[str, Any]) -> str:
             f"on {record['date'][:10]}, {measured['device']} ({measured['machine']}, "
             f"{measured['cpu_cores']} cores), Python {measured['python']}, {versions}. "
             "This page is rendered from [contract.json](contract.json) and the pages' docstrings by "
-            "[contract_record.py](../contract_record.py), which says how to measure again.",
+            "[record.py](../contract/record.py), which says how to measure again.",
             "",
             "✓ kept in every case, ✗ broken in some, — not applicable.",
             "",

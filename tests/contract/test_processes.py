@@ -2,14 +2,14 @@
 
 import socket
 
-from tests.devices import OPTIMIZERS
+from tests.contract.devices import OPTIMIZERS
 
 
 def test_two_processes_that_share_a_batch_agree_with_each_other_and_with_one_device(programs):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    first, second = programs("tests.processes", address, processes=2, timeout=300)
+    first, second = programs("tests.contract.processes", address, processes=2, timeout=300)
     assert first["digests"] == second["digests"]
     for differences in (first["differences"], second["differences"]):
         assert differences.keys() == OPTIMIZERS.keys()

@@ -16,7 +16,7 @@ def check(by_optimizer, programs):
 
 
 def test_every_layout_on_four_devices_takes_the_decisions_of_one(program):
-    report = program("tests.line_search_devices", devices=4)
+    report = program("tests.contract.line_search_devices", devices=4)
     # One program for all steps, searched or not.
     programs = {
         "with_sharded_batch": 1,
@@ -37,5 +37,5 @@ def test_two_processes_take_the_decisions_of_one(programs):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    for report in programs("tests.line_search_devices", address, processes=2, timeout=600):
+    for report in programs("tests.contract.line_search_devices", address, processes=2, timeout=600):
         check(report["with_two_processes"], 1)

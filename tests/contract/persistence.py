@@ -1,7 +1,7 @@
 """Train with every optimizer, save, restore and go on: a program, for test_persistence.py.
 
-python -m tests.persistence save FOLDER      half of a run, on all devices there are
-python -m tests.persistence resume FOLDER    the other half, from what was saved in each format
+python -m tests.contract.persistence save FOLDER      half of a run, on all devices there are
+python -m tests.contract.persistence resume FOLDER    the other half, from what was saved in each format
 
 Prints one line of JSON, see save() and resume(). XLA_FLAGS=--xla_force_host_platform_device_count=8 sets the
 number of devices.
@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from tests import devices
+from tests.contract import devices
 
 HALF = range(3)
 REST = range(3, 6)

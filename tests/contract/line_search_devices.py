@@ -1,7 +1,7 @@
 """Train with line searches on a global batch that devices share: a program, for test_line_search_devices.py.
 
-XLA_FLAGS=--xla_force_host_platform_device_count=4 python -m tests.line_search_devices
-python -m tests.line_search_devices ADDRESS INDEX
+XLA_FLAGS=--xla_force_host_platform_device_count=4 python -m tests.contract.line_search_devices
+python -m tests.contract.line_search_devices ADDRESS INDEX
 
 Prints one line of JSON: by layout and optimizer, how the run differs from the one on one device, and how many
 programs its step took; and, alone, what wiring that is not reduced is told. With an address it is one of two
