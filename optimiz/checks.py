@@ -154,6 +154,55 @@ def needs_params(params: optax.Params | None) -> None:
         raise ValueError("this transformation needs the parameters: update(updates, state, params)")
 
 
+def needs_loss(params: optax.Params, value: Any, grad: Any, value_fn: Any) -> None:
+    """Check that ``update`` was given the extra arguments of a line search.
+
+    Args:
+        params: the parameters.
+        value: the loss.
+        grad: its gradient.
+        value_fn: parameters → the loss.
+
+    Raises:
+        TypeError: ``value_fn`` is no function.
+        ValueError: an argument is missing; ``value`` is not a scalar; or parameters are masked and ``value_fn``
+            does not fill them in.
+    """
+    given = {"value": value, "grad": grad, "value_fn": value_fn}
+    missing = [name for name, argument in given.items() if argument is None]
+    if missing:
+        raise ValueError(
+            f"a line search needs {', '.join(missing)}: "
+            "update(grads, state, params, value=value, grad=grads, value_fn=loss_of_params)"
+        )
+    if not callable(value_fn):
+        raise TypeError(f"value_fn must be a function from parameters to the loss, got {value_fn!r}")
+    if jnp.shape(value) != ():
+        raise ValueError(f"value must be a scalar, got shape {jnp.shape(value)}")
+    masked = any(
+        isinstance(x, optax.MaskedNode)
+        for x in jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
+    )
+    if masked and not getattr(value_fn, "fills_in_masked", False):
+        raise ValueError(
+            "a line search inside optax.masked or optax.partition would call value_fn without the masked "
+            "parameters; put it around them, or use groups.freeze"
+        )
+
+
+def same_on_devices(name: str, x: jax.Array) -> None:
+    """Check, where its type tells, that an array does not differ from device to device.
+
+    Raises:
+        ValueError: it does, over a mesh axis of ``jax.shard_map``.
+    """
+    kind: Any = jax.typeof(x)
+    varying = kind.mat.varying if hasattr(kind, "mat") else kind.vma  # vma in JAX 0.9
+    if varying:
+        axes = ", ".join(sorted(varying))
+        raise ValueError(f"{name} differs over the mesh axis {axes}; reduce it first, with jax.lax.pmean")
+
+
 def same_shapes(name: str, tree: Any, reference_name: str, reference: Any) -> None:
     """Check that two trees have one structure and, leaf by leaf, one shape.
 

@@ -10,22 +10,8 @@ and S one over slopes, it asks for :math:`\beta H + (1 - \beta)\,(f(w) - f(w - \
 Source: Armijo (1966); arXiv 1905.09997 (stochastic); arXiv 2407.20650 (smoothed).
 """
 
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
-
-
-class Directions(NamedTuple):
-    """What a line search is given in place of one tree of updates; both have the sign of the gradient.
-
-    Attributes:
-        search: along which step sizes are tried; its slope must not be negative.
-        step: along which the parameters move once a step size is found.
-    """
-
-    search: Any
-    step: Any
 
 
 def smoothed(average: jax.Array, value: jax.Array, beta: jax.typing.ArrayLike) -> jax.Array:

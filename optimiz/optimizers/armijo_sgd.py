@@ -20,7 +20,7 @@ import optax
 
 from optimiz import checks, numerics
 from optimiz.primitives.decoupled_weight_decay import decoupled_weight_decay
-from optimiz.primitives.scale_by_armijo import scale_by_armijo, search_every
+from optimiz.primitives.scale_by_armijo import scale_by_armijo
 
 
 def armijo_sgd(
@@ -77,7 +77,7 @@ def armijo_sgd(
             init_step=init_step,
             shrink=shrink,
             growth=partial(numerics.grow_each_step, factor=growth),
-            search_due=search_every(1),
+            search_due=numerics.search_every(1),
             max_trials=max_trials,
             max_step=max_step,
             tolerance=tolerance,

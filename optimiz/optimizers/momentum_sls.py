@@ -25,7 +25,7 @@ import optax
 from optimiz import checks, numerics
 from optimiz.primitives.decoupled_weight_decay import decoupled_weight_decay
 from optimiz.primitives.scale_by_adam import scale_by_adam
-from optimiz.primitives.scale_by_armijo import scale_by_armijo, search_every
+from optimiz.primitives.scale_by_armijo import scale_by_armijo
 
 
 def momentum_sls(
@@ -95,7 +95,7 @@ def momentum_sls(
             init_step=init_step,
             shrink=shrink,
             growth=partial(numerics.grow_each_step, factor=growth),
-            search_due=search_every(1),
+            search_due=numerics.search_every(1),
             beta=beta,
             max_trials=max_trials,
             max_step=max_step,

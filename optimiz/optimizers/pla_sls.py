@@ -28,7 +28,7 @@ from optimiz import checks, numerics
 from optimiz.primitives.decoupled_weight_decay import decoupled_weight_decay
 from optimiz.primitives.on_step import on_step
 from optimiz.primitives.scale_by_adam import scale_by_adam
-from optimiz.primitives.scale_by_armijo import scale_by_armijo, search_every
+from optimiz.primitives.scale_by_armijo import scale_by_armijo
 
 
 def pla_sls(
@@ -105,7 +105,7 @@ def pla_sls(
             init_step=init_step,
             shrink=shrink,
             growth=partial(numerics.grow_each_step, factor=growth),
-            search_due=search_every(1),
+            search_due=numerics.search_every(1),
             max_trials=max_trials,
             max_step=max_step,
             tolerance=tolerance,

@@ -36,7 +36,7 @@ from optimiz import checks, numerics
 from optimiz.primitives.decoupled_weight_decay import decoupled_weight_decay
 from optimiz.primitives.on_step import on_step
 from optimiz.primitives.scale_by_adam import ScaleByAdamState, scale_by_adam
-from optimiz.primitives.scale_by_armijo import scale_by_armijo, search_every, search_when_changing
+from optimiz.primitives.scale_by_armijo import scale_by_armijo
 from optimiz.primitives.scale_by_groups import scale_by_groups
 
 
@@ -120,7 +120,7 @@ def salsa(
             expand=expand,
             shrink=shrink,
             growth=partial(numerics.grow_each_search, factor=growth),
-            search_due=search_every(every, first),
+            search_due=numerics.search_every(every, first),
             max_trials=max_trials,
             max_step=max_step,
             beta=beta,
@@ -174,7 +174,7 @@ def salsa_class(
             init_step=init_step,
             shrink=0.9,
             growth=partial(numerics.grow_each_step, factor=2 ** (1 / 500)),
-            search_due=search_every(1) if every_update else search_when_changing(first=10),
+            search_due=numerics.search_every(1) if every_update else numerics.search_when_changing(first=10),
             max_trials=200,
             beta=beta,
             units=units,
@@ -239,7 +239,7 @@ def salsa_packaged(
             init_step=init_step,
             shrink=0.8,
             growth=partial(numerics.grow_each_step, factor=1.1),
-            search_due=search_when_changing(first=9),
+            search_due=numerics.search_when_changing(first=9),
             max_trials=100,
             beta=beta,
             keep_untested=False,

@@ -1,5 +1,7 @@
 """The primitives: one verb, one page. Optimizers are chains of them."""
 
+from optimiz.numerics import search_every as search_every
+from optimiz.numerics import search_when_changing as search_when_changing
 from optimiz.primitives.accumulate import AccumulateState as AccumulateState
 from optimiz.primitives.accumulate import accumulate as accumulate
 from optimiz.primitives.clip_by_global_norm import ClipByGlobalNormState as ClipByGlobalNormState
@@ -27,8 +29,6 @@ from optimiz.primitives.scale_by_adam import ScaleByAdamState as ScaleByAdamStat
 from optimiz.primitives.scale_by_adam import scale_by_adam as scale_by_adam
 from optimiz.primitives.scale_by_armijo import ScaleByArmijoState as ScaleByArmijoState
 from optimiz.primitives.scale_by_armijo import scale_by_armijo as scale_by_armijo
-from optimiz.primitives.scale_by_armijo import search_every as search_every
-from optimiz.primitives.scale_by_armijo import search_when_changing as search_when_changing
 from optimiz.primitives.scale_by_groups import scale_by_groups as scale_by_groups
 from optimiz.primitives.scale_by_gsnr import ScaleByGsnrState as ScaleByGsnrState
 from optimiz.primitives.scale_by_gsnr import scale_by_gsnr as scale_by_gsnr

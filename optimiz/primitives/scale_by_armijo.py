@@ -53,71 +53,6 @@ class ScaleByArmijoState(NamedTuple):
     voids: jax.Array  # int32 scalar: updates whose value or slope was not finite, and which moved nothing
 
 
-def search_every(steps: int, first: int = 1) -> Callable[[ScaleByArmijoState], jax.Array]:
-    """When to search: at each of the first few updates, and from then on at every k-th.
-
-    Args:
-        steps: k ≥ 1.
-        first: updates at the start that are all searched, ≥ 1.
-
-    Raises:
-        TypeError: an argument is not an integer.
-        ValueError: it is less than 1.
-
-    Example:
-        >>> growth = lambda step_size, due: step_size
-        >>> search = {"init_step": 1.0, "shrink": 0.5, "growth": growth, "max_trials": 10}
-        >>> tx = scale_by_armijo(0.5, search_due=search_every(3), **search)
-        >>> x, state, f = jnp.array(1.0), tx.init(jnp.array(1.0)), lambda x: x**2
-        >>> for _ in range(7):
-        ...     value, grad = jax.value_and_grad(f)(x)
-        ...     _, state = tx.update(grad, state, x, value=value, grad=grad, value_fn=f)
-        >>> int(state.searches)  # at updates 0, 3 and 6
-        3
-    """
-    checks.integer("steps", steps, ge=1)
-    checks.integer("first", first, ge=1)
-    return lambda state: (state.count < first) | (state.count - state.last_search >= steps)
-
-
-def search_when_changing(cap: float = 10.0, first: int = 10) -> Callable[[ScaleByArmijoState], jax.Array]:
-    """When to search: the more often, the more the step size changes.
-
-    With r ≥ 1 the ratio of the fast and the slow moving average of the step size, there are min(cap, 1/(r - 1))
-    updates from one search to the next. The slow one starts at almost zero, so that about 70 searches pass
-    before r comes near 1.
-
-    Args:
-        cap: the most updates from one search to the next, ≥ 1.
-        first: updates at the start that are all searched, ≥ 1.
-
-    Raises:
-        TypeError: an argument is not a number.
-        ValueError: it is less than 1.
-
-    Example:
-        >>> state = scale_by_armijo(
-        ...     0.5, init_step=1.0, shrink=0.5, growth=max, search_due=max, max_trials=1
-        ... ).init(jnp.array(1.0))
-        >>> state = state._replace(last_search=jnp.array(10), fast=jnp.array(1.25), slow=jnp.array(1.0))
-        >>> due = search_when_changing()
-        >>> [bool(due(state._replace(count=jnp.array(count)))) for count in (13, 14)]  # 1 / (1.25 - 1) = 4
-        [False, True]
-
-    Source: arXiv 2407.20650.
-    """
-    checks.number("cap", cap, ge=1)
-    checks.integer("first", first, ge=1)
-
-    def due(state):
-        ratio = jnp.maximum(state.fast / state.slow, state.slow / state.fast)
-        return (state.count < first) | (
-            state.count - state.last_search >= jnp.minimum(cap, 1 / (ratio - 1 + 1e-8))
-        )
-
-    return due
-
-
 def scale_by_armijo(
     c: jax.typing.ArrayLike,
     *,
@@ -148,7 +83,8 @@ def scale_by_armijo(
         shrink: in (0, 1), multiplies a step size that was refused.
         growth: (step sizes [U], whether this update is searched) → where the search begins, or the step size if
             there is none; see ``numerics.grow_each_step``.
-        search_due: whether to search, from the state; see :func:`search_every`, :func:`search_when_changing`.
+        search_due: whether to search, from the state; see ``optimiz.search_every`` and
+            ``optimiz.search_when_changing``.
         max_trials: forward passes in one search, ≥ 1.
         beta: in [0, 1), decay of the averages of slope and decrease; 0 for none.
         expand: > 1, multiplies the step size in the very first search, for as long as trials are accepted; None
@@ -183,9 +119,9 @@ def scale_by_armijo(
 
     Example:
         >>> from functools import partial
-        >>> growth = partial(numerics.grow_each_step, factor=1.0)
+        >>> growth, always = partial(numerics.grow_each_step, factor=1.0), numerics.search_every(1)
         >>> tx = scale_by_armijo(
-        ...     0.5, init_step=1.0, shrink=0.5, growth=growth, search_due=search_every(1), max_trials=10
+        ...     0.5, init_step=1.0, shrink=0.5, growth=growth, search_due=always, max_trials=10
         ... )
         >>> f = lambda x: 2 * x**2  # curvature 4: c = 1/2 accepts step sizes up to 1/4
         >>> x = jnp.array(1.0)
@@ -241,15 +177,16 @@ def scale_by_armijo(
     ):
         del extra_args
         checks.needs_params(params)
-        _check_extra_args(params, value, grad, value_fn)
+        checks.needs_loss(params, value, grad, value_fn)
         for tree in (grad, *(updates if isinstance(updates, Directions) else (updates,))):
             checks.same_shapes("gradient", tree, "parameter", params)
         dtype, number = state.step_size.dtype, state.step_size.size
         labels, value = label(params), jnp.asarray(value).astype(dtype)
 
-        directions, slopes, ascends = _directions(updates, grad, labels, dtype, on_ascent)
-        _check_reduced("value", value)
-        _check_reduced("grad", slopes)
+        steepest = on_ascent == "steepest"
+        directions, slopes, ascends = numerics.directions_of(updates, grad, labels, dtype, steepest=steepest)
+        checks.same_on_devices("value", value)
+        checks.same_on_devices("grad", slopes)
         finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(slopes))
         due = search_due(state)
         proposed = jnp.clip(growth(state.step_size, due), min_step, max_step)
@@ -265,10 +202,10 @@ def scale_by_armijo(
         searching = due & finite & (slope > 0)
 
         def average_decrease(step_size):
-            sizes = numerics.Directions(jnp.where(searched, step_size, 0), jnp.where(ahead, proposed, 0))
-            trial = value_fn(optax.apply_updates(params, _move(labels, sizes, directions, params)))
+            sizes = Directions(jnp.where(searched, step_size, 0), jnp.where(ahead, proposed, 0))
+            trial = value_fn(optax.apply_updates(params, numerics.moves(labels, sizes, directions, params)))
             trial = jnp.asarray(trial[0] if isinstance(trial, tuple) else trial).astype(dtype)
-            _check_reduced("value_fn", trial)
+            checks.same_on_devices("value_fn", trial)
             return numerics.smoothed(state.decrease[turn], value - trial, beta)
 
         def accepts(decrease, step_size):
@@ -276,20 +213,19 @@ def scale_by_armijo(
             return numerics.sufficient_decrease(decrease, slope, step_size, c, rounding)
 
         def search(start):
-            return _search(
+            return numerics.line_search(
                 average_decrease,
                 accepts,
                 start,
                 max_trials=max_trials,
                 shrink=shrink,
-                expand=expand,
+                expand=1 if expand is None else expand,
                 expanding=(state.searches == 0) & (expand is not None),
                 min_step=min_step,
                 max_step=max_step,
             )
 
-        nothing = _Found(proposed[turn], jnp.zeros([], dtype), jnp.zeros([], jnp.int32), jnp.zeros([], bool))
-        found = jax.lax.cond(searching, search, lambda start: nothing, proposed[turn])
+        found = jax.lax.cond(searching, search, numerics.untried, proposed[turn])
         failed = searching & ~found.accepted
 
         tested = searching & searched
@@ -301,8 +237,8 @@ def scale_by_armijo(
 
         moved = jnp.where(finite, step_size, 0)  # 0 · NaN is NaN: what is not finite shows
         tried = tested & (move_along == "search")
-        sizes = numerics.Directions(jnp.where(tried, moved, 0), jnp.where(tried, 0, moved))
-        return _move(labels, sizes, directions, params), ScaleByArmijoState(
+        sizes = Directions(jnp.where(tried, moved, 0), jnp.where(tried, 0, moved))
+        return numerics.moves(labels, sizes, directions, params), ScaleByArmijoState(
             count=_increment(state.count, True),
             step_size=jnp.where(finite, kept, state.step_size),
             decrease=jnp.where(tested & (found.accepted | restart), found.decrease, state.decrease),
@@ -320,100 +256,6 @@ def scale_by_armijo(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-class _Found(NamedTuple):
-    """What a search leaves."""
-
-    step_size: jax.Array  # the one that was accepted; if there is none, what is left after the last refusal
-    decrease: jax.Array  # the averaged decrease of the accepted step size; 0 if there is none
-    trials: jax.Array  # int32
-    accepted: jax.Array  # bool
-
-
-def _search(average_decrease, accepts, start, *, max_trials, shrink, expand, expanding, min_step, max_step):
-    """Shrink the step size until it is accepted, or expand it until it is not."""
-
-    def goes_on(carry):
-        _, found, done = carry
-        return ~done & (found.trials < max_trials)
-
-    def trial(carry):
-        step_size, best, _ = carry
-        decrease = average_decrease(step_size)
-        accepted = accepts(decrease, step_size)
-        larger, smaller = step_size * (1 if expand is None else expand), step_size * shrink
-        found = _Found(
-            jnp.where(accepted, step_size, jnp.where(best.accepted, best.step_size, smaller)),
-            jnp.where(accepted, decrease, best.decrease),
-            best.trials + 1,
-            accepted | best.accepted,
-        )
-        at_end = jnp.where(accepted, ~expanding | (larger > max_step), best.accepted | (smaller < min_step))
-        return jnp.where(accepted, larger, smaller), found, at_end
-
-    zero = jnp.zeros_like(start)
-    nothing = _Found(start, zero, jnp.zeros([], jnp.int32), jnp.zeros([], bool))
-    return jax.lax.while_loop(goes_on, trial, (start, nothing, jnp.zeros([], bool)))[1]
-
-
-def _directions(updates, grad, labels, dtype, on_ascent):
-    """Both directions, the slope of each unit along the first, and whether any had to be replaced."""
-    if isinstance(updates, Directions):
-        return updates, numerics.unit_vdot(labels, grad, updates.search, dtype), jnp.zeros([], bool)
-    slopes = numerics.unit_vdot(labels, grad, updates, dtype)
-    if on_ascent == "search":
-        return Directions(updates, updates), slopes, jnp.zeros([], bool)
-    ascends = slopes < 0
-    squares = [numerics.unit_vdot(labels, tree, tree, dtype) for tree in (updates, grad)]
-    length = jnp.sqrt(squares[0] / jnp.where(ascends, squares[1], 1))
-    length = jnp.where(ascends & jnp.isfinite(length), length, 0)  # squares may leave the range
-    steepest = numerics.unit_scale(labels, length, grad)
-    rest = numerics.unit_scale(labels, jnp.where(ascends, 0.0, 1.0), updates)
-    direction = jax.tree.map(jnp.add, steepest, rest)
-    return (
-        Directions(direction, direction),
-        jnp.where(ascends, length * squares[1], slopes),
-        jnp.any(ascends),
-    )
-
-
-def _move(labels, sizes, directions, params):
-    """The updates for step sizes [U] along each direction, in the parameters' dtype."""
-    search, step = (numerics.unit_scale(labels, *pair) for pair in zip(sizes, directions, strict=True))
-    return jax.tree.map(lambda p, s, d: (-(s + d)).astype(p.dtype), params, search, step)
-
-
 def _increment(count, by):
     limit = jnp.iinfo(jnp.int32).max
     return jnp.minimum(count, limit - by) + by
-
-
-def _check_extra_args(params, value, grad, value_fn):
-    given = {"value": value, "grad": grad, "value_fn": value_fn}
-    missing = [name for name, argument in given.items() if argument is None]
-    if missing:
-        raise ValueError(
-            f"a line search needs {', '.join(missing)}: "
-            "update(grads, state, params, value=value, grad=grads, value_fn=loss_of_params)"
-        )
-    if not callable(value_fn):
-        raise TypeError(f"value_fn must be a function from parameters to the loss, got {value_fn!r}")
-    if jnp.shape(value) != ():
-        raise ValueError(f"value must be a scalar, got shape {jnp.shape(value)}")
-    masked = any(
-        isinstance(x, optax.MaskedNode)
-        for x in jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
-    )
-    if masked and not getattr(value_fn, "fills_in_masked", False):
-        raise ValueError(
-            "a line search inside optax.masked or optax.partition would call value_fn without the masked "
-            "parameters; put it around them, or use groups.freeze"
-        )
-
-
-def _check_reduced(name, x):
-    """Refuse, where its type tells, what differs from device to device."""
-    kind: Any = jax.typeof(x)
-    varying = kind.mat.varying if hasattr(kind, "mat") else kind.vma  # vma in JAX 0.9
-    if varying:
-        axes = ", ".join(sorted(varying))
-        raise ValueError(f"{name} differs over the mesh axis {axes}; reduce it first, with jax.lax.pmean")

@@ -9,7 +9,7 @@ import pytest
 from optimiz import groups, numerics
 from optimiz.optimizers.pla_sls import pla_sls
 from optimiz.primitives.scale_by_adam import scale_by_adam
-from optimiz.primitives.scale_by_armijo import scale_by_armijo, search_every
+from optimiz.primitives.scale_by_armijo import scale_by_armijo
 from tests.contract import searches
 from tests.golden import line_search, problem_p
 from tests.golden.problem_p import THREE_UNITS, three_units
@@ -27,7 +27,7 @@ def with_the_codes_joint_slope():
             0.3,
             shrink=0.9,
             growth=partial(numerics.grow_each_step, factor=2 ** (1 / 500)),
-            search_due=search_every(1),
+            search_due=numerics.search_every(1),
             max_trials=100,
             units=three_units,
             others="prefix",

@@ -1,0 +1,92 @@
+"""The search itself: smaller step sizes until one is accepted, or larger ones for as long as they are.
+
+It knows neither the loss nor the rule: both are functions of the step size.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Found(NamedTuple):
+    """What a search leaves."""
+
+    step_size: jax.Array  # the one that was accepted; if there is none, what is left after the last refusal
+    decrease: jax.Array  # the averaged decrease of the accepted step size; 0 if there is none
+    trials: jax.Array  # int32
+    accepted: jax.Array  # bool
+
+
+def untried(start: jax.Array) -> Found:
+    """What there is before the first trial."""
+    return Found(start, jnp.zeros_like(start), jnp.zeros([], jnp.int32), jnp.zeros([], bool))
+
+
+def line_search(
+    average_decrease: Callable[[jax.Array], jax.Array],
+    accepts: Callable[[jax.Array, jax.Array], jax.Array],
+    start: jax.Array,
+    *,
+    max_trials: int,
+    shrink: jax.typing.ArrayLike,
+    expand: jax.typing.ArrayLike,
+    expanding: jax.Array,
+    min_step: float,
+    max_step: float,
+) -> Found:
+    """Shrink the step size until it is accepted, or expand it until it is not.
+
+    Args:
+        average_decrease: step size → by how much the loss falls, or an average of it; a trial.
+        accepts: (decrease, step size) → whether that is enough.
+        start: η > 0, a scalar, the first step size to be tried.
+        max_trials: ≥ 1.
+        shrink: in (0, 1), multiplies a step size that was refused.
+        expand: ≥ 1, multiplies one that was accepted, for as long as they are.
+        expanding: whether to go on after a trial was accepted.
+        min_step: ≥ 0; a search that gets below ends.
+        max_step: > 0; an expansion ends before it gets beyond.
+
+    Returns:
+        The last step size that was accepted, and what it took to find it.
+
+    Example:
+        >>> def search(start, expanding):  # f = x² at x = 1 along its gradient falls by 4 η (1 - η)
+        ...     return line_search(
+        ...         lambda step_size: 4 * step_size * (1 - step_size),
+        ...         lambda decrease, step_size: decrease >= 0.5 * step_size * 4,  # η ≤ 1/2
+        ...         jnp.float32(start),
+        ...         max_trials=10,
+        ...         shrink=0.5,
+        ...         expand=2.0,
+        ...         expanding=jnp.array(expanding),
+        ...         min_step=1e-10,
+        ...         max_step=10.0,
+        ...     )
+        >>> [x.item() for x in search(1.0, False)]  # 1, and then 1/2
+        [0.5, 1.0, 2, True]
+        >>> [x.item() for x in search(0.125, True)]  # 1/8, 1/4, 1/2, and then 1
+        [0.5, 1.0, 4, True]
+    """
+
+    def goes_on(carry):
+        _, found, done = carry
+        return ~done & (found.trials < max_trials)
+
+    def trial(carry):
+        step_size, best, _ = carry
+        decrease = average_decrease(step_size)
+        accepted = accepts(decrease, step_size)
+        larger, smaller = step_size * expand, step_size * shrink
+        found = Found(
+            jnp.where(accepted, step_size, jnp.where(best.accepted, best.step_size, smaller)),
+            jnp.where(accepted, decrease, best.decrease),
+            best.trials + 1,
+            accepted | best.accepted,
+        )
+        at_end = jnp.where(accepted, ~expanding | (larger > max_step), best.accepted | (smaller < min_step))
+        return jnp.where(accepted, larger, smaller), found, at_end
+
+    return jax.lax.while_loop(goes_on, trial, (start, untried(start), jnp.zeros([], bool)))[1]
