@@ -11,14 +11,13 @@ import optax
 import optimiz
 
 RATE, CLIP, DECAY = 1e-4, 1.0, {"weight_decay": 0.1}
+CLIPPED = optax.chain(optimiz.clip_by_global_norm(CLIP), optimiz.adamw(RATE, **DECAY))
+CLIPPED_OF_OPTAX = optax.chain(optax.clip_by_global_norm(CLIP), optax.adamw(RATE, **DECAY))
 # Ours, Optax's of the same name, and PyTorch's: its class and arguments.
 METHODS: dict[str, tuple[Any, Any, Any]] = {
     "adamw": (optimiz.adamw(RATE, **DECAY), optax.adamw(RATE, **DECAY), ("AdamW", DECAY)),
-    "clip + adamw": (
-        optax.chain(optimiz.clip_by_global_norm(CLIP), optimiz.adamw(RATE, **DECAY)),
-        optax.chain(optax.clip_by_global_norm(CLIP), optax.adamw(RATE, **DECAY)),
-        None,
-    ),
+    "clip + adamw": (CLIPPED, CLIPPED_OF_OPTAX, None),
+    "guarded clip + adamw": (optimiz.guard(CLIPPED, 3), optax.apply_if_finite(CLIPPED_OF_OPTAX, 3), None),
     "sgd_sai": (optimiz.sgd_sai(RATE, **DECAY), None, None),
     "lion": (optimiz.lion(RATE, **DECAY), optax.lion(RATE, **DECAY), None),
     "lamb": (optimiz.lamb(RATE, **DECAY), optax.lamb(RATE, **DECAY), None),
@@ -36,8 +35,8 @@ METHODS: dict[str, tuple[Any, Any, Any]] = {
 }
 # Arrays of the parameters' size that must have been read before a step is known: norms and means are taken of
 # the gradient (clip), of parameters and both moments (LAMB), of gradient and parameters (LARS), and of the
-# gradient twice and the parameters (Adafactor).
-READ_BEFORE = {"clip + adamw": 1, "lamb": 3, "lars": 2, "adafactor": 3}
+# gradient twice and the parameters (Adafactor); and a guard looks at all that the step is made of.
+READ_BEFORE = {"clip + adamw": 1, "guarded clip + adamw": 5, "lamb": 3, "lars": 2, "adafactor": 3}
 # Of the width, and the number of layers.
 MODELS = {
     "tiny": (64, 1),
@@ -149,7 +148,7 @@ def measured(name: str, params: Any, rounds: int) -> dict[str, Any]:
             program, row["programs"][who] = compiled(tx, params)
             steps[who] = stepper(program, tx, params, grads)
     if name == "sgd_sai":  # what language models are trained with
-        tx = METHODS["clip + adamw"][1]
+        tx = CLIPPED_OF_OPTAX
         steps["optax clip + adamw"] = stepper(compiled(tx, params)[0], tx, params, grads)
     if torch_s and (step := torch_stepper(*torch_s, params)):
         steps["torch fused"] = step
@@ -178,10 +177,8 @@ def measured(name: str, params: Any, rounds: int) -> dict[str, Any]:
 def compilation(count: int) -> dict[str, Any]:
     """Size and compile time of the clipped AdamW on a number of equal leaves."""
     params = structs([(256, 256)] * count, "float32")
-    ours, theirs, _ = METHODS["clip + adamw"]
-    rounds = [
-        {who: compiled(tx, params)[1] for who, tx in (("optimiz", ours), ("optax", theirs))} for _ in range(5)
-    ]
+    pair = {"optimiz": CLIPPED, "optax": CLIPPED_OF_OPTAX}
+    rounds = [{who: compiled(tx, params)[1] for who, tx in pair.items()} for _ in range(5)]
     row: dict[str, Any] = {"leaves": count}
     for who in rounds[0]:
         seconds = [each[who]["compile_seconds"] for each in rounds]
