@@ -37,7 +37,7 @@ def stacked(scalars: Sequence[jax.Array]) -> jax.Array:
     compile them grows with the square of their number. A reduction of an array it does not.
 
     Args:
-        scalars: one at the least, of one dtype.
+        scalars: one at the least.
 
     Example:
         >>> jnp.max(stacked([jnp.array(2), jnp.array(5)])).item()

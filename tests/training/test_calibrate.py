@@ -149,7 +149,8 @@ def test_where_layers_are_dropped_every_number_of_them_is_timed():
     assert set(reference.times) == {Work(name, d, 8) for name in ("step", "forward") for d in (1, 2, 3)}
     assert all(timing.n >= 5 for timing in reference.times.values())
     for name in ("step", "forward"):
-        assert reference.seconds(name, depth=3, batch=8) > 0.018 + reference.seconds(name, depth=1, batch=8)
+        one, three = (reference.seconds(name, depth=depth, batch=8) for depth in (1, 3))
+        assert three > 0.028 and three > 0.01 + one  # of the 0.02 that two layers wait; the rest is for noise
 
 
 @pytest.mark.parametrize(
