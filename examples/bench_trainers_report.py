@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from examples import markdown
+from optimiz import compare
 
 Record = Mapping[str, Any]
 README = Path(__file__).parents[1] / "README.md"
@@ -36,7 +37,7 @@ def summary(record: Record) -> str:
         f"{_range(updates)} updates, batches included; the spread is the interquartile range. Memory is what "
         "the compiler plans for a step: its arguments are parameters, state and batch.\n"
     )
-    return f"{markdown.table(header, lines, words=2)}\n\n{words}"
+    return f"{compare.table(header, lines, words=2)}\n\n{words}"
 
 
 def _range(ascending: list[Any]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from examples import markdown
+from optimiz import compare
 
 Record = Mapping[str, Any]
 README = Path(__file__).parents[1] / "README.md"
@@ -38,7 +39,7 @@ def table(record: Record) -> str:
         share = row["bytes"] / row["copy_bytes"] / ratio(seconds, "copy")
         cells += [f"{share:.0%}", f"{programs['optimiz']['temporary_bytes_per_parameter']:.2f}"]
         lines.append([*cells, "" if theirs is None else f"{theirs:.2f}"])
-    return markdown.table(header, lines) + "\n"
+    return compare.table(header, lines) + "\n"
 
 
 def compilation(record: Record) -> str:
@@ -49,7 +50,7 @@ def compilation(record: Record) -> str:
         seconds = [f"{statistics.median(row[who]['compile_seconds']):.1f}" for who in ("optimiz", "optax")]
         lines.append([f"{row['leaves']}", *map(str, ops), *seconds])
     header = ["leaves", "HLO ops", "Optax's", "seconds to compile", "Optax's"]
-    return markdown.table(header, lines, words=0) + "\n"
+    return compare.table(header, lines, words=0) + "\n"
 
 
 def summary(record: Record) -> str:

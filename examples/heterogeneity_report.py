@@ -181,7 +181,7 @@ def _gains(results: Results) -> str:
                     "" if name == "adam" else f"{d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f})",
                 ]
             )
-    return markdown.table(header, lines)
+    return compare.table(header, lines)
 
 
 def _unequal(results: Results) -> str:
@@ -190,7 +190,7 @@ def _unequal(results: Results) -> str:
         for when, of in WHEN.items():
             estimates = (compare.estimate(of(results, model, name)) for name in SHOWN)
             lines.append([model, when, *(f"{e.mean:.3g} ± {e.standard_error:.1g}" for e in estimates)])
-    return markdown.table(["model", "when", *SHOWN.values()], lines)
+    return compare.table(["model", "when", *SHOWN.values()], lines)
 
 
 def _curvatures(results: Results) -> str:
@@ -201,7 +201,7 @@ def _curvatures(results: Results) -> str:
         cells = [gradient, size, gradient / size, row["rank_correlation"]]
         counts = [len(row["blocks"]), sum(row["converged"])]
         lines.append([row["model"], f"{row['seed']}", *(f"{x:.3g}" for x in cells), *map(str, counts)])
-    return markdown.table(header, lines)
+    return compare.table(header, lines)
 
 
 def _quadratics(results: Results) -> str:
@@ -210,7 +210,7 @@ def _quadratics(results: Results) -> str:
     for row in results.of("two_blocks"):
         cells = [row["norm"], row["curvature"], row["gradient_weighted"] / row["size_weighted"]]
         lines.append([f"{x:.3g}" for x in [*cells, row["sgd"], row["sign_sgd"]]])
-    return markdown.table(header, lines)
+    return compare.table(header, lines)
 
 
 def _draw(results: Results, path: Path) -> None:

@@ -175,7 +175,7 @@ def table(judged: Judged) -> str:
             )
             cells += [_mean(judged, name, figure), beside]
         lines.append(cells)
-    return markdown.table(header, lines, words=2)
+    return compare.table(header, lines, words=2)
 
 
 def _shown(value: float, sign: str = "") -> str:

@@ -113,7 +113,7 @@ def across(studies: Mapping[str, tuple[Mapping[str, list[Row]], str]]) -> str:
             cells[method][study] = f"{mark}{mean:.3f} ± {error:.3f}{mark}{at}"
     header = ["method", *(f"{study}, {figure}" for study, (_, figure) in studies.items())]
     lines = [[method, *(row.get(study, "") for study in studies)] for method, row in cells.items()]
-    return markdown.table(header, lines)
+    return compare.table(header, lines)
 
 
 def table(arms: Mapping[str, list[Row]], figure: str) -> str:
@@ -130,7 +130,7 @@ def table(arms: Mapping[str, list[Row]], figure: str) -> str:
         cells = [arm, "{:.3f} ± {:.3f}".format(*score), "{:.3f} ± {:.3f}".format(*loss)]
         cells += [f"{np.mean(trials):.2f}", f"{max(t[0] for t in trials)}", f"{np.max(trials)}"]
         lines.append(cells)
-    return markdown.table(header, lines)
+    return compare.table(header, lines)
 
 
 def _draw(arms: Mapping[str, list[Row]], figure: str, path: Path) -> None:

@@ -100,7 +100,7 @@ def table(runs: Runs) -> str:
         cells.append(f"{100 * np.mean([row['moved'] for row in by_seed.values()]):.1f}")
         cells.append(f"{next(iter(by_seed.values()))['bytes_per_parameter']:.2f}")
         lines.append(cells)
-    return markdown.table(header, lines)
+    return compare.table(header, lines)
 
 
 def across(studies: Mapping[str, Runs]) -> str:
@@ -125,7 +125,7 @@ def across(studies: Mapping[str, Runs]) -> str:
     for name, by_study in cells.items():
         target = "" if targets[name] is None else f"{targets[name]}"
         lines.append([name, *(by_study.get(study, "") for study in studies), target])
-    table = markdown.table(["held-out loss beside float32, %", *studies, "target"], lines)
+    table = compare.table(["held-out loss beside float32, %", *studies, "target"], lines)
     seeds = min(len(by_seed) for runs in studies.values() for by_seed in runs.values())
     said = (
         f"Of {held} forms with a target, {within} are within it in the mean over {seeds} paired seeds; "

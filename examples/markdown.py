@@ -1,26 +1,10 @@
-"""The Markdown of reports: tables, what was run, and what is rendered between two comments of a document."""
+"""The Markdown of reports: what was run, and what is rendered between two comments of a document."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> str:
-    """A table, without a line break at its end.
-
-    Args:
-        header: titles of the columns.
-        rows: their cells.
-        words: columns on the left that hold words; the others hold numbers.
-
-    Example:
-        >>> print(table(["method", "loss"], [["lion", "0.5"]]))
-        | method | loss |
-        | --- | ---: |
-        | lion | 0.5 |
-    """
-    lines = [header, ["---"] * words + ["---:"] * (len(header) - words), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+from optimiz import compare
 
 
 def what_was_run(asked: str, about: Mapping[str, Any]) -> str:
@@ -37,8 +21,7 @@ def what_was_run(asked: str, about: Mapping[str, Any]) -> str:
         - command: `python -m examples.low_bit_study`
         - batch size: 8
     """
-    entries = {"command": f"`{asked}`", **about}
-    return "## What was run\n\n" + "\n".join(f"- {name.replace('_', ' ')}: {x}" for name, x in entries.items())
+    return "## What was run\n\n" + compare.listed({"command": f"`{asked}`", **about})
 
 
 def put_between(begin: str, end: str, text: str, document: Path) -> None:

@@ -5,6 +5,8 @@ from optimiz.compare.curves import rate_curves as rate_curves
 from optimiz.compare.curves import running_mean as running_mean
 from optimiz.compare.lr_range_test import RangeTest as RangeTest
 from optimiz.compare.lr_range_test import lr_range_test as lr_range_test
+from optimiz.compare.markdown import listed as listed
+from optimiz.compare.markdown import table as table
 from optimiz.compare.matrix import Arm as Arm
 from optimiz.compare.matrix import MatrixProgress as MatrixProgress
 from optimiz.compare.matrix import run_matrix as run_matrix
