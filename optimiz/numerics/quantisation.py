@@ -22,6 +22,7 @@ hash of position and salt, so that nothing depends on how the array is split ove
 Source: blocks and their scales as in arXiv 2110.02861 (Dettmers et al.); powers in place of its table of codes.
 """
 
+import abc
 import dataclasses
 from typing import Any, ClassVar
 
@@ -38,7 +39,7 @@ _SHORTEST_ROW = 16  # with fewer entries to a scale there is little to save
 
 
 @dataclasses.dataclass(frozen=True)
-class _Blockwise:
+class _Blockwise(abc.ABC):
     """What the two formats with scales share; see the top of this page."""
 
     block: int = 256
@@ -100,14 +101,17 @@ class _Blockwise:
         share = jnp.square(root) if self.power == 2 else root
         return jnp.where(roots, jnp.square(share), share)
 
+    @abc.abstractmethod
     def _step(self, position: jax.Array) -> jax.Array:
-        raise NotImplementedError
+        """From each position on the way to the top, the distance to the next code."""
 
+    @abc.abstractmethod
     def _pack(self, code: jax.Array) -> jax.Array:
-        raise NotImplementedError
+        """Positions of codes, signed, in the dtype of the codes."""
 
+    @abc.abstractmethod
     def _unpack(self, codes: jax.Array, roots: jax.Array) -> jax.Array:
-        raise NotImplementedError
+        """The positions that were packed; where there are roots, without a sign."""
 
 
 @dataclasses.dataclass(frozen=True)
