@@ -148,8 +148,8 @@ def measured(name: str, params: Any, rounds: int) -> dict[str, Any]:
             program, row["programs"][who] = compiled(tx, params)
             steps[who] = stepper(program, tx, params, grads)
     if name == "sgd_sai":  # what language models are trained with
-        tx = CLIPPED_OF_OPTAX
-        steps["optax clip + adamw"] = stepper(compiled(tx, params)[0], tx, params, grads)
+        program, _ = compiled(CLIPPED_OF_OPTAX, params)
+        steps["optax clip + adamw"] = stepper(program, CLIPPED_OF_OPTAX, params, grads)
     if torch_s and (step := torch_stepper(*torch_s, params)):
         steps["torch fused"] = step
     half = jnp.ones(sum(p.size for p in sizes) // 2, sizes[0].dtype)

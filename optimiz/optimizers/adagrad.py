@@ -85,9 +85,8 @@ def scale_by_rss(
             before = total.astype(real)
             s = before + jnp.minimum(numerics.limited_square(wide), largest - before)
             root = jnp.sqrt(s + eps) if eps_in_sqrt else jnp.sqrt(s) + eps
-            return (numerics.squarable(wide) / numerics.or_one(root, eps)).astype(g.dtype), s.astype(
-                total.dtype
-            )
+            direction = numerics.squarable(wide) / numerics.or_one(root, eps)
+            return direction.astype(g.dtype), s.astype(total.dtype)
 
         direction, sum_of_squares = numerics.map_many(leaf, 2, updates, state.sum_of_squares)
         return direction, ScaleByRssState(sum_of_squares)

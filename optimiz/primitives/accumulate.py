@@ -82,7 +82,8 @@ def accumulate(
         def wait():
             return jax.tree.map(jnp.zeros_like, like), state.inner_state, jnp.array(False)
 
-        # The new mean is computed once more behind the branch, in place of the old one, which is read in it.
+        # The new mean is computed once more, in the place of the old one: behind the branch, which reads that
+        # one, and of what comes out of the branch, so that XLA knows the order and need not copy it.
         proposed, inner_state, due = jax.lax.cond(state.micro_step + 1 >= every, step, wait)
         new_mean = jax.tree.map(lambda m: jnp.where(due, 0, m), mean())
         return proposed, AccumulateState(jnp.where(due, 0, state.micro_step + 1), new_mean, inner_state)

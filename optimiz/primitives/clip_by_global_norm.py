@@ -68,7 +68,7 @@ def clip_by_global_norm(max_norm: jax.typing.ArrayLike) -> optax.GradientTransfo
             pairs = [(numerics.afresh(g) if numerics.is_narrow(g.dtype) else g, 1) for g in leaves]
             if scale is not None:
                 # XLA would hold a factor of several leaves in memory, broadcast to their shape: one for each.
-                pairs = [jax.lax.optimization_barrier((g, scale[0])) for g in leaves]
+                pairs = [numerics.afresh((g, scale[0])) for g in leaves]
             sums = (jnp.sum(numerics.abs_sq(numerics.widen(g) * s)) for g, s in pairs)
             return [sum(sums, start=jnp.zeros([], dtype))]
 

@@ -79,8 +79,8 @@ def low_bit(
         params = jax.tree.map(_widened, params)
         shapes = {p.shape for p in jax.tree.leaves(params)}
         inner_state = tx.init(params)
-        # Most of it is zeros; without a barrier XLA encodes them while it compiles, which takes minutes.
-        leaves, structure = jax.tree.flatten(jax.lax.optimization_barrier(inner_state))
+        # Most of it is zeros, which XLA would otherwise encode while it compiles: that takes minutes.
+        leaves, structure = jax.tree.flatten(numerics.afresh(inner_state))
         belong = optax.tree_map_params(tx, lambda _: True, inner_state, transform_non_params=lambda _: False)
         copies = _depend_on_values(tx.init, params)
 
