@@ -31,7 +31,7 @@ METHODS: dict[str, tuple[Any, Any, Any]] = {
     "nadamw": (optimiz.nadamw(RATE, **DECAY), optax.nadamw(RATE, **DECAY), None),
     "sign_sgd": (optimiz.sign_sgd(RATE), optax.sign_sgd(RATE), None),
     "signum": (optimiz.signum(RATE), None, None),
-    "adamw, Int8": (optimiz.low_bit(optimiz.adamw(RATE, **DECAY), optimiz.Int8()), None, None),
+    "adamw in Int8": (optimiz.low_bit(optimiz.adamw(RATE, **DECAY), optimiz.Int8()), None, None),
 }
 # Arrays of the parameters' size that must have been read before a step is known: norms and means are taken of
 # the gradient (clip), of parameters and both moments (LAMB), of gradient and parameters (LARS), and of the

@@ -51,6 +51,10 @@ def test_refuses_a_method_it_does_not_have_and_a_record_of_other_settings(measur
         assert other.returncode == 2 and message in other.stderr
 
 
+def test_every_method_can_be_named_by_the_flag():
+    assert not any("," in name for name in update_speed.METHODS)
+
+
 def test_a_ratio_is_of_times_of_one_round():
     seconds = {"optimiz": [1.0, 4.0, 9.0], "optax": [2.0, 4.0, 6.0]}
     assert bench_update_report.ratio(seconds, "optax") == 1.0
