@@ -22,12 +22,11 @@ from optimiz.numerics.moments import largest_square as largest_square
 from optimiz.numerics.moments import limited_square as limited_square
 from optimiz.numerics.moments import or_one as or_one
 from optimiz.numerics.moments import real_moment as real_moment
-from optimiz.numerics.moments import shrinking as shrinking
 from optimiz.numerics.moments import squarable as squarable
 from optimiz.numerics.moments import zero_moment as zero_moment
 from optimiz.numerics.norms import block_norm as block_norm
 from optimiz.numerics.norms import block_norms as block_norms
-from optimiz.numerics.norms import scaled_roots as scaled_roots
+from optimiz.numerics.norms import of_scaled_roots as of_scaled_roots
 from optimiz.numerics.precision import compute_dtype as compute_dtype
 from optimiz.numerics.precision import is_narrow as is_narrow
 from optimiz.numerics.precision import narrow as narrow

@@ -37,7 +37,7 @@ def abs_sq(x: jax.Array) -> jax.Array:
 
 
 def squarable(g: jax.Array) -> jax.Array:
-    """``g`` with finite entries limited to those whose square is finite; NaN and infinity stay.
+    """``g`` with finite entries limited to those whose square is finite; what is not finite is NaN.
 
     One finite gradient of 1e30 would otherwise leave an accumulated square at infinity for good.
 
@@ -49,13 +49,13 @@ def squarable(g: jax.Array) -> jax.Array:
 
     Example:
         >>> squarable(jnp.array([1e30, -2.0, jnp.inf])).tolist()
-        [4.611686018427388e+18, -2.0, inf]
+        [4.611686018427388e+18, -2.0, nan]
     """
     if not jnp.isrealobj(g):
         return jax.lax.complex(squarable(g.real), squarable(g.imag))
-    limit, largest = largest_square(g.dtype) ** 0.5, jnp.finfo(g.dtype).max
+    limit = largest_square(g.dtype) ** 0.5
     # What is added is 0 for a finite entry. XLA would hold the result of a select in memory for a sum over it.
-    return jnp.clip(g, -limit, limit) + (g - jnp.clip(g, -largest, largest))
+    return jnp.clip(g, -limit, limit) + (g - g)
 
 
 def largest_square(dtype: jax.typing.DTypeLike) -> float:
@@ -72,7 +72,7 @@ def largest_square(dtype: jax.typing.DTypeLike) -> float:
 def limited_square(g: jax.Array) -> jax.Array:
     """Squared magnitude, limited where it is too large to be a number: of infinity as well, but not of NaN.
 
-    To be accumulated beside something in which :func:`squarable` lets infinity through. The two have nothing in
+    To be accumulated beside something in which :func:`squarable` shows infinity. The two have nothing in
     common that XLA might hold in memory for them.
 
     Args:
@@ -86,15 +86,6 @@ def limited_square(g: jax.Array) -> jax.Array:
         [2.1267647932558654e+37, 4.0, nan]
     """
     return jnp.minimum(abs_sq(g), largest_square(g.dtype))
-
-
-def shrinking(dtype: jax.typing.DTypeLike) -> float:
-    """A power of two: times it, any number has a square that is finite, and so have sums of many such squares.
-
-    Args:
-        dtype: of the numbers, a compute dtype.
-    """
-    return 2.0 ** (-25 * jnp.finfo(dtype).maxexp // 32)
 
 
 def or_one(x: jax.Array, least: jax.typing.ArrayLike = 0.0) -> jax.Array:

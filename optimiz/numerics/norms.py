@@ -5,35 +5,40 @@ is not to be trusted are they summed once more, of entries times a power of two,
 """
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from optimiz.numerics.afresh import all_of
-from optimiz.numerics.moments import abs_sq, shrinking
+from optimiz.numerics.moments import abs_sq
 from optimiz.numerics.precision import widen
 
+T = TypeVar("T")
 
-def scaled_roots(
+
+def of_scaled_roots(
+    function: Callable[[list[tuple[jax.Array, jax.Array]]], T],
     sums: Callable[[Sequence[jax.Array] | None], Sequence[jax.Array]],
-) -> list[tuple[jax.Array, jax.Array]]:
-    """For each of several sums of squares, a power of two s and the root of the sum over entries times s.
+) -> T:
+    """Of sums of squares: a power of two s for each, and the root of the sum over entries times s.
 
     The norm is the root over s. It may be infinite where the root is not.
 
     Args:
+        function: of a list of pairs (s, root), one per sum and of its shape, to a pytree of arrays. It ends
+            both branches, so that XLA does not put what it computes into every loop that its results enter.
         sums: function from one s per sum, or None for 1 in all of them, to the sums of :math:`|s x|^2`, of any
             shapes and a compute dtype. It is called for the second pass as well: what it makes there of arrays
             that are in memory is not held for it.
 
     Returns:
-        For each, s and the root, of the sum's shape: s is 1, unless the sum over the entries as they are is
-        not finite or so small that squares may be missing in it. The root is not finite only where an entry is
-        not.
+        The function's result. Every s is 1, unless the sum over the entries as they are is not finite or so
+        small that squares may be missing in it. A root is not finite only where an entry is not.
 
     Example:
         >>> x = jnp.array([3e30, -4e30])
-        >>> [(s, root)] = scaled_roots(lambda s: [jnp.sum(jnp.square(x * (1 if s is None else s[0])))])
+        >>> [(s, root)] = of_scaled_roots(list, lambda s: [jnp.sum(jnp.square(x * (1 if s is None else s[0])))])
         >>> float(s) == 2.0**-100, round(float(root / s) / 1e30, 4)
         (True, 5.0)
     """
@@ -42,7 +47,7 @@ def scaled_roots(
         largest = jnp.finfo(total.dtype).maxexp  # 128 for float32
         # So that the square of the largest number is finite, and that of the smallest normal one is not 0. The
         # square of the latter is finite as well: XLA takes it by itself where an entry is known to be 0.
-        down, up = shrinking(total.dtype), 2.0 ** (largest // 2 - 1)
+        down, up = 2.0 ** (-25 * largest // 32), 2.0 ** (largest // 2 - 1)
         small = total < 2.0 ** (-largest // 2)
         return jnp.where(small, up, jnp.where(jnp.isfinite(total), 1, down)).astype(total.dtype)
 
@@ -50,18 +55,18 @@ def scaled_roots(
     scales = [scale(total) for total in plain]
     trusted = all_of([jnp.all(s == 1) for s in scales])
 
-    def again() -> list[jax.Array]:
-        return list(sums(scales))
+    def end(scales: Sequence[jax.Array], totals: Sequence[jax.Array]) -> T:
+        return function([(s, jnp.sqrt(total)) for s, total in zip(scales, totals, strict=True)])
 
-    totals = jax.lax.cond(trusted, lambda: plain, again)
-    return [(s, jnp.sqrt(total)) for s, total in zip(scales, totals, strict=True)]
+    ones = [jnp.ones_like(s) for s in scales]
+    return jax.lax.cond(trusted, lambda: end(ones, plain), lambda: end(scales, sums(scales)))
 
 
 def block_norms(arrays: Callable[[], Sequence[jax.Array]], axes: Sequence[tuple[int, ...]]) -> list[jax.Array]:
     """Euclidean norms of arrays over some axes, finite and not zero wherever they are so in exact arithmetic.
 
     Args:
-        arrays: function that computes the arrays, of any shapes; see :func:`scaled_roots`.
+        arrays: function that computes the arrays, of any shapes; see :func:`of_scaled_roots`.
         axes: for each the axes that make up one block, see :func:`block_axes`.
 
     Returns:
@@ -73,7 +78,9 @@ def block_norms(arrays: Callable[[], Sequence[jax.Array]], axes: Sequence[tuple[
         each = zip(arrays(), axes, [1] * len(axes) if scales is None else scales, strict=True)
         return [jnp.sum(abs_sq(widen(x) * s), axis=a, keepdims=True) for x, a, s in each]
 
-    return [jnp.where(jnp.isfinite(root), root / s, jnp.nan) for s, root in scaled_roots(sums)]
+    return of_scaled_roots(
+        lambda pairs: [jnp.where(jnp.isfinite(root), root / s, jnp.nan) for s, root in pairs], sums
+    )
 
 
 def block_norm(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:

@@ -23,9 +23,7 @@ lasting harm; with ε₁ = 0 a gradient of zero moves nothing, in place of 0/0; 
 refusal of bad arguments.
 """
 
-import functools
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -127,27 +125,6 @@ def scale_by_factored_rms(
         leaves, structure = jax.tree.flatten(updates)
         axes = groups.scanned_axes(updates, scanned)
         pairs = [shorter_and_longer(g.shape, axis) for g, axis in zip(leaves, axes, strict=True)]
-        matrices = [(g, pair) for g, pair in zip(leaves, pairs, strict=True) if pair is not None]
-
-        def mean_squares(shrunk):
-            """Of the gradients of matrices, along the longer axis and along the shorter one."""
-            for g, (shorter, longer) in matrices:
-                real = numerics.real_dtype(g.dtype)
-                factors = [g, jnp.asarray(numerics.shrinking(real), real)] if shrunk else [g]
-                for axis in (longer, shorter):
-                    factors = numerics.afresh(factors)
-                    x = functools.reduce(jnp.multiply, map(numerics.widen, factors))
-                    yield jnp.mean(numerics.abs_sq(x), axis=axis, keepdims=True)
-
-        # As they are, if that will do. Where a square is too large, the mean is limited to what is not.
-        plain = list(mean_squares(shrunk=False))
-        fits = [x <= numerics.largest_square(x.dtype) for x in plain]
-
-        def limited():
-            each = zip(fits, plain, mean_squares(shrunk=True), strict=True)
-            return [jnp.where(yes, x, _limited(y)) for yes, x, y in each]
-
-        squares = iter(jax.lax.cond(numerics.all_of(list(map(jnp.all, fits))), lambda: plain, limited))
 
         def latest(g, pair, v_row, v_col, v):
             weight = 1 / (steps_before.astype(numerics.real_dtype(g.dtype)) + 1) ** decay_rate
@@ -157,32 +134,37 @@ def scale_by_factored_rms(
 
             if pair is None:
                 return v_row, v_col, average(v, numerics.limited_square(numerics.widen(g)))
-            return average(v_row, next(squares)), average(v_col, next(squares)), v
+            shorter, longer = pair
+            again = numerics.afresh(g)
+            of_row = _mean_square(again, (longer,))
+            of_col = _mean_square(numerics.afresh(again), (shorter,))
+            return average(v_row, of_row), average(v_col, of_col), v
 
         new = [
             latest(*each) for each in zip(leaves, pairs, *map(structure.flatten_up_to, moments), strict=True)
         ]
 
-        def direction(gradients, moments):
-            def leaf(g, pair, v_row, v_col, v):
-                if pair is None:
-                    return g / _root(v)
-                mean = _mean(v_row, pair[0])
-                return g * (1 / _root(v_row / jnp.where(mean == 0, 1, mean))) * (1 / _root(v_col))
+        def direction(g, pair, v_row, v_col, v):
+            if pair is None:
+                return g / _root(v)
+            mean = _mean(v_row, pair[0])
+            return g * (1 / _root(v_row / jnp.where(mean == 0, 1, mean))) * (1 / _root(v_col))
 
-            return [leaf(g, pair, *v) for g, pair, v in zip(gradients, pairs, moments, strict=True)]
-
-        directions = direction([numerics.squarable(numerics.widen(g)) for g in leaves], new)
+        directions = [
+            direction(numerics.squarable(numerics.widen(g)), pair, *v)
+            for g, pair, v in zip(leaves, pairs, new, strict=True)
+        ]
         if clipping_threshold is not None:
 
-            def again():
-                # Not limited, which only makes the norm, and the clipping, larger. XLA's sums take in no limit.
-                gradients, moments = numerics.afresh((leaves, new))
-                return direction(map(numerics.widen, gradients), moments)
+            # Of the gradients as they are, which only makes the norm, and the clipping, larger.
+            def rms(g, pair, axis, *moments):
+                g, moments = numerics.afresh((g, moments))
+                u = direction(numerics.widen(g), pair, *moments)
+                return jnp.sqrt(_mean_square(u, numerics.block_axes(g.ndim, axis)))
 
             directions = [
-                u / jnp.maximum(1, norm / clipping_threshold)
-                for u, norm in zip(directions, _rms(again, leaves, axes), strict=True)
+                u / jnp.maximum(1, rms(g, pair, axis, *v) / clipping_threshold)
+                for u, g, pair, axis, v in zip(directions, leaves, pairs, axes, new, strict=True)
             ]
         directions = [u.astype(g.dtype) for u, g in zip(directions, leaves, strict=True)]
         columns = (
@@ -298,13 +280,14 @@ def _relative_step(count: jax.typing.ArrayLike) -> jax.Array:
 def _scale_by_param_block_rms(scanned: Mapping[str, int] | None) -> optax.GradientTransformation:
     def update(updates, params):
         checks.needs_params(params)
-        leaves, structure = jax.tree.flatten(params)
-        rms = structure.unflatten(
-            _rms(lambda: numerics.afresh(leaves), leaves, groups.scanned_axes(updates, scanned))
-        )
-        return jax.tree.map(
-            lambda u, r: (numerics.widen(u) * jnp.maximum(1e-3, r)).astype(u.dtype), updates, rms
-        )
+        leaves, structure = jax.tree.flatten(updates)
+        each = zip(leaves, jax.tree.leaves(params), groups.scanned_axes(updates, scanned), strict=True)
+
+        def scale(u, p, axis):
+            rms = jnp.sqrt(_mean_square(numerics.afresh(p), numerics.block_axes(p.ndim, axis)))
+            return (numerics.widen(u) * jnp.maximum(1e-3, rms)).astype(u.dtype)
+
+        return structure.unflatten([scale(*x) for x in each])
 
     return optax.stateless(update)
 
@@ -313,21 +296,11 @@ def _scanned_axes(tree: Any, scanned: Mapping[str, int] | None) -> Any:
     return jax.tree.unflatten(jax.tree.structure(tree), groups.scanned_axes(tree, scanned))
 
 
-def _rms(
-    arrays: Callable[[], Sequence[jax.Array]], like: Sequence[jax.Array], scanned: Sequence[int | None]
-) -> list[jax.Array]:
-    """The root mean squares of the blocks of some arrays, which are computed for them alone."""
-    axes = [numerics.block_axes(x.ndim, axis) for x, axis in zip(like, scanned, strict=True)]
-    entries = (math.prod(x.shape[axis] for axis in a) for x, a in zip(like, axes, strict=True))
-    norms = numerics.block_norms(arrays, axes)
-    return [norm / math.sqrt(max(1, n)) for norm, n in zip(norms, entries, strict=True)]
-
-
-def _limited(shrunk: jax.Array) -> jax.Array:
-    """A mean of squares of what was shrunk, as one of what was not, limited to what one square may be."""
-    root = jnp.sqrt(shrunk) / numerics.shrinking(shrunk.dtype)
-    limited = jnp.minimum(root, numerics.largest_square(shrunk.dtype) ** 0.5)
-    return jnp.square(limited) + (shrunk - shrunk)  # NaN and infinity stay visible
+def _mean_square(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """The mean over some axes, which are kept at length 1, limited to the largest square; NaN stays."""
+    square = jnp.mean(numerics.abs_sq(numerics.widen(x)), axis=axes, keepdims=True)
+    # XLA's loops of sums end at a limit from two sides: what follows, one core would compute by itself.
+    return jnp.clip(square, 0, numerics.largest_square(square.dtype))
 
 
 def _root(square: jax.Array) -> jax.Array:

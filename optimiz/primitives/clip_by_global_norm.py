@@ -72,13 +72,16 @@ def clip_by_global_norm(max_norm: jax.typing.ArrayLike) -> optax.GradientTransfo
             sums = (jnp.sum(numerics.abs_sq(numerics.widen(g) * s)) for g, s in pairs)
             return [sum(sums, start=jnp.zeros([], dtype))]
 
-        [(scale, root)] = numerics.scaled_roots(squares)
-        norm = root / scale  # infinite where the dtype has no such number; the root is finite even then
-        limit = jnp.asarray(max_norm, dtype)
-        factor = jnp.where(jnp.isfinite(root), limit / jnp.where(root == 0, 1, root), jnp.nan)
-        # Where nothing is clipped both are 1, which changes no bit. A product of one array with scalars is
-        # computed anew by each of its users; a select between two arrays may be held in memory for them.
-        scale, factor = numerics.afresh([jnp.where(norm <= limit, 1, x) for x in (scale, factor)])
+        def factors(pairs):
+            [(scale, root)] = pairs
+            norm = root / scale  # infinite where the dtype has no such number; the root is finite even then
+            limit = jnp.asarray(max_norm, dtype)
+            factor = jnp.where(jnp.isfinite(root), limit / jnp.where(root == 0, 1, root), jnp.nan)
+            # Where nothing is clipped both are 1, which changes no bit. A product of one array with scalars is
+            # computed anew by each of its users; a select between two arrays may be held in memory for them.
+            return norm, *(jnp.where(norm <= limit, 1, x) for x in (scale, factor))
+
+        norm, scale, factor = numerics.of_scaled_roots(factors, squares)
 
         def clip(g):
             return (numerics.widen(g) * scale * factor).astype(g.dtype)

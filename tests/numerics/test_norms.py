@@ -20,17 +20,17 @@ def test_one_block_out_of_range_changes_no_other(scale):
 
 
 def test_a_second_pass_is_made_only_where_a_sum_cannot_be_trusted():
-    scales = []
+    passes = []
 
     def sums(given):
-        scales.append(given)
+        passes.append(given)
         return [
             jnp.sum(jnp.square(x * (1 if given is None else s))) for x, s in zip(xs, given or xs, strict=True)
         ]
 
     xs = [jnp.array([3.0, 4.0]), jnp.array([3e-30, 4e-30])]
-    (one, root), (up, small) = numerics.scaled_roots(sums)
-    assert scales[0] is None and [float(s) for s in scales[1]] == [float(one), float(up)] == [1.0, 2.0**63]
+    (one, root), (up, small) = numerics.of_scaled_roots(list, sums)
+    assert passes[0] is None and [float(one), float(up)] == [1.0, 2.0**63]
     np.testing.assert_allclose([root, small / up], [5.0, 5e-30], rtol=1e-6)
     with jax.enable_x64(True):
         np.testing.assert_allclose(numerics.block_norm(jnp.array([3e-300, 4e200]), (0,)), [4e200], rtol=1e-14)

