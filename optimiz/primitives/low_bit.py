@@ -74,6 +74,7 @@ def low_bit(
         raise TypeError(f"fmt must be an Int8, a Float8 or a BFloat16, got {fmt!r}")
     checks.integer("min_size", min_size, ge=1)
     tx = optax.with_extra_args_support(tx)
+    encode, decode = jax.jit(fmt.encode), jax.jit(fmt.decode)  # traced once for all arrays of a shape
 
     def init_fn(params):
         params = jax.tree.map(_widened, params)
@@ -89,7 +90,7 @@ def low_bit(
                 raise ValueError(f"low_bit goes around an optimizer once; its state holds {x.dtype} already")
             statistic = belongs and not is_copy and jnp.issubdtype(x.dtype, jnp.floating)
             if statistic and x.shape in shapes and x.size >= min_size and fmt.suits(x.shape):
-                return fmt.encode(x, jnp.int32(0))
+                return encode(x, jnp.int32(0))
             return x, numerics.no_scales(x)
 
         pairs = [stored(*row) for row in zip(leaves, jax.tree.leaves(belong), copies, strict=True)]
@@ -101,7 +102,7 @@ def low_bit(
         scales = _beside(tx, state.inner_state, state.scales)
         coded = [s is not None and c.dtype == fmt.dtype for c, s in zip(codes, scales, strict=True)]
         rows = list(zip(codes, scales, coded, strict=True))
-        inner_state = structure.unflatten([fmt.decode(c, s) if few else c for c, s, few in rows])
+        inner_state = structure.unflatten([decode(c, s) if few else c for c, s, few in rows])
 
         proposed, inner_state = tx.update(updates, inner_state, params, **extra_args)
 
@@ -114,7 +115,7 @@ def low_bit(
         # Far apart for two arrays: in all the updates of a run no two meet.
         salts = salt.astype(jnp.uint32) + jnp.arange(len(rows), dtype=jnp.uint32) * jnp.uint32(0x9E3779B1)
         pairs = [
-            fmt.encode(x, salts[i]) if few else (x, s)
+            encode(x, salts[i]) if few else (x, s)
             for i, (x, (_, s, few)) in enumerate(zip(structure.flatten_up_to(inner_state), rows, strict=True))
         ]
         codes = structure.unflatten([pair[0] for pair in pairs])
