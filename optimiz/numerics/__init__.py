@@ -13,7 +13,10 @@ from optimiz.numerics.directions import Directions as Directions
 from optimiz.numerics.directions import directions_of as directions_of
 from optimiz.numerics.directions import moves as moves
 from optimiz.numerics.keys import typed_key as typed_key
+from optimiz.numerics.leaves import by_real_dtype as by_real_dtype
+from optimiz.numerics.leaves import map_leaves as map_leaves
 from optimiz.numerics.leaves import map_many as map_many
+from optimiz.numerics.leaves import traced_once as traced_once
 from optimiz.numerics.line_search import line_search as line_search
 from optimiz.numerics.line_search import untried as untried
 from optimiz.numerics.moments import abs_sq as abs_sq

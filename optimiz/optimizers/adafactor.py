@@ -155,7 +155,6 @@ def scale_by_factored_rms(
             for g, pair, v in zip(leaves, pairs, new, strict=True)
         ]
         if clipping_threshold is not None:
-
             # Of the gradients as they are, which only makes the norm, and the clipping, larger.
             def rms(g, pair, axis, *moments):
                 g, moments = numerics.afresh((g, moments))

@@ -69,7 +69,8 @@ def clip_by_global_norm(max_norm: jax.typing.ArrayLike) -> optax.GradientTransfo
             if scale is not None:
                 # XLA would hold a factor of several leaves in memory, broadcast to their shape: one for each.
                 pairs = [numerics.afresh((g, scale[0])) for g in leaves]
-            sums = (jnp.sum(numerics.abs_sq(numerics.widen(g) * s)) for g, s in pairs)
+            square = numerics.traced_once(lambda g, s: jnp.sum(numerics.abs_sq(numerics.widen(g) * s)), leaves)
+            sums = (square(g, s) for g, s in pairs)
             return [sum(sums, start=jnp.zeros([], dtype))]
 
         def factors(pairs):
@@ -86,6 +87,6 @@ def clip_by_global_norm(max_norm: jax.typing.ArrayLike) -> optax.GradientTransfo
         def clip(g):
             return (numerics.widen(g) * scale * factor).astype(g.dtype)
 
-        return jax.tree.map(clip, updates), ClipByGlobalNormState(norm.astype(jnp.float32))
+        return numerics.map_leaves(clip, updates), ClipByGlobalNormState(norm.astype(jnp.float32))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -103,7 +103,7 @@ def decoupled_weight_decay(
             wide = numerics.widen(p)
             return (numerics.widen(u) + lam.astype(jnp.finfo(wide.dtype).dtype) * wide).astype(u.dtype)
 
-        updates = jax.tree.map(add, updates, params)
+        updates = numerics.map_leaves(add, updates, params)
         if varies:
             state = DecoupledWeightDecayState(jnp.asarray(optax.safe_increment(state.count)))
         return updates, state

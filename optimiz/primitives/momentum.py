@@ -176,7 +176,7 @@ def _advance(
     rule: Callable[[jax.Array, jax.Array], Any], updates: optax.Updates, m: optax.Updates
 ) -> optax.Updates:
     checks.same_shapes("gradient", updates, "parameter", m)
-    return jax.tree.map(lambda g, m: rule(numerics.widen(m), numerics.widen(g)), updates, m)
+    return numerics.map_leaves(lambda g, m: rule(numerics.widen(m), numerics.widen(g)), updates, m)
 
 
 def _cast_like(tree: optax.Updates, like: optax.Updates) -> optax.Updates:

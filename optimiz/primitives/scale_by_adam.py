@@ -14,7 +14,6 @@ enters at the largest value that can be, in place of making v infinite for good;
 has never had a gradient stays where it is, in place of 0/0; a gradient of the wrong shape is refused.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -85,17 +84,18 @@ def scale_by_adam(
         checks.same_shapes("gradient", updates, "parameter", state.mu)
         count = jnp.asarray(optax.safe_increment(state.count))
 
-        @functools.cache
-        def corrections(real):
-            """Once for all leaves of a dtype: of the first moment, of the next one, of the second."""
+        def correct(real):
+            """Of the first moment, of the next one, of the second."""
             t, ahead = (jnp.asarray(n).astype(real) for n in (count, optax.safe_increment(count)))
             return [numerics.bias_correction(*each) for each in ((b1, t), (b1, ahead), (b2, t))]
+
+        corrections = numerics.by_real_dtype(correct, updates)
 
         def leaf(g, mu, nu):
             wide = numerics.widen(g)
             limited = numerics.squarable(wide)
             real = numerics.real_dtype(g.dtype)
-            of_m, of_next, of_v = corrections(real)
+            of_m, of_next, of_v = corrections[real]
             m = b1 * mu.astype(wide.dtype) + (1 - b1) * limited
             v = b2 * nu.astype(real) + (1 - b2) * numerics.limited_square(wide)
             m_hat = b1 * m / of_next + (1 - b1) * limited / of_m if nesterov else m / of_m

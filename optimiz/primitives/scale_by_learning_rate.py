@@ -63,7 +63,7 @@ def scale_by_learning_rate(
             dtype = numerics.compute_dtype(u.dtype)
             return (-eta.astype(jnp.finfo(dtype).dtype) * u.astype(dtype)).astype(like.dtype)
 
-        updates = jax.tree.map(step, updates, updates if params is None else params)
+        updates = numerics.map_leaves(step, updates, updates if params is None else params)
         count = jnp.asarray(optax.safe_increment(state.count))
         return updates, ScaleByLearningRateState(count, eta.astype(jnp.float32))
 
