@@ -221,11 +221,14 @@ def same_shapes(name: str, tree: Any, reference_name: str, reference: Any) -> No
     leaves = dict(jax.tree_util.tree_leaves_with_path(tree))
     wanted = dict(jax.tree_util.tree_leaves_with_path(reference))
     for path in sorted(leaves.keys() ^ wanted.keys(), key=jax.tree_util.keystr):
-        lacking = reference_name if path in leaves else name
+        lacking, other = (reference_name, name) if path in leaves else (name, reference_name)
+        if not path:
+            raise ValueError(f"the {other} is a single array, but the {lacking} is a tree")
         raise ValueError(f"the {lacking} has no leaf at {jax.tree_util.keystr(path)}")
     for path, leaf in leaves.items():
         if np.shape(leaf) != np.shape(wanted[path]):
+            at = f" at {jax.tree_util.keystr(path)}" if path else ""
             raise ValueError(
-                f"the {name} at {jax.tree_util.keystr(path)} has shape {np.shape(leaf)}, but the "
-                f"{reference_name} has shape {np.shape(wanted[path])}"
+                f"the {name}{at} has shape {np.shape(leaf)}, but the {reference_name} has shape "
+                f"{np.shape(wanted[path])}"
             )

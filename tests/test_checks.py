@@ -65,3 +65,7 @@ def test_same_shapes_names_the_first_difference_by_path():
         checks.same_shapes("gradient", reference | {"c": 1.0}, "parameter", reference)
     with pytest.raises(ValueError, match=r"gradient at \['b'\]\[0\] has shape \(3,\), but the parameter"):
         checks.same_shapes("gradient", reference | {"b": [jnp.zeros(3)]}, "parameter", reference)
+    with pytest.raises(ValueError, match=r"the gradient has shape \(3,\), but the parameter has shape \(2,\)"):
+        checks.same_shapes("gradient", jnp.zeros(3), "parameter", jnp.zeros(2))
+    with pytest.raises(ValueError, match="the parameter is a single array, but the gradient is a tree"):
+        checks.same_shapes("gradient", reference, "parameter", jnp.zeros(2))

@@ -92,10 +92,12 @@ def scale_by_rms(
         def average(x, old):
             return decay * old.astype(x.dtype) + (1 - decay) * x
 
+        corrections = numerics.by_real_dtype(
+            lambda real: numerics.bias_correction(decay, count.astype(real)), updates
+        )
+
         def corrected(x):
-            if not bias_correction:
-                return x
-            return x / numerics.bias_correction(decay, count.astype(numerics.real_dtype(x.dtype)))
+            return x / corrections[numerics.real_dtype(x.dtype)] if bias_correction else x
 
         def variance(v, m):
             # Of equal gradients it is 0, and rounding may take it below.
@@ -110,10 +112,10 @@ def scale_by_rms(
             return (numerics.squarable(g) / numerics.or_one(root, eps)).astype(like.dtype)
 
         wide = jax.tree.map(numerics.widen, updates)
-        nu = jax.tree.map(lambda g, v: average(numerics.limited_square(g), v), wide, state.nu)
-        mu = jax.tree.map(lambda g, m: average(limited(g), m), wide, state.mu) if centered else ()
-        square = jax.tree.map(variance, nu, mu) if centered else jax.tree.map(corrected, nu)
-        direction = jax.tree.map(rescale, wide, updates, square)
+        nu = numerics.map_leaves(lambda g, v: average(numerics.limited_square(g), v), wide, state.nu)
+        mu = numerics.map_leaves(lambda g, m: average(limited(g), m), wide, state.mu) if centered else ()
+        square = numerics.map_leaves(variance, nu, mu) if centered else numerics.map_leaves(corrected, nu)
+        direction = numerics.map_leaves(rescale, wide, updates, square)
         mu, nu = jax.tree.map(lambda x, old: x.astype(old.dtype), (mu, nu), (state.mu, state.nu))
         return direction, ScaleByRmsState(count, mu, nu)
 

@@ -136,10 +136,14 @@ def scale_by_sophia(
             lambda: (state.nu, state.hessian_fn_state, state.without_curvature),
         )
 
+        corrections = numerics.by_real_dtype(
+            lambda real: numerics.bias_correction(b1, count.astype(real)), updates
+        )
+
         def leaf(g, mu, h):
             wide = numerics.widen(g)
             m = b1 * mu.astype(wide.dtype) + (1 - b1) * wide
-            m_hat = m / numerics.bias_correction(b1, count.astype(wide.dtype)) if debias else m
+            m_hat = m / corrections[numerics.real_dtype(g.dtype)] if debias else m
             floor = jnp.maximum(gamma * h.astype(wide.dtype), eps)
             # The comparison this way round, so that a NaN on either side comes through.
             direction = jnp.where(jnp.abs(m_hat) >= floor, jnp.sign(m_hat), m_hat / floor)
