@@ -23,7 +23,7 @@ _METHODS = FLAGS.DEFINE_list("methods", list(update_speed.METHODS), "What to mea
 _MODEL = FLAGS.DEFINE_enum("model", "gpt2", list(update_speed.MODELS), "Whose shapes.")
 _DTYPE = FLAGS.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of parameters and gradients.")
 _ROUNDS = FLAGS.DEFINE_integer("rounds", 9, "Steps of each that are timed.", lower_bound=3)
-_LEAVES = FLAGS.DEFINE_bool("leaves", False, "Measure compilation on 10, 100 and 400 leaves instead.")
+_LEAVES = FLAGS.DEFINE_bool("leaves", False, "Measure compilation, by the number of leaves, instead.")
 _OUTPUT = FLAGS.DEFINE_string("output", None, "Directory of the record and the report.", required=True)
 
 
@@ -45,7 +45,7 @@ def main() -> None:
     if unknown:
         raise ValueError(f"--methods: {', '.join(unknown)} must be among {', '.join(update_speed.METHODS)}")
     if _LEAVES.value:
-        record["compilation"] = [update_speed.compilation(count) for count in update_speed.LEAVES]
+        record["compilation"] = [update_speed.compilation(*each) for each in update_speed.COMPILED]
     for name in () if _LEAVES.value else _METHODS.value:
         if name not in [row["method"] for row in record["rows"]]:
             record["rows"].append(

@@ -43,14 +43,14 @@ def table(record: Record) -> str:
 
 
 def compilation(record: Record) -> str:
-    """What compiling takes, by the number of leaves."""
+    """What tracing and compiling take."""
     lines = []
     for row in record["compilation"]:
         ops = [row[who]["hlo_ops"] for who in ("optimiz", "optax")]
-        seconds = [f"{statistics.median(row[who]['compile_seconds']):.1f}" for who in ("optimiz", "optax")]
-        lines.append([f"{row['leaves']}", *map(str, ops), *seconds])
-    header = ["leaves", "HLO ops", "Optax's", "seconds to compile", "Optax's"]
-    return compare.table(header, lines, words=0) + "\n"
+        seconds = [f"{statistics.median(row[who]['compile_seconds']):.2f}" for who in ("optimiz", "optax")]
+        lines.append([row["method"], f"{row['leaves']}", *map(str, ops), *seconds])
+    header = ["method", "leaves", "HLO ops", "Optax's", "seconds to trace and compile", "Optax's"]
+    return compare.table(header, lines) + "\n"
 
 
 def summary(record: Record) -> str:
@@ -76,8 +76,7 @@ def report(record: Record) -> str:
     """The whole page, in Markdown."""
     text = f"# Updates\n\n{summary(record)}"
     if record["compilation"]:
-        text += "\n## Compilation\n\nOf clip_by_global_norm and adamw, by the number of leaves:\n\n"
-        text += compilation(record)
+        text += f"\n## Compilation\n\n{compilation(record)}"
     return text
 
 
