@@ -72,5 +72,5 @@ def test_refuses_bad_arguments_by_name(kwargs, error, message):
 
 
 def test_refuses_a_gradient_of_another_shape():
-    with pytest.raises(ValueError, match=r"gradient at .*has shape \(1,\)"):
+    with pytest.raises(ValueError, match=r"gradient has shape \(1,\)"):
         searches.step(armijo_sgd(), jnp.sum, jnp.ones(4), grad=jnp.ones(1))

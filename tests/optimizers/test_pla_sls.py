@@ -131,5 +131,5 @@ def test_refuses_units_that_are_no_function():
 
 
 def test_refuses_a_gradient_of_another_shape():
-    with pytest.raises(ValueError, match=r"gradient at .*has shape \(1,\)"):
+    with pytest.raises(ValueError, match=r"gradient has shape \(1,\)"):
         searches.step(pla_sls(ONE_UNIT), jnp.sum, jnp.ones(4), grad=jnp.ones(1))

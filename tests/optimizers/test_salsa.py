@@ -206,5 +206,5 @@ def test_refuses_bad_arguments_by_name(make, kwargs, error, message):
 
 @pytest.mark.parametrize("make", [salsa, salsa_class, salsa_packaged])
 def test_refuses_a_gradient_of_another_shape(make):
-    with pytest.raises(ValueError, match=r"gradient at .*has shape \(1,\)"):
+    with pytest.raises(ValueError, match=r"gradient has shape \(1,\)"):
         searches.step(make(), jnp.sum, jnp.ones(4), grad=jnp.ones(1))

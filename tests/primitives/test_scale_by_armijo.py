@@ -625,7 +625,7 @@ def test_update_refuses_what_it_cannot_use():
     with pytest.raises(ValueError, match=r"value must be a scalar, got shape \(2,\)"):
         tx.update(2 * x, tx.init(x), x, **good | {"value": x})
     for wrong in ({"updates": jnp.ones(1)}, {"updates": 2 * x, "grad": jnp.ones(1)}):
-        with pytest.raises(ValueError, match=r"the gradient at .*has shape \(1,\)"):
+        with pytest.raises(ValueError, match=r"the gradient has shape \(1,\)"):
             tx.update(state=tx.init(x), params=x, **good | wrong)
 
 
