@@ -17,7 +17,6 @@ nor underflow; γ_l bounds the norm of the parameters alone, Optax's ``min_norm`
 The update is held in memory for its norm, unless ``optimiz.lean`` is around the chain.
 """
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -47,8 +46,9 @@ def scale_by_trust_ratio(
         trust_coefficient: c > 0.
         eps: ε ≥ 0, added to the denominator.
         max_norm: γ_u ≥ γ_l, the most that counts as one; None for no limit.
-        decay: a transformation that adds a decay to the direction, run here so that its norm is told from the
-            gradient's; None to take the update as it comes.
+        decay: a transformation that adds a multiple of each parameter to the direction, such as
+            ``optimiz.decoupled_weight_decay``, run here so that its norm is told from the gradient's; None to
+            take the update as it comes.
         mask: which parameters have a ratio, the others keep 1: a tree of booleans, a prefix, a function, or a
             rule of ``optimiz.groups``. None for all of them.
         scanned: axis of stacking by pattern of path, such as ``{"^layers/": 0}``; each layer along it is a
@@ -93,12 +93,16 @@ def scale_by_trust_ratio(
         checks.same_shapes("gradient", updates, "parameter", params)
         axes, chosen = blocks(updates)
         wide = jax.tree.map(numerics.widen, updates)
-        summands = [jax.tree.leaves(wide)]  # whose norms are added
+        directions = jax.tree.leaves(wide)
+        wholes, strengths = directions, [None] * len(directions)
         if decay is not None:
-            added, state = decay.update(optax.tree.zeros_like(wide), state, params)
-            summands.append(jax.tree.leaves(added))
+            # Its norm is that of the parameters times what it makes of a one.
+            of_ones, _ = decay.update(optax.tree.zeros_like(wide), state, optax.tree.ones_like(params))
+            strengths = [_first_entries(x, a) for x, a in zip(jax.tree.leaves(of_ones), axes, strict=True)]
+            sums, state = decay.update(wide, state, params)
+            wholes = jax.tree.leaves(sums)
 
-        with_norm = [jax.tree.leaves(params), *summands]
+        with_norm = [jax.tree.leaves(params), directions]
         norms = numerics.block_norms(
             lambda: [x for leaves in with_norm for x, yes in zip(leaves, chosen, strict=True) if yes],
             [a for a, yes in zip(axes, chosen, strict=True) if yes] * len(with_norm),
@@ -106,9 +110,9 @@ def scale_by_trust_ratio(
         n = sum(chosen)
         norms_of_block = iter([norms[i::n] for i in range(n)])
 
-        def scale(whole, of_params, *of_summands):
+        def scale(whole, strength, of_params, of_direction):
             numerator = jnp.clip(of_params, min_norm, max_norm)
-            denominator = sum(of_summands)
+            denominator = of_direction if strength is None else of_direction + strength * of_params
             zero = (numerator == 0) | (denominator == 0)
             # Dividing first: the ratio by itself may not be finite where its product with the update is.
             whole = whole / jnp.where(zero, 1, denominator + eps)
@@ -116,9 +120,13 @@ def scale_by_trust_ratio(
 
         leaves, structure = jax.tree.flatten(updates)
         scaled = []
-        for u, yes, *parts in zip(leaves, chosen, *summands, strict=True):
-            whole = functools.reduce(jnp.add, parts)
-            scaled.append((scale(whole, *next(norms_of_block)) if yes else whole).astype(u.dtype))
+        for u, yes, whole, strength in zip(leaves, chosen, wholes, strengths, strict=True):
+            scaled.append((scale(whole, strength, *next(norms_of_block)) if yes else whole).astype(u.dtype))
         return structure.unflatten(scaled), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _first_entries(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """One entry of each block, of the shape that a sum over the block has."""
+    return x[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(x.ndim))]
