@@ -45,7 +45,7 @@ MODELS = {
     "gpt2-large": (1280, 36),
     "gpt2-xl": (1600, 48),
 }
-# Of which compilation is measured, on how many leaves.
+# Methods whose compilation is measured, and on how many leaves.
 COMPILED = [("clip + adamw", leaves) for leaves in (10, 100, 400)] + [
     (name, 100) for name, (_, theirs, _) in METHODS.items() if theirs is not None and name != "clip + adamw"
 ]
@@ -180,8 +180,10 @@ def measured(name: str, params: Any, rounds: int) -> dict[str, Any]:
 def compilation(name: str, leaves: int) -> dict[str, Any]:
     """Size and compile time of a method and of Optax's, on a number of equal leaves."""
     params = structs([(256, 256)] * leaves, "float32")
-    pair = dict(zip(("optimiz", "optax"), METHODS[name], strict=False))
-    rounds = [{who: compiled(tx, params)[1] for who, tx in pair.items()} for _ in range(5)]
+    ours, theirs, _ = METHODS[name]
+    rounds = [
+        {who: compiled(tx, params)[1] for who, tx in (("optimiz", ours), ("optax", theirs))} for _ in range(5)
+    ]
     row: dict[str, Any] = {"method": name, "leaves": leaves}
     for who in rounds[0]:
         seconds = [each[who]["compile_seconds"] for each in rounds]
