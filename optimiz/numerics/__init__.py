@@ -13,7 +13,6 @@ from optimiz.numerics.directions import Directions as Directions
 from optimiz.numerics.directions import directions_of as directions_of
 from optimiz.numerics.directions import moves as moves
 from optimiz.numerics.keys import typed_key as typed_key
-from optimiz.numerics.leaves import by_real_dtype as by_real_dtype
 from optimiz.numerics.leaves import map_leaves as map_leaves
 from optimiz.numerics.leaves import map_many as map_many
 from optimiz.numerics.leaves import traced_once as traced_once
@@ -21,6 +20,7 @@ from optimiz.numerics.line_search import line_search as line_search
 from optimiz.numerics.line_search import untried as untried
 from optimiz.numerics.moments import abs_sq as abs_sq
 from optimiz.numerics.moments import bias_correction as bias_correction
+from optimiz.numerics.moments import bias_corrections as bias_corrections
 from optimiz.numerics.moments import largest_square as largest_square
 from optimiz.numerics.moments import limited_square as limited_square
 from optimiz.numerics.moments import or_one as or_one

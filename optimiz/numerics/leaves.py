@@ -8,10 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 from jax.core import Tracer
-
-from optimiz.numerics.precision import real_dtype
 
 T = TypeVar("T")
 
@@ -32,7 +29,7 @@ def map_leaves(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
     """``jax.tree.map`` of a function of arrays; see :func:`traced_once`.
 
     Example:
-        >>> jax.jit(lambda tree: map_leaves(jnp.square, tree))({"a": 3, "b": 1})["a"].item()
+        >>> jax.jit(lambda tree: map_leaves(jax.numpy.square, tree))({"a": 3, "b": 1})["a"].item()
         9
     """
     return jax.tree.map(traced_once(function, tree, others), tree, *others)
@@ -58,13 +55,3 @@ def map_many(
     function = traced_once(function, leaves, columns)
     rows = [function(*row) for row in zip(leaves, *columns, strict=True)]
     return tuple(structure.unflatten([row[i] for row in rows]) for i in range(outputs))
-
-
-def by_real_dtype(function: Callable[[jnp.dtype], T], tree: Any) -> dict[jnp.dtype, T]:
-    """What is computed once for all leaves of a dtype: by :func:`real_dtype`, the function of it.
-
-    Example:
-        >>> by_real_dtype(lambda dtype: dtype.itemsize, [jnp.zeros(2), jnp.zeros(3, jnp.bfloat16)])
-        {dtype('float32'): 4}
-    """
-    return {real: function(real) for real in dict.fromkeys(real_dtype(x.dtype) for x in jax.tree.leaves(tree))}

@@ -1,6 +1,7 @@
 """Accumulators of gradients and of their squares."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -126,3 +127,19 @@ def bias_correction(decay: jax.typing.ArrayLike, count: jax.Array) -> jax.Array:
     else:
         log_decay = jnp.log(decay)
     return -jnp.expm1(count * log_decay)
+
+
+def bias_corrections(decay: jax.typing.ArrayLike, count: jax.Array, tree: Any) -> dict[jnp.dtype, jax.Array]:
+    """:func:`bias_correction` once for all leaves of a dtype: by the :func:`real_dtype` of theirs.
+
+    Args:
+        decay: in [0, 1).
+        count: t ≥ 1, an integer scalar.
+        tree: of arrays.
+
+    Example:
+        >>> list(bias_corrections(0.9, jnp.int32(1), [jnp.zeros(2), jnp.zeros(3, jnp.bfloat16)]))
+        [dtype('float32')]
+    """
+    dtypes = dict.fromkeys(real_dtype(x.dtype) for x in jax.tree.leaves(tree))
+    return {real: bias_correction(decay, count.astype(real)) for real in dtypes}

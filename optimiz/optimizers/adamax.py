@@ -77,9 +77,7 @@ def scale_by_adamax(
         checks.same_shapes("gradient", updates, "parameter", state.mu)
         count = jnp.asarray(optax.safe_increment(state.count))
 
-        corrections = numerics.by_real_dtype(
-            lambda real: numerics.bias_correction(b1, count.astype(real)), updates
-        )
+        of_m = numerics.bias_corrections(b1, count, updates)
 
         def leaf(g, mu, nu):
             wide = numerics.widen(g)
@@ -87,7 +85,7 @@ def scale_by_adamax(
             m = b1 * mu.astype(wide.dtype) + (1 - b1) * wide
             u = jnp.maximum(b2 * nu.astype(real), jnp.abs(wide) + eps)
             # Divided by u first: m over the correction alone may overflow.
-            direction = m / numerics.or_one(u) / corrections[real]
+            direction = m / numerics.or_one(u) / of_m[real]
             return direction.astype(g.dtype), m.astype(mu.dtype), u.astype(nu.dtype)
 
         direction, mu, nu = numerics.map_many(leaf, 3, updates, state.mu, state.nu)

@@ -95,24 +95,20 @@ def scale_by_amsgrad(
         checks.same_shapes("gradient", updates, "parameter", state.mu)
         count = jnp.asarray(optax.safe_increment(state.count))
 
-        def correct(real):
-            t = count.astype(real)
-            of_m = numerics.bias_correction(b1, t) if bias_correction_mu else 1
-            return of_m, numerics.bias_correction(b2, t) if bias_correction_nu else 1
-
-        corrections = numerics.by_real_dtype(correct, updates)
+        of_m, of_v = (numerics.bias_corrections(b, count, updates) for b in (b1, b2))
 
         def leaf(g, mu, nu, nu_max):
             wide = numerics.widen(g)
             real = numerics.real_dtype(g.dtype)
-            of_m, of_v = corrections[real]
             m = b1 * mu.astype(wide.dtype) + (1 - b1) * numerics.squarable(wide)
             v = b2 * nu.astype(real) + (1 - b2) * numerics.limited_square(wide)
-            before, after = (1, of_v) if max_before_correction else (of_v, 1)
+            m_hat = m / of_m[real] if bias_correction_mu else m
+            correction = of_v[real] if bias_correction_nu else 1
+            before, after = (1, correction) if max_before_correction else (correction, 1)
             v_max = jnp.maximum(nu_max.astype(real), v / before)
             root = jnp.sqrt(v_max / after + eps_root) + eps
             # Where the root is 0 no gradient was ever seen, and m is 0 too.
-            direction = m / of_m / numerics.or_one(root, eps)
+            direction = m_hat / numerics.or_one(root, eps)
             return direction.astype(g.dtype), m.astype(mu.dtype), v.astype(nu.dtype), v_max.astype(nu_max.dtype)
 
         direction, mu, nu, nu_max = numerics.map_many(leaf, 4, updates, state.mu, state.nu, state.nu_max)

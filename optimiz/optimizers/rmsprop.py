@@ -92,9 +92,7 @@ def scale_by_rms(
         def average(x, old):
             return decay * old.astype(x.dtype) + (1 - decay) * x
 
-        corrections = numerics.by_real_dtype(
-            lambda real: numerics.bias_correction(decay, count.astype(real)), updates
-        )
+        corrections = numerics.bias_corrections(decay, count, updates) if bias_correction else {}
 
         def corrected(x):
             return x / corrections[numerics.real_dtype(x.dtype)] if bias_correction else x

@@ -63,15 +63,15 @@ def clip_by_global_norm(max_norm: jax.typing.ArrayLike) -> optax.GradientTransfo
         leaves = jax.tree.leaves(updates)
         dtype = functools.reduce(jnp.promote_types, (numerics.real_dtype(g.dtype) for g in leaves), jnp.float32)
 
+        square = numerics.traced_once(lambda g, s: jnp.sum(numerics.abs_sq(numerics.widen(g) * s)), leaves)
+
         def squares(scale):
             # XLA would hold a wide copy of a narrow leaf, for the norm and for what is clipped.
             pairs = [(numerics.afresh(g) if numerics.is_narrow(g.dtype) else g, 1) for g in leaves]
             if scale is not None:
                 # XLA would hold a factor of several leaves in memory, broadcast to their shape: one for each.
                 pairs = [numerics.afresh((g, scale[0])) for g in leaves]
-            square = numerics.traced_once(lambda g, s: jnp.sum(numerics.abs_sq(numerics.widen(g) * s)), leaves)
-            sums = (square(g, s) for g, s in pairs)
-            return [sum(sums, start=jnp.zeros([], dtype))]
+            return [sum((square(g, s) for g, s in pairs), start=jnp.zeros([], dtype))]
 
         def factors(pairs):
             [(scale, root)] = pairs

@@ -78,7 +78,7 @@ def trace(
         m = _advance(lambda m, g: decay * m + g, updates, state.trace)
         direction = m
         if nesterov:
-            direction = jax.tree.map(lambda g, m: numerics.widen(g) + decay * m, updates, m)
+            direction = numerics.map_leaves(lambda g, m: numerics.widen(g) + decay * m, updates, m)
         return _cast_like(direction, updates), TraceState(_cast_like(m, state.trace))
 
     return optax.GradientTransformationExtraArgs(

@@ -84,22 +84,18 @@ def scale_by_adam(
         checks.same_shapes("gradient", updates, "parameter", state.mu)
         count = jnp.asarray(optax.safe_increment(state.count))
 
-        def correct(real):
-            """Of the first moment, of the next one, of the second."""
-            t, ahead = (jnp.asarray(n).astype(real) for n in (count, optax.safe_increment(count)))
-            return [numerics.bias_correction(*each) for each in ((b1, t), (b1, ahead), (b2, t))]
-
-        corrections = numerics.by_real_dtype(correct, updates)
+        of_m = numerics.bias_corrections(b1, count, updates)
+        of_next = numerics.bias_corrections(b1, jnp.asarray(optax.safe_increment(count)), updates)
+        of_v = numerics.bias_corrections(b2, count, updates)
 
         def leaf(g, mu, nu):
             wide = numerics.widen(g)
             limited = numerics.squarable(wide)
             real = numerics.real_dtype(g.dtype)
-            of_m, of_next, of_v = corrections[real]
             m = b1 * mu.astype(wide.dtype) + (1 - b1) * limited
             v = b2 * nu.astype(real) + (1 - b2) * numerics.limited_square(wide)
-            m_hat = b1 * m / of_next + (1 - b1) * limited / of_m if nesterov else m / of_m
-            root = jnp.sqrt(v / of_v + eps_root) + eps
+            m_hat = b1 * m / of_next[real] + (1 - b1) * limited / of_m[real] if nesterov else m / of_m[real]
+            root = jnp.sqrt(v / of_v[real] + eps_root) + eps
             # Where the root is 0 no gradient was ever seen, and m is 0 too.
             scale = numerics.or_one(root, eps)
             direction = (m_hat / scale).astype(g.dtype)

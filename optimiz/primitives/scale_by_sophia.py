@@ -136,9 +136,7 @@ def scale_by_sophia(
             lambda: (state.nu, state.hessian_fn_state, state.without_curvature),
         )
 
-        corrections = numerics.by_real_dtype(
-            lambda real: numerics.bias_correction(b1, count.astype(real)), updates
-        )
+        corrections = numerics.bias_corrections(b1, count, updates) if debias else {}
 
         def leaf(g, mu, h):
             wide = numerics.widen(g)

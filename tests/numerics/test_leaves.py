@@ -29,13 +29,6 @@ def test_a_function_is_traced_once_for_all_leaves_of_a_shape_and_not_compiled_fo
     assert jax.jit(jax.vmap(slope))(jnp.array([1.0, 5.0])).tolist() == [22.0, 22.0]
 
 
-def test_what_is_computed_for_a_dtype_is_computed_once():
-    tree = [jnp.zeros(2), jnp.zeros(3, jnp.bfloat16), jnp.zeros((), jnp.complex64)]
-    computed = []
-    numerics.by_real_dtype(computed.append, tree)
-    assert computed == [jnp.dtype("float32")]
-
-
 @pytest.mark.parametrize(
     "make", [optimiz.adamw, optimiz.amsgrad, optimiz.lion, optimiz.rmsprop, optimiz.adagrad]
 )

@@ -35,6 +35,13 @@ def test_squarable_keeps_squares_finite_and_shows_what_is_not():
     assert np.isfinite(numerics.abs_sq(z))
 
 
+def test_a_bias_correction_is_found_once_for_all_leaves_of_a_dtype():
+    tree = [jnp.zeros(2), jnp.zeros(3, jnp.bfloat16), jnp.zeros((), jnp.complex64)]
+    found = numerics.bias_corrections(0.9, jnp.int32(3), tree)
+    assert list(found) == [jnp.dtype("float32")]
+    assert found[jnp.dtype("float32")] == numerics.bias_correction(0.9, jnp.float32(3))
+
+
 @pytest.mark.parametrize("decay", [0.0, 0.9, 0.999, 0.999999])
 @pytest.mark.parametrize("t", [1, 2, 1000, 2**31 - 1])
 def test_bias_correction_is_exact_in_float32(decay, t):
