@@ -34,3 +34,4 @@ from optimiz.training.sharding import bytes_per_device as bytes_per_device
 from optimiz.training.sharding import make_mesh as make_mesh
 from optimiz.training.task import Task as Task
 from optimiz.training.task import mean_loss as mean_loss
+from optimiz.training.whole_file import write_whole as write_whole

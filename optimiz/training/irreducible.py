@@ -10,11 +10,11 @@ Source: arXiv 2206.07137 (Mindermann et al.).
 """
 
 import dataclasses
+import io
 import json
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ import numpy as np
 
 from optimiz.training.selection import IRREDUCIBLE
 from optimiz.training.task import WEIGHT, Batch
+from optimiz.training.whole_file import write_whole
 
 ID = "id"
 """The name of the batch entry with the ids of the examples."""
@@ -128,11 +129,9 @@ class IrreducibleLosses:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the losses; a file of that name is replaced only once the new one is whole."""
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as file:
-            np.savez(file, ids=self.ids, losses=self.losses, about=json.dumps(self.about, allow_nan=False))
-        partial.replace(path)
+        file = io.BytesIO()
+        np.savez(file, ids=self.ids, losses=self.losses, about=json.dumps(self.about, allow_nan=False))
+        write_whole(path, file.getvalue())
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "IrreducibleLosses":

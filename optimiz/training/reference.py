@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from optimiz import checks
 from optimiz.training.clock import check_seconds
 from optimiz.training.environment import environment
+from optimiz.training.whole_file import write_whole
 
 SCHEMA = 1
 
@@ -135,13 +136,10 @@ class Reference:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the reference as JSON; a file of that name is replaced only once the new one is whole."""
-        path = Path(path)
         rows = [work._asdict() | timing._asdict() for work, timing in self.times.items()]
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         text = json.dumps(fields | {"times": rows}, indent=1, allow_nan=False, ensure_ascii=False)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, text + "\n")
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Reference":
