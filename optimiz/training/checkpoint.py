@@ -10,7 +10,10 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
+import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +22,15 @@ from typing import Any, NamedTuple
 import jax
 
 from optimiz.training import hosts
-from optimiz.training.run_directory import RunError, flush, refuse_other_settings
+from optimiz.training.run_directory import (
+    DAMAGED,
+    PARTIAL,
+    RunError,
+    delete,
+    flush,
+    is_checkpoint,
+    refuse_other_settings,
+)
 
 try:
     import orbax.checkpoint as ocp
@@ -30,7 +41,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 FORMAT = 1
-_ARRAYS, _MANIFEST, _PARTIAL, _DAMAGED = "arrays", "manifest.json", "partial-", "damaged-"
+_ARRAYS, _MANIFEST = "arrays", "manifest.json"
 _LIBRARIES = ("jax", "numpy", "optax", "orbax-checkpoint")
 
 _log = logging.getLogger(__name__)
@@ -71,7 +82,7 @@ def save(
     """
     arrays = _by_path(state)
     needed = sum(array.nbytes for array in arrays.values())
-    partial = folder / f"{_PARTIAL}{step}"
+    partial = folder / f"{PARTIAL}{step}"
     manifest = {
         "format": FORMAT,
         "step": step,
@@ -83,8 +94,7 @@ def save(
     }
     try:
         hosts.from_first(lambda: _make_room(partial, needed))
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(partial / _ARRAYS, arrays)
+        _write(partial / _ARRAYS, arrays)
         hosts.from_first(lambda: _vouch_for(partial, manifest))
     except Exception as error:  # Orbax and TensorStore report a full disk in errors of their own
         if hosts.is_first():
@@ -94,7 +104,35 @@ def save(
     if hosts.is_first():
         for old in _checkpoints(folder)[:-keep]:
             # Under another name first: a deletion cut short must not look like a damaged checkpoint.
-            shutil.rmtree(old.rename(folder / f"{_PARTIAL}{old.name}"))
+            shutil.rmtree(old.rename(folder / f"{PARTIAL}{old.name}"))
+
+
+def probe(folder: Path) -> None:
+    """Find out, before there is anything to lose, whether what is saved in a folder can be read.
+
+    Args:
+        folder: where the checkpoints of one run will lie.
+
+    Raises:
+        RunError: it cannot; nothing is left of the attempt.
+    """
+    partial = folder / f"{PARTIAL}trial-of-reading-back"
+    written = {"x": jax.numpy.arange(3)}
+    like = jax.eval_shape(lambda: written)
+    try:
+        hosts.from_first(lambda: _make_room(partial, needed=0))
+        _write(partial / _ARRAYS, _by_path(written))
+        read = _load(partial / _ARRAYS, like)["x"].tolist()
+    except Exception as error:  # of Orbax and TensorStore, or of the disk
+        reason = str(error).partition("\n")[0]
+        raise RunError(f"checkpoints cannot be saved in {folder}: {reason}") from error
+    finally:
+        if hosts.is_first():
+            shutil.rmtree(partial, ignore_errors=True)
+            with contextlib.suppress(OSError):  # there are checkpoints in it
+                folder.rmdir()
+    if read != [0, 1, 2]:
+        raise RunError(f"checkpoints cannot be saved in {folder}: what was written there is read as {read}")
 
 
 def _make_room(partial: Path, needed: int) -> None:
@@ -157,11 +195,9 @@ def _newest_undamaged(
     folder: Path, like_of: Callable[[Mapping[str, Any]], Any], settings: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     """The name and the record of the checkpoint to go on with, as plain JSON."""
-    for leftover in folder.glob(f"{_PARTIAL}*"):
-        if leftover.is_symlink():  # what it points to is none of ours
-            leftover.unlink()
-        else:
-            shutil.rmtree(leftover)
+    for leftover in _entries(folder):
+        if leftover.name.startswith(PARTIAL) and (leftover.is_symlink() or leftover.is_dir()):
+            delete(leftover)
     damaged: dict[Path, str] = {}
     for path in reversed(_checkpoints(folder)):
         try:
@@ -175,7 +211,7 @@ def _newest_undamaged(
         _refuse_other_arrays(path, manifest["arrays"], like_of(manifest["record"]))
         for bad, why in damaged.items():
             _log.warning("checkpoint %s is damaged (%s): going back to %s", bad, why, path.name)
-            aside = folder / f"{_DAMAGED}{bad.name}"
+            aside = folder / f"{DAMAGED}{bad.name}"
             shutil.rmtree(aside, ignore_errors=True)
             bad.rename(aside)
         return {"name": path.name, "record": manifest["record"]}
@@ -197,9 +233,35 @@ def _load(path: Path, like: Any) -> Any:
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or device)
         for name, leaf in _by_path(like).items()
     }
-    with ocp.StandardCheckpointer() as checkpointer:
-        arrays = checkpointer.restore(path, targets)
+    with _plain(path) as plain, ocp.StandardCheckpointer() as checkpointer:
+        arrays = checkpointer.restore(plain, targets)
     return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in targets])
+
+
+def _write(path: Path, arrays: Mapping[str, Any]) -> None:
+    with _plain(path) as plain, ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(plain, arrays)
+
+
+@contextlib.contextmanager
+def _plain(path: Path) -> Iterator[Path]:
+    """A path to the same place that Orbax and TensorStore take as it is.
+
+    They read globs, escapes and schemes in a path, and take no bytes but UTF-8. A process that is alone goes
+    through a link of a plain name; several would need one that all of them see.
+
+    Raises:
+        RunError: there are several processes, and the path is not plain.
+    """
+    if os.name == "nt" or re.fullmatch(r"[\w./ ,=+@~%#()-]+", str(path)):  # Windows has no such names
+        yield path
+    elif jax.process_count() > 1:
+        raise RunError(f"a run of several processes needs a path of letters, digits and ./ ,=+@~%#()-_: {path}")
+    else:
+        with tempfile.TemporaryDirectory(prefix="optimiz-") as folder:
+            link = Path(folder) / "checkpoint"
+            link.symlink_to(path.parent, target_is_directory=True)
+            yield link / path.name
 
 
 def _verified(checkpoint: Path) -> dict[str, Any]:
@@ -216,11 +278,9 @@ def _verified(checkpoint: Path) -> dict[str, Any]:
     for name, expected in manifest["files"].items():
         if name not in present:
             raise _Damaged(f"{name} is missing")
-        if present.pop(name) != expected:
+        if present[name] != expected:
             raise _Damaged(f"{name} does not match its size and SHA-256")
-    if present:
-        raise _Damaged(f"{min(present)} is not in the manifest")
-    return manifest
+    return manifest  # other files are none of the checkpoint's, and are not read
 
 
 def _refuse_other_arrays(checkpoint: Path, saved: Mapping[str, Any], like: Any) -> None:
@@ -241,9 +301,12 @@ def _signature(leaf: Any) -> str:
     return f"{leaf.dtype}{list(leaf.shape)}"
 
 
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
 def _checkpoints(folder: Path) -> list[Path]:
-    found = (path for path in folder.glob("*") if path.name.isdecimal())
-    return sorted(found, key=lambda path: int(path.name))
+    return sorted(filter(is_checkpoint, _entries(folder)), key=lambda path: int(path.name))
 
 
 def _files(checkpoint: Path) -> dict[str, dict[str, Any]]:

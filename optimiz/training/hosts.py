@@ -120,24 +120,28 @@ def any_process(flag: bool) -> bool:
 
 
 @contextlib.contextmanager
-def claimed(directory: str | os.PathLike[str], settings: Mapping[str, Any], resume: bool) -> Iterator[Path]:
+def claimed(
+    directory: str | os.PathLike[str], settings: Mapping[str, Any], resume: bool, overwrite: bool = False
+) -> Iterator[Path]:
     """Claim a directory for a run of all processes while the body runs.
 
     Args:
         directory: the same for all; it lies where all of them can read and write.
         settings: what decides the run's trajectory, as plain JSON.
         resume: whether to go on with the run that is there.
+        overwrite: whether to delete it and begin anew.
 
     Yields:
         The absolute path of the directory.
 
     Raises:
+        ValueError: both ``resume`` and ``overwrite``.
         RunError: the settings of the processes differ; or the directory cannot be claimed, as
             :func:`optimiz.training.run_directory.claimed` says.
     """
     refuse_differing(settings)
     with contextlib.ExitStack() as held:
-        claim = run_directory.claimed(directory, settings, resume)
+        claim = run_directory.claimed(directory, settings, resume, overwrite)
         yield Path(from_first(lambda: str(held.enter_context(claim))))
 
 

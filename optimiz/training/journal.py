@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from optimiz.training import hosts, metrics
+from optimiz.training.run_directory import METRICS, TIMINGS, RunError
 from optimiz.training.step import Figures
 
 
@@ -20,18 +21,27 @@ class Journal:
     """
 
     def __init__(self, path: Path, watched: bool):
-        self._metrics, self._timings = path / "metrics.jsonl", path / "timings.jsonl"
+        self._metrics, self._timings = path / METRICS, path / TIMINGS
         self._watched = watched
         self._untaken: list[dict[str, Any]] = []
 
-    def cut(self, size: int) -> None:
+    def cut(self, size: int | None) -> None:
         """Cut the metrics back to what a checkpoint vouches for, and go on from there.
 
+        Args:
+            size: in bytes; None where there is no checkpoint, and the run begins.
+
         Raises:
-            RunError: there are fewer bytes than that.
+            RunError: there are fewer bytes than that; or there is no checkpoint, and once there was.
         """
         metrics.drop_torn_line(self._timings)
-        metrics.truncate(self._metrics, size)
+        saves = [row["steps"] for row in metrics.read_metrics(self._timings) if row.get("event") == "save"]
+        if size is None and saves:
+            raise RunError(
+                f"{self._metrics.parent} was saved after {saves[-1]} steps, and its checkpoints are gone: put "
+                "them back, or begin anew in another directory"
+            )
+        metrics.truncate(self._metrics, size or 0)
         self._untaken = metrics.read_metrics(self._metrics) if size else []
 
     def sync(self) -> int:

@@ -18,6 +18,7 @@ import jax
 from optimiz.training import checkpoint, divergence, hosts, preemption, replicas
 from optimiz.training.account import Account
 from optimiz.training.result import Diverged, Progress, Result
+from optimiz.training.run_directory import CHECKPOINTS
 from optimiz.training.stages import Stages
 from optimiz.training.stopwatch import Stopwatch
 from optimiz.training.task import batch_shapes
@@ -46,7 +47,7 @@ class Loop:
         progress: Callable[[Progress], object] | None,
     ):
         self._stages, self._task, self._settings = stages, stages.task, stages.settings
-        self._path, self._checkpoints, self._described = path, path / "checkpoints", described
+        self._path, self._checkpoints, self._described = path, path / CHECKPOINTS, described
         self._request = request
         self._account = Account(path, stages.settings, stages.methods.growth, progress)
         self._marks = self._account.marks
@@ -64,6 +65,7 @@ class Loop:
             _log.warning("%s is finished: all %d steps are done", self._path, account.steps)
             return self._result(state)
 
+        checkpoint.probe(self._checkpoints)
         batch = self._task.batches(account.drawn)
         shapes = batch_shapes(batch, f"batches({account.drawn})")
         self._compile(self._stages.like(self._stage), self._stages.place(batch))
@@ -97,7 +99,7 @@ class Loop:
     def _restored(self) -> TrainState | None:
         like = lambda record: self._stages.like(record.get("stage", 0))  # noqa: E731
         saved = checkpoint.restore(self._checkpoints, like, self._described)
-        hosts.from_first(lambda: self._account.journal.cut(saved.record["metrics_bytes"] if saved else 0))
+        hosts.from_first(lambda: self._account.journal.cut(saved.record["metrics_bytes"] if saved else None))
         if saved is None:
             return None
         self._stage = saved.record.get("stage", 0)

@@ -5,53 +5,96 @@ running process through the operating system, which lets go of it however the pr
 """
 
 import contextlib
-import fcntl
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-_LOCK, _RUN, _PARTIAL = "lock", "run.json", "run.json.partial"
+try:
+    import filelock
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        'optimiz.training locks the directories of its runs with filelock: pip install "optimiz[train]"',
+        name=error.name,
+    ) from error
+
+METRICS, TIMINGS, CHECKPOINTS = "metrics.jsonl", "timings.jsonl", "checkpoints"
+PARTIAL, DAMAGED = "partial-", "damaged-"  # before the name of a checkpoint that is none yet, or no longer
+_LOCK, _HOLDER, _RUN, _PARTIAL = "lock", "lock.pid", "run.json", "run.json.partial"
 
 
 class RunError(Exception):
     """A run cannot start, go on or be resumed; the message is one line for who started it."""
 
 
+class RunExists(RunError):
+    """The directory holds a run, and it was not said what is to become of it.
+
+    Attributes:
+        directory: the absolute path.
+    """
+
+    def __init__(self, directory: Path):
+        super().__init__(
+            f"{directory} holds a run: go on with it (resume=True), delete it and begin anew (overwrite=True), "
+            "or choose another directory"
+        )
+        self.directory = directory
+
+
 @contextlib.contextmanager
-def claimed(directory: str | os.PathLike[str], settings: Mapping[str, Any], resume: bool) -> Iterator[Path]:
+def claimed(
+    directory: str | os.PathLike[str], settings: Mapping[str, Any], resume: bool, overwrite: bool = False
+) -> Iterator[Path]:
     """Claim a directory for a run while the body runs.
 
     Args:
         directory: empty or not there for a new run; that of the run for a resumed one. Resuming
-            what never started starts it.
+            what never started starts it. Hidden files, and those that an operating system leaves, are ignored.
         settings: what decides the run's trajectory, as plain JSON.
         resume: whether to go on with the run that is there.
+        overwrite: whether to delete it, whatever its settings, and begin anew. Only what a run writes is
+            deleted.
 
     Yields:
         The absolute path of the directory.
 
     Raises:
-        RunError: the directory holds something else, another run, a run that ``resume`` does not
-            ask for, or a run in use; or it cannot be written.
+        ValueError: both ``resume`` and ``overwrite``.
+        RunError: the directory holds something else, another run, or a run in use; or it cannot be written;
+            or it holds a run, and there is neither ``resume`` nor ``overwrite``: ``RunExists``.
     """
+    if resume and overwrite:
+        raise ValueError("resume=True goes on with a run, and overwrite=True deletes it: choose one of them")
     path = Path(directory).absolute()
     with contextlib.ExitStack() as held:
         try:
             path.mkdir(parents=True, exist_ok=True)
-            names = {entry.name for entry in path.iterdir()}
-            if names - {_LOCK, _PARTIAL} and _RUN not in names:
+            names = {entry.name for entry in path.iterdir() if not _of_the_system(entry.name)}
+            if names - {_LOCK, _HOLDER, _PARTIAL} and _RUN not in names:
                 raise RunError(f"{path} is not empty and holds no run: choose another directory")
-            _acquire(held.enter_context((path / _LOCK).open("a+")), path)
+            held.enter_context(_locked(path))
+            if overwrite:
+                _delete_run(path)
             _claim(path, settings, resume)
-        except OSError as error:
-            raise RunError(f"{path} cannot be a run directory: {error.strerror}") from error
+        except (OSError, NotImplementedError) as error:  # the latter: filelock, of a file system without locks
+            reason = getattr(error, "strerror", None) or error
+            raise RunError(f"{path} cannot be a run directory: {reason}") from error
+        except ValueError as error:  # a path that no operating system takes
+            raise RunError(f"{directory!r} cannot be a run directory: {error}") from error
         yield path
 
 
 def flush(path: Path) -> None:
     """Force the content of a file, or the names in a directory, onto the disk."""
+    if os.name == "nt":
+        if path.is_file():  # Windows opens no directory, and flushes no file that is open for reading
+            with path.open("r+b") as file:
+                os.fsync(file.fileno())
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -59,15 +102,58 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _acquire(lock: TextIO, path: Path) -> None:
+def _of_the_system(name: str) -> bool:
+    """Whether a name is of a hidden file, or of one that an operating system leaves in folders."""
+    return name.startswith(".") or name in ("Thumbs.db", "desktop.ini", "lost+found")
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    # Who holds it stands in a file of its own: Windows lets nobody read a locked one.
+    holder, lock = path / _HOLDER, filelock.FileLock(path / _LOCK, timeout=0, thread_local=False)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
-        raise RunError(f"{path} is in use by process {lock.read().strip()}") from None
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
+        lock.acquire()
+    except filelock.Timeout:
+        with contextlib.suppress(OSError):  # not yet written
+            raise RunError(f"{path} is in use by process {holder.read_text().strip()}") from None
+        raise RunError(f"{path} is in use by another process") from None
+    try:
+        holder.write_text(f"{os.getpid()}\n")
+        yield
+    finally:
+        lock.release()
+
+
+def _delete_run(path: Path) -> None:
+    """Delete what a run has written; ``run.json`` last, so that a deletion cut short can be repeated."""
+    folder = path / CHECKPOINTS
+    if folder.is_dir() and not folder.is_symlink():
+        for entry in folder.iterdir():
+            name = entry.name.removeprefix(PARTIAL).removeprefix(DAMAGED)
+            if is_checkpoint(entry, name) or entry.name.startswith(PARTIAL):
+                delete(entry)
+        with contextlib.suppress(OSError):  # something of its user's is in it
+            folder.rmdir()
+    for name in (METRICS, TIMINGS, _RUN):
+        (path / name).unlink(missing_ok=True)
+
+
+def is_checkpoint(path: Path, name: str | None = None) -> bool:
+    """Whether a path is a checkpoint's, by its name: the number of updates, in nine digits or more.
+
+    Args:
+        path: to look at; what is no directory is none, whatever its name.
+        name: to take it by; None for its own.
+    """
+    return re.fullmatch("[0-9]{9,}", path.name if name is None else name) is not None and path.is_dir()
+
+
+def delete(path: Path) -> None:
+    """Delete a directory, or the link that stands for it: what a link points to is none of ours."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path)
 
 
 def _claim(path: Path, settings: Mapping[str, Any], resume: bool) -> None:
@@ -79,7 +165,7 @@ def _claim(path: Path, settings: Mapping[str, Any], resume: bool) -> None:
         flush(path)
         return
     if not resume:
-        raise RunError(f"{path} holds a run: resume it (--resume) or choose another directory")
+        raise RunExists(path)
     try:
         saved = json.loads(run.read_bytes())
     except (ValueError, RecursionError) as error:

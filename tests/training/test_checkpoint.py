@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import shutil
 import sys
 
@@ -87,6 +88,92 @@ def test_no_checkpoint_is_none(tmp_path):
     assert restore(tmp_path / "absent") is None
 
 
+# Globs, escapes, schemes; control characters, bytes that are not UTF-8; what shells and other systems mangle.
+ODD = [
+    "a[1]",
+    "lr=[1e-4]",
+    "[",
+    "*",
+    "a?b=c",
+    "{a}",
+    "a\\b",
+    "\\",
+    "gs:",
+    "gs:/x",
+    "file:",
+    "a%20b",
+    "x/a[1]/y",
+]
+ODD += [
+    "a\nb",
+    "a\x01b",
+    "caf\udce9",
+    "日本",
+    "😀",
+    "a ",
+    " ",
+    "a.",
+    "...",
+    "~",
+    "-a",
+    "a:b",
+    "$HOME",
+    "a#b",
+    "a'b",
+]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("name", ODD, ids=ascii)
+def test_a_folder_of_any_name_is_written_and_read(tmp_path, name):
+    folder = tmp_path / name / "checkpoints"
+    folder.parent.mkdir(parents=True)
+    checkpoint.probe(folder)
+    assert not folder.exists()
+    save(folder, tree={"w": jnp.arange(3.0)})
+    restored = restore(folder, jax.eval_shape(lambda: {"w": jnp.zeros(3)})).state
+    assert restored["w"].tolist() == [0, 1, 2]
+    assert names(tmp_path) == [name.partition("/")[0]] and names(folder) == ["000000007"]
+
+
+def test_a_folder_that_cannot_be_read_back_is_refused_and_left_clean(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_load", lambda path, like: {"x": np.zeros(3)})
+    with pytest.raises(RunError, match=rf"cannot be saved in {tmp_path}/new: what was written there is read"):
+        checkpoint.probe(tmp_path / "new")
+    assert names(tmp_path) == []
+
+
+def test_a_folder_whose_names_are_too_long_is_refused_in_one_line(tmp_path):
+    folder = tmp_path
+    while len(str(folder)) < 4_000:  # of 4,096 that Linux takes
+        folder /= "d" * min(200, 4_000 - len(str(folder)))
+    with pytest.raises(RunError, match=r"checkpoints cannot be saved in .*: ") as refused:
+        checkpoint.probe(folder)
+    assert "\n" not in str(refused.value)
+
+
+def test_several_processes_need_a_plain_path(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with checkpoint._plain(tmp_path / "café, run-1") as path:
+        assert path == tmp_path / "café, run-1"
+    with (
+        pytest.raises(RunError, match="several processes needs a path of letters"),
+        checkpoint._plain(tmp_path / "[1]"),
+    ):
+        pass
+
+
+def test_foreign_files_are_ignored(two, tmp_path):
+    folder = shutil.copytree(two, tmp_path / "copy")
+    foreign = ["999", "000000021", ".DS_Store", "Thumbs.db", "000000014~", "٣٣٣٣٣٣٣٣٣", "partial-notes"]
+    for name in [*foreign, "000000014/.DS_Store", "000000014/arrays/._d", "000000014/arrays/manifest.ocdbt~"]:
+        (folder / name).write_text("x")
+    (folder / "1000").mkdir()
+    assert restore(folder).record == {"seconds": 14.1}
+    save(folder, 22, {"w": jnp.ones(1)}, keep=1)
+    assert names(folder) == sorted([*foreign, "1000", "000000022"])
+
+
 def test_leftovers_of_a_killed_save_are_cleared_and_not_loaded(two, tmp_path):
     folder = shutil.copytree(two, tmp_path / "copy")
     (folder / "000000014").rename(folder / "partial-14")
@@ -103,7 +190,6 @@ def damages(newest):
         yield name, "emptied", b""
         yield name, "flipped", flipped
         yield name, "deleted", None
-    yield "arrays/stray", "added", b"x"
 
 
 def test_damage_is_refused_by_name_or_the_previous_one_is_used(two, tmp_path, caplog, record_property):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -174,6 +175,8 @@ def test_killed_at_any_time_loses_the_unsaved_steps_alone(tmp_path, record_prope
 
 def test_killed_before_the_first_checkpoint_starts_over(tmp_path, reference):
     tiny.fit(tmp_path)
+    timings = tmp_path / "timings.jsonl"  # of a run that never came to save
+    timings.write_text("".join(line for line in timings.open() if '"save"' not in line))
     for name in ("metrics.jsonl", "timings.jsonl"):
         with (tmp_path / name).open("a") as file:
             file.write('{"step": 20, "lo')
@@ -183,6 +186,17 @@ def test_killed_before_the_first_checkpoint_starts_over(tmp_path, reference):
     assert_same_run(tmp_path, reference)
     events = [row["event"] for row in training.read_metrics(tmp_path / "timings.jsonl")]
     assert events.count("compile") == 2
+
+
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(tmp_path):
+    tiny.fit(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(
+        training.RunError, match="was saved after 20 steps, and its checkpoints are gone: put them"
+    ):
+        tiny.fit(tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize(
