@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from examples import command, devices, optimizers
-from examples.data import baseline, images
+from examples.data import baseline, image_summary, images
 from examples.image_classification import CROP, FLIP, ImageClassification, choose, draw_mistakes
 from examples.train_each import Plan
 from optimiz import compare, schedules, training
@@ -55,7 +55,8 @@ def read_data() -> dict[str, images.ImageExamples]:
     train = images.read(_DATA.value, size=_IMAGE_SIZE.value)
     if _TEST.value is None:
         return images.split(train, {"train": 0.8, "validation": 0.1, "test": 0.1})
-    test = images.read(_TEST.value, size=_IMAGE_SIZE.value, label_names=train.label_names)
+    like = {"label_names": train.label_names, "channels": train.images.shape[-1]}
+    test = images.read(_TEST.value, size=_IMAGE_SIZE.value, **like)
     return images.split(train, {"train": 0.9, "validation": 0.1}) | {"test": test}
 
 
@@ -64,6 +65,9 @@ def main() -> None:
     layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
     plan = Plan.of(FLAGS, log_every=10)
     parts = read_data()
+    summary = image_summary.of_images(parts)
+    if training.is_first():
+        summary.show()
     side, _, channels = parts["train"].images.shape[1:]
     classes = len(parts["train"].label_names)
     choice_of = optimizers.from_scratch if _MODEL.value in ("resnet", "vit") else optimizers.for_classes
@@ -93,12 +97,7 @@ def main() -> None:
         record = compare.Record(
             title=f"Image classification by {_MODEL.value} with {', '.join(chosen)}",
             command=command.typed("finetune_image"),
-            task={
-                "data": parts["train"].source,
-                "images": f"{side} × {side} × {channels}, {classes} classes",
-                "examples": ", ".join(f"{len(part.images)} {name}" for name, part in parts.items()),
-                **mistakes,
-            },
+            task={**summary.rows(), **mistakes},
             settings=decisive,
             baselines=baseline.pixel_baseline(**parts),
             test_examples=len(parts["test"].images),

@@ -20,10 +20,9 @@ import optax
 from flax import nnx
 from matplotlib.figure import Figure
 
-from examples import strict_json
 from examples.data import baseline
 from examples.data.images import ImageExamples
-from examples.models import families, resnet, vit, weights
+from examples.models import families, preprocessing, resnet, vit, weights
 from examples.models.adapters import from_nnx
 from optimiz import training
 
@@ -84,10 +83,8 @@ def choose(name: str, size: int, channels: int, classes: int, dropout: float) ->
             f"{size} × {size} × {channels}"
         )
     headed = dataclasses.replace(config, classes=classes)
-    path = directory / "preprocessor_config.json"
-    described = strict_json.read_object(path) if path.is_file() else {}
-    norm = {"mean": described.get("image_mean"), "deviation": described.get("image_std")}
-    return Model(lambda key: vit.ViT(headed, rngs=nnx.Rngs(key)), trained, **norm)
+    mean, deviation = preprocessing.norm(directory, channels)
+    return Model(lambda key: vit.ViT(headed, rngs=nnx.Rngs(key)), trained, mean, deviation)
 
 
 class ImageClassification:

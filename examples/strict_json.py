@@ -1,17 +1,25 @@
 """JSON from a file that anyone may have written: a key stands once in an object, a fault has a place."""
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
+MAX_BYTES = 2**24  # of a file: what describes a model or a run is a hundred times smaller
+
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object.
+    """Read a file of at most MAX_BYTES that holds one JSON object.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: it holds something else, naming it and, where there is one, the line.
     """
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for
+        raise ValueError(f"{path} is no regular file")
+    if about.st_size > MAX_BYTES:
+        raise ValueError(f"{path} has {about.st_size:,} bytes; one of at most {MAX_BYTES:,} is read")
     return parse_object(path.read_bytes(), str(path))
 
 

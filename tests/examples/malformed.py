@@ -266,7 +266,10 @@ ARRAYS = {
     "labels missing": (npz(images=IMAGES), "x.npz: no array 'labels'"),
     "a name outside": (npz(**{"../../images": IMAGES, "labels": LABELS}), "x.npz: no array 'images'"),
     "more than memory": (npz(images=claims((2**20, 2**20, 2**5)), labels=LABELS), "x.npz cannot be read: "),
-    "labels NaN": (npz(images=IMAGES, labels=np.full(2, np.nan)), "x.npz: labels must be 2 integers"),
+    "labels NaN": (
+        npz(images=IMAGES, labels=np.full(2, np.nan)),
+        "x.npz: labels must be 2 integers or strings",
+    ),
     "images float": (npz(images=IMAGES * 1.0, labels=LABELS), "x.npz: images must be uint8"),
 }
 

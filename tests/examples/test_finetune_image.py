@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 
 import jax
@@ -106,6 +107,47 @@ def test_a_pretrained_vit_gets_a_new_head_and_its_own_norm(pretrained_vit):
         problem(str(pretrained_vit), size=16, channels=3)
 
 
+@pytest.mark.parametrize(
+    ("described", "message"),
+    [
+        ({"image_mean": "0.5"}, r"image_mean must be a list of 3 numbers in \[0, 1\], got 0\.5"),
+        ({"image_mean": [0.5]}, r"image_mean must be a list of 3 numbers in \[0, 1\], got \[0\.5\]"),
+        ({"image_mean": [[0.5]] * 3}, "image_mean must be a list of 3 numbers"),
+        ({"image_mean": [True] * 3}, "image_mean must be a list of 3 numbers"),
+        ({"image_mean": None}, "image_mean must be a list of 3 numbers"),
+        ({"image_mean": [float("nan")] * 3}, "image_mean must be a list of 3 numbers"),
+        ({"image_mean": ["x" * 10_000]}, "image_mean must be a list of 3 numbers"),
+        ({"image_std": [0.0] * 3}, r"image_std must be a list of 3 numbers in \[0\.00392, 1\]"),
+        ({"image_std": [1e400] * 3}, "image_std must be a list of 3 numbers"),
+        ({"do_rescale": False}, "do_rescale must be True, got False"),
+        ({"rescale_factor": 1.0}, r"rescale_factor must be 0\.0039215\d+, got 1\.0"),
+        ({"do_normalize": "no"}, "do_normalize must be of type bool, got 'no'"),
+        ([], "must hold a JSON object, got list"),
+    ],
+)
+def test_what_a_preprocessor_may_say(pretrained_vit, described, message):
+    (pretrained_vit / "preprocessor_config.json").write_text(json.dumps(described))
+    with pytest.raises(ValueError, match=rf"preprocessor_config\.json:? {message}") as error:
+        choose(str(pretrained_vit), 8, 3, 3, 0.0)
+    assert len(str(error.value)) < 400 and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("described", "value"), [({"do_normalize": False}, 1.0), ({}, 1.0), ({"image_std": [0.25] * 3}, 2.0)]
+)
+def test_what_a_preprocessor_does_not_say_is_as_in_transformers(pretrained_vit, described, value):
+    (pretrained_vit / "preprocessor_config.json").write_text(json.dumps(described))
+    made = problem(str(pretrained_vit), channels=3)
+    np.testing.assert_allclose(made._normed(np.full((1, 8, 8, 3), 255, np.uint8)), value)
+
+
+def test_a_preprocessor_that_is_a_pipe(pretrained_vit):
+    (pretrained_vit / "preprocessor_config.json").unlink()
+    os.mkfifo(pretrained_vit / "preprocessor_config.json")
+    with pytest.raises(ValueError, match=r"preprocessor_config\.json is no regular file"):
+        choose(str(pretrained_vit), 8, 3, 3, 0.0)
+
+
 def test_parts_of_another_size_are_refused():
     made = parts() | {"test": parts(size=9)["test"]}
     with pytest.raises(
@@ -152,7 +194,11 @@ def test_the_run_its_report_and_its_mistakes(arguments, capsys):
         "![The surest mistakes of adamw](mistakes_adamw.png)" in (arguments["output"] / "report.md").read_text()
     )
     assert (arguments["output"] / "mistakes_adamw.png").is_file()
-    assert "report: " in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "report: " in shown and "classes: 3; in training: 0 " in shown
+    warning = "warning: test has only "
+    assert warning in shown[: shown.index("adamw")]  # before anything is trained
+    assert record.task["warning 1"] == "validation has no example of the class '0'"
 
 
 @pytest.mark.long

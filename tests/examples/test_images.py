@@ -1,11 +1,15 @@
 import io
+import os
 import sys
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from examples.data import images
+from examples.data import images, memory
+from examples.data.image_summary import of_images
+from tests.examples import malformed
 
 
 def pixels(seed, shape=(8, 8, 3)):
@@ -45,13 +49,14 @@ def test_images_are_scaled_on_request(folder):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (Image.new("RGB", (9, 9)), r"z\.png is 9 × 9 RGB, and .*0\.png is 8 × 8 RGB: all must be alike"),
-        (Image.new("L", (8, 8)), r"z\.png is 8 × 8 L, and .*0\.png is 8 × 8 RGB: all must be alike"),
-        (Image.new("RGBA", (8, 8)), r"z\.png is 8 × 8 RGBA; an image must be square, and of mode L or RGB"),
-        (Image.new("RGB", (8, 9)), r"z\.png is 8 × 9 RGB; an image must be square"),
+        (
+            Image.new("RGB", (9, 9)),
+            r"z\.png is 9 × 9, and .*0\.png is 8 × 8: to scale .* size= \(--image_size\)",
+        ),
+        (Image.new("RGB", (8, 9)), r"z\.png is 8 × 9; an image must be square: to scale .* \(--image_size\)"),
     ],
 )
-def test_another_size_or_mode_is_named(folder, image, message):
+def test_another_size_is_named(folder, image, message):
     image.save(folder / "dog/z.png")
     with pytest.raises(ValueError, match=message):
         images.read(folder)
@@ -89,7 +94,7 @@ def test_an_npz(tmp_path):
         ({"images": pixels(0, (2, 5, 6)), "labels": np.arange(2)}, r"must be uint8 .* got uint8 \[2, 5, 6\]"),
         (
             {"images": pixels(0, (2, 5, 5)), "labels": np.arange(3)},
-            r"labels must be 2 integers, got int64 \[3\]",
+            r"labels must be 2 integers or strings, got int64 \[3\]",
         ),
         ({"images": pixels(0, (2, 5, 5)), "labels": np.zeros(2, int)}, "all labels are '0'"),
         ({"images": pixels(0, (0, 5, 5)), "labels": np.zeros(0, int)}, "no images"),
@@ -148,8 +153,8 @@ def test_a_parquet(tmp_path, parquet, as_record):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"picture": [1], "label": [3]}, "no column 'image'; the columns are 'picture', 'label'"),
-        ({"image": [b"x"], "class": [3]}, "no column 'label'; the columns are 'image', 'class'"),
+        ({"picture": [1], "label": [3]}, "no column 'image'; there are 'picture', 'label'"),
+        ({"image": [b"x"], "class": [3]}, "no column 'label'; there are 'image', 'class'"),
         ({"image": ["a.png", "b.png"], "label": [3, 7]}, "row 0: image must be bytes .*, got str"),
         ({"image": [{"path": "a.png"}], "label": [3]}, "row 0: image must be bytes .*, got NoneType"),
         ({"image": [png(0), None], "label": [3, 7]}, "row 1: image must be bytes .*, got NoneType"),
@@ -189,3 +194,357 @@ def test_equal_images_are_in_one_part():
     assert 0.65 < len(parts["train"].images) / (2 * 1797) < 0.75
     with pytest.raises(ValueError, match="twice: too few images for a part 'test' of 0%"):
         images.split(double, {"train": 1 - 1e-9, "test": 1e-9})
+
+
+# --- what systems leave behind ------------------------------------------------------------------
+
+
+def test_hidden_files_and_those_of_a_system_are_left_out_and_counted(folder):
+    plain = images.read(folder)
+    for name in (".ipynb_checkpoints/0-checkpoint.png", "__MACOSX/cat/._0.png", ".DS_Store", "cat/._0.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"\x00\x05\x16\x07")
+    for name in ("Thumbs.db", "desktop.ini", "dog/.DS_Store", "dog/Thumbs.db", "cat/desktop.ini"):
+        (folder / name).write_bytes(b"x")
+    for name in ("dog/.ipynb_checkpoints", "dog/@eaDir", "rabbit"):
+        (folder / name).mkdir()
+    Image.fromarray(pixels(7)).save(folder / "dog/.ipynb_checkpoints/1.png")
+    Image.fromarray(pixels(8)).save(folder / "loose.png")
+    examples = images.read(folder)
+    np.testing.assert_array_equal(examples.images, plain.images)
+    assert examples.label_names == ("cat", "dog")
+    assert examples.notes == {
+        "files or folders left out: hidden, or of a system": 11,
+        "files left out: beside the folders of the classes": 1,
+        "files left out: no pictures, by their names": 1,
+        "folders without a picture, which are no classes": 1,
+    }
+
+
+def test_a_folder_of_parts_is_not_one_of_classes(folder):
+    for part in ("train", "val"):
+        (folder / "set" / part).mkdir(parents=True)
+        (folder / "cat").rename(folder / "set" / part / "cat") if part == "train" else None
+    with pytest.raises(ValueError, match=r"set holds parts of a data set, train, val, .* as --data=.*/train"):
+        images.read(folder / "set")
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".AVIF", ".svg"])
+def test_a_picture_of_a_type_that_is_not_read_is_not_passed_over(folder, suffix):
+    (folder / f"cat/photo{suffix}").touch()
+    with pytest.raises(
+        ValueError, match=rf"photo\{suffix}: pictures of type \{suffix.lower()} are not read; con"
+    ):
+        images.read(folder)
+
+
+def test_what_is_no_regular_file(folder, tmp_path):
+    os.mkfifo(folder / "cat/pipe.png")
+    with pytest.raises(ValueError, match=r"pipe\.png is no regular file"):
+        images.read(folder)
+    os.mkfifo(tmp_path / "set.npz")
+    with pytest.raises(ValueError, match=r"set\.npz: must be a folder, or a file"):
+        images.read(tmp_path / "set.npz")
+    (folder / "cat/pipe.png").unlink()
+    (folder / "cat/gone.png").symlink_to("nowhere")
+    with pytest.raises(ValueError, match=r"gone\.png \(FileNotFoundError"):
+        images.read(folder)
+
+
+def test_a_folder_whose_name_is_not_utf_8_has_a_name_that_can_be_written(folder):
+    (folder / "dog").rename(folder / os.fsdecode(b"\xff"))
+    examples = images.read(folder)
+    assert examples.label_names == ("cat", "\N{REPLACEMENT CHARACTER}")
+    (folder / os.fsdecode(b"\xfe")).mkdir()
+    with pytest.raises(ValueError, match="two folders would both be the class"):
+        images.read(folder)
+
+
+def test_names_of_classes_stay_as_they_are(folder):
+    for name in ("3", "\N{FULLWIDTH DIGIT THREE}", "03", "\N{SUPERSCRIPT TWO}", "10"):
+        (folder / name).mkdir()
+        Image.fromarray(pixels(len(name) + ord(name[0]))).save(folder / name / "0.png")
+    names = ("03", "3", "10", "cat", "dog", "\N{SUPERSCRIPT TWO}", "\N{FULLWIDTH DIGIT THREE}")
+    assert images.read(folder).label_names == names
+
+
+# --- what a file asks for ------------------------------------------------------------------------
+
+
+def marked():
+    """Grey, 8 × 8, with a bright corner at the top on the left."""
+    array = np.full((8, 8), 100, np.uint8)
+    array[:4, :4] = 250
+    return array
+
+
+ORIENTATIONS = {
+    1: lambda stored: stored,
+    2: np.fliplr,
+    3: lambda stored: np.rot90(stored, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(stored, 2).T,
+    8: lambda stored: np.rot90(stored, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+def test_a_photograph_is_upright(folder, orientation, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.stack([marked()] * 3, -1)
+    stored[4:, :4] = 30
+    Image.fromarray(stored).save(folder / f"cat/9.{suffix}", exif=exif)
+    examples = images.read(folder)
+    expected = ORIENTATIONS[orientation](stored[..., 0])
+    np.testing.assert_allclose(examples.images[3, ..., 0].astype(int), expected, atol=30)
+    assert examples.notes.get("turned upright, as their EXIF orientation says", 0) == (orientation > 1)
+
+
+def test_a_photograph_that_is_wider_than_high_is_turned_before_it_is_scaled(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (16, 8)).save(folder / "cat/9.jpg", exif=exif)
+    assert images.read(folder, size=8).sizes[3].tolist() == [8, 16]
+
+
+def saved(image, suffix, **options):
+    def save(path):
+        image.save(path.with_suffix(suffix), **options)
+
+    return save
+
+
+def transparent(mode):
+    """Half of it is black and transparent, half of it is black and not."""
+    image = Image.new(mode, (8, 8), (0,) * (len(mode) - 1) + (255,))
+    image.paste((0,) * len(mode), (0, 0, 8, 4))
+    return image
+
+
+def palette():
+    image = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) % 4, "L").convert("P")
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9])
+    return image
+
+
+SIXTEEN = (np.arange(64).reshape(8, 8) * 1024).astype(np.uint16)
+FRAMES = [Image.new("L", (8, 8), grey) for grey in (200, 10)]
+WHITE_ABOVE = np.where(np.arange(8)[:, None, None] < 4, 255, 0) * np.ones((8, 8, 3))
+MODES = {
+    "grey": (saved(Image.new("L", (8, 8), 7), ".png"), 7, None),
+    "two tones": (saved(Image.new("1", (8, 8), 1), ".png"), 255, None),
+    "palette": (saved(palette(), ".png"), np.asarray(palette().convert("RGB")), None),
+    "opaque alpha": (saved(Image.new("RGBA", (8, 8), (1, 2, 3, 255)), ".png"), [1, 2, 3], None),
+    "alpha": (saved(transparent("RGBA"), ".png"), WHITE_ABOVE, "partly transparent: laid on white"),
+    "grey alpha": (saved(transparent("LA"), ".png"), WHITE_ABOVE, "partly transparent: laid on white"),
+    "a transparent colour": (
+        saved(Image.new("RGB", (8, 8), (5, 6, 7)), ".png", transparency=(5, 6, 7)),
+        255,
+        "partly transparent: laid on white",
+    ),
+    "16 bits": (
+        saved(Image.fromarray(SIXTEEN), ".png"),
+        np.round(SIXTEEN / 257)[..., None],
+        "of 16 bits, brought to 8",
+    ),
+    "16 bits, TIFF": (
+        saved(Image.fromarray(SIXTEEN), ".tif"),
+        np.round(SIXTEEN / 257)[..., None],
+        "of 16 bits, brought to 8",
+    ),
+    "CMYK": (
+        saved(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), ".tif"),
+        [255, 0, 0],
+        "of printing inks (CMYK), turned to RGB without their profile",
+    ),
+    "animated GIF": (
+        saved(FRAMES[0], ".gif", save_all=True, append_images=FRAMES[1:]),
+        200,
+        "animated: the first picture of each",
+    ),
+    "animated PNG": (
+        saved(FRAMES[0], ".png", save_all=True, append_images=FRAMES[1:]),
+        200,
+        "animated: the first picture of each",
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_means_the_same_colours(folder, mode):
+    save, expected, note = MODES[mode]
+    save(folder / "cat/9")
+    examples = images.read(folder)
+    np.testing.assert_array_equal(examples.images[3], np.broadcast_to(expected, (8, 8, 3)))
+    own = set(examples.notes) - {"grey among coloured ones", "files left out: no pictures, by their names"}
+    assert own == ({note} if note else set())
+
+
+def test_grey_and_colour(tmp_path):
+    for i, mode in enumerate(["L", "L", "L", "RGB"]):
+        path = tmp_path / ("cat", "dog")[i % 2] / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new(mode, (8, 8), 10 * i if mode == "L" else (1, 2, 3)).save(path)
+    both = images.read(tmp_path)
+    assert both.images.shape == (4, 8, 8, 3) and both.notes == {"grey among coloured ones": 3}
+    assert both.images[1, 0, 0].tolist() == [20, 20, 20] and both.images[3, 0, 0].tolist() == [1, 2, 3]
+    with pytest.raises(ValueError, match=r"3\.png is in colour, and the images that it goes with are grey"):
+        images.read(tmp_path, channels=1)
+    (tmp_path / "dog/3.png").unlink()
+    assert images.read(tmp_path).images.shape == (3, 8, 8, 1)
+    assert images.read(tmp_path, channels=3).images.shape == (3, 8, 8, 3)
+
+
+def test_pixels_that_are_not_read_are_said(folder):
+    Image.fromarray(np.ones((8, 8), np.float32)).save(folder / "cat/9.tif")
+    with pytest.raises(ValueError, match=r"9\.tif \(ValueError: pixels of mode F are not read; save it as PNG"):
+        images.read(folder)
+
+
+def test_no_program_is_started_by_a_picture_in_disguise(folder):
+    (folder / "cat/9.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n")
+    with pytest.raises(ValueError, match=r"9\.png \(UnidentifiedImageError"):
+        images.read(folder)
+
+
+# --- what claims to be larger than it is ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", [13_000, 100_000])
+def test_more_pixels_than_are_safe_are_not_decoded(folder, side):
+    (folder / "cat/9.png").write_bytes(malformed.png(side, side))
+    with pytest.raises(ValueError, match=rf"9\.png \(DecompressionBomb.*{side * side} pixels") as error:
+        images.read(folder, size=8)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    monkeypatch.setattr(memory, "limit", lambda: 1000)
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_more_than_fits_into_memory_is_refused_at_the_first_picture(folder):
+    with pytest.raises(ValueError, match=r"6 images of .* would take 0\.0 GiB of memory, of at most 0\.0"):
+        images.read(folder)
+    assert images.read(folder, size=4).images.shape == (6, 4, 4, 3)
+
+
+def test_an_archive_is_read_by_what_is_needed_of_it(tmp_path, monkeypatch):
+    few = {"images": pixels(0, (3, 5, 5)), "labels": np.array([1, 2, 1])}
+    path = tmp_path / "set.npz"
+    path.write_bytes(malformed.npz(**few, extra=malformed.claims((2**40,)), other=malformed.OBJECTS))
+    monkeypatch.setattr(memory, "limit", lambda: 1000)
+    assert images.read(path).notes == {"arrays that are not used": 2}
+    large = few | {"images": np.zeros((3, 30, 30), np.uint8)}
+    np.savez_compressed(path, **large)
+    with pytest.raises(ValueError, match=r"set\.npz cannot be read: images of .* would take 0\.0 GiB"):
+        images.read(path)
+    path.write_bytes(malformed.npz(labels=few["labels"], images=malformed.claims((2**40, 2**40)) + bytes(9)))
+    with pytest.raises(
+        ValueError, match=r"the header says uint8 \[1099511627776, 1099511627776\], and there are"
+    ):
+        images.read(path)
+
+
+def test_an_array_twice_in_an_archive(tmp_path):
+    path = tmp_path / "set.npz"
+    np.savez(path, images=pixels(0, (3, 5, 5)), labels=np.array([1, 2, 1]))
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("labels.npy", b"")
+    with pytest.raises(ValueError, match=r"set\.npz: array 'labels' twice; there are 'images', 'labels'"):
+        images.read(path)
+
+
+def test_labels_of_an_archive(tmp_path):
+    three = pixels(0, (3, 5, 5))
+    for labels in (np.array(["b", "a", "b"]), np.array([2, 1, 2], np.uint8)):
+        np.savez(tmp_path / "set.npz", images=np.asfortranarray(three), labels=labels)
+        examples = images.read(tmp_path / "set.npz")
+        assert examples.label_names == tuple(map(str, sorted(set(labels.tolist()))))
+        assert examples.labels.tolist() == [1, 0, 1]
+        np.testing.assert_array_equal(examples.images[..., 0], three)
+    for labels in (
+        np.array([True, False, True]),
+        np.zeros((3, 1), int),
+        np.array([1.0, 2.0, 1.0]),
+        np.array(1),
+    ):
+        np.savez(tmp_path / "set.npz", images=three, labels=labels)
+        with pytest.raises(ValueError, match="labels must be 3 integers or strings, got"):
+            images.read(tmp_path / "set.npz")
+
+
+def test_a_parquet_is_bounded_before_it_is_read(tmp_path, parquet, monkeypatch):
+    path = tmp_path / "set.parquet"
+    parquet(path, {"image": [png(0), png(1)] * 50, "label": ["a", "b"] * 50, "other": [b"x" * 10_000] * 100})
+    assert len(images.read(path).images) == 100
+    parquet(path, {"image": [b"x"] * 1_000_000, "label": [1] * 1_000_000})
+    with pytest.raises(
+        ValueError, match=r"set\.parquet says that it has 1,000,000 rows, more than it has bytes"
+    ):
+        images.read(path)
+    parquet(path, {"image": [bytes(2000)], "label": [1]})
+    monkeypatch.setattr(memory, "limit", lambda: 1000)
+    with pytest.raises(ValueError, match=r"the column 'image' of .*set\.parquet would take"):
+        images.read(path)
+
+
+@pytest.mark.parametrize(
+    "labels", [[0.0, float("nan")], [[1], [2]], [True, False], [b"a", b"b"], [{"a": 1}] * 2]
+)
+def test_labels_of_a_parquet_are_integers_or_strings(tmp_path, parquet, labels):
+    parquet(tmp_path / "set.parquet", {"image": [png(0), png(1)], "label": labels})
+    with pytest.raises(ValueError, match=r"set\.parquet: label must be of integers or strings, got "):
+        images.read(tmp_path / "set.parquet")
+
+
+def test_a_column_twice_in_a_parquet(tmp_path, parquet):
+    from pyarrow import array, table
+
+    columns = [array([png(0), png(1)]), array([1, 2]), array([2, 1])]
+    from pyarrow.parquet import write_table
+
+    write_table(table(columns, names=["image", "label", "label"]), tmp_path / "set.parquet")
+    with pytest.raises(ValueError, match=r"column 'label' twice; there are 'image', 'label'"):
+        images.read(tmp_path / "set.parquet")
+
+
+# --- the summary ------------------------------------------------------------------------------------
+
+
+def labelled(count, label, names=("cat", "dog"), seed=0, **more):
+    labels = np.broadcast_to(label, count).astype(np.int32)
+    return images.ImageExamples(pixels(seed, (count, 4, 4, 1)), labels, names, "here", **more)
+
+
+def test_good_images_have_a_summary_without_warnings():
+    shares = {"train": 0.5, "validation": 0.15, "test": 0.35}
+    summary = of_images(images.split(images.digits(), shares))
+    assert summary.warnings == []
+    assert summary.facts["data"] == "scikit-learn's digits" and summary.facts["images"] == "8 × 8 × 1"
+    assert summary.facts["classes"].startswith("10; in training: 0 ")
+    assert "sizes in the files" not in summary.facts and summary.rows() == summary.facts
+
+
+def test_what_is_bad_about_images_is_said():
+    train = labelled(220, [0] * 210 + [1] * 10, sizes=np.array([[4, 4], [8, 4]] * 110), notes={"animated": 2})
+    test = labelled(3, 0, seed=1, notes={"animated": 2})
+    test.images[:2] = train.images[[0, 215]]
+    summary = of_images({"train": train, "test": test})
+    assert sorted(summary.warnings) == [
+        "1 images have two classes or more",
+        "2 images of test are in train too: what they say of the model is too good",
+        "50% of the images are not square, and were stretched to 4 × 4",
+        "test has no example of the class 'dog'",
+        "test has only 3 examples: one of them is 33.3% of its accuracy",
+        "the classes are uneven, in training 210 of 'cat' and 10 of 'dog': look at macro_f1 or mcc beside the "
+        "accuracy",
+    ]
+    assert summary.facts["sizes in the files"] == "smallest 4 × 4, median 8 × 4, largest 8 × 4"
+    assert summary.facts["animated"] == "2" and summary.facts["equal to another"] == "2 images"
+    assert summary.rows()["warning 1"] == summary.warnings[0]

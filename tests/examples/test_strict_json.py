@@ -1,5 +1,7 @@
 """JSON is read as it stands, or refused with its place."""
 
+import os
+
 import pytest
 
 from examples.strict_json import parse_object, read_object
@@ -23,3 +25,17 @@ def test_an_object_is_read_as_it_stands(tmp_path):
 def test_anything_else_is_refused_with_its_place(text, message):
     with pytest.raises(ValueError, match=message):
         parse_object(text, "x:3")
+
+
+def test_a_file_is_bounded_before_it_is_read(tmp_path):
+    path = tmp_path / "x.json"
+    with path.open("wb") as file:
+        file.truncate(3 * 2**30)  # of a hole: it takes no room
+    with pytest.raises(ValueError, match=r"x\.json has 3,221,225,472 bytes; one of at most 16,777,216 is read"):
+        read_object(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=r"x\.json is no regular file"):
+        read_object(path)
+    with pytest.raises(FileNotFoundError):
+        read_object(tmp_path / "none.json")

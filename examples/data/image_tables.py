@@ -1,0 +1,165 @@
+"""Labelled images out of one file: the arrays of an `.npz`, the rows of a `.parquet`.
+
+Both can claim, in few bytes, to hold more than any machine has room for. What they claim is read first, of what
+is needed alone; then it is read, and never more than was claimed.
+"""
+
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from examples.data import decoding, memory
+from examples.data.decoding import COLOUR, GREY, Pictures
+
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_ROWS_AT_ONCE = 64
+
+
+def read_npz(path: Path, size: int | None, channels: int | None) -> tuple[Pictures, list[str]]:
+    """Read `images` and `labels` of an `.npz`, and nothing else that is in it.
+
+    Args:
+        path: of the file.
+        size: that the images must have; None for any.
+        channels: likewise.
+
+    Raises:
+        ValueError: it is not as `images.read` describes it.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no archive of arrays, as numpy.savez writes")
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            _check_names(path, names, "array")
+            with archive.open("labels.npy") as file:
+                labels = _array(file, archive.getinfo("labels.npy").file_size, f"labels of {path}")
+            with archive.open("images.npy") as file:
+                images = _array(file, archive.getinfo("images.npy").file_size, f"images of {path}")
+    except _WrongNamesError as error:
+        raise ValueError(str(error)) from None
+    except Exception as error:  # zip, NumPy and pickle each have classes of their own
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    found = f"{images.dtype} {list(images.shape)}"
+    images = images[..., None] if images.ndim == 3 else images
+    square = images.ndim == 4 and images.shape[1] == images.shape[2] and images.shape[3] in (GREY, COLOUR)
+    if images.dtype != np.uint8 or not square:
+        raise ValueError(f"{path}: images must be uint8 [N, I, I] or [N, I, I, 1 or 3], got {found}")
+    if size not in (None, images.shape[1]):
+        raise ValueError(f"{path}: images must be {size} × {size}, got {images.shape[1]} × {images.shape[2]}")
+    if channels not in (None, images.shape[3]):
+        raise ValueError(f"{path}: images must have {channels} channels, as the others have, got {found}")
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iuU":
+        raise ValueError(
+            f"{path}: labels must be {len(images)} integers or strings, got {labels.dtype} {list(labels.shape)}"
+        )
+    sizes = np.full((len(images), 2), images.shape[1], np.int32)
+    unused = len(names) - 2
+    notes = {"arrays that are not used": unused} if unused else {}
+    return Pictures(images, sizes, notes), [str(label) for label in labels.tolist()]
+
+
+class _WrongNamesError(Exception):
+    """What must be there is not, or is there twice."""
+
+
+def _check_names(path: Path, names: list[str], kind: str) -> None:
+    wanted = ("images", "labels") if kind == "array" else ("image", "label")
+    for name in wanted:
+        if names.count(name) != 1:
+            said = f"no {kind} {name!r}" if name not in names else f"{kind} {name!r} twice"
+            there = ", ".join(map(repr, dict.fromkeys(names)))
+            raise _WrongNamesError(f"{path}: {said}; there are {there}")
+
+
+def _array(file: Any, size: int, what: str) -> np.ndarray:
+    """The array of a member of an archive, which says that it has so many bytes."""
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+        raise ValueError(f"the format {version} of {what} is not read")
+    shape, in_columns, dtype = _HEADERS[version](file)
+    if dtype.hasobject:
+        raise ValueError("Object arrays cannot be loaded: they are pickles, which could run code")
+    count = 1
+    for length in shape:  # of Python's integers, which do not overflow
+        count *= length
+    if size - file.tell() != count * dtype.itemsize:
+        raise ValueError(f"{what}: the header says {dtype} {list(shape)}, and there are {size} bytes")
+    memory.check(size, what)
+    array = np.frombuffer(file.read(), dtype, count)
+    return array.reshape(shape[::-1]).transpose() if in_columns else array.reshape(shape)
+
+
+def read_parquet(path: Path, size: int | None, channels: int | None) -> tuple[Pictures, list[str]]:
+    """Read the columns `image` and `label` of a `.parquet`, a few rows at a time.
+
+    Args:
+        path: of the file.
+        size: to which images are scaled; None where all have one size already.
+        channels: that they are to have; None for grey where all are.
+
+    Raises:
+        ImportError: pyarrow is not there.
+        ValueError: it is not as `images.read` describes it.
+    """
+    try:
+        import pyarrow  # here, because nothing else needs it
+        from pyarrow import parquet
+    except ImportError:
+        raise ImportError(f"{path}: to read Parquet, run: pip install pyarrow") from None
+    try:
+        with parquet.ParquetFile(path) as file:
+            metadata, schema = file.metadata, file.schema_arrow
+        _check_names(path, schema.names, "column")
+        for name in ("image", "label"):
+            memory.check(_bytes_of(metadata, name), f"the column {name!r} of {path}")
+        if (rows := metadata.num_rows) > path.stat().st_size:
+            raise _WrongNamesError(f"{path} says that it has {rows:,} rows, more than it has bytes")
+        kind = schema.field("label").type
+        kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+        if not (pyarrow.types.is_integer(kind) or _is_string(pyarrow, kind)):
+            raise _WrongNamesError(f"{path}: label must be of integers or strings, got {kind}")
+        leaves = [metadata.schema.column(i) for i in range(metadata.num_columns)]
+        # A value that many rows share is then there once, as it is in the file.
+        shared = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+        labels: list[str] = []
+        with parquet.ParquetFile(path, read_dictionary=shared) as file:
+            pictures = decoding.decode(_pictures(path, file, labels), rows, size, channels, str(path))
+    except _WrongNamesError as error:
+        raise ValueError(str(error)) from None
+    except (OSError, pyarrow.ArrowException) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    return pictures, labels
+
+
+def _bytes_of(metadata: Any, name: str) -> int:
+    """What the chunks of a column claim to be when they are unpacked."""
+    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+    chunks = (group.column(i) for group in groups for i in range(group.num_columns))
+    return sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.partition(".")[0] == name)
+
+
+def _is_string(pyarrow: Any, kind: Any) -> bool:
+    types = pyarrow.types
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+
+def _pictures(path: Path, file: Any, labels: list[str]) -> Iterator[tuple[str, io.BytesIO]]:
+    """Name and file of each picture; its label is appended."""
+    i = 0
+    for batch in file.iter_batches(_ROWS_AT_ONCE, columns=["image", "label"]):
+        for image, label in zip(batch.column("image"), batch.column("label"), strict=True):
+            content = image.as_py()
+            content = content.get("bytes") if isinstance(content, dict) else content
+            if not isinstance(content, bytes):
+                kind = type(content).__name__
+                raise ValueError(f"{path}, row {i}: image must be bytes or a record with bytes, got {kind}")
+            if label.as_py() is None:
+                raise ValueError(f"{path}, row {i}: no label")
+            labels.append(str(label.as_py()))
+            yield f"{path}, row {i}", io.BytesIO(content)
+            i += 1

@@ -1,0 +1,117 @@
+"""What a person should know of data before anything is trained on them: on the screen, and in the report."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+_SHOWN = 20  # classes
+_UNEVEN = 10  # times as many examples of one class as of another
+_FEW = 50  # examples, on which a figure is coarse
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Facts about data, and what is bad about them.
+
+    Attributes:
+        facts: name → value, in words.
+        warnings: a sentence each.
+    """
+
+    facts: Mapping[str, str]
+    warnings: Sequence[str] = ()
+
+    def __or__(self, other: "Summary") -> "Summary":
+        return Summary({**self.facts, **other.facts}, [*self.warnings, *other.warnings])
+
+    def show(self) -> None:
+        """Print it."""
+        for name, value in self.facts.items():
+            print(f"{name}: {value}")
+        for warning in self.warnings:
+            print(f"warning: {warning}", flush=True)
+
+    def rows(self) -> dict[str, str]:
+        """The same for the task of a report."""
+        warnings = {f"warning {i}": text for i, text in enumerate(self.warnings, 1)}
+        return {**self.facts, **warnings}
+
+
+def of_classes(labels: Mapping[str, np.ndarray], names: Sequence[str]) -> Summary:
+    """How many examples each part has, and each class in training.
+
+    Args:
+        labels: part → indices of classes; "train" among them.
+        names: of the classes.
+
+    Example:
+        >>> summary = of_classes({"train": np.array([0, 0, 1]), "test": np.array([0] * 60)}, ["cat", "dog"])
+        >>> summary.facts["classes"]
+        '2; in training: cat 2, dog 1'
+        >>> summary.warnings
+        ["test has no example of the class 'dog'", 'test has more examples than train, 60 and 3']
+    """
+    counts = {part: np.bincount(of_part, minlength=len(names)) for part, of_part in labels.items()}
+    in_training = counts["train"]
+    order = np.argsort(-in_training, kind="stable") if len(names) > _SHOWN else np.arange(len(names))
+    shown = [f"{names[i]} {in_training[i]}" for i in order[:_SHOWN]]
+    if len(names) > _SHOWN:
+        shown += [f"…, {names[order[-1]]} {in_training[order[-1]]}"]
+    facts = {
+        "examples": ", ".join(f"{count.sum()} {part}" for part, count in counts.items()),
+        "classes": f"{len(names)}; in training: {', '.join(shown)}",
+    }
+    warnings = []
+    for part, count in counts.items():
+        missing = [repr(names[i]) for i in np.flatnonzero(count == 0)]
+        if missing:
+            more = f" and {len(missing) - 3} more" * (len(missing) > 3)
+            classes = "the class" if len(missing) == 1 else "the classes"
+            warnings.append(f"{part} has no example of {classes} {', '.join(missing[:3])}{more}")
+        if part != "train" and count.sum() > in_training.sum():
+            warnings.append(f"{part} has more examples than train, {count.sum()} and {in_training.sum()}")
+        if part != "train" and count.sum() < _FEW:
+            one = f"one of them is {1 / max(count.sum(), 1):.1%} of its accuracy"
+            warnings.append(f"{part} has only {count.sum()} examples: {one}")
+    most, least = in_training.argmax(), in_training.argmin()
+    if in_training[most] >= _UNEVEN * in_training[least] > 0:
+        warnings.append(
+            f"the classes are uneven, in training {in_training[most]} of {names[most]!r} and "
+            f"{in_training[least]} of {names[least]!r}: look at macro_f1 or mcc beside the accuracy"
+        )
+    return Summary(facts, warnings)
+
+
+def of_equals(keys: Mapping[str, Sequence[Any]], labels: Mapping[str, np.ndarray], what: str) -> Summary:
+    """How many examples are there more than once: in training and in another part, or as two classes.
+
+    Args:
+        keys: part → something hashable for each example, equal for those that are; "train" among them.
+        labels: part → the class of each.
+        what: they are, such as "images".
+
+    Example:
+        >>> of_equals({"train": "ab", "test": "a"}, {"train": [0, 1], "test": [1]}, "images").warnings
+        ['1 images of test are in train too: what they say of the model is too good', \
+'1 images have two classes or more']
+    """
+    trained, facts, warnings = set(keys["train"]), {}, []
+    classes: dict[Any, set[int]] = {}
+    total = 0
+    for part, of_part in keys.items():
+        total += len(of_part)
+        for key, label in zip(of_part, labels[part], strict=True):
+            classes.setdefault(key, set()).add(int(label))
+        shared = 0 if part == "train" else sum(key in trained for key in of_part)
+        if shared:
+            warnings.append(
+                f"{shared} {what} of {part} are in train too: what they say of the model is too good"
+            )
+    several = sum(len(found) > 1 for found in classes.values())
+    if several:
+        warnings.append(f"{several} {what} have two classes or more")
+    if total > len(classes):
+        facts["equal to another"] = f"{total - len(classes)} {what}"
+    return Summary(facts, warnings)

@@ -1,0 +1,38 @@
+"""What a pretrained model for images wants of their pixels, as `preprocessor_config.json` says it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from examples import strict_json
+
+
+def norm(directory: Path, channels: int) -> tuple[Sequence[float] | None, Sequence[float] | None]:
+    """The mean and the deviation of the pixels, in [0, 1], that a model wants; None where no file says so.
+
+    Args:
+        directory: of the model.
+        channels: of the images, C, as many numbers as each has.
+
+    Raises:
+        ValueError: the file is damaged, or asks for what is not done here.
+    """
+    path = directory / "preprocessor_config.json"
+    if not path.exists():
+        return None, None
+    described = strict_json.read_object(path)
+    for key, value in {"do_rescale": True, "rescale_factor": 1 / 255}.items():
+        if described.get(key, value) != value:
+            raise ValueError(f"{path}: {key} must be {value!r}, got {described[key]!r}")
+    does = described.get("do_normalize", True)
+    if not isinstance(does, bool):
+        raise ValueError(f"{path}: do_normalize must be of type bool, got {does!r}")
+    found = []
+    for key, least, plain in (("image_mean", 0.0, 0.0), ("image_std", 1 / 255, 1.0)):
+        # 0.5 is what transformers takes for a ViT whose file does not say.
+        numbers = described.get(key, [0.5] * channels) if does else [plain] * channels
+        is_list = isinstance(numbers, list) and not {type(x) for x in numbers} - {int, float}
+        if not is_list or len(numbers) != channels or not all(least <= x <= 1 for x in numbers):
+            domain = f"a list of {channels} numbers in [{least:.3g}, 1]"
+            raise ValueError(f"{path}: {key} must be {domain}, got {str(numbers)[:100]}")
+        found.append(numbers)
+    return found[0], found[1]
