@@ -1,6 +1,7 @@
 """What the trainers share: several optimizers in turn, on one task, each on a schedule that decays fully."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -114,5 +115,7 @@ class Plan:
                     progress=progress,
                 )
             seed, figures = self.settings.seed, test(result.params)
+            if not math.isfinite(figures.get("loss", 0.0)):  # then the answers were made of NaN
+                figures = dict.fromkeys(figures, math.nan)
             run = compare.Run.of(result, tx, optimizer=name, learning_rate=rate, seed=seed, test=figures)
             yield name, result.params, run

@@ -10,6 +10,12 @@ A step is bad where its loss or the norm of its gradient is not finite. What com
   many bad steps in a row as it was told to bear.
 - Without such a count the run ends with the first bad step.
 
+An update may also spoil what it is applied to although loss and gradient were finite. So, before a state is
+evaluated or saved, and after the last update, all parameters are tested, and what the optimizer keeps for each;
+where one is not finite the run ends, and so it does with an evaluation whose loss is not finite. Scalars that
+an optimizer keeps of its own, such as the best loss before there is one, may be infinite by right, and so may
+what lies outside of an optimizer that skips.
+
 The row of the step that ends a run is the last one written, and nothing is saved from then on: the newest
 checkpoint is of a good state. Of a mean over micro-batches, ``optimiz.guard`` around ``optimiz.accumulate``
 leaves out the bad one, and within it skips the mean. On several devices all skip or none, for the gradient is
@@ -42,6 +48,50 @@ def sound(opt_state: Any, params: Any) -> jax.Array | None:
     return jnp.stack(finite).all()
 
 
+def not_finite(params: Any, opt_state: Any) -> str | None:
+    """The name of an array that is not finite, of the parameters and of what the optimizer keeps for each.
+
+    Args:
+        params: arrays.
+        opt_state: of the optimizer.
+
+    Returns:
+        The first, of the parts that lie on this process; None where all are finite.
+    """
+    flags = {
+        name: [_finite(shard.data) for shard in leaf.addressable_shards if shard.replica_id == 0]
+        for name, leaf in _tested(params, opt_state).items()
+    }
+    return next((name for name, parts in flags.items() if not all(map(bool, parts))), None)
+
+
+# Array by array, and compiled for each shape once: one program of all takes seconds to compile.
+@jax.jit
+def _finite(array: jax.Array) -> jax.Array:
+    return jnp.isfinite(array).all()
+
+
+def _tested(params: Any, opt_state: Any) -> dict[str, jax.Array]:
+    """By name, the parameters, and the arrays of the optimizer whose paths have a parameter's within them."""
+    owned = jax.tree_util.tree_leaves_with_path(params)
+    paths = {path for path, _ in owned if path}
+    skips = lambda node: bool(skipped_in_a_row(dict.fromkeys(getattr(node, "_fields", ()))))  # noqa: E731
+    nodes = jax.tree_util.tree_leaves_with_path(opt_state, is_leaf=skips)
+    if any(skips(node) for _, node in nodes):
+        nodes = [(path, node) for path, node in nodes if skips(node)]
+    kept = [
+        ((*path, *inner), leaf)
+        for path, node in nodes
+        for inner, leaf in jax.tree_util.tree_leaves_with_path(node)
+    ]
+    named = {f"params{jax.tree_util.keystr(path)}": leaf for path, leaf in owned}
+    for path, leaf in kept:
+        parts = (path[i:j] for i in range(len(path)) for j in range(i + 1, len(path) + 1))
+        if jnp.issubdtype(leaf.dtype, jnp.inexact) and any(part in paths for part in parts):
+            named[f"opt_state{jax.tree_util.keystr(path)}"] = leaf
+    return named
+
+
 def end_of(rows: Sequence[Mapping[str, Any]], sounds: Sequence[bool | None]) -> int | None:
     """The place of the row that ends the run; None where it goes on.
 
@@ -58,6 +108,28 @@ def end_of(rows: Sequence[Mapping[str, Any]], sounds: Sequence[bool | None]) -> 
 def is_bad(row: Mapping[str, Any]) -> bool:
     """Whether the step was bad, by its row of metrics."""
     return not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"]))
+
+
+def judged(figures: Mapping[str, float]) -> tuple[Mapping[str, float], str | None]:
+    """The figures of an evaluation, and that which ends the run.
+
+    That is the loss where it is not finite: what else was made of such logits says nothing, and is NaN.
+    Another figure may be undefined, as one of a class that no example has; all of them together are not.
+
+    Returns:
+        The figures, and the name and value of one that is not finite; None where the run goes on.
+
+    Example:
+        >>> judged({"loss": math.inf, "accuracy": 0.5})
+        ({'loss': inf, 'accuracy': nan}, 'loss inf')
+        >>> judged({"loss": 0.5, "auc": math.nan})
+        ({'loss': 0.5, 'auc': nan}, None)
+    """
+    bad = [name for name, value in figures.items() if not math.isfinite(value)]
+    if not bad or ("loss" not in bad and len(bad) < len(figures)):
+        return figures, None
+    name = "loss" if "loss" in bad else bad[0]
+    return dict.fromkeys(figures, math.nan) | {name: figures[name]}, f"{name} {figures[name]}"
 
 
 def told(row: Mapping[str, Any]) -> str:

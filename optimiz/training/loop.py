@@ -11,7 +11,7 @@ some batches yield no update, does the host wait and see.
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 
@@ -63,6 +63,7 @@ class Loop:
         state = self._restored()
         if state is not None and account.finished:
             _log.warning("%s is finished: all %d steps are done", self._path, account.steps)
+            self._refuse_unsound(state)
             return self._result(state)
 
         checkpoint.probe(self._checkpoints)
@@ -177,15 +178,34 @@ class Loop:
             raise preemption.Preempted
         return state
 
+    def _refuse_unsound(self, state: TrainState) -> None:
+        """End the run where its last update has left something that is not finite.
+
+        Raises:
+            Diverged: it has.
+        """
+        spoilt = divergence.not_finite(state.params, state.opt_state)
+        if hosts.any_process(spoilt is not None):
+            self._end_diverged(state, f"{spoilt or 'an array on another process'} is not finite")
+
+    def _end_diverged(self, state: TrainState, why: str) -> NoReturn:
+        steps, kept = self._account.steps, checkpoint.newest(self._checkpoints)
+        raise Diverged(f"after {steps} updates {why}; {kept}", steps - 1, self._result(state))
+
     def _evaluate(self, state: TrainState) -> None:
         assert self._task.evaluate is not None
+        self._refuse_unsound(state)
         with self._account.beside("evaluate"):
             figures = self._task.evaluate(self._stages.own(state.params))
             try:
                 figures = {name: float(value) for name, value in figures.items()}
             except (AttributeError, TypeError, ValueError):
                 raise ValueError(f"evaluate must return numbers by name, got {figures}") from None
+            figures, spoilt = divergence.judged(figures)
             self._account.evaluated(figures)
+        # Of several processes each evaluates on its own.
+        if hosts.any_process(spoilt is not None):
+            self._end_diverged(state, f"the evaluation gives {spoilt or 'on another process no finite loss'}")
 
     def _grown(self, state: TrainState) -> TrainState:
         with self._account.beside("growth"):
@@ -195,6 +215,7 @@ class Loop:
 
     def _save(self, state: TrainState) -> None:
         account = self._account
+        self._refuse_unsound(state)
         with account.beside("save"):
             record = hosts.from_first(
                 lambda: {"metrics_bytes": account.journal.sync(), "seconds": account.stopwatch.seconds}

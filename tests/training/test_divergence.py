@@ -1,7 +1,12 @@
 """One policy for what is not finite: skipped where the optimizer skips, and else the end of the run."""
 
 import math
+import os
+import re
+import signal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -112,6 +117,92 @@ def test_an_optimizer_that_skips_nothing_is_not_asked(tmp_path):
     state = optimiz.guard(optimiz.adamw(0.1), 1).init(params)
     assert bool(divergence.sound(state, params))
     assert not bool(divergence.sound(state, {"w": np.array([1.0, np.inf], np.float32)}))
+
+
+def spoiler(step, value, what="params"):
+    """An optimizer whose update of a step is finite no more, or what it keeps, though the gradient was."""
+
+    def update(updates, state, params=None, **extra):
+        count, kept = state
+        bad = jnp.where(count == step, value, 0.0)
+        where = updates if what == "params" else kept
+        where = jax.tree.map(lambda x: x + bad, where)
+        updates, kept = (where, kept) if what == "params" else (updates, where)
+        return updates, (count + 1, kept)
+
+    zeros = lambda params: jax.tree.map(jnp.zeros_like, params)  # noqa: E731
+    tx = optax.GradientTransformation(lambda params: (jnp.zeros((), jnp.int32), zeros(params)), update)
+    return optax.chain(optimiz.sgd(0.1), tx)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("what", ["params", "state"])
+@pytest.mark.parametrize("at", [5, 9], ids=["before a save", "the last"])
+def test_an_update_that_spoils_what_it_changes_is_neither_saved_nor_evaluated(tmp_path, value, what, at):
+    evaluated = []
+    task = quadratic(evaluate=lambda params: {"loss": evaluated.append(float(params["w"])) or 0.5})
+    settings = {"steps": 10, "save_every": 3, "keep": 1, "evaluate_every": 1}
+    for resume in (False, True):
+        with pytest.raises(training.Diverged) as raised:
+            run_plain(task, tmp_path, spoiler(at, value, what), resume=resume, **settings)
+        assert raised.value.step == at and raised.value.result.steps == at + 1
+        name = r"params\['w'\]" if what == "params" else r"opt_state.*\['w'\]"
+        kept = f"{at // 3 * 3:09d}"
+        assert re.fullmatch(rf"after {at + 1} updates {name} is not finite; .* is .*/{kept}", str(raised.value))
+        assert tiny.checkpoints(tmp_path) == [kept]
+    assert np.isfinite(evaluated).all()
+    rows = training.read_metrics(tmp_path / "metrics.jsonl")
+    assert max(row["steps"] for row in rows if "evaluation" in row) == at
+
+
+def test_an_update_spoilt_under_a_guard_is_not_saved(tmp_path):
+    """The guard does not test the state; and what lies outside of it may be bad by right."""
+    tx = optimiz.guard(spoiler(4, math.inf, "state"), 2)
+    with pytest.raises(training.Diverged, match=r"after 6 updates opt_state.* is not finite; .*/000000003$"):
+        run_plain(quadratic(), tmp_path / "inner", tx, steps=9, save_every=3)
+    outer = optimiz.accumulate(optimiz.guard(optimiz.sgd(0.1), 2), 3)
+    saved = run(spoilt(bad_steps.task(), (4,)), outer, tmp_path / "outer", steps=9, save_every=1)
+    assert saved.steps == 9
+
+
+def test_an_infinity_that_an_optimizer_keeps_by_right_is_no_divergence(tmp_path):
+    tx = optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau())
+    assert run_plain(quadratic(), tmp_path, tx, steps=3).steps == 3
+
+
+def test_asked_to_leave_after_a_spoilt_update_the_run_ends_as_diverged(tmp_path):
+    def batches(step):
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"target": np.full(4, 3.0, np.float32)}
+
+    with pytest.raises(training.Diverged, match="after 5 updates"):
+        run_plain(quadratic(batches), tmp_path, spoiler(4, math.nan), steps=9)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_finished_run_with_a_spoilt_checkpoint_is_not_read_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(divergence, "not_finite", lambda *args: None)
+    run_plain(quadratic(), tmp_path, spoiler(2, math.nan), steps=3)
+    monkeypatch.undo()
+    with pytest.raises(training.Diverged, match=r"after 3 updates params\['w'\] is not finite"):
+        run_plain(quadratic(), tmp_path, spoiler(2, math.nan), steps=3, resume=True)
+
+
+def test_an_evaluation_whose_loss_is_not_finite_ends_the_run(tmp_path):
+    """Parameters may be finite and too large for anything to come of them."""
+    losses = iter([0.5, math.nan])
+    task = quadratic(evaluate=lambda params: {"loss": next(losses), "accuracy": 0.9})
+    with pytest.raises(training.Diverged, match=r"after 6 updates the evaluation gives loss nan; .*/000000003"):
+        run_plain(task, tmp_path, steps=9, evaluate_every=3, save_every=3)
+    assert tiny.checkpoints(tmp_path) == ["000000003"]
+    last = training.read_metrics(tmp_path / "metrics.jsonl")[-1]["evaluation"]
+    assert math.isnan(last["loss"]) and math.isnan(last["accuracy"])
+
+
+def test_a_figure_that_is_undefined_ends_no_run(tmp_path):
+    task = quadratic(evaluate=lambda params: {"loss": 0.5, "auc": math.nan})
+    assert run_plain(task, tmp_path, steps=3).steps == 3
 
 
 def test_one_bad_replica_stops_no_replica(program, tmp_path):
