@@ -91,6 +91,7 @@ def fine_tune(given: training.Reference | None) -> None:
     about = {"task": _TASK.value, "batch_size": _BATCH_SIZE.value, "optimizer": asked[0].name}
     measure = lambda: training.calibrate(task_of(0), asked[0].make(), about=about, n=_TIMED)  # noqa: E731
     with training.claimed(output, identity, _RESUME.value), command.matrix_bar() as progress:
+        baselines, without = baseline.or_reason(baseline.tfidf_baseline, parts)  # first, as it can fail
         reference = given_or_measured(given, measure, output / "reference.json")
         runs = compare.run_matrix(
             asked,
@@ -113,10 +114,11 @@ def fine_tune(given: training.Reference | None) -> None:
                 "data": parts["train"].source,
                 "classes": len(parts["train"].label_names),
                 "examples": ", ".join(f"{len(part.texts)} {name}" for name, part in parts.items()),
+                **without,
             },
             settings=decisive
             | {"reference": reference.prices(), "warmup": WARMUP, "weight_decay": WEIGHT_DECAY},
-            baselines={"TF-IDF + logistic regression": baseline.tfidf_baseline(**parts)},
+            baselines=baselines,
             test_examples=len(parts["test"].texts),
             runs=runs,
         )

@@ -86,6 +86,8 @@ def main() -> None:
 
     mistakes = {}
     with training.claimed(plan.output, identity | {"learning_rates": rates}, plan.resume):
+        if training.is_first():  # before anything is trained, as it can fail
+            baselines, without = baseline.or_reason(baseline.pixel_baseline, parts)
         each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout)
         trained = list(each)
         if not training.is_first():
@@ -97,9 +99,9 @@ def main() -> None:
         record = compare.Record(
             title=f"Image classification by {_MODEL.value} with {', '.join(chosen)}",
             command=command.typed("finetune_image"),
-            task={**summary.rows(), **mistakes},
+            task={**summary.rows(), **without, **mistakes},
             settings=decisive,
-            baselines=baseline.pixel_baseline(**parts),
+            baselines=baselines,
             test_examples=len(parts["test"].images),
             runs=[run for _, _, run in trained],
         )

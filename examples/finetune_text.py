@@ -81,6 +81,8 @@ def main() -> None:
 
     model_name = _MODEL.value or pretrained.DEFAULT
     with training.claimed(plan.output, identity | {"learning_rates": rates}, plan.resume):
+        if training.is_first():  # before anything is trained, as it can fail
+            baselines, without = baseline.or_reason(baseline.tfidf_baseline, parts)
         each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout)
         runs = [run for _, _, run in each]
         if not training.is_first():
@@ -94,9 +96,10 @@ def main() -> None:
                 "classes": len(parts["train"].label_names),
                 "examples": ", ".join(f"{len(part.texts)} {name}" for name, part in parts.items()),
                 "truncated": problem.truncated,
+                **without,
             },
             settings=decisive,
-            baselines={"TF-IDF + logistic regression": baseline.tfidf_baseline(**parts)},
+            baselines=baselines,
             test_examples=len(parts["test"].texts),
             runs=runs,
         )

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from sklearn.metrics import matthews_corrcoef
 
-from examples.data.baseline import metrics, tfidf_baseline
+from examples.data import baseline
+from examples.data.baseline import NoBaselineError, metrics, or_reason, tfidf_baseline
 from examples.data.text import TextExamples, split
 
 
@@ -38,17 +40,25 @@ def test_metrics_refuses(labels, predictions):
         metrics(labels, predictions)
 
 
+@pytest.mark.parametrize("classes", [2, 5, 40])
+def test_the_correlation_is_that_of_scikit_learn(classes):
+    labels, predictions = np.random.default_rng(classes).integers(0, classes, (2, 60))
+    predictions = np.where(np.arange(60) % 2, labels, predictions)
+    assert metrics(labels, predictions)["mcc"] == pytest.approx(matthews_corrcoef(labels, predictions))
+
+
 def test_tfidf_learns_words_and_word_pairs():
     # "not good" against "good": no single word decides.
     texts = [f"{opening} {film}" for film in "abcdefgh" for opening in ("good and not bad", "bad and not good")]
     train = examples(texts, [1, 0] * 8)
-    found = tfidf_baseline(train, train, train)
+    found = tfidf_baseline(train, train, train)["TF-IDF + logistic regression"]
     assert found["test"]["accuracy"] == found["test"]["mcc"] == 1.0
 
 
 def test_tfidf_reads_the_second_text():
     train = examples(["same"] * 8, [0, 1] * 4, pairs=["rain", "shine"] * 4)
-    assert tfidf_baseline(train, train, train)["test"]["accuracy"] == 1.0
+    (found,) = tfidf_baseline(train, train, train).values()
+    assert found["test"]["accuracy"] == 1.0
 
 
 def test_tfidf_does_not_look_at_the_test_labels():
@@ -61,13 +71,56 @@ def test_tfidf_does_not_look_at_the_test_labels():
     )
     test = parts["test"]
     flipped = examples(list(test.texts), list(1 - test.labels))
-    found = tfidf_baseline(parts["train"], parts["validation"], test)
-    opposite = tfidf_baseline(parts["train"], parts["validation"], flipped)
+    (found,) = tfidf_baseline(parts["train"], parts["validation"], test).values()
+    (opposite,) = tfidf_baseline(parts["train"], parts["validation"], flipped).values()
     assert found["validation"] == opposite["validation"]
     assert found["test"]["accuracy"] == pytest.approx(1 - opposite["test"]["accuracy"])
 
 
-def test_tfidf_refuses_a_single_class():
-    train = examples(["good", "fine"], [1, 1])
-    with pytest.raises(ValueError, match="class"):
+NO_BASELINE = {
+    "one class": (["good", "fine"], [1, 1], "one class"),
+    "emoji": (["😀 😀", "😡"], [1, 0], "no words of two letters or more"),
+    "letters": (["a b", "c"], [1, 0], "no words of two letters or more"),
+    "nothing": (["", ""], [1, 0], "no words of two letters or more"),
+}
+
+
+@pytest.mark.parametrize(("texts", "labels", "reason"), NO_BASELINE.values(), ids=NO_BASELINE)
+def test_a_baseline_that_cannot_be_computed_says_why(texts, labels, reason, capsys):
+    train = examples(texts, labels)
+    with pytest.raises(NoBaselineError, match=reason):
         tfidf_baseline(train, train, train)
+    figures, fact = or_reason(tfidf_baseline, {"train": train, "validation": train, "test": train})
+    assert figures == {} and reason in fact["baseline"]
+    assert (
+        f"warning: there is no baseline: {fact['baseline'].removeprefix('none: ')}" in capsys.readouterr().out
+    )
+
+
+def test_many_classes_and_words_are_for_naive_bayes_a_few_examples_at_a_time(monkeypatch):
+    """At full size, 3,000 classes took over 4 GiB, and 150 many minutes."""
+    monkeypatch.setattr(baseline, "MAX_TOUCHED", 1000)
+    monkeypatch.setattr(baseline, "MAX_CELLS", 2000)  # 40 examples of 50 classes, 40 words
+    labels = [i % 50 for i in range(500)]
+    train = examples([f"word{label} more{i % 7}" for i, label in enumerate(labels)], labels)
+    widths = []
+
+    class Seen(baseline.ComplementNB):
+        def partial_fit(self, features, labels, classes):
+            widths.append((features.shape, len(classes)))
+            return super().partial_fit(features, labels, classes)
+
+    monkeypatch.setattr(baseline, "ComplementNB", Seen)
+    found = tfidf_baseline(train, train, train)
+    assert found.keys() == {"TF-IDF + naive Bayes"}
+    assert max(widths) == ((40, 40), 50) and sum(rows for (rows, _), _ in widths) == 3 * 500
+    assert found["TF-IDF + naive Bayes"]["test"]["accuracy"] > 0.5
+
+
+def test_too_much_text_is_sampled_and_the_name_says_so(monkeypatch):
+    monkeypatch.setattr(baseline, "MAX_CHARACTERS", 300)
+    texts = [f"{'rain' if i % 2 else 'shine'} {i % 9}" for i in range(100)]
+    train = examples(texts, [i % 2 for i in range(100)])
+    ((name, found),) = tfidf_baseline(train, train, train).items()
+    assert name.startswith("TF-IDF + logistic regression (4") and name.endswith(" of 100 training examples)")
+    assert found["test"]["accuracy"] == 1.0
