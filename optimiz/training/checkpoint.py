@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from optimiz.training import hosts
 from optimiz.training.run_directory import (
@@ -117,12 +118,16 @@ def probe(folder: Path) -> None:
         RunError: it cannot; nothing is left of the attempt.
     """
     partial = folder / f"{PARTIAL}trial-of-reading-back"
-    written = {"x": jax.numpy.arange(3)}
-    like = jax.eval_shape(lambda: written)
+    numbers = np.arange(3, dtype=np.int32)
+    everywhere = jax.sharding.NamedSharding(
+        jax.sharding.Mesh(jax.devices(), "all"), jax.sharding.PartitionSpec()
+    )
+    like = {"x": jax.ShapeDtypeStruct(numbers.shape, numbers.dtype, sharding=everywhere)}
+    written = {"x": jax.make_array_from_callback(numbers.shape, everywhere, numbers.__getitem__)}
     try:
         hosts.from_first(lambda: _make_room(partial, needed=0))
         _write(partial / _ARRAYS, _by_path(written))
-        read = _load(partial / _ARRAYS, like)["x"].tolist()
+        read = _load(partial / _ARRAYS, like)["x"].addressable_data(0).tolist()
     except Exception as error:  # of Orbax and TensorStore, or of the disk
         reason = str(error).partition("\n")[0]
         raise RunError(f"checkpoints cannot be saved in {folder}: {reason}") from error

@@ -43,6 +43,7 @@ def fit(
     methods: Methods = PLAIN,
     layout: Layout | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     progress: Callable[[Progress], object] | None = None,
 ) -> Result:
     """Train, from the start or from the newest checkpoint.
@@ -62,6 +63,8 @@ def fit(
             trajectory: a run may be resumed on another mesh, whose sums differ in their rounding.
         resume: go on with the run in ``directory``; one that never began begins, one that is
             finished is read back.
+        overwrite: delete the run in ``directory``, if there is one, and begin anew. Nothing else that lies
+            there is deleted.
         progress: called at every look, with ``Progress``, at a divergence too; ``print`` will do.
 
     Returns:
@@ -69,15 +72,17 @@ def fit(
         not.
 
     Raises:
-        TypeError: ``identity`` holds what is not plain JSON.
-        ValueError: the task or the optimizer cannot be trained, with the reason, or not by these methods; there
-            is a budget and no reference, or the reverse; the reference lacks work that is to be charged; the
-            layout does not fit the parameters or the batch, or there are several processes and none, or
-            examples to select.
-        RunError: the directory or a checkpoint does not let the run go on; or ``Diverged``, where it is
-            the loss.
+        TypeError: an argument is of another type, with what is asked for, or ``identity`` holds what is not
+            plain JSON.
+        ValueError: both ``resume`` and ``overwrite``; the task or the optimizer cannot be trained, with the
+            reason, or not by these methods; there is a budget and no reference, or the reverse; the reference
+            lacks work that is to be charged; the layout does not fit the parameters or the batch, or there are
+            several processes and none, or examples to select.
+        RunError: the directory or a checkpoint does not let the run go on; ``RunExists``, where it holds a run
+            and there is neither ``resume`` nor ``overwrite``; or ``Diverged``, where it is the loss.
         Preempted: SIGTERM or SIGINT came in, and the run is saved.
     """
+    _check_types(task, tx, settings, identity, methods, layout, reference, progress)
     if (settings.budget is None) != (reference is None):
         raise ValueError(
             f"a budget needs a reference and a reference a budget, got budget={settings.budget} and "
@@ -97,7 +102,39 @@ def fit(
     stages = Stages(task, tx, settings, reference, methods, layout)
     told = progress if hosts.is_first() else None
     with (
-        hosts.claimed(directory, described, resume) as path,
+        hosts.claimed(directory, described, resume, overwrite) as path,
         preemption.deferred() as request,
     ):
         return Loop(stages, path, described, request, told).train()
+
+
+def _check_types(
+    task: Any, tx: Any, settings: Any, identity: Any, methods: Any, layout: Any, reference: Any, progress: Any
+) -> None:
+    """Refuse arguments of another type by their name, with what is asked for.
+
+    Raises:
+        TypeError: there is one.
+    """
+    if not all(callable(getattr(tx, name, None)) for name in ("init", "update")):
+        asked, got = "an optimizer such as optimiz.adamw(1e-3), an optax.GradientTransformation", repr(tx)
+        if callable(tx):
+            name = getattr(tx, "__name__", type(tx).__name__)
+            got = f"the function {name}, which makes one: call it, {name}(…)"
+        raise TypeError(f"tx must be {asked}; got {got}")
+    asked_for = {
+        "task": (task, Task, "a training.Task"),
+        "settings": (settings, Settings, "a training.Settings, such as training.Settings(steps=1_000)"),
+        "identity": (identity, Mapping, "a mapping of what decides the run, such as {'optimizer': 'adamw'}"),
+        "methods": (methods, Methods, "a training.Methods"),
+        "layout": (layout, Layout | None, "a training.Layout or None"),
+        "reference": (reference, Reference | None, "a training.Reference or None"),
+        "progress": (
+            progress,
+            (Callable, type(None)),
+            "a function of training.Progress, such as print, or None",
+        ),
+    }
+    for name, (value, kind, asked) in asked_for.items():
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} must be {asked}; got {value!r}")

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+
 from optimiz.training.run_directory import RunError
 
 
@@ -35,6 +37,14 @@ class Result:
     compile_seconds: float
     reference_seconds: float | None = None
     temporary_bytes: int | None = None
+
+    def __repr__(self) -> str:
+        rows = {name: row for row in self.history for name in ("loss", "evaluation") if name in row}  # the last
+        figures = {"loss": rows["loss"]["loss"]} if "loss" in rows else {}
+        figures |= rows["evaluation"]["evaluation"] if "evaluation" in rows else {}
+        said = "".join(f", {name} {value:.4g}" for name, value in figures.items())
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        return f"<Result of {self.steps} steps, {self.seconds:.1f} s: {parameters} parameters{said}>"
 
 
 class Diverged(RunError):

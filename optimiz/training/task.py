@@ -6,7 +6,7 @@ is padding.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -17,6 +17,15 @@ WEIGHT = "weight"
 """The name of the batch entry that weighs the examples."""
 
 Batch = Mapping[str, np.ndarray]
+
+_SIGNATURES = {
+    "init": "key → parameters",
+    "loss": "(parameters, batch, key) → losses [B]",
+    "batches": "step → batch",
+    "evaluate": "parameters → figures by name",
+    "logits": "(parameters, batch, key) → logits",
+    "depth": "parameters → number of layers",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +52,9 @@ class Task:
 
     Where layers are dropped, ``loss`` and ``logits`` take a fourth argument, which layers are on: bool [L],
     traced; without it all of them are.
+
+    Raises:
+        TypeError: a part is not a function, with what is asked for.
     """
 
     init: Callable[[jax.Array], Any]
@@ -51,6 +63,21 @@ class Task:
     evaluate: Callable[[Any], Mapping[str, Any]] | None = None
     logits: Callable[..., Any] | None = None
     depth: Callable[[Any], int] | None = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, optional = getattr(self, field.name), field.default is None
+            if callable(value) or (value is None and optional):
+                continue
+            message = f"Task({field.name}=) must be a function, {_SIGNATURES[field.name]}"
+            message += f"{', or None' if optional else ''}; got {type(value).__name__}"
+            if field.name == "batches" and isinstance(value, Iterable):
+                message += (
+                    ". A run is resumed by the number of its step, so batches are asked for by it: of arrays "
+                    "training.shuffled makes such a function, of a list of batches "
+                    "`lambda step: batches[step % len(batches)]`"
+                )
+            raise TypeError(message)
 
 
 def batch_size(batch: Mapping[str, Any]) -> int:

@@ -13,13 +13,13 @@ import pytest
 
 import optimiz
 from optimiz import schedules, training
-from optimiz.training import RunError, Settings, Task, fit
+from optimiz.training import RunError, RunExists, Settings, Task, fit
 from tests.training import tiny
 
 TX = optax.adam(0.05)
 
 
-def run(task, directory, tx=TX, progress=None, resume=False, identity=None, **settings):
+def run(task, directory, tx=TX, progress=None, resume=False, overwrite=False, identity=None, **settings):
     return fit(
         task,
         tx,
@@ -27,6 +27,7 @@ def run(task, directory, tx=TX, progress=None, resume=False, identity=None, **se
         directory,
         identity=identity or {},
         resume=resume,
+        overwrite=overwrite,
         progress=progress,
     )
 
@@ -307,6 +308,73 @@ def test_a_task_that_cannot_be_trained_says_why(tmp_path, parts, message):
     with pytest.raises(ValueError, match=message) as raised:
         run(quadratic(**parts), tmp_path)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("init", {"w": 1.0}, r"must be a function, key → parameters; got dict$"),
+        ("loss", None, r"must be a function, \(parameters, batch, key\) → losses \[B\]; got NoneType$"),
+        (
+            "batches",
+            iter([{}]),
+            r".*step → batch; got list_iterator\. .* training\.shuffled .* batches\[step % len",
+        ),
+        ("batches", (x for x in ()), r".*; got generator\. A run is resumed by the number of its step"),
+        ("batches", [{}], r".*step → batch; got list\."),
+        ("evaluate", {"x": 1}, r".*parameters → figures by name, or None; got dict$"),
+        ("logits", True, r".*or None; got bool$"),
+        ("depth", 4, r".*parameters → number of layers, or None; got int$"),
+    ],
+)
+def test_a_part_of_a_task_that_is_no_function_says_what_is_asked(part, value, message):
+    with pytest.raises(TypeError, match=rf"Task\({part}=\) {message}"):
+        if part == "batches":  # given by name, also where it is false
+            Task(dict, dict, value)
+        quadratic(**{part: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("tx", "adamw", r"tx must be an optimizer such as optimiz.adamw\(1e-3\), .*; got 'adamw'"),
+        ("tx", optimiz.adamw, r"tx must be .*; got the function adamw, which makes one: call it, adamw\(…\)"),
+        ("tx", None, r"tx must be .*; got None"),
+        ("task", {"init": 1}, r"task must be a training.Task; got {'init': 1}"),
+        ("settings", 100, r"settings must be .*training.Settings\(steps=1_000\); got 100"),
+        ("identity", "adamw", r"identity must be a mapping .*; got 'adamw'"),
+        ("methods", None, r"methods must be a training.Methods; got None"),
+        ("layout", "data:2", r"layout must be a training.Layout or None; got 'data:2'"),
+        ("reference", 2.0, r"reference must be a training.Reference or None; got 2.0"),
+        ("progress", True, r"progress must be a function .*; got True"),
+    ],
+)
+def test_an_argument_of_another_type_says_what_is_asked(tmp_path, name, value, message):
+    arguments = {"task": quadratic(), "tx": optax.sgd(0.1), "settings": Settings(steps=1), "identity": {}}
+    with pytest.raises(TypeError, match=message) as raised:
+        fit(directory=tmp_path / "run", **arguments | {name: value})
+    assert "\n" not in str(raised.value) and not (tmp_path / "run").exists()
+
+
+def test_what_has_init_and_update_is_an_optimizer(tmp_path):
+    assert run(quadratic(), tmp_path, optax.MultiSteps(optax.sgd(0.1), 2)).steps
+
+
+def test_a_cell_run_again_says_so_in_its_own_terms_and_may_overwrite(tmp_path):
+    first = run(quadratic(), tmp_path)
+    with pytest.raises(RunExists, match=r"holds a run: .*\(resume=True\).*\(overwrite=True\)"):
+        run(quadratic(), tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    again = run(quadratic(), tmp_path, steps=2, overwrite=True)
+    assert again.steps == 2 < first.steps and (tmp_path / "notes.txt").exists()
+    assert run(quadratic(), tmp_path, steps=2, resume=True).history == again.history
+
+
+def test_a_result_is_shown_in_one_line(tmp_path):
+    result = run(quadratic(evaluate=lambda params: {"accuracy": 0.5}), tmp_path)
+    figures = f"loss {result.history[-2]['loss']:.4g}, accuracy 0.5"
+    assert repr(result) == f"<Result of {result.steps} steps, {result.seconds:.1f} s: 1 parameters, {figures}>"
+    assert repr(dataclasses.replace(result, history=[])).endswith("1 parameters>")
 
 
 @pytest.mark.parametrize(
