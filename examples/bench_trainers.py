@@ -40,7 +40,7 @@ TRAINERS: dict[str, tuple[str, str, list[str]]] = {
 FLAGS = command.Flags()
 _TRAINERS = FLAGS.DEFINE_list("trainers", list(TRAINERS), "What to measure.")
 _UPDATES = FLAGS.DEFINE_integer("updates", 101, "Of each; the first is not counted.", lower_bound=21)
-_OUTPUT = FLAGS.DEFINE_string("output", None, "Directory of the record and the report.", required=True)
+_OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the record and the report.", required=True)
 
 
 def measured(name: str, updates: int) -> dict[str, Any]:

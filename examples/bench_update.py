@@ -24,7 +24,7 @@ _MODEL = FLAGS.DEFINE_enum("model", "gpt2", list(update_speed.MODELS), "Whose sh
 _DTYPE = FLAGS.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of parameters and gradients.")
 _ROUNDS = FLAGS.DEFINE_integer("rounds", 9, "Steps of each that are timed.", lower_bound=3)
 _LEAVES = FLAGS.DEFINE_bool("leaves", False, "Measure compilation, by the number of leaves, instead.")
-_OUTPUT = FLAGS.DEFINE_string("output", None, "Directory of the record and the report.", required=True)
+_OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the record and the report.", required=True)
 
 
 def main() -> None:

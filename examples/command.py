@@ -6,6 +6,7 @@ import functools
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import rich.console
@@ -23,6 +24,22 @@ _DEBUG = flags.DEFINE_bool("debug", False, "On an error, show where in the code 
 flags.disclaim_key_flags()  # those below are the programs'
 
 
+class _PathParser(flags.ArgumentParser):
+    """Takes a first ``~`` for a home, as no shell does in ``--output=~/runs``."""
+
+    def parse(self, argument: str) -> str:
+        if not argument.strip():
+            raise ValueError("a path must not be empty")
+        if not argument.startswith("~"):
+            return argument
+        try:
+            return str(Path(argument).expanduser())
+        except RuntimeError:
+            raise ValueError(
+                f"nobody's home is known as {argument!r}; for a name, write ./{argument}"
+            ) from None
+
+
 class Flags(flags.FlagValues):
     """The flags of one program, apart from those of others: two programs can be imported into one process."""
 
@@ -35,6 +52,9 @@ class Flags(flags.FlagValues):
     DEFINE_integer = functools.partialmethod(_define, flags.DEFINE_integer)
     DEFINE_list = functools.partialmethod(_define, flags.DEFINE_list)
     DEFINE_string = functools.partialmethod(_define, flags.DEFINE_string)
+    DEFINE_path = functools.partialmethod(
+        _define, functools.partial(flags.DEFINE, _PathParser(), serializer=flags.ArgumentSerializer())
+    )
 
     def join(self) -> None:
         """Join the flags of the process, at their defaults."""
@@ -65,7 +85,15 @@ def guarded(main: Callable[[], None]) -> None:
     except (ValueError, TypeError, OSError, ImportError, training.RunError) as error:
         if _DEBUG.value:
             raise
-        _exit(error, EXIT_ERROR if isinstance(error, training.RunError) else EXIT_USAGE)
+        goes_on = isinstance(error, training.RunError) and not isinstance(error, training.UnusableDirectory)
+        _exit(_in_flags(error), EXIT_ERROR if goes_on else EXIT_USAGE)
+
+
+def _in_flags(error: Exception) -> Exception | str:
+    """What an error says, in terms of flags."""
+    if isinstance(error, training.RunExists):
+        return f"{error.directory} holds a run: go on with it (--resume), or choose another --output"
+    return error
 
 
 def parse(argv: Sequence[str], own: Flags) -> list[str]:

@@ -23,8 +23,8 @@ from examples.text_classification import TextClassification
 from optimiz import compare, training
 
 FLAGS = command.Flags()
-_TASK = FLAGS.DEFINE_string("task", "text", '"text", a .tsv, .csv or .jsonl file of examples, or "pretrain".')
-_MODEL = FLAGS.DEFINE_string("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
+_TASK = FLAGS.DEFINE_path("task", "text", '"text", a .tsv, .csv or .jsonl file of examples, or "pretrain".')
+_MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
 _OPTIMIZERS = FLAGS.DEFINE_list(
     "optimizers", None, "In turn; default: adamw, lion, sgd_sai and salsa, or all ways to pre-train."
 )
@@ -33,19 +33,17 @@ _LEARNING_RATES = FLAGS.DEFINE_list(
 )
 _BUDGET = FLAGS.DEFINE_float("budget", 8.0, "Of each run, in seconds of reference time.")
 _SEEDS = FLAGS.DEFINE_integer("seeds", 3, "Runs of each optimizer at each rate.", lower_bound=1)
-_REFERENCE = FLAGS.DEFINE_string("reference", None, "Prices, a JSON file; default: measured here.")
+_REFERENCE = FLAGS.DEFINE_path("reference", None, "Prices, a JSON file; default: measured here.")
 _FIGURE = FLAGS.DEFINE_enum("figure", "accuracy", ["accuracy", "macro_f1", "mcc", "loss"], "What ranks.")
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 16, "Examples per update.", lower_bound=1)
 _LENGTH = FLAGS.DEFINE_integer("length", 16, "Tokens per example; longer ones are cut.")
-_DATA = FLAGS.DEFINE_string("data", None, "For pretrain: text file or folder; default: Python's library.")
+_DATA = FLAGS.DEFINE_path("data", None, "For pretrain: text file or folder; default: Python's library.")
 _VOCAB_SIZE = FLAGS.DEFINE_integer("vocab_size", 512, "For pretrain: of the WordPiece that is learned.")
 _LAYERS = FLAGS.DEFINE_integer("layers", 4, "For pretrain: of the model.", lower_bound=1)
 _HIDDEN_SIZE = FLAGS.DEFINE_integer("hidden_size", 64, "For pretrain: width of the model.", lower_bound=1)
-_IRREDUCIBLE = FLAGS.DEFINE_string(
-    "irreducible", None, "For rho_loss: directory of examples.irreducible_losses."
-)
+_IRREDUCIBLE = FLAGS.DEFINE_path("irreducible", None, "For rho_loss: directory of examples.irreducible_losses.")
 _RESUME = FLAGS.DEFINE_bool("resume", False, "Go on with the comparison in --output.")
-_OUTPUT = FLAGS.DEFINE_string("output", None, "Directory of the report and the runs.", required=True)
+_OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)
 
 _DECISIVE = (_TASK, _BUDGET, _BATCH_SIZE, _LENGTH, _FIGURE)
 _PRETRAIN = (_DATA, _VOCAB_SIZE, _LAYERS, _HIDDEN_SIZE, _LENGTH)

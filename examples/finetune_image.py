@@ -20,9 +20,9 @@ from examples.train_each import Plan
 from optimiz import compare, schedules, training
 
 FLAGS = command.Flags()
-_MODEL = FLAGS.DEFINE_string("model", "resnet", '"resnet", "vit", or the directory of a pretrained ViT.')
-_DATA = FLAGS.DEFINE_string("data", None, "Folder of folders, .npz or .parquet; default: the digits.")
-_TEST = FLAGS.DEFINE_string("test", None, "Test images, likewise; default: a part of --data.")
+_MODEL = FLAGS.DEFINE_path("model", "resnet", '"resnet", "vit", or the directory of a pretrained ViT.')
+_DATA = FLAGS.DEFINE_path("data", None, "Folder of folders, .npz or .parquet; default: the digits.")
+_TEST = FLAGS.DEFINE_path("test", None, "Test images, likewise; default: a part of --data.")
 _IMAGE_SIZE = FLAGS.DEFINE_integer("image_size", None, "Scale images to so many pixels a side.", lower_bound=4)
 _AUGMENT = FLAGS.DEFINE_list("augment", None, "crop, flip or none; default: crop and flip, of digits none.")
 _SMOOTHING = FLAGS.DEFINE_float("smoothing", 0.1, "Of labels.")
@@ -38,7 +38,7 @@ _SEED = FLAGS.DEFINE_integer("seed", 0, "Of parameters, data order and augmentat
 FLAGS.DEFINE_integer("evaluate_every", 50, "Steps between two evaluations.")
 FLAGS.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
 FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
-FLAGS.DEFINE_string("output", None, "Directory of the report and the runs.", required=True)
+FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)
 
 _DECISIVE = (_MODEL, _STEPS, _BATCH_SIZE, _SEED, _SMOOTHING, _DROPOUT, _WARMUP, _WEIGHT_DECAY, _HEAD_RATE)
 command.check(

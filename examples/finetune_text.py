@@ -17,11 +17,11 @@ from examples.train_each import Plan
 from optimiz import compare, schedules, training
 
 FLAGS = command.Flags()
-_MODEL = FLAGS.DEFINE_string("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
+_MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
 _POOLING = FLAGS.DEFINE_enum("pooling", "mean", ["mean", "first"], "How tokens become one vector.")
-_DATA = FLAGS.DEFINE_string("data", None, "Training examples: .tsv, .csv or .jsonl.")
-_VALIDATION = FLAGS.DEFINE_string("validation", None, "Validation examples; default: a part of --data.")
-_TEST = FLAGS.DEFINE_string("test", None, "Test examples; default: a part of --data.")
+_DATA = FLAGS.DEFINE_path("data", None, "Training examples: .tsv, .csv or .jsonl.")
+_VALIDATION = FLAGS.DEFINE_path("validation", None, "Validation examples; default: a part of --data.")
+_TEST = FLAGS.DEFINE_path("test", None, "Test examples; default: a part of --data.")
 _TEXT = FLAGS.DEFINE_string("text", None, "Column of the text; default: the usual names.")
 _PAIR = FLAGS.DEFINE_string("pair", None, "Column of the second text of a pair.")
 _LABEL = FLAGS.DEFINE_string("label", None, "Column of the label; default: the usual names.")
@@ -39,7 +39,7 @@ _SEED = FLAGS.DEFINE_integer("seed", 0, "Of data order and dropout.", lower_boun
 FLAGS.DEFINE_integer("evaluate_every", 25, "Steps between two evaluations.")
 FLAGS.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
 FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
-FLAGS.DEFINE_string("output", None, "Directory of the report and the runs.", required=True)
+FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)
 
 _DECISIVE = (_STEPS, _BATCH_SIZE, _SEED, _LENGTH, _POOLING, _DROPOUT, _WARMUP, _WEIGHT_DECAY, _HEAD_RATE)
 command.check(

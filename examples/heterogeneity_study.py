@@ -31,7 +31,7 @@ _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 32, "Examples per update.", low
 _SEEDS = FLAGS.DEFINE_integer("seeds", 5, "Runs of each optimizer at its rate.", lower_bound=2)
 _ITERATIONS = FLAGS.DEFINE_integer("iterations", 20, "Of power iteration, at the most.", lower_bound=1)
 _CURVATURES = FLAGS.DEFINE_integer("curvatures", 2, "Seeds of which curvatures are measured.", lower_bound=0)
-_OUTPUT = FLAGS.DEFINE_string("output", None, "Directory of the rows and the report.", required=True)
+_OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the rows and the report.", required=True)
 
 GRIDS = dict.fromkeys(("sgd", "momentum"), (1e-3, 1e-2, 1e-1, 1.0, 10.0))
 GRIDS |= dict.fromkeys(("sign_sgd", "signum", "adam"), (1e-5, 1e-4, 1e-3, 1e-2, 1e-1))

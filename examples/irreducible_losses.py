@@ -24,7 +24,7 @@ from examples.train_each import Plan
 from optimiz import schedules, training
 
 FLAGS = command.Flags()
-_DATA = FLAGS.DEFINE_string("data", None, "Text file, or folder of them; default: Python's library.")
+_DATA = FLAGS.DEFINE_path("data", None, "Text file, or folder of them; default: Python's library.")
 _VOCAB_SIZE = FLAGS.DEFINE_integer("vocab_size", 512, "Of the WordPiece that is learned from the text.")
 _LAYERS = FLAGS.DEFINE_integer("layers", 4, "Of the model.", lower_bound=1)
 _HIDDEN_SIZE = FLAGS.DEFINE_integer("hidden_size", 64, "Width of the model.", lower_bound=1)
@@ -34,7 +34,7 @@ _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 16, "Rows per update.", lower_b
 _LEARNING_RATE = FLAGS.DEFINE_float("learning_rate", 1e-3, "AdamW's peak rate.")
 _SEED = FLAGS.DEFINE_integer("seed", 0, "Of parameters, data order and what is hidden.", lower_bound=0)
 _RESUME = FLAGS.DEFINE_bool("resume", False, "Go on with the run in --output.")
-_OUTPUT = FLAGS.DEFINE_string("output", None, "Directory of run, losses.npz and tokenizer.json.", required=True)
+_OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of run, losses.npz and tokenizer.json.", required=True)
 
 SHARES = {"train": 0.7, "held_out": 0.2, "validation": 0.05, "test": 0.05}
 HEADS, WEIGHT_DECAY, WARMUP = 4, 0.1, 0.1

@@ -29,9 +29,9 @@ from examples.text_classification import TextClassification
 from optimiz import groups, primitives, schedules, training
 
 FLAGS = command.Flags()
-_MODEL = FLAGS.DEFINE_string("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
-_DATA = FLAGS.DEFINE_string("data", None, "Training examples: .tsv, .csv or .jsonl; default: Python's own.")
-_VALIDATION = FLAGS.DEFINE_string("validation", None, "Validation examples, needed with --data.")
+_MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
+_DATA = FLAGS.DEFINE_path("data", None, "Training examples: .tsv, .csv or .jsonl; default: Python's own.")
+_VALIDATION = FLAGS.DEFINE_path("validation", None, "Validation examples, needed with --data.")
 _TEXT = FLAGS.DEFINE_string("text", None, "Column of the text; default: the usual names.")
 _LABEL = FLAGS.DEFINE_string("label", None, "Column of the label; default: the usual names.")
 _COLUMNS = FLAGS.DEFINE_list("columns", None, "Names of the columns of a file without a header.")
@@ -44,7 +44,7 @@ _SEEDS = FLAGS.DEFINE_integer("seeds", 5, "Runs of each method.", lower_bound=2)
 _METHODS = FLAGS.DEFINE_list("adam", ["adam", "adam_head"], "Which of the two to run on the grid.")
 _RATES = FLAGS.DEFINE_list("learning_rates", ["2e-5", "5e-5", "1e-4", "2e-4", "5e-4"], "Adam's peak rates.")
 _HEAD_RATE = FLAGS.DEFINE_float("head_rate", 50.0, "Rate of the head in *_head, in multiples of the encoder's.")
-_OUTPUT = FLAGS.DEFINE_string("output", None, "Directory of the rows and the report.", required=True)
+_OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the rows and the report.", required=True)
 
 SEARCHES: dict[str, Callable[[int], optax.GradientTransformation]] = {
     "salsa": lambda steps: salsa(steps),

@@ -35,9 +35,9 @@ from optimiz import training
 
 FLAGS = command.Flags()
 _TASK = FLAGS.DEFINE_enum("task", "topics", ["topics", "file", "language"], "What is learned.")
-_MODEL = FLAGS.DEFINE_string("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
-_DATA = FLAGS.DEFINE_string("data", None, "For file, training examples; for language, a text or folder.")
-_VALIDATION = FLAGS.DEFINE_string("validation", None, "Validation examples for file.")
+_MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
+_DATA = FLAGS.DEFINE_path("data", None, "For file, training examples; for language, a text or folder.")
+_VALIDATION = FLAGS.DEFINE_path("validation", None, "Validation examples for file.")
 _ROWS = FLAGS.DEFINE_integer("rows", 2000, "Examples of a part, at the most.", lower_bound=1)
 _STEPS = FLAGS.DEFINE_integer("steps", 150, "Updates.", lower_bound=10)
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 32, "Examples per update.", lower_bound=1)
@@ -46,7 +46,7 @@ _WIDTH = FLAGS.DEFINE_integer("width", 64, "Hidden size of the GPT-2, which has 
 _SEEDS = FLAGS.DEFINE_integer("seeds", 3, "Runs of each arm.", lower_bound=2)
 _OPTIMIZERS = FLAGS.DEFINE_list("optimizers", ["adamw", "sgd_sai", "lion"], "Optimizers, in turn.")
 _LOW_RATE = FLAGS.DEFINE_float("low_rate", 3e-5, "Peak rate at which plain bfloat16 is to stall.")
-_OUTPUT = FLAGS.DEFINE_string("output", None, "Directory of the rows and the report.", required=True)
+_OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the rows and the report.", required=True)
 
 _VOCABULARY = 1024  # at the most, of byte pairs
 command.check(lambda x: 0 < x < math.inf, "must be finite and above 0", _LOW_RATE)

@@ -27,7 +27,7 @@ from optimiz import compare, schedules, training
 
 FLAGS = command.Flags()
 _OBJECTIVE = FLAGS.DEFINE_enum("objective", "causal", list(OBJECTIVES), "What is told: next, hidden or cut.")
-_DATA = FLAGS.DEFINE_string("data", None, "Text file, or folder of them; default: Python's library.")
+_DATA = FLAGS.DEFINE_path("data", None, "Text file, or folder of them; default: Python's library.")
 _TOKENIZER = FLAGS.DEFINE_string(
     "tokenizer",
     None,
@@ -50,7 +50,7 @@ FLAGS.DEFINE_integer("evaluate_every", 50, "Steps between two evaluations.")
 FLAGS.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
 _DOWNSTREAM = FLAGS.DEFINE_string("downstream", None, "Fine-tune with these arguments of finetune_text.")
 _RESUME = FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
-FLAGS.DEFINE_string("output", None, "Directory of the report, runs and models.", required=True)
+FLAGS.DEFINE_path("output", None, "Directory of the report, runs and models.", required=True)
 
 _DECISIVE = (_OBJECTIVE, _LAYERS, _HIDDEN_SIZE, _HEADS, _LENGTH, _DROPOUT, _STEPS, _BATCH_SIZE, _SEED)
 _DECISIVE += (_WARMUP, _WEIGHT_DECAY)

@@ -27,6 +27,7 @@ from optimiz.training.result import Progress as Progress
 from optimiz.training.result import Result as Result
 from optimiz.training.run_directory import RunError as RunError
 from optimiz.training.run_directory import RunExists as RunExists
+from optimiz.training.run_directory import UnusableDirectory as UnusableDirectory
 from optimiz.training.selection import RhoLoss as RhoLoss
 from optimiz.training.selection import SelectiveBackprop as SelectiveBackprop
 from optimiz.training.settings import Settings as Settings

@@ -27,6 +27,7 @@ from optimiz.training.run_directory import (
     DAMAGED,
     PARTIAL,
     RunError,
+    UnusableDirectory,
     delete,
     flush,
     is_checkpoint,
@@ -115,7 +116,7 @@ def probe(folder: Path) -> None:
         folder: where the checkpoints of one run will lie.
 
     Raises:
-        RunError: it cannot; nothing is left of the attempt.
+        UnusableDirectory: it cannot; nothing is left of the attempt.
     """
     partial = folder / f"{PARTIAL}trial-of-reading-back"
     numbers = np.arange(3, dtype=np.int32)
@@ -130,14 +131,16 @@ def probe(folder: Path) -> None:
         read = _load(partial / _ARRAYS, like)["x"].addressable_data(0).tolist()
     except Exception as error:  # of Orbax and TensorStore, or of the disk
         reason = str(error).partition("\n")[0]
-        raise RunError(f"checkpoints cannot be saved in {folder}: {reason}") from error
+        raise UnusableDirectory(f"checkpoints cannot be saved in {folder}: {reason}") from error
     finally:
         if hosts.is_first():
             shutil.rmtree(partial, ignore_errors=True)
             with contextlib.suppress(OSError):  # there are checkpoints in it
                 folder.rmdir()
     if read != [0, 1, 2]:
-        raise RunError(f"checkpoints cannot be saved in {folder}: what was written there is read as {read}")
+        raise UnusableDirectory(
+            f"checkpoints cannot be saved in {folder}: what was written there is read as {read}"
+        )
 
 
 def _make_room(partial: Path, needed: int) -> None:

@@ -30,7 +30,11 @@ class RunError(Exception):
     """A run cannot start, go on or be resumed; the message is one line for who started it."""
 
 
-class RunExists(RunError):
+class UnusableDirectory(RunError):
+    """The directory cannot be that of a run; nothing has been trained."""
+
+
+class RunExists(UnusableDirectory):
     """The directory holds a run, and it was not said what is to become of it.
 
     Attributes:
@@ -64,8 +68,9 @@ def claimed(
 
     Raises:
         ValueError: both ``resume`` and ``overwrite``.
-        RunError: the directory holds something else, another run, or a run in use; or it cannot be written;
-            or it holds a run, and there is neither ``resume`` nor ``overwrite``: ``RunExists``.
+        UnusableDirectory: it holds something else, or cannot be written; or it holds a run, and there is
+            neither ``resume`` nor ``overwrite``: ``RunExists``.
+        RunError: it holds another run, or one that is in use.
     """
     if resume and overwrite:
         raise ValueError("resume=True goes on with a run, and overwrite=True deletes it: choose one of them")
@@ -75,16 +80,16 @@ def claimed(
             path.mkdir(parents=True, exist_ok=True)
             names = {entry.name for entry in path.iterdir() if not _of_the_system(entry.name)}
             if names - {_LOCK, _HOLDER, _PARTIAL} and _RUN not in names:
-                raise RunError(f"{path} is not empty and holds no run: choose another directory")
+                raise UnusableDirectory(f"{path} is not empty and holds no run: choose another directory")
             held.enter_context(_locked(path))
             if overwrite:
                 _delete_run(path)
             _claim(path, settings, resume)
         except (OSError, NotImplementedError) as error:  # the latter: filelock, of a file system without locks
             reason = getattr(error, "strerror", None) or error
-            raise RunError(f"{path} cannot be a run directory: {reason}") from error
+            raise UnusableDirectory(f"{path} cannot be a run directory: {reason}") from error
         except ValueError as error:  # a path that no operating system takes
-            raise RunError(f"{directory!r} cannot be a run directory: {error}") from error
+            raise UnusableDirectory(f"{directory!r} cannot be a run directory: {error}") from error
         yield path
 
 
