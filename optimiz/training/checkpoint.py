@@ -1,14 +1,11 @@
 """Checkpoints that are complete or absent, and whose every byte is vouched for.
 
-Orbax writes the arrays, one per tree path; ``manifest.json`` beside them lists what was written:
-shapes, dtypes, settings, versions, and the size and SHA-256 of every file, itself included. A
-checkpoint is written under another name, flushed to the disk and then renamed, so a process may die
-at any moment.
+Orbax writes the arrays, one per tree path; beside them ``manifest.json`` vouches for what was written, see
+``optimiz.training.manifest``. A checkpoint is written under another name, flushed to the disk and then renamed,
+so a process may die at any moment.
 """
 
 import contextlib
-import hashlib
-import json
 import logging
 import os
 import re
@@ -22,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from optimiz.training import hosts
+from optimiz.training import hosts, manifest
 from optimiz.training.run_directory import (
     DAMAGED,
     PARTIAL,
@@ -31,6 +28,8 @@ from optimiz.training.run_directory import (
     delete,
     flush,
     is_checkpoint,
+    naming,
+    one_line,
     refuse_other_settings,
 )
 
@@ -43,7 +42,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 FORMAT = 1
-_ARRAYS, _MANIFEST = "arrays", "manifest.json"
+_ARRAYS = "arrays"
 _LIBRARIES = ("jax", "numpy", "optax", "orbax-checkpoint")
 
 _log = logging.getLogger(__name__)
@@ -54,10 +53,6 @@ class Restored(NamedTuple):
 
     state: Any
     record: dict[str, Any]
-
-
-class _Damaged(Exception):
-    """The files of a checkpoint are not what its manifest says."""
 
 
 def save(
@@ -85,25 +80,28 @@ def save(
     arrays = _by_path(state)
     needed = sum(array.nbytes for array in arrays.values())
     partial = folder / f"{PARTIAL}{step}"
-    manifest = {
+    content = {
         "format": FORMAT,
         "step": step,
         "arrays": {path: _signature(array) for path, array in arrays.items()},
         "settings": settings,
-        "settings_sha256": _sha256(settings),
+        "settings_sha256": manifest.sha256(settings),
         "record": record,
         "versions": {name: version(name) for name in _LIBRARIES},
     }
     try:
         hosts.from_first(lambda: _make_room(partial, needed))
         _write(partial / _ARRAYS, arrays)
-        hosts.from_first(lambda: _vouch_for(partial, manifest))
+        hosts.from_first(lambda: _vouch_for(partial, content))
     except Exception as error:  # Orbax and TensorStore report a full disk in errors of their own
         if hosts.is_first():
             shutil.rmtree(partial, ignore_errors=True)
-        reason = str(error).partition("\n")[0]
-        raise RunError(f"cannot save {needed} bytes in {folder}: {reason}") from error
-    if hosts.is_first():
+        raise RunError(f"cannot save {needed} bytes in {folder}: {one_line(error)}") from error
+    hosts.from_first(lambda: _delete_all_but(keep, folder))
+
+
+def _delete_all_but(keep: int, folder: Path) -> None:
+    with naming(folder):
         for old in _checkpoints(folder)[:-keep]:
             # Under another name first: a deletion cut short must not look like a damaged checkpoint.
             shutil.rmtree(old.rename(folder / f"{PARTIAL}{old.name}"))
@@ -130,8 +128,7 @@ def probe(folder: Path) -> None:
         _write(partial / _ARRAYS, _by_path(written))
         read = _load(partial / _ARRAYS, like)["x"].addressable_data(0).tolist()
     except Exception as error:  # of Orbax and TensorStore, or of the disk
-        reason = str(error).partition("\n")[0]
-        raise UnusableDirectory(f"checkpoints cannot be saved in {folder}: {reason}") from error
+        raise UnusableDirectory(f"checkpoints cannot be saved in {folder}: {one_line(error)}") from error
     finally:
         if hosts.is_first():
             shutil.rmtree(partial, ignore_errors=True)
@@ -144,32 +141,21 @@ def probe(folder: Path) -> None:
 
 
 def _make_room(partial: Path, needed: int) -> None:
-    with _told_as_run_error():
+    with naming(partial):
         partial.mkdir(parents=True)
         free = shutil.disk_usage(partial).free
         if free < needed:
             raise RunError(f"{free} bytes are free")
 
 
-def _vouch_for(partial: Path, manifest: dict[str, Any]) -> None:
+def _vouch_for(partial: Path, content: dict[str, Any]) -> None:
     """Write the manifest, make the checkpoint last, and give it its name."""
-    with _told_as_run_error():
-        manifest["files"] = _files(partial)
-        manifest["manifest_sha256"] = _sha256(manifest)
-        (partial / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+    with naming(partial):
+        manifest.write(partial, content)
         for path in [*partial.rglob("*"), partial]:
             flush(path)
-        partial.rename(partial.with_name(f"{manifest['step']:09d}"))
+        partial.rename(partial.with_name(f"{content['step']:09d}"))
         flush(partial.parent)
-
-
-@contextlib.contextmanager
-def _told_as_run_error() -> Iterator[None]:
-    """Let the first process's trouble with its disk reach the others."""
-    try:
-        yield
-    except OSError as error:
-        raise RunError(str(error)) from error
 
 
 def restore(
@@ -193,10 +179,16 @@ def restore(
         RunError: every checkpoint is damaged, with the files; or the newest good one has another
             format, other settings, or another tree, shape or dtype, with the first that differs.
     """
-    found = hosts.from_first(lambda: _newest_undamaged(folder, like_of, settings))
+    find = naming(folder)(_newest_undamaged)
+    found = hosts.from_first(lambda: find(folder, like_of, settings))
     if found is None:
         return None
-    return Restored(_load(folder / found["name"] / _ARRAYS, like_of(found["record"])), found["record"])
+    path = folder / found["name"]
+    try:
+        state = _load(path / _ARRAYS, like_of(found["record"]))
+    except Exception as error:  # of Orbax and TensorStore, or of the disk
+        raise RunError(f"{path} cannot be read: {one_line(error)}") from error
+    return Restored(state, found["record"])
 
 
 def _newest_undamaged(
@@ -209,20 +201,20 @@ def _newest_undamaged(
     damaged: dict[Path, str] = {}
     for path in reversed(_checkpoints(folder)):
         try:
-            manifest = _verified(path)
-        except _Damaged as damage:
+            content = manifest.read(path)
+        except manifest.Damaged as damage:
             damaged[path] = str(damage)
             continue
-        if manifest["format"] != FORMAT:
-            raise RunError(f"{path} has format {manifest['format']}, this version reads {FORMAT}")
-        refuse_other_settings(str(path), manifest["settings"], settings)
-        _refuse_other_arrays(path, manifest["arrays"], like_of(manifest["record"]))
+        if content["format"] != FORMAT:
+            raise RunError(f"{path} has format {content['format']}, this version reads {FORMAT}")
+        refuse_other_settings(str(path), content["settings"], settings)
+        _refuse_other_arrays(path, content["arrays"], like_of(content["record"]))
         for bad, why in damaged.items():
             _log.warning("checkpoint %s is damaged (%s): going back to %s", bad, why, path.name)
             aside = folder / f"{DAMAGED}{bad.name}"
             shutil.rmtree(aside, ignore_errors=True)
             bad.rename(aside)
-        return {"name": path.name, "record": manifest["record"]}
+        return {"name": path.name, "record": content["record"]}
     if damaged:
         reasons = "; ".join(f"{path}: {why}" for path, why in damaged.items())
         raise RunError(f"no checkpoint is undamaged: {reasons}")
@@ -272,25 +264,6 @@ def _plain(path: Path) -> Iterator[Path]:
             yield link / path.name
 
 
-def _verified(checkpoint: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((checkpoint / _MANIFEST).read_bytes())
-        digest = manifest.pop("manifest_sha256")
-    except FileNotFoundError:
-        raise _Damaged(f"{_MANIFEST} is missing") from None
-    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
-        raise _Damaged(f"{_MANIFEST} cannot be read: {error}") from None
-    if _sha256(manifest) != digest:
-        raise _Damaged(f"{_MANIFEST} does not match its SHA-256")
-    present = _files(checkpoint)
-    for name, expected in manifest["files"].items():
-        if name not in present:
-            raise _Damaged(f"{name} is missing")
-        if present[name] != expected:
-            raise _Damaged(f"{name} does not match its size and SHA-256")
-    return manifest  # other files are none of the checkpoint's, and are not read
-
-
 def _refuse_other_arrays(checkpoint: Path, saved: Mapping[str, Any], like: Any) -> None:
     wanted = {path: _signature(leaf) for path, leaf in _by_path(like).items()}
     for path in [*wanted, *saved]:
@@ -315,19 +288,3 @@ def _entries(folder: Path) -> list[Path]:
 
 def _checkpoints(folder: Path) -> list[Path]:
     return sorted(filter(is_checkpoint, _entries(folder)), key=lambda path: int(path.name))
-
-
-def _files(checkpoint: Path) -> dict[str, dict[str, Any]]:
-    files = {}
-    for path in sorted(checkpoint.rglob("*")):
-        if path.is_file() and path != checkpoint / _MANIFEST:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            name = path.relative_to(checkpoint).as_posix()
-            files[name] = {"bytes": path.stat().st_size, "sha256": digest}
-    return files
-
-
-def _sha256(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,6 +1,7 @@
 """What a run writes down: what it computed, the same bytes however often it was resumed, and what it took."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,34 +25,46 @@ class Journal:
         self._metrics, self._timings = path / METRICS, path / TIMINGS
         self._watched = watched
         self._untaken: list[dict[str, Any]] = []
+        self._digest = hashlib.sha256()  # of the metrics; on the process that writes them
 
-    def cut(self, size: int | None) -> None:
+    def cut(self, record: Mapping[str, Any] | None) -> None:
         """Cut the metrics back to what a checkpoint vouches for, and go on from there.
 
         Args:
-            size: in bytes; None where there is no checkpoint, and the run begins.
+            record: what :meth:`sync` returned when it was saved; None where there is no checkpoint, and the run
+                begins.
 
         Raises:
-            RunError: there are fewer bytes than that; or there is no checkpoint, and once there was.
+            RunError: there are fewer bytes than that, or others; or there is no checkpoint, and once there was.
         """
         metrics.drop_torn_line(self._timings)
-        saves = [row["steps"] for row in metrics.read_metrics(self._timings) if row.get("event") == "save"]
-        if size is None and saves:
+        saves = [row for row in metrics.read_metrics(self._timings) if row.get("event") == "save"]
+        if record is None and saves:
             raise RunError(
-                f"{self._metrics.parent} was saved after {saves[-1]} steps, and its checkpoints are gone: put "
-                "them back, or begin anew in another directory"
+                f"{self._metrics.parent} was saved after {saves[-1].get('steps')} steps, and its checkpoints "
+                "are gone: put them back, or begin anew in another directory"
             )
-        metrics.truncate(self._metrics, size or 0)
+        size = 0 if record is None else record["metrics_bytes"]
+        metrics.truncate(self._metrics, size)
+        self._digest = hashlib.sha256(metrics.read(self._metrics))
+        # Checkpoints of earlier versions vouch for the size alone.
+        if record is not None and self._digest.hexdigest() != record.get(
+            "metrics_sha256", self._digest.hexdigest()
+        ):
+            raise RunError(
+                f"{self._metrics} is not what the checkpoint vouches for: its first {size} bytes have another "
+                "SHA-256"
+            )
         self._untaken = metrics.read_metrics(self._metrics) if size else []
 
-    def sync(self) -> int:
-        """Force the metrics onto the disk and return their size in bytes."""
-        return metrics.sync(self._metrics)
+    def sync(self) -> dict[str, Any]:
+        """Force the metrics onto the disk: their size and SHA-256, for a checkpoint to vouch for."""
+        return {"metrics_bytes": metrics.sync(self._metrics), "metrics_sha256": self._digest.hexdigest()}
 
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append rows to the metrics."""
         if hosts.is_first():
-            metrics.append(self._metrics, rows)
+            self._digest.update(metrics.append(self._metrics, rows))
         if self._watched:
             self._untaken += rows
 
@@ -73,7 +86,7 @@ class Journal:
     def temporary_bytes(self) -> int | None:
         """The most that a compilation planned, earlier sessions included; None where none was noted."""
         planned = (row.get("temporary_bytes") for row in metrics.read_metrics(self._timings))
-        return max((size for size in planned if size is not None), default=None)
+        return max((size for size in planned if isinstance(size, int)), default=None)
 
 
 def row_of(step: int, figures: Figures) -> dict[str, Any]:

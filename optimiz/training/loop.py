@@ -100,7 +100,7 @@ class Loop:
     def _restored(self) -> TrainState | None:
         like = lambda record: self._stages.like(record.get("stage", 0))  # noqa: E731
         saved = checkpoint.restore(self._checkpoints, like, self._described)
-        hosts.from_first(lambda: self._account.journal.cut(saved.record["metrics_bytes"] if saved else None))
+        hosts.from_first(lambda: self._account.journal.cut(saved.record if saved else None))
         if saved is None:
             return None
         self._stage = saved.record.get("stage", 0)
@@ -217,9 +217,7 @@ class Loop:
         account = self._account
         self._refuse_unsound(state)
         with account.beside("save"):
-            record = hosts.from_first(
-                lambda: {"metrics_bytes": account.journal.sync(), "seconds": account.stopwatch.seconds}
-            )
+            record = hosts.from_first(lambda: account.journal.sync() | {"seconds": account.stopwatch.seconds})
             if self._stages.methods.growth is not None:
                 record["stage"] = self._stage
             checkpoint.save(

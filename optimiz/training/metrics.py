@@ -11,13 +11,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from optimiz.training.run_directory import RunError, flush
+from optimiz.training.run_directory import RunError, flush, naming
 
 _NON_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
-def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> bytes:
     """Append rows to a file, which is created where it does not exist.
+
+    Returns:
+        What was appended.
 
     Raises:
         RunError: the rows cannot be written.
@@ -28,16 +31,17 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             file.write(text)
     except OSError as error:
         raise RunError(f"cannot write {len(text)} bytes to {path}: {error.strerror}") from error
+    return text
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Read the rows of a file; a last line without its newline, torn by a crash, is not a row.
 
     Raises:
-        RunError: a line is no JSON object, with its number.
+        RunError: the file cannot be read, or a line is no JSON object, with its number.
     """
     rows = []
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    lines = read(path).split(b"\n")[:-1]
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
@@ -49,30 +53,45 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read(path: Path) -> bytes:
+    """The content of a file; none where it does not exist.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    with naming(path):
+        return path.read_bytes() if path.exists() else b""
+
+
 def sync(path: Path) -> int:
-    """Force a file onto the disk and return its length in bytes."""
-    flush(path)
-    return path.stat().st_size
+    """Force a file onto the disk and return its length in bytes.
+
+    Raises:
+        RunError: it cannot be done.
+    """
+    with naming(path):
+        flush(path)
+        return path.stat().st_size
 
 
 def truncate(path: Path, size: int) -> None:
     """Cut a file back to its first ``size`` bytes.
 
     Raises:
-        RunError: the file is shorter than that.
+        RunError: the file is shorter than that, or cannot be cut.
     """
-    present = path.stat().st_size if path.exists() else 0
-    if present < size:
-        raise RunError(f"{path} has {present} bytes, but the checkpoint was made when it had {size}")
-    if present > size:
-        with path.open("r+b") as file:
-            file.truncate(size)
+    with naming(path):
+        present = path.stat().st_size if path.exists() else 0
+        if present < size:
+            raise RunError(f"{path} has {present} bytes, but the checkpoint was made when it had {size}")
+        if present > size:
+            with path.open("r+b") as file:
+                file.truncate(size)
 
 
 def drop_torn_line(path: Path) -> None:
     """Cut off a last line that a crash left without its newline."""
-    if path.exists():
-        truncate(path, path.read_bytes().rfind(b"\n") + 1)
+    truncate(path, read(path).rfind(b"\n") + 1)
 
 
 def _writable(value: Any) -> Any:

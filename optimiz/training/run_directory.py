@@ -93,6 +93,24 @@ def claimed(
         yield path
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Make of the body's trouble with the disk a ``RunError`` of one line that names what it is about.
+
+    Args:
+        path: what the body works on, where the error names nothing nearer.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{error.filename or path}: {error.strerror or one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    """What an error says first; its kind where it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def flush(path: Path) -> None:
     """Force the content of a file, or the names in a directory, onto the disk."""
     if os.name == "nt":

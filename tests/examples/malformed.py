@@ -28,6 +28,7 @@ from examples.optimizers import choose
 from examples.rows import Rows
 from optimiz import compare, training
 from optimiz.training import checkpoint, run_directory
+from optimiz.training.manifest import sha256
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 QUERY = "bert.encoder.layer.0.attention.self.query.weight"
@@ -367,6 +368,7 @@ def twice(text: str) -> str:
 
 SETTINGS = {"settings": {"steps": 3}, "identity": {}}
 STATE = {"w": jnp.ones(3)}
+RECORD = {"metrics_bytes": 0, "seconds": 1.0}
 
 
 def saved(edit):
@@ -383,7 +385,7 @@ def saved(edit):
 def whole_run() -> Path:
     path = Path(tempfile.mkdtemp()) / "run"
     with run_directory.claimed(path, SETTINGS, resume=False):
-        checkpoint.save(path / "checkpoints", 3, STATE, settings=SETTINGS, record={}, keep=1)
+        checkpoint.save(path / "checkpoints", 3, STATE, settings=SETTINGS, record=RECORD, keep=1)
     return path
 
 
@@ -399,7 +401,7 @@ def manifest(**changes):
         path = newest / "manifest.json"
         fields = json.loads(path.read_text()) | changes
         del fields["manifest_sha256"]
-        path.write_text(json.dumps(fields | {"manifest_sha256": checkpoint._sha256(fields)}))
+        path.write_text(json.dumps(fields | {"manifest_sha256": sha256(fields)}))
 
     return edit
 

@@ -1,8 +1,10 @@
 """A checkpoint comes back as it was, or not at all."""
 
+import copy
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import sys
@@ -14,6 +16,7 @@ import optax
 import pytest
 
 from optimiz.training import RunError, checkpoint
+from optimiz.training.manifest import sha256
 from optimiz.training.train_state import initial_state
 from tests.training import tiny
 
@@ -25,9 +28,13 @@ def state(width=8, tx=None):
     return initial_state(tiny.task(width), tx or noisy, seed=3)
 
 
+def record(step):
+    return {"seconds": 0.1 + step, "metrics_bytes": 0}
+
+
 def save(folder, step=7, tree=None, keep=5):
     tree = state() if tree is None else tree
-    checkpoint.save(folder, step, tree, settings=SETTINGS, record={"seconds": 0.1 + step}, keep=keep)
+    checkpoint.save(folder, step, tree, settings=SETTINGS, record=record(step), keep=keep)
 
 
 def restore(folder, like=None, settings=SETTINGS):
@@ -50,7 +57,7 @@ def test_comes_back_with_the_same_tree_types_and_bits(tmp_path):
     saved = state()
     save(tmp_path, tree=saved)
     restored = restore(tmp_path)
-    assert restored.record == {"seconds": 7.1}
+    assert restored.record == record(7)
     assert jax.tree.structure(restored.state) == jax.tree.structure(saved)
     kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(saved)}
     assert {"bfloat16", "int32", "uint32", "key<fry>", "float32"} <= kinds
@@ -169,7 +176,7 @@ def test_foreign_files_are_ignored(two, tmp_path):
     for name in [*foreign, "000000014/.DS_Store", "000000014/arrays/._d", "000000014/arrays/manifest.ocdbt~"]:
         (folder / name).write_text("x")
     (folder / "1000").mkdir()
-    assert restore(folder).record == {"seconds": 14.1}
+    assert restore(folder).record == record(14)
     save(folder, 22, {"w": jnp.ones(1)}, keep=1)
     assert names(folder) == sorted([*foreign, "1000", "000000022"])
 
@@ -177,7 +184,7 @@ def test_foreign_files_are_ignored(two, tmp_path):
 def test_leftovers_of_a_killed_save_are_cleared_and_not_loaded(two, tmp_path):
     folder = shutil.copytree(two, tmp_path / "copy")
     (folder / "000000014").rename(folder / "partial-14")
-    assert restore(folder).record == {"seconds": 7.1}
+    assert restore(folder).record == record(7)
     assert names(folder) == ["000000007"]
 
 
@@ -210,7 +217,7 @@ def test_damage_is_refused_by_name_or_the_previous_one_is_used(two, tmp_path, ca
 
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            assert restore(folder).record == {"seconds": 7.1}, damage
+            assert restore(folder).record == record(7), damage
         assert name in caplog.text and "going back to 000000007" in caplog.text
         assert names(folder) == ["000000007", "damaged-000000014"]
 
@@ -228,6 +235,42 @@ def test_no_flipped_bit_of_the_manifest_goes_unseen(two, tmp_path, record_proper
             manifest.write_bytes(flipped)
             with pytest.raises(RunError, match=r"manifest\.json"):
                 restore(folder)
+
+
+def places(value, path=()):
+    """The paths of all that a manifest holds, however deep."""
+    for name, item in value.items():
+        yield (*path, name)
+        if isinstance(item, dict):
+            yield from places(item, (*path, name))
+
+
+def test_a_manifest_whose_fields_are_of_other_kinds_is_refused_in_one_line(two, tmp_path, record_property):
+    """Whoever signs it again."""
+    folder = tmp_path / "copy"
+    shutil.copytree(two / "000000014", folder / "000000014")
+    path = folder / "000000014" / "manifest.json"
+    whole = json.loads(path.read_bytes())
+    del whole["manifest_sha256"]
+    others = [None, True, -1, 1.5, 10**30, math.inf, "x", [], {}, [1], {"a": 1}]
+    cases = 0
+    for place in [*places(whole), ("record", "stage"), ("record", "traced"), ("record", "metrics_sha256")]:
+        for other in others:
+            changed = copy.deepcopy(whole)
+            holder = changed
+            for name in place[:-1]:
+                holder = holder[name]
+            holder[place[-1]] = other
+            path.write_text(json.dumps(changed | {"manifest_sha256": sha256(changed)}))
+            cases += 1
+            try:
+                found = restore(folder)
+            except RunError as error:
+                assert str(path.parent) in str(error) and "\n" not in str(error)
+            else:  # it may be so
+                assert place[0] not in ("arrays", "settings", "files") and found is not None
+    record_property("cases", cases)
+    assert cases > 500
 
 
 def test_a_damaged_checkpoint_is_written_again(two, tmp_path):

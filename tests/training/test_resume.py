@@ -1,6 +1,9 @@
 """A run that is killed, asked to leave or out of disk ends as one that was not."""
 
+import contextlib
 import dataclasses
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -109,6 +112,9 @@ def test_resumed_every_few_steps_is_uninterrupted(tmp_path, reference):
         assert tiny.checkpoints(tmp_path)[-1] == f"{step + 1:09d}"
     tiny.fit(tmp_path)
     assert_same_run(tmp_path, reference)
+    [last] = (tmp_path / "checkpoints").glob("*20/manifest.json")
+    whole = hashlib.sha256((tmp_path / "metrics.jsonl").read_bytes()).hexdigest()
+    assert json.loads(last.read_bytes())["record"]["metrics_sha256"] == whole  # that of every session's rows
 
 
 @pytest.mark.parametrize(
@@ -147,6 +153,30 @@ def test_resumed_with_another_model_or_optimizer_is_refused(tmp_path, reference,
     assert tiny.checkpoints(tmp_path) == ["000000007"]
     resumed(8, jnp.bfloat16, tiny.optimizer())
     assert_same_run(tmp_path, reference)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_byte_of_the_metrics_that_has_changed_is_seen(tmp_path, finished):
+    def batches(step):
+        if step == 9 and not finished:
+            raise KeyError(step)
+        return tiny.task().batches(step)
+
+    def fit():
+        settings, task = tiny.settings(save_every=7), tiny.task(batches=batches)
+        return training.fit(task, tiny.optimizer(), settings, tmp_path, identity=tiny.IDENTITY, resume=True)
+
+    with contextlib.nullcontext() if finished else pytest.raises(KeyError):
+        fit()
+    metrics = tmp_path / "metrics.jsonl"
+    content = metrics.read_bytes()
+    place = content.index(b'"loss": ') + len(b'"loss": 0.')
+    metrics.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with pytest.raises(training.RunError, match=r"metrics\.jsonl is not what the checkpoint vouches for"):
+        fit()
+    metrics.write_bytes(content)
+    with contextlib.nullcontext() if finished else pytest.raises(KeyError):
+        fit()
 
 
 def test_a_second_process_in_the_directory_is_refused(tmp_path):
