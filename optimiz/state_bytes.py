@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import optax
 
+from optimiz import checks
+
 
 @dataclasses.dataclass(frozen=True)
 class StateBytes:
@@ -45,6 +47,9 @@ def state_bytes(tx: optax.GradientTransformation, params: Any) -> StateBytes:
     Returns:
         The exact size of every array of the state, and of all of them.
 
+    Raises:
+        TypeError: ``tx`` is no transformation.
+
     Example:
         >>> import jax.numpy as jnp
         >>> params = {"kernel": jax.ShapeDtypeStruct((1000, 1000), jnp.float32)}
@@ -56,6 +61,7 @@ def state_bytes(tx: optax.GradientTransformation, params: Any) -> StateBytes:
         total          8,000,004
         per parameter        8.0
     """
+    checks.transformation("tx", tx)
     state = jax.tree_util.tree_leaves_with_path(jax.eval_shape(tx.init, params))
     arrays = {jax.tree_util.keystr(path): leaf.size * leaf.dtype.itemsize for path, leaf in state}
     return StateBytes(arrays, sum(p.size for p in jax.tree.leaves(params)))

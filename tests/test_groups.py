@@ -426,7 +426,7 @@ def test_label_mistakes(rules, message):
 
 
 def test_a_rule_must_be_callable():
-    with pytest.raises(TypeError, match="the rule of label 'head' must be callable, got '\\^head'"):
+    with pytest.raises(TypeError, match="label 'head' must say True or False of each parameter, got '\\^head'"):
         groups.label({"head": "^head"})  # pyright: ignore
 
 

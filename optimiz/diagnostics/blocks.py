@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from optimiz import groups, numerics
+from optimiz import checks, groups, numerics
 from optimiz.groups.rules import Leaf, read
 
 Labels = Callable[[optax.Params], Any]
@@ -137,10 +137,11 @@ def partition(tree: Any, blocks: Labels | Any | None = None) -> Partition:
         blocks: labels, as a function of the tree or as a tree (or prefix); None for :func:`by_tensor`.
 
     Raises:
+        TypeError: ``blocks`` is a function that makes labels.
         ValueError: the labels do not fit the tree, or the label of a parameter does not broadcast against it.
     """
-    answers = by_tensor() if blocks is None else blocks
-    labels = jax.tree.leaves(jax.tree.broadcast(answers(tree) if callable(answers) else answers, tree))
+    answers = checks.per_parameter("blocks", by_tensor() if blocks is None else blocks)(tree)
+    labels = jax.tree.leaves(jax.tree.broadcast(answers, tree))
     block_numbers: dict[str, int] = {}
     sizes, numbers = [], []
     for leaf, label in zip(read(tree).leaves, map(np.asarray, labels), strict=True):

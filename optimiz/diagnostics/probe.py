@@ -46,7 +46,7 @@ def probe(
         A transformation whose updates are those it is given. :func:`readings` reads its state.
 
     Raises:
-        TypeError: ``every`` is not an integer.
+        TypeError: ``every`` is not an integer, or ``blocks`` is a function that makes labels.
         ValueError: it is less than 1; or, in ``init``, the labels do not fit the parameters.
 
     Example:
@@ -59,6 +59,8 @@ def probe(
         (2, 0, [1.0, 1.0])
     """
     checks.integer("every", every, ge=1)
+    if blocks is not None:
+        checks.per_parameter("blocks", blocks)
 
     def init_fn(params):
         shapes = jax.eval_shape(lambda tree: heterogeneity(tree, blocks), params)

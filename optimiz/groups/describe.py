@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import optax
 
+from optimiz import checks
 from optimiz.groups.layers import LAYER_INDEX
 from optimiz.groups.rules import Leaf, read
 
@@ -28,6 +29,7 @@ def describe(params: optax.Params, answers: Any) -> str:
         A row per parameter or block, then the totals per answer.
 
     Raises:
+        TypeError: ``answers`` is a function that makes rules.
         ValueError: the tree of answers does not fit ``params``.
 
     Example:
@@ -45,8 +47,7 @@ def describe(params: optax.Params, answers: Any) -> str:
         True         2           8    57%
         all          5          14   100%
     """
-    if callable(answers):
-        answers = answers(params)
+    answers = checks.per_parameter("answers", answers)(params)
     answers = jax.tree.leaves(jax.tree.broadcast(answers, params))
     covered = list(zip(read(params).leaves, map(_answer_text, answers), strict=True))
 

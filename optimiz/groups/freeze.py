@@ -7,12 +7,13 @@ from typing import Any
 import jax
 import optax
 
+from optimiz import checks
 from optimiz.groups.labels import label
 from optimiz.groups.rules import everything
 
 
 def freeze(
-    tx: optax.GradientTransformation, rule: Callable[[optax.Params], Any]
+    tx: optax.GradientTransformation, rule: Any | Callable[[optax.Params], Any]
 ) -> optax.GradientTransformationExtraArgs:
     """Train with ``tx`` all parameters but those that the rule names.
 
@@ -22,10 +23,13 @@ def freeze(
 
     Args:
         tx: any transformation.
-        rule: what is frozen.
+        rule: what is frozen: a rule, another function from the parameters to a tree of booleans, or the tree.
 
     Returns:
         A transformation. Its ``init`` raises ValueError if nothing, or everything, is frozen.
+
+    Raises:
+        TypeError: ``tx`` is no transformation, or ``rule`` a function that makes rules.
 
     Example:
         >>> import jax.numpy as jnp
@@ -35,6 +39,7 @@ def freeze(
         >>> jax.tree.map(float, tx.update(grads, tx.init(grads))[0])
         {'head': -1.0, 'stem': 0.0}
     """
+    checks.transformation("tx", tx)
     groups = optax.partition(
         {"frozen": optax.set_to_zero(), "trained": tx},
         label({"frozen": rule, "trained": everything}),

@@ -6,16 +6,18 @@ from typing import Any
 import jax
 import optax
 
+from optimiz import checks
 from optimiz.groups.rules import read
 
 
 def label(
-    rules: Mapping[Hashable, Callable[[optax.Params], Any]], default: Hashable | None = None
+    rules: Mapping[Hashable, Any | Callable[[optax.Params], Any]], default: Hashable | None = None
 ) -> Callable[[optax.Params], Any]:
     """Name each parameter after the first rule that covers it, for ``optax.partition``.
 
     Args:
-        rules: rule by label; the first that answers True wins.
+        rules: rule by label, or another function from the parameters to a tree of booleans, or such a tree; the
+            first that answers True wins.
         default: label of what no rule covers; None to refuse such parameters.
 
     Returns:
@@ -23,20 +25,21 @@ def label(
         parameter without a label and, on a whole tree, for a label without a parameter.
 
     Raises:
-        TypeError: a rule is not callable.
+        TypeError: a rule is neither a function of the parameters nor a tree of booleans.
 
     Example:
         >>> from optimiz.groups import everything, path
         >>> label({"head": path("^head"), "rest": everything})({"head": 1.0, "stem": 1.0})
         {'head': 'head', 'stem': 'rest'}
     """
-    for name, rule in rules.items():
-        if not callable(rule):
-            raise TypeError(f"the rule of label {name!r} must be callable, got {rule!r}")
+    answers_of = {name: checks.mask(f"the rule of label {name!r}", rule) for name, rule in rules.items()}
 
     def labels(params: optax.Params) -> Any:
         reading = read(params)
-        covered = {name: jax.tree.leaves(rule(params)) for name, rule in rules.items()}
+        covered = {
+            name: jax.tree.leaves(jax.tree.broadcast(answers(params), params))
+            for name, answers in answers_of.items()
+        }
         answers = [
             next((name for name in rules if covered[name][i]), default) for i in range(len(reading.leaves))
         ]

@@ -59,6 +59,8 @@ def layerwise_decay(
     layers: str = LAYER_INDEX,
     embeddings: Rule = embeddings,
     scanned: Mapping[str, int] | None = None,
+    *,
+    with_last: Rule | None = None,
 ) -> Callable[[optax.Params], Any]:
     """Multipliers that shrink the learning rate with the distance from the output.
 
@@ -71,40 +73,47 @@ def layerwise_decay(
         embeddings: rule for what lies below the first layer.
         scanned: axis of stacked layers by pattern of path; their multipliers are a vector along
             that axis.
+        with_last: rule for what is in no layer and yet has the multiplier of the last one. timm gives it to the
+            final norm of an encoder: ``path("^norm/")``. None for nothing.
 
     Returns:
         A function from a tree of parameters to the tree of multipliers, see
         :func:`optimiz.scale_by_groups`. It raises ValueError if there is no layer.
 
     Raises:
-        TypeError: ``rate`` is not a number.
+        TypeError: ``rate`` is not a number, or a rule is a function that makes rules.
         ValueError: ``rate`` is outside (0, 1], or ``layers`` has not exactly one group.
 
     Example:
         >>> layerwise_decay(0.5)({"embed": 1.0, "layers": [1.0, 1.0], "head": 1.0})
         {'embed': 0.125, 'head': 1.0, 'layers': [0.25, 0.5]}
+        >>> from optimiz.groups import path
+        >>> layerwise_decay(0.5, with_last=path("^norm"))({"layers": [1.0, 1.0], "norm": 1.0, "head": 1.0})
+        {'head': 1.0, 'layers': [0.25, 0.5], 'norm': 0.5}
 
     Source:
         arXiv 2106.08254 (BEiT) and its code. The idea is from arXiv 2003.10555 (ELECTRA), whose
-        code has one more power of ``rate`` on everything below the head.
+        code has one more power of ``rate`` on everything below the head. ``with_last`` is timm's.
     """
     checks.number("rate", rate, gt=0, le=1)
     layer_of = layer_reader(layers)
+    is_lowest = checks.mask("embeddings", embeddings)
+    is_with_last = checks.mask("with_last", False if with_last is None else with_last)
 
     def multipliers(params: optax.Params) -> Any:
         reading = read(params, scanned)
         top = depth(reading, layers)
 
-        def multiplier(leaf: Leaf, is_lowest: bool) -> float | np.ndarray:
+        def multiplier(leaf: Leaf, lowest: bool, last: bool) -> float | np.ndarray:
             layer = layer_of(leaf.path)
             if leaf.scanned is not None:
                 length = leaf.shape[leaf.scanned]
                 return leaf.along_scanned(np.array([rate ** (top - i) for i in range(length)]))
             if layer is not None:
                 return rate ** (top - layer)
-            return rate ** (top + 1) if is_lowest else 1.0
+            return rate ** (top + 1) if lowest else rate if last else 1.0
 
-        lowest = jax.tree.leaves(embeddings(params))
-        return reading.tree([multiplier(*x) for x in zip(reading.leaves, lowest, strict=True)])
+        answers = (jax.tree.leaves(jax.tree.broadcast(of(params), params)) for of in (is_lowest, is_with_last))
+        return reading.tree([multiplier(*x) for x in zip(reading.leaves, *answers, strict=True)])
 
     return multipliers

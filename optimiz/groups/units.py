@@ -65,7 +65,7 @@ def search_units(
         or if a unit would be empty.
 
     Raises:
-        TypeError: ``units`` is not an integer.
+        TypeError: ``units`` is not an integer, or ``embeddings`` a function that makes rules.
         ValueError: ``units`` is less than 3, or ``layers`` has not exactly one group.
 
     Example:
@@ -80,6 +80,7 @@ def search_units(
     if units is not None:
         checks.integer("units", units, ge=3)
     layer_of = layer_reader(layers)
+    is_lowest = checks.mask("embeddings", embeddings)
 
     def label(params: optax.Params) -> Any:
         reading = read(params, scanned)
@@ -101,7 +102,7 @@ def search_units(
                 return int(unit_of(layer))
             return 0 if is_embedding else number - 1
 
-        lowest = jax.tree.leaves(embeddings(params))
+        lowest = jax.tree.leaves(jax.tree.broadcast(is_lowest(params), params))
         labels = [unit(*x) for x in zip(reading.leaves, lowest, strict=True)]
         found = {int(u) for x in labels for u in np.ravel(x)}
         for u, what in ((0, "embeddings"), (number - 1, "the head")) if reading.whole else ():

@@ -107,13 +107,18 @@ def salsa(
         (-0.6, 3)
     """
     checks.number("growth", growth, ge=1)
+    checks.integer("every", every, ge=1)
     if decay is not None and not callable(decay):
-        raise TypeError(f"decay must be a schedule, a function of the count, or None, got {decay!r}")
+        raise TypeError(
+            f"decay must be a schedule, a function of the update count, or None, got {decay!r}; "
+            'under optax.inject_hyperparams name it in static_args=("decay",)'
+        )
+    share = optax.identity() if decay is None else optax.scale_by_schedule(checks.schedule("decay", decay))
     return optax.chain(
         scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype, for_search=True),
         on_step(decoupled_weight_decay(weight_decay, weight_decay_mask)),
         scale_by_groups(multipliers),
-        on_step(optax.identity() if decay is None else optax.scale_by_schedule(decay)),
+        on_step(share),
         scale_by_armijo(
             c,
             init_step=init_step,

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import optax
 
+from optimiz import checks
 from optimiz.primitives.decoupled_weight_decay import Coupling, decoupled_weight_decay
 from optimiz.primitives.momentum import trace
 from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
@@ -62,6 +63,8 @@ def sgd(
         >>> updates.tolist()
         [-1.5]
     """
+    if momentum is not None:
+        checks.number("momentum", momentum, ge=0, lt=1)
     return optax.chain(
         optax.identity() if momentum is None else trace(momentum, nesterov, accumulator_dtype),
         decoupled_weight_decay(

@@ -25,6 +25,7 @@ from typing import Any, Literal
 import jax
 import optax
 
+from optimiz import checks
 from optimiz.primitives.decoupled_weight_decay import Coupling, decoupled_weight_decay
 from optimiz.primitives.momentum import seeded_ema
 from optimiz.primitives.scale_by_gsnr import scale_by_gsnr
@@ -78,6 +79,7 @@ def sgd_sai(
         >>> updates.round(4).tolist()  # G = √2 / √2
         [-0.5, 0.5]
     """
+    checks.number("momentum", momentum, ge=0, lt=1)
     return optax.chain(
         scale_by_gsnr(eps, normalize=normalize, degenerate=degenerate, scanned=scanned),
         seeded_ema(momentum, mu_dtype),

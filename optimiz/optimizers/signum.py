@@ -63,6 +63,7 @@ def signum(
         >>> updates.tolist()
         [-0.5]
     """
+    checks.number("beta", beta, ge=0, lt=1)
     checks.one_of("decay", decay, ("decoupled", "l2"))
     shrink = decoupled_weight_decay(
         weight_decay, weight_decay_mask, coupling=decay_coupling, learning_rate=learning_rate

@@ -45,7 +45,8 @@ def accumulate(
         parameters, the gradients'. Extra arguments are passed on as the last micro-batch of a window has them.
 
     Raises:
-        TypeError: ``every`` is not an integer; or, in ``update``, the optimizer changes its state's dtypes.
+        TypeError: ``tx`` is no transformation, or ``every`` not an integer; or,
+            in ``update``, the optimizer changes its state's dtypes.
         ValueError: it is less than 1, or a gradient's shape is not its parameter's.
 
     Example:
@@ -57,6 +58,7 @@ def accumulate(
         [0.0]
         [-2.0]
     """
+    checks.transformation("tx", tx)
     checks.integer("every", every, ge=1)
     tx = optax.with_extra_args_support(tx)
 

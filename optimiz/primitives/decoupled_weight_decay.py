@@ -58,10 +58,11 @@ def decoupled_weight_decay(
         no parameters.
 
     Raises:
-        TypeError: ``weight_decay`` or ``learning_rate`` is neither callable nor a number.
+        TypeError: ``weight_decay`` or ``learning_rate`` is neither a schedule nor a number; or an answer of the
+            mask is not a boolean.
         ValueError: one is NaN, infinite or negative; the coupling is unknown, or ``"schedule"`` with a
             schedule whose peak is unknown; or ``update`` is not given the parameters, or given updates of
-            other shapes.
+            other shapes, or comes after a step in its chain.
 
     Example:
         >>> tx = decoupled_weight_decay(0.5)
@@ -71,6 +72,7 @@ def decoupled_weight_decay(
         [3.0]
     """
     checks.one_of("decay_coupling", coupling, ("learning_rate", "schedule", "independent"))
+    decays = None if mask is None else checks.mask("the mask of the weight decay", mask)
     decay = checks.schedule("weight_decay", weight_decay)
     if coupling != "learning_rate" and learning_rate is None:
         raise ValueError(f"decay_coupling {coupling!r} needs the learning_rate")
@@ -96,6 +98,9 @@ def decoupled_weight_decay(
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
         checks.needs_params(params)
+        checks.no_step_before(
+            "decoupled_weight_decay", updates, "parameters would grow; put it before the step"
+        )
         checks.same_shapes("gradient", updates, "parameter", params)
         lam = strength(state.count if varies else jnp.zeros([], jnp.int32))
 
@@ -109,4 +114,4 @@ def decoupled_weight_decay(
         return updates, state
 
     tx = optax.GradientTransformationExtraArgs(init_fn, update_fn)
-    return tx if mask is None else optax.masked(tx, mask)
+    return tx if decays is None else optax.masked(tx, decays)

@@ -49,7 +49,7 @@ def guard(
         A transformation that passes extra arguments on.
 
     Raises:
-        TypeError: ``give_up_after`` is not an integer.
+        TypeError: ``tx`` is no transformation, or ``give_up_after`` not an integer.
         ValueError: it is negative.
 
     Example:
@@ -62,6 +62,7 @@ def guard(
         [0.0] 1 1
         [-1.5] 1 0
     """
+    checks.transformation("tx", tx)
     checks.integer("give_up_after", give_up_after, ge=0)
     tx = optax.with_extra_args_support(tx)
 

@@ -6,7 +6,7 @@ r"""Carry along what rounding takes from each step, so that parameters of few bi
 
 This is compensated summation. θ + c is the parameter to about twice its digits, at the price of a second
 number of its size; ``optimiz.stochastic_rounding`` costs no memory, and is noise. It comes last in a chain,
-since it has to know what ``optax.apply_updates`` will make of its update.
+since it has to know what ``optax.apply_updates`` will make of its update; where it does not, tracing fails.
 
 Source: Kahan, "Further remarks on reducing truncation errors", Communications of the ACM 8 (1965); for training
 in bfloat16, arXiv 2010.06192 (Zamirai et al.).
@@ -34,7 +34,8 @@ def kahan() -> optax.GradientTransformationExtraArgs:
         A transformation whose ``update`` needs the parameters. Its updates are in their dtype.
 
     Raises:
-        ValueError: in ``update``, the parameters are missing, or an update's shape is not its parameter's.
+        ValueError: in ``update``, the parameters are missing, an update's shape is not its parameter's, or
+            another transformation comes after this one.
 
     Example:
         >>> tx = optax.chain(optax.sgd(1.0), kahan())
@@ -53,6 +54,7 @@ def kahan() -> optax.GradientTransformationExtraArgs:
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
         checks.needs_params(params)
+        checks.comes_last("kahan", params)
         checks.same_shapes("update", updates, "parameter", params)
 
         def leaf(u, p, c):

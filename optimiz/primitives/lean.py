@@ -12,7 +12,7 @@ which may measure it, unless this is around the chain of both.
 
 import optax
 
-from optimiz import numerics
+from optimiz import checks, numerics
 
 
 def lean(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
@@ -26,6 +26,9 @@ def lean(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraA
     Returns:
         A transformation that passes extra arguments on. Its updates are those of ``tx``, to rounding.
 
+    Raises:
+        TypeError: ``tx`` is no transformation.
+
     Example:
         >>> import jax.numpy as jnp
         >>> tx = lean(optax.lamb(0.5))
@@ -34,6 +37,7 @@ def lean(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraA
         >>> updates.round(4).tolist()  # Adam's [1, 0], of norm 1, to the norm 5
         [-2.5, -0.0]
     """
+    checks.transformation("tx", tx)
     tx = optax.with_extra_args_support(tx)
 
     def update_fn(updates, state, params=None, **extra_args):

@@ -57,7 +57,7 @@ def low_bit(
         A transformation that passes extra arguments on.
 
     Raises:
-        TypeError: ``fmt`` is none of these, or ``min_size`` is not an integer.
+        TypeError: ``tx`` is no transformation, ``fmt`` is none of these, or ``min_size`` is not an integer.
         ValueError: ``min_size`` is less than 1; or, in ``init``, the state is in few bits already.
 
     Example:
@@ -70,6 +70,8 @@ def low_bit(
         >>> updates[0].tolist()
         3.0
     """
+    checks.transformation("tx", tx)
+    checks.uncalled("fmt", fmt)
     if not isinstance(fmt, numerics.Int8 | numerics.Float8 | numerics.BFloat16):
         raise TypeError(f"fmt must be an Int8, a Float8 or a BFloat16, got {fmt!r}")
     checks.integer("min_size", min_size, ge=1)

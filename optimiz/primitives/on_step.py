@@ -2,6 +2,8 @@
 
 import optax
 
+from optimiz import checks
+
 
 def on_step(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """Apply a transformation to the ``step`` of ``numerics.Directions`` and leave its ``search`` as it is.
@@ -14,6 +16,9 @@ def on_step(tx: optax.GradientTransformation) -> optax.GradientTransformationExt
     Returns:
         A transformation of ``numerics.Directions``, with the state of ``tx``.
 
+    Raises:
+        TypeError: ``tx`` is no transformation.
+
     Example:
         >>> from optimiz.numerics import Directions
         >>> tx = on_step(optax.scale(0.5))
@@ -21,6 +26,7 @@ def on_step(tx: optax.GradientTransformation) -> optax.GradientTransformationExt
         >>> directions
         Directions(search=4.0, step=1.0)
     """
+    checks.transformation("tx", tx)
     tx = optax.with_extra_args_support(tx)
 
     def update_fn(updates, state, params=None, **extra_args):

@@ -146,9 +146,16 @@ def scale_by_armijo(
     checks.one_of("move_along", move_along, ("step", "search"))
     checks.one_of("others", others, ("frozen", "prefix"))
     checks.integer("together", together, ge=0)
-    if units is not None and not callable(units):
-        raise TypeError(f"units must be a function from parameters to the unit of each, got {units!r}")
-    label = units or (lambda params: jax.tree.map(lambda _: 0, params))
+    if units is not None and not callable(units) and jax.tree_util.all_leaves([units]):
+        raise TypeError(
+            f"units must be a function from parameters to the unit of each, or a tree, got {units!r}"
+        )
+    checks.uncalled("search_due", search_due)
+    label = (
+        (lambda params: jax.tree.map(lambda _: 0, params))
+        if units is None
+        else checks.per_parameter("units", units)
+    )
 
     def init_fn(params):
         dtype = jnp.result_type(jnp.float32, *(numerics.real_dtype(p.dtype) for p in jax.tree.leaves(params)))
@@ -177,6 +184,7 @@ def scale_by_armijo(
     ):
         del extra_args
         checks.needs_params(params)
+        checks.no_step_before("scale_by_armijo", updates, "a second minus goes uphill")
         checks.needs_loss(params, value, grad, value_fn)
         for tree in (grad, *(updates if isinstance(updates, Directions) else (updates,))):
             checks.same_shapes("gradient", tree, "parameter", params)
@@ -205,6 +213,8 @@ def scale_by_armijo(
             sizes = Directions(jnp.where(searched, step_size, 0), jnp.where(ahead, proposed, 0))
             trial = value_fn(optax.apply_updates(params, numerics.moves(labels, sizes, directions, params)))
             trial = jnp.asarray(trial[0] if isinstance(trial, tuple) else trial).astype(dtype)
+            if trial.shape != ():
+                raise ValueError(f"value_fn must return a scalar, got shape {trial.shape}; reduce it to a mean")
             checks.same_on_devices("value_fn", trial)
             return numerics.smoothed(state.decrease[turn], value - trial, beta)
 

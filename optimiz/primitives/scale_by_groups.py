@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
-from optimiz import numerics
+from optimiz import checks, numerics
 
 
 def scale_by_groups(
@@ -33,7 +33,7 @@ def scale_by_groups(
         A transformation without state that keeps its updates' dtype.
 
     Raises:
-        TypeError: a multiplier is not a number.
+        TypeError: a multiplier is not a number, or ``multipliers`` is a function that makes functions.
         ValueError: one is NaN, infinite or negative, or does not broadcast to the shape of what it
             scales; or the trees do not fit.
 
@@ -43,13 +43,12 @@ def scale_by_groups(
         >>> jax.tree.map(float, tx.update(grads, tx.init(grads))[0])
         {'head': -2.0, 'stem': -0.5}
     """
+    multipliers_of = checks.per_parameter("multipliers", multipliers)
     if not callable(multipliers):
         _check(multipliers)
 
     def of(tree):
-        if not callable(multipliers):
-            return multipliers
-        return _check(multipliers(tree))
+        return _check(multipliers_of(tree))
 
     def init_fn(params):
         of(params)  # what is wrong with a rule is said here rather than at the first update

@@ -38,7 +38,7 @@ def scale_by_learning_rate(
     Raises:
         TypeError: the learning rate is neither a number nor callable.
         ValueError: it is NaN, infinite or negative; it is a schedule whose value is not a scalar; or, in
-            ``update``, an update's shape is not its parameter's.
+            ``update``, an update's shape is not its parameter's, or another step comes before this one.
 
     Example:
         >>> tx = scale_by_learning_rate(0.5)
@@ -55,6 +55,9 @@ def scale_by_learning_rate(
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
+        checks.no_step_before(
+            "scale_by_learning_rate", updates, "a second minus goes uphill; optax.scale makes a step shorter"
+        )
         if params is not None:
             checks.same_shapes("gradient", updates, "parameter", params)
         eta = rate(state.count)

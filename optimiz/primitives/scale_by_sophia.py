@@ -102,6 +102,7 @@ def scale_by_sophia(
     checks.number("gamma", gamma, ge=0)
     checks.integer("update_interval", update_interval, ge=1)
     checks.one_of("refresh", refresh, ("before_step", "after_step"))
+    checks.transformation("hessian_diagonal_fn", hessian_diagonal_fn)
     hessian_diagonal_fn = optax.with_extra_args_support(hessian_diagonal_fn)
 
     def init_fn(params):

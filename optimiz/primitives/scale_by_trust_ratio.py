@@ -76,10 +76,13 @@ def scale_by_trust_ratio(
         least = 0.0 if isinstance(min_norm, Tracer) else np.asarray(min_norm).item()
         checks.number("max_norm", max_norm, ge=least, gt=0)
 
+    if decay is not None:
+        checks.transformation("decay", decay)
+    has_ratio = checks.mask("the mask of the trust ratio", True if mask is None else mask)
+
     def blocks(tree):
         """Per leaf, the axes of its blocks, and whether it has a ratio."""
-        mask_tree = mask(tree) if callable(mask) else mask
-        chosen = jax.tree.leaves(jax.tree.broadcast(True if mask_tree is None else mask_tree, tree))
+        chosen = jax.tree.leaves(jax.tree.broadcast(has_ratio(tree), tree))
         leaves = zip(jax.tree.leaves(tree), groups.scanned_axes(tree, scanned), strict=True)
         return [numerics.block_axes(leaf.ndim, axis) for leaf, axis in leaves], chosen
 

@@ -6,10 +6,10 @@ A bfloat16 parameter of 1 has neighbours at a distance of 2⁻⁷ and 2⁻⁸: r
 by steps of 1e-4, and with weight decay and a small rate most of a network stands still. At random it moves one
 time out of eighty, by a whole neighbour, and in the mean it is where it would be in float32.
 
-This comes last in a chain. It replaces the update by the step from θ to the number chosen, so that plain
-``optax.apply_updates``, in the parameters' own dtype, lands exactly on it. Where θ and θ + u are of such
-different size that the step itself must be rounded, the choice is between numbers that a step does reach; see
-``numerics.stochastic_step``.
+This comes last in a chain: what came after it would undo it, and tracing fails if anything does. It replaces the
+update by the step from θ to the number chosen, so that plain ``optax.apply_updates``, in the parameters' own
+dtype, lands exactly on it. Where θ and θ + u are of such different size that the step itself must be rounded, the
+choice is between numbers that a step does reach; see ``numerics.stochastic_step``.
 
 The key is part of the state: a resumed run rounds as the one that was never stopped, and replicas of the same
 state round alike, whatever the layout of devices.
@@ -43,8 +43,8 @@ def stochastic_rounding(key: jax.Array | int) -> optax.GradientTransformationExt
 
     Raises:
         TypeError: ``key`` is neither a key nor an integer.
-        ValueError: it is a negative seed; or, in ``update``, the parameters are missing, or an update's shape
-            is not its parameter's.
+        ValueError: it is a negative seed; or, in ``update``, the parameters are missing, an update's shape is
+            not its parameter's, or another transformation comes after this one.
 
     Example:
         >>> tx = optax.chain(optax.sgd(1.0), stochastic_rounding(0))
@@ -66,6 +66,7 @@ def stochastic_rounding(key: jax.Array | int) -> optax.GradientTransformationExt
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
         checks.needs_params(params)
+        checks.comes_last("stochastic_rounding", params)
         checks.same_shapes("update", updates, "parameter", params)
         base = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(numerics.typed_key(key)))
         drawn = jax.random.fold_in(base, state.count)

@@ -50,7 +50,7 @@ def over_steps(
 
 
 @dataclasses.dataclass(frozen=True)
-class _OverSteps:
+class _OverSteps(checks.OfCount):
     """A chain of pieces whose breaks are counts; the last one is the end of the run."""
 
     chain: Shape
@@ -99,7 +99,7 @@ def over_budget(shape: Callable[[jax.Array], jax.typing.ArrayLike]) -> optax.Sch
 
 
 @dataclasses.dataclass(frozen=True)
-class _OverBudget:
+class _OverBudget(checks.OfCount):
     """A chain of pieces whose progress is the ambient fraction of the budget."""
 
     chain: Shape
@@ -163,6 +163,7 @@ def peak(schedule: optax.ScalarOrSchedule) -> jax.typing.ArrayLike:
             budget it is looked for at every break and on a grid of 10,000 parts.
 
     Raises:
+        TypeError: it is a shape that is bound to nothing.
         ValueError: it is another function, which does not say where it ends.
 
     Example:
@@ -170,6 +171,7 @@ def peak(schedule: optax.ScalarOrSchedule) -> jax.typing.ArrayLike:
         >>> float(peak(over_steps(warm_up(linear(0.5), 0.1), 100)))
         0.5
     """
+    checks.bound("schedule", schedule)
     if not callable(schedule):
         return schedule
     if not isinstance(schedule, _OverSteps | _OverBudget):

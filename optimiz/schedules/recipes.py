@@ -49,6 +49,7 @@ def warmup_linear(peak: float, warmup: float = 0.02, floor: float = 0.0) -> Shap
         >>> [float(shape(x)) for x in (0.25, 0.75)]
         [0.5, 0.5]
     """
+    checks.number("peak", peak, ge=0)
     checks.number("warmup", warmup, ge=0, lt=1)
     checks.number("floor", floor, ge=0, le=1)
     return warm_up(linear(peak, floor * peak), warmup)

@@ -20,8 +20,10 @@ from optimiz import checks
 
 
 @dataclasses.dataclass(frozen=True)
-class Shape:
+class Shape(checks.OfProgress):
     """A chain of pieces over [0, 1]; call it with a progress for the value there.
+
+    It is no schedule of steps, and refuses to be called with a count; ``over_steps`` makes it one.
 
     Attributes:
         starts: where each piece starts, ascending from 0; the last one ends at 1.
@@ -32,7 +34,17 @@ class Shape:
     pieces: tuple[Callable[[jax.Array], jax.typing.ArrayLike], ...]
 
     def __call__(self, progress: jax.typing.ArrayLike) -> jax.Array:
-        """Return the value at a progress; outside [0, 1], the value at the nearer end."""
+        """Return the value at a progress; outside [0, 1], the value at the nearer end.
+
+        Raises:
+            TypeError: ``progress`` is an integer array, or an integer other than 0 and 1: a count.
+        """
+        is_array = hasattr(progress, "dtype")
+        if jnp.issubdtype(jnp.result_type(progress), jnp.integer) and (is_array or progress not in (0, 1)):
+            raise TypeError(
+                "a shape is a function of the progress of a run, a float in [0, 1], and was called with an "
+                f"integer, as a schedule is with a count; bind it: {checks.BINDING}"
+            )
         x = jnp.clip(jnp.asarray(progress, jnp.result_type(float)), 0, 1)
         return evaluate(self.pieces, x, (*self.starts, 1.0))
 
@@ -62,6 +74,11 @@ def evaluate(
 
 def as_chain(name: str, shape: Callable[[jax.Array], jax.typing.ArrayLike]) -> Shape:
     """The argument of that name as a chain: a plain function is a chain of one piece."""
+    checks.uncalled(name, shape)
+    if isinstance(shape, checks.OfCount) or str(getattr(shape, "__module__", "")).startswith("optax."):
+        raise TypeError(
+            f"{name} must be a function of the progress x, got a schedule, a function of the update count"
+        )
     if not callable(shape):
         raise TypeError(f"{name} must be a function of the progress x, got {shape!r}")
     return shape if isinstance(shape, Shape) else Shape((0.0,), (shape,))

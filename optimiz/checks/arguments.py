@@ -1,0 +1,163 @@
+"""Hyperparameters: what is outside its domain is refused by name, where the transformation is built."""
+
+import math
+import numbers
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.core import Tracer
+
+from optimiz.checks.misplaced import OfProgress, bound, described, makes_things, uncalled
+
+_LARGEST_COUNT = 2**31 - 1  # updates are counted in int32
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    ge: float = -math.inf,
+    gt: float = -math.inf,
+    le: float = math.inf,
+    lt: float = math.inf,
+) -> None:
+    """Check that a scalar hyperparameter is a finite number within its bounds.
+
+    Args:
+        name: the argument's name, for the message.
+        value: a Python, NumPy or JAX scalar; a traced value passes unchecked.
+        ge: lower bound, included.
+        gt: lower bound, excluded.
+        le: upper bound, included.
+        lt: upper bound, excluded.
+
+    Raises:
+        TypeError: ``value`` is not a scalar number (a string such as ``"1e-3"``, for one).
+        ValueError: ``value`` is NaN, infinite, or outside the bounds.
+    """
+    if isinstance(value, Tracer):
+        return
+    is_array = isinstance(value, (np.ndarray, jax.Array)) and np.ndim(value) == 0
+    if isinstance(value, (bool, np.bool_)) or not (is_array or isinstance(value, numbers.Real)):
+        raise TypeError(f"{name} must be a number, got {_in_place_of_a_number(name, value)}")
+    x, low, high = float(value), max(ge, gt), min(le, lt)
+    if not (math.isfinite(x) and ge <= x <= le and gt < x < lt):
+        left = "(" if gt >= ge else "["
+        right = ")" if lt <= le else "]"
+        raise ValueError(f"{name} must be in {left}{low:g}, {high:g}{right}, got {value}{_of_few_bits(value)}")
+
+
+def _in_place_of_a_number(name: str, value: Any) -> str:
+    if not callable(value) or makes_things(value):
+        return described(value)
+    what = described(value) if isinstance(value, OfProgress) else "a function"
+    return f"{what}; optax.inject_hyperparams takes a schedule for {name}"
+
+
+def _of_few_bits(value: Any) -> str:
+    """What to do where a number that was right has become one that is not, by rounding."""
+    dtype = getattr(value, "dtype", None)
+    if dtype not in (jnp.bfloat16, jnp.float16):
+        return ""
+    return f", in {dtype}; under optax.inject_hyperparams give hyperparam_dtype=jnp.float32"
+
+
+def integer(name: str, value: Any, *, ge: int) -> None:
+    """Check that a number of steps is an integer that an int32 counter can reach.
+
+    Args:
+        name: the argument's name, for the message.
+        value: a Python, NumPy or JAX integer; a traced value passes unchecked.
+        ge: lower bound, included.
+
+    Raises:
+        TypeError: ``value`` is not an integer scalar.
+        ValueError: it is less than ``ge``, or more than 2^31 - 1.
+    """
+    if isinstance(value, Tracer):
+        return
+    is_array = isinstance(value, (np.ndarray, jax.Array)) and np.ndim(value) == 0
+    integral = jnp.issubdtype(value.dtype, jnp.integer) if is_array else isinstance(value, numbers.Integral)
+    if isinstance(value, bool) or not integral:
+        raise TypeError(f"{name} must be an integer, got {described(value)}")
+    if not ge <= int(value) <= _LARGEST_COUNT:
+        raise ValueError(f"{name} must be in [{ge}, {_LARGEST_COUNT}], got {value}")
+
+
+def key(name: str, value: Any) -> None:
+    """Check that an argument is a random key, typed or the data of a threefry key, or an integer seed for one.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: it is a seed that is negative or more than 2^31 - 1.
+    """
+    dtype, shape = getattr(value, "dtype", None), np.shape(value)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
+    if not (typed or (dtype == jnp.uint32 and shape == (2,))):
+        integer(f"{name}, unless a random key,", value, ge=0)
+
+
+def schedule(name: str, value: optax.ScalarOrSchedule) -> Callable[[jax.typing.ArrayLike], jax.Array]:
+    """Check a hyperparameter that may vary over the run, and make it a schedule if it does not.
+
+    Args:
+        name: the argument's name, for the message.
+        value: a number that is not negative, or a schedule from the 0-based update count to a scalar.
+
+    Returns:
+        A schedule whose values are arrays of shape ().
+
+    Raises:
+        TypeError: ``value`` is neither callable nor a number; it is a shape that is bound to no steps, or a
+            function that makes schedules; or, when the schedule is called, its value is a function.
+        ValueError: it is NaN, infinite or negative; or, when the schedule is called, its value is not a
+            scalar.
+    """
+    bound(name, value)
+    uncalled(name, value)
+    if not callable(value):
+        number(name, value, ge=0)
+
+    def at(count: jax.typing.ArrayLike) -> jax.Array:
+        scalar = value(count) if callable(value) else value
+        if callable(scalar):
+            raise TypeError(
+                f"{name} must be a schedule, a function of the update count; it returned {scalar!r}"
+            )
+        scalar = jnp.asarray(scalar)
+        if scalar.shape != ():
+            raise ValueError(f"{name} must be a scalar at each step, got shape {scalar.shape}")
+        return scalar
+
+    return at
+
+
+def one_of(name: str, value: Any, allowed: Sequence[Any]) -> None:
+    """Check that an argument is one of a few values.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not any(value is choice or value == choice for choice in allowed):
+        choices = ", ".join(repr(choice) for choice in allowed)
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+
+
+def either(name: str, value: Any, other_name: str, other: Any) -> Any:
+    """The one of two arguments for the same thing that was given, or None.
+
+    Raises:
+        ValueError: both were given.
+    """
+    if value is not None and other is not None:
+        raise ValueError(f"{name} and {other_name} are the same thing; give one of them")
+    return other if value is None else value
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a hyperparameter is known, at construction, to be zero; a traced one is not."""
+    return isinstance(value, (int, float)) and value == 0
