@@ -2,17 +2,18 @@
 
 A reading is a scalar field of a state, such as ``skipped`` of ``guard``; the ``rate`` of
 ``scale_by_learning_rate`` is shown as ``learning_rate``. States are known by how Optax and this suite declare
-them: NamedTuples whose names end in ``State``.
+them: NamedTuples whose names end in ``State``. Who keeps a state may have wrapped its arrays, as
+``flax.nnx.Variable`` does, or have made mappings of its tuples, as ``flax.nnx.state`` and checkpoints do: there
+the scalars beside a state's trees are its numbers.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 _NAMES = {"rate": "learning_rate"}
 
@@ -24,7 +25,9 @@ def hyperparams(state: Any) -> dict[str, jax.typing.ArrayLike]:
     """The scalars of an optimizer's state, by name.
 
     Args:
-        state: of any optimizer, however nested; may be traced.
+        state: of any optimizer, however nested; may be traced. Arrays may be wrapped and tuples be mappings, as
+            in ``flax.nnx.Optimizer(...).opt_state`` and ``flax.nnx.state(optimizer)``; of what holds a state by
+            the name ``opt_state``, that is read.
 
     Returns:
         Numbers by the name of their field, which follows the label of its group under ``optax.partition``
@@ -39,23 +42,63 @@ def hyperparams(state: Any) -> dict[str, jax.typing.ArrayLike]:
         >>> {name: float(value) for name, value in hyperparams(state).items()}
         {'count': 0.0, 'learning_rate': 0.5}
     """
-    if _is_state(state):
-        fields = state._asdict()
-        if isinstance(state, optax.InjectStatefulHyperparamsState):
-            fields = {"count": state.count, **state.hyperparams, "inner_state": state.inner_state}
-        readings = {}
-        for value in fields.values():
-            readings |= hyperparams(value)
-        return readings | {_NAMES.get(name, name): x for name, x in fields.items() if _is_number(x)}
-    if isinstance(state, Mapping):
-        return {
-            f"{label}/{name}": value
-            for label, part in state.items()
-            for name, value in hyperparams(part).items()
-        }
-    if isinstance(state, tuple | list):
-        return _in_chain([hyperparams(part) for part in state])
-    return {}
+    return _read(state, of_state=True)
+
+
+def bare(node: Any) -> Any:
+    """The array within what only wraps one, such as ``flax.nnx.Variable``; anything else as it is.
+
+    Args:
+        node: any part of a pytree.
+    """
+    if isinstance(node, tuple | list | Mapping) or _is_array(node):
+        return node
+    children = _children(node)
+    return bare(children["value"]) if children.keys() == {"value"} else node
+
+
+def _read(node: Any, *, of_state: bool) -> dict[str, jax.typing.ArrayLike]:
+    """The readings of a part of a state; of a mapping the numbers are shown if it is ``of_state``."""
+    node = bare(node)
+    if isinstance(node, Mapping):
+        return _of_mapping(node, of_state)
+    if isinstance(node, tuple | list) and not _is_state(node):
+        return _in_chain({place: _read(part, of_state=False) for place, part in enumerate(node)})
+    if isinstance(node, tuple):
+        return _of_fields(node._asdict(), of_state=False)  # pyright: ignore[reportAttributeAccessIssue]
+    fields = _children(node)
+    if "opt_state" in fields:  # what trains, such as flax.nnx.Optimizer
+        return _read(fields["opt_state"], of_state=True)
+    if _is_state(node):
+        return _of_fields(fields, of_state=False)
+    return _merged(_read(child, of_state=False) for child in fields.values())
+
+
+def _of_mapping(node: Mapping[Any, Any], of_state: bool) -> dict[str, jax.typing.ArrayLike]:
+    if "opt_state" in node:
+        return _read(node["opt_state"], of_state=True)
+    if node and all(str(key).isdecimal() for key in node):  # a tuple, without its empty states
+        return _in_chain({key: _read(part, of_state=of_state) for key, part in node.items()})
+    if of_state and any(_is_number(bare(part)) or _holds_states(key) for key, part in node.items()):
+        return _of_fields(node, of_state=True)
+    return {
+        f"{label}/{name}": value
+        for label, part in node.items()
+        for name, value in _read(part, of_state=of_state).items()
+    }
+
+
+def _of_fields(fields: Mapping[str, Any], of_state: bool) -> dict[str, jax.typing.ArrayLike]:
+    """Readings of one state: those of the states within it, and its own numbers.
+
+    In a mapping what is within is known by its name to be a state, and not the parameters' moments.
+    """
+    if {"hyperparams", "inner_state"} <= fields.keys():  # of optax.inject_hyperparams
+        injected = bare(fields["hyperparams"])
+        fields = {"count": fields["count"], **injected, "inner_state": fields["inner_state"]}
+    within = (_read(x, of_state=of_state and _holds_states(name)) for name, x in fields.items())
+    own = {_NAMES.get(name, name): bare(x) for name, x in fields.items()}
+    return _merged(within) | {name: x for name, x in own.items() if _is_number(x)}
 
 
 def skipped_in_a_row(readings: Mapping[str, Any]) -> list[Any]:
@@ -71,10 +114,10 @@ def skipped_in_a_row(readings: Mapping[str, Any]) -> list[Any]:
     return [count for name, count in readings.items() if name.rpartition("/")[2] in _SKIPPED_IN_A_ROW]
 
 
-def _in_chain(parts: list[dict[str, jax.typing.ArrayLike]]) -> dict[str, jax.typing.ArrayLike]:
-    times = Counter(name for part in parts for name in part)
+def _in_chain(parts: Mapping[Any, dict[str, jax.typing.ArrayLike]]) -> dict[str, jax.typing.ArrayLike]:
+    times = Counter(name for part in parts.values() for name in part)
     readings = {}
-    for place, part in enumerate(parts):
+    for place, part in parts.items():
         for name, value in part.items():
             if times[name] == 1 or name.rpartition("/")[2] == "count":
                 readings.setdefault(name, value)
@@ -83,10 +126,27 @@ def _in_chain(parts: list[dict[str, jax.typing.ArrayLike]]) -> dict[str, jax.typ
     return readings
 
 
-def _is_state(x: Any) -> bool:
-    return isinstance(x, tuple) and hasattr(x, "_asdict") and type(x).__name__.endswith("State")
+def _merged(parts: Iterable[dict[str, jax.typing.ArrayLike]]) -> dict[str, jax.typing.ArrayLike]:
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def _children(node: Any) -> dict[str, Any]:
+    """What a node of a class that JAX knows holds, by name; nothing of what is no such node."""
+    entries = jax.tree_util.tree_leaves_with_path(node, is_leaf=lambda x: x is not node)
+    return {jax.tree_util.keystr(path, simple=True): child for path, child in entries if path}
+
+
+def _holds_states(name: Any) -> bool:
+    return str(name).endswith(("_state", "_states"))
+
+
+def _is_state(node: Any) -> bool:
+    return type(node).__name__.endswith("State") and (not isinstance(node, tuple) or hasattr(node, "_asdict"))
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, jax.Array | np.ndarray | np.generic | int | float)
 
 
 def _is_number(x: Any) -> bool:
-    is_scalar = isinstance(x, jax.Array | np.ndarray | np.generic | int | float) and np.ndim(x) == 0
-    return is_scalar and jnp.issubdtype(jnp.asarray(x).dtype, jnp.number)
+    return _is_array(x) and np.ndim(x) == 0 and jnp.issubdtype(jnp.asarray(x).dtype, jnp.number)

@@ -1,12 +1,17 @@
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
+import flax.core
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
+from flax import nnx, serialization
+from flax.training.train_state import TrainState
 
 import optimiz
-from optimiz import groups, schedules
+from optimiz import diagnostics, groups, schedules
 from optimiz.hyperparams import hyperparams
 from optimiz.primitives.accumulate import accumulate
 from optimiz.primitives.clip_by_global_norm import clip_by_global_norm
@@ -134,3 +139,90 @@ def test_may_be_traced():
 
     readings = step(tx.init(PARAMS))
     assert (int(readings["count"]), float(readings["learning_rate"])) == (1, 0.5)
+
+
+# --- who keeps a state may wrap its arrays, and make mappings of its tuples ------------------------------
+
+KEPT = {
+    "adamw": optimiz.adamw(0.5),
+    "adafactor": optimiz.adafactor(0.1),
+    "sophia_h": optimiz.sophia_h(0.1),
+    "salsa": optimiz.salsa(),
+    "guard": guard(optimiz.adamw(0.5), 2),
+    "accumulate": accumulate(guard(optimiz.adamw(0.5), 2), 2),
+    "low_bit": optimiz.low_bit(optimiz.adamw(0.5), optimiz.Int8(), min_size=1),
+    "inject_hyperparams": optax.inject_hyperparams(optimiz.adamw)(0.5),
+    "partition": optax.partition(
+        {"a": optimiz.adamw(0.5), "b": optimiz.sgd(0.1)},
+        groups.label({"a": groups.path("bias"), "b": groups.everything}),
+    ),
+    "masked": optax.masked(optimiz.adamw(0.5), groups.path("bias")),
+    "freeze": groups.freeze(optimiz.adamw(0.5), groups.path("bias")),
+    "named_chain": optax.named_chain(("clip", clip_by_global_norm(1.0)), ("sgd", optimiz.sgd(0.1))),
+    "two": optax.chain(
+        optax.masked(optimiz.sgd(0.2), groups.path("bias")),
+        optax.masked(optimiz.sgd(0.1), groups.path("kernel")),
+    ),
+    "MultiSteps": optax.MultiSteps(optimiz.adamw(0.4), 2),
+    "probe": optax.chain(diagnostics.probe(every=1), optimiz.adamw(0.5)),
+    "stochastic_rounding": optax.chain(optimiz.sgd(0.1), optimiz.stochastic_rounding(0)),
+}
+
+
+@dataclasses.dataclass
+class Trained:
+    """What a loop of one's own keeps, as an Equinox module would."""
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+
+
+jax.tree_util.register_dataclass(Trained)
+
+
+@pytest.mark.parametrize("tx", KEPT.values(), ids=KEPT)
+def test_reads_every_container_of_a_state_alike(tx):
+    model = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    params = {"bias": jnp.ones(2), "kernel": jnp.ones((2, 2))}
+    state = tx.init(params)
+    assert hyperparams(state)
+    linen = TrainState.create(apply_fn=None, params=params, tx=tx)
+    containers = {
+        "opt_state": optimizer.opt_state,
+        "nnx.state": nnx.state(optimizer),
+        "the state in it": nnx.state(optimizer)["opt_state"],
+        "nnx.Optimizer": optimizer,
+        "nnx.split": nnx.split(optimizer)[1],
+        "pure dict": nnx.to_pure_dict(nnx.state(optimizer)),
+        "to_state_dict": serialization.to_state_dict(state),
+        "TrainState": linen,
+        "its state_dict": serialization.to_state_dict(linen),
+        "dataclass": Trained(jnp.int32(3), params, state),
+        "FrozenDict": flax.core.freeze({"params": params, "opt_state": state}),
+        "NumPy": jax.tree.map(np.asarray, state),
+    }
+    for name, container in containers.items():
+        read = hyperparams(container)
+        assert read == hyperparams(state), name
+        assert all(np.ndim(value) == 0 and not isinstance(value, nnx.Variable) for value in read.values())
+
+
+def test_a_state_that_nnx_keeps_may_be_traced_and_follows_its_updates():
+    model = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, guard(optimiz.adamw(SCHEDULE), 2), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model, optimizer):
+        optimizer.update(model, nnx.grad(lambda m: m(jnp.ones((1, 2))).sum())(model))
+        return hyperparams(optimizer.opt_state), hyperparams(nnx.state(optimizer))
+
+    for read in step(model, optimizer):
+        assert (int(read["count"]), float(read["learning_rate"]), int(read["skipped"])) == (1, 0.5, 0)
+
+
+@pytest.mark.parametrize("params", [Weights(jnp.ones([]), jnp.ones([])), [jnp.ones([])], {"nu": jnp.ones([])}])
+def test_parameters_are_not_taken_for_readings_in_mappings(params):
+    state = serialization.to_state_dict(optimiz.adamw(0.5).init(params))
+    assert {name: float(x) for name, x in hyperparams(state).items()} == {"count": 0, "learning_rate": 0.5}

@@ -10,6 +10,7 @@ State holds arrays alone. Their blocks are named by ``block_names(params, blocks
 its like, by that of the tree with the holes.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ import optax
 from optimiz import checks
 from optimiz.diagnostics.blocks import Labels, partition
 from optimiz.diagnostics.heterogeneity import Heterogeneity, heterogeneity, of_norms
+from optimiz.hyperparams import bare
 
 LARGE = 1_000_000  # entries of an array that has a branch of its own; a branch costs some microseconds
 
@@ -99,7 +101,8 @@ def readings(state: Any, names: tuple[str, ...]) -> dict[str, Any]:
     """What a probe has measured last, as a row for a log.
 
     Args:
-        state: of an optimizer that has one probe in it, however nested; not traced.
+        state: of an optimizer that has one probe in it, however nested, its arrays wrapped or not, see
+            ``optimiz.hyperparams``; not traced.
         names: of the blocks, from ``block_names``.
 
     Returns:
@@ -117,11 +120,15 @@ def readings(state: Any, names: tuple[str, ...]) -> dict[str, Any]:
         >>> row["step"], row["block_norms"], row["heterogeneity"]["gini_norm"]
         (0, {'a': 3.0, 'b': 1.0}, 0.25)
     """
-    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, ProbeState))
-    probes = [node for node in nodes if isinstance(node, ProbeState)]
+    nodes = jax.tree.leaves(state, is_leaf=lambda node: _fields(node) is not None)
+    probes = [fields for fields in map(_fields, nodes) if fields is not None]
     if len(probes) != 1:
         raise ValueError(f"the state must hold one probe, got {len(probes)}")
-    step, measured = jax.device_get((probes[0].probed_step, probes[0].heterogeneity))
+    (probe,) = probes
+    kept = probe["heterogeneity"]
+    kept = kept if isinstance(kept, Mapping) else kept._asdict()
+    measured = Heterogeneity(**{name: bare(x) for name, x in kept.items()})
+    step, measured = jax.device_get((bare(probe["probed_step"]), measured))
     if measured.norm.shape != (len(names),):
         raise ValueError(f"names must have one entry per block, {measured.norm.size}, got {len(names)}")
     if step < 0:
@@ -134,3 +141,10 @@ def readings(state: Any, names: tuple[str, ...]) -> dict[str, Any]:
         "block_norms": dict(zip(names, norms, strict=True)),
         "block_rms": dict(zip(names, rms, strict=True)),
     }
+
+
+def _fields(node: Any) -> Mapping[str, Any] | None:
+    """The fields of a probe's state, also where a mapping has been made of it; None of anything else."""
+    if isinstance(node, ProbeState):
+        return node._asdict()
+    return node if isinstance(node, Mapping) and set(node) == set(ProbeState._fields) else None

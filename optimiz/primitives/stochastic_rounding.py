@@ -6,10 +6,10 @@ A bfloat16 parameter of 1 has neighbours at a distance of 2⁻⁷ and 2⁻⁸: r
 by steps of 1e-4, and with weight decay and a small rate most of a network stands still. At random it moves one
 time out of eighty, by a whole neighbour, and in the mean it is where it would be in float32.
 
-This comes last in a chain: what came after it would undo it, and tracing fails if anything does. It replaces the
-update by the step from θ to the number chosen, so that plain ``optax.apply_updates``, in the parameters' own
-dtype, lands exactly on it. Where θ and θ + u are of such different size that the step itself must be rounded, the
-choice is between numbers that a step does reach; see ``numerics.stochastic_step``.
+This comes last in a chain: what came after it would undo it, and tracing fails if anything does. It replaces
+the update by the step from θ to the number chosen, so that plain ``optax.apply_updates``, in the parameters'
+own dtype, lands exactly on it. Where θ and θ + u are of such different size that the step itself must be
+rounded, the choice is between numbers that a step does reach; see ``numerics.stochastic_step``.
 
 The key is part of the state: a resumed run rounds as the one that was never stopped, and replicas of the same
 state round alike, whatever the layout of devices.

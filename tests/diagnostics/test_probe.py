@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx, serialization
 
 import optimiz
 from optimiz import groups
@@ -221,3 +222,24 @@ def test_mistakes():
         readings((state, state), ())
     with pytest.raises(ValueError, match="names must have one entry per block, 2, got 1"):
         readings(state, ("head",))
+
+
+def test_readings_of_a_state_that_wraps_its_arrays_or_is_a_mapping():
+    model = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+    tx = optimiz.guard(optax.chain(probe(every=1), optax.sgd(0.1)), 2)
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    params = nnx.state(model, nnx.Param)
+    grads = jax.tree.map(jnp.ones_like, params)
+    optimizer.update(model, grads)
+    _, state = tx.update(grads, tx.init(params), params)
+    names = block_names(params)
+    expected = readings(state, names)
+    assert expected["step"] == 0 and names == ("bias", "kernel")
+    for kept in (
+        optimizer.opt_state,
+        optimizer,
+        nnx.state(optimizer),
+        nnx.to_pure_dict(nnx.state(optimizer)),
+        serialization.to_state_dict(state),
+    ):
+        assert readings(kept, names) == expected

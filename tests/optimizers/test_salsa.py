@@ -192,7 +192,7 @@ def test_departure_multipliers_are_in_the_step_and_in_the_search():
         ),
         (salsa, {"expand": 1.0}, ValueError, r"expand must be in \(1, inf\), got 1.0"),
         (salsa, {"decay": 1.0}, TypeError, "decay must be a schedule, .*, got 1.0"),
-        (salsa, {"every": 0}, ValueError, r"steps must be in \[1, .*\], got 0"),
+        (salsa, {"every": 0}, ValueError, r"every must be in \[1, .*\], got 0"),
         (salsa, {"first": 0}, ValueError, r"first must be in \[1, .*\], got 0"),
         (salsa, {"weight_decay": -0.1}, ValueError, "weight_decay must be in"),
         (salsa, {"multipliers": -1.0}, ValueError, "multiplier at .* must be finite and at least 0, got -1.0"),

@@ -54,6 +54,6 @@ def test_momentum_keeps_its_dtype_where_optax_lets_it_change():
 
 @pytest.mark.parametrize("bad", [1.0, -0.1, float("nan")])
 def test_refuses_a_momentum_outside_its_domain(bad):
-    with pytest.raises(ValueError, match=r"decay must be in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"momentum must be in \[0, 1\)"):
         optimiz.sgd(0.1, bad)
     optax.sgd(0.1, bad)  # which Optax accepts

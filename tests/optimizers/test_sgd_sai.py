@@ -96,7 +96,7 @@ def test_state_is_one_buffer_and_one_scalar_per_block():
     [
         ({"learning_rate": float("nan")}, "learning_rate must be in"),
         ({"learning_rate": -1.0}, "learning_rate must be in .* got -1"),
-        ({"momentum": 1.0}, r"decay must be in \[0, 1\), got 1.0"),
+        ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
         ({"eps": -1e-8}, "eps must be in"),
         ({"weight_decay": -0.1}, "weight_decay must be in"),
         ({"normalize": "mean"}, "normalize must be one of None, 'max', got 'mean'"),
