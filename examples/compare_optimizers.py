@@ -14,7 +14,7 @@ is the judgement of ways to pre-train, optimizers and methods that are said to s
 import math
 from pathlib import Path
 
-from examples import command, irreducible_losses, judged_ways, judgement
+from examples import command, data_flags, irreducible_losses, judged_ways, judgement
 from examples.budget_arms import WARMUP, WEIGHT_DECAY, arms
 from examples.data import baseline, docstrings, text
 from examples.models import pretrained
@@ -23,7 +23,9 @@ from examples.text_classification import TextClassification
 from optimiz import compare, training
 
 FLAGS = command.Flags()
-_TASK = FLAGS.DEFINE_path("task", "text", '"text", a .tsv, .csv or .jsonl file of examples, or "pretrain".')
+_TASK = FLAGS.DEFINE_path(
+    "task", "text", '"text", a .tsv, .csv, .jsonl or .json file of examples, or "pretrain".'
+)
 _MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
 _OPTIMIZERS = FLAGS.DEFINE_list(
     "optimizers", None, "In turn; default: adamw, lion, sgd_sai and salsa, or all ways to pre-train."
@@ -33,6 +35,7 @@ _LEARNING_RATES = FLAGS.DEFINE_list(
 )
 _BUDGET = FLAGS.DEFINE_float("budget", 8.0, "Of each run, in seconds of reference time.")
 _SEEDS = FLAGS.DEFINE_integer("seeds", 3, "Runs of each optimizer at each rate.", lower_bound=1)
+_FILES = data_flags.DataFlags(FLAGS)
 _REFERENCE = FLAGS.DEFINE_path("reference", None, "Prices, a JSON file; default: measured here.")
 _FIGURE = FLAGS.DEFINE_enum("figure", "accuracy", ["accuracy", "macro_f1", "mcc", "loss"], "What ranks.")
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 16, "Examples per update.", lower_bound=1)
@@ -64,7 +67,9 @@ command.check(lambda rates: all(map(_is_rate, rates)), "must be positive numbers
 
 def read_data() -> dict[str, text.TextExamples]:
     """The parts "train", "validation" and "test"; an evaluation is to cost no more than a few steps."""
-    examples = docstrings.load() if _TASK.value == "text" else text.read(_TASK.value)
+    if _TASK.value == "text":
+        _FILES.refuse_without("--task")
+    examples = docstrings.load() if _TASK.value == "text" else _FILES.read(_TASK.value)
     return text.split(examples, {"train": 0.78, "validation": 0.11, "test": 0.11})
 
 
@@ -127,6 +132,7 @@ def fine_tune(given: training.Reference | None) -> None:
 
 def pretrain(given: training.Reference | None) -> None:
     """Judge the ways to pre-train, by prices that are given or measured."""
+    _FILES.refuse_without("--task")
     if _FIGURE.value != "accuracy":
         raise ValueError(f"--task=pretrain ranks by the validation loss, got --figure={_FIGURE.value}")
     sizes = {flag.name: flag.value for flag in _PRETRAIN}

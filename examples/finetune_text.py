@@ -9,7 +9,7 @@ the same initial parameters, batches and dropout, at its own default rate unless
 
 import math
 
-from examples import command, devices, optimizers
+from examples import command, data_flags, devices, optimizers
 from examples.data import baseline, docstrings, text
 from examples.models import pretrained
 from examples.text_classification import TextClassification
@@ -19,13 +19,10 @@ from optimiz import compare, schedules, training
 FLAGS = command.Flags()
 _MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
 _POOLING = FLAGS.DEFINE_enum("pooling", "mean", ["mean", "first"], "How tokens become one vector.")
-_DATA = FLAGS.DEFINE_path("data", None, "Training examples: .tsv, .csv or .jsonl.")
+_DATA = FLAGS.DEFINE_path("data", None, "Training examples: .tsv, .csv, .jsonl or .json.")
 _VALIDATION = FLAGS.DEFINE_path("validation", None, "Validation examples; default: a part of --data.")
 _TEST = FLAGS.DEFINE_path("test", None, "Test examples; default: a part of --data.")
-_TEXT = FLAGS.DEFINE_string("text", None, "Column of the text; default: the usual names.")
-_PAIR = FLAGS.DEFINE_string("pair", None, "Column of the second text of a pair.")
-_LABEL = FLAGS.DEFINE_string("label", None, "Column of the label; default: the usual names.")
-_COLUMNS = FLAGS.DEFINE_list("columns", None, "Names of the columns of a file without a header.")
+_FILES = data_flags.DataFlags(FLAGS)
 _OPTIMIZER = FLAGS.DEFINE_list("optimizer", ["sgd_sai", "signum", "adamw"], "Optimizers, in turn.")
 _LEARNING_RATE = FLAGS.DEFINE_float("learning_rate", None, "Peak rate; default: the optimizer's own.")
 _HEAD_RATE = FLAGS.DEFINE_float("head_rate", 50.0, "Rate of the new head, in multiples of the encoder's.")
@@ -51,12 +48,14 @@ command.check(lambda x: 0 <= x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT)
 def read_data() -> dict[str, text.TextExamples]:
     """The parts "train", "validation" and "test", as the flags say."""
     if _DATA.value is None:
+        _FILES.refuse_without("--data")
+        for flag in (_VALIDATION, _TEST):
+            if flag.value is not None:
+                raise ValueError(f"--{flag.name} goes with the training examples of --data")
         return docstrings.load_split()
-    columns = {"text": _TEXT.value, "pair": _PAIR.value, "label": _LABEL.value, "columns": _COLUMNS.value}
-    train = text.read(_DATA.value, **columns)
-    columns["label_names"] = train.label_names
+    train = _FILES.read(_DATA.value)
     given = {"validation": _VALIDATION.value, "test": _TEST.value}
-    parts = {name: text.read(path, **columns) for name, path in given.items() if path is not None}
+    parts = {name: _FILES.read(path, train.label_names) for name, path in given.items() if path is not None}
     shares = {name: 0.1 for name in given if name not in parts}
     return text.split(train, {"train": 1 - 0.1 * len(shares)} | shares) | parts
 

@@ -21,7 +21,7 @@ import numpy as np
 import optax
 
 import optimiz
-from examples import command, line_search_report, optimizers
+from examples import command, data_flags, line_search_report, optimizers
 from examples.data import docstrings, text
 from examples.models import pretrained
 from examples.rows import Rows
@@ -32,9 +32,7 @@ FLAGS = command.Flags()
 _MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
 _DATA = FLAGS.DEFINE_path("data", None, "Training examples: .tsv, .csv or .jsonl; default: Python's own.")
 _VALIDATION = FLAGS.DEFINE_path("validation", None, "Validation examples, needed with --data.")
-_TEXT = FLAGS.DEFINE_string("text", None, "Column of the text; default: the usual names.")
-_LABEL = FLAGS.DEFINE_string("label", None, "Column of the label; default: the usual names.")
-_COLUMNS = FLAGS.DEFINE_list("columns", None, "Names of the columns of a file without a header.")
+_FILES = data_flags.DataFlags(FLAGS)
 _FIGURE = FLAGS.DEFINE_enum("figure", "accuracy", ["accuracy", "macro_f1", "mcc"], "What ranks the methods.")
 _ROWS = FLAGS.DEFINE_integer("rows", 500, "Training examples, drawn at random.", lower_bound=1)
 _EPOCHS = FLAGS.DEFINE_integer("epochs", 5, "Times that each example is seen.", lower_bound=1)
@@ -120,13 +118,13 @@ class Study:
 def read_data() -> dict[str, text.TextExamples]:
     """The parts "train", cut to a random sample, and "validation"."""
     if _DATA.value is None:
+        _FILES.refuse_without("--data")
         parts = docstrings.load_split()
     elif _VALIDATION.value is None:
         raise ValueError("--data needs --validation")
     else:
-        columns = {"text": _TEXT.value, "label": _LABEL.value, "columns": _COLUMNS.value}
-        train = text.read(_DATA.value, **columns)
-        validation = text.read(_VALIDATION.value, **columns, label_names=train.label_names)
+        train = _FILES.read(_DATA.value)
+        validation = _FILES.read(_VALIDATION.value, train.label_names)
         parts = {"train": train, "validation": validation}
     return {"train": text.sample(parts["train"], _ROWS.value), "validation": parts["validation"]}
 

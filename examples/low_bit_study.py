@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from examples import command, low_bit_arms, low_bit_report
+from examples import command, data_flags, low_bit_arms, low_bit_report
 from examples.data import corpus, docstrings, text, tokenization
 from examples.models import pretrained
 from examples.objectives import Size, causal
@@ -38,6 +38,7 @@ _TASK = FLAGS.DEFINE_enum("task", "topics", ["topics", "file", "language"], "Wha
 _MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
 _DATA = FLAGS.DEFINE_path("data", None, "For file, training examples; for language, a text or folder.")
 _VALIDATION = FLAGS.DEFINE_path("validation", None, "Validation examples for file.")
+_FILES = data_flags.DataFlags(FLAGS)
 _ROWS = FLAGS.DEFINE_integer("rows", 2000, "Examples of a part, at the most.", lower_bound=1)
 _STEPS = FLAGS.DEFINE_integer("steps", 150, "Updates.", lower_bound=10)
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 32, "Examples per update.", lower_bound=1)
@@ -109,6 +110,8 @@ def _wide(params: Any) -> Any:
 
 def read_problem() -> tuple[TextClassification | Pretraining, str]:
     """The problem of the flags, and where its data come from."""
+    if _TASK.value != "file":
+        _FILES.refuse_without("--task=file")
     if _TASK.value == "language":
         source = corpus.standard_library() if _DATA.value is None else corpus.read(_DATA.value)
         parts = corpus.split(source, {"train": 0.9, "validation": 0.1})
@@ -121,8 +124,8 @@ def read_problem() -> tuple[TextClassification | Pretraining, str]:
     elif _DATA.value is None or _VALIDATION.value is None:
         raise ValueError("--task=file needs --data and --validation")
     else:
-        train = text.read(_DATA.value)
-        parts = {"train": train, "validation": text.read(_VALIDATION.value, label_names=train.label_names)}
+        train = _FILES.read(_DATA.value)
+        parts = {"train": train, "validation": _FILES.read(_VALIDATION.value, train.label_names)}
     parts = {name: text.sample(parts[name], _ROWS.value) for name in ("train", "validation")}
     model = pretrained.find(_MODEL.value)
     problem = TextClassification(parts, model, length=_LENGTH.value, dropout=0.1, pooling="mean")

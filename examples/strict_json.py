@@ -38,18 +38,23 @@ def parse_object(text: bytes | str, where: str) -> dict[str, Any]:
         Traceback (most recent call last):
         ValueError: x.json says 'a' twice
     """
+    content = parse(text, where)
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def parse(text: bytes | str, where: str) -> Any:
+    """Read JSON of any kind; arguments and errors as of `parse_object`."""
     try:
         text = text.decode() if isinstance(text, bytes) else text  # json would guess at UTF-16
-        content = json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=_once)
     except _SaidTwice as error:
         raise ValueError(f"{where} says {error} twice") from None
     except RecursionError:
         raise ValueError(f"{where} is not JSON: too deep a nesting") from None
     except ValueError as error:
         raise ValueError(f"{where} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{where} must hold a JSON object, got {type(content).__name__}")
-    return content
 
 
 class _SaidTwice(Exception):

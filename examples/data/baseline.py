@@ -132,7 +132,7 @@ def or_reason(compute: Callable[..., Figures], parts: Mapping[str, Any]) -> tupl
     Returns:
         Its figures, and what a report has to say of it.
     """
-    print("computing the baseline, without any optimizer …", flush=True)
+    print("computing the baseline, without any optimizer", flush=True)
     try:
         return compute(**parts), {}
     except NoBaselineError as error:

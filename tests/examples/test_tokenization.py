@@ -1,6 +1,8 @@
+import json
+
 import pytest
 
-from examples.data import tokenization
+from examples.data import tokenization, tokenizer_file
 
 TEXT = ["def f(x):\n    return x + 1\n", "class A:\n    pass  # naïve €\n"] * 20
 
@@ -73,3 +75,92 @@ def test_refusals(tmp_path):
     spans = tokenization.train(TEXT, "bpe", 400, "span")
     with pytest.raises(ValueError, match="the last 100 ids of the vocabulary must be <extra_id_0>"):
         tokenization.vocabulary(spans, "span", size=500)
+
+
+def replaces(pattern, content):
+    return {"type": "Replace", "pattern": {"String": pattern}, "content": content}
+
+
+HOSTILE = {
+    "no unknown token": ("model", {"unk_token": "[NO]"}, "t.json does not read every text, .* Missing"),
+    "a model that leaves out": (
+        "model",
+        {"type": "BPE", "vocab": {"a": 0}, "merges": []},
+        "t.json has no token for what is unknown to it, and leaves it out",
+    ),
+    "an unknown token of no id": (
+        "model",
+        {"type": "Unigram", "unk_id": None, "vocab": [["a", 0.0]]},
+        "t.json does not read every text, .*unk_id",
+    ),
+    "one that panics where it is read": (
+        "normalizer",
+        {"type": "Precompiled", "precompiled_charsmap": "AAAA"},
+        "t.json is not a tokenizer: it broke down: Precompiled",
+    ),
+    "one that panics on a text": (
+        "pre_tokenizer",
+        {"type": "FixedLength", "length": 0},
+        "t.json does not read every text, .* it broke down: chunk size",
+    ),
+    "a normalizer that expands": ("normalizer", replaces("a", "a" * 1000), "makes a text 1,000 times longer"),
+    "many that do": (
+        "normalizer",
+        {"type": "Sequence", "normalizers": [replaces("a", "aa")] * 30},
+        "makes a text 1,073,741,824 times longer, at most 64",
+    ),
+    "a regular expression that does": (
+        "normalizer",
+        {"type": "Replace", "pattern": {"Regex": ""}, "content": "b" * 64},
+        "makes a text 65 times longer, at most 64",
+    ),
+}
+
+
+@pytest.mark.parametrize(("part", "content", "message"), HOSTILE.values(), ids=HOSTILE)
+def test_a_tokenizer_that_cannot_be_trusted_with_any_text_is_one_line(tmp_path, capfd, part, content, message):
+    fields = json.loads(tokenization.train(TEXT, "wordpiece", 60, "masked").to_str())
+    whole = fields[part] if "type" not in content else {}
+    fields[part] = {**whole, **content}
+    (tmp_path / "t.json").write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match=message) as caught:
+        tokenization.load(tmp_path / "t.json")
+    assert len(str(caught.value).splitlines()) == 1 and "\n" not in capfd.readouterr().err
+
+
+def test_a_usual_normalizer_is_read(tmp_path):
+    fields = json.loads(tokenization.train(TEXT, "wordpiece", 60, "masked").to_str())
+    usual = [replaces("``", '"'), {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}]
+    usual += [{"type": "NFKD"}, {"type": "Prepend", "prepend": "\u2581"}, replaces(" ", "\u2581")]
+    fields["normalizer"] = {"type": "Sequence", "normalizers": usual}
+    (tmp_path / "t.json").write_text(json.dumps(fields))
+    assert tokenization.load(tmp_path / "t.json").encode("x").ids
+
+
+def test_what_breaks_down_on_a_text_alone_is_one_line(monkeypatch):
+    class PanicException(BaseException):
+        pass
+
+    class Tokenizer:
+        def encode_batch(self, inputs, **settings):
+            raise PanicException("index out\nof bounds")
+
+    with pytest.raises(ValueError, match="cannot read the texts: it broke down: index out of bounds"):
+        tokenizer_file.encode(Tokenizer(), ["a"])
+
+
+@pytest.mark.parametrize("algorithm", ["bpe", "wordpiece"])
+def test_megabytes_without_a_space_are_learned_from_a_piece_at_a_time(monkeypatch, algorithm):
+    """Three megabytes took over a minute and a half: the square of their length."""
+    learned = []
+
+    def train_from_iterator(self, documents, trainer):
+        learned.extend(documents)
+
+    monkeypatch.setattr(tokenization, "Tokenizer", type("Seen", (), {}))
+    monkeypatch.setattr(tokenization.Tokenizer, "__init__", lambda self, model: None, raising=False)
+    for name in ("add_special_tokens", "token_to_id"):
+        monkeypatch.setattr(tokenization.Tokenizer, name, lambda self, x: 0, raising=False)
+    monkeypatch.setattr(tokenization.Tokenizer, "train_from_iterator", train_from_iterator, raising=False)
+    tokenization.train(["x" * 5000, "a b"], algorithm, 400, "causal")
+    assert max(map(len, learned[0].split())) == 1000 and learned[1] == "a b"

@@ -1,0 +1,229 @@
+"""Rows of named values out of a file: TSV, CSV, JSON lines or a JSON array.
+
+A row that is not understood is an error that names its file and line, never a row skipped. Rows end at a
+newline and nowhere else, so form feeds and Unicode separators inside a text stay inside it.
+
+TSV has no quoting, as in GLUE and SuperGLUE: a quote is a character, and a field cannot hold a tab. CSV quotes
+as in RFC 4180, between commas or another character. A `.jsonl` or `.json` file holds one object a line, or an
+array of objects. A line, a field of CSV and a file with an array have a greatest size, given below.
+"""
+
+import codecs
+import collections
+import csv
+import dataclasses
+import io
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from examples import strict_json
+from examples.data import memory, shown
+
+MAX_LINE = 1_000_000  # bytes of a line, and characters of a field of CSV, which may have many lines
+MAX_ARRAY = 200_000_000  # bytes of a JSON array, which is read at once
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """How a file is to be read.
+
+    Attributes:
+        columns: names of all columns of a TSV or CSV file without a header.
+        delimiter: between the fields of a CSV; None for a comma.
+        encoding: of the text; None for UTF-8, with or without a byte order mark.
+        argument: how the caller writes an argument, for messages: `"{}="` or `"--{}="`.
+    """
+
+    columns: Sequence[str] | None = None
+    delimiter: str | None = None
+    encoding: str | None = None
+    argument: str = "{}="
+
+    def ask(self, argument: str) -> str:
+        """The name of an argument, as the caller writes it."""
+        return self.argument.format(argument)
+
+
+def rows(path: Path, how: Format) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Place (file and line) and column → value, for each row.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError: `path` is not there, or is a directory.
+        ValueError: something is not as described, in one line that begins with the place.
+    """
+    name = shown.path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{name}: no such file")
+    if path.is_dir():
+        raise IsADirectoryError(f"{name}: a directory, expected a file")
+    if not path.is_file():  # a pipe would be waited for, a device has no end
+        raise ValueError(f"{name}: must be a regular file, and is a pipe or a device")
+    memory.check(path.stat().st_size, name)
+    suffix = path.suffix.lower()
+    if suffix not in (".tsv", ".csv", ".jsonl", ".json"):
+        raise ValueError(f"{name}: expected .tsv, .csv, .jsonl or .json, got {shown.value(suffix)}")
+    if how.delimiter is not None and suffix != ".csv":
+        raise ValueError(f"{name}: {how.ask('delimiter')} is for a .csv file")
+    if suffix in (".tsv", ".csv"):
+        records = _tab_separated(path, how) if suffix == ".tsv" else _delimited(path, how)
+        return _table(name, records, how)
+    if how.columns is not None:
+        raise ValueError(f"{name}: {how.ask('columns')} is for TSV and CSV; JSON names its own")
+    return _array(path, how) if _begins_an_array(path, how) else _objects(path, how)
+
+
+def _table(
+    name: str, records: Iterator[tuple[int, list[str]]], how: Format
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Name the fields of records by a header, which is the first of them unless given."""
+    given = how.columns
+    if isinstance(given, str):
+        raise ValueError(f"{how.ask('columns')} must be a list of names, got {shown.value(given)}")
+    columns = next(records, (0, []))[1] if given is None else list(given)
+    if len(set(columns)) < len(columns):
+        ((twice, _),) = collections.Counter(columns).most_common(1)
+        raise ValueError(f"{name}: two columns share a name, {shown.value(twice)}: {shown.values(columns)}")
+    other = next((mark for mark in ";\t|" if len(columns) == 1 and mark in columns[0]), None)
+    if other is not None:
+        raise ValueError(
+            f"{name}: one column, {shown.value(columns[0])}; if {shown.value(other)} stands between the fields "
+            f"of a .csv, say {how.ask('delimiter')}{shown.value(other)}"
+        )
+    for line, fields in records:
+        if fields == columns and given is not None:
+            raise ValueError(f"{name}:{line}: these are the names of {how.ask('columns')}; leave it out")
+        if len(fields) != len(columns):
+            raise ValueError(
+                f"{name}:{line}: {len(fields)} fields, expected {len(columns)}: {shown.values(columns)}"
+            )
+        yield f"{name}:{line}", dict(zip(columns, fields, strict=True))
+
+
+def _tab_separated(path: Path, how: Format) -> Iterator[tuple[int, list[str]]]:
+    # A blank line is no row: a row has a text and a label, hence a tab.
+    return ((number, line.split("\t")) for number, line in _lines(path, how) if line)
+
+
+def _delimited(path: Path, how: Format) -> Iterator[tuple[int, list[str]]]:
+    name = shown.path(path)
+    delimiter = "," if how.delimiter is None else how.delimiter
+    if len(delimiter) != 1 or delimiter in '"\r\n\0':
+        raise ValueError(
+            f"{how.ask('delimiter')} must be one character, such as ';', got {shown.value(delimiter)}"
+        )
+    lines = (f"{line}\n" for _, line in _lines(path, how))
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        start = reader.line_num + 1  # of the record, which ends lines later if quoted newlines say so
+        before = csv.field_size_limit(MAX_LINE)  # of the whole process, and so set for one record alone
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            raise ValueError(f"{name}:{start}: {_of_csv(error)}") from None
+        finally:
+            csv.field_size_limit(before)
+        if fields is None:
+            return
+        if fields:
+            yield start, fields
+
+
+def _of_csv(error: csv.Error) -> str:
+    said = str(error)
+    if "field limit" in said:
+        return f"a field of more than {MAX_LINE:,} characters; is a quote left open?"
+    if "unexpected end" in said:
+        return f"{said}; is a quote left open?"
+    return "a carriage return in a field without quotes" if "new-line" in said else said
+
+
+def _objects(path: Path, how: Format) -> Iterator[tuple[str, dict[str, Any]]]:
+    name = shown.path(path)
+    for number, line in _lines(path, how):
+        if line.strip():
+            yield f"{name}:{number}", strict_json.parse_object(line, f"{name}:{number}")
+
+
+def _array(path: Path, how: Format) -> Iterator[tuple[str, dict[str, Any]]]:
+    name = shown.path(path)
+    if (size := path.stat().st_size) > MAX_ARRAY:
+        raise ValueError(
+            f"{name}: an array of {size:,} bytes, at most {MAX_ARRAY:,}; write an object a line, no brackets"
+        )
+    try:
+        text = path.read_bytes().decode(how.encoding or "utf-8").removeprefix("\ufeff")
+    except UnicodeError as error:
+        raise ValueError(f"{name}: not {how.encoding or 'UTF-8'}, see {how.ask('encoding')}: {error}") from None
+    for number, row in enumerate(strict_json.parse(text, f"{name}:"), 1):
+        where = f"{name}: object {number}"
+        if not isinstance(row, dict):
+            raise ValueError(f"{where} of the array must be a JSON object, got {type(row).__name__}")
+        yield where, row
+
+
+def _begins_an_array(path: Path, how: Format) -> bool:
+    with path.open("rb") as file:
+        beginning = file.read(256)
+    try:
+        return beginning.decode(how.encoding or "utf-8", "ignore").lstrip("\ufeff \t\r\n").startswith("[")
+    except (LookupError, UnicodeError):  # said where the rows are read
+        return False
+
+
+def _lines(path: Path, how: Format) -> Iterator[tuple[int, str]]:
+    """Numbered lines without their ends, of bounded length."""
+    name = shown.path(path)
+    with path.open("rb") as file:
+        read = _decoded(file, name, how) if how.encoding is not None else _of_utf8(file, name, how)
+        for number, line in read:
+            where = f"{name}:{number}"
+            line = line.removeprefix("\ufeff") if number == 1 else line
+            if "\0" in line:
+                utf16 = f"{how.ask('encoding')}utf-16 if it is UTF-16"
+                raise ValueError(
+                    f"{where}: a NUL byte at {line.index(chr(0))}; is this a text file? Say {utf16}"
+                )
+            line = line.removesuffix("\n").removesuffix("\r")
+            if number == 1 and "\r" in line and '"' not in line and not file.peek(1):
+                raise ValueError(f"{where}: lines end in a carriage return alone; they must end in a newline")
+            yield number, line
+
+
+def _of_utf8(file: io.BufferedReader, name: str, how: Format) -> Iterator[tuple[int, str]]:
+    for number in itertools.count(1):
+        line = file.readline(MAX_LINE + 1)
+        if not line:
+            return
+        if len(line) > MAX_LINE:
+            raise ValueError(f"{name}:{number}: a line of more than {MAX_LINE:,} bytes")
+        try:
+            yield number, line.decode()
+        except UnicodeDecodeError as error:
+            likely = "utf-16" if number == 1 and line.startswith(_UTF16) else "latin-1"
+            raise ValueError(
+                f"{name}:{number}: byte {line[error.start]:#04x} at {error.start} is not UTF-8; "
+                f"say which encoding it is, as in {how.ask('encoding')}{likely}"
+            ) from None
+
+
+def _decoded(file: io.BufferedReader, name: str, how: Format) -> Iterator[tuple[int, str]]:
+    said = f"{how.ask('encoding')}{how.encoding}"
+    try:
+        text = io.TextIOWrapper(file, encoding=how.encoding, newline="\n")
+    except LookupError:
+        raise ValueError(f"{said} is no encoding of text that Python knows; latin-1 is one") from None
+    for number in itertools.count(1):
+        try:
+            line = text.readline(MAX_LINE + 1)
+        except UnicodeError as error:
+            raise ValueError(
+                f"{name}: the text after line {number - 1} is not as {said} says: {error}"
+            ) from None
+        if not line:
+            return
+        if len(line) > MAX_LINE:
+            raise ValueError(f"{name}:{number}: a line of more than {MAX_LINE:,} characters")
+        yield number, line
