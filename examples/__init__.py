@@ -1,1 +1,9 @@
 """Trainers, models and data readers built on the public face of `optimiz`."""
+
+import sys
+
+if sys.argv[:1] == ["-m"]:  # Python is about to run a module: here, before anything else is imported
+    from examples import leaving, streams
+
+    streams.keep()
+    leaving.at_once()

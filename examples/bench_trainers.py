@@ -24,7 +24,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from examples import bench_trainers_report, command
+from examples import bench_trainers_report, command, leaving
 from optimiz import compare
 
 # The title, what a batch is, and the arguments.
@@ -58,9 +58,10 @@ def measured(name: str, updates: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "run"
         trainer = [sys.executable, "-m", *argv, f"--output={output}"]
-        done = subprocess.run(trainer, capture_output=True, text=True)
+        done = leaving.run(trainer, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         if done.returncode:
-            raise ValueError(f"{name}: {done.stderr.strip().splitlines()[-1]}")
+            said = done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"]
+            raise ValueError(f"{name}: {said[-1]}")
         timings = (output / "adamw/timings.jsonl").read_text(encoding="utf-8")
         (manifest,) = (output / "adamw/checkpoints").glob("*/manifest.json")
         arrays = json.loads(manifest.read_text(encoding="utf-8"))["arrays"]

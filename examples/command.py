@@ -14,6 +14,7 @@ import rich.markdown
 import rich.progress
 from absl import app, flags, logging
 
+from examples import leaving, streams
 from optimiz import compare, diagnostics, training
 
 EXIT_ERROR, EXIT_USAGE = 1, 2
@@ -70,8 +71,11 @@ def run(main: Callable[[], None], own: Flags) -> NoReturn:
     """Parse a program's flags and call its ``main``.
 
     Exit codes: 0 done, 1 the run cannot go on, 2 the flags or the files that they name are wrong,
-    ``training.EXIT_PREEMPTED`` asked to leave, and saved.
+    ``training.EXIT_PREEMPTED`` (75) asked to leave, and what there was to save is saved, 130 interrupted
+    outside of a run or a second time within one.
     """
+    streams.keep()
+    leaving.at_once()
     # Orbax tells each of its steps at the level that absl shows by default.
     logging.set_verbosity(logging.WARNING)
     app.run(lambda _: guarded(main), flags_parser=lambda argv: parse(argv, own))

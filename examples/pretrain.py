@@ -12,13 +12,11 @@ read before anything is trained.
 
 import math
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 
-from examples import command, devices, finetune_text, optimizers
+from examples import command, devices, finetune_text, leaving, optimizers
 from examples.data import corpus, tokenization
 from examples.objectives import OBJECTIVES, Size
 from examples.pretraining import EVALUATION_ROWS, Pretraining
@@ -141,7 +139,7 @@ def main() -> None:
         print(f"\n{name}{lines}")
     print(f"\nreport: {report}", flush=True)
     if downstream:
-        sys.exit(subprocess.call([sys.executable, "-m", "examples.finetune_text", *downstream]))
+        leaving.go_on_as("-m", "examples.finetune_text", *downstream)
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ def run_matrix(
             with the arm and the reason; ``evaluate`` or ``test`` gives no such figure; a finished run is of
             another schema; or from one seed two runs would not begin alike.
         RunError: a run can neither begin nor go on, for another reason than that it diverged.
-        Preempted: SIGTERM or SIGINT came in, and the run under way is saved.
+        Preempted: SIGTERM, SIGINT or SIGHUP came in, and the run under way is saved.
     """
     _distinct("arms", [str(arm) for arm in arms])
     _distinct("seeds", [str(seed) for seed in seeds])

@@ -137,10 +137,15 @@ class Account:
         self.journal.note(self.steps, event, seconds, **more)
 
     def show(self, figures: Mapping[str, float]) -> None:
-        """Show how far the run has come."""
-        if self._progress is not None:
-            rows, seconds, spent = self.journal.take(), self.stopwatch.seconds, self.marks.fraction
+        """Show how far the run has come, for as long as it can be shown."""
+        if self._progress is None:
+            return
+        rows, seconds, spent = self.journal.take(), self.stopwatch.seconds, self.marks.fraction
+        try:
             self._progress(Progress(self.steps, self._total, seconds, figures, spent, rows))
+        except OSError as error:  # whoever read it has gone, or its disk is full
+            _log.warning("%s goes on unseen: progress raised %r", self._path, error)
+            self._progress = None
 
     def result(self, params: Any) -> Result:
         """Close the account."""

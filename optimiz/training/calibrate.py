@@ -84,7 +84,7 @@ def calibrate(
         TypeError: ``n`` is not an integer.
         ValueError: it is less than 1, the task or the optimizer cannot be trained, or every step timed has an
             estimate in it: the price of a step alone is not to be had.
-        Preempted: SIGTERM or SIGINT came in; there is nothing to save.
+        Preempted: SIGTERM, SIGINT or SIGHUP came in; there is nothing to save.
     """
     checks.integer("n", n, ge=1)
     times: dict[Work, Timing] = {}

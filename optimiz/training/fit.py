@@ -80,7 +80,7 @@ def fit(
             several processes and none, or examples to select.
         RunError: the directory or a checkpoint does not let the run go on; ``RunExists``, where it holds a run
             and there is neither ``resume`` nor ``overwrite``; or ``Diverged``, where it is the loss.
-        Preempted: SIGTERM or SIGINT came in, and the run is saved.
+        Preempted: SIGTERM, SIGINT or SIGHUP came in, and the run is saved.
     """
     _check_types(task, tx, settings, identity, methods, layout, reference, progress)
     if (settings.budget is None) != (reference is None):

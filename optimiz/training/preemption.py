@@ -1,13 +1,16 @@
-"""A request to leave (SIGTERM, SIGINT) waits until the run is saved.
+"""A request to leave (SIGTERM, SIGINT, and SIGHUP where there is one) waits until the run is saved.
 
 The first signal is only noted, and the old handlers are put back at once: a second signal therefore
-does what it did before the run, which is to end the process.
+does what it did before the run, which is to end the process. A signal that the process ignores, such as SIGHUP
+under ``nohup`` or SIGINT in the background, stays ignored.
 """
 
 import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
 
 EXIT_PREEMPTED = 75
 """Exit code of a run that was asked to leave and saved: EX_TEMPFAIL of sysexits.h, "try again
@@ -39,7 +42,7 @@ class Request:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[Request]:
-    """Hold SIGTERM and SIGINT back while the body runs, then honour them.
+    """Hold SIGTERM, SIGINT and SIGHUP back while the body runs, then honour them.
 
     Python lets only the main thread handle signals; in any other the body runs as it is.
 
@@ -62,8 +65,9 @@ def deferred() -> Iterator[Request]:
         restore()
 
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            handlers[number] = signal.signal(number, note)
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                handlers[number] = signal.signal(number, note)
     try:
         yield request
     finally:

@@ -118,6 +118,18 @@ def test_the_host_waits_at_looks_alone(tmp_path, monkeypatch):
     assert fetched == [1, 9, 10]
 
 
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "gone"), OSError(28, "full")])
+def test_whoever_watches_a_run_does_not_stop_it(tmp_path, caplog, error):
+    seen = []
+
+    def progress(progress):
+        seen.append(progress.steps)
+        raise error
+
+    assert run(quadratic(), tmp_path, progress=progress).steps == 20
+    assert seen == [1] and "goes on unseen" in caplog.text
+
+
 def test_a_line_search_gets_value_grad_and_value_fn(tmp_path):
     def rosenbrock(params, batch, key):
         x, y = params["x"], params["y"]
