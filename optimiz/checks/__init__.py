@@ -23,6 +23,7 @@ from optimiz.checks.order import comes_last as comes_last
 from optimiz.checks.order import no_step_before as no_step_before
 from optimiz.checks.per_parameter import mask as mask
 from optimiz.checks.per_parameter import per_parameter as per_parameter
+from optimiz.checks.updates import calling as calling
 from optimiz.checks.updates import needs_loss as needs_loss
 from optimiz.checks.updates import needs_params as needs_params
 from optimiz.checks.updates import same_on_devices as same_on_devices

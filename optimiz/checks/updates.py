@@ -1,5 +1,7 @@
 """What ``update`` is given: a tree that does not fit the parameters is refused by path, while it is traced."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -52,6 +54,24 @@ def needs_loss(params: optax.Params, value: Any, grad: Any, value_fn: Any) -> No
             "a line search inside optax.masked or optax.partition would call value_fn without the masked "
             "parameters; put it around them, or use groups.freeze"
         )
+
+
+@contextlib.contextmanager
+def calling(name: str) -> Iterator[None]:
+    """Call, in the body, a function that ``update`` was given: what it must not do is said beside its error.
+
+    Args:
+        name: the argument's name, for the note.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ == "TraceContextError":  # of Flax NNX
+            error.add_note(
+                f"{name} is called under another trace, and must leave the model as it is: let it call "
+                "nnx.merge(graphdef, params, rest, copy=True), as in docs/recipes.md"
+            )
+        raise
 
 
 def same_on_devices(name: str, x: jax.Array) -> None:

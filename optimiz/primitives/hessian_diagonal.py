@@ -102,7 +102,8 @@ def gauss_newton_bartlett(
 
         def gradient_and_weight(*index):
             def logits_and_weights(params):
-                returned = logits_fn(params, *index)
+                with checks.calling("logits_fn"):
+                    returned = logits_fn(params, *index)
                 return returned if isinstance(returned, tuple) else (returned, None)
 
             logits, pull_back, weights = jax.vjp(logits_and_weights, params, has_aux=True)
@@ -163,12 +164,13 @@ def hutchinson(
         if loss is None:
             raise ValueError(
                 "hutchinson needs obj_fn, the loss as a function of the parameters: "
-                "update(updates, state, params, obj_fn=...)"
+                "update(updates, state, params, obj_fn=...); value_fn will do where microbatches is None"
             )
 
         def curvature(*index):
             u = _random_signs(_fold(key, index), params)
-            _, product = jax.jvp(jax.grad(lambda p: loss(p, *index)), (params,), (u,))
+            with checks.calling("obj_fn"):
+                _, product = jax.jvp(jax.grad(lambda p: loss(p, *index)), (params,), (u,))
             return jax.tree.map(lambda u, v: numerics.widen(u) * numerics.widen(v), u, product)
 
         total = _total(curvature, microbatches)

@@ -211,7 +211,8 @@ def scale_by_armijo(
 
         def average_decrease(step_size):
             sizes = Directions(jnp.where(searched, step_size, 0), jnp.where(ahead, proposed, 0))
-            trial = value_fn(optax.apply_updates(params, numerics.moves(labels, sizes, directions, params)))
+            with checks.calling("value_fn"):
+                trial = value_fn(optax.apply_updates(params, numerics.moves(labels, sizes, directions, params)))
             trial = jnp.asarray(trial[0] if isinstance(trial, tuple) else trial).astype(dtype)
             if trial.shape != ():
                 raise ValueError(f"value_fn must return a scalar, got shape {trial.shape}; reduce it to a mean")

@@ -12,12 +12,13 @@ _STRAIGHT = linear(1.0)
 _HALF_A_COSINE = cosine(1.0)
 
 
-def warmup_constant(peak: float, warmup: float = 0.02) -> Shape:
+def warmup_constant(peak: float, warmup: float = 0.02, *, start: float = 0.0) -> Shape:
     """Shape: linear warm-up, then the peak.
 
     Args:
         peak: the value from x = w on, at least 0.
         warmup: w in [0, 1), the fraction of the run that warms up.
+        start: the value at x = 0 as a *fraction of the peak*, in [0, 1].
 
     Raises:
         TypeError: an argument is not a number.
@@ -29,16 +30,17 @@ def warmup_constant(peak: float, warmup: float = 0.02) -> Shape:
         [0.5, 1.0]
     """
     checks.number("warmup", warmup, ge=0, lt=1)
-    return warm_up(constant(peak), warmup)
+    return warm_up(constant(peak), warmup, start=start)
 
 
-def warmup_linear(peak: float, warmup: float = 0.02, floor: float = 0.0) -> Shape:
+def warmup_linear(peak: float, warmup: float = 0.02, floor: float = 0.0, *, start: float = 0.0) -> Shape:
     """Shape: linear warm-up, then straight to a fraction of the peak.
 
     Args:
         peak: the value at x = w, at least 0.
         warmup: w in [0, 1), the fraction of the run that warms up.
         floor: the value at x = 1 as a *fraction of the peak*, in [0, 1].
+        start: the value at x = 0 as a *fraction of the peak*, in [0, 1].
 
     Raises:
         TypeError: an argument is not a number.
@@ -52,16 +54,17 @@ def warmup_linear(peak: float, warmup: float = 0.02, floor: float = 0.0) -> Shap
     checks.number("peak", peak, ge=0)
     checks.number("warmup", warmup, ge=0, lt=1)
     checks.number("floor", floor, ge=0, le=1)
-    return warm_up(linear(peak, floor * peak), warmup)
+    return warm_up(linear(peak, floor=floor), warmup, start=start)
 
 
-def warmup_cosine(peak: float, warmup: float = 0.02, floor: float = 0.1) -> Shape:
+def warmup_cosine(peak: float, warmup: float = 0.02, floor: float = 0.1, *, start: float = 0.0) -> Shape:
     """Shape: linear warm-up, then half a cosine to a fraction of the peak.
 
     Args:
         peak: the value at x = w, at least 0.
         warmup: w in [0, 1), the fraction of the run that warms up.
         floor: the value at x = 1 as a *fraction of the peak*, in [0, 1].
+        start: the value at x = 0 as a *fraction of the peak*, in [0, 1].
 
     Raises:
         TypeError: an argument is not a number.
@@ -73,7 +76,7 @@ def warmup_cosine(peak: float, warmup: float = 0.02, floor: float = 0.1) -> Shap
         [0.5, 0.75]
     """
     checks.number("warmup", warmup, ge=0, lt=1)
-    return warm_up(cosine(peak, floor), warmup)
+    return warm_up(cosine(peak, floor), warmup, start=start)
 
 
 def wsd(
@@ -83,6 +86,7 @@ def wsd(
     floor: float = 0.1,
     *,
     cooldown: Callable[[jax.Array], jax.typing.ArrayLike] = _STRAIGHT,
+    start: float = 0.0,
 ) -> Shape:
     r"""Shape: linear warm-up, the peak for as long as you like, then a decay: warm-up, stable, decay.
 
@@ -95,6 +99,8 @@ def wsd(
         floor: f in [0, 1], the value where k is 0, as a *fraction of the peak*.
         cooldown: k, a shape that starts at 1: ``linear(1.0)``, ``cosine(1.0)``, ``one_minus_sqrt(1.0)``,
             ``exponential(1.0, floor)`` or any other.
+        start: the value at x = 0 as a *fraction of the peak*, in [0, 1]; that of Hugging Face's
+            ``get_wsd_schedule`` is its floor, ``min_lr_ratio``.
 
     Raises:
         TypeError: ``cooldown`` is not callable, or another argument is not a number.
@@ -112,10 +118,11 @@ def wsd(
     checks.number("warmup", warmup, ge=0, lt=1)
     checks.number("decay", decay, gt=0, le=1)
     checks.number("floor", floor, ge=0, le=1)
+    checks.number("start", start, ge=0, le=1)
     if warmup + decay > 1:
         raise ValueError(f"warmup and decay must be at most 1 together, got {warmup} and {decay}")
     stable_end = max(warmup, 1 - decay)  # which a rounding can part, where nothing is stable
-    ramp, stable = linear(0.0, end=peak), constant(peak)
+    ramp, stable = linear(start * peak, end=peak), constant(peak)
     return Shape((0.0, warmup, stable_end), (ramp, stable, _along("cooldown", cooldown, peak, floor * peak)))
 
 

@@ -102,24 +102,29 @@ def constant(peak: float) -> Shape:
     return Shape((0.0,), (lambda u: jnp.full_like(u, peak),))
 
 
-def linear(peak: float, end: float = 0.0) -> Shape:
+def linear(peak: float, end: float | None = None, *, floor: float | None = None) -> Shape:
     """Shape: from the peak straight to the end value.
 
     Args:
         peak: the value at x = 0, at least 0.
-        end: the value at x = 1, at least 0, in the same unit as ``peak``.
+        end: the value at x = 1, at least 0, in the unit of ``peak``, of which it may also be more; None for 0.
+        floor: the value at x = 1 as a *fraction of the peak*, in [0, 1], in place of ``end``.
 
     Raises:
         TypeError: an argument is not a number.
-        ValueError: one is NaN, infinite or negative.
+        ValueError: one is outside its domain, or ``end`` and ``floor`` are both given.
 
     Example:
-        >>> float(linear(1.0, end=0.5)(0.5))
-        0.75
+        >>> float(linear(2.0, end=1.0)(0.5)), float(linear(2.0, floor=0.5)(0.5))
+        (1.5, 1.5)
     """
     checks.number("peak", peak, ge=0)
-    checks.number("end", end, ge=0)
-    return Shape((0.0,), (lambda u: peak * (1 - u) + end * u,))
+    if floor is not None:
+        checks.number("floor", floor, ge=0, le=1)
+    value = checks.either("end", end, "floor", None if floor is None else floor * peak)
+    last = 0.0 if value is None else value
+    checks.number("end", last, ge=0)
+    return Shape((0.0,), (lambda u: peak * (1 - u) + last * u,))
 
 
 def cosine(peak: float, floor: float = 0.0) -> Shape:
@@ -188,7 +193,7 @@ def one_minus_sqrt(peak: float) -> Shape:
     return Shape((0.0,), (lambda u: peak * (1 - jnp.sqrt(u)),))
 
 
-def inverse_sqrt(peak: float, warmup: float) -> Shape:
+def inverse_sqrt(peak: float, warmup: float, *, start: float = 0.0) -> Shape:
     """Shape: linear warm-up to the peak at x = w, then peak √(w / x).
 
     The Transformer's own schedule, for width d and W of T steps of warm-up, is
@@ -197,6 +202,7 @@ def inverse_sqrt(peak: float, warmup: float) -> Shape:
     Args:
         peak: the value at x = w, at least 0.
         warmup: w in (0, 1), the fraction of the run that warms up.
+        start: the value at x = 0 as a *fraction of the peak*, in [0, 1].
 
     Raises:
         TypeError: an argument is not a number.
@@ -212,7 +218,7 @@ def inverse_sqrt(peak: float, warmup: float) -> Shape:
     checks.number("peak", peak, ge=0)
     checks.number("warmup", warmup, gt=0, lt=1)
     decay = Shape((0.0,), (lambda u: peak * jnp.sqrt(warmup / (warmup + (1 - warmup) * u)),))
-    return warm_up(decay, warmup)
+    return warm_up(decay, warmup, start=start)
 
 
 def step(peak: float, factors: Mapping[float, float]) -> Shape:
@@ -242,23 +248,32 @@ def step(peak: float, factors: Mapping[float, float]) -> Shape:
     return Shape((0.0, *factors), tuple(constant(value).pieces[0] for value in values))
 
 
-def warm_up(shape: Callable[[jax.Array], jax.typing.ArrayLike], fraction: float) -> Shape:
-    """Shape: from 0 straight to the shape's first value, then the shape over the rest of the run.
+def warm_up(
+    shape: Callable[[jax.Array], jax.typing.ArrayLike], fraction: float, *, start: float = 0.0
+) -> Shape:
+    """Shape: straight up to the shape's first value, then the shape over the rest of the run.
 
     Args:
         shape: any shape.
         fraction: share of the run that warms up, in [0, 1).
+        start: the value at x = 0 as a *fraction of the shape's first*, in [0, 1]; the ``start_factor`` of
+            PyTorch's ``LinearLR``, which is 1/3 there.
 
     Raises:
-        TypeError: ``shape`` is not callable, or ``fraction`` is not a number.
-        ValueError: ``fraction`` is outside [0, 1).
+        TypeError: ``shape`` is not callable, or another argument is not a number.
+        ValueError: one is outside its domain.
 
     Example:
         >>> shape = warm_up(linear(1.0), 0.5)
         >>> [float(shape(x)) for x in (0.0, 0.25, 0.5, 0.75)]
         [0.0, 0.5, 1.0, 0.5]
+        >>> [float(warm_up(linear(1.0), 0.5, start=0.5)(x)) for x in (0.0, 0.25, 0.5)]
+        [0.5, 0.75, 1.0]
     """
     shape = as_chain("shape", shape)
     checks.number("fraction", fraction, ge=0, lt=1)
-    starts = (fraction + (1 - fraction) * start for start in shape.starts)
-    return Shape((0.0, *starts), (lambda u: u * shape(jnp.zeros_like(u)), *shape.pieces))
+    checks.number("start", start, ge=0, le=1)
+    starts = (fraction + (1 - fraction) * piece for piece in shape.starts)
+    return Shape(
+        (0.0, *starts), (lambda u: (start + (1 - start) * u) * shape(jnp.zeros_like(u)), *shape.pieces)
+    )
