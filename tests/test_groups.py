@@ -676,3 +676,25 @@ def test_twelve_layers_fit_on_a_screen():
     params = {"encoder": {"layer": {str(i): layer for i in range(12)}}, "head": x}
     for rule in (groups.no_decay(), groups.layerwise_decay(0.9), groups.path("encoder/layer/[0-5]/")):
         assert len(groups.describe(params, rule).splitlines()) <= 40
+
+
+def test_the_final_norm_may_have_the_last_layers_multiplier():
+    # timm, for a ViT of two blocks: the norm goes with the last of them, fc_norm with the head.
+    vit = {
+        "pos_embed": 1.0,
+        "blocks": [{"norm1": 1.0}, {"norm1": 1.0}],
+        "norm": 1.0,
+        "fc_norm": 1.0,
+        "head": 1.0,
+    }
+    timm = groups.layerwise_decay(0.75, with_last=groups.path("^norm"))(vit)
+    assert timm == {
+        "pos_embed": 0.75**3,
+        "blocks": [{"norm1": 0.75**2}, {"norm1": 0.75}],
+        "norm": 0.75,
+        "fc_norm": 1.0,
+        "head": 1.0,
+    }
+    assert groups.layerwise_decay(0.75)(vit) == timm | {"norm": 1.0}  # as BEiT's own code
+    with pytest.raises(ValueError, match="matches no parameter"):
+        groups.layerwise_decay(0.75, with_last=groups.path("^ln_f"))(vit)

@@ -478,3 +478,42 @@ def test_bad_arguments(build, error, message):
 def test_shapes_are_immutable():
     with pytest.raises(AttributeError):
         schedules.constant(1.0).starts = (0.5,)  # pyright: ignore
+
+
+# --- warm-up from a fraction, and ends as fractions ----------------------------------------------------------
+
+
+def test_a_warm_up_may_start_from_a_fraction_as_torch_linear_lr():
+    # torch.optim.lr_scheduler.LinearLR(start_factor=1/3, total_iters=4) on a rate of 0.05.
+    expected = [0.05 * (1 / 3 + (1 - 1 / 3) * min(step, 4) / 4) for step in range(8)]
+    schedule = over_steps(warm_up(constant(0.05), 0.5, start=1 / 3), 8)
+    np.testing.assert_allclose([float(schedule(c)) for c in range(8)], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda start: warm_up(linear(2.0), 0.5, start=start),
+        lambda start: warmup_constant(2.0, 0.5, start=start),
+        lambda start: warmup_linear(2.0, 0.5, start=start),
+        lambda start: warmup_cosine(2.0, 0.5, start=start),
+        lambda start: inverse_sqrt(2.0, 0.5, start=start),
+        lambda start: wsd(2.0, 0.5, start=start),
+    ],
+)
+def test_every_warm_up_has_a_start(make):
+    assert [float(make(0.5)(x)) for x in (0.0, 0.25, 0.5)] == pytest.approx([1.0, 1.5, 2.0])
+    assert [float(make(0.0)(x)) for x in (0.0, 0.25, 0.5)] == pytest.approx([0.0, 1.0, 2.0])
+    with pytest.raises(ValueError, match=r"start must be in \[0, 1\], got 1.5"):
+        make(1.5)
+
+
+def test_linear_ends_at_a_value_or_at_a_fraction():
+    assert float(linear(2.0, floor=0.25)(1.0)) == 0.5 == float(linear(2.0, 0.5)(1.0))
+    assert float(linear(2.0)(1.0)) == 0 == float(linear(2.0, floor=0.0)(1.0))
+    assert float(linear(1.0, end=3.0)(0.5)) == 2.0
+    with pytest.raises(ValueError, match="end and floor are the same thing"):
+        linear(1.0, 0.5, floor=0.5)
+    with pytest.raises(ValueError, match=r"floor must be in \[0, 1\], got 2"):
+        linear(1.0, floor=2)
+    assert float(jax.jit(lambda end: linear(1.0, end)(1.0))(0.25)) == 0.25

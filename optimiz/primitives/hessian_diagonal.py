@@ -95,7 +95,7 @@ def gauss_newton_bartlett(
         if logits_fn is None:
             raise ValueError(
                 "gauss_newton_bartlett needs logits_fn, a function from the parameters to the logits: "
-                "update(updates, state, params, logits_fn=...)"
+                "training.Task(logits=...) in a run, update(updates, state, params, logits_fn=...) elsewhere"
             )
         if axis_name is not None:  # other data here, so other labels
             key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))

@@ -276,7 +276,12 @@ def _readings(opt_state: Any) -> dict[str, jax.Array]:
 
 
 def _noting(calls: set[str], name: str, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def noted(params: Any) -> Any:
+    def noted(params: Any, *index: Any) -> Any:
+        if index:
+            raise ValueError(
+                f"the optimizer calls {name} with the index of a micro-batch, and a run has none; make it with "
+                "microbatches=None"
+            )
         calls.add(name)
         return function(params)
 

@@ -375,5 +375,25 @@ def test_weights_that_come_with_the_logits_are_left_alone():
 
 def test_without_logits_sophia_g_says_what_it_needs(tmp_path):
     tx = optimiz.sophia_g(0.05, classes=3)
-    with pytest.raises(ValueError, match="gauss_newton_bartlett needs logits_fn"):
+    with pytest.raises(
+        ValueError, match=r"gauss_newton_bartlett needs logits_fn, .* training.Task\(logits=...\)"
+    ):
         training.fit(quadratic(), tx, Settings(steps=1), tmp_path, identity={})
+
+
+@pytest.mark.parametrize(
+    "tx, asked",
+    [
+        (
+            optimiz.sophia_g(0.05, classes=3, microbatches=2),
+            "calls logits_fn with the index .* microbatches=None",
+        ),
+        (
+            optimiz.sophia_h(0.05, microbatches=2),
+            "needs obj_fn, .* value_fn will do where microbatches is None",
+        ),
+    ],
+)
+def test_a_run_has_no_microbatches_for_an_estimate(tx, asked, tmp_path):
+    with pytest.raises(ValueError, match=asked):
+        training.fit(classification(0.0, [1] * 8), tx, Settings(steps=1), tmp_path, identity={})
