@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from examples import markdown
-from optimiz import compare
+from optimiz import compare, training
 
 Record = Mapping[str, Any]
 README = Path(__file__).parents[1] / "README.md"
@@ -47,8 +47,8 @@ def _range(ascending: list[Any]) -> str:
 def write(record: Record, path: Path) -> None:
     """Write a record, and its report beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (path.parent / "report.md").write_text(report(record), encoding="utf-8")
+    training.write_whole(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    training.write_whole(path.parent / "report.md", report(record))
 
 
 def report(record: Record) -> str:

@@ -11,6 +11,8 @@ is the judgement of ways to pre-train, optimizers and methods that are said to s
 ``examples.judgement``. The same command with ``--resume`` goes on where it was stopped.
 """
 
+import dataclasses
+import functools
 import math
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from examples.data import baseline, docstrings, text
 from examples.models import pretrained
 from examples.prices import given_or_measured
 from examples.text_classification import TextClassification
+from examples.train_each import made_or_left_out
 from optimiz import compare, training
 
 FLAGS = command.Flags()
@@ -89,13 +92,33 @@ def fine_tune(given: training.Reference | None) -> None:
     task_of = lambda seed: problem.task(_BATCH_SIZE.value, seed)  # noqa: E731
     decisive = {flag.name: flag.value for flag in _DECISIVE}
     identity = decisive | {"model_and_data": problem.fingerprint()}
-    output = Path(_OUTPUT.value)
+    output, model = Path(_OUTPUT.value), _MODEL.value or pretrained.DEFAULT
     # The optimizer counts for little in a step, and all are charged the same; the first one stands for all.
     about = {"task": _TASK.value, "batch_size": _BATCH_SIZE.value, "optimizer": asked[0].name}
     measure = lambda: training.calibrate(task_of(0), asked[0].make(), about=about, n=_TIMED)  # noqa: E731
     with training.claimed(output, identity, _RESUME.value), command.matrix_bar() as progress:
-        baselines, without = baseline.or_reason(baseline.tfidf_baseline, parts)  # first, as it can fail
+        left_out: dict[str, str] = {}
+        print("computing the baseline, without any optimizer", flush=True)
+        compute = functools.partial(baseline.tfidf_baseline, **parts)
+        baselines = made_or_left_out("TF-IDF baseline", left_out, compute)  # first, as it can fail
         reference = given_or_measured(given, measure, output / "reference.json")
+        record = compare.Record(
+            title=f"{', '.join(dict.fromkeys(arm.name for arm in asked))} on one budget: fine-tuning {model}",
+            command=command.typed("compare_optimizers"),
+            task={
+                "model": model,
+                "data": parts["train"].source,
+                "classes": len(parts["train"].label_names),
+                "examples": ", ".join(f"{len(part.texts)} {name}" for name, part in parts.items()),
+            },
+            settings=decisive
+            | {"reference": reference.prices(), "warmup": WARMUP, "weight_decay": WEIGHT_DECAY},
+            baselines=baselines or {},
+            test_examples=len(parts["test"].texts),
+            runs=[],
+            left_out=left_out,
+        )
+        compare.check_report(record, output, figure=_FIGURE.value)
         runs = compare.run_matrix(
             asked,
             range(_SEEDS.value),
@@ -108,23 +131,7 @@ def fine_tune(given: training.Reference | None) -> None:
             test=problem.evaluation("test"),
             progress=progress,
         )
-        model = _MODEL.value or pretrained.DEFAULT
-        record = compare.Record(
-            title=f"{', '.join(dict.fromkeys(arm.name for arm in asked))} on one budget: fine-tuning {model}",
-            command=command.typed("compare_optimizers"),
-            task={
-                "model": model,
-                "data": parts["train"].source,
-                "classes": len(parts["train"].label_names),
-                "examples": ", ".join(f"{len(part.texts)} {name}" for name, part in parts.items()),
-                **without,
-            },
-            settings=decisive
-            | {"reference": reference.prices(), "warmup": WARMUP, "weight_decay": WEIGHT_DECAY},
-            baselines=baselines,
-            test_examples=len(parts["test"].texts),
-            runs=runs,
-        )
+        record = dataclasses.replace(record, runs=runs)
         report = compare.write_report(record, output, figure=_FIGURE.value)
     command.show(compare.summary(record, figure=_FIGURE.value))
     print(f"\nreport: {report}")

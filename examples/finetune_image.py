@@ -9,14 +9,18 @@ directory is a ViT in the Hugging Face layout, which gets a new head. Digits fil
 they are neither moved nor mirrored, as other images are.
 """
 
+import dataclasses
+import functools
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from examples import command, devices, optimizers
 from examples.data import baseline, image_summary, images
 from examples.image_classification import CROP, FLIP, ImageClassification, choose, draw_mistakes
-from examples.train_each import Plan
+from examples.train_each import Plan, made_or_left_out
 from optimiz import compare, schedules, training
 
 FLAGS = command.Flags()
@@ -84,27 +88,40 @@ def main() -> None:
     identity = decisive | {"model_and_data": problem.fingerprint()}
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
-    mistakes = {}
     with training.claimed(plan.output, identity | {"learning_rates": rates}, plan.resume):
+        record, left_out = None, {}
         if training.is_first():  # before anything is trained, as it can fail
-            baselines, without = baseline.or_reason(baseline.pixel_baseline, parts)
+            print("computing the baseline, without any optimizer", flush=True)
+            compute = functools.partial(baseline.pixel_baseline, **parts)
+            baselines = made_or_left_out("baseline of pixels", left_out, compute)
+            record = compare.Record(
+                title=f"Image classification by {_MODEL.value} with {', '.join(chosen)}",
+                command=command.typed("finetune_image"),
+                task=summary.rows(),
+                settings=decisive,
+                baselines=baselines or {},
+                test_examples=len(parts["test"].images),
+                runs=[],
+                left_out=left_out,
+            )
+            compare.check_report(record, plan.output, figure="accuracy")
         each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout)
         trained = list(each)
-        if not training.is_first():
+        if record is None:
             return
+        pictures = {}
         for name, params, _ in trained:
-            picture, logits = f"mistakes_{name}.png", np.asarray(problem.predict("test", params))
-            count = draw_mistakes(parts["test"], logits, plan.output / picture)
-            mistakes[f"{name} mistakes"] = f"{count} images\n\n  ![The surest mistakes of {name}]({picture})\n"
-        record = compare.Record(
-            title=f"Image classification by {_MODEL.value} with {', '.join(chosen)}",
-            command=command.typed("finetune_image"),
-            task={**summary.rows(), **without, **mistakes},
-            settings=decisive,
-            baselines=baselines,
-            test_examples=len(parts["test"].images),
-            runs=[run for _, _, run in trained],
-        )
+
+            def draw(path: Path, params: Any = params) -> int:
+                return draw_mistakes(parts["test"], np.asarray(problem.predict("test", params)), path)
+
+            picture = f"mistakes_{name}.png"
+            drawn = functools.partial(draw, plan.output / picture)
+            count = made_or_left_out(f"mistakes of {name}", left_out, drawn)
+            if count is not None:
+                pictures[picture] = f"The surest of {count} mistakes of {name}"
+        runs = [run for _, _, run in trained]
+        record = dataclasses.replace(record, runs=runs, pictures=pictures, left_out=left_out)
         report = compare.write_report(record, plan.output, figure="accuracy")
     command.show(compare.summary(record, figure="accuracy"))
     print(f"\nreport: {report}")

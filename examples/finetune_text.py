@@ -7,13 +7,15 @@ Without ``--data`` the task is the topic of sentences from Python's own document
 the same initial parameters, batches and dropout, at its own default rate unless one is given.
 """
 
+import dataclasses
+import functools
 import math
 
 from examples import command, data_flags, devices, optimizers
 from examples.data import baseline, docstrings, text
 from examples.models import pretrained
 from examples.text_classification import TextClassification
-from examples.train_each import Plan
+from examples.train_each import Plan, made_or_left_out
 from optimiz import compare, schedules, training
 
 FLAGS = command.Flags()
@@ -80,28 +82,34 @@ def main() -> None:
 
     model_name = _MODEL.value or pretrained.DEFAULT
     with training.claimed(plan.output, identity | {"learning_rates": rates}, plan.resume):
+        record = None
         if training.is_first():  # before anything is trained, as it can fail
-            baselines, without = baseline.or_reason(baseline.tfidf_baseline, parts)
+            left_out: dict[str, str] = {}
+            print("computing the baseline, without any optimizer", flush=True)
+            compute = functools.partial(baseline.tfidf_baseline, **parts)
+            baselines = made_or_left_out("TF-IDF baseline", left_out, compute)
+            record = compare.Record(
+                title=f"Fine-tuning {model_name} with {', '.join(chosen)}",
+                command=command.typed("finetune_text"),
+                task={
+                    "model": model_name,
+                    "data": parts["train"].source,
+                    "classes": len(parts["train"].label_names),
+                    "examples": ", ".join(f"{len(part.texts)} {name}" for name, part in parts.items()),
+                    "truncated": problem.truncated,
+                },
+                settings=decisive,
+                baselines=baselines or {},
+                test_examples=len(parts["test"].texts),
+                runs=[],
+                left_out=left_out,
+            )
+            compare.check_report(record, plan.output, figure="accuracy")
         each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout)
         runs = [run for _, _, run in each]
-        if not training.is_first():
+        if record is None:
             return
-        record = compare.Record(
-            title=f"Fine-tuning {model_name} with {', '.join(chosen)}",
-            command=command.typed("finetune_text"),
-            task={
-                "model": model_name,
-                "data": parts["train"].source,
-                "classes": len(parts["train"].label_names),
-                "examples": ", ".join(f"{len(part.texts)} {name}" for name, part in parts.items()),
-                "truncated": problem.truncated,
-                **without,
-            },
-            settings=decisive,
-            baselines=baselines,
-            test_examples=len(parts["test"].texts),
-            runs=runs,
-        )
+        record = dataclasses.replace(record, runs=runs)
         report = compare.write_report(record, plan.output, figure="accuracy")
     command.show(compare.summary(record, figure="accuracy"))
     print(f"\nreport: {report}")

@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 from examples import markdown, pictures
 from examples.heterogeneity_rows import STATISTIC, Results, final_loss
 from examples.rows import Row, Rows
-from optimiz import compare
+from optimiz import compare, training
 
 SHOWN = {
     STATISTIC: "Gini of norms",
@@ -44,7 +44,7 @@ def write(rows: Rows, directory: Path, asked: str) -> str:
     """
     results = Results(rows.rows)
     _draw(results, directory / "study.png")
-    (directory / "report.md").write_text(render(rows.head, results, asked), encoding="utf-8")
+    training.write_whole(directory / "report.md", render(rows.head, results, asked))
     return in_words(results)
 
 
@@ -82,7 +82,8 @@ def in_words(results: Results) -> str:
     models = results.models
     ginis = {model: statistics.fmean(results.at_start(model)) for model in models}
     sentences = [
-        "All models were trained from scratch on digits of 8 × 8 pixels; the source fine-tunes large ones.",
+        "All models were trained from scratch on digits of 8 × 8 pixels; the source fine-tunes large ones"
+        + _edges(results),
         f"**Adam's lead over SGD**, in decades of final training loss: {_leads(results, 'sgd')}.",
     ]
     if all("momentum" in results.optimizers(model) for model in models):
@@ -113,6 +114,21 @@ def in_words(results: Results) -> str:
             ),
         ]
     return " ".join([*sentences, _two_blocks_in_words(results)])
+
+
+def _edges(results: Results) -> str:
+    """Whose best rate has another on one side only; the end of the first sentence."""
+    names = []
+    for model in results.models:
+        for name in results.optimizers(model):
+            grid = {run["learning_rate"] for run in results.runs(model, name)}
+            if compare.at_edge(results.best_rate(model, name), grid):
+                names.append(f"{name} on {model}")
+    if not names:
+        return "."
+    are = "is at the edge of its grid" if len(names) == 1 else "are at the edges of their grids"
+    rates = "rate" if len(names) == 1 else "rates"
+    return f"; **the best {rates} of {', '.join(names)} {are}**, and one beyond may be better."
 
 
 def _leads(results: Results, optimizer: str) -> str:
@@ -160,8 +176,8 @@ def _two_blocks_in_words(results: Results) -> str:
 
 
 def _gains(results: Results) -> str:
-    header = ["model", "optimizer", "rate", "at an edge of the grid", "final training loss"]
-    header += ["test accuracy", "lead of Adam"]
+    header = ["model", "optimizer", "rate", "at an edge of the grid", "final training loss ↓"]
+    header += ["test accuracy ↑", "lead of Adam"]
     lines = []
     for model in results.models:
         for name in results.optimizers(model):
@@ -175,7 +191,7 @@ def _gains(results: Results) -> str:
                     model,
                     name,
                     f"{rate:g}",
-                    "yes" if rate in (min(grid), max(grid)) else "no",
+                    "yes" if compare.at_edge(rate, grid) else "no",
                     f"{mean:.2g} ({min(losses):.2g} to {max(losses):.2g})",
                     f"{accuracy.mean:.3f} ± {accuracy.standard_error:.3f}",
                     "" if name == "adam" else f"{d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f})",

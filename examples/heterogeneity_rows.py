@@ -3,12 +3,56 @@
 import dataclasses
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from examples.rows import Row
 from optimiz import compare
 
 STATISTIC = "gini_norm"
+_FIELDS: dict[str, dict[str, Any]] = {
+    "run": {
+        "model": str,
+        "optimizer": str,
+        "learning_rate": float,
+        "seed": int,
+        "loss": Sequence[float | None],
+        "training_loss": float | None,
+        "test_accuracy": float,
+        "heterogeneity": Sequence[Mapping[str, float | None]],
+    },
+    "curvature": {
+        "model": str,
+        "seed": int,
+        "blocks": Sequence[str],
+        "eigenvalue": Sequence[float],
+        "converged": Sequence[bool],
+        "norm": Sequence[float],
+        "gradient_weighted": float,
+        "size_weighted": float,
+        "rank_correlation": float,
+    },
+    "two_blocks": {
+        "norm": float,
+        "curvature": float,
+        "gradient_weighted": float,
+        "size_weighted": float,
+        "sgd": int | None,
+        "sign_sgd": int | None,
+    },
+}
+
+
+def fields(row: Row) -> dict[str, Any]:
+    """The fields of a row, with their types.
+
+    Raises:
+        ValueError: it is of no kind that is known.
+    """
+    kind = row.get("kind")
+    if not isinstance(kind, str) or kind not in _FIELDS:
+        raise ValueError(f"kind must be one of {', '.join(_FIELDS)}, got {kind!r}")
+    return _FIELDS[kind]
 
 
 @dataclasses.dataclass(frozen=True)

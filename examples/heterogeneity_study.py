@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from examples import command, heterogeneity_report, two_blocks
+from examples import command, heterogeneity_report, heterogeneity_rows, two_blocks
 from examples.heterogeneity import CLIP, MODELS, OPTIMIZERS, Study
 from examples.heterogeneity_rows import Results
 from examples.rows import Rows
@@ -72,9 +72,10 @@ def main() -> None:
     settings = {flag.name: flag.value for flag in (_EPOCHS, _BATCH_SIZE, _ITERATIONS)}
     settings |= {"updates": study.steps, "clip": CLIP, "data": "scikit-learn's digits"}
     settings |= {"train_examples": len(study.train["label"]), "test_examples": len(study.test["label"])}
-    rows = Rows(output / "rows.jsonl", settings)
-    fill(rows, study)
-    command.show(heterogeneity_report.write(rows, output, command.typed("heterogeneity_study")))
+    with Rows(output / "rows.jsonl", settings, heterogeneity_rows.fields) as rows:
+        fill(rows, study)
+        asked = command.typed("heterogeneity_study")
+        command.show(rows.reported(lambda rows: heterogeneity_report.write(rows, output, asked)))
 
 
 if __name__ == "__main__":

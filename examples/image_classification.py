@@ -24,7 +24,7 @@ from examples.data import baseline
 from examples.data.images import ImageExamples
 from examples.models import families, preprocessing, resnet, vit, weights
 from examples.models.adapters import from_nnx
-from optimiz import training
+from optimiz import compare, training
 
 EVALUATION_BATCH = 128
 STATISTICS_BATCHES = 8  # of training images, for the statistics of batch norms
@@ -232,6 +232,6 @@ def draw_mistakes(examples: ImageExamples, logits: np.ndarray, path: Path, *, at
         image = examples.images[i]
         axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
         names = examples.label_names
-        axes.set_title(f"{names[examples.labels[i]]}, not {names[said[i]]}", fontsize=8)
-    figure.savefig(path, dpi=120)
+        axes.set_title(compare.drawn(f"{names[examples.labels[i]]}, not {names[said[i]]}"), fontsize=8)
+    compare.save(figure, path, dpi=120)
     return len(mistaken)

@@ -106,7 +106,7 @@ def main() -> None:
     adamw = plan.optimizer(choice, schedules.cosine, optimizers.one_rate)
     task = of.task(_BATCH_SIZE.value, _SEED.value, part="held_out")
     with training.claimed(output, about, _RESUME.value):
-        of.vocabulary.tokenizer.save(str(output / TOKENIZER))
+        training.write_whole(output / TOKENIZER, of.vocabulary.tokenizer.to_str(pretty=True))
         ((_, params, run),) = plan.train_each({"adamw": adamw}, task, of.evaluation("validation"), about)
         about |= {"validation_loss": run.test["loss"]}
         losses = training.IrreducibleLosses.measure(task.loss, params, of.once("train", _SEED.value), about)

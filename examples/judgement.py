@@ -56,7 +56,7 @@ def judge(
     """
     identity = dict(sizes) | setting.identity()
     with training.claimed(output, identity | {"budget": budget}, resume), command.matrix_bar() as progress:
-        setting.problem.vocabulary.tokenizer.save(str(output / TOKENIZER))
+        training.write_whole(output / TOKENIZER, setting.problem.vocabulary.tokenizer.to_str(pretty=True))
         about = dict(sizes) | {"batch_size": setting.batch_size}
         measure = functools.partial(judged_ways.prices, setting, about)
         reference = given_or_measured(given, measure, output / "reference.json")
@@ -88,15 +88,16 @@ def judge(
         final = [row_of(run) for run in run([*chosen, wrong], range(seeds))]
 
         settings = dict(identity) | {"budget": budget, "reference": reference.prices()}
-        rows = Rows(output / "rows.jsonl", settings | {"reference_date": reference.date})
-        for row in [*final, *({**row, "test": None} for row in tuned)]:  # what was not chosen is not tested
-            if not rows.has(arm=row["arm"], learning_rate=row["learning_rate"], seed=row["seed"]):
-                rows.add(row)
-        for seed in range(seeds):
-            if not rows.has(arm=UNTRAINED, seed=seed):
-                start = setting.problem.start(jax.random.key(seed))
-                rows.add({"arm": UNTRAINED, "learning_rate": None, "seed": seed, "test": test(start)})
-        return judgement_report.write(rows, output, asked)
+        settings |= {"reference_date": reference.date}
+        with Rows(output / "rows.jsonl", settings, judgement_report.fields) as rows:
+            for row in [*final, *({**row, "test": None} for row in tuned)]:  # what was not chosen is not tested
+                if not rows.has(arm=row["arm"], learning_rate=row["learning_rate"], seed=row["seed"]):
+                    rows.add(row)
+            for seed in range(seeds):
+                if not rows.has(arm=UNTRAINED, seed=seed):
+                    start = setting.problem.start(jax.random.key(seed))
+                    rows.add({"arm": UNTRAINED, "learning_rate": None, "seed": seed, "test": test(start)})
+            return rows.reported(lambda rows: judgement_report.write(rows, output, asked))
 
 
 def row_of(run: compare.Run) -> dict[str, Any]:

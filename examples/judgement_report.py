@@ -8,6 +8,7 @@ significant where Student's 95 % interval of the pairs leaves out zero.
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,16 +16,29 @@ from matplotlib.figure import Figure
 from examples import markdown, pictures
 from examples.judged_ways import BASELINE, HALF_WAY
 from examples.rows import Row, Rows
-from optimiz import compare
+from optimiz import compare, training
 
 UNTRAINED = "untrained"
+_OF_ALL = {"arm": str, "learning_rate": float | None, "seed": int, "test": Mapping[str, float | None] | None}
+_OF_RUNS = {
+    "steps": int,
+    "diverged_at": int | None,
+    "reference_seconds": float,
+    "validation": Sequence[Sequence[float]],
+}
 FIGURES = {"loss": -1, "accuracy": 1}  # and whether more is better
 _CONFIDENCE = 0.95
 
 
 def final_loss(row: Row) -> float:
-    """The validation loss in the end; infinite where the run diverged."""
-    return math.inf if row["diverged_at"] is not None else row["validation"][-1][1]
+    """The validation loss in the end; infinite where the run diverged, or has none that is a number."""
+    losses = [loss for _, loss in row["validation"]] if row["diverged_at"] is None else []
+    return losses[-1] if losses and math.isfinite(losses[-1]) else math.inf
+
+
+def fields(row: Row) -> dict[str, Any]:
+    """The fields of a row, with their types."""
+    return _OF_ALL if row.get("arm") == UNTRAINED else _OF_ALL | _OF_RUNS
 
 
 class Judged:
@@ -82,7 +96,7 @@ def in_words(judged: Judged) -> str:
     seeds, ways = len(judged.runs[BASELINE]), judged.ways
     lines = [
         f"Over {seeds} seeds, the fully decayed **{BASELINE}** ends at a test loss of "
-        f"{_mean(judged, BASELINE, 'loss')}; fine-tuned, its encoder has an accuracy of "
+        f"{_mean(judged, BASELINE, 'loss')}{_edges(judged)}; fine-tuned, its encoder has an accuracy of "
         f"{_mean(judged, BASELINE, 'accuracy')}, {_difference(judged, BASELINE, UNTRAINED, 'accuracy')}. "
         f"{_winners(judged, BASELINE, 'loss')} {_winners(judged, BASELINE, 'accuracy')} "
         f"Of {2 * len(ways)} such comparisons at 95 %, {2 * len(ways) * (1 - _CONFIDENCE):.1f} are expected to "
@@ -101,16 +115,21 @@ def in_words(judged: Judged) -> str:
         f"{_difference(judged, HALF_WAY, BASELINE, 'loss')}. {_winners(judged, HALF_WAY, 'loss')} "
         f"{_pretended(judged)}"
     )
+    return f"{lines[0]}\n\n" + "\n".join(lines[1:])
+
+
+def _edges(judged: Judged) -> str:
+    """Whose best rate is at an edge; said first, as there grids may be compared, and not ways."""
+    rates = {name: judged.runs[name][0]["learning_rate"] for name in judged.grids}
     edges = [
         name
         for name, grid in judged.grids.items()
-        if len(grid) > 2 and judged.runs[name][0]["learning_rate"] in (min(grid), max(grid))
+        if compare.at_edge(rates[name], grid) and math.isfinite(grid[rates[name]])
     ]
-    if edges:
-        lines.append(
-            f"- The best rate of {_joined(edges)} is at the edge of its grid: a wider one may have a better."
-        )
-    return f"{lines[0]}\n\n" + "\n".join(lines[1:])
+    if not edges:
+        return ""
+    are = "is at the edge of its grid" if len(edges) == 1 else "are at the edges of their grids"
+    return f" (**the best rate{'s' * (len(edges) > 1)} of {_joined(edges)} {are}**: one beyond may be better)"
 
 
 def _pretended(judged: Judged) -> str:
@@ -157,8 +176,8 @@ def _joined(names: Sequence[str]) -> str:
 
 def table(judged: Judged) -> str:
     """One line an arm, as Markdown."""
-    header = ["arm", "validation loss of seed 0 by rate", "updates", "reference ms / update"]
-    header += ["test loss", f"beside {BASELINE}", "accuracy", f"beside {BASELINE}"]
+    header = ["arm", "validation loss ↓ of seed 0 by rate", "updates", "reference ms / update"]
+    header += ["test loss ↓", f"beside {BASELINE}", "accuracy ↑", f"beside {BASELINE}"]
     lines = []
     for name, runs in judged.runs.items():
         cells = [name, "", "", ""]
@@ -192,7 +211,7 @@ def write(rows: Rows, directory: Path, asked: str) -> str:
     """
     judged = Judged(rows.rows)
     _draw(judged, directory / "curves.png")
-    (directory / "report.md").write_text(render(rows.head, judged, asked), encoding="utf-8")
+    training.write_whole(directory / "report.md", render(rows.head, judged, asked))
     return f"{in_words(judged)}\n\n{table(judged)}"
 
 
@@ -238,7 +257,7 @@ def _draw(judged: Judged, path: Path) -> None:
             curves.plot(
                 shares, losses, "--" if name == HALF_WAY else "-", color=f"C{i}", label=name, marker="."
             )
-    curves.set(xlabel="share of the budget", title="Validation loss, mean over seeds")
+    curves.set(xlabel="share of the budget", title="Validation loss ↓, mean over seeds")
     curves.legend(frameon=False, fontsize=7)
     for axes, figure in zip(differences, FIGURES, strict=True):
         for shift, other, style in ((-0.12, BASELINE, "o"), (0.12, HALF_WAY, "x")):
@@ -250,7 +269,11 @@ def _draw(judged: Judged, path: Path) -> None:
             mean = [one.mean for one in found]
             axes.errorbar(mean, at, xerr=half, fmt=style, color=color, capsize=2, label=f"beside {label}")
         axes.axvline(0, color="0.4", linewidth=0.8)
-        axes.set(yticks=range(len(judged.ways)), yticklabels=judged.ways, title=f"Test {figure}, difference")
+        axes.set(
+            yticks=range(len(judged.ways)),
+            yticklabels=judged.ways,
+            title=f"Test {figure} {compare.arrow(figure)}, difference",
+        )
         axes.invert_yaxis()
     told = differences[0].get_legend_handles_labels()
     picture.legend(*told, frameon=False, fontsize=7, ncols=2, loc="outside lower right")

@@ -138,16 +138,17 @@ def main() -> None:
     settings = {f.name: f.value for f in (_FIGURE, _ROWS, _EPOCHS, _BATCH_SIZE, _LENGTH)}
     settings |= {"data": parts["train"].source, "validation_examples": len(parts["validation"].texts)}
     settings |= {"updates": study.steps, "fingerprint": study.problem.fingerprint()}
-    rows = Rows(output / "rows.jsonl", settings)
-    arms = [(name, None) for name in SEARCHES]
-    arms += [(name, float(rate)) for name in _METHODS.value for rate in _RATES.value]
-    for seed in range(_SEEDS.value):
-        for method, rate in arms:
-            if not rows.has(method=method, learning_rate=rate, seed=seed):
-                rows.add(study.run(method, rate, seed))
-                score = rows.rows[-1]["validation"][_FIGURE.value]
-                print(f"seed {seed}  {method} {rate or ''}  {score:.3f}", flush=True)
-    command.show(line_search_report.write(rows, output, command.typed("line_search")))
+    with Rows(output / "rows.jsonl", settings, lambda row: line_search_report.FIELDS) as rows:
+        arms = [(name, None) for name in SEARCHES]
+        arms += [(name, float(rate)) for name in _METHODS.value for rate in _RATES.value]
+        for seed in range(_SEEDS.value):
+            for method, rate in arms:
+                if not rows.has(method=method, learning_rate=rate, seed=seed):
+                    rows.add(study.run(method, rate, seed))
+                    score = rows.rows[-1]["validation"][_FIGURE.value]
+                    print(f"seed {seed}  {method} {rate or ''}  {score:.3f}", flush=True)
+        asked = command.typed("line_search")
+        command.show(rows.reported(lambda rows: line_search_report.write(rows, output, asked)))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,18 @@ from matplotlib.figure import Figure
 
 from examples import markdown, pictures
 from examples.rows import Row, Rows
-from optimiz import compare
+from optimiz import compare, training
 
 BASELINE = "adam"
+FIELDS = {
+    "method": str,
+    "learning_rate": float | None,
+    "seed": int,
+    "validation": Mapping[str, float],
+    "loss": Sequence[float],
+    "evaluations": Sequence[int],
+    "step_size": Sequence[Sequence[float]],
+}
 FORWARD_EQUIVALENTS = 3  # of an update without trials: a forward pass, and a backward pass that counts 2
 
 
@@ -47,18 +56,19 @@ def write(rows: Rows, directory: Path, asked: str) -> str:
         markdown.what_was_run(asked, settings | rows.head["environment"]),
         "Every number is in `rows.jsonl`, with loss, trials and step sizes of each update.",
     ]
-    (directory / "report.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
+    training.write_whole(directory / "report.md", "\n\n".join(page) + "\n")
     return result
 
 
-def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """The mean and its standard error.
+def scores_of(runs: Sequence[Row], figure: str) -> list[float]:
+    """A validation figure of each run, times -1 where less of it is better; -∞ where the loss is no number."""
+    sign = -1 if compare.lower_is_better(figure) else 1
+    figures = [row["validation"] for row in runs]
+    return [sign * x[figure] if math.isfinite(x.get("loss", 0.0)) else -math.inf for x in figures]
 
-    Example:
-        >>> mean_and_error([1.0, 3.0])
-        (2.0, 1.0)
-    """
-    return statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+
+def _shown(mean: float, error: float) -> str:
+    return f"{mean:.3f} ± {error:.3f}" if math.isfinite(mean) else "diverged"
 
 
 def log_loss(row: Row) -> float:
@@ -68,22 +78,30 @@ def log_loss(row: Row) -> float:
 
 def in_words(arms: Mapping[str, list[Row]], figure: str) -> str:
     """How each search compares with the best rate of each grid."""
-    scores = {arm: mean_and_error([row["validation"][figure] for row in runs]) for arm, runs in arms.items()}
+    sign = -1 if compare.lower_is_better(figure) else 1
+    scores = {arm: compare.estimate(scores_of(runs, figure))[:2] for arm, runs in arms.items()}
+    shown = {arm: _shown(sign * mean, error) for arm, (mean, error) in scores.items()}
     losses = {arm: statistics.fmean(map(log_loss, runs)) for arm, runs in arms.items()}
     grids = collections.defaultdict(list)
     for arm, runs in arms.items():
         if runs[0]["learning_rate"] is not None:
             grids[runs[0]["method"]].append(arm)
     bests = [max(grid, key=lambda arm: scores[arm][0]) for grid in grids.values()]
-    named = " and ".join(f"{best} with {{:.3f}} ± {{:.3f}}".format(*scores[best]) for best in bests)
-    sentences = [f"The best rates of the grid, by validation {figure}: {named}."]
+    named = []
+    for best, grid in zip(bests, grids.values(), strict=True):
+        rate, rates = arms[best][0]["learning_rate"], [arms[arm][0]["learning_rate"] for arm in grid]
+        edge = ", **at the edge of its grid**: one beyond may be better" * compare.at_edge(rate, rates)
+        named.append(f"{best} with {shown[best]}{edge}")
+    sentences = [
+        f"The best rates of the grid, by validation {figure} {compare.arrow(figure)}: {'; '.join(named)}."
+    ]
     for arm in (arm for arm, runs in arms.items() if runs[0]["learning_rate"] is None):
-        sentences.append("**{}**, given no rate, reaches {:.3f} ± {:.3f}:".format(arm, *scores[arm]))
+        sentences.append(f"**{arm}**, given no rate, reaches {shown[arm]}:")
         leads = []
         for best in bests:
             lead, error = scores[arm][0] - scores[best][0], math.hypot(scores[arm][1], scores[best][1])
             beyond = "more" if abs(lead) > error else "not more"
-            leads.append(f"{lead:+.3f} beside {best}, {beyond} than a standard error of the difference")
+            leads.append(f"{sign * lead:+.3f} beside {best}, {beyond} than a standard error of the difference")
         lower = [best for best in bests if losses[arm] < losses[best]]
         than = f"lower than with {' and '.join(lower)}" if lower else f"higher than with {' and '.join(bests)}"
         sentences.append("; ".join(leads) + f". Its mean log training loss is {than}.")
@@ -100,9 +118,10 @@ def across(studies: Mapping[str, tuple[Mapping[str, list[Row]], str]]) -> str:
     """
     cells: dict[str, dict[str, str]] = collections.defaultdict(dict)
     for study, (arms, figure) in studies.items():
+        sign = -1 if compare.lower_is_better(figure) else 1
         of_method: dict[str, tuple[float, float, float | None]] = {}
         for runs in sorted(arms.values(), key=lambda runs: runs[0]["learning_rate"] is None):
-            score = mean_and_error([row["validation"][figure] for row in runs])
+            score = compare.estimate(scores_of(runs, figure))[:2]
             method, rate = runs[0]["method"], runs[0]["learning_rate"]
             if method not in of_method or score[0] > of_method[method][0]:
                 of_method[method] = (*score, rate)
@@ -110,30 +129,38 @@ def across(studies: Mapping[str, tuple[Mapping[str, list[Row]], str]]) -> str:
         for method, (mean, error, rate) in of_method.items():
             mark = "**" if mean - base > math.hypot(error, base_error) else ""
             at = "" if rate is None else f" at {rate:g}"
-            cells[method][study] = f"{mark}{mean:.3f} ± {error:.3f}{mark}{at}"
-    header = ["method", *(f"{study}, {figure}" for study, (_, figure) in studies.items())]
+            cells[method][study] = f"{mark}{_shown(sign * mean, error)}{mark}{at}"
+    header = [
+        "method",
+        *(f"{study}, {figure} {compare.arrow(figure)}" for study, (_, figure) in studies.items()),
+    ]
     lines = [[method, *(row.get(study, "") for study in studies)] for method, row in cells.items()]
     return compare.table(header, lines)
 
 
 def table(arms: Mapping[str, list[Row]], figure: str) -> str:
     """One line per arm, as a Markdown table: means over seeds with their standard errors."""
-    header = ["method", f"validation {figure}", "mean log training loss", "extra forward passes per update"]
+    sign = -1 if compare.lower_is_better(figure) else 1
+    header = [
+        "method",
+        f"validation {figure} {compare.arrow(figure)}",
+        "mean log training loss",
+        "extra forward passes per update",
+    ]
     header += ["in the first search", "most in a search"]
     lines = []
     for arm, runs in arms.items():
         trials = [np.diff(row["evaluations"], prepend=0) for row in runs]
-        score, loss = (
-            mean_and_error(values)
-            for values in ([row["validation"][figure] for row in runs], [log_loss(row) for row in runs])
-        )
-        cells = [arm, "{:.3f} ± {:.3f}".format(*score), "{:.3f} ± {:.3f}".format(*loss)]
+        mean, error, _ = compare.estimate(scores_of(runs, figure))
+        cells = [arm, _shown(sign * mean, error)]
+        cells.append(_shown(*compare.estimate([log_loss(row) for row in runs])[:2]))
         cells += [f"{np.mean(trials):.2f}", f"{max(t[0] for t in trials)}", f"{np.max(trials)}"]
         lines.append(cells)
     return compare.table(header, lines)
 
 
 def _draw(arms: Mapping[str, list[Row]], figure: str, path: Path) -> None:
+    sign = -1 if compare.lower_is_better(figure) else 1
     picture = Figure(figsize=(14, 4.4), layout="constrained")
     losses, scores, sizes = picture.subplots(1, 3)
     for i, (arm, runs) in enumerate(arms.items()):
@@ -142,15 +169,16 @@ def _draw(arms: Mapping[str, list[Row]], figure: str, path: Path) -> None:
         loss = np.exp(np.mean([np.log(row["loss"]) for row in runs], axis=0))
         style = {"color": f"C{i}", "label": arm, "linestyle": "-" if searched else "--"}
         losses.plot(cost, compare.running_mean(loss.tolist()), linewidth=1.8 if searched else 1.0, **style)
-        values = [row["validation"][figure] for row in runs]
+        values = [sign * x if math.isfinite(x) else math.nan for x in scores_of(runs, figure)]
         scores.plot(values, [i] * len(values), "o", color=f"C{i}", alpha=0.35, markersize=5)
-        mean, error = mean_and_error(values)
+        mean, error, _ = compare.estimate(values)
         scores.errorbar(mean, i, xerr=error, color=f"C{i}", marker="|", markersize=14, capsize=3)
         if searched:
             _draw_sizes(sizes, runs[0]["step_size"], style)
     losses.set(yscale="log", xlabel="forward passes, a backward counts 2", title="training loss")
     losses.legend(frameon=False, fontsize=8)
-    scores.set(yticks=range(len(arms)), yticklabels=list(arms), title=f"validation {figure}: seeds and mean")
+    title = f"validation {figure} {compare.arrow(figure)}: seeds and mean"
+    scores.set(yticks=range(len(arms)), yticklabels=list(arms), title=title)
     scores.invert_yaxis()
     sizes.set(yscale="log", xlabel="updates", title="step sizes of seed 0 (pla_sls: a line per unit)")
     pictures.save(picture, path, dpi=130)

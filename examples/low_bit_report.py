@@ -16,8 +16,18 @@ from matplotlib.figure import Figure
 from examples import markdown, pictures
 from examples.low_bit_arms import FORMS, Arm
 from examples.rows import Row, Rows
-from optimiz import compare
+from optimiz import compare, training
 
+FIELDS = {
+    "optimizer": str,
+    "learning_rate": float,
+    "form": str,
+    "seed": int,
+    "loss": Sequence[float],
+    "held_out": Mapping[str, float],
+    "bytes_per_parameter": float,
+    "moved": float,
+}
 Runs = Mapping[Arm, Mapping[int, Row]]
 
 
@@ -59,12 +69,12 @@ def in_words(runs: Runs) -> str:
     for arm in runs:
         if arm == arm.base:
             continue
-        found, training = beside(runs, arm), beside(runs, arm, last_tenth)
+        found, trained = beside(runs, arm), beside(runs, arm, last_tenth)
         verdict = _verdict(found, FORMS[arm.form].target)
         lines.append(
             f"- **{_name(arm)}**: held-out loss {found.mean:+.2f} % beside float32 "
             f"(95 % interval {found.low:+.2f} to {found.high:+.2f}), {verdict}; "
-            f"last training loss {training.mean:+.2f} %."
+            f"last training loss {trained.mean:+.2f} %."
         )
     return "\n".join(lines)
 
@@ -87,7 +97,14 @@ def _name(arm: Arm) -> str:
 
 def table(runs: Runs) -> str:
     """One line an arm, as Markdown: means over seeds, and paired differences from float32."""
-    header = ["arm", "runs", "held-out loss", "beside float32, %", "last training loss", "beside float32, %"]
+    header = [
+        "arm",
+        "runs",
+        "held-out loss ↓",
+        "beside float32, %",
+        "last training loss ↓",
+        "beside float32, %",
+    ]
     header += ["entries that moved, %", "bytes a parameter"]
     lines = []
     for arm, by_seed in runs.items():
@@ -125,7 +142,7 @@ def across(studies: Mapping[str, Runs]) -> str:
     for name, by_study in cells.items():
         target = "" if targets[name] is None else f"{targets[name]}"
         lines.append([name, *(by_study.get(study, "") for study in studies), target])
-    table = compare.table(["held-out loss beside float32, %", *studies, "target"], lines)
+    table = compare.table(["held-out loss ↓ beside float32, %", *studies, "target"], lines)
     seeds = min(len(by_seed) for runs in studies.values() for by_seed in runs.values())
     said = (
         f"Of {held} forms with a target, {within} are within it in the mean over {seeds} paired seeds; "
@@ -144,7 +161,7 @@ def write(rows: Rows, directory: Path, asked: str) -> str:
     """
     runs = by_arm(rows.rows)
     _draw(runs, directory / "curves.png")
-    (directory / "report.md").write_text(render(rows.head, runs, asked), encoding="utf-8")
+    training.write_whole(directory / "report.md", render(rows.head, runs, asked))
     return f"{in_words(runs)}\n\n{table(runs)}"
 
 

@@ -143,13 +143,14 @@ def main() -> None:
     settings |= {"data": source if _DATA.value is None else Path(_DATA.value).name}
     settings |= {"fingerprint": problem.fingerprint()}
     output.mkdir(parents=True, exist_ok=True)
-    rows = Rows(output / "rows.jsonl", settings)
-    for seed in range(_SEEDS.value):
-        for arm in arms:
-            if not rows.has(**arm._asdict(), seed=seed):
-                rows.add(arm._asdict() | {"seed": seed} | study.run(arm, seed))
-                print(f"seed {seed}", *arm, f"{rows.rows[-1]['held_out']['loss']:.4f}", flush=True)
-    command.show(low_bit_report.write(rows, output, command.typed("low_bit_study")))
+    with Rows(output / "rows.jsonl", settings, lambda row: low_bit_report.FIELDS) as rows:
+        for seed in range(_SEEDS.value):
+            for arm in arms:
+                if not rows.has(**arm._asdict(), seed=seed):
+                    rows.add(arm._asdict() | {"seed": seed} | study.run(arm, seed))
+                    print(f"seed {seed}", *arm, f"{rows.rows[-1]['held_out']['loss']:.4f}", flush=True)
+        asked = command.typed("low_bit_study")
+        command.show(rows.reported(lambda rows: low_bit_report.write(rows, output, asked)))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optimiz import compare
+from optimiz import compare, training
 
 
 def what_was_run(asked: str, about: Mapping[str, Any]) -> str:
@@ -21,11 +21,11 @@ def what_was_run(asked: str, about: Mapping[str, Any]) -> str:
         - command: `python -m examples.low_bit_study`
         - batch size: 8
     """
-    return "## What was run\n\n" + compare.listed({"command": f"`{asked}`", **about})
+    return f"## What was run\n\n- command: {compare.code(asked)}\n" + compare.listed(about)
 
 
 def put_between(begin: str, end: str, text: str, document: Path) -> None:
     """Put a text in the place of the one between two comments of a document."""
     before, rest = document.read_text(encoding="utf-8").split(begin)
     _, after = rest.split(end)
-    document.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
+    training.write_whole(document, f"{before}{begin}\n\n{text}\n{end}{after}")

@@ -10,6 +10,8 @@ layout in ``<output>/<optimizer>/model``. A masked one is an encoder that ``fine
 read before anything is trained.
 """
 
+import dataclasses
+import functools
 import math
 import shlex
 from pathlib import Path
@@ -20,7 +22,7 @@ from examples import command, devices, finetune_text, leaving, optimizers
 from examples.data import corpus, tokenization
 from examples.objectives import OBJECTIVES, Size
 from examples.pretraining import EVALUATION_ROWS, Pretraining
-from examples.train_each import Plan
+from examples.train_each import Plan, made_or_left_out
 from optimiz import compare, schedules, training
 
 FLAGS = command.Flags()
@@ -103,40 +105,43 @@ def main() -> None:
     identity |= {flag.name: flag.value for flag in (_TOKENIZER, _VOCAB_SIZE)}
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
-    runs, samples = [], {}
     with training.claimed(plan.output, identity | {"learning_rates": rates}, plan.resume):
-        if training.is_first():
-            vocabulary.tokenizer.save(str(kept))
+        record, left_out = None, {}
+        if training.is_first():  # before anything is trained, as it can fail
+            training.write_whole(kept, vocabulary.tokenizer.to_str(pretty=True))
+            frequencies = made_or_left_out("baseline of frequencies", left_out, problem.frequencies)
+            record = compare.Record(
+                title=f"Pre-training ({_OBJECTIVE.value}) with {', '.join(chosen)}",
+                command=command.typed("pretrain"),
+                task={
+                    "data": text.source,
+                    "megabytes": round(text.size / 1e6, 2),
+                    "vocabulary": vocabulary.size,
+                    "rows": ", ".join(f"{len(rows)} {name}" for name, rows in problem.rows.items()),
+                },
+                settings=decisive,
+                baselines={"frequencies of tokens": frequencies} if frequencies else {},
+                test_examples=min(len(problem.rows["test"]), EVALUATION_ROWS),
+                runs=[],
+                left_out=left_out,
+            )
+            compare.check_report(record, plan.output, figure="bits_per_byte")
+        runs, samples = [], {}
         each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout)
         for name, params, run in each:
             runs.append(run)
-            if training.is_first():
+            if record is not None:
                 problem.save(plan.output / name / "model", params)
                 if _OBJECTIVE.value == "causal":
-                    written = "".join(f"  {line}\n" for line in problem.sample(params))
-                    samples[f"{name} writes"] = f"\n\n  ```text\n{written}  ```\n"
-        if not training.is_first():
+                    write = functools.partial(problem.sample, params)
+                    samples[f"{name} writes"] = made_or_left_out(f"sample of {name}", left_out, write) or []
+        if record is None:
             return
-        record = compare.Record(
-            title=f"Pre-training ({_OBJECTIVE.value}) with {', '.join(chosen)}",
-            command=command.typed("pretrain"),
-            task={
-                "data": text.source,
-                "megabytes": round(text.size / 1e6, 2),
-                "vocabulary": vocabulary.size,
-                "rows": ", ".join(f"{len(rows)} {name}" for name, rows in problem.rows.items()),
-                **samples,
-            },
-            settings=decisive,
-            baselines={"frequencies of tokens": problem.frequencies()},
-            test_examples=min(len(problem.rows["test"]), EVALUATION_ROWS),
-            runs=runs,
-            lower_is_better=("loss", "perplexity", "bits_per_byte"),
-        )
+        record = dataclasses.replace(record, runs=runs, samples=samples, left_out=left_out)
         report = compare.write_report(record, plan.output, figure="bits_per_byte")
     command.show(compare.summary(record, figure="bits_per_byte"))
     for name, lines in samples.items():
-        print(f"\n{name}{lines}")
+        print(f"\n{name}\n\n" + "\n".join(f"  {compare.shown(line)}" for line in lines))
     print(f"\nreport: {report}", flush=True)
     if downstream:
         leaving.go_on_as("-m", "examples.finetune_text", *downstream)

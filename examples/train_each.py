@@ -4,13 +4,35 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optax
 
 from examples import command
 from examples.optimizers import Choice
 from optimiz import compare, groups, schedules, training
+
+_T = TypeVar("_T")
+
+
+def made_or_left_out(name: str, left_out: dict[str, str], make: Callable[[], _T]) -> _T | None:
+    """A part of a report, such as a baseline or a picture; where it cannot be made, the reason.
+
+    Args:
+        name: of it.
+        left_out: for the report; name → reason, where it is left out.
+        make: makes it.
+
+    Returns:
+        What was made, or None.
+    """
+    try:
+        return make()
+    except Exception as error:  # whatever it is: the report is worth more than one of its parts
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        left_out[name] = f"{kind}{error}"
+        print(f"warning: {name} is left out of the report: {left_out[name]}", flush=True)
+        return None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -85,8 +84,8 @@ def test_the_readme_says_what_the_record_of_a_trainer_says(name, figure):
     assert (ROOT / folder / "report.md").read_text(encoding="utf-8") == render(record, figure=figure)
     for picture in re.findall(r"\((\w+\.png)\)", render(record, figure=figure)):
         assert (ROOT / folder / picture).is_file()
-    for written in (text for key, text in record.task.items() if key.endswith(" writes")):
-        assert textwrap.dedent(written).strip() in readme
+    for lines in record.samples.values():
+        assert "\n".join(lines) in readme
 
 
 def test_the_readme_and_the_reports_show_the_records_of_the_line_searches():

@@ -6,7 +6,7 @@ its place, which reads the examples once. To be no straw man both get their stre
 validation examples, as a model gets its learning rate. What learns from some of the training examples says so.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,24 +120,6 @@ def pixel_baseline(train: ImageExamples, validation: ImageExamples, test: ImageE
     return {
         "logistic regression" + _of_some(rows, train.images): _tuned(makes, some, features, validation, test)
     }
-
-
-def or_reason(compute: Callable[..., Figures], parts: Mapping[str, Any]) -> tuple[Figures, dict[str, str]]:
-    """A baseline, or why there is none; said on the screen, for it can take a minute.
-
-    Args:
-        compute: `tfidf_baseline` or `pixel_baseline`.
-        parts: "train", "validation" and "test".
-
-    Returns:
-        Its figures, and what a report has to say of it.
-    """
-    print("computing the baseline, without any optimizer", flush=True)
-    try:
-        return compute(**parts), {}
-    except NoBaselineError as error:
-        print(f"warning: there is no baseline: {error}", flush=True)
-        return {}, {"baseline": f"none: {error}"}
 
 
 class _Chunks:

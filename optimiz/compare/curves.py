@@ -9,8 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from optimiz.compare.directions import arrow
 from optimiz.compare.methods import methods
-from optimiz.compare.record import Record, Run
+from optimiz.compare.pictures import drawn, save
+from optimiz.compare.record import Record
+from optimiz.compare.run import Run
 
 # Okabe and Ito's palette, told apart by people with any colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -20,28 +23,30 @@ def learning_curves(record: Record, path: str | os.PathLike[str], *, figure: str
     """Draw training loss, validation loss and one validation figure of each method at its best rate.
 
     They stand against reference time where there was a budget, else against updates. Where there are several
-    seeds each has a thin line, and their mean the thick one.
+    seeds each has a thin line, and their mean the thick one. The validation loss is left out where it is the
+    figure, or the evaluation has none.
 
     Args:
         record: at least one run.
         path: where to write; the suffix says the format (``.png``, ``.svg``).
         figure: the validation figure of the third panel, such as ``"accuracy"``.
     """
+    evaluations = [row["evaluation"] for run in record.runs for row in run.rows if "evaluation" in row]
+    has_loss = figure != "loss" and bool(evaluations) and all("loss" in found for found in evaluations)
     picture = Figure(figsize=(13, 4.2), layout="constrained")
-    training, validation, score = picture.subplots(1, 3)
+    training, *validations, score = picture.subplots(1, 3 if has_loss else 2)
     for i, method in enumerate(methods(record, figure)):
-        style = {"color": _COLOURS[i % len(_COLOURS)], "label": method.name}
+        style = {"color": _COLOURS[i % len(_COLOURS)], "label": drawn(method.name)}
         losses = [(run, *run.training_loss()) for run in method.runs]
         smooth = [(run, updates, running_mean(loss)) for run, updates, loss in losses]
         _draw(training, losses if len(losses) == 1 else smooth, smooth, style)
-        for axes, name, part in ((validation, "loss", True), (score, figure, figure != "loss")):
-            if part:
-                curves = [(run, *run.validation(name)) for run in method.runs]
-                _draw(axes, curves, curves, style | {"marker": "o", "markersize": 3})
+        for axes, name in ((score, figure), *((axes, "loss") for axes in validations)):
+            curves = [(run, *run.validation(name)) for run in method.runs]
+            _draw(axes, curves, curves, style | {"marker": "o", "markersize": 3})
     for name, level in record.levels(figure, "validation").items():
         score.axhline(level, color="0.45", linestyle="--", linewidth=1)
         score.annotate(
-            f"{name}: {level:.3f}",
+            drawn(f"{name}: {level:.3f}"),
             (0.98, level),
             xycoords=("axes fraction", "data"),
             xytext=(0, 3),
@@ -51,12 +56,13 @@ def learning_curves(record: Record, path: str | os.PathLike[str], *, figure: str
             color="0.35",
         )
     unit = "updates" if record.runs[0].budget is None else "reference time, seconds"
-    _label(training, "Training loss (line: mean of the last updates)", unit)
-    _label(validation, "Validation loss", unit)
-    _label(score, f"Validation {figure}", unit)
+    _label(training, "Training loss ↓ (line: mean of the last updates)", unit)
+    for axes in validations:
+        _label(axes, "Validation loss ↓", unit)
+    _label(score, drawn(f"Validation {_directed(record, figure)}"), unit)
     training.legend(frameon=False)
-    picture.suptitle(record.title)
-    picture.savefig(path, dpi=150)
+    picture.suptitle(drawn(record.title))
+    save(picture, path, dpi=150)
 
 
 def rate_curves(record: Record, path: str | os.PathLike[str], *, figure: str) -> None:
@@ -76,9 +82,11 @@ def rate_curves(record: Record, path: str | os.PathLike[str], *, figure: str) ->
         levels = {rate: _shown(record, figure, level) for rate, level in method.levels.items()}
         grid = [rate for rate in levels if rate is not None]
         if not grid:
-            axes.axhline(levels[None], color=colour, linestyle="--", label=f"{method.name}, finds its own")
+            axes.axhline(
+                levels[None], color=colour, linestyle="--", label=drawn(f"{method.name}, finds its own")
+            )
             continue
-        axes.plot(grid, [levels[rate] for rate in grid], color=colour, marker="_", label=method.name)
+        axes.plot(grid, [levels[rate] for rate in grid], color=colour, marker="_", label=drawn(method.name))
         for run in (run for run in record.runs if run.optimizer == method.name):
             rate = np.array([run.learning_rate], float)
             value = _shown(record, figure, record.scores([run], figure, "validation")[0])
@@ -88,9 +96,10 @@ def rate_curves(record: Record, path: str | os.PathLike[str], *, figure: str) ->
             else:
                 axes.plot(rate, [value], "o", color=colour, alpha=0.5, markersize=4)
     axes.set_xscale("log")
-    _label(axes, f"Final validation {figure} (cross: diverged)", "peak learning rate")
+    title = drawn(f"Final validation {_directed(record, figure)} (cross: diverged)")
+    _label(axes, title, "peak learning rate")
     axes.legend(frameon=False)
-    picture.savefig(path, dpi=150)
+    save(picture, path, dpi=150)
 
 
 def running_mean(values: Sequence[float], share: float = 0.05) -> list[float]:
@@ -125,6 +134,10 @@ def _draw(axes: Axes, thin: Sequence[_Curve], curves: Sequence[_Curve], style: M
     reached = min(len(values) for _, _, values in curves)
     at = np.mean([run.spent(updates)[:reached] for run, updates, _ in curves], axis=0)
     axes.plot(at, np.mean([values[:reached] for _, _, values in curves], axis=0), **style)
+
+
+def _directed(record: Record, figure: str) -> str:
+    return f"{figure} {arrow(figure, record.lower_is_better, record.higher_is_better)}"
 
 
 def _shown(record: Record, figure: str, score: float) -> float:

@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 
 from optimiz import checks, schedules, training
 from optimiz.compare.curves import running_mean
+from optimiz.compare.pictures import save
 
 _SMOOTHED = 0.1  # share of the run over which losses are averaged: batches differ by a factor of a few
 _EXPLODED = 4.0  # times the least so far
@@ -95,7 +96,7 @@ class RangeTest:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
-        picture.savefig(path, dpi=150)
+        save(picture, path, dpi=150)
 
 
 def lr_range_test(

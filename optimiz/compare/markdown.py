@@ -1,8 +1,74 @@
-"""Numbers, names and rows as Markdown."""
+"""Numbers, names and rows as Markdown.
+
+What comes from outside, such as the name of a class or a file, a message, or a text that a model wrote, is
+shown as it is and obeyed in nothing: not as markup, HTML or a picture, and not to hide what stands beside it.
+"""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+# Half of a character, which UTF-8 has no bytes for; controls; and what turns the direction of writing, or takes
+# no space. Tabs and line breaks are white space.
+_UNSHOWN = re.compile(
+    r"[\ud800-\udfff\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
+    r"\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
+)
+_BREAK = re.compile(r"\r\n|\r|\n")
+
+# What Markdown, and GitHub's mathematics, would obey. An underscore within a word is a letter.
+_OBEYED = re.compile(r"[\\`*\[\]<>|~$&#]|(?<![^\W_])_|_(?![^\W_])")
+_BEGINS_A_LIST = re.compile(r"^([+=-]|\d+[.)])")
+
+
+def shown(text: str) -> str:
+    r"""A text in which every character can be seen, with U+FFFD in place of those that cannot.
+
+    Example:
+        >>> shown("a\u202eb\udcff")
+        'a�b�'
+    """
+    return _UNSHOWN.sub("\ufffd", text)
+
+
+def escaped(text: object) -> str:
+    r"""A text from outside as Markdown of one line.
+
+    Example:
+        >>> print(escaped("![x](/etc/hostname) <b> a_b _c"))
+        !\[x\](/etc/hostname) \<b\> a_b \_c
+    """
+    return _OBEYED.sub(lambda found: "\\" + found[0], " ".join(shown(str(text)).split()))
+
+
+def code(text: str) -> str:
+    """A text from outside as a code span of one line.
+
+    Example:
+        >>> print(code("a `b`"))
+        `` a `b` ``
+    """
+    line = " ".join(shown(text).split())
+    fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
+    space = " " if line.startswith("`") or line.endswith("`") or not line else ""
+    return f"{fence}{space}{line}{space}{fence}"
+
+
+def fenced(lines: Sequence[str]) -> str:
+    """Lines from outside as a block of text.
+
+    Example:
+        >>> print(fenced(["a", "```"]))
+        ````text
+        a
+        ```
+        ````
+    """
+    lines = [line for text in lines for line in _BREAK.split(shown(text))]
+    longest = max(map(len, re.findall("`+", "\n".join(lines))), default=0)
+    fence = "`" * max(3, longest + 1)
+    return "\n".join([f"{fence}text", *lines, fence])
 
 
 def decimal(value: float) -> str:
@@ -16,7 +82,7 @@ def joined(names: Sequence[str]) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> str:
-    """A table, without a line break at its end.
+    """A table, without a line break at its end. A bar or a line break within a cell does not end it.
 
     Args:
         header: titles of the columns.
@@ -30,14 +96,21 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 
         | lion | 0.5 |
     """
     lines = [header, ["---"] * words + ["---:"] * (len(header) - words), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
 
 
 def listed(entries: Mapping[str, Any]) -> str:
-    """A list of names and values.
+    r"""A list of names and values, which may come from outside.
 
     Example:
-        >>> print(listed({"batch_size": 8}))
+        >>> print(listed({"batch_size": 8, "data": "<b>"}))
         - batch size: 8
+        - data: \<b\>
     """
-    return "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in entries.items())
+    names = [escaped(name.replace("_", " ")) for name in entries]
+    names = [_BEGINS_A_LIST.sub(lambda found: found[0][:-1] + "\\" + found[0][-1], name) for name in names]
+    return "\n".join(f"- {name}: {escaped(x)}" for name, x in zip(names, entries.values(), strict=True))
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"(?<!\\)((?:\\\\)*)\|", r"\1\\|", " ".join(text.splitlines()))

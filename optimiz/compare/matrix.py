@@ -30,7 +30,9 @@ import numpy as np
 import optax
 
 from optimiz import checks, diagnostics, training
-from optimiz.compare.record import Run, TornRecord
+from optimiz.compare.directions import lower_is_better as is_lower_better
+from optimiz.compare.json_file import TornRecord
+from optimiz.compare.run import Run
 from optimiz.training.methods import PLAIN
 from optimiz.training.settings import description
 from optimiz.training.step import trace_step
@@ -39,6 +41,7 @@ from optimiz.training.train_state import check_state, initial_state, keys
 
 _RESULT = "result.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_ASK = "lower_is_better=[{0!r}] or higher_is_better=[{0!r}], here and in the Record"
 _FINGERPRINTED = 3  # batches, enough to tell two orders of the data apart
 
 _log = logging.getLogger(__name__)
@@ -113,6 +116,8 @@ def run_matrix(
     *,
     identity: Mapping[str, Any],
     figure: str,
+    lower_is_better: Sequence[str] = (),
+    higher_is_better: Sequence[str] = (),
     reference: training.Reference | None = None,
     test: Callable[[Any], Mapping[str, float]] | None = None,
     progress: Callable[[MatrixProgress], object] | None = None,
@@ -131,6 +136,9 @@ def run_matrix(
         directory: of this matrix alone; made if it is missing.
         identity: what else decides the trajectories, as in ``training.fit``.
         figure: name of the figure by which runs will be ranked.
+        lower_is_better: of figures that are the better the lower they are, as in ``Record``. Well-known names
+            such as ``"loss"`` and ``"mae"`` need not be among them.
+        higher_is_better: of those that are the better the higher.
         reference: what the work costs, where the settings name a budget.
         test: parameters → final figures on examples that no choice has seen; None for those of ``evaluate``.
         progress: called at every look of every run.
@@ -141,11 +149,13 @@ def run_matrix(
     Raises:
         TypeError: an argument is not of its kind.
         ValueError: there are no arms or seeds, or one is there twice; a task or an optimizer cannot be trained,
-            with the arm and the reason; ``evaluate`` or ``test`` gives no such figure; a finished run is of
-            another schema; or from one seed two runs would not begin alike.
+            with the arm and the reason; ``evaluate`` or ``test`` gives no such figure, or what is no number; it
+            is not known which way the figure is better; a finished run is of another schema; or from one seed
+            two runs would not begin alike.
         RunError: a run can neither begin nor go on, for another reason than that it diverged.
         Preempted: SIGTERM, SIGINT or SIGHUP came in, and the run under way is saved.
     """
+    is_lower_better(figure, lower_is_better, higher_is_better, ask=_ASK.format(figure))
     _distinct("arms", [str(arm) for arm in arms])
     _distinct("seeds", [str(seed) for seed in seeds])
     for seed in seeds:
@@ -245,7 +255,11 @@ class _Matrix:
         params = task.init(keys(seed)[0])
         given = {"evaluate": task.evaluate} | ({} if self.test is None else {"test": self.test})
         for name, figures_of in given.items():
-            self.figures = list(figures_of(params))
+            figures = figures_of(params)
+            try:
+                self.figures = list({figure: float(value) for figure, value in figures.items()})
+            except (AttributeError, TypeError, ValueError):
+                raise ValueError(f"{name} must return numbers by name, got {figures!r}") from None
             if self.figure not in self.figures:
                 raise ValueError(f"{name} gives no figure {self.figure!r}; it gives {', '.join(self.figures)}")
 

@@ -9,11 +9,13 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from optimiz.compare.record import Record, Run
+from optimiz.compare.record import Record
+from optimiz.compare.run import Run
 from optimiz.compare.statistics import (
     Difference,
     Estimate,
     Sensitivity,
+    at_edge,
     estimate,
     paired_difference,
     sensitivity,
@@ -52,6 +54,12 @@ class Method:
         """Over seeds."""
         return estimate(self.scores)
 
+    @property
+    def at_edge(self) -> bool:
+        """Whether the rate is the least or the greatest of its grid."""
+        rates = [rate for rate in self.levels if rate is not None]
+        return self.rate is not None and at_edge(self.rate, rates) and math.isfinite(self.levels[self.rate])
+
     def sensitivity(self) -> Sensitivity | None:
         """To the learning rate, near the best being ``NEAR``; None where there is one rate alone."""
         levels = {rate: level for rate, level in self.levels.items() if rate is not None}
@@ -59,11 +67,11 @@ class Method:
 
     def forwards_per_step(self) -> float:
         """Work of an update, in forward passes, a backward pass counting 2."""
-        return sum(run.forward_equivalents for run in self.runs) / sum(run.steps for run in self.runs)
+        return sum(run.forward_equivalents for run in self.runs) / max(sum(run.steps for run in self.runs), 1)
 
     def seconds_per_step(self) -> float:
         """What an update took on the machine at hand."""
-        return sum(run.seconds for run in self.runs) / sum(run.steps for run in self.runs)
+        return sum(run.seconds for run in self.runs) / max(sum(run.steps for run in self.runs), 1)
 
     def time_to(self, record: Record, figure: str, target: float) -> float:
         """Median over seeds of what was spent when the validation score first reached a target.

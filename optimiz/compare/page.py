@@ -2,12 +2,15 @@
 
 import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from optimiz.compare.markdown import shown
+
+_PNG = b"\x89PNG\r\n"
 _PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -26,27 +29,34 @@ img {{ max-width: 100%; height: auto; }}
 """
 
 
-def self_contained(markdown: str, title: str, directory: Path) -> str:
+def self_contained(markdown: str, title: str, directory: Path, pictures: Collection[str]) -> str:
     """Render Markdown as a page of HTML that refers to no other file.
 
     Args:
         markdown: CommonMark with tables; HTML in it is shown, not obeyed.
         title: of the page.
-        directory: where the pictures of the Markdown lie, PNG files.
+        directory: where the pictures lie, PNG files.
+        pictures: names of those that may be shown. Any other is named in place of being shown, as is one that
+            is not there: Markdown that came from outside is to put no file of this machine on the page.
 
     Returns:
         HTML.
-
-    Raises:
-        OSError: a picture cannot be read.
     """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(markdown)
     for picture in _pictures(tokens):
-        content = base64.b64encode((directory / str(picture.attrs["src"])).read_bytes()).decode()
-        picture.attrs["src"] = f"data:image/png;base64,{content}"
+        name = str(picture.attrs["src"])
+        try:
+            content = (directory / name).read_bytes() if name in pictures else b""
+        except OSError:
+            content = b""
+        if content.startswith(_PNG):
+            picture.attrs["src"] = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+        else:
+            picture.type, picture.tag, picture.children = "text", "", None
+            picture.content = f"[{picture.content}: {name}]"
     body = parser.renderer.render(tokens, parser.options, {})
-    return _PAGE.format(title=html.escape(title), body=body)
+    return _PAGE.format(title=html.escape(shown(title)), body=body)
 
 
 def _pictures(tokens: Sequence[Token]) -> list[Token]:

@@ -1,50 +1,97 @@
 """The report of a comparison: one page of Markdown beside its pictures and its record, and the same as HTML.
 
-It is rendered from the record alone.
+It is rendered from the record alone. What cannot be made of it, such as a picture, is left out with the reason:
+no report is lost for the sake of a part.
 """
 
+import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from optimiz import training
 from optimiz.compare import sections
 from optimiz.compare.curves import learning_curves, rate_curves
-from optimiz.compare.markdown import decimal, listed, table
+from optimiz.compare.markdown import code, decimal, escaped, listed, table
 from optimiz.compare.methods import Method, have_grids, methods
 from optimiz.compare.page import self_contained
 from optimiz.compare.record import Record
 from optimiz.compare.verdict import in_words
 
+_CURVES, _RATES = "curves.png", "rates.png"
+
+_log = logging.getLogger(__name__)
+
+
+def check_report(record: Record, directory: str | os.PathLike[str], *, figure: str) -> None:
+    """Refuse, before anything is trained, what ``write_report`` would refuse when all is done.
+
+    Args:
+        record: as it will be, still without its runs.
+        directory: where the report will be written; there already.
+        figure: the figure by which methods will be ranked.
+
+    Raises:
+        TypeError: an argument is not of its kind.
+        ValueError: nobody says which way the figure is better.
+        OSError: nothing can be written to the directory.
+    """
+    if not isinstance(record, Record):
+        raise TypeError(f"record must be a compare.Record, got {type(record).__name__}")
+    record.sign(figure)
+    with tempfile.TemporaryFile(dir=directory):
+        pass
+
 
 def write_report(record: Record, directory: str | os.PathLike[str], *, figure: str) -> Path:
     """Write ``record.json``, the pictures, ``report.md`` and ``report.html``, which holds its pictures.
 
+    The record is written first. A picture or a section that cannot be made is left out; the report says why.
+
     Args:
         record: at least one run.
         directory: where to write; made if it is missing.
-        figure: the figure by which methods are ranked, such as ``"accuracy"``.
+        figure: the figure by which methods are ranked, such as ``"accuracy"``. Of a name that is not well known
+            the record has to say which way it is better.
 
     Returns:
         The path of ``report.md``.
 
     Raises:
-        ValueError: the record holds no run or no such figure, or a method lacks a seed.
+        TypeError: an argument is not of its kind.
+        ValueError: the record holds no run or no such figure, nobody says which way the figure is better, or a
+            method lacks a seed.
+        OSError: a file cannot be written; those before it are whole.
     """
-    text = render(record, figure=figure)
+    if not isinstance(record, Record):
+        raise TypeError(f"record must be a compare.Record, got {type(record).__name__}")
+    record.sign(figure)
+    compared = methods(record, figure)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     record.write(directory / "record.json")
-    learning_curves(record, directory / "curves.png", figure=figure)
-    if have_grids(methods(record, figure)):
-        rate_curves(record, directory / "rates.png", figure=figure)
-    report = directory / "report.md"
-    report.write_text(text, encoding="utf-8")
-    html = self_contained(text, record.title, directory)
-    (directory / "report.html").write_text(html, encoding="utf-8")
+    pictures = {_CURVES: learning_curves} | ({_RATES: rate_curves} if have_grids(compared) else {})
+    missing = {}
+    for name, draw in pictures.items():
+        (directory / name).unlink(missing_ok=True)  # one of an earlier report is none of this
+        if reason := _fault(draw, record, directory / name, figure=figure):
+            missing[name] = reason
+    report, page = directory / "report.md", directory / "report.html"
+    text = render(record, figure=figure, missing=missing)
+    made: list[str] = []
+    own = {*pictures, *record.pictures}
+    reason = _fault(lambda: made.append(self_contained(text, record.title, directory, own)))
+    if reason:
+        page.unlink(missing_ok=True)
+        text += f"\n`report.html` is left out: {escaped(reason)}\n"
+    training.write_whole(report, text)
+    for html in made:
+        training.write_whole(page, html)
     return report
 
 
@@ -55,35 +102,65 @@ def summary(record: Record, *, figure: str) -> str:
         record: at least one run.
         figure: the figure by which methods are ranked.
     """
-    return in_words(record, figure=figure) + "\n\n" + results_table(record, figure=figure)
+    lacking = [f"{escaped(name)} is left out: {escaped(reason)}" for name, reason in record.left_out.items()]
+    return "\n\n".join([in_words(record, figure=figure), results_table(record, figure=figure), *lacking])
 
 
-def render(record: Record, *, figure: str) -> str:
+def render(record: Record, *, figure: str, missing: Mapping[str, str] | None = None) -> str:
     """The report as Markdown.
 
     Args:
         record: at least one run.
         figure: the figure by which methods are ranked.
+        missing: names of pictures that could not be drawn, and why.
     """
-    compared = methods(record, figure)
+    compared, missing = methods(record, figure), missing or {}
+    caption = f"Learning curves: training loss, validation loss and validation {escaped(figure)}"
     paragraphs = [
-        f"# {record.title}",
+        f"# {escaped(record.title)}",
         summary(record, figure=figure),
-        f"![Learning curves: training loss, validation loss and validation {figure}](curves.png)",
-        *sections.differences(record, compared, figure),
-        *sections.rates(record, compared, figure),
-        *sections.cost(record, compared, figure),
-        *sections.beginning(record),
-        *sections.health(record),
+        f"![{caption}]({_CURVES})",
+        *_section(sections.differences, record, compared, figure),
+        *_section(sections.rates, record, compared, figure),
+        *_section(sections.cost, record, compared, figure),
+        *_section(sections.beginning, record),
+        *_section(sections.health, record),
+        *_section(sections.samples, record),
+        *_section(sections.pictures, record),
         "## What was run",
-        listed({"command": f"`{record.command}`"} | dict(record.task) | dict(record.settings)),
+        f"- command: {code(record.command)}\n" + listed(dict(record.task) | dict(record.settings)),
         "## On what",
         listed({"date": record.date} | _flat(record.environment) | _other_versions(record)),
-        *sections.all_runs(record, figure),
+        *_section(sections.all_runs, record, figure),
         "Every number on this page is in `record.json`, or is computed from what is there; `metrics.jsonl` in "
         "a run's folder has each update.",
     ]
-    return "\n\n".join(paragraphs) + "\n"
+    shown = [_without(paragraph, missing) for paragraph in paragraphs]
+    return "\n\n".join(shown) + "\n"
+
+
+def _without(paragraph: str, missing: Mapping[str, str]) -> str:
+    """The paragraph, or, where it is a picture that is missing, the reason."""
+    for name, reason in missing.items():
+        if paragraph.startswith("![") and paragraph.endswith(f"]({name})"):
+            return f"`{name}` is left out: {escaped(reason)}"
+    return paragraph
+
+
+def _section(of: Callable[..., list[str]], *arguments: Any) -> list[str]:
+    found: list[str] = []
+    reason = _fault(lambda: found.extend(of(*arguments)))
+    return [f"The section on {of.__name__} is left out: {escaped(reason)}"] if reason else found
+
+
+def _fault(make: Callable[..., object], *arguments: Any, **options: Any) -> str | None:
+    """Make a part of a report; where that fails, say why."""
+    try:
+        make(*arguments, **options)
+    except Exception as error:
+        _log.warning("a part of the report is left out: %r", error, exc_info=True)
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def results_table(record: Record, *, figure: str) -> str:
@@ -95,19 +172,19 @@ def results_table(record: Record, *, figure: str) -> str:
     """
     compared = methods(record, figure)
     names = [figure, *(name for name in compared[0].runs[0].test if name != figure)]
-    header = ["method", "learning rate", *(f"test {name}" for name in names)]
+    header = ["method", "learning rate", *(f"test {record.directed(name)}" for name in names)]
     header += ["updates", "seconds", "ms / update", "state bytes / parameter"]
     rows = [_result_row(method, names) for method in compared]
     for name, figures in record.baselines.items():
         cells = [decimal(figures["test"][n]) if n in figures["test"] else "" for n in names]
-        rows.append([name, "", *cells, "", "", "", ""])
+        rows.append([escaped(name), "", *cells, "", "", "", ""])
     return table(header, rows)
 
 
 def _result_row(method: Method, names: Sequence[str]) -> list[str]:
     updates, seconds = (np.mean([getattr(run, name) for run in method.runs]) for name in ("steps", "seconds"))
     return [
-        method.name,
+        escaped(method.name),
         "found" if method.rate is None else f"{method.rate:g}",
         *(_over_seeds([run.test.get(name) for run in method.runs]) for name in names),
         f"{updates:.0f}",

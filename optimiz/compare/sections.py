@@ -8,9 +8,10 @@ import math
 from collections.abc import Sequence
 
 from optimiz import diagnostics
-from optimiz.compare.markdown import decimal, table
+from optimiz.compare.markdown import code, decimal, escaped, fenced, table
 from optimiz.compare.methods import CONFIDENCE, NEAR, Method, common_target, have_grids, lead_over, leader
-from optimiz.compare.record import Record, Run
+from optimiz.compare.record import Record
+from optimiz.compare.run import Run
 
 
 def differences(record: Record, compared: Sequence[Method], figure: str) -> list[str]:
@@ -26,14 +27,15 @@ def differences(record: Record, compared: Sequence[Method], figure: str) -> list
         interval = f"{lead.low:+.3f} to {lead.high:+.3f}" if math.isfinite(lead.low) else "none"
         pairs = ", ".join(f"{a - b:+.3f}" for a, b in zip(best.scores, method.scores, strict=True))
         verdict = "significant" if lead.significant else "no significant difference"
-        rows.append([method.name, decimal(lead.mean), interval, pairs, verdict])
+        rows.append([escaped(method.name), decimal(lead.mean), interval, pairs, verdict])
     header = ["method", "mean lead over it", "interval", "by seed", "verdict"]
     return [
         "## Is the lead real?",
-        f"How far {best.name} is ahead in test {figure}, seed by seed: both began with the same parameters "
-        "and saw the same batches. The intervals contain all the leads that very many seeds would show, "
-        f"together, with a confidence of {CONFIDENCE:.0%} (paired t, Bonferroni); where one contains zero, the "
-        "seeds do not tell the two apart. Another test set would add an uncertainty of its own.",
+        f"How far {escaped(best.name)} is ahead in test {escaped(figure)}, seed by seed: both began with the "
+        "same parameters and saw the same batches. The intervals contain all the leads that very many seeds "
+        f"would show, together, with a confidence of {CONFIDENCE:.0%} (paired t, Bonferroni); where one "
+        "contains zero, the seeds do not tell the two apart. Another test set would add an uncertainty of its "
+        "own.",
         table(header, rows),
     ]
 
@@ -54,7 +56,7 @@ def rates(record: Record, compared: Sequence[Method], figure: str) -> list[str]:
             width = f"{measured.low:g} to {measured.high:g} (×{measured.factor:.3g})"
         rows.append(
             [
-                method.name,
+                escaped(method.name),
                 grid,
                 decimal(sign * measured.mean),
                 decimal(measured.spread),
@@ -65,17 +67,17 @@ def rates(record: Record, compared: Sequence[Method], figure: str) -> list[str]:
     header = [
         "method",
         "rates",
-        f"mean validation {figure}",
+        f"mean validation {record.directed(figure)}",
         "spread",
         f"within {NEAR} of the best",
         "diverged",
     ]
     return [
         "## How much does the learning rate matter?",
-        f"Final validation {figure}, by which the rate of each method was chosen: its mean over the rates of "
-        "the grid, its standard deviation over them, and the rates about the best one that come within "
-        f"{NEAR} of it. The smaller the spread and the wider the range, the less tuning a method needs.",
-        f"![Validation {figure} against learning rate](rates.png)",
+        f"Final validation {escaped(figure)}, by which the rate of each method was chosen: its mean over the "
+        "rates of the grid, its standard deviation over them, and the rates about the best one that come "
+        f"within {NEAR} of it. The smaller the spread and the wider the range, the less tuning a method needs.",
+        f"![Validation {escaped(figure)} against learning rate](rates.png)",
         table(header, rows),
     ]
 
@@ -85,14 +87,14 @@ def cost(record: Record, compared: Sequence[Method], figure: str) -> list[str]:
     target, sign = common_target(record, compared, figure), record.sign(figure)
     unit = "reference seconds" if record.runs[0].budget is not None else "updates"
     header = ["method", "forward passes / update", "compilation, s", "temporary MB"]
-    header += [f"{unit} to {figure} {sign * target:.3f}"]
+    header += [f"{unit} to {escaped(figure)} {sign * target:.3f}"]
     rows = []
     for method in compared:
         spent = method.time_to(record, figure, target) if math.isfinite(target) else math.inf
         temporary = method.runs[0].temporary_bytes
         rows.append(
             [
-                method.name,
+                escaped(method.name),
                 f"{method.forwards_per_step():.2f}",
                 f"{max(run.compile_seconds for run in method.runs):.1f}",
                 "not known" if temporary is None else f"{temporary / 1e6:.3g}",
@@ -132,7 +134,7 @@ def health(record: Record) -> list[str]:
     lines: dict[str, list[str]] = {}
     for run in record.runs:
         for finding in diagnostics.health(run.rows):
-            where = f"{_arm(run)}, seed {run.seed}: {finding.evidence}"
+            where = f"{_arm(run)}, seed {run.seed}: {escaped(finding.evidence)}"
             lines.setdefault(f"**{finding.name.replace('_', ' ')}** — {finding.remedy}", []).append(where)
     if not lines:
         return []
@@ -140,11 +142,24 @@ def health(record: Record) -> list[str]:
     return ["## What went wrong", "Found in the metrics of single runs, with what to try.", *texts]
 
 
+def samples(record: Record) -> list[str]:
+    """What the models write."""
+    written = [f"{escaped(name)}:\n\n{fenced(lines)}" for name, lines in record.samples.items()]
+    return ["## What the models write", *written] if written else []
+
+
+def pictures(record: Record) -> list[str]:
+    """The pictures that the record names."""
+    shown = [f"![{escaped(caption)}]({name})" for name, caption in record.pictures.items()]
+    return ["## Pictures", *shown] if shown else []
+
+
 def all_runs(record: Record, figure: str) -> list[str]:
     """Every run, where methods have more than one."""
     if len(record.runs) == len({run.optimizer for run in record.runs}):
         return []
-    header = ["run", "seed", f"validation {figure}", f"test {figure}", "updates", "diverged at", "began with"]
+    what = record.directed(figure)
+    header = ["run", "seed", f"validation {what}", f"test {what}", "updates", "diverged at", "began with"]
     rows = []
     for run in record.runs:
         validation, test = (
@@ -159,11 +174,12 @@ def all_runs(record: Record, figure: str) -> list[str]:
                 decimal(test),
                 f"{run.steps}",
                 diverged,
-                f"`{run.fingerprint[:12]}`" if run.fingerprint else "",
+                code(run.fingerprint[:12]) if run.fingerprint else "",
             ]
         )
     return ["## All runs", table(header, rows)]
 
 
 def _arm(run: Run) -> str:
-    return run.optimizer if run.learning_rate is None else f"{run.optimizer} {run.learning_rate:g}"
+    name = escaped(run.optimizer)
+    return name if run.learning_rate is None else f"{name} {run.learning_rate:g}"

@@ -1,12 +1,14 @@
 """The result of a comparison in words, which follow from its numbers by stated rules.
 
-A lead that seeds, or the size of the test set, could have made is not called one.
+A lead that seeds, or the size of the test set, could have made is not called one. The first sentence says too
+whose best learning rate is at the edge of its grid: there grids may be compared, and not methods.
 """
 
 import math
 from collections.abc import Sequence
 
-from optimiz.compare.markdown import joined
+from optimiz.compare.directions import known_as
+from optimiz.compare.markdown import escaped, joined
 from optimiz.compare.methods import Method, have_grids, lead_over, leader, methods
 from optimiz.compare.record import Record
 from optimiz.compare.statistics import paired_difference
@@ -22,38 +24,62 @@ def in_words(record: Record, *, figure: str) -> str:
     compared = methods(record, figure)
     finite = [method for method in compared if math.isfinite(method.score.mean)]
     if not finite:
-        return f"No run reached a finite {figure}."
+        return f"No run reached a finite {escaped(figure)}."
     one_seed = len(finite[0].runs) == 1
     sentences = _one_seed(record, finite, figure) if one_seed else _several_seeds(record, finite, figure)
     for method in compared:
         if method.diverged:
-            sentences.append(f"{method.name} diverged in {method.diverged} of {method.tried} runs.")
+            sentences.append(f"{escaped(method.name)} diverged in {method.diverged} of {method.tried} runs.")
     return " ".join(sentences)
+
+
+# Of which a test set of so many examples tells the standard error.
+_SHARES = ("accuracy", "acc", "exact_match")
+
+
+def _best(record: Record, figure: str) -> str:
+    return f"best ({'highest' if record.sign(figure) > 0 else 'lowest'})"
+
+
+def _edges(finite: Sequence[Method]) -> str:
+    """What the first sentence ends with."""
+    names = [escaped(method.name) for method in finite if method.at_edge]
+    if not names:
+        return "."
+    are = (
+        "rate of {} is at the edge of its grid"
+        if len(names) == 1
+        else "rates of {} are at the edges of their grids"
+    )
+    return f", but **the best learning {are.format(joined(names))}**: one beyond may be better."
 
 
 def _one_seed(record: Record, finite: Sequence[Method], figure: str) -> list[str]:
     """One seed tells as much as the test set does, which can be reckoned for a share of correct answers."""
     best, others = leader(finite)
-    sign, top, n = record.sign(figure), best.score.mean, record.test_examples
-    if not 0 <= top <= 1:
-        shown = joined([f"{m.name} ({sign * m.score.mean:.3f})" for m in others])
+    sign, top, n, what = record.sign(figure), best.score.mean, record.test_examples, escaped(figure)
+    if known_as(figure) not in _SHARES or not 0 <= top <= 1:
+        others_shown = joined([f"{escaped(m.name)} ({sign * m.score.mean:.3f})" for m in others])
         return [
-            f"**{best.name}** has the best test {figure}, {sign * top:.3f} on {n} examples"
-            + (f", before {shown}" if shown else "")
-            + "; one seed does not tell whether another would rank them so."
+            f"**{escaped(best.name)}** has the {_best(record, figure)} test {what}, {sign * top:.3f} on {n} "
+            "examples"
+            + (f", before {others_shown}" if others_shown else "")
+            + f"; one seed does not tell whether another would rank them so{_edges(finite)}"
         ]
     share = (top * n + 1) / (n + 2)  # Laplace's, so that a score of 1 on a few examples is not certainty
     lead = 2 * math.sqrt(2 * share * (1 - share) / n)
     sentences = [
-        f"**{best.name}** has the highest test {figure}: {top:.3f} on {n} examples "
-        f"(two standard errors of a difference: {lead:.3f})."
+        f"**{escaped(best.name)}** has the highest test {what}: {top:.3f} on {n} examples "
+        f"(two standard errors of a difference: {lead:.3f}){_edges(finite)}"
     ]
-    close = [f"{m.name} ({m.score.mean:.3f})" for m in others if top - m.score.mean <= lead]
+    close = [f"{escaped(m.name)} ({m.score.mean:.3f})" for m in others if top - m.score.mean <= lead]
     if close:
         sentences.append(f"One seed on this test set does not tell it from {joined(close)}.")
     for name, level in record.levels(figure, "test").items():
         above = [m.name for m in finite if m.score.mean - level > lead]
-        sentences.append(f"{name} reaches {level:.3f}; {_verdict(above, record, 'by more than that')}.")
+        sentences.append(
+            f"{escaped(name)} reaches {level:.3f}; {_verdict(above, record, figure, 'by more than that')}."
+        )
     return sentences
 
 
@@ -61,12 +87,12 @@ def _several_seeds(record: Record, finite: Sequence[Method], figure: str) -> lis
     best, others = leader(finite)
     sign, (mean, error, seeds) = record.sign(figure), best.score
     sentences = [
-        f"**{best.name}** has the best mean test {figure} over {seeds} seeds: "
-        f"{sign * mean:.3f} ± {error:.3f} (standard error)."
+        f"**{escaped(best.name)}** has the {_best(record, figure)} mean test {escaped(figure)} over {seeds} "
+        f"seeds: {sign * mean:.3f} ± {error:.3f} (standard error){_edges(finite)}"
     ]
     if have_grids(finite):
         sentences.append("Each method has the learning rate at which it validated best.")
-    leads = {method.name: lead_over(best, method, len(others)) for method in others}
+    leads = {escaped(method.name): lead_over(best, method, len(others)) for method in others}
     told = [f"{name} (by {lead.mean:.3f})" for name, lead in leads.items() if lead.significant]
     alike = [name for name, lead in leads.items() if not lead.significant]
     if alike:
@@ -79,18 +105,19 @@ def _several_seeds(record: Record, finite: Sequence[Method], figure: str) -> lis
             for method in finite
             if (lead := paired_difference(method.scores, [sign * level] * seeds)).significant and lead.low > 0
         ]
-        sentences.append(
-            f"{name} reaches {level:.3f}; {_verdict(above, record, 'by more than its seeds vary')}."
-        )
+        said = _verdict(above, record, figure, "by more than its seeds vary")
+        sentences.append(f"{escaped(name)} reaches {level:.3f}; {said}.")
     if (budget := best.runs[0].budget) is not None:
         sentences.append(f"Every run had the same budget, {budget:g} seconds of reference time.")
     return sentences
 
 
-def _verdict(above: Sequence[str], record: Record, margin: str) -> str:
+def _verdict(above: Sequence[str], record: Record, figure: str, margin: str) -> str:
+    """Which optimizers are better than a baseline."""
+    better = f"{'above' if record.sign(figure) > 0 else 'below'} it {margin}"
     if len(above) == len({run.optimizer for run in record.runs}):
-        return f"every optimizer here is above it {margin}"
+        return f"every optimizer here is {better}"
     if above:
         verb = "is" if len(above) == 1 else "are"
-        return f"of the optimizers here, {joined(above)} {verb} above it {margin}"
-    return f"**no optimizer here is above it** {margin}"
+        return f"of the optimizers here, {joined([*map(escaped, above)])} {verb} {better}"
+    return f"**no optimizer here is {better.replace(f' {margin}', '')}** {margin}"

@@ -1,11 +1,21 @@
 """A report holds what the record holds, in one page and one file."""
 
+import base64
+import dataclasses
+import errno
+import io
+import os
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
+from markdown_it import MarkdownIt
+from PIL import Image
 
 from optimiz import compare
-from optimiz.compare import report
+from optimiz.compare import report, sections
+from optimiz.training import whole_file
 from tests.compare.records import record, run, seeds
 
 
@@ -30,7 +40,7 @@ def test_the_page_refers_to_nothing_beside_it(tmp_path):
     sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
     assert len(sources) == 2 and all(source.startswith("data:image/png;base64,") for source in sources)
     assert "<table>" in page and "a&lt;b&gt;" in page and "<b>" not in page
-    assert "<p><strong>a&lt;b&gt;</strong> has the best mean test accuracy over 2 seeds" in page
+    assert "<p><strong>a&lt;b&gt;</strong> has the best (highest) mean test accuracy over 2 seeds" in page
 
 
 def test_an_arm_that_diverged_once_is_not_ranked_and_not_dropped():
@@ -85,3 +95,184 @@ def test_a_record_that_cannot_be_ranked_is_refused(tmp_path, runs, figure, messa
     with pytest.raises(ValueError, match=message):
         compare.write_report(record(*runs), tmp_path / "out", figure=figure)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_tables_and_curves_say_which_way_is_better(tmp_path):
+    runs = [run("a", 0.5, test={"mae": 0.3, "accuracy": 0.5, "tokens": 4.0})]
+    text = report.render(record(*runs), figure="accuracy")
+    assert "| test accuracy ↑ | test mae ↓ | test tokens | updates |" in text
+
+
+def test_a_figure_of_which_nobody_says_the_direction_is_refused_first(tmp_path):
+    message = r"figure 'harm': say which way it is better, lower_is_better=\['harm'\] or higher_is_better="
+    with pytest.raises(ValueError, match=message):
+        compare.check_report(record(), tmp_path, figure="harm")
+    with pytest.raises(ValueError, match=message):
+        compare.write_report(record(run("a", 0.5, test={"harm": 1.0})), tmp_path / "out", figure="harm")
+    assert not (tmp_path / "out").exists() and not list(tmp_path.iterdir())
+    compare.check_report(dataclasses.replace(record(), lower_is_better=["harm"]), tmp_path, figure="harm")
+    with pytest.raises(TypeError, match="got dict"):
+        compare.check_report({}, tmp_path, figure="mae")
+    with pytest.raises(OSError, match="nowhere"):
+        compare.check_report(record(), tmp_path / "nowhere", figure="mae")
+
+
+def test_an_evaluation_without_a_loss_has_a_report(tmp_path):
+    history = [{"step": i, "loss": 1.0, "gradient_norm": 1.0} for i in range(3)]
+    history += [{"steps": 3, "evaluation": {"mae": 0.2}}]
+    runs = [run("a", None, history=history, test={"mae": 0.2}), run("b", None, history=[], test={"mae": 0.3})]
+    compare.write_report(dataclasses.replace(record(*runs), baselines={}), tmp_path, figure="mae")
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        [run("a", None, losses=(None,), diverged_at=0), run("a", None, losses=(), rate=0.1, diverged_at=0)],
+        [run("a", None, losses=(None,), diverged_at=0, steps=0, heterogeneity={"gini_norm": None})],
+        [run("a", 0.5, history=[]), run("a", 0.5, history=[], rate=0.1)],
+        [run("a", 1e308, losses=(1e308, 1e308)), run("b", 0.0, losses=(0.0,))],
+        [run("a", 0.5, rate=None), run("a", 0.5, rate=0.1), run("b", 0.5, rate=None)],
+    ],
+)
+def test_whatever_became_of_the_runs_there_is_a_whole_report(tmp_path, runs, caplog):
+    text = compare.write_report(record(*runs), tmp_path, figure="accuracy").read_text()
+    assert {path.name for path in tmp_path.iterdir()} >= {
+        "record.json",
+        "curves.png",
+        "report.md",
+        "report.html",
+    }
+    assert "left out" not in text and not caplog.records
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Pictures that are drawn at once."""
+    png = b"\x89PNG\r\n"
+    for name in ("learning_curves", "rate_curves"):
+        monkeypatch.setattr(report, name, lambda record, path, *, figure: path.write_bytes(png))
+
+
+def fails(*_, **__):
+    raise RuntimeError("no <font>")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "said"),
+    [
+        (report, "learning_curves", r"`curves.png` is left out: RuntimeError: no \<font\>"),
+        (report, "rate_curves", r"`rates.png` is left out: RuntimeError: no \<font\>"),
+        (report, "self_contained", r"`report.html` is left out: RuntimeError: no \<font\>"),
+        (sections, "cost", r"The section on cost is left out: RuntimeError: no \<font\>"),
+        (sections, "health", r"The section on health is left out: RuntimeError: no \<font\>"),
+    ],
+)
+def test_what_cannot_be_made_is_left_out_with_the_reason(tmp_path, monkeypatch, quick, owner, name, said):
+    fails.__name__ = name
+    runs = [run("a", 0.5, rate=0.1), run("a", 0.6, rate=0.2)]
+    for file in ("curves.png", "rates.png", "report.html"):
+        (tmp_path / file).write_text("of an earlier report")
+    monkeypatch.setattr(owner, name, fails)
+    text = compare.write_report(record(*runs), tmp_path, figure="accuracy").read_text()
+    assert said in text and "## All runs" in text and text.count("left out") == 1
+    for file in ("curves.png", "rates.png", "report.html"):
+        assert (tmp_path / file).exists() == (f"`{file}`" not in said)
+
+
+def test_a_baseline_that_could_not_be_computed_is_named_with_the_reason():
+    left_out = {"TF-IDF": "ValueError: empty vocabulary | *no* words"}
+    text = report.summary(dataclasses.replace(record(run("a", 0.5)), left_out=left_out), figure="accuracy")
+    assert text.endswith(r"TF-IDF is left out: ValueError: empty vocabulary \| \*no\* words")
+
+
+def test_the_record_is_whole_where_the_disk_is_full_afterwards(tmp_path, monkeypatch, quick):
+    written = record(run("a", 0.5))
+    compare.write_report(written, tmp_path, figure="accuracy")
+    before = (tmp_path / "report.md").read_bytes()
+    write_bytes = Path.write_bytes
+
+    def full(path, content):
+        if "report.md" not in path.name:
+            return write_bytes(path, content)
+        write_bytes(path, content[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(whole_file.Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*report\.md'"):
+        compare.write_report(dataclasses.replace(written, title="another"), tmp_path, figure="accuracy")
+    assert compare.Record.read(tmp_path / "record.json").title == "another"
+    assert (tmp_path / "report.md").read_bytes() == before and not list(tmp_path.glob("*.partial"))
+
+
+HOSTILE = "``` \n\n![x](/etc/hostname) ![y](secret.png) <img src=x onerror=alert(1)> </p> [a](javascript:b)"
+HOSTILE += " | `c` **d** _e_ # f $g^$ &lt; \u202e\x1b[2J\udcff"
+
+
+def hostile(tmp_path):
+    """A record into which everything that can come from outside was put."""
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "secret.png")
+    (tmp_path / "secret.txt").write_text("of this machine")
+    (tmp_path / "link.png").symlink_to(tmp_path / "secret.txt")
+    (tmp_path / "mistakes.png").write_bytes((tmp_path / "secret.png").read_bytes())
+    given = {"test": {"accuracy": 0.5, HOSTILE: 0.1}, "fingerprint": HOSTILE, "versions": {HOSTILE: HOSTILE}}
+    runs = [
+        run(name, 0.5 + seed / 10, rate=rate, seed=seed, **given)
+        for name in (HOSTILE, "b")
+        for rate in (0.1, 0.2)
+        for seed in (0, 1)
+    ]
+    levels = {part: {"accuracy": 0.5} for part in ("validation", "test")}
+    return compare.Record(
+        title=HOSTILE,
+        command=HOSTILE,
+        task={HOSTILE: HOSTILE, "1. data": HOSTILE, "files": [HOSTILE]},
+        settings={"classes": {HOSTILE: HOSTILE}},
+        baselines={HOSTILE: levels},
+        test_examples=10,
+        runs=runs,
+        left_out={HOSTILE: HOSTILE},
+        samples={HOSTILE: [HOSTILE, "````", "~~~"]},
+        pictures={"mistakes.png": HOSTILE, "link.png": HOSTILE},
+        environment={HOSTILE: HOSTILE, "versions": {HOSTILE: HOSTILE}},
+        date=HOSTILE,
+    )
+
+
+def test_text_from_outside_is_shown_and_never_obeyed(tmp_path):
+    path = compare.write_report(hostile(tmp_path), tmp_path, figure="accuracy")
+    text, page = path.read_text(encoding="utf-8"), (tmp_path / "report.html").read_text(encoding="utf-8")
+    for found in (text, page):
+        assert not re.search("[\ud800-\udfff\u202e\x1b]", found) and "left out: RuntimeError" not in found
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
+    inline = [child for token in tokens for child in token.children or ()]
+    pictures = [child.attrs["src"] for child in inline if child.type == "image"]
+    assert pictures == ["curves.png", "rates.png", "mistakes.png", "link.png"]
+    kinds = {token.type for token in [*tokens, *inline]}
+    assert not kinds & {"html_block", "html_inline", "link_open", "em_open", "s_open"}
+    headings = [tokens[i + 1].content for i, token in enumerate(tokens) if token.type == "heading_open"]
+    assert len(headings) == 9 and headings[1] == "Is the lead real?"
+    assert sum(token.type == "fence" for token in tokens) == 1  # the sample
+    rows = [len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("| b |")]
+    assert rows and set(rows) == {6, 7, 9}  # no cell has become two
+    assert not re.search('<(?:img|script)(?! src="data:image/png;base64,)', page)
+    secrets = [base64.b64encode((tmp_path / "secret.txt").read_bytes()).decode(), "of this machine"]
+    assert len(re.findall('src="data:image/png', page)) == 3 and not any(secret in page for secret in secrets)
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page and "[link" not in text
+
+
+def test_pictures_show_names_and_no_formulas(tmp_path):
+    runs = [run(name, 0.5, rate=rate) for name in ("$x^$", "_x", "a\udcff\n") for rate in (0.1, 0.2)]
+    changed = dataclasses.replace(record(*runs), title="$\\frac{$")
+    text = compare.write_report(changed, tmp_path, figure="accuracy").read_text()
+    assert "left out" not in text and compare.drawn("_x") == " _x" and compare.drawn("a$b$") == r"a\$b\$"
+
+
+def test_a_picture_is_whole_or_as_it_was(tmp_path):
+    from matplotlib.figure import Figure
+
+    compare.save(Figure(), tmp_path / "a.png", dpi=20)
+    assert Image.open(io.BytesIO((tmp_path / "a.png").read_bytes())).format == "PNG"
+    with pytest.raises(ValueError, match="is not supported"):
+        compare.save(Figure(), tmp_path / "a.xyz", dpi=20)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

@@ -1,5 +1,9 @@
 """The words say what the numbers say, and no more."""
 
+import dataclasses
+
+import pytest
+
 from optimiz.compare.verdict import in_words
 from tests.compare.records import record, run, seeds
 
@@ -20,7 +24,7 @@ def test_words_call_a_lead_only_what_the_test_set_can_tell():
     assert "of the optimizers here, a is above it" in of(0.8, 0.72)
     assert "**no optimizer here is above it**" in of(0.8, 0.79, baseline=0.79)
     assert of(None) == "No run reached a finite accuracy."
-    assert "**b** has the best test loss, 0.100 on 1000 examples, before a (0.200);" in of(
+    assert "**b** has the best (lowest) test loss, 0.100 on 1000 examples, before a (0.200);" in of(
         0.8, 0.9, figure="loss"
     )
 
@@ -28,7 +32,9 @@ def test_words_call_a_lead_only_what_the_test_set_can_tell():
 def test_words_over_seeds_follow_from_paired_differences():
     # Every difference is about 0.01: far less than seeds differ, and yet always there.
     told = words(*seeds("a", 0.61, 0.712, 0.811), *seeds("b", 0.60, 0.70, 0.80))
-    assert "**a** has the best mean test accuracy over 3 seeds: 0.711 ± 0.058 (standard error)." in told
+    assert (
+        "**a** has the best (highest) mean test accuracy over 3 seeds: 0.711 ± 0.058 (standard error)." in told
+    )
     assert "It is significantly better than b (by 0.011)." in told
     alike = words(*seeds("a", 0.61, 0.80, 0.75), *seeds("b", 0.70, 0.70, 0.70))
     assert "Between it and b there is **no significant difference**." in alike
@@ -41,3 +47,57 @@ def test_more_comparisons_ask_for_wider_intervals():
     crowd = [run for name in "cdefgh" for run in seeds(name, 0.5, 0.6, 0.4)]
     assert "significantly better than b (by 0.030)" in words(*pair)
     assert "significantly" not in words(*pair, *crowd)
+
+
+@pytest.mark.parametrize("figure", ["mae", "validation_rmse", "WER", "harm"])
+def test_what_is_better_lower_is_ranked_so(figure):
+    def of(name, value, rate):
+        history = [{"step": 0, "loss": 1.0}, {"steps": 1, "evaluation": {figure: value}}]
+        return run(name, None, rate=rate, history=history, test={figure: value}, steps=1)
+
+    runs = [of("a", 0.9, 0.1), of("a", 0.4, 0.2), of("a", 0.8, 0.3), of("b", 0.6, 0.2)]
+    told = in_words(dataclasses.replace(record(*runs), baselines={}, lower_is_better=["harm"]), figure=figure)
+    assert told.startswith(
+        f"**a** has the best (lowest) test {figure}, 0.400 on 1000 examples, before b (0.600);"
+    )
+    level = {part: {figure: 0.5} for part in ("validation", "test")}
+    runs = [
+        dataclasses.replace(run, seed=seed) for seed in (0, 1, 2) for run in runs if run.learning_rate == 0.2
+    ]
+    seeded = dataclasses.replace(record(*runs), baselines={"rule": level}, lower_is_better=["harm"])
+    assert "**no optimizer here is below it** by more than" in in_words(seeded, figure=figure)
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ({"a": (0.1, 0.2), "b": (0.1,)}, "the best learning rate of a is at the edge of its grid"),
+        ({"a": (0.1, 0.2, 0.3), "b": (0.1, 0.2)}, "the best learning rate of b is at the edge of its grid"),
+        (
+            {"a": (0.1, 0.2), "b": (0.1, 0.2)},
+            "the best learning rates of a and b are at the edges of their grids",
+        ),
+        ({"a": (0.1, 0.2, 0.3), "b": (0.1,)}, None),
+    ],
+)
+@pytest.mark.parametrize("of", [(0,), (0, 1)])
+def test_the_first_sentence_says_whose_best_rate_is_at_the_edge_of_its_grid(rates, said, of):
+    runs = [
+        run(name, 0.8 if rate == 0.2 else 0.6, rate=rate, seed=seed)
+        for name, grid in rates.items()
+        for rate in grid
+        for seed in of
+    ]
+    first = words(*runs).split(". ")[0]
+    assert (said in first) if said else ("edge" not in words(*runs))
+    assert "edge" not in words(*[run("a", None, rate=rate, diverged_at=0) for rate in (0.1, 0.2)])
+
+
+@pytest.mark.parametrize("figure", ["r2", "macro_f1", "auc"])
+def test_what_is_no_share_of_correct_answers_has_no_standard_error_of_one(figure):
+    history = [{"step": 0, "loss": 1.0}, {"steps": 1, "evaluation": {figure: 0.5}}]
+    told = words(run("a", None, history=history, test={figure: 0.5}), figure=figure)
+    assert told == (
+        f"**a** has the best (highest) test {figure}, 0.500 on 1000 examples; one seed does not tell whether "
+        "another would rank them so."
+    )

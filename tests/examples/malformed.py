@@ -311,14 +311,14 @@ WRITTEN = {
         r"m\.jsonl:2 must be a JSON object, got int",
     ),
     "a study's rows: not JSON": (
-        lambda folder: Rows(folder / "rows.jsonl", {}),
-        writes("rows.jsonl", '{"settings": {}}\n{"a\n'),
+        lambda folder: Rows(folder / "rows.jsonl", {}, lambda row: {}),
+        writes("rows.jsonl", '{"settings": {}, "environment": {}}\n{"a\n'),
         r"rows\.jsonl:2 is not JSON",
     ),
     "a study's rows: no settings": (
-        lambda folder: Rows(folder / "rows.jsonl", {}),
+        lambda folder: Rows(folder / "rows.jsonl", {}, lambda row: {}),
         writes("rows.jsonl", '{"a": 1}\n'),
-        r"rows\.jsonl:1 must have settings",
+        r"rows\.jsonl:1: there is no settings; there is a",
     ),
     "a record: torn": (record, writes("record.json", '{"schema": 1'), r"record\.json is not a whole record"),
     "a record: a list": (record, writes("record.json", "[]"), r"record\.json is not a whole record"),

@@ -80,6 +80,9 @@ def test_an_evaluation_takes_the_statistics_of_training_images():
 def test_the_surest_mistakes_are_drawn(tmp_path):
     examples = parts()["test"]
     logits = np.eye(3)[(examples.labels + (np.arange(24) < 5)) % 3] * 5.0
+    examples = dataclasses.replace(
+        examples, label_names=("$x^$", "_x", "\udcff\n")
+    )  # as names of folders can be
     assert draw_mistakes(examples, logits, tmp_path / "mistakes.png") == 5
     assert Image.open(tmp_path / "mistakes.png").size == (1080, 168)
     assert draw_mistakes(examples, np.eye(3)[examples.labels], tmp_path / "none.png") == 0
@@ -190,9 +193,7 @@ def test_the_run_its_report_and_its_mistakes(arguments, capsys):
     (run,) = record.runs
     assert run.optimizer == "adamw" and run.test.keys() == {"loss", "accuracy", "macro_f1", "mcc"}
     assert "logistic regression" in record.baselines
-    assert (
-        "![The surest mistakes of adamw](mistakes_adamw.png)" in (arguments["output"] / "report.md").read_text()
-    )
+    assert "mistakes of adamw](mistakes_adamw.png)" in (arguments["output"] / "report.md").read_text()
     assert (arguments["output"] / "mistakes_adamw.png").is_file()
     shown = capsys.readouterr().out
     assert "report: " in shown and "classes: 3; in training: 0 " in shown

@@ -90,6 +90,21 @@ def test_the_runs_and_their_report(arguments, capsys):
     assert f"report: {out / 'report.md'}" in capsys.readouterr().out
 
 
+def test_a_baseline_that_cannot_be_computed_is_told_before_training_and_left_out(arguments, capsys, tmp_path):
+    rows = [f"{' '.join('abcdefghij'[int(digit)] for digit in f'{i:03}')}\t{'xy'[i % 2]}" for i in range(200)]
+    arguments |= {"data": tmp_path / "letters.tsv", "optimizer": "adamw", "steps": 2}
+    arguments["data"].write_text("\n".join(["sentence\tlabel", *rows]))
+    call(arguments)
+    said = capsys.readouterr().out
+    assert said.index("warning: TF-IDF baseline is left out of the report: no words") < said.index("adamw  1/2")
+    assert (
+        "TF-IDF baseline is left out: no words of two letters"
+        in (arguments["output"] / "report.md").read_text()
+    )
+    record = compare.Record.read(arguments["output"] / "record.json")
+    assert record.baselines == {} and "no words" in record.left_out["TF-IDF baseline"]
+
+
 def test_the_model_learns(arguments):
     call(arguments | {"optimizer": "adamw", "learning_rate": 0.01, "steps": 60, "head_rate": 1, "dropout": 0})
     (run,) = compare.Record.read(arguments["output"] / "record.json").runs

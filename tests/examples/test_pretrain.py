@@ -209,6 +209,18 @@ def test_the_run_its_report_its_sample_and_its_model(arguments, capsys):
     assert (arguments["output"] / "report.md").read_text().startswith("# Pre-training (causal) with sophia_g")
 
 
+def test_what_a_report_can_do_without_is_left_out_with_the_reason(arguments, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("no")
+
+    for name in ("frequencies", "sample"):
+        monkeypatch.setattr(Pretraining, name, fails)
+    call(arguments | {"steps": 1})
+    report = (arguments["output"] / "report.md").read_text()
+    assert "baseline of frequencies is left out: RuntimeError: no" in report
+    assert "sample of adamw is left out: RuntimeError: no" in report
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_it_learns(arguments, objective):

@@ -1,0 +1,275 @@
+"""One run of a comparison: what it was, what it took, and all that it measured."""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import optax
+
+from optimiz import schedules, training
+from optimiz.compare.fields import check_types
+from optimiz.compare.json_file import SCHEMA, json_text, read_object, sha256, write_object
+from optimiz.training import environment
+
+# Of an update: a forward pass, and a backward pass that counts 2.
+STEP_FORWARDS = 3
+
+# Of the extra work that optimizers count in their state. An estimate of the Hessian's diagonal is one more
+# gradient at the least.
+_FORWARDS = {"evaluations": 1, "estimates": STEP_FORWARDS, "looks": 1}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """One optimizer's run at one learning rate, from one seed.
+
+    Args:
+        optimizer: its name.
+        learning_rate: the peak of its schedule; None where the optimizer finds it.
+        seed: of the initial parameters, the data order and dropout.
+        steps: updates made.
+        diverged_at: 0-based index of the update whose loss or gradient was not finite, which ended the run;
+            None for a run that came to its end.
+        seconds: spent on updates; compilation, evaluation and saves are not counted.
+        compile_seconds: spent compiling; next to none where the step of another seed was at hand.
+        forward_equivalents: work of all updates, in forward passes: a backward pass counts 2, and so an
+            update 3; an evaluation of the loss that the optimizer counts 1, an estimate of the Hessian 3, and a
+            look at as many candidates as a step has examples 1. Where not all layers are on at every step, an
+            update counts by its share of the most that were.
+        reference_seconds: of reference time spent; None without a budget.
+        budget: of reference time, in seconds; None for a run of so many steps.
+        state_bytes_per_parameter: size of the optimizer's state over the number of parameters.
+        temporary_bytes: of memory, at the most, that a compiled training step needs beside parameters, state
+            and batch; None where the compiler does not say.
+        versions: of the packages under which it ran, by name.
+        test: final figures on examples that neither training nor any choice has seen, by name; None where
+            not finite, as all are of a run that diverged.
+        history: the rows of the run's ``metrics.jsonl``: ``{"step", "loss", ...}`` per update and
+            ``{"steps", "evaluation"}`` per evaluation. A number that is not finite is None.
+        fingerprint: SHA-256 of the initial parameters, the random key and the first batches; None where it
+            was not taken.
+        heterogeneity: of the first gradient, see ``diagnostics.heterogeneity``; statistic → number.
+
+    Raises:
+        TypeError: a field, or what is in it, is of another type.
+        ValueError: a number is not finite, or the history has no number where curves need one.
+    """
+
+    optimizer: str
+    learning_rate: float | None
+    seed: int
+    steps: int
+    diverged_at: int | None
+    seconds: float
+    compile_seconds: float
+    forward_equivalents: float
+    reference_seconds: float | None
+    budget: float | None
+    state_bytes_per_parameter: float
+    temporary_bytes: int | None
+    versions: Mapping[str, str]
+    test: Mapping[str, float | None]
+    history: Sequence[Mapping[str, Any]]
+    fingerprint: str | None = None
+    heterogeneity: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        updates = sum("loss" in row for row in self.history)
+        for i, row in enumerate(self.history):
+            where = f"history[{i}]"
+            if "evaluation" in row:
+                _check_number(where, row, "steps", whole=True, least=0)
+                if not isinstance(row["evaluation"], Mapping):
+                    raise TypeError(f"{where}['evaluation'] must be a mapping, got {row['evaluation']!r}")
+                for name in row["evaluation"]:
+                    _check_number(f"{where}['evaluation']", row["evaluation"], name, or_none=True)
+                if self.budget is not None and row["steps"] > updates:
+                    raise ValueError(f"{where}['steps'] must be at most {updates}, got {row['steps']}")
+            elif "loss" in row:
+                _check_number(where, row, "step", whole=True, least=0)
+                _check_number(where, row, "loss", or_none=True)
+                if self.budget is not None:
+                    _check_number(where, row, "fraction")
+
+    @classmethod
+    def of(
+        cls,
+        result: training.Result,
+        tx: optax.GradientTransformation,
+        *,
+        optimizer: str,
+        learning_rate: float | None,
+        seed: int,
+        test: Mapping[str, float],
+        budget: float | None = None,
+        diverged_at: int | None = None,
+        fingerprint: str | None = None,
+        heterogeneity: Mapping[str, float] | None = None,
+    ) -> "Run":
+        """The run that a result of ``training.fit`` was.
+
+        Args:
+            result: what ``fit`` returned, or what its ``Diverged`` holds.
+            tx: the optimizer it was given.
+            optimizer: its name.
+            learning_rate: the peak of its schedule; None where the optimizer finds it.
+            seed: of the run.
+            test: final figures by name; what is not finite becomes None.
+            budget: of reference time, in seconds; None for a run of so many steps.
+            diverged_at: ``Diverged.step``; None for a run that came to its end.
+            fingerprint: of what the run began with.
+            heterogeneity: of the first gradient.
+        """
+        with schedules.spending(0.0):  # no schedule decides the size of a state
+            state = jax.eval_shape(tx.init, result.params)
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(result.params))
+        state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+        return cls(
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            seed=seed,
+            steps=result.steps,
+            diverged_at=diverged_at,
+            seconds=result.seconds,
+            compile_seconds=result.compile_seconds,
+            forward_equivalents=STEP_FORWARDS * _whole_steps(result) + _extra_forwards(result.history),
+            reference_seconds=result.reference_seconds,
+            budget=budget,
+            state_bytes_per_parameter=state_bytes / max(parameters, 1),
+            temporary_bytes=result.temporary_bytes,
+            versions=environment()["versions"],
+            test=_finite({name: float(value) for name, value in test.items()}),
+            history=[_finite(row) for row in result.history],
+            fingerprint=fingerprint,
+            heterogeneity=_finite(dict(heterogeneity or {})),
+        )
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The history, with NaN for what is not finite."""
+        return [number(row) for row in self.history]
+
+    def training_loss(self) -> tuple[list[int], list[float]]:
+        """Update counts, from 1, and the batch loss at each; what is not finite is NaN."""
+        rows = [row for row in self.rows if "loss" in row]
+        return [row["step"] + 1 for row in rows], [row["loss"] for row in rows]
+
+    def validation(self, figure: str) -> tuple[list[int], list[float]]:
+        """Update counts and a figure of the evaluation after each; what is not finite is NaN.
+
+        Raises:
+            ValueError: there is no such figure.
+        """
+        rows = [row for row in self.rows if "evaluation" in row]
+        for row in rows:
+            needs(figure, row["evaluation"], "evaluation")
+        return [row["steps"] for row in rows], [row["evaluation"][figure] for row in rows]
+
+    def spent(self, updates: Sequence[int]) -> list[float]:
+        """What so many updates cost: seconds of reference time, or, without a budget, their number.
+
+        Args:
+            updates: numbers of updates, each from 0 to ``steps``.
+        """
+        if self.budget is None or self.reference_seconds is None:
+            return [float(count) for count in updates]
+        before = [row["fraction"] * self.budget for row in self.history if "loss" in row]
+        return [[*before, self.reference_seconds][count] for count in updates]
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the run as JSON, with its SHA-256; see ``read``."""
+        run = json_text(dataclasses.asdict(self))
+        write_object(path, {"schema": json.dumps(SCHEMA), "sha256": json.dumps(sha256(run)), "run": run})
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> "Run":
+        """Read a run back.
+
+        Raises:
+            OSError: the file cannot be read.
+            TornRecord: the file is no run, is cut short, or differs from what was written; naming the field.
+            ValueError: it has another schema.
+        """
+
+        def run(fields: Mapping[str, Any]) -> "Run":
+            if "sha256" in fields and fields["sha256"] != sha256(json_text(fields["run"])):
+                raise ValueError("run differs from its SHA-256")
+            return cls.of_fields("run", fields["run"])
+
+        return read_object(path, run)
+
+    @classmethod
+    def of_fields(cls, where: str, fields: Any) -> "Run":
+        """The run of a file.
+
+        Args:
+            where: it stands in the file, for the message.
+            fields: as JSON has them.
+
+        Raises:
+            ValueError: they are not those of a run.
+        """
+        if not isinstance(fields, Mapping):
+            raise ValueError(f"{where} must be an object, got {type(fields).__name__}")
+        try:
+            return cls(**fields)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{where}: {str(error).replace('Run.__init__() ', '')}") from None
+
+
+def _whole_steps(result: training.Result) -> float:
+    """The number of updates, each by its share of the layers."""
+    on = [row["active_layers"] for row in result.history if "active_layers" in row]
+    return sum(on) / max(on) if on else result.steps
+
+
+def _extra_forwards(history: Sequence[Mapping[str, Any]]) -> float:
+    """What has been counted beside the updates, as it stands in the last row of one."""
+    last = next((row for row in reversed(history) if "loss" in row), {})
+    forwards = {name: _FORWARDS.get(name.rpartition("/")[2], 0) for name in last}
+    return float(sum(times * last[name] for name, times in forwards.items() if times))
+
+
+def needs(figure: str, figures: Mapping[str, Any], part: str) -> None:
+    """Refuse a figure that is not among those of a part."""
+    if figure not in figures:
+        raise ValueError(f"there is no {part} figure {figure!r}; there are {', '.join(figures)}")
+
+
+def _finite(value: Any) -> Any:
+    """The same, however deep, with None in place of a number that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def number(value: Any) -> Any:
+    """The same, however deep, with NaN in place of None."""
+    if isinstance(value, Mapping):
+        return {name: number(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [number(item) for item in value]
+    return math.nan if value is None else value
+
+
+def _check_number(
+    where: str,
+    row: Mapping[str, Any],
+    name: str,
+    *,
+    whole: bool = False,
+    or_none: bool = False,
+    least: float = -math.inf,
+) -> None:
+    value = row.get(name)
+    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and value >= least
+    if not fits and not (or_none and value is None and name in row):
+        said = repr(value) if name in row else "none"
+        raise TypeError(f"{where}[{name!r}] must be {'an integer' if whole else 'a number'}, got {said}")

@@ -1,0 +1,146 @@
+"""The rows of a study survive kills, full disks and a second start, and are refused where they were changed."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from examples import heterogeneity_rows, judgement_report, line_search_report, low_bit_report, rows
+from examples.rows import Rows
+from optimiz import training
+from optimiz.training import whole_file
+from tests.conftest import ROOT
+
+SETTINGS = {"steps": 3}
+
+
+def no_fields(row):
+    return {}
+
+
+def opened(path, settings=SETTINGS, fields=no_fields):
+    return Rows(path, settings, fields)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Of two rows."""
+    with opened(tmp_path / "rows.jsonl") as study:
+        study.add({"seed": 0, "loss": float("nan")})
+        study.add({"seed": 1})
+    return tmp_path / "rows.jsonl"
+
+
+def test_a_start_leaves_the_file_as_it_is(path):
+    before, inode = path.read_bytes(), path.stat().st_ino
+    with opened(path) as study:
+        assert [row["seed"] for row in study.rows] == [0, 1] and study.has(seed=1)
+    assert path.read_bytes() == before and path.stat().st_ino == inode
+
+
+def test_a_line_cut_short_is_dropped_and_a_kill_or_a_full_disk_meanwhile_loses_nothing(path, monkeypatch):
+    whole = path.read_bytes()
+    torn = whole + b'{"seed": 2, "lo'
+    path.write_bytes(torn)
+
+    def stops(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(whole_file.Path, "replace", stops)
+        with pytest.raises(OSError, match=r"No space left on device: '.*rows\.jsonl'"):
+            opened(path)
+    assert path.read_bytes() == torn
+    with opened(path) as study:
+        assert len(study.rows) == 2
+    assert path.read_bytes() == whole
+
+
+def test_a_row_that_does_not_fit_on_the_disk_leaves_the_rows_before_it(path, monkeypatch):
+    before = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with opened(path) as study:
+        monkeypatch.setattr(rows.os, "fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*rows\.jsonl'"):
+            study.add({"seed": 2})
+        assert not study.has(seed=2)
+    assert path.read_bytes() == before
+
+
+def test_two_starts_at_once_are_one(path):
+    with opened(path), pytest.raises(training.RunError, match=r"rows\.jsonl is in use by another process"):
+        opened(path)
+    with pytest.raises(ValueError, match="is of other settings"):
+        opened(path, {"steps": 4})
+    opened(path).__exit__(None, None, None)  # whoever was refused holds nothing
+
+
+def test_a_killed_process_lets_go_and_keeps_every_row(tmp_path):
+    code = f"""
+import os, signal, sys
+from pathlib import Path
+from examples.rows import Rows
+study = Rows(Path(sys.argv[1]), {SETTINGS}, lambda row: {{}})
+for seed in range(3):
+    study.add({{"seed": seed}})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "rows.jsonl")], cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL
+    with opened(tmp_path / "rows.jsonl") as study:
+        assert [row["seed"] for row in study.rows] == [0, 1, 2]
+
+
+def of(folder, number=0):
+    """The settings and a row of a committed study."""
+    head, *lines = (ROOT / "examples/records" / folder / "rows.jsonl").read_text().splitlines()
+    return json.loads(head), json.loads(lines[number])
+
+
+STUDIES = {
+    "judgement": ("pretrain", 0, judgement_report.fields),
+    "line_search": ("line_search/topics", 0, lambda row: line_search_report.FIELDS),
+    "low_bit": ("low_bit/topics", 0, lambda row: low_bit_report.FIELDS),
+    "two_blocks": ("heterogeneity", 0, heterogeneity_rows.fields),
+    "run": ("heterogeneity", 12, heterogeneity_rows.fields),
+    "curvature": ("heterogeneity", -1, heterogeneity_rows.fields),
+}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_field_of_another_type_is_named_with_its_file_and_line(study, tmp_path):
+    folder, number, fields = STUDIES[study]
+    head, row = of(folder, number)
+    path, others = tmp_path / "rows.jsonl", ["a", 1.5, -1, True, None, [], {}, ["a"], {"a": "b"}, [[None]]]
+
+    def read(row):
+        path.write_text(json.dumps(head) + "\n" + json.dumps(row) + "\n")
+        opened(path, head["settings"], fields).__exit__(None, None, None)
+
+    read(row)
+    refused = 0
+    for name in fields(row):
+        for other in others:
+            try:
+                read({**row, name: other})
+            except ValueError as error:
+                assert str(error).startswith(f"{path}:2: ") and name in str(error) and "\n" not in str(error)
+                refused += 1
+        with pytest.raises(ValueError, match=rf"rows\.jsonl:2: (there is no {name}|.*must be)"):
+            read({key: value for key, value in row.items() if key != name})
+    assert refused >= 5 * len(fields(row))
+
+
+def test_rows_that_do_not_go_together_are_one_line_with_the_file(path):
+    def write(study):
+        return study.rows[0]["missing"]
+
+    with opened(path) as study, pytest.raises(ValueError, match=r"rows\.jsonl has rows .* KeyError: 'missing'"):
+        study.reported(write)
