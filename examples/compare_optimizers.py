@@ -85,14 +85,12 @@ def fine_tune(given: training.Reference | None) -> None:
     """Compare optimizers on a text classification, by prices that are given or measured."""
     asked = arms(_OPTIMIZERS.value or _DEFAULT, rates())
     settings = training.Settings(budget=_BUDGET.value, log_every=5, evaluate_at=(0.25, 0.5, 0.75))
-    parts = read_data()
-    problem = TextClassification(
-        parts, pretrained.find(_MODEL.value), length=_LENGTH.value, dropout=_DROPOUT, pooling="mean"
-    )
+    parts, model = read_data(), pretrained.find(_MODEL.value)
+    problem = TextClassification(parts, model, length=_LENGTH.value, dropout=_DROPOUT, pooling="mean")
     task_of = lambda seed: problem.task(_BATCH_SIZE.value, seed)  # noqa: E731
     decisive = {flag.name: flag.value for flag in _DECISIVE}
     identity = decisive | {"model_and_data": problem.fingerprint()}
-    output, model = Path(_OUTPUT.value), _MODEL.value or pretrained.DEFAULT
+    output, model_name = Path(_OUTPUT.value), pretrained.described(_MODEL.value, model)
     # The optimizer counts for little in a step, and all are charged the same; the first one stands for all.
     about = {"task": _TASK.value, "batch_size": _BATCH_SIZE.value, "optimizer": asked[0].name}
     measure = lambda: training.calibrate(task_of(0), asked[0].make(), about=about, n=_TIMED)  # noqa: E731
@@ -102,11 +100,12 @@ def fine_tune(given: training.Reference | None) -> None:
         compute = functools.partial(baseline.tfidf_baseline, **parts)
         baselines = made_or_left_out("TF-IDF baseline", left_out, compute)  # first, as it can fail
         reference = given_or_measured(given, measure, output / "reference.json")
+        names = dict.fromkeys(arm.name for arm in asked)
         record = compare.Record(
-            title=f"{', '.join(dict.fromkeys(arm.name for arm in asked))} on one budget: fine-tuning {model}",
+            title=f"{', '.join(names)} on one budget: fine-tuning {model_name}",
             command=command.typed("compare_optimizers"),
             task={
-                "model": model,
+                "model": model_name,
                 "data": parts["train"].source,
                 "classes": len(parts["train"].label_names),
                 "examples": ", ".join(f"{len(part.texts)} {name}" for name, part in parts.items()),

@@ -80,7 +80,7 @@ def main() -> None:
     identity = decisive | {"model_and_data": problem.fingerprint()}
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
-    model_name = _MODEL.value or pretrained.DEFAULT
+    model_name = pretrained.described(_MODEL.value, model)
     with training.claimed(plan.output, identity | {"learning_rates": rates}, plan.resume):
         record = None
         if training.is_first():  # before anything is trained, as it can fail

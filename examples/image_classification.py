@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from examples.data import baseline
 from examples.data.images import ImageExamples
 from examples.models import families, preprocessing, resnet, vit, weights
-from examples.models.adapters import from_nnx
+from examples.models.adapters import Keys, from_nnx
 from optimiz import compare, training
 
 EVALUATION_BATCH = 128
@@ -66,12 +66,12 @@ def choose(name: str, size: int, channels: int, classes: int, dropout: float) ->
     """
     if name == "resnet":
         config = resnet.cifar(8, classes, channels=channels)
-        return Model(lambda key: resnet.ResNet(config, rngs=nnx.Rngs(key)))
+        return Model(lambda key: resnet.ResNet(config, rngs=Keys(key)))
     if name == "vit":
         rates = {"hidden_dropout": dropout, "attention_dropout": dropout}
         patch = max(p for p in range(1, size // 4 + 1) if size % p == 0) if size >= 4 else 1
         config = vit.ViTConfig(size, patch, 64, 4, 4, 256, classes=classes, channels=channels, **rates)
-        return Model(lambda key: vit.ViT(config, rngs=nnx.Rngs(key)))
+        return Model(lambda key: vit.ViT(config, rngs=Keys(key)))
     directory = Path(name)
     if not directory.is_dir():
         raise FileNotFoundError(f"model must be 'resnet', 'vit' or a directory, got {name!r}")
@@ -84,7 +84,7 @@ def choose(name: str, size: int, channels: int, classes: int, dropout: float) ->
         )
     headed = dataclasses.replace(config, classes=classes)
     mean, deviation = preprocessing.norm(directory, channels)
-    return Model(lambda key: vit.ViT(headed, rngs=nnx.Rngs(key)), trained, mean, deviation)
+    return Model(lambda key: vit.ViT(headed, rngs=Keys(key)), trained, mean, deviation)
 
 
 class ImageClassification:

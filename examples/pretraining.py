@@ -19,7 +19,7 @@ from flax import nnx
 from examples.data.corpus import Corpus
 from examples.data.tokenization import Vocabulary
 from examples.models import weights
-from examples.models.adapters import from_nnx
+from examples.models.adapters import Keys, from_nnx
 from examples.objectives import Arrays, Objective
 from optimiz import training
 
@@ -97,7 +97,7 @@ class Pretraining:
         """Parameters to begin with, of a model of so many layers; None for those of the configuration."""
         config = self.objective.config
         config = config if layers is None else self.objective.config_of(layers)
-        return from_nnx(self.objective.family.model(config, rngs=nnx.Rngs(key)))[0]
+        return from_nnx(self.objective.family.model(config, rngs=Keys(key)))[0]
 
     def once(self, part: str, seed: int) -> Iterator[dict[str, np.ndarray]]:
         """Every row of a part once, in batches with ids, the last one padded; what is told is drawn once."""
@@ -133,7 +133,8 @@ class Pretraining:
 
     def save(self, directory: Path, params: Any) -> None:
         """Write configuration, parameters and tokenizer in the Hugging Face layout."""
-        weights.save(directory, self.objective.family, self.objective.config, params)
+        family, config = self.objective.family, self.objective.config
+        weights.save(directory, family, config, params, self.vocabulary.ids)
         self.vocabulary.tokenizer.save(str(directory / "tokenizer.json"))
 
     def fingerprint(self) -> str:
@@ -175,7 +176,7 @@ class Pretraining:
 
     def _at_depth(self, layers: int) -> Callable[..., jax.Array]:
         family, config = self.objective.family, self.objective.config_of(layers)
-        return from_nnx(nnx.eval_shape(lambda: family.model(config, rngs=nnx.Rngs(0))))[1]
+        return from_nnx(nnx.eval_shape(lambda: family.model(config, rngs=Keys(0))))[1]
 
     def _apply(self, params: Any, *arguments: Any, **options: Any) -> jax.Array:
         return self._model(depth_of(params))(params, *arguments, **options)

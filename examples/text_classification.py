@@ -17,7 +17,7 @@ from flax import nnx
 from examples.data import baseline
 from examples.data.text import TextExamples
 from examples.models import pretrained
-from examples.models.adapters import from_nnx
+from examples.models.adapters import Keys, from_nnx
 from examples.models.bert import Classifier
 from optimiz import training
 
@@ -61,7 +61,7 @@ class TextClassification:
             self.truncated += truncated
 
         def classifier(key: jax.Array) -> Classifier:
-            return Classifier(config, len(parts["train"].label_names), pooling, rngs=nnx.Rngs(key))
+            return Classifier(config, len(parts["train"].label_names), pooling, rngs=Keys(key))
 
         self._classifier = classifier
         # Of the model without the numbers: those of the encoder come from the file.

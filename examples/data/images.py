@@ -3,14 +3,13 @@
 import collections
 import dataclasses
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from examples.data import decoding, folders, image_tables
+from examples.data import decoding, folders, image_tables, shown
 from examples.data.decoding import Pictures
 
 SUFFIXES = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -99,7 +98,7 @@ def read(
         raise ValueError(f"{path}: all labels are {known[0]!r}; classification needs two classes or more")
     index = {name: i for i, name in enumerate(known)}
     labels = np.array([index[name] for name in names], np.int32)
-    source = _shown(os.fspath(path))
+    source = shown.path(path)
     return ImageExamples(pictures.images, labels, known, source, pictures.sizes, pictures.notes)
 
 
@@ -137,11 +136,6 @@ def _place(name: str) -> tuple[bool, int, str]:
     return not is_number, int(name) if is_number else 0, name
 
 
-def _shown(name: str) -> str:
-    """A name that need not be UTF-8, as it can be written into a report."""
-    return os.fsencode(name).decode("utf-8", "replace")
-
-
 def _read_folder(path: Path, size: int | None, channels: int | None) -> tuple[Pictures, list[str]]:
     left_out: collections.Counter[str] = collections.Counter()
     found: list[tuple[str, Path]] = []
@@ -152,7 +146,7 @@ def _read_folder(path: Path, size: int | None, channels: int | None) -> tuple[Pi
         elif not each.is_dir():
             left_out["files left out: beside the folders of the classes"] += 1
         else:
-            name = _shown(each.name)
+            name = shown.path(Path(each.name))
             if classes.setdefault(name, each.name) != each.name:
                 raise ValueError(f"{path}: two folders would both be the class {name!r}; rename one")
             files, ignored = folders.files(each)
@@ -168,8 +162,8 @@ def _read_folder(path: Path, size: int | None, channels: int | None) -> tuple[Pi
             f"{path} holds parts of a data set, {', '.join(classes)}, where folders of classes should be; "
             f"give each for itself, such as --data={first}"
         )
-    files = ((_shown(os.fspath(file)), file) for _, file in found)
-    pictures = decoding.decode(files, len(found), size, channels, _shown(os.fspath(path)))
+    files = ((shown.path(file), file) for _, file in found)
+    pictures = decoding.decode(files, len(found), size, channels, shown.path(path))
     notes = {**pictures.notes, **+left_out}
     return dataclasses.replace(pictures, notes=notes), [name for name, _ in found]
 

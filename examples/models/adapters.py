@@ -17,6 +17,22 @@ from flax import linen, nnx
 Params = dict[Any, Any]
 
 
+class Keys:
+    """The keys of initial parameters: those that `nnx.Rngs(key)` gives, one after the other.
+
+    They are counted here in Python. In a traced function Flax looks through all that was traced before at each
+    of its own counts, which takes minutes for a hundred layers.
+    """
+
+    def __init__(self, key: jax.Array | int):
+        self._key, self._count = jax.random.key(key) if isinstance(key, int) else key, 0
+
+    def params(self) -> jax.Array:
+        """The next key."""
+        self._count += 1
+        return jax.random.fold_in(self._key, self._count - 1)
+
+
 def from_nnx(model: nnx.Module) -> tuple[Params, Callable[..., Any]]:
     """Take an NNX model apart.
 

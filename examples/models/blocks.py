@@ -19,9 +19,13 @@ from optimiz.training import skippable
 
 Key = jax.Array | None  # the random key of dropout; None evaluates, without dropout
 
+# The names are those of `transformers`, which has several for each of two functions: the exact one, and that by
+# tanh, of which some write the constant √(2/π) to ten digits.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": partial(jax.nn.gelu, approximate=False),
-    "gelu_new": partial(jax.nn.gelu, approximate=True),
+    **dict.fromkeys(("gelu", "gelu_python"), partial(jax.nn.gelu, approximate=False)),
+    **dict.fromkeys(
+        ("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"), partial(jax.nn.gelu, approximate=True)
+    ),
     "relu": jax.nn.relu,
 }
 
@@ -33,7 +37,7 @@ def check_field(config: Any, name: str, holds: bool, domain: str) -> None:
         ValueError: it does not hold.
     """
     if not holds:
-        raise ValueError(f"{name} must be {domain}, got {getattr(config, name)!r}")
+        raise ValueError(f"{name} must be {domain}, got {repr(getattr(config, name))[:100]}")
 
 
 def check_sizes(config: Any, *names: str) -> None:

@@ -101,13 +101,17 @@ GPT2 = Layout(
     prefix="transformer.",
     # The causal mask, which older files stored, and the head of a file whose configuration ties it.
     ignored=r"\.attn\.(masked_)?bias$|^lm_head\.weight$",
+    special={"bos_token_id": "end", "eos_token_id": "end"},
     as_kernels=r"\.c_\w+\.weight$",
 )
 
 
 def _with_classes(description: dict[str, Any]) -> dict[str, Any]:
     """Count the classes, which a file names; where it does not, `transformers` has two."""
-    return {"num_labels": len(description.get("id2label", (0, 1)))} | description
+    names = description.get("id2label", {"0": "", "1": ""})
+    if not isinstance(names, dict):
+        raise ValueError(f"id2label must be an object, got {repr(names)[:100]}")
+    return {"num_labels": len(names)} | description
 
 
 VIT = Layout(
@@ -202,4 +206,5 @@ T5 = Layout(
     modules={"shared": "embeddings", "lm_head": "head"} | _stack("encoder", 1) | _stack("decoder", 2),
     # The table of words under its other names.
     ignored=r"^(en|de)coder\.embed_tokens\.weight$|^lm_head\.weight$",
+    special={"pad_token_id": "pad", "eos_token_id": "end", "decoder_start_token_id": "pad"},
 )

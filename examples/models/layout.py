@@ -11,8 +11,12 @@ from typing import Any
 import jax
 from flax import nnx
 
+from examples.models.adapters import Keys
+
 _NOTHING = r"(?!)"
 _NUMBER = r"(?<=/)\d+(?=/)"
+# What a model was wrapped in when it was saved, beside torch.compile, whose name may stand anywhere.
+_WRAPPERS = r"^((module|_forward_module|auto_model|model)\.)+"
 _LEAVES = {"bias": "bias", "kernel": "weight", "scale": "weight", "embedding": "weight"}
 
 
@@ -32,6 +36,7 @@ class Layout:
             file holds as one, side by side along their outputs. A number, of a layer, is `{}` on both sides.
         prefix: of the names in files of a model with a head; in others it may be absent.
         ignored: expression that finds, of the tensors that the model lacks, those that do not matter.
+        special: key in `config.json` of a special token's id → the token's role.
         as_kernels: expression that finds the linear maps that the file stores as `[inputs, outputs]`; all
             others are `[outputs, inputs]`, the transpose of a kernel.
     """
@@ -46,6 +51,7 @@ class Layout:
     prefix: str = ""
     complete: Callable[[dict[str, Any]], dict[str, Any]] = dict
     ignored: str = _NOTHING
+    special: Mapping[str, str] = dataclasses.field(default_factory=dict)
     as_kernels: str = _NOTHING
 
 
@@ -66,7 +72,7 @@ class Tensor:
 
 def shapes_of(layout: Layout, config: Any) -> dict[str, Any]:
     """The parameters of a model, as their shapes."""
-    abstract = nnx.eval_shape(lambda: layout.model(config, rngs=nnx.Rngs(0)))
+    abstract = nnx.eval_shape(lambda: layout.model(config, rngs=Keys(0)))
     return nnx.to_pure_dict(nnx.state(abstract, nnx.Param))
 
 
@@ -133,6 +139,8 @@ def keys_of(file: Iterable[str], tensors: Mapping[str, Tensor], layout: Layout) 
         # LayerNorm's parameters as the first, TensorFlow-made checkpoints call them.
         name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", key)
         name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
+        if name not in tensors:
+            name = re.sub(_WRAPPERS, "", name.replace("_orig_mod.", ""))
         if name not in tensors and layout.prefix + name in tensors:
             name = layout.prefix + name
         if name in names:

