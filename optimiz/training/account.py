@@ -147,7 +147,7 @@ class Account:
             _log.warning("%s goes on unseen: progress raised %r", self._path, error)
             self._progress = None
 
-    def result(self, params: Any) -> Result:
+    def result(self, params: Any, model_state: Any) -> Result:
         """Close the account."""
         hosts.any_process(True)  # wait until the first process has written what all now read
         return Result(
@@ -159,4 +159,5 @@ class Account:
             reference_seconds=None if self.marks.fraction is None else self.marks.spent / 1e9,
             # Noted down, because a finished run that is read back compiles nothing.
             temporary_bytes=self.journal.temporary_bytes(),
+            model_state=model_state,
         )

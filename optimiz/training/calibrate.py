@@ -22,8 +22,8 @@ from optimiz.training.layer_drop import LayerDrop
 from optimiz.training.methods import PLAIN, Methods
 from optimiz.training.reference import Reference, Timing, Work
 from optimiz.training.step import compile_step
-from optimiz.training.task import Task, batch_shapes, batch_size, mean_loss
-from optimiz.training.train_state import check_state, initial_state
+from optimiz.training.task import Task, batch_shapes, batch_size, beside, losses_and_state, mean_loss
+from optimiz.training.train_state import check_state, initial_state, own
 
 _WARM_UP = 3  # rounds: the first compiles, and the next may still allocate
 
@@ -161,7 +161,13 @@ def _samples(
         step = compile_step(task, tx, like, _resized(candidates, size), methods=timed, steps=rounds)
         state = initial_state(task, tx, seed=0)
     key = jax.random.key(0)
-    forward = jax.jit(lambda params, batch, *on: mean_loss(task.loss(params, batch, key, *on), batch))
+    at_first = state.model_state  # apart from the state, which the step consumes
+    at_first = None if at_first is None else own(at_first)
+
+    @jax.jit
+    def forward(params: Any, batch: Any, *on: Any) -> jax.Array:
+        returned = task.loss(params, batch, key, *on, **beside(at_first))
+        return mean_loss(losses_and_state(returned, at_first)[0], batch)
 
     forwards: dict[Work, list[float]] = collections.defaultdict(list)
     steps: list[_Sample] = []

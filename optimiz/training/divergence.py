@@ -48,19 +48,20 @@ def sound(opt_state: Any, params: Any) -> jax.Array | None:
     return jnp.stack(finite).all()
 
 
-def not_finite(params: Any, opt_state: Any) -> str | None:
+def not_finite(params: Any, opt_state: Any, model_state: Any = None) -> str | None:
     """The name of an array that is not finite, of the parameters and of what the optimizer keeps for each.
 
     Args:
         params: arrays.
         opt_state: of the optimizer.
+        model_state: of the model, tested likewise.
 
     Returns:
         The first, of the parts that lie on this process; None where all are finite.
     """
     flags = {
         name: [_finite(shard.data) for shard in leaf.addressable_shards if shard.replica_id == 0]
-        for name, leaf in _tested(params, opt_state).items()
+        for name, leaf in _tested(params, opt_state, model_state).items()
     }
     return next((name for name, parts in flags.items() if not all(map(bool, parts))), None)
 
@@ -71,7 +72,7 @@ def _finite(array: jax.Array) -> jax.Array:
     return jnp.isfinite(array).all()
 
 
-def _tested(params: Any, opt_state: Any) -> dict[str, jax.Array]:
+def _tested(params: Any, opt_state: Any, model_state: Any) -> dict[str, jax.Array]:
     """By name, the parameters, and the arrays of the optimizer whose paths have a parameter's within them."""
     owned = jax.tree_util.tree_leaves_with_path(params)
     paths = {path for path, _ in owned if path}
@@ -85,6 +86,9 @@ def _tested(params: Any, opt_state: Any) -> dict[str, jax.Array]:
         for inner, leaf in jax.tree_util.tree_leaves_with_path(node)
     ]
     named = {f"params{jax.tree_util.keystr(path)}": leaf for path, leaf in owned}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(model_state):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            named[f"model_state{jax.tree_util.keystr(path)}"] = leaf
     for path, leaf in kept:
         parts = (path[i:j] for i in range(len(path)) for j in range(i + 1, len(path) + 1))
         if jnp.issubdtype(leaf.dtype, jnp.inexact) and any(part in paths for part in parts):

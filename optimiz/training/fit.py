@@ -90,6 +90,8 @@ def fit(
         )
     if reference is not None and methods.growth is not None and task.depth is None:
         raise ValueError("a model that grows is charged by its depth: the task must say it, got depth=None")
+    if methods.growth is not None and task.model_state is not None:
+        raise ValueError("a model that grows must be all parameters: it is not known how a model_state grows")
     if layout is None and jax.process_count() > 1:
         raise ValueError(f"a run of {jax.process_count()} processes needs a layout")
     if methods.selection is not None and jax.process_count() > 1:

@@ -21,7 +21,7 @@ from optimiz.training.result import Diverged, Progress, Result
 from optimiz.training.run_directory import CHECKPOINTS
 from optimiz.training.stages import Stages
 from optimiz.training.stopwatch import Stopwatch
-from optimiz.training.task import batch_shapes
+from optimiz.training.task import batch_shapes, beside
 from optimiz.training.train_state import TrainState
 
 _log = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ class Loop:
         Raises:
             Diverged: it has.
         """
-        spoilt = divergence.not_finite(state.params, state.opt_state)
+        spoilt = divergence.not_finite(state.params, state.opt_state, state.model_state)
         if hosts.any_process(spoilt is not None):
             self._end_diverged(state, f"{spoilt or 'an array on another process'} is not finite")
 
@@ -196,7 +196,8 @@ class Loop:
         assert self._task.evaluate is not None
         self._refuse_unsound(state)
         with self._account.beside("evaluate"):
-            figures = self._task.evaluate(self._stages.own(state.params))
+            own = self._stages.own
+            figures = self._task.evaluate(own(state.params), **beside(own(state.model_state)))
             try:
                 figures = {name: float(value) for name, value in figures.items()}
             except (AttributeError, TypeError, ValueError):
@@ -230,4 +231,5 @@ class Loop:
             )
 
     def _result(self, state: TrainState) -> Result:
-        return self._account.result(self._stages.own(state.params))
+        own = self._stages.own
+        return self._account.result(own(state.params), own(state.model_state))

@@ -28,6 +28,7 @@ class Result:
         reference_seconds: of reference time, charged for the updates; None without a budget.
         temporary_bytes: of device memory, at the most, that a step needs beside its state and its batch, as
             the compiler plans it; None where it does not say.
+        model_state: that of the model, where the task has one.
     """
 
     params: Any
@@ -37,6 +38,7 @@ class Result:
     compile_seconds: float
     reference_seconds: float | None = None
     temporary_bytes: int | None = None
+    model_state: Any = None
 
     def __repr__(self) -> str:
         rows = {name: row for row in self.history for name in ("loss", "evaluation") if name in row}  # the last

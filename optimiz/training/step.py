@@ -31,7 +31,15 @@ from optimiz.training.layer_drop import LayerDrop
 from optimiz.training.methods import PLAIN, Methods
 from optimiz.training.selection import Selection
 from optimiz.training.sharding import Layout
-from optimiz.training.task import Task, batch_size, mean_loss, per_example, weighted_logits
+from optimiz.training.task import (
+    Task,
+    batch_size,
+    beside,
+    losses_and_state,
+    mean_loss,
+    per_example,
+    weighted_logits,
+)
 from optimiz.training.train_state import TrainState, on_clock, run_key, state_shardings
 
 # Folded into a step's key, far from what a model would fold into it, so that dropout is the same without them.
@@ -183,16 +191,24 @@ def _traced(
             layers = drop.pattern(jax.random.fold_in(key, _PATTERN), progress, depth)
             pattern, on = (layers,), jnp.sum(layers, dtype=jnp.int32)
 
-        def value_fn(params: Any) -> jax.Array:
-            return mean_loss(loss(params, batch, key, *pattern), batch)
+        def value_and_state(params: Any) -> tuple[jax.Array, Any]:
+            returned = loss(params, batch, key, *pattern, **beside(state.model_state))
+            losses, model_state = losses_and_state(returned, state.model_state)
+            return mean_loss(losses, batch), model_state
 
-        value, grads = jax.value_and_grad(value_fn)(state.params)
+        def value_fn(params: Any) -> jax.Array:
+            return value_and_state(params)[0]
+
+        (value, model_state), grads = jax.value_and_grad(value_and_state, has_aux=True)(state.params)
+        norm = _norm(grads)
         offered = {"value_fn": _noting(evaluated, "value_fn", value_fn)}
         if (apply := logits) is not None:
             offered["logits_fn"] = _noting(
                 evaluated,
                 "logits_fn",
-                lambda params: weighted_logits(apply(params, batch, key, *pattern), batch),
+                lambda params: weighted_logits(
+                    apply(params, batch, key, *pattern, **beside(state.model_state)), batch
+                ),
             )
         with on_clock(before):
             updates, opt_state = tx.update(
@@ -210,8 +226,13 @@ def _traced(
             on = jnp.asarray(depth, jnp.int32)
         shown = {"active_layers": on, "looks": looks}
         readings = _readings(opt_state) | {name: x for name, x in shown.items() if x is not None}
-        next_state = state._replace(step=state.step + 1, params=params, opt_state=opt_state, clock=clock)
-        return next_state, Figures(value, _norm(grads), fraction, readings, sound(opt_state, params))
+        # What a bad batch has done to statistics must not outlast it where the optimizer skips the step.
+        good = jnp.isfinite(value) & jnp.isfinite(norm)
+        model_state = jax.tree.map(lambda new, old: jnp.where(good, new, old), model_state, state.model_state)
+        next_state = state._replace(
+            step=state.step + 1, params=params, opt_state=opt_state, clock=clock, model_state=model_state
+        )
+        return next_state, Figures(value, norm, fraction, readings, sound(opt_state, params))
 
     def train(state: TrainState, batch: Any) -> tuple[TrainState, Figures]:
         if selection is None:
@@ -219,7 +240,8 @@ def _traced(
         before, size = state.clock, batch_size(batch)
         drawn = state.selection.drawn if selection.waits else state.step
         key = jax.random.fold_in(jax.random.fold_in(run_key(state), _SELECTION), drawn)
-        losses = per_example(loss(state.params, batch, None), batch)
+        returned = loss(state.params, batch, None, **beside(state.model_state))
+        losses = per_example(losses_and_state(returned, state.model_state)[0], batch)
         chosen = selection.choose(state.selection, losses, batch, key)
         clock = before
         if price is not None:

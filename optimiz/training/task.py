@@ -25,6 +25,7 @@ _SIGNATURES = {
     "evaluate": "parameters → figures by name",
     "logits": "(parameters, batch, key) → logits",
     "depth": "parameters → number of layers",
+    "model_state": "key → arrays that are not trained",
 }
 
 
@@ -49,9 +50,21 @@ class Task:
             where there is no such optimizer.
         depth: parameters, or their shapes → number of layers, where reference time is charged by it; None for
             work that is charged by its batch alone.
+        model_state: key → arrays that the model updates itself and no optimizer trains, such as the running
+            statistics of BatchNorm; the key is that of ``init``. None for a model without.
 
     Where layers are dropped, ``loss`` and ``logits`` take a fourth argument, which layers are on: bool [L],
     traced; without it all of them are.
+
+    Where there is a model state, ``loss``, ``logits`` and ``evaluate`` are given it by keyword, as
+    ``model_state=``, and ``loss`` returns a pair: the losses, and the state after the batch, of the same tree,
+    shapes and dtypes. For Linen that is ``variables["batch_stats"]``, in and out of
+    ``apply(…, mutable=["batch_stats"])``; for NNX a part of ``nnx.split(model, nnx.Param, nnx.BatchStat)``,
+    read off again after the call. The run keeps, saves and resumes it, and a step that is not finite leaves it
+    as it was. It is made by the forward pass before an update; other evaluations of the loss, such as the
+    trials of a line search or the passes over candidates, begin with the same state and leave none. On a mesh a
+    batch is one, and its statistics are those of all of it; examples of weight 0 count in them unless the model
+    masks them.
 
     Raises:
         TypeError: a part is not a function, with what is asked for.
@@ -63,6 +76,7 @@ class Task:
     evaluate: Callable[[Any], Mapping[str, Any]] | None = None
     logits: Callable[..., Any] | None = None
     depth: Callable[[Any], int] | None = None
+    model_state: Callable[[jax.Array], Any] | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -78,6 +92,45 @@ class Task:
                     "`lambda step: batches[step % len(batches)]`"
                 )
             raise TypeError(message)
+
+
+def beside(model_state: Any) -> dict[str, Any]:
+    """The keyword argument by which a task's functions get the state of the model, if there is one."""
+    # Taken apart and put together, so that NNX's variables are of the trace in which they will be set.
+    return {} if model_state is None else {"model_state": jax.tree.map(lambda x: x, model_state)}
+
+
+def losses_and_state(returned: Any, model_state: Any) -> tuple[Any, Any]:
+    """Take apart what a task's ``loss`` returned.
+
+    Args:
+        returned: losses; with a model state, a pair of them and the state after the batch.
+        model_state: that it was given; None for a model without.
+
+    Raises:
+        ValueError: it is no such pair, or the state is of another tree, shape or dtype.
+    """
+    if model_state is None:
+        return returned, None
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        raise ValueError(
+            "the loss must return a pair, the losses and the model_state after the batch, as the task has a "
+            f"model_state; it returns {type(returned).__name__}"
+        )
+    losses, after = returned
+    if jax.tree.structure(after) != jax.tree.structure(model_state):
+        raise ValueError(
+            f"the loss must return the model_state as it was given: {jax.tree.structure(model_state)}; it "
+            f"returns {jax.tree.structure(after)}"
+        )
+    pairs = zip(jax.tree_util.tree_leaves_with_path(model_state), jax.tree.leaves(after), strict=True)
+    for (path, old), new in pairs:
+        if (old.shape, old.dtype) != (jnp.shape(new), jnp.result_type(new)):
+            raise ValueError(
+                f"the loss changes model_state{jax.tree_util.keystr(path)} from "
+                f"{old.dtype}{list(old.shape)} to {jnp.result_type(new)}{list(jnp.shape(new))}"
+            )
+    return losses, after
 
 
 def batch_size(batch: Mapping[str, Any]) -> int:
@@ -131,6 +184,11 @@ def per_example(losses: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
         raise ValueError(
             f"the loss must be floating point and of shape ({examples},), one loss per example; "
             f"it is {dtype} of shape {shape}"
+            + (
+                "; to return a state of the model beside it, give Task(model_state=)"
+                if dtype == "tuple"
+                else ""
+            )
         )
     return losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
 

@@ -25,7 +25,8 @@ class TrainState(NamedTuple):
 
     ``step`` is the number of updates made (int32) and so the index of the next batch; ``key`` is
     the data of the random key (uint32 [2]) from which, with the step, each step's dropout key is
-    folded; ``clock`` is None where there is no budget, and ``selection`` where all examples are trained on.
+    folded; ``clock`` is None where there is no budget, ``selection`` where all examples are trained on, and
+    ``model_state`` where the model has nothing but parameters.
     """
 
     step: jax.Array
@@ -34,6 +35,7 @@ class TrainState(NamedTuple):
     key: jax.Array
     clock: Clock | None = None
     selection: Any = None
+    model_state: Any = None
 
 
 def initial_state(
@@ -53,7 +55,8 @@ def initial_state(
     params, opt_state = _initializer(tx, budget)(task.init(init_key))
     chosen = None if selection is None else selection.init(task.batches(0))
     key = jax.random.key_data(steps_key)
-    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, key, clock, chosen)
+    model_state = None if task.model_state is None else own(task.model_state(init_key))
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, key, clock, chosen, model_state)
 
 
 def grown_state(plan: Growth, tx: optax.GradientTransformation, state: TrainState, stage: int) -> TrainState:
@@ -132,8 +135,15 @@ def check_state(state: TrainState) -> None:
         state: arrays or ``jax.ShapeDtypeStruct``.
 
     Raises:
-        ValueError: naming a parameter that is not floating point, or a leaf without elements.
+        ValueError: naming a parameter that is not floating point or holds statistics of a model, or a leaf
+            without elements.
     """
+    for path, node in jax.tree_util.tree_leaves_with_path(state.params, is_leaf=_is_statistics):
+        if _is_statistics(node) or any(getattr(key, "key", None) == "batch_stats" for key in path):
+            raise ValueError(
+                f"params{jax.tree_util.keystr(path)} holds statistics of BatchNorm, which no optimizer trains: "
+                "init must return the parameters alone, and the statistics go into Task(model_state=)"
+            )
     leaves = jax.tree_util.tree_leaves_with_path(state.params)
     if not leaves:
         raise ValueError("the parameter tree has no leaves")
@@ -145,3 +155,8 @@ def check_state(state: TrainState) -> None:
         if leaf.size == 0:
             name = jax.tree_util.keystr(path).removeprefix(".")
             raise ValueError(f"{name} has shape {leaf.shape}: an empty array cannot be saved")
+
+
+def _is_statistics(node: Any) -> bool:
+    """Whether a node is Flax NNX's variable of statistics; known by name, for Flax is not imported here."""
+    return any(kind.__name__ == "BatchStat" for kind in type(node).__mro__)
