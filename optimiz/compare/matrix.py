@@ -241,6 +241,8 @@ class _Matrix:
         task = self.task_of(seed)
         if task.evaluate is None:
             raise ValueError("the task must evaluate, or there is nothing to compare")
+        if task.model_state is not None:
+            raise ValueError("runs are compared of models that are all parameters: the task has a model_state")
         price = None if self.reference is None else self.reference.seconds
         budget, steps = self.settings.budget, self.settings.steps
         for arm in {arm.name: arm for arm in arms}.values():
@@ -268,6 +270,8 @@ class _Matrix:
         fingerprint, measured = _beginning(task, seed)
         evaluate = self.test or task.evaluate
         assert evaluate is not None  # see preflight
+        # A whole result was there, for the checkpoints are gone: now it is torn, and the run is made again.
+        again = (path / _RESULT).exists() and not (path / "checkpoints").exists()
         diverged_at = None
         try:
             result = training.fit(
@@ -278,7 +282,8 @@ class _Matrix:
                 identity=self.identity_of(arm),
                 reference=self.reference,
                 methods=arm.methods,
-                resume=True,
+                resume=not again,
+                overwrite=again,
                 progress=self.watch(arm, seed, number),
             )
             test = evaluate(result.params)

@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import optax
 
+from optimiz import checks
 from optimiz.training import hosts, preemption
 from optimiz.training.loop import Loop
 from optimiz.training.methods import PLAIN, Methods
@@ -118,12 +119,7 @@ def _check_types(
     Raises:
         TypeError: there is one.
     """
-    if not all(callable(getattr(tx, name, None)) for name in ("init", "update")):
-        asked, got = "an optimizer such as optimiz.adamw(1e-3), an optax.GradientTransformation", repr(tx)
-        if callable(tx):
-            name = getattr(tx, "__name__", type(tx).__name__)
-            got = f"the function {name}, which makes one: call it, {name}(…)"
-        raise TypeError(f"tx must be {asked}; got {got}")
+    checks.transformation("tx", tx)
     asked_for = {
         "task": (task, Task, "a training.Task"),
         "settings": (settings, Settings, "a training.Settings, such as training.Settings(steps=1_000)"),

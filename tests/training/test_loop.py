@@ -349,9 +349,9 @@ def test_a_part_of_a_task_that_is_no_function_says_what_is_asked(part, value, me
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("tx", "adamw", r"tx must be an optimizer such as optimiz.adamw\(1e-3\), .*; got 'adamw'"),
-        ("tx", optimiz.adamw, r"tx must be .*; got the function adamw, which makes one: call it, adamw\(…\)"),
-        ("tx", None, r"tx must be .*; got None"),
+        ("tx", "adamw", r"tx must be an optimizer or another .*GradientTransformation, got 'adamw'"),
+        ("tx", optimiz.adamw, r"tx must be .*, got the function adamw itself; call it: adamw\(…\)"),
+        ("tx", None, r"tx must be .*, got None"),
         ("task", {"init": 1}, r"task must be a training.Task; got {'init': 1}"),
         ("settings", 100, r"settings must be .*training.Settings\(steps=1_000\); got 100"),
         ("identity", "adamw", r"identity must be a mapping .*; got 'adamw'"),
