@@ -1,7 +1,7 @@
 r"""Adafactor: RMS-scaled steps whose second moment is kept, for a matrix, as one row and one column.
 
 .. math::
-    G &= |g|^2 + \epsilon_1, \qquad \beta_t = 1 - t^{-c} \\
+    G &= |g|^2 + \epsilon_1, \qquad \beta_t = \min(1 - t^{-c}, \beta_\text{cap}) \\
     R &\leftarrow \beta_t R + (1 - \beta_t)\, \text{mean}_\text{columns}(G), \qquad
     C \leftarrow \beta_t C + (1 - \beta_t)\, \text{mean}_\text{rows}(G), \qquad
     V = R\, C \,/\, \text{mean}(R) \\
@@ -13,7 +13,8 @@ What has fewer than two long axes keeps V whole. Statistics and RMS are those of
 or one layer of a tensor that ``nn.scan`` has stacked. The first β is 0, so that V needs no bias correction.
 
 Source: arXiv 1804.04235 (Shazeer and Stern), Algorithms 4 and 5; ε₂ is its 1e-3. The relative step is its
-:math:`\eta_t = \min(10^{-2}, 1 / \sqrt t)`. The decay is that of PyTorch.
+:math:`\eta_t = \min(10^{-2}, 1 / \sqrt t)`. The decay is that of PyTorch; the cap on β is that of Big Vision
+(arXiv 2106.04560), 0.999 there, and 0.95 for some models.
 
 Departures from ``optax.adafactor``: the decay is scaled by the learning rate (``decay_coupling="independent"``
 undoes it); the learning rate multiplies the momentum and is not averaged with it; ``decay_offset`` leaves a
@@ -55,6 +56,7 @@ def scale_by_factored_rms(
     scanned: Mapping[str, int] | None = None,
     nu_dtype: jax.typing.DTypeLike | None = None,
     clipping_threshold: jax.typing.ArrayLike | None = None,
+    beta2_cap: jax.typing.ArrayLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Divide updates by the root of their factored mean square.
 
@@ -70,6 +72,8 @@ def scale_by_factored_rms(
         nu_dtype: dtype of R, C and V; None for the parameters', float32 at the least.
         clipping_threshold: d > 0, the largest RMS of a block's update; None for no clipping. It is here and not
             in a transformation that follows, because U is computed twice, rather than held for its RMS.
+        beta2_cap: the largest β, in (0, 1), so that the mean never spans more than about 1 / (1 - β) updates;
+            None for no cap.
 
     Returns:
         A transformation that keeps its updates' dtype.
@@ -91,6 +95,8 @@ def scale_by_factored_rms(
     checks.number("min_dim_size_to_factor", min_dim_size_to_factor, ge=1)
     if clipping_threshold is not None:
         checks.number("clipping_threshold", clipping_threshold, gt=0)
+    if beta2_cap is not None:
+        checks.number("beta2_cap", beta2_cap, gt=0, lt=1)
 
     def shorter_and_longer(shape: tuple[int, ...], scanned_axis: int | None) -> tuple[int, int] | None:
         """The two axes to factor, or None to keep V whole."""
@@ -128,6 +134,8 @@ def scale_by_factored_rms(
 
         def latest(g, pair, v_row, v_col, v):
             weight = 1 / (steps_before.astype(numerics.real_dtype(g.dtype)) + 1) ** decay_rate
+            if beta2_cap is not None:
+                weight = jnp.maximum(weight, jnp.asarray(1 - beta2_cap, weight.dtype))
 
             def average(moment, square):
                 return (1 - weight) * moment.astype(square.dtype) + weight * (square + eps)
@@ -196,6 +204,8 @@ def adafactor(
     decay_coupling: Coupling = "learning_rate",
     scanned: Mapping[str, int] | None = None,
     nu_dtype: jax.typing.DTypeLike | None = None,
+    beta2_cap: jax.typing.ArrayLike | None = None,
+    eps2: jax.typing.ArrayLike = 1e-3,
 ) -> optax.GradientTransformationExtraArgs:
     """Adaptive steps with sublinear memory.
 
@@ -205,7 +215,7 @@ def adafactor(
         min_dim_size_to_factor: ≥ 1, see :func:`scale_by_factored_rms`.
         decay_rate: c > 0, exponent of the second moment's decay.
         decay_offset: ≥ 0, the update count at which that decay starts again.
-        multiply_by_parameter_scale: multiply the step by the parameter's RMS, 1e-3 at the least.
+        multiply_by_parameter_scale: multiply the step by the parameter's RMS, but at least by ``eps2``.
         clipping_threshold: d > 0, the largest RMS of U; None for no clipping.
         momentum: μ in [0, 1); None for none, and no state.
         dtype_momentum: dtype of the momentum. ``optax.inject_hyperparams`` takes it for a schedule, unless
@@ -222,6 +232,9 @@ def adafactor(
         scanned: axis of stacking by pattern of path, such as ``{"^layers/": 0}``, so that each layer that
             ``nn.scan`` has stacked is a block of its own.
         nu_dtype: dtype of the second moments; None for the parameters', float32 at the least.
+        beta2_cap: the largest decay of the second moments, in (0, 1); None for no cap, as in the paper.
+            Big Vision has 0.999.
+        eps2: ε₂ ≥ 0, the RMS that a parameter is taken to have at least, so that one at zero can move.
 
     Returns:
         A transformation whose ``update`` needs the parameters, unless there is neither decay nor
@@ -247,6 +260,7 @@ def adafactor(
         rate = _relative_step if relative_step else 1.0
     if momentum is not None:
         checks.number("momentum", momentum, ge=0, lt=1)
+    checks.number("eps2", eps2, ge=0)
     decay = checks.either("weight_decay_rate", weight_decay_rate, "weight_decay", weight_decay)
     return optax.chain(
         scale_by_factored_rms(
@@ -258,9 +272,10 @@ def adafactor(
             scanned=scanned,
             nu_dtype=nu_dtype,
             clipping_threshold=clipping_threshold,
+            beta2_cap=beta2_cap,
         ),
         optax.identity(),  # where the clipping was, so that a saved state still fits
-        _scale_by_param_block_rms(scanned) if multiply_by_parameter_scale else optax.identity(),
+        _scale_by_param_block_rms(scanned, eps2) if multiply_by_parameter_scale else optax.identity(),
         optax.identity() if momentum is None else ema(momentum, dtype_momentum),
         decoupled_weight_decay(
             0.0 if decay is None else decay,
@@ -276,7 +291,9 @@ def _relative_step(count: jax.typing.ArrayLike) -> jax.Array:
     return jnp.minimum(1e-2, jnp.add(count, 1.0) ** -0.5)
 
 
-def _scale_by_param_block_rms(scanned: Mapping[str, int] | None) -> optax.GradientTransformation:
+def _scale_by_param_block_rms(
+    scanned: Mapping[str, int] | None, least: jax.typing.ArrayLike
+) -> optax.GradientTransformation:
     def update(updates, params):
         checks.needs_params(params)
         leaves, structure = jax.tree.flatten(updates)
@@ -284,7 +301,7 @@ def _scale_by_param_block_rms(scanned: Mapping[str, int] | None) -> optax.Gradie
 
         def scale(u, p, axis):
             rms = jnp.sqrt(_mean_square(numerics.afresh(p), numerics.block_axes(p.ndim, axis)))
-            return (numerics.widen(u) * jnp.maximum(1e-3, rms)).astype(u.dtype)
+            return (numerics.widen(u) * jnp.maximum(least, rms)).astype(u.dtype)
 
         return structure.unflatten([scale(*x) for x in each])
 

@@ -6,7 +6,7 @@ r"""Stochastic gradient descent, plain, with heavy-ball momentum, or with Nester
     \theta &\leftarrow \theta - \eta_t (d + \lambda\, \theta)
 
 Source: Polyak (1964); Sutskever et al. (ICML 2013) for the learning rate outside the buffer, as PyTorch and
-Optax have it.
+Optax have it; the dampening is PyTorch's.
 
 Departures from ``optax.sgd``: decoupled weight decay; and, as everywhere in this suite, float32 arithmetic for
 bfloat16 parameters, updates in the parameter's dtype, and refusal of bad arguments. For weight decay as an L2
@@ -31,6 +31,7 @@ def sgd(
     nesterov: bool = False,
     accumulator_dtype: jax.typing.DTypeLike | None = None,
     *,
+    dampening: jax.typing.ArrayLike | None = None,
     weight_decay: optax.ScalarOrSchedule = 0.0,
     weight_decay_mask: Any | Callable[[optax.Params], Any] | None = None,
     decay_coupling: Coupling = "learning_rate",
@@ -42,6 +43,8 @@ def sgd(
         momentum: μ in [0, 1); None for none, and no state.
         nesterov: step along g + μ m in place of m.
         accumulator_dtype: dtype of the momentum; None for the parameters'.
+        dampening: τ in [0, 1], as in PyTorch: every gradient but the first enters the momentum by 1 - τ.
+            None for none.
         weight_decay: λ ≥ 0, decoupled; a number or a schedule.
         weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
             ``optimiz.groups``. None for all of them.
@@ -52,7 +55,8 @@ def sgd(
 
     Raises:
         TypeError: an argument is not a number where one is asked for.
-        ValueError: an argument is outside its domain, or a gradient's shape is not its parameter's.
+        ValueError: an argument is outside its domain; there is dampening without momentum, or with
+            ``nesterov``; or a gradient's shape is not its parameter's.
 
     Example:
         >>> import jax.numpy as jnp
@@ -65,8 +69,12 @@ def sgd(
     """
     if momentum is not None:
         checks.number("momentum", momentum, ge=0, lt=1)
+    elif dampening is not None:
+        raise ValueError(f"dampening={dampening} dampens the momentum, and there is none: give a momentum too")
     return optax.chain(
-        optax.identity() if momentum is None else trace(momentum, nesterov, accumulator_dtype),
+        optax.identity()
+        if momentum is None
+        else trace(momentum, nesterov, accumulator_dtype, dampening=dampening),
         decoupled_weight_decay(
             weight_decay, weight_decay_mask, coupling=decay_coupling, learning_rate=learning_rate
         ),

@@ -18,6 +18,7 @@ from optimiz.primitives.kahan import kahan as kahan
 from optimiz.primitives.lean import lean as lean
 from optimiz.primitives.low_bit import LowBitState as LowBitState
 from optimiz.primitives.low_bit import low_bit as low_bit
+from optimiz.primitives.momentum import DampenedTraceState as DampenedTraceState
 from optimiz.primitives.momentum import EmaState as EmaState
 from optimiz.primitives.momentum import SeededEmaState as SeededEmaState
 from optimiz.primitives.momentum import TraceState as TraceState

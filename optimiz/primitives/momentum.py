@@ -1,12 +1,13 @@
-r"""Momentum in its three forms.
+r"""Momentum in its four forms.
 
 .. math::
-    \text{trace:}      \quad & m \leftarrow \mu m + g            && m_0 = 0 \\
-    \text{ema:}        \quad & m \leftarrow \mu m + (1 - \mu) g  && m_0 = 0 \\
-    \text{seeded ema:} \quad & \text{the same, but } m_1 = g
+    \text{trace:}          \quad & m \leftarrow \mu m + g             && m_0 = 0 \\
+    \text{dampened trace:} \quad & m \leftarrow \mu m + (1 - \tau) g  && m_1 = g \\
+    \text{ema:}            \quad & m \leftarrow \mu m + (1 - \mu) g   && m_0 = 0 \\
+    \text{seeded ema:}     \quad & \text{the same, but } m_1 = g
 
 At an equal learning rate the trace steps 1 / (1 - μ) times as far as the averages. The seeded average starts
-at the first update itself and so needs no bias correction.
+at the first update itself and so needs no bias correction; so does the dampened trace, which is PyTorch's.
 
 Departures from ``optax.trace`` and ``optax.ema``: the arithmetic is float32 for bfloat16 and float16
 parameters, and so is the state of the averages unless another dtype is asked for (that of ``trace`` has the
@@ -31,6 +32,13 @@ class TraceState(NamedTuple):
     trace: optax.Updates  # like the parameters
 
 
+class DampenedTraceState(NamedTuple):
+    """State of :func:`trace` with dampening."""
+
+    count: jax.Array  # int32 scalar: updates made so far
+    trace: optax.Updates  # like the parameters
+
+
 class EmaState(NamedTuple):
     """State of :func:`ema`."""
 
@@ -48,6 +56,8 @@ def trace(
     decay: jax.typing.ArrayLike,
     nesterov: bool = False,
     accumulator_dtype: jax.typing.DTypeLike | None = None,
+    *,
+    dampening: jax.typing.ArrayLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Heavy-ball momentum: the decayed sum of all updates so far.
 
@@ -55,13 +65,15 @@ def trace(
         decay: μ in [0, 1).
         nesterov: return g + μ m in place of m.
         accumulator_dtype: dtype of the state; None for the parameters'.
+        dampening: τ in [0, 1], the share that is taken off every update but the first; None for none.
 
     Returns:
         A transformation that keeps its updates' dtype.
 
     Raises:
-        TypeError: ``decay`` is not a number.
-        ValueError: it is outside [0, 1), or a gradient's shape is not its parameter's.
+        TypeError: ``decay`` or ``dampening`` is not a number.
+        ValueError: it is outside its domain; there is dampening with ``nesterov``, which has no such form; or a
+            gradient's shape is not its parameter's.
 
     Example:
         >>> tx = trace(0.5)
@@ -72,6 +84,8 @@ def trace(
         [3.5]
     """
     checks.number("decay", decay, ge=0, lt=1)
+    if dampening is not None:
+        return _dampened_trace(decay, nesterov, accumulator_dtype, dampening)
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
@@ -153,17 +167,33 @@ def seeded_ema(
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
-        first = state.count == 0
-        # Not a select between arrays, which XLA would hold in memory for a sum over the result.
-        old, new = jnp.where(first, 0, decay), jnp.where(first, 1, 1 - decay)
-
-        def average(m, g):
-            real = jnp.finfo(m.dtype).dtype
-            return old.astype(real) * m + new.astype(real) * g
-
-        mu = _advance(average, updates, state.mu)
+        mu = _advance_from_first(decay, 1 - decay, state.count, updates, state.mu)
         count = jnp.asarray(optax.safe_increment(state.count))
         return _cast_like(mu, updates), SeededEmaState(count, _cast_like(mu, state.mu))
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _dampened_trace(
+    decay: jax.typing.ArrayLike,
+    nesterov: bool,
+    accumulator_dtype: jax.typing.DTypeLike | None,
+    dampening: jax.typing.ArrayLike,
+) -> optax.GradientTransformationExtraArgs:
+    checks.number("dampening", dampening, ge=0, le=1)
+    if nesterov:
+        raise ValueError(f"Nesterov's momentum has no dampening: leave out nesterov or dampening={dampening}")
+
+    def init_fn(params):
+        return DampenedTraceState(
+            jnp.zeros([], jnp.int32), optax.tree.zeros_like(params, dtype=accumulator_dtype)
+        )
+
+    def update_fn(updates, state, params=None, **extra_args):
+        del params, extra_args
+        m = _advance_from_first(decay, 1 - dampening, state.count, updates, state.trace)
+        count = jnp.asarray(optax.safe_increment(state.count))
+        return _cast_like(m, updates), DampenedTraceState(count, _cast_like(m, state.trace))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -177,6 +207,25 @@ def _advance(
 ) -> optax.Updates:
     checks.same_shapes("gradient", updates, "parameter", m)
     return numerics.map_leaves(lambda g, m: rule(numerics.widen(m), numerics.widen(g)), updates, m)
+
+
+def _advance_from_first(
+    decay: jax.typing.ArrayLike,
+    weight: jax.typing.ArrayLike,
+    count: jax.Array,
+    updates: optax.Updates,
+    m: optax.Updates,
+) -> optax.Updates:
+    """μ m + weight · g, and g itself at the first update."""
+    first = count == 0
+    # Not a select between arrays, which XLA would hold in memory for a sum over the result.
+    old, new = jnp.where(first, 0, decay), jnp.where(first, 1, weight)
+
+    def rule(m, g):
+        real = jnp.finfo(m.dtype).dtype
+        return old.astype(real) * m + new.astype(real) * g
+
+    return _advance(rule, updates, m)
 
 
 def _cast_like(tree: optax.Updates, like: optax.Updates) -> optax.Updates:

@@ -28,10 +28,11 @@ def test_equals_the_golden_rows():
     fixture_a.check(lambda: adafactor(relative_step=True), WHOLE)  # 2 × 3 is too small to factor
 
 
+@pytest.mark.parametrize("cap, eps2", [(None, 1e-3), (0.5, 2.0)])  # both limits are reached
 @pytest.mark.parametrize("factored", [True, False])
-def test_equals_the_equations_over_a_varying_rate(factored):
+def test_equals_the_equations_over_a_varying_rate(factored, cap, eps2):
     theta, gradients = stacked.arrays()
-    c, eps1, eps2, d, mu, lam = 0.7, 1e-3, 1e-3, 0.9, 0.8, 0.05
+    c, eps1, d, mu, lam = 0.7, 1e-3, 0.9, 0.8, 0.05
     with jax.enable_x64(True):
         tx = adafactor(
             rate,
@@ -44,6 +45,8 @@ def test_equals_the_equations_over_a_varying_rate(factored):
             eps=eps1,
             factored=factored,
             weight_decay_mask={k: k != "bias" for k in stacked.SHAPES},
+            beta2_cap=cap,
+            eps2=eps2,
         )
         got = stacked.run(tx, jnp.float64)
 
@@ -53,7 +56,7 @@ def test_equals_the_equations_over_a_varying_rate(factored):
     mean = functools.partial(np.mean, keepdims=True)
     row, column, whole, m = (dict.fromkeys(stacked.SHAPES, 0.0) for _ in range(4))
     for t, g in enumerate(gradients, 1):
-        beta = 1 - t**-c
+        beta = min(1 - t**-c, cap or 1)
         for k, w in theta.items():
             square = g[k] ** 2 + eps1
             if factored and w.ndim > 1:  # of "stack", the last two axes are the longest
@@ -281,3 +284,10 @@ def test_needs_the_parameters_to_scale_by_them():
         tx.update(jnp.ones(3), tx.init(jnp.ones(3)))
     tx = adafactor(0.1, multiply_by_parameter_scale=False)
     np.testing.assert_allclose(tx.update(jnp.ones(3), tx.init(jnp.ones(3)))[0], -0.1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kwargs", [{"beta2_cap": 1.0}, {"beta2_cap": 0.0}, {"eps2": -1e-3}])
+def test_refuses_a_cap_or_a_scale_outside_its_domain(kwargs):
+    [name] = kwargs
+    with pytest.raises(ValueError, match=f"{name} must be in"):
+        adafactor(0.1, **kwargs)

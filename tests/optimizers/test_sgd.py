@@ -57,3 +57,39 @@ def test_refuses_a_momentum_outside_its_domain(bad):
     with pytest.raises(ValueError, match=r"momentum must be in \[0, 1\)"):
         optimiz.sgd(0.1, bad)
     optax.sgd(0.1, bad)  # which Optax accepts
+
+
+@pytest.mark.parametrize("dampening", [0.0, 0.3, 1.0])
+def test_dampening_is_that_of_pytorch(dampening):
+    params, buffer = np.array([1.0, -2.0]), None
+    with jax.enable_x64(True):
+        tx = optimiz.sgd(fixture_a.varying, 0.9, dampening=dampening)
+        ours = jnp.array(params)
+        state = tx.init(ours)
+        for step in range(4):
+            g = np.array([0.5, -1.0]) * (step + 1)
+            # torch.optim.SGD: the buffer begins as the first gradient, undampened.
+            buffer = g if buffer is None else 0.9 * buffer + (1 - dampening) * g
+            params = params - fixture_a.varying(step) * buffer
+            updates, state = tx.update(jnp.array(g), state, ours)
+            ours = optax.apply_updates(ours, updates)
+        np.testing.assert_allclose(ours, params, rtol=0, atol=1e-14)
+
+
+def test_dampening_by_the_decay_is_the_seeded_average():
+    given = [tx(0.9) for tx in (lambda mu: optimiz.trace(mu, dampening=mu), optimiz.seeded_ema)]
+    ours, theirs = (fixture_a.after_three_steps(tx, jnp.float32)[0] for tx in given)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "kwargs, message",
+    [
+        ({"momentum": 0.9, "dampening": 1.5}, r"dampening must be in \[0, 1\], got 1.5"),
+        ({"dampening": 0.5}, "there is none"),
+        ({"momentum": 0.9, "dampening": 0.5, "nesterov": True}, "no dampening"),
+    ],
+)
+def test_refuses_dampening_that_has_no_meaning(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        optimiz.sgd(0.1, **kwargs)
