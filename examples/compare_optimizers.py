@@ -42,7 +42,11 @@ _FILES = data_flags.DataFlags(FLAGS)
 _REFERENCE = FLAGS.DEFINE_path("reference", None, "Prices, a JSON file; default: measured here.")
 _FIGURE = FLAGS.DEFINE_enum("figure", "accuracy", ["accuracy", "macro_f1", "mcc", "loss"], "What ranks.")
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 16, "Examples per update.", lower_bound=1)
-_LENGTH = FLAGS.DEFINE_integer("length", 16, "Tokens per example; longer ones are cut.")
+_LENGTH = FLAGS.DEFINE_integer(
+    "length",
+    None,
+    "Tokens per example; longer ones are cut. Default: as long as they need in a file; else 16.",
+)
 _DATA = FLAGS.DEFINE_path("data", None, "For pretrain: text file or folder; default: Python's library.")
 _VOCAB_SIZE = FLAGS.DEFINE_integer("vocab_size", 512, "For pretrain: of the WordPiece that is learned.")
 _LAYERS = FLAGS.DEFINE_integer("layers", 4, "For pretrain: of the model.", lower_bound=1)
@@ -55,6 +59,7 @@ _DECISIVE = (_TASK, _BUDGET, _BATCH_SIZE, _LENGTH, _FIGURE)
 _PRETRAIN = (_DATA, _VOCAB_SIZE, _LAYERS, _HIDDEN_SIZE, _LENGTH)
 _DEFAULT = ("adamw", "lion", "sgd_sai", "salsa")
 _DROPOUT = 0.1
+_OWN_LENGTH = 16
 _TIMED = 20  # steps, to measure the prices
 
 
@@ -76,6 +81,12 @@ def read_data() -> dict[str, text.TextExamples]:
     return text.split(examples, {"train": 0.78, "validation": 0.11, "test": 0.11})
 
 
+def length() -> int | None:
+    """The flag's; by default that of the records, and for a file of examples what they need."""
+    own = _TASK.value in ("text", "pretrain")
+    return _OWN_LENGTH if own and _LENGTH.value is None else _LENGTH.value
+
+
 def rates() -> list[float] | None:
     """The rates of the flag."""
     return None if _LEARNING_RATES.value is None else [float(rate) for rate in _LEARNING_RATES.value]
@@ -86,9 +97,10 @@ def fine_tune(given: training.Reference | None) -> None:
     asked = arms(_OPTIMIZERS.value or _DEFAULT, rates())
     settings = training.Settings(budget=_BUDGET.value, log_every=5, evaluate_at=(0.25, 0.5, 0.75))
     parts, model = read_data(), pretrained.find(_MODEL.value)
-    problem = TextClassification(parts, model, length=_LENGTH.value, dropout=_DROPOUT, pooling="mean")
+    problem = TextClassification(parts, model, length=length(), dropout=_DROPOUT, pooling="mean")
+    problem.summary.show()
     task_of = lambda seed: problem.task(_BATCH_SIZE.value, seed)  # noqa: E731
-    decisive = {flag.name: flag.value for flag in _DECISIVE}
+    decisive = {flag.name: flag.value for flag in _DECISIVE} | {"length": problem.length}
     identity = decisive | {"model_and_data": problem.fingerprint()}
     output, model_name = Path(_OUTPUT.value), pretrained.described(_MODEL.value, model)
     # The optimizer counts for little in a step, and all are charged the same; the first one stands for all.
@@ -106,9 +118,7 @@ def fine_tune(given: training.Reference | None) -> None:
             command=command.typed("compare_optimizers"),
             task={
                 "model": model_name,
-                "data": parts["train"].source,
-                "classes": len(parts["train"].label_names),
-                "examples": ", ".join(f"{len(part.texts)} {name}" for name, part in parts.items()),
+                **problem.summary.rows(),
             },
             settings=decisive
             | {"reference": reference.prices(), "warmup": WARMUP, "weight_decay": WEIGHT_DECAY},
@@ -141,7 +151,7 @@ def pretrain(given: training.Reference | None) -> None:
     _FILES.refuse_without("--task")
     if _FIGURE.value != "accuracy":
         raise ValueError(f"--task=pretrain ranks by the validation loss, got --figure={_FIGURE.value}")
-    sizes = {flag.name: flag.value for flag in _PRETRAIN}
+    sizes = {flag.name: flag.value for flag in _PRETRAIN} | {"length": length()}
     output = Path(_OUTPUT.value)
     beside = output if _IRREDUCIBLE.value is None else Path(_IRREDUCIBLE.value)
     problem = irreducible_losses.problem(beside / irreducible_losses.TOKENIZER, *sizes.values())

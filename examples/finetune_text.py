@@ -32,7 +32,11 @@ _WEIGHT_DECAY = FLAGS.DEFINE_float("weight_decay", 0.01, "Decoupled; biases and 
 _WARMUP = FLAGS.DEFINE_float("warmup", 0.1, "Share of the steps over which the rate rises from 0.")
 _STEPS = FLAGS.DEFINE_integer("steps", 150, "Updates.", lower_bound=1)
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 32, "Examples per update.", lower_bound=1)
-_LENGTH = FLAGS.DEFINE_integer("length", 24, "Tokens per example; longer ones are cut.")
+_LENGTH = FLAGS.DEFINE_integer(
+    "length",
+    None,
+    "Tokens per example; longer ones are cut. Default: as long as they need; 24 without --data.",
+)
 _DROPOUT = FLAGS.DEFINE_float("dropout", 0.1, "Rate of dropout, everywhere.")
 _SEED = FLAGS.DEFINE_integer("seed", 0, "Of data order and dropout.", lower_bound=0)
 FLAGS.DEFINE_integer("evaluate_every", 25, "Steps between two evaluations.")
@@ -41,6 +45,7 @@ FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
 FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)
 
 _DECISIVE = (_STEPS, _BATCH_SIZE, _SEED, _LENGTH, _POOLING, _DROPOUT, _WARMUP, _WEIGHT_DECAY, _HEAD_RATE)
+_OWN_LENGTH = 24
 command.check(
     lambda x: 0 <= x < math.inf, "must be finite and at least 0", _LEARNING_RATE, _HEAD_RATE, _WEIGHT_DECAY
 )
@@ -72,11 +77,13 @@ def main() -> None:
         for name in _OPTIMIZER.value
     }
     parts, model = read_data(), pretrained.find(_MODEL.value)
-    problem = TextClassification(
-        parts, model, length=_LENGTH.value, dropout=_DROPOUT.value, pooling=_POOLING.value
-    )
+    # Of Python's own sentences, as in the record; of others, what they need.
+    length = _OWN_LENGTH if _LENGTH.value is None and _DATA.value is None else _LENGTH.value
+    problem = TextClassification(parts, model, length=length, dropout=_DROPOUT.value, pooling=_POOLING.value)
+    if training.is_first():
+        problem.summary.show()
     task = problem.task(_BATCH_SIZE.value, _SEED.value, devices.share(layout))
-    decisive = {flag.name: flag.value for flag in _DECISIVE}
+    decisive = {flag.name: flag.value for flag in _DECISIVE} | {"length": problem.length}
     identity = decisive | {"model_and_data": problem.fingerprint()}
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
@@ -93,10 +100,7 @@ def main() -> None:
                 command=command.typed("finetune_text"),
                 task={
                     "model": model_name,
-                    "data": parts["train"].source,
-                    "classes": len(parts["train"].label_names),
-                    "examples": ", ".join(f"{len(part.texts)} {name}" for name, part in parts.items()),
-                    "truncated": problem.truncated,
+                    **problem.summary.rows(),
                 },
                 settings=decisive,
                 baselines=baselines or {},

@@ -275,3 +275,22 @@ def test_what_says_how_a_file_is_read_goes_with_a_file(arguments, capsys, flag):
     del arguments["data"]
     error, code = refused(capsys, arguments | {flag: "a,b"})
     assert f"--{flag} " in error and "--data" in error and code == command.EXIT_USAGE
+
+
+def test_the_data_are_summed_up_on_the_screen_and_in_the_report_and_say_the_length(arguments, capsys):
+    del arguments["length"]
+    path = arguments["output"].with_name("mails.tsv")
+    short = [f"a film was {i % 9}\t{i % 2}" for i in range(190)]
+    path.write_text("\n".join(["text\tlabel", *short, *["a the film was very bright\t1"] * 5, *["\t0"] * 15]))
+    call(arguments | {"data": path, "steps": 1, "optimizer": "adamw"})
+    shown, record = capsys.readouterr().out, compare.Record.read(arguments["output"] / "record.json")
+    assert record.settings["length"] == 8  # all are whole
+    assert "truncated: 0 of 210 texts, to 8 tokens" in shown and record.task["truncated"] in shown
+    assert "tokens of a text: median 6, 95% within 6, " in shown
+    assert "warning: 15 texts are empty: nothing is to be learned from them" in shown.splitlines()
+    assert "15 texts are empty" in (arguments["output"] / "report.md").read_text()
+    call(
+        arguments
+        | {"data": path, "steps": 1, "optimizer": "adamw", "length": 5, "output": path.with_name("cut")}
+    )
+    assert "of the texts are longer than 5 tokens and lose their end: see --length" in capsys.readouterr().out

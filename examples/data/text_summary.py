@@ -1,0 +1,83 @@
+"""What a person should know of labelled texts before a model is trained on them."""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from examples.data.labels import alike
+from examples.data.summary import Summary, of_classes, of_equals
+from examples.data.text import TextExamples, same
+
+TRUNCATED = 0.05  # of the texts; more than that is worth a warning
+_FRACTION = re.compile(r"[+-]?[0-9]*\.[0-9]+")
+
+
+def of_texts(parts: Mapping[str, TextExamples]) -> Summary:
+    """Sources, classes, empty texts, copies, and what is bad about them.
+
+    Args:
+        parts: "train" and others.
+    """
+    facts, warnings = _sources(parts), []
+    keys = {name: _keys(part) for name, part in parts.items()}
+    empty = {name: sum(not any(key) for key in of_part) for name, of_part in keys.items()}
+    if sum(empty.values()):
+        by_part = ", ".join(f"{count} {name}" for name, count in empty.items())
+        facts["empty texts"] = f"{sum(empty.values())}: {by_part}"
+        warnings.append(f"{sum(empty.values())} texts are empty: nothing is to be learned from them")
+    names = parts["train"].label_names
+    for group in alike(names)[:3]:
+        warnings.append(
+            f"the classes {' and '.join(map(repr, group))} are spelled alike; if they are one, make them so"
+        )
+    fractions = [name for name in names if _FRACTION.fullmatch(name)]
+    if 2 * len(fractions) >= len(names):
+        warnings.append(f"labels such as {fractions[0]!r} are taken for names, not for numbers to be predicted")
+    with_text = {name: [i for i, key in enumerate(of_part) if any(key)] for name, of_part in keys.items()}
+    equals = of_equals(
+        {name: [keys[name][i] for i in rows] for name, rows in with_text.items()},
+        {name: parts[name].labels[rows] for name, rows in with_text.items()},
+        "texts",
+    )
+    labels = {name: part.labels for name, part in parts.items()}
+    return Summary(facts, warnings) | of_classes(labels, names) | equals
+
+
+def of_lengths(lengths: np.ndarray, cut: Mapping[str, int], totals: Mapping[str, int], length: int) -> Summary:
+    """How long texts are, and how many are cut.
+
+    Args:
+        lengths: tokens of some training texts, [N].
+        cut: part → number of texts that are cut.
+        totals: part → number of texts.
+        length: tokens to which they are cut.
+
+    Example:
+        >>> summary = of_lengths(np.array([8, 9, 40]), {"train": 1}, {"train": 3}, length=16)
+        >>> summary.facts["tokens of a text"]
+        'median 9, 95% within 37, 99% within 40, longest 40'
+        >>> summary.warnings
+        ['33.3% of the texts are longer than 16 tokens and lose their end: see --length']
+    """
+    quantiles = {"95%": 0.95, "99%": 0.99}
+    within = ", ".join(f"{name} within {np.ceil(np.quantile(lengths, q)):.0f}" for name, q in quantiles.items())
+    tokens = f"median {np.median(lengths):.0f}, {within}, longest {lengths.max()}"
+    count, total = sum(cut.values()), sum(totals.values())
+    facts = {"tokens of a text": tokens, "truncated": f"{count} of {total} texts, to {length} tokens"}
+    warnings = []
+    if count > TRUNCATED * total:
+        share = f"{count / total:.1%} of the texts are longer than {length} tokens"
+        warnings.append(f"{share} and lose their end: see --length")
+    return Summary(facts, warnings)
+
+
+def _sources(parts: Mapping[str, TextExamples]) -> dict[str, str]:
+    files = {name: part.source.partition(f", {name} part (")[0] for name, part in parts.items()}
+    others = {f"{name} data": parts[name].source for name, file in files.items() if file != files["train"]}
+    return {"data": parts["train"].source, **others}
+
+
+def _keys(part: TextExamples) -> list[tuple[str, str]]:
+    pairs = [""] * len(part.texts) if part.pairs is None else part.pairs
+    return [(same(text), same(pair)) for text, pair in zip(part.texts, pairs, strict=True)]

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+
+from examples.data import text_summary
+from examples.data.text import TextExamples
+
+
+def examples(texts, labels, names=("a", "b"), source="mails.csv", pairs=None):
+    return TextExamples(tuple(texts), pairs, np.array(labels, np.int32), names, source)
+
+
+def of(train, **others):
+    return text_summary.of_texts({"train": train, **others})
+
+
+def test_what_is_good_has_facts_and_no_warnings():
+    train = examples([f"text {i}" for i in range(200)], np.arange(200) % 2, source="x.tsv, train part (0.8)")
+    test = examples([f"other {i}" for i in range(60)], np.arange(60) % 2, source="x.tsv, test part (0.2)")
+    summary = of(train, test=test)
+    assert summary.facts == {
+        "data": "x.tsv, train part (0.8)",
+        "examples": "200 train, 60 test",
+        "classes": "2; in training: a 100, b 100",
+    }
+    assert summary.warnings == []
+
+
+def test_what_is_bad_is_said():
+    train = examples(["", " ", "once", "twice", "twice ", *(f"t {i}" for i in range(95))], [0] * 96 + [1] * 4)
+    test = examples(["", "Once", *(f"u {i}" for i in range(70))], [1, 1] + [0] * 70, source="other.csv")
+    summary = of(train, test=test)
+    assert summary.facts["empty texts"] == "3: 2 train, 1 test"
+    assert summary.facts["test data"] == "other.csv"
+    assert summary.facts["equal to another"] == "2 texts"
+    told = " | ".join(summary.warnings)
+    assert "3 texts are empty" in told and "1 texts of test are in train too" in told
+    assert "1 texts have two classes" in told and "the classes are uneven" in told
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("spam", "Spam"), "the classes 'spam' and 'Spam' are spelled alike"),
+        (("3", "３"), "the classes '3' and '３' are spelled alike"),
+        (("0", "0.0"), "the classes '0' and '0.0' are spelled alike"),
+        (("no", " no"), "the classes 'no' and ' no' are spelled alike"),
+        (("3.1", "3.10"), "labels such as '3.1' are taken for names"),
+        (("007", "7"), None),
+        (("1E2", "100"), None),
+    ],
+)
+def test_names_that_may_be_a_mistake(names, told):
+    warnings = of(examples([f"t {i}" for i in range(200)], np.arange(200) % 2, names)).warnings
+    assert any(warning.startswith(told) for warning in warnings) if told else warnings == []
+
+
+def test_a_pair_is_a_copy_where_both_texts_are():
+    train = examples(["same"] * 60, [0, 1] * 30, pairs=tuple(f"p {i}" for i in range(60)))
+    assert "equal to another" not in of(train).facts and not of(train).warnings
+
+
+@pytest.mark.parametrize(("cut", "warned"), [(5, False), (6, True)])
+def test_a_share_of_texts_that_are_cut(cut, warned):
+    summary = text_summary.of_lengths(
+        np.arange(1, 101), {"train": cut, "test": 0}, {"train": 60, "test": 40}, 24
+    )
+    assert summary.facts["truncated"] == f"{cut} of 100 texts, to 24 tokens"
+    assert bool(summary.warnings) is warned
