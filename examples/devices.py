@@ -18,6 +18,7 @@ _SHARD_STATE = flags.DEFINE_bool("shard_state", False, "Split the optimizer's st
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "Address and port of the first of several processes.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "How many processes share the run.", lower_bound=1)
 _PROCESS = flags.DEFINE_integer("process", None, "Index of this process.", lower_bound=0)
+_JOIN_SECONDS = flags.DEFINE_float("join_seconds", 60.0, "How long to wait for the other processes.", 1e-3)
 _CLUSTER = flags.DEFINE_bool("cluster", False, "Join the processes that the cluster's environment names.")
 
 
@@ -31,8 +32,10 @@ def layout() -> training.Layout | None:
     joined = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     if _CLUSTER.value and joined != (None, None, None):
         raise ValueError("--cluster stands for --coordinator, --processes and --process; give one or the other")
+    if None in joined and joined != (None, None, None):
+        raise ValueError("--coordinator, --processes and --process go together")
     if _CLUSTER.value or joined != (None, None, None):
-        training.join(*joined)
+        training.join(*joined, seconds=_JOIN_SECONDS.value)
     elif _MESH.value is None:
         if _SHARD_STATE.value:
             raise ValueError("--shard_state needs a --mesh to split the state over")

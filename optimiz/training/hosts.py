@@ -15,7 +15,10 @@ seen to wait for one another for ever.
 import contextlib
 import hashlib
 import json
+import math
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,41 +27,63 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from optimiz.training import run_directory
+from optimiz import checks
+from optimiz.training import rendezvous, run_directory
 from optimiz.training.run_directory import RunError, refuse_other_settings
 
 _HEARTBEAT_SECONDS, _SHUTDOWN_SECONDS = 20, 10
 
 
-def join(coordinator: str | None = None, processes: int | None = None, index: int | None = None) -> None:
+def join(
+    coordinator: str | None = None,
+    processes: int | None = None,
+    index: int | None = None,
+    *,
+    seconds: float = 60.0,
+) -> None:
     """Join the processes of a run; the first thing that a program does with JAX.
 
     Args:
         coordinator: address and port of the first process, such as ``"10.0.0.1:1234"``; None, as the two below,
             for what the environment of a cluster that JAX knows says (Slurm, Open MPI, Kubernetes, Cloud TPU).
-        processes: how many there are.
+        processes: how many there are, ≥ 1.
         index: of this one, from 0.
+        seconds: to wait for the others at the most.
 
     Raises:
-        ValueError: some of the arguments are given and not all, or the index is not below their number.
-        RunError: the processes do not find each other, or the environment says nothing of them.
+        ValueError: some of the arguments are given and not all, the index is not below their number, or the
+            coordinator is no address with a port.
+        RunError: the processes do not find each other in time, or two were told otherwise; or the environment
+            says nothing of them.
     """
     given = {"coordinator": coordinator, "processes": processes, "index": index}
     lacking = [name for name, value in given.items() if value is None]
     if lacking and len(lacking) < len(given):
         raise ValueError(f"coordinator, processes and index go together, got no {' and no '.join(lacking)}")
-    if processes is not None and index is not None and not 0 <= index < processes:
-        raise ValueError(f"index must be in [0, {processes - 1}], got {index}")
+    checks.number("seconds", seconds, gt=0)
+    if coordinator is not None and processes is not None and index is not None:
+        checks.integer("processes", processes, ge=1)
+        checks.integer("index", index, ge=0)
+        if index >= processes:
+            raise ValueError(f"index must be in [0, {processes - 1}], got {index}")
+        rendezvous.meet(coordinator, processes, index, seconds)
+    handlers = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
     try:
         jax.distributed.initialize(
             coordinator,
             processes,
             index,
+            initialization_timeout=math.ceil(seconds),
             heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
         )
     except (RuntimeError, ValueError) as error:
         raise RunError(f"the processes of the run cannot be joined: {error}") from error
+    finally:
+        # JAX holds SIGTERM up for a service of its own, which nothing here asks.
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers:
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def is_first() -> bool:
