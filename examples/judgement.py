@@ -79,17 +79,17 @@ def judge(
                 progress=progress,
             )
 
-        tuned = [row_of(run) for run in run(grid, [0])]
-        best: dict[str, compare.Arm] = {}
-        for arm, _ in sorted(zip(grid, tuned, strict=True), key=lambda pair: final_loss(pair[1])):
-            best.setdefault(arm.name, arm)
-        wrong = half_way(setting, best[BASELINE].learning_rate)
-        chosen = [arm for arm in grid if arm is best[arm.name]]
-        final = [row_of(run) for run in run([*chosen, wrong], range(seeds))]
-
         settings = dict(identity) | {"budget": budget, "reference": reference.prices()}
         settings |= {"reference_date": reference.date}
+        # Before the runs: rows of other settings are refused before hours of work.
         with Rows(output / "rows.jsonl", settings, judgement_report.fields) as rows:
+            tuned = [row_of(run) for run in run(grid, [0])]
+            best: dict[str, compare.Arm] = {}
+            for arm, _ in sorted(zip(grid, tuned, strict=True), key=lambda pair: final_loss(pair[1])):
+                best.setdefault(arm.name, arm)
+            wrong = half_way(setting, best[BASELINE].learning_rate)
+            chosen = [arm for arm in grid if arm is best[arm.name]]
+            final = [row_of(run) for run in run([*chosen, wrong], range(seeds))]
             for row in [*final, *({**row, "test": None} for row in tuned)]:  # what was not chosen is not tested
                 if not rows.has(arm=row["arm"], learning_rate=row["learning_rate"], seed=row["seed"]):
                     rows.add(row)

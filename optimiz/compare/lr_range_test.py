@@ -42,6 +42,8 @@ class RangeTest:
         smoothed: means of each loss and some before it.
         diverged_at: the first index from which the loss has exploded, or is not finite; None if it never did.
         suggested: a learning rate to begin with; None where the loss never fell.
+        still_falling: whether the loss was least at the highest rate that was tried: a sweep beyond it may
+            suggest a higher one.
     """
 
     learning_rates: Sequence[float]
@@ -49,6 +51,7 @@ class RangeTest:
     smoothed: Sequence[float]
     diverged_at: int | None
     suggested: float | None
+    still_falling: bool = False
 
     @classmethod
     def of(cls, learning_rates: Sequence[float], losses: Sequence[float]) -> "RangeTest":
@@ -56,7 +59,7 @@ class RangeTest:
 
         Args:
             learning_rates: > 0, ascending.
-            losses: as many, positive where finite.
+            losses: as many, the lower the better; of any sign.
 
         Example:
             >>> found = RangeTest.of([1e-3, 1e-2, 1e-1, 1.0], [2.0, 1.0, 1.5, 9.0])
@@ -66,13 +69,14 @@ class RangeTest:
         smoothed = running_mean(losses, _SMOOTHED)
         least, diverged_at = 0, None
         for i, loss in enumerate(smoothed):
-            if not math.isfinite(losses[i]) or loss > _EXPLODED * smoothed[least]:
+            if not math.isfinite(losses[i]) or loss > _bound(smoothed[0], smoothed[least]):
                 diverged_at = i
                 break
             if loss < smoothed[least]:
                 least = i
         suggested = learning_rates[least] / _BELOW_THE_LEAST if least else None
-        return cls(learning_rates, losses, smoothed, diverged_at, suggested)
+        falling = 0 < least == len(smoothed) - 1
+        return cls(learning_rates, losses, smoothed, diverged_at, suggested, falling)
 
     def draw(self, path: str | os.PathLike[str]) -> None:
         """Draw the loss against the learning rate, with what was found.
@@ -85,18 +89,25 @@ class RangeTest:
         axes.plot(self.learning_rates, self.losses, color="#0072B2", alpha=0.3, linewidth=0.8)
         axes.plot(self.learning_rates, self.smoothed, color="#0072B2", label="smoothed")
         if self.suggested is not None:
-            axes.axvline(self.suggested, color="#009E73", label=f"suggested: {self.suggested:.2g}")
+            falling = ", still falling at the highest rate" * self.still_falling
+            axes.axvline(self.suggested, color="#009E73", label=f"suggested: {self.suggested:.2g}{falling}")
         if self.diverged_at is not None:
             rate = self.learning_rates[self.diverged_at]
             axes.axvline(rate, color="#D55E00", linestyle="--", label=f"diverged at {rate:.2g}")
             shown = [loss for loss in self.smoothed[: self.diverged_at] if math.isfinite(loss)]
             if shown:  # what comes after would flatten what came before
-                axes.set_ylim(0, 1.5 * max(shown))
-        axes.set(xscale="log", xlabel="learning rate", ylabel="training loss")
+                low, high = min(0.0, *shown), max(0.0, *shown)
+                axes.set_ylim(1.5 * low, 1.5 * high)
+        axes.set(xscale="log", xlabel="learning rate", ylabel="training loss ↓")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
         save(picture, path, dpi=150)
+
+
+def _bound(first: float, least: float) -> float:
+    """Above which a loss has exploded; of one that is not positive, by what it fell through."""
+    return _EXPLODED * least if least > 0 else least + (_EXPLODED - 1) * max(first - least, -least)
 
 
 def lr_range_test(
@@ -110,6 +121,8 @@ def lr_range_test(
     seed: int = 0,
 ) -> RangeTest:
     """Sweep the learning rate over one short run.
+
+    What is read is the training loss, which is the better the lower it is, whatever its sign.
 
     Args:
         task: what to learn.

@@ -34,6 +34,7 @@ from optimiz.compare.directions import lower_is_better as is_lower_better
 from optimiz.compare.json_file import TornRecord
 from optimiz.compare.run import Run
 from optimiz.training.methods import PLAIN
+from optimiz.training.run_directory import CHECKPOINTS, METRICS, TIMINGS
 from optimiz.training.settings import description
 from optimiz.training.step import trace_step
 from optimiz.training.task import mean_loss
@@ -232,8 +233,9 @@ class _Matrix:
                 run = Run.read(path / _RESULT)
             except TornRecord as error:
                 _log.warning("%s: the run is made again", error)
+                _begin_again(path)
                 return None
-            shutil.rmtree(path / "checkpoints", ignore_errors=True)
+            shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
         return run
 
     def preflight(self, arms: Sequence[Arm], seed: int) -> None:
@@ -304,7 +306,7 @@ class _Matrix:
             heterogeneity=measured,
         )
         run.write(path / _RESULT)
-        shutil.rmtree(path / "checkpoints", ignore_errors=True)
+        shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
         self.done += 1
         return run
 
@@ -320,6 +322,13 @@ class _Matrix:
             self.progress(MatrixProgress(number, self.total, arm, seed, within, share, left))
 
         return watch
+
+
+def _begin_again(path: Path) -> None:
+    """Forget a run whose result is of no use; the result goes last, so that this can be done again."""
+    if not (path / CHECKPOINTS).exists():  # else it goes on from the newest
+        for name in (TIMINGS, METRICS, _RESULT):
+            (path / name).unlink(missing_ok=True)
 
 
 def _distinct(name: str, values: Sequence[str]) -> None:

@@ -52,6 +52,22 @@ def test_reading_a_sweep():
     assert compare.RangeTest.of(rates[:2], [1.0, math.inf]).diverged_at == 1
 
 
+def test_a_loss_may_have_any_sign():
+    rates = [10.0**i for i in range(-4, 4)]
+    found = compare.RangeTest.of(rates, [1.0, -1.0, -2.0, -4.0, -3.9, -1.0, 9.0, 30.0])  # of a density, say
+    assert (found.diverged_at, found.suggested) == (7, pytest.approx(1e-2))
+    below = compare.RangeTest.of(rates, [-1.0, -1.1, -1.3, -1.2, -1.0, -0.9, 2.0, 3.0])
+    assert (below.diverged_at, below.suggested) == (7, pytest.approx(1e-3))
+
+
+def test_a_loss_that_still_falls_at_the_highest_rate_is_told(tmp_path):
+    rates = [1e-3, 1e-2, 1e-1]
+    found = compare.RangeTest.of(rates, [3.0, 2.0, 1.0])
+    assert found.still_falling and found.suggested == pytest.approx(1e-2)
+    assert not compare.RangeTest.of(rates, [3.0, 1.0, 2.0]).still_falling
+    found.draw(tmp_path / "range.png")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

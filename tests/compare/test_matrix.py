@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -145,6 +146,16 @@ def test_a_result_that_is_cut_short_is_made_again(uninterrupted, tmp_path, caplo
     assert f"{path} is not a whole record" in caplog.text and "the run is made again" in caplog.text
 
 
+def test_a_result_that_was_changed_is_made_again(uninterrupted, tmp_path, caplog):
+    small.run(tmp_path, ONE)
+    path = tmp_path / "search/seed_1/result.json"
+    text = path.read_text()
+    path.write_text(re.sub(r'"accuracy": [0-9.]+', '"accuracy": 0.999', text))
+    assert path.read_text() != text
+    assert rendered(small.run(tmp_path, ONE)) == rendered(uninterrupted)
+    assert f"{path} is not a whole record: run differs from its SHA-256: the run is made again" in caplog.text
+
+
 def test_a_result_of_another_schema_or_other_settings_is_refused(tmp_path):
     small.run(tmp_path, ONE, seeds=[0])
     with pytest.raises(training.RunError, match=r"settings\.budget was 1\.0, is 2\.0"):
@@ -190,6 +201,15 @@ def needs_hessian(schedule):
         ({"seeds": [1, 1]}, ValueError, "seeds must be different from each other, got 1 twice"),
         ({"seeds": [-1]}, ValueError, r"each seed must be in \[0, "),
         ({"figure": "f1"}, ValueError, "evaluate gives no figure 'f1'; it gives loss, accuracy"),
+        (
+            {"figure": "harm"},
+            ValueError,
+            r"figure 'harm': say which way it is better, lower_is_better=\['harm'\] or higher_is_better=",
+        ),
+        ({"figure": "harm", "lower_is_better": ["harm"]}, ValueError, "evaluate gives no figure 'harm'"),
+        ({"figure": None}, TypeError, "figure must be the name of one, got None"),
+        ({"test": lambda params: {"accuracy": "high"}}, ValueError, "test must return numbers by name, got"),
+        ({"test": lambda params: [0.5]}, ValueError, r"test must return numbers by name, got \[0.5\]"),
         (
             {"test": lambda params: {"loss": 0.0}},
             ValueError,

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from optimiz import compare, training
+from optimiz.compare import report
 from tests.compare.records import record, run
 
 
@@ -69,3 +70,142 @@ def test_a_damaged_record_is_refused(tmp_path, damage, error, message):
 def test_a_record_never_holds_a_number_that_json_has_not():
     with pytest.raises(ValueError, match=r"test\['accuracy'\] must be finite, as .* got NaN"):
         record(run("adamw", math.nan))
+
+
+OTHERS = [
+    "a",
+    1.5,
+    -1,
+    True,
+    None,
+    [],
+    {},
+    ["a"],
+    {"a": "b"},
+    [None],
+    {"a": None},
+    [[1]],
+    float("nan"),
+    10**400,
+]
+
+
+def places(value, where=()):
+    """Every place in a tree of JSON."""
+    yield where
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from places(item, (*where, key))
+
+
+def put(value, where, other):
+    """The tree with another thing in a place."""
+    if not where:
+        return other
+    copy = value.copy()
+    copy[where[0]] = put(value[where[0]], where[1:], other)
+    return copy
+
+
+def written():
+    budget = {"budget": 1.0, "reference_seconds": 1.0, "rate": None, "fingerprint": "ab"}
+    history = [{"step": 0, "loss": 1.0, "fraction": 0.0, "learning_rate": 0.1, "block_norms": {"w": 1.0}}]
+    history += [{"step": 1, "loss": None, "fraction": 0.5, "clipped_share": 0.5}]
+    history += [{"steps": 2, "evaluation": {"loss": 0.5, "accuracy": 0.5}}]
+    runs = [run("a", 0.5), run("b", 0.5, history=history, steps=2, heterogeneity={"gini_norm": 0.5}, **budget)]
+    return dataclasses.replace(
+        record(*runs), samples={"a": ["b"]}, left_out={"c": "d"}, pictures={"e.png": "f"}
+    )
+
+
+def test_whatever_stands_in_a_record_it_is_rendered_or_refused_in_one_line(tmp_path):
+    path = tmp_path / "record.json"
+    written().write(path)
+    whole, refused, shown = json.loads(path.read_text()), 0, 0
+    for i, where in enumerate(places(whole)):
+        for other in OTHERS[i % 2 :: 2]:
+            path.write_text(json.dumps(put(whole, where, other)))
+            try:
+                read = compare.Record.read(path)
+            except ValueError as error:
+                said = str(error)
+                assert said.startswith(f"{path} ") and "\n" not in said and len(said) < 600, (
+                    where,
+                    other,
+                    said,
+                )
+                known = [part for part in where if isinstance(part, str)]
+                assert not known or any(part in said for part in known), (where, other, said)
+                refused += 1
+                continue
+            try:
+                report.render(read, figure="accuracy")
+            except ValueError as error:  # of runs that do not go together
+                assert "\n" not in str(error), (where, other)
+            shown += 1
+    assert refused > 500 and shown > 50
+
+
+def test_a_run_is_sealed_by_its_digest_and_one_without_is_read(tmp_path):
+    path = tmp_path / "result.json"
+    run("a", 0.5).write(path)
+    fields = json.loads(path.read_text())
+    forged = {**fields, "run": {**fields["run"], "seconds": 9.0}}
+    path.write_text(json.dumps(forged))
+    with pytest.raises(
+        compare.TornRecord, match=r"result\.json is not a whole record: run differs from its SHA-256"
+    ):
+        compare.Run.read(path)
+    del forged["sha256"]  # as all were before there was one
+    path.write_text(json.dumps(forged))
+    assert compare.Run.read(path).seconds == 9.0
+
+
+def test_what_is_not_utf_8_is_read_back(tmp_path):
+    odd = dataclasses.replace(record(run("a", 0.5)), task={"data": "b\udcffc"})
+    odd.write(tmp_path / "record.json")
+    assert compare.Record.read(tmp_path / "record.json").task == {"data": "b\udcffc"}
+    run("a\udcff", 0.5).write(tmp_path / "result.json")
+    assert compare.Run.read(tmp_path / "result.json").optimizer == "a\udcff"
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"title": 3}, TypeError, "title must be a string, got 3 of type int"),
+        ({"task": {"data": {1, 2}}}, TypeError, r"task\['data'\] must be plain JSON, got"),
+        ({"task": {3: "a"}}, TypeError, "a key of task must be a string, got 3 of type int"),
+        ({"settings": {"rate": float("nan")}}, ValueError, r"settings\['rate'\] must be finite"),
+        (
+            {"baselines": {"tf": {"test": {}}}},
+            ValueError,
+            r"baselines\['tf'\] must have the parts validation and",
+        ),
+        (
+            {"baselines": {"tf": {"accuracy": 0.5}}},
+            TypeError,
+            r"baselines\['tf'\]\['accuracy'\] must be a mapping",
+        ),
+        (
+            {"baselines": {"tf": {"test": {"f1": None}}}},
+            TypeError,
+            r"\['test'\]\['f1'\] must be a number, got null",
+        ),
+        ({"test_examples": 0}, ValueError, r"test_examples must be in \[1, "),
+        ({"lower_is_better": "loss"}, TypeError, 'lower_is_better must be a list, got "loss" of type str'),
+        (
+            {"lower_is_better": ["a"], "higher_is_better": ["a"]},
+            ValueError,
+            "'a' cannot be in lower_is_better and",
+        ),
+        (
+            {"pictures": {"../a.png": "b"}},
+            ValueError,
+            r"pictures must be PNG files beside the report, .* '\.\./a.png'",
+        ),
+        ({"runs": [{}]}, TypeError, r"runs\[0\] must be a Run, got \{\} of type dict"),
+    ],
+)
+def test_a_record_is_refused_when_it_is_made_and_not_when_it_is_written(changes, error, message):
+    with pytest.raises(error, match=message):
+        dataclasses.replace(record(), **changes)
