@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 _NAMES = {"rate": "learning_rate"}
 
@@ -36,12 +37,19 @@ def hyperparams(state: Any) -> dict[str, jax.typing.ArrayLike]:
         ``optax.inject_hyperparams`` injects is shown in place of what the optimizer within kept of it. The
         moments of a parameter that is one bare scalar are scalars, and shown.
 
+    Raises:
+        TypeError: ``state`` is an optimizer.
+
     Example:
         >>> import optimiz
         >>> state = optimiz.adamw(0.5).init(jnp.zeros(1))
         >>> {name: float(value) for name, value in hyperparams(state).items()}
         {'count': 0.0, 'learning_rate': 0.5}
     """
+    if isinstance(state, optax.GradientTransformation):
+        raise TypeError(
+            "state must be an optimizer's state, got the optimizer; what its init and update return is one"
+        )
     return _read(state, of_state=True)
 
 

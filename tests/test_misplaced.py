@@ -444,3 +444,52 @@ def test_a_beta_that_optax_has_rounded_to_one_says_so():
     with pytest.raises(ValueError, match=r"b2 must be in .* in bfloat16; .* hyperparam_dtype=jnp.float32"):
         optax.inject_hyperparams(optimiz.adam)(learning_rate=0.1).init(half)
     optax.inject_hyperparams(optimiz.adam, hyperparam_dtype=jnp.float32)(learning_rate=0.1).init(half)
+
+
+# --- dtypes, axes, labels, states ----------------------------------------------------------------------------
+
+MOMENTS = {
+    name: [x for x in inspect.signature(make).parameters if x in ("mu_dtype", "nu_dtype", "accumulator_dtype")]
+    for name, make in vars(optimiz).items()
+    if inspect.isfunction(make)
+}
+
+
+@pytest.mark.parametrize("dtype", [jnp.int8, "int32", bool])
+@pytest.mark.parametrize("name, argument", [(name, x) for name, found in MOMENTS.items() for x in found])
+def test_a_moment_is_floating_point(name, argument, dtype):
+    make = MAKERS[name]
+    needed = {
+        "pla_sls": {"units": {"bias": 0, "kernel": 0}},
+        "sgd": {"momentum": 0.9},
+        "rmsprop": {"momentum": 0.9},
+    }.get(name, {})
+    with pytest.raises(TypeError, match=r"must be floating point, got .*optimiz.low_bit"):
+        make(**given(make) | needed | {argument: dtype}).init(PARAMS)
+    make(**given(make) | needed | {argument: jnp.bfloat16}).init(PARAMS)
+
+
+def test_the_axes_of_stacked_layers_are_a_mapping():
+    for scanned in ("^layers/", ["^layers/"], 0):
+        for use in (
+            lambda s: groups.no_decay(scanned=s),
+            lambda s: groups.rank(1, scanned=s),
+            lambda s: groups.layerwise_decay(0.5, scanned=s)(PARAMS),
+            lambda s: diagnostics.block_names(PARAMS, diagnostics.by_layer(s)),
+            lambda s: optimiz.lamb(0.1, scanned=s).init(PARAMS),
+        ):
+            with pytest.raises(
+                TypeError, match=r'scanned must be axes by pattern of path, such as {"\^layers/": 0}'
+            ):
+                use(scanned)
+
+
+def test_one_label_is_no_tree_of_labels():
+    for use in (diagnostics.heterogeneity, diagnostics.block_names):
+        with pytest.raises(TypeError, match=r"blocks must be a tree of labels, .* got 'by_layer'"):
+            use(PARAMS, "by_layer")
+
+
+def test_an_optimizer_is_no_state():
+    with pytest.raises(TypeError, match="state must be an optimizer's state, got the optimizer"):
+        optimiz.hyperparams(optimiz.adamw(0.1))

@@ -7,6 +7,7 @@ wrong order, when the update is traced. A hyperparameter that is itself traced (
 """
 
 from optimiz.checks.arguments import either as either
+from optimiz.checks.arguments import floating as floating
 from optimiz.checks.arguments import integer as integer
 from optimiz.checks.arguments import is_zero as is_zero
 from optimiz.checks.arguments import key as key

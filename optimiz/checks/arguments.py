@@ -88,6 +88,18 @@ def integer(name: str, value: Any, *, ge: int) -> None:
         raise ValueError(f"{name} must be in [{ge}, {_LARGEST_COUNT}], got {value}")
 
 
+def floating(name: str, dtype: jax.typing.DTypeLike | None) -> None:
+    """Check that the dtype of a statistic is floating point, or None.
+
+    Raises:
+        TypeError: it is not: an integer would round an average to nothing.
+    """
+    if dtype is not None and not jnp.issubdtype(dtype, jnp.inexact):
+        raise TypeError(
+            f"{name} must be floating point, got {jnp.dtype(dtype).name}; optimiz.low_bit has eight bits"
+        )
+
+
 def key(name: str, value: Any) -> None:
     """Check that an argument is a random key, typed or the data of a threefry key, or an integer seed for one.
 

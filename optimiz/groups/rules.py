@@ -84,7 +84,8 @@ def read(tree: Any, scanned: Mapping[str, int] | None = None) -> Reading:
         scanned: axis of stacking by pattern of path.
 
     Raises:
-        TypeError: ``tree`` is a bare integer array, which is a step count and not a tree of parameters.
+        TypeError: ``tree`` is a bare integer array, which is a step count and not a tree of parameters; or
+            ``scanned`` is no mapping.
         ValueError: as :func:`scanned_axes`.
     """
     if isinstance(tree, (jax.Array, np.ndarray)) and jnp.issubdtype(tree.dtype, jnp.integer):
@@ -92,6 +93,7 @@ def read(tree: Any, scanned: Mapping[str, int] | None = None) -> Reading:
             "expected a tree of parameters, got a bare integer array; optax.inject_hyperparams "
             "takes every callable for a schedule of the step count, unless static_args names it"
         )
+    _check_scanned(scanned)
     # Holes are kept while paths are computed: a tree has the same paths whatever Optax has masked.
     entries = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_hole)
     nodes = {path[:end] for path, _ in entries for end in range(1, len(path) + 1)}
@@ -110,6 +112,11 @@ def read(tree: Any, scanned: Mapping[str, int] | None = None) -> Reading:
     for pattern in scanned:
         _must_match(pattern, f"the scanned pattern {pattern!r}", reading)
     return reading
+
+
+def _check_scanned(scanned: Any) -> None:
+    if not isinstance(scanned, Mapping | None):
+        raise TypeError(f'scanned must be axes by pattern of path, such as {{"^layers/": 0}}, got {scanned!r}')
 
 
 def _scanned_axis(path: str, shape: tuple[int, ...], scanned: Mapping[str, int]) -> int | None:
@@ -248,6 +255,7 @@ def rank(*ranks: int, scanned: Mapping[str, int] | None = None) -> Rule:
         {'layers': {'bias': False}, 'table': True}
     """
     name = f"rank({', '.join(map(str, ranks))})"
+    _check_scanned(scanned)
     return Rule(name, lambda leaf: leaf.rank in ranks, scanned=dict(scanned or {}))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from optimiz import checks
 from optimiz.numerics.precision import compute_dtype, real_dtype
 
 
@@ -15,7 +16,11 @@ def zero_moment(p: jax.Array, dtype: jax.typing.DTypeLike | None) -> jax.Array:
     Args:
         p: the parameter, or a ``jax.ShapeDtypeStruct``.
         dtype: the accumulator's dtype; None for the parameter's compute dtype.
+
+    Raises:
+        TypeError: ``dtype`` is not floating point.
     """
+    checks.floating("the dtype of a moment", dtype)
     return jnp.zeros_like(p, dtype=compute_dtype(p.dtype) if dtype is None else dtype)
 
 
@@ -28,7 +33,11 @@ def real_moment(
         p: the parameter, or a ``jax.ShapeDtypeStruct``.
         dtype: the accumulator's dtype; None for :func:`real_dtype` of the parameter's.
         value: what it starts at.
+
+    Raises:
+        TypeError: ``dtype`` is not floating point.
     """
+    checks.floating("the dtype of a moment", dtype)
     return jnp.full_like(p, value, dtype=real_dtype(p.dtype) if dtype is None else dtype)
 
 

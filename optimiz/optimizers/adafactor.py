@@ -97,6 +97,7 @@ def scale_by_factored_rms(
         checks.number("clipping_threshold", clipping_threshold, gt=0)
     if beta2_cap is not None:
         checks.number("beta2_cap", beta2_cap, gt=0, lt=1)
+    checks.floating("nu_dtype", nu_dtype)
 
     def shorter_and_longer(shape: tuple[int, ...], scanned_axis: int | None) -> tuple[int, int] | None:
         """The two axes to factor, or None to keep V whole."""

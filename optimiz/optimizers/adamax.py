@@ -63,6 +63,7 @@ def scale_by_adamax(
         >>> updates.round(4).tolist(), state.nu.tolist()
         ([-1.0], [4.0])
     """
+    checks.floating("mu_dtype", mu_dtype)
     checks.number("b1", b1, ge=0, lt=1)
     checks.number("b2", b2, ge=0, lt=1)
     checks.number("eps", eps, ge=0)

@@ -78,6 +78,7 @@ def scale_by_amsgrad(
         >>> updates.tolist(), state.nu.tolist(), state.nu_max.tolist()
         ([0.5], [3.0], [4.0])
     """
+    checks.floating("mu_dtype", mu_dtype)
     checks.number("b1", b1, ge=0, lt=1)
     checks.number("b2", b2, ge=0, lt=1)
     checks.number("eps", eps, ge=0)

@@ -83,6 +83,7 @@ def trace(
         >>> updates.tolist()
         [3.5]
     """
+    checks.floating("accumulator_dtype", accumulator_dtype)
     checks.number("decay", decay, ge=0, lt=1)
     if dampening is not None:
         return _dampened_trace(decay, nesterov, accumulator_dtype, dampening)

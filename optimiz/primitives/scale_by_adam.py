@@ -69,6 +69,7 @@ def scale_by_adam(
         >>> updates.round(6).tolist()  # the first direction is the gradient's sign
         [1.0, -1.0]
     """
+    checks.floating("mu_dtype", mu_dtype)
     checks.number("b1", b1, ge=0, lt=1)
     checks.number("b2", b2, ge=0, lt=1)
     checks.number("eps", eps, ge=0)
