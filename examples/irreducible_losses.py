@@ -61,6 +61,8 @@ def problem(
     """
     text = corpus.standard_library() if data is None else corpus.read(data)
     parts = corpus.split(text, SHARES)
+    if training.is_first():
+        corpus.summary(text, parts, SHARES).show()
     documents = parts["train"].documents
     found = tokenization.kept_or_learned(tokenizer, documents, tokenization.WORDPIECE, vocab_size, "masked")
     vocabulary = tokenization.vocabulary(found, "masked", vocab_size)

@@ -76,6 +76,7 @@ class Study:
 
     def __init__(self, parts: dict[str, text.TextExamples], model: Path):
         self.problem = TextClassification(parts, model, length=_LENGTH.value, dropout=0.1, pooling="mean")
+        self.problem.summary.show()
         self.steps = -(-_EPOCHS.value * len(parts["train"].texts) // _BATCH_SIZE.value)
         self.evaluate = self.problem.evaluation("validation")
 

@@ -114,7 +114,9 @@ def read_problem() -> tuple[TextClassification | Pretraining, str]:
         _FILES.refuse_without("--task=file")
     if _TASK.value == "language":
         source = corpus.standard_library() if _DATA.value is None else corpus.read(_DATA.value)
-        parts = corpus.split(source, {"train": 0.9, "validation": 0.1})
+        shares = {"train": 0.9, "validation": 0.1}
+        parts = corpus.split(source, shares)
+        corpus.summary(source, parts, shares).show()
         learned = tokenization.train(parts["train"].documents, tokenization.BPE, _VOCABULARY, "causal")
         vocabulary = tokenization.vocabulary(learned, "causal")
         size = Size(layers=2, hidden_size=_WIDTH.value, heads=2, length=_LENGTH.value, dropout=0.0)
@@ -129,6 +131,7 @@ def read_problem() -> tuple[TextClassification | Pretraining, str]:
     parts = {name: text.sample(parts[name], _ROWS.value) for name in ("train", "validation")}
     model = pretrained.find(_MODEL.value)
     problem = TextClassification(parts, model, length=_LENGTH.value, dropout=0.1, pooling="mean")
+    problem.summary.show()
     return problem, parts["train"].source
 
 

@@ -92,6 +92,9 @@ def main() -> None:
     text = corpus.standard_library() if _DATA.value is None else corpus.read(_DATA.value)
     parts = corpus.split(text, _SHARES)
     kept = plan.output / "tokenizer.json"
+    summary = corpus.summary(text, parts, _SHARES)
+    if training.is_first():
+        summary.show()
     vocabulary = read_vocabulary(parts["train"], kept)
     choices = {name: optimizers.from_scratch(name, vocabulary.size) for name in _OPTIMIZER.value}
     chosen = {
@@ -114,8 +117,7 @@ def main() -> None:
                 title=f"Pre-training ({_OBJECTIVE.value}) with {', '.join(chosen)}",
                 command=command.typed("pretrain"),
                 task={
-                    "data": text.source,
-                    "megabytes": round(text.size / 1e6, 2),
+                    **summary.rows(),
                     "vocabulary": vocabulary.size,
                     "rows": ", ".join(f"{len(rows)} {name}" for name, rows in problem.rows.items()),
                 },

@@ -12,9 +12,13 @@ import sysconfig
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from examples.data import folders, memory, shown
+from examples.data.summary import Summary
+
 # Not of the library, or not prose in Python: tables, generated text, tests.
 LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "encodings", "pydoc_data", "lib2to3", "idlelib"}
 MIN_DOCUMENTS = 20  # to deal them out whole; fewer are cut
+LARGE = 0.6  # of the smallest part: a document above that is cut
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,10 +28,12 @@ class Corpus:
     Attributes:
         documents: texts, none of them empty.
         source: for the record of a run.
+        left_out: what of a folder was not read, and how many files.
     """
 
     documents: tuple[str, ...]
     source: str
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -60,22 +66,33 @@ def standard_library() -> Corpus:
 def read(path: str | Path) -> Corpus:
     """A UTF-8 text file as one document, or a document for each file anywhere in a folder, in order of path.
 
+    Of a folder, what is hidden or of a system is left out, and so are empty files; they are counted.
+
     Raises:
         FileNotFoundError: there is no such file or folder.
-        ValueError: a file is not UTF-8, or all are empty; naming it.
+        ValueError: a file is no text in UTF-8, or all are empty; naming it.
     """
     path = Path(path)
+    name = shown.path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
-    visible = (p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-    documents = [text for text in map(_text, sorted(visible) if path.is_dir() else [path]) if text.strip()]
+        raise FileNotFoundError(f"{name}: no such file or folder")
+    if not path.is_dir() and not path.is_file():  # a pipe would be waited for, a device has no end
+        raise ValueError(f"{name}: must be a regular file or a folder, and is a pipe or a device")
+    found, left_out = folders.files(path) if path.is_dir() else ([path], {})
+    regular = [file for file in found if file.is_file()]
+    memory.check(sum(file.stat().st_size for file in regular), name)
+    texts = [_text(file) for file in regular]
+    documents = tuple(text for text in texts if text.strip())
     if not documents:
-        raise ValueError(f"{path}: no text")
-    return Corpus(tuple(documents), str(path))
+        raise ValueError(f"{name}: no text")
+    others = {"no regular file": len(found) - len(regular), "empty": len(texts) - len(documents)}
+    return Corpus(documents, name, {**left_out, **{what: count for what, count in others.items() if count}})
 
 
 def split(corpus: Corpus, shares: Mapping[str, float]) -> dict[str, Corpus]:
     """Deal documents out to named parts by a hash of their text; a few documents are cut instead, in order.
+
+    A document that is large beside the smallest part is cut too, or the parts would have any size.
 
     Args:
         corpus: the documents.
@@ -90,14 +107,52 @@ def split(corpus: Corpus, shares: Mapping[str, float]) -> dict[str, Corpus]:
         (('01234567',), ('89',))
     """
     dealt: dict[str, list[str]] = {name: [] for name in shares}
+    few = len(corpus.documents) < MIN_DOCUMENTS
+    large = LARGE * min(shares.values()) * corpus.size
     for document in corpus.documents:
-        for name, part in _pieces(document, shares, whole=len(corpus.documents) >= MIN_DOCUMENTS):
+        whole = not few and len(document.encode()) <= large
+        for name, part in _pieces(document, shares, whole=whole):
             dealt[name].append(part)
     parts = {name: Corpus(tuple(d for d in documents if d), corpus.source) for name, documents in dealt.items()}
     for name, part in parts.items():
         if not part.documents:
             raise ValueError(f"{corpus.source}: too little text for a part {name!r} of {shares[name]:.0%}")
     return parts
+
+
+def summary(corpus: Corpus, parts: Mapping[str, Corpus], shares: Mapping[str, float]) -> Summary:
+    """What a person should know of a text before a model is trained on it.
+
+    Args:
+        corpus: the text.
+        parts: that it was split to.
+        shares: part → share that was asked.
+
+    Example:
+        >>> shares = {"train": 0.9, "test": 0.1}
+        >>> digits = Corpus(("0123456789",), "digits", {"empty": 2})
+        >>> summary(digits, split(digits, shares), shares).facts["left out"]
+        '2 empty'
+    """
+    total = sum(part.size for part in parts.values())
+    sizes = ", ".join(f"{part.size / total:.1%} {name}" for name, part in parts.items())
+    facts = {
+        "data": corpus.source,
+        "megabytes": f"{corpus.size / 1e6:.2f}",
+        "documents": f"{len(corpus.documents)}",
+    }
+    facts["shares of the text"] = sizes
+    copies = len(corpus.documents) - len(set(corpus.documents))
+    if copies:
+        facts["equal to another"] = f"{copies} documents"
+    if corpus.left_out:
+        facts["left out"] = ", ".join(f"{count} {what}" for what, count in corpus.left_out.items())
+    warnings = [
+        f"{name} has {part.size / total:.1%} of the text, and {shares[name]:.0%} were asked"
+        for name, part in parts.items()
+        if not 0.5 < part.size / total / shares[name] < 2
+    ]
+    return Summary(facts, warnings)
 
 
 def _pieces(document: str, shares: Mapping[str, float], *, whole: bool) -> Iterator[tuple[str, str]]:
@@ -113,7 +168,11 @@ def _pieces(document: str, shares: Mapping[str, float], *, whole: bool) -> Itera
 
 
 def _text(path: Path) -> str:
+    name = shown.path(path)
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 at byte {error.start}") from None
+        raise ValueError(f"{name}: not UTF-8 at byte {error.start}; save it as UTF-8, or take it out") from None
+    if "\0" in text:
+        raise ValueError(f"{name}: a NUL at character {text.index(chr(0))}; is this a text file?")
+    return text

@@ -1,3 +1,6 @@
+import os
+
+import numpy as np
 import pytest
 
 from examples.data import corpus
@@ -22,14 +25,56 @@ def test_a_file_and_a_folder(tmp_path):
     assert corpus.read(tmp_path).size == 6 + 6
 
 
+def test_what_systems_and_editors_leave_behind_is_left_out_and_counted(tmp_path):
+    for folder in (".ipynb_checkpoints", "__MACOSX", "books"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "books/a.txt").write_text("a book")
+    (tmp_path / "books/empty.txt").touch()
+    for name in (
+        ".ipynb_checkpoints/a-checkpoint.txt",
+        "__MACOSX/b.txt",
+        "books/._a.txt",
+        ".DS_Store",
+        "Thumbs.db",
+    ):
+        (tmp_path / name).write_bytes(b"\x00\xff")
+    os.mkfifo(tmp_path / "books/pipe")
+    found = corpus.read(tmp_path)
+    assert found.documents == ("a book",)
+    assert found.left_out == {"hidden, or of a system": 5, "no regular file": 1, "empty": 1}
+    shares = {"train": 0.5, "test": 0.5}
+    summary = corpus.summary(found, corpus.split(found, shares), shares)
+    assert summary.facts["left out"] == "5 hidden, or of a system, 1 no regular file, 1 empty"
+
+
 def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="none: no such file or folder"):
         corpus.read(tmp_path / "none")
     with pytest.raises(ValueError, match="no text"):
         corpus.read(tmp_path)
     (tmp_path / "latin.txt").write_bytes(b"na\xefve")
-    with pytest.raises(ValueError, match=r"latin\.txt: not UTF-8 at byte 2"):
+    with pytest.raises(ValueError, match=r"latin\.txt: not UTF-8 at byte 2; save it as UTF-8, or take it out"):
         corpus.read(tmp_path)
+    (tmp_path / "latin.txt").write_bytes("na\u00efve".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"latin\.txt: not UTF-8 at byte 0"):
+        corpus.read(tmp_path)
+    (tmp_path / "latin.txt").write_bytes(b"a\0b")
+    with pytest.raises(ValueError, match=r"latin\.txt: a NUL at character 1; is this a text file\?"):
+        corpus.read(tmp_path)
+
+
+def test_a_pipe_and_a_device_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(ValueError, match=f"{path}: must be a regular file or a folder"):
+            corpus.read(path)
+
+
+def test_a_name_that_is_not_utf8_is_shown_with_a_sign_in_its_place(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")
+    with open(path, "w", encoding="utf-8") as file:  # noqa: PTH123
+        file.write("a book")
+    assert corpus.read(path).source.endswith("/caf\ufffd.txt")
 
 
 def test_many_documents_are_dealt_whole_and_by_their_text_alone():
@@ -42,6 +87,27 @@ def test_many_documents_are_dealt_whole_and_by_their_text_alone():
     assert {name: set(part.documents) for name, part in parts.items()} == {
         name: set(part.documents) for name, part in reversed_parts.items()
     }
+
+
+def test_files_of_very_unequal_size_are_parts_of_the_asked_size():
+    """By whole files, 96 of them became parts of 69 %, 31 % and half a percent."""
+    random = np.random.default_rng(0)
+    sizes = [30_000, 12_000, 9_000, *random.integers(10, 900, 93)]
+    documents = tuple("".join(random.choice(list("abcdefgh "), size)) for size in sizes)
+    shares = {"train": 0.9, "validation": 0.05, "test": 0.05}
+    parts = corpus.split(Corpus(documents, "books"), shares)
+    total = sum(part.size for part in parts.values())
+    assert total == sum(sizes)
+    for name, part in parts.items():
+        assert 0.7 < part.size / total / shares[name] < 1.4
+    assert corpus.summary(Corpus(documents, "books"), parts, shares).warnings == []
+
+
+def test_a_part_of_another_size_than_asked_is_said():
+    parts = {"train": Corpus(("x" * 70,), ""), "test": Corpus(("y" * 30,), "")}
+    summary = corpus.summary(Corpus(("x" * 100,) * 2, "x"), parts, {"train": 0.9, "test": 0.1})
+    assert summary.warnings == ["test has 30.0% of the text, and 10% were asked"]
+    assert summary.facts["equal to another"] == "1 documents"
 
 
 def test_a_few_documents_are_cut_and_nothing_is_lost():

@@ -205,6 +205,7 @@ def test_the_run_its_report_its_sample_and_its_model(arguments, capsys):
     config, _ = weights.load(arguments["output"] / "sophia_g/model", families.GPT2)
     assert (config.layers, config.hidden_size, config.max_positions) == (1, 16, 16)
     shown = capsys.readouterr().out
+    assert "shares of the text: 90.0% train, 5.0% validation, 5.0% test" in shown
     assert "validation bits_per_byte" in shown and "sophia_g writes" in shown
     assert (arguments["output"] / "report.md").read_text().startswith("# Pre-training (causal) with sophia_g")
 
