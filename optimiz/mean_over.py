@@ -29,6 +29,9 @@ def mean_over(
         Parameters → the mean loss of the whole batch. Value and gradient are the same on every device, to the
         bit. It can be differentiated once, in reverse.
 
+    Raises:
+        TypeError: ``value_fn`` is no function, or ``axis_name`` is one.
+
     Example:
         >>> def replica(w, x):  # one device of one: its part is the whole
         ...     return jax.value_and_grad(mean_over("data", lambda w: w * x.mean()))(w)
@@ -36,6 +39,11 @@ def mean_over(
         >>> value.tolist(), grad.tolist()
         ([4.0], [2.0])
     """
+    if not callable(value_fn) or callable(axis_name):
+        raise TypeError(
+            "mean_over takes the name of an axis and then the loss, a function of the parameters, got "
+            f"{axis_name!r} and {value_fn!r}"
+        )
 
     def own(tree: Any) -> Any:
         # Where shard_map keeps account of what differs, it would add up the gradients of the parameters that it

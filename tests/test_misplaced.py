@@ -493,3 +493,48 @@ def test_one_label_is_no_tree_of_labels():
 def test_an_optimizer_is_no_state():
     with pytest.raises(TypeError, match="state must be an optimizer's state, got the optimizer"):
         optimiz.hyperparams(optimiz.adamw(0.1))
+
+
+@pytest.mark.parametrize(
+    "schedule, error, said",
+    [
+        (lambda: 0.1, TypeError, "takes 0 positional arguments"),
+        (lambda count, step: 0.1, TypeError, "missing 1 required positional argument"),
+        (
+            lambda count: None,
+            TypeError,
+            "learning_rate must be a schedule, a function to a number; it returned None",
+        ),
+        (lambda count: "0.1", TypeError, "learning_rate must be a schedule, .* it returned '0.1'"),
+        (lambda count: -0.1, ValueError, r"learning_rate at the first update must be in \[0, inf\), got -0.1"),
+        (lambda count: jnp.nan, ValueError, "learning_rate at the first update must be in"),
+    ],
+)
+def test_a_schedule_that_is_none_is_found_before_the_first_update(schedule, error, said):
+    with pytest.raises(error, match=said) as caught:
+        optimiz.adamw(schedule).init(PARAMS)
+    if "argument" in said:
+        assert caught.value.__notes__ == [
+            "learning_rate is a schedule, and so is called with the update count alone"
+        ]
+
+
+def test_the_axis_comes_before_the_loss():
+    with pytest.raises(TypeError, match="mean_over takes the name of an axis and then the loss"):
+        optimiz.mean_over(lambda params: 0.0, "data")  # pyright: ignore
+
+
+def test_on_step_is_for_a_search():
+    tx = optimiz.on_step(optax.scale(0.5))
+    with pytest.raises(
+        TypeError, match=r"on_step is for the two directions of a line search, .* got updates of type dict"
+    ):
+        tx.update(PARAMS, tx.init(PARAMS))
+
+
+def test_a_gradient_without_a_leaf_is_named_by_its_path():
+    for make in (optimiz.sgd_sai, optimiz.adamw, optimiz.sqrt_size_sgd, optimiz.lion, optimiz.lars):
+        tx = make(0.1, weight_decay=0.0)
+        for rest in ((), (PARAMS,)) if make is optimiz.sgd_sai else ((PARAMS,),):
+            with pytest.raises(ValueError, match=r"the gradient has no leaf at \['bias'\]"):
+                tx.update(PARAMS | {"bias": None}, tx.init(PARAMS), *rest)

@@ -135,11 +135,17 @@ def schedule(name: str, value: optax.ScalarOrSchedule) -> Callable[[jax.typing.A
         number(name, value, ge=0)
 
     def at(count: jax.typing.ArrayLike) -> jax.Array:
-        scalar = value(count) if callable(value) else value
+        try:
+            scalar = value(count) if callable(value) else value
+        except TypeError as error:
+            error.add_note(f"{name} is a schedule, and so is called with the update count alone")
+            raise
         if callable(scalar):
             raise TypeError(
                 f"{name} must be a schedule, a function of the update count; it returned {scalar!r}"
             )
+        if scalar is None or isinstance(scalar, str):
+            raise TypeError(f"{name} must be a schedule, a function to a number; it returned {scalar!r}")
         scalar = jnp.asarray(scalar)
         if scalar.shape != ():
             raise ValueError(f"{name} must be a scalar at each step, got shape {scalar.shape}")

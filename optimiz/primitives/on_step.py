@@ -2,7 +2,7 @@
 
 import optax
 
-from optimiz import checks
+from optimiz import checks, numerics
 
 
 def on_step(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
@@ -17,7 +17,7 @@ def on_step(tx: optax.GradientTransformation) -> optax.GradientTransformationExt
         A transformation of ``numerics.Directions``, with the state of ``tx``.
 
     Raises:
-        TypeError: ``tx`` is no transformation.
+        TypeError: ``tx`` is no transformation; or, in ``update``, there are no two directions.
 
     Example:
         >>> from optimiz.numerics import Directions
@@ -30,6 +30,11 @@ def on_step(tx: optax.GradientTransformation) -> optax.GradientTransformationExt
     tx = optax.with_extra_args_support(tx)
 
     def update_fn(updates, state, params=None, **extra_args):
+        if not isinstance(updates, numerics.Directions):
+            raise TypeError(
+                "on_step is for the two directions of a line search, numerics.Directions, got updates of type "
+                f"{type(updates).__name__}"
+            )
         step, state = tx.update(updates.step, state, params, **extra_args)
         return updates._replace(step=step), state
 

@@ -95,7 +95,12 @@ def scale_by_gsnr(
         return ScaleByGsnrState(tree.unflatten(gsnr), tree.unflatten(latched))
 
     def update_fn(updates, state, params=None, **extra_args):
-        del params, extra_args
+        del extra_args
+        if params is not None:
+            checks.same_shapes("gradient", updates, "parameter", params)
+        else:  # of parameters the state knows the paths alone
+            of_paths = (jax.tree.map(lambda _: 0, tree) for tree in (updates, state.gsnr))
+            checks.same_shapes("gradient", next(of_paths), "parameter", next(of_paths))
         leaves, tree = jax.tree.flatten(updates)
         axes = groups.scanned_axes(updates, scanned)
         gsnr, latched = tree.flatten_up_to(state.gsnr), tree.flatten_up_to(state.latched)

@@ -37,8 +37,9 @@ def scale_by_learning_rate(
 
     Raises:
         TypeError: the learning rate is neither a number nor callable.
-        ValueError: it is NaN, infinite or negative; it is a schedule whose value is not a scalar; or, in
-            ``update``, an update's shape is not its parameter's, or another step comes before this one.
+        ValueError: it is NaN, infinite or negative, or a schedule that is so at the first update; it is a
+            schedule whose value is not a scalar; or, in ``update``, an update's shape is not its parameter's,
+            or another step comes before this one.
 
     Example:
         >>> tx = scale_by_learning_rate(0.5)
@@ -51,7 +52,9 @@ def scale_by_learning_rate(
     def init_fn(params):
         del params
         count = jnp.zeros([], jnp.int32)
-        return ScaleByLearningRateState(count, rate(count).astype(jnp.float32))
+        first = rate(count)
+        checks.number("learning_rate at the first update", first, ge=0)
+        return ScaleByLearningRateState(count, first.astype(jnp.float32))
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args

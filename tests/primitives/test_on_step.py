@@ -42,5 +42,5 @@ def test_extra_arguments_reach_what_takes_them():
 
 def test_it_is_for_directions():
     tx = on_step(optax.identity())
-    with pytest.raises(AttributeError, match="step"):
+    with pytest.raises(TypeError, match="step"):
         tx.update(PARAMS, tx.init(PARAMS), PARAMS)
