@@ -7,3 +7,8 @@ if sys.argv[:1] == ["-m"]:  # Python is about to run a module: here, before anyt
 
     streams.keep()
     leaving.at_once()
+    try:
+        from examples import _installed as _installed
+    except ModuleNotFoundError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -40,6 +40,8 @@ class Rows:
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
             raise training.RunError(f"{path} is in use by another process") from None
+        except NotImplementedError as error:  # filelock, of a file system without locks
+            raise training.RunError(f"{path} cannot be locked: {error}") from error
         try:
             self._open(settings)
         except BaseException:

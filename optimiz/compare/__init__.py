@@ -1,5 +1,6 @@
 """Compare optimizers on one task: run the matrix, keep the record, and render the report from it."""
 
+from optimiz.compare import _installed as _installed
 from optimiz.compare.curves import learning_curves as learning_curves
 from optimiz.compare.curves import rate_curves as rate_curves
 from optimiz.compare.curves import running_mean as running_mean

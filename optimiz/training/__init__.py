@@ -1,5 +1,6 @@
 """The one training loop for every optimizer, with checkpoints that resume to the bit."""
 
+from optimiz.training import _installed as _installed
 from optimiz.training.batches import padded as padded
 from optimiz.training.batches import shuffled as shuffled
 from optimiz.training.calibrate import calibrate as calibrate

@@ -13,13 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-try:
-    import filelock
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        'optimiz.training locks the directories of its runs with filelock: pip install "optimiz[train]"',
-        name=error.name,
-    ) from error
+import filelock
 
 METRICS, TIMINGS, CHECKPOINTS = "metrics.jsonl", "timings.jsonl", "checkpoints"
 PARTIAL, DAMAGED = "partial-", "damaged-"  # before the name of a checkpoint that is none yet, or no longer
