@@ -41,6 +41,7 @@ _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 64, "Images per update.", lower
 _SEED = FLAGS.DEFINE_integer("seed", 0, "Of parameters, data order and augmentation.", lower_bound=0)
 FLAGS.DEFINE_integer("evaluate_every", 50, "Steps between two evaluations.")
 FLAGS.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
+FLAGS.DEFINE_bool("keep_best", False, "Keep the checkpoint of the least validation loss too.")
 FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
 FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)
 

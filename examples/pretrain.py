@@ -48,6 +48,7 @@ _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 16, "Rows per update.", lower_b
 _SEED = FLAGS.DEFINE_integer("seed", 0, "Of parameters, data order and what is hidden.", lower_bound=0)
 FLAGS.DEFINE_integer("evaluate_every", 50, "Steps between two evaluations.")
 FLAGS.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
+FLAGS.DEFINE_bool("keep_best", False, "Keep the checkpoint of the least validation loss too.")
 _DOWNSTREAM = FLAGS.DEFINE_string("downstream", None, "Fine-tune with these arguments of finetune_text.")
 _RESUME = FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
 FLAGS.DEFINE_path("output", None, "Directory of the report, runs and models.", required=True)

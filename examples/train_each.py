@@ -62,8 +62,8 @@ class Plan:
         """What a trainer's flags say of it.
 
         Args:
-            flags: those of the names above, and of the settings ``steps``, ``seed``, ``evaluate_every`` and
-                ``save_every``.
+            flags: those of the names above, and of the settings ``steps``, ``seed``, ``evaluate_every``,
+                ``save_every`` and ``keep_best``.
             log_every: steps between two losses that are kept.
 
         Raises:
@@ -75,6 +75,8 @@ class Plan:
             log_every=log_every,
             evaluate_every=flags.evaluate_every,
             save_every=flags.save_every,
+            keep_best="loss" if flags.keep_best else None,
+            lower_is_better=True if flags.keep_best else None,
         )
         return cls(
             settings=settings,

@@ -20,6 +20,8 @@ from optimiz.training.methods import Methods as Methods
 from optimiz.training.metrics import read_metrics as read_metrics
 from optimiz.training.preemption import EXIT_PREEMPTED as EXIT_PREEMPTED
 from optimiz.training.preemption import Preempted as Preempted
+from optimiz.training.read_back import load_model_state as load_model_state
+from optimiz.training.read_back import load_params as load_params
 from optimiz.training.reference import Reference as Reference
 from optimiz.training.reference import Timing as Timing
 from optimiz.training.reference import Work as Work

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ class Account:
         journal: what is written down.
         stopwatch: of the updates.
         compile_seconds: spent compiling, by this process.
+        best: the best evaluation so far, where the settings name a figure: its figure, value and steps, and the
+            number of its checkpoint; None before there is one.
     """
 
     def __init__(
@@ -52,7 +55,9 @@ class Account:
         self.journal = Journal(path, watched=progress is not None)
         self.stopwatch = Stopwatch()
         self.compile_seconds = 0.0
+        self.best: dict[str, Any] | None = None
         self._path, self._total, self._progress = path, settings.steps, progress
+        self._settings = settings
         self._pending: list[Figures] = []  # of the updates since the last look
 
     @property
@@ -69,6 +74,9 @@ class Account:
             waits: whether some batches yield no update.
         """
         self.stopwatch.seconds = record["seconds"]
+        best = record.get("best")
+        if best is not None and best["figure"] == self._settings.keep_best:
+            self.best = best
         self.steps = int(state.step)
         self.drawn = int(state.selection.drawn) if waits else self.steps
         if state.clock is not None:
@@ -124,6 +132,25 @@ class Account:
         fraction = {} if spent is None else {"fraction": spent}
         self.journal.write([{"steps": self.steps, **fraction, "evaluation": figures}])
         self.show(figures)
+
+    def is_best(self, figures: Mapping[str, float]) -> bool:
+        """Take note of an evaluation that is the best so far; whether it is, the same on every process.
+
+        Raises:
+            ValueError: it has no such figure.
+        """
+        figure, lower = self._settings.keep_best, self._settings.lower_is_better
+        if figure is None:
+            return False
+        if figure not in figures:
+            raise ValueError(
+                f"evaluate gives no figure {figure!r} to keep the best by; it gives {list(figures)}"
+            )
+        value, before = figures[figure], None if self.best is None else self.best["value"]
+        better = before is None or (value < before if lower else value > before)
+        best = {"figure": figure, "value": value, "steps": self.steps, "checkpoint": self.drawn}
+        self.best = hosts.from_first(lambda: best if better and math.isfinite(value) else self.best)
+        return self.best is not None and self.best["checkpoint"] == self.drawn
 
     @contextlib.contextmanager
     def beside(self, event: str) -> Iterator[None]:

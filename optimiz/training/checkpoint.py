@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,7 +42,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 FORMAT = 1
-_ARRAYS = "arrays"
+ARRAYS = "arrays"
 _LIBRARIES = ("jax", "numpy", "optax", "orbax-checkpoint")
 
 _log = logging.getLogger(__name__)
@@ -63,8 +63,9 @@ def save(
     settings: Mapping[str, Any],
     record: Mapping[str, Any],
     keep: int,
+    best: int | None = None,
 ) -> None:
-    """Write a checkpoint, then delete all but the newest ``keep``.
+    """Write a checkpoint, then delete all but the newest ``keep`` and the best.
 
     Args:
         folder: where the checkpoints of one run lie.
@@ -73,11 +74,12 @@ def save(
         settings: what decides the run's trajectory, as plain JSON.
         record: what else to save, as plain JSON.
         keep: how many checkpoints to keep, ≥ 1.
+        best: number of one more to keep.
 
     Raises:
         RunError: it cannot be written; nothing of it is left, and the older ones are.
     """
-    arrays = _by_path(state)
+    arrays = by_path(state)
     needed = sum(array.nbytes for array in arrays.values())
     partial = folder / f"{PARTIAL}{step}"
     content = {
@@ -91,18 +93,20 @@ def save(
     }
     try:
         hosts.from_first(lambda: _make_room(partial, needed))
-        _write(partial / _ARRAYS, arrays)
+        _write(partial / ARRAYS, arrays)
         hosts.from_first(lambda: _vouch_for(partial, content))
     except Exception as error:  # Orbax and TensorStore report a full disk in errors of their own
         if hosts.is_first():
             shutil.rmtree(partial, ignore_errors=True)
         raise RunError(f"cannot save {needed} bytes in {folder}: {one_line(error)}") from error
-    hosts.from_first(lambda: _delete_all_but(keep, folder))
+    hosts.from_first(lambda: _delete_all_but(keep, best, folder))
 
 
-def _delete_all_but(keep: int, folder: Path) -> None:
+def _delete_all_but(keep: int, best: int | None, folder: Path) -> None:
     with naming(folder):
-        for old in _checkpoints(folder)[:-keep]:
+        for old in saved(folder)[:-keep]:
+            if int(old.name) == best:
+                continue
             # Under another name first: a deletion cut short must not look like a damaged checkpoint.
             shutil.rmtree(old.rename(folder / f"{PARTIAL}{old.name}"))
 
@@ -125,8 +129,8 @@ def probe(folder: Path) -> None:
     written = {"x": jax.make_array_from_callback(numbers.shape, everywhere, numbers.__getitem__)}
     try:
         hosts.from_first(lambda: _make_room(partial, needed=0))
-        _write(partial / _ARRAYS, _by_path(written))
-        read = _load(partial / _ARRAYS, like)["x"].addressable_data(0).tolist()
+        _write(partial / ARRAYS, by_path(written))
+        read = _load(partial / ARRAYS, like)["x"].addressable_data(0).tolist()
     except Exception as error:  # of Orbax and TensorStore, or of the disk
         raise UnusableDirectory(f"checkpoints cannot be saved in {folder}: {one_line(error)}") from error
     finally:
@@ -185,7 +189,7 @@ def restore(
         return None
     path = folder / found["name"]
     try:
-        state = _load(path / _ARRAYS, like_of(found["record"]))
+        state = _load(path / ARRAYS, like_of(found["record"]))
     except Exception as error:  # of Orbax and TensorStore, or of the disk
         raise RunError(f"{path} cannot be read: {one_line(error)}") from error
     return Restored(state, found["record"])
@@ -199,7 +203,7 @@ def _newest_undamaged(
         if leftover.name.startswith(PARTIAL) and (leftover.is_symlink() or leftover.is_dir()):
             delete(leftover)
     damaged: dict[Path, str] = {}
-    for path in reversed(_checkpoints(folder)):
+    for path in reversed(saved(folder)):
         try:
             content = manifest.read(path)
         except manifest.Damaged as damage:
@@ -223,19 +227,33 @@ def _newest_undamaged(
 
 def newest(folder: Path) -> str:
     """Name the newest checkpoint, for a message."""
-    checkpoints = _checkpoints(folder)
+    checkpoints = saved(folder)
     return f"the newest checkpoint is {checkpoints[-1]}" if checkpoints else "there is no checkpoint"
 
 
 def _load(path: Path, like: Any) -> Any:
+    arrays = read_arrays(path, by_path(like))
+    return jax.tree.unflatten(jax.tree.structure(like), list(arrays.values()))
+
+
+def read_arrays(path: Path, like: Mapping[str, Any], left_out: Iterable[str] = ()) -> dict[str, Any]:
+    """Read arrays of a checkpoint, by their names in the manifest.
+
+    Args:
+        path: where Orbax has written them.
+        like: name → array or ``jax.ShapeDtypeStruct``; without a sharding it lies on the first device.
+        left_out: names of the others.
+    """
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    targets = {
-        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or device)
-        for name, leaf in _by_path(like).items()
+    targets: dict[str, Any] = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or device)
+        for name, leaf in like.items()
     }
-    with _plain(path) as plain, ocp.StandardCheckpointer() as checkpointer:
-        arrays = checkpointer.restore(plain, targets)
-    return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in targets])
+    item = targets | dict.fromkeys(left_out, ocp.PLACEHOLDER)
+    arguments = ocp.checkpoint_utils.construct_restore_args(item)
+    with _plain(path) as plain, ocp.PyTreeCheckpointer() as checkpointer:
+        arrays = checkpointer.restore(plain, item=item, restore_args=arguments)
+    return {name: arrays[name] for name in targets}
 
 
 def _write(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -265,14 +283,15 @@ def _plain(path: Path) -> Iterator[Path]:
 
 
 def _refuse_other_arrays(checkpoint: Path, saved: Mapping[str, Any], like: Any) -> None:
-    wanted = {path: _signature(leaf) for path, leaf in _by_path(like).items()}
+    wanted = {path: _signature(leaf) for path, leaf in by_path(like).items()}
     for path in [*wanted, *saved]:
         there, here = saved.get(path, "absent"), wanted.get(path, "absent")
         if there != here:
             raise RunError(f"{checkpoint} does not fit: {path} is {there} there, {here} here")
 
 
-def _by_path(tree: Any) -> dict[str, Any]:
+def by_path(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by the names that they have in a manifest."""
     # A flat dict of paths: Orbax returns NamedTuples as dicts and empty nodes as None, and confuses
     # {"a": {"b": …}} with {"a.b": …}; the tree itself comes from the code that asks for it.
     return {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
@@ -286,5 +305,6 @@ def _entries(folder: Path) -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() else []
 
 
-def _checkpoints(folder: Path) -> list[Path]:
+def saved(folder: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first, whether damaged or not."""
     return sorted(filter(is_checkpoint, _entries(folder)), key=lambda path: int(path.name))

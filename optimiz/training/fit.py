@@ -93,6 +93,9 @@ def fit(
         raise ValueError("a model that grows is charged by its depth: the task must say it, got depth=None")
     if methods.growth is not None and task.model_state is not None:
         raise ValueError("a model that grows must be all parameters: it is not known how a model_state grows")
+    if settings.keep_best is not None and (task.evaluate is None or methods.growth is not None):
+        lacking = "Task(evaluate=) is None" if task.evaluate is None else "its model grows"
+        raise ValueError(f"Settings(keep_best={settings.keep_best!r}): there is no best of this run: {lacking}")
     if layout is None and jax.process_count() > 1:
         raise ValueError(f"a run of {jax.process_count()} processes needs a layout")
     if methods.selection is not None and jax.process_count() > 1:

@@ -163,12 +163,13 @@ class Loop:
         if end is not None:
             message = f"{divergence.told(end)}; {checkpoint.newest(self._checkpoints)}"
             raise Diverged(message, end["step"], self._result(state))
+        is_best = False
         if self._task.evaluate is not None and (self._marks.crossed(spent) or due(settings.evaluate_every)):
-            self._evaluate(state)
+            is_best = self._evaluate(state)
         while self._stage < self._marks.stage(account.steps) and not account.finished:
             state = self._grown(state)
         leave = hosts.any_process(self._request.received is not None)
-        saves = leave or due(settings.save_every)
+        saves = leave or is_best or due(settings.save_every)
         if self._stages.layout is not None and (saves or due(settings.compare_replicas_every)):
             replicas.refuse_differing(state.params, account.steps)
         if saves:
@@ -192,7 +193,8 @@ class Loop:
         steps, kept = self._account.steps, checkpoint.newest(self._checkpoints)
         raise Diverged(f"after {steps} updates {why}; {kept}", steps - 1, self._result(state))
 
-    def _evaluate(self, state: TrainState) -> None:
+    def _evaluate(self, state: TrainState) -> bool:
+        """Evaluate; whether it is the best so far, and to be kept."""
         assert self._task.evaluate is not None
         self._refuse_unsound(state)
         with self._account.beside("evaluate"):
@@ -207,6 +209,7 @@ class Loop:
         # Of several processes each evaluates on its own.
         if hosts.any_process(spoilt is not None):
             self._end_diverged(state, f"the evaluation gives {spoilt or 'on another process no finite loss'}")
+        return self._account.is_best(figures)
 
     def _grown(self, state: TrainState) -> TrainState:
         with self._account.beside("growth"):
@@ -221,6 +224,9 @@ class Loop:
             record = hosts.from_first(lambda: account.journal.sync() | {"seconds": account.stopwatch.seconds})
             if self._stages.methods.growth is not None:
                 record["stage"] = self._stage
+            best = None if account.best is None else account.best["checkpoint"]
+            if account.best is not None:
+                record["best"] = account.best
             checkpoint.save(
                 self._checkpoints,
                 account.drawn,
@@ -228,6 +234,7 @@ class Loop:
                 settings=self._described,
                 record=record,
                 keep=self._settings.keep,
+                best=best,
             )
 
     def _result(self, state: TrainState) -> Result:

@@ -111,6 +111,7 @@ _RECORD = {
     "metrics_bytes": _COUNT,
     "metrics_sha256": _Kind("a text", lambda value: isinstance(value, str), required=False),
     "stage": _COUNT._replace(required=False),
+    "best": _OBJECT._replace(required=False),
     "traced": _Kind("an object of texts", _of(str), required=False),
 }
 

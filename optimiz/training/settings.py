@@ -35,13 +35,17 @@ class Settings:
         evaluate_at: fractions of the budget, ascending in (0, 1): there is an evaluation after the step
             that crosses each, and one at the end.
         save_every: steps between two checkpoints; 0 for one at the end.
-        keep: number of checkpoints kept, ≥ 1.
+        keep: number of checkpoints kept, ≥ 1; the newest.
+        keep_best: figure of the evaluations by which one checkpoint more is kept: it is written after each
+            evaluation that is the best so far, and ``load_params(directory, "best")`` reads it. None for none.
+        lower_is_better: whether less of that figure is better; given with ``keep_best``, and only then.
         compare_replicas_every: steps between two comparisons of the copies that the devices of a mesh have of
             the parameters; they are compared before every checkpoint, and 0 is for that alone.
 
     Raises:
         TypeError: a value that is not a number, or not an integer where one is asked for.
-        ValueError: a value outside its range; or neither steps nor budget, or fractions of no budget.
+        ValueError: a value outside its range; neither steps nor budget, or fractions of no budget; or of
+            ``keep_best`` and ``lower_is_better`` only one.
     """
 
     steps: int | None = None
@@ -52,6 +56,8 @@ class Settings:
     evaluate_at: Sequence[float] = ()
     save_every: int = 0
     keep: int = 2
+    keep_best: str | None = None
+    lower_is_better: bool | None = None
     compare_replicas_every: int = 0
 
     def __post_init__(self) -> None:
@@ -69,6 +75,11 @@ class Settings:
             raise ValueError("steps or budget must be given, got neither")
         elif self.evaluate_at:
             raise ValueError(f"evaluate_at needs a budget, got {self.evaluate_at} and none")
+        if (self.keep_best is None) != (self.lower_is_better is None):
+            raise ValueError(
+                "keep_best and lower_is_better go together, as in keep_best='loss', lower_is_better=True; got "
+                f"{self.keep_best!r} and {self.lower_is_better!r}"
+            )
         for fraction in self.evaluate_at:
             checks.number("each of evaluate_at", fraction, gt=0, lt=1)
         if any(a >= b for a, b in itertools.pairwise(self.evaluate_at)):
