@@ -183,8 +183,8 @@ def over_fitting(rows: Sequence[Mapping[str, Any]], curve: LossCurve) -> Finding
         "over_fitting",
         f"the evaluation loss was least, {best:.4g}, after {best_steps} steps and is {last:.4g} after "
         f"{last_steps}, while the training loss fell from {then.level:.4g} to {now.level:.4g}",
-        f"Keep the parameters of step {best_steps}: under Settings(keep_best='loss', lower_is_better=True) a run "
-        "does, and training.load_params(directory, 'best') reads them. Decay weights more, drop out more, or "
-        "bring more data.",
+        f"Keep the parameters of step {best_steps}: a run does so with Settings(keep_best='loss', "
+        "lower_is_better=True), and training.load_params(directory, 'best') reads them. Decay weights more, "
+        "drop out more, or bring more data.",
         best_steps,
     )
