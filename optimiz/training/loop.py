@@ -160,6 +160,11 @@ class Loop:
         """Look, and do what is due."""
         settings, spent, account = self._settings, self._marks.spent, self._account
         end = account.look(state)
+        if self._request.was_stopped:
+            self._request.was_stopped = False
+            _log.warning(
+                "%s was stopped and goes on: seconds of updates, if any, include that time", self._path
+            )
         if end is not None:
             message = f"{divergence.told(end)}; {checkpoint.newest(self._checkpoints)}"
             raise Diverged(message, end["step"], self._result(state))

@@ -25,10 +25,16 @@ class Preempted(SystemExit):
 
 
 class Request:
-    """Whether a signal has come in."""
+    """Whether a signal has come in.
+
+    Attributes:
+        received: one that asks to leave.
+        was_stopped: whether the process was stopped (SIGSTOP, Ctrl-Z) and has been continued since.
+    """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.was_stopped = False
 
     def honour(self) -> None:
         """Leave, where there is nothing to save, if a signal has come in.
@@ -64,7 +70,12 @@ def deferred() -> Iterator[Request]:
         request.received = signal.Signals(number)
         restore()
 
+    def note_stop(number: int, frame: object) -> None:
+        request.was_stopped = True
+
     if threading.current_thread() is threading.main_thread():
+        if hasattr(signal, "SIGCONT"):
+            handlers[signal.SIGCONT] = signal.signal(signal.SIGCONT, note_stop)
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 handlers[number] = signal.signal(number, note)

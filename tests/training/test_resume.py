@@ -251,6 +251,17 @@ def test_sigterm_saves_once_and_exits_75(tmp_path, moment, slow, seconds):
     assert [row["event"] for row in timings].count("save") == 1
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGCONT"), reason="Windows stops no process so")
+def test_a_process_that_was_stopped_says_so_and_goes_on(tmp_path):
+    process = start(tmp_path, "--seconds-per-step", 0.05)
+    wait_for(process, "step 3")
+    process.send_signal(signal.SIGSTOP)
+    threading.Event().wait(0.5)
+    process.send_signal(signal.SIGCONT)
+    _, errors = process.communicate()
+    assert process.returncode == 0 and errors.count("was stopped and goes on: seconds of updates, if any") == 1
+
+
 @pytest.mark.parametrize("moment", ["step 2", "step 12"], ids=["warm-up", "timing"])
 def test_sigterm_in_a_calibration_leaves_with_nothing_to_save(tmp_path, moment):
     process = start(tmp_path, "--calibrate", "--seconds-per-step", 0.1)
