@@ -384,6 +384,17 @@ def test_a_schedule_is_no_rule(taker, given):
         taker(given)
 
 
+def test_a_function_that_returns_a_rule_is_none():
+    for use in (
+        lambda given: diagnostics.heterogeneity(PARAMS, given(diagnostics.by_layer)),
+        lambda given: optimiz.adamw(0.1, mask=given(groups.no_decay)).init(PARAMS),
+        lambda given: optimiz.scale_by_groups(given(lambda: groups.layerwise_decay(0.5))).init(PARAMS),
+        lambda given: groups.describe(PARAMS, given(groups.no_decay)),
+    ):
+        with pytest.raises(TypeError, match="must be a function from the parameters to a tree, it returned"):
+            use(lambda make: lambda params: make())
+
+
 def test_rules_that_are_functions_are_used_as_they_stand():
     transformer = {"layer_0": {"attention": {"query": 1.0, "key": 1.0, "value": 1.0, "out": 1.0}}}
     assert groups.describe(transformer, groups.kinds)

@@ -23,7 +23,8 @@ def per_parameter(name: str, given: Any) -> Callable[[Any], Any]:
         given: a tree, a prefix of one, or a function from the parameters to such a tree.
 
     Returns:
-        A function from a tree of parameters to the tree, or prefix.
+        A function from a tree of parameters to the tree, or prefix. It raises TypeError where ``given`` returns
+        a function.
 
     Raises:
         TypeError: ``given`` is a function that makes such functions, a class, a shape or a schedule.
@@ -42,10 +43,13 @@ def per_parameter(name: str, given: Any) -> Callable[[Any], Any]:
         if _is_tree_of(given, params):
             return given
         try:
-            return given(params)
+            answers = given(params)
         except Exception as error:
             error.add_note(f"{name} can be called and is no tree like the parameters: it was called with them")
             raise
+        if callable(answers) and _is_leaf(answers):
+            raise TypeError(f"{name} must be a function from the parameters to a tree, it returned {answers!r}")
+        return answers
 
     return of
 
@@ -83,10 +87,14 @@ def _yes_or_no(name: str, path: Any, answer: Any) -> bool:
 
 
 def _is_tree_of(given: Any, params: Any) -> bool:
-    if isinstance(given, functools.partial) or jax.tree_util.all_leaves([given]):
+    if _is_leaf(given):
         return False
     try:
         jax.tree.broadcast(given, params)
-    except ValueError:
+    except (TypeError, ValueError):
         return type(given) is type(params)
     return True
+
+
+def _is_leaf(x: Any) -> bool:
+    return isinstance(x, functools.partial) or jax.tree_util.all_leaves([x])
