@@ -24,7 +24,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from examples import bench_trainers_report, command, leaving
+from examples import bench_trainers_report, command, leaving, markdown
 from optimiz import compare
 
 # The title, what a batch is, and the arguments.
@@ -112,7 +112,7 @@ def main() -> None:
     path = Path(_OUTPUT.value) / "record.json"
     record = {"environment": compare.environment(), "rows": []}
     if path.exists():
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = markdown.read_record(path, bench_trainers_report.report)
     for name in _TRAINERS.value:
         if name not in [row["trainer"] for row in record["rows"]]:
             record["rows"].append(measured(name, _UPDATES.value))

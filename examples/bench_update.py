@@ -15,7 +15,7 @@ from pathlib import Path
 
 import jax
 
-from examples import bench_update_report, command, strict_json, update_speed
+from examples import bench_update_report, command, markdown, update_speed
 from optimiz import compare
 
 FLAGS = command.Flags()
@@ -38,9 +38,9 @@ def main() -> None:
     }
     record = {"settings": settings, "environment": compare.environment(), "rows": [], "compilation": []}
     if path.exists():
-        record = strict_json.read_object(path)
-        if record["settings"] != settings:
-            raise ValueError(f"{path} is of other settings: {record['settings']}, not {settings}")
+        record = markdown.read_record(path, bench_update_report.report)
+        if record.get("settings") != settings:
+            raise ValueError(f"{path} is of other settings: {record.get('settings')}, not {settings}")
     unknown = sorted(set(_METHODS.value) - update_speed.METHODS.keys())
     if unknown:
         raise ValueError(f"--methods: {', '.join(unknown)} must be among {', '.join(update_speed.METHODS)}")

@@ -42,7 +42,7 @@ def write(rows: Rows, directory: Path, asked: str) -> str:
         directory: where to write.
         asked: the command, as typed.
     """
-    results = Results(rows.rows)
+    results = Results(markdown.with_names(rows.rows, "model", "optimizer"))
     _draw(results, directory / "study.png")
     training.write_whole(directory / "report.md", render(rows.head, results, asked))
     return in_words(results)

@@ -209,7 +209,7 @@ def write(rows: Rows, directory: Path, asked: str) -> str:
         directory: where to write.
         asked: the command, as typed.
     """
-    judged = Judged(rows.rows)
+    judged = Judged(markdown.with_names(rows.rows, "arm"))
     _draw(judged, directory / "curves.png")
     training.write_whole(directory / "report.md", render(rows.head, judged, asked))
     return f"{in_words(judged)}\n\n{table(judged)}"

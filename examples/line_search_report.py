@@ -45,7 +45,7 @@ def write(rows: Rows, directory: Path, asked: str) -> str:
         directory: where to write.
         asked: the command, as typed.
     """
-    settings, arms = rows.head["settings"], by_arm(rows.rows)
+    settings, arms = rows.head["settings"], by_arm(markdown.with_names(rows.rows, "method"))
     figure = settings["figure"]
     result = f"{in_words(arms, figure)}\n\n{table(arms, figure)}"
     _draw(arms, figure, directory / "curves.png")

@@ -159,7 +159,7 @@ def write(rows: Rows, directory: Path, asked: str) -> str:
         directory: where to write.
         asked: the command, as typed.
     """
-    runs = by_arm(rows.rows)
+    runs = by_arm(markdown.with_names(rows.rows, "optimizer", "form"))
     _draw(runs, directory / "curves.png")
     training.write_whole(directory / "report.md", render(rows.head, runs, asked))
     return f"{in_words(runs)}\n\n{table(runs)}"

@@ -135,7 +135,7 @@ class Pretraining:
         """Write configuration, parameters and tokenizer in the Hugging Face layout."""
         family, config = self.objective.family, self.objective.config
         weights.save(directory, family, config, params, self.vocabulary.ids)
-        self.vocabulary.tokenizer.save(str(directory / "tokenizer.json"))
+        training.write_whole(directory / "tokenizer.json", self.vocabulary.tokenizer.to_str(pretty=True))
 
     def fingerprint(self) -> str:
         """SHA-256 of every row."""

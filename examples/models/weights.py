@@ -16,12 +16,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import save_file
+import safetensors.numpy
 
 from examples import strict_json
 from examples.data import memory
 from examples.models.layout import Layout, by_path, check_names, keys_of, path_of, shapes_of, tensors_of
 from examples.models.tensors import CONFIG, WEIGHTS, existing, opened
+from optimiz import training
 
 _LARGEST = 2**31 - 1  # of a number in a configuration
 
@@ -79,12 +80,8 @@ def save(
     keys |= {key: ids[role] for key, role in layout.special.items()} if ids else {}
     about = {"model_type": layout.model_type, "architectures": [layout.architecture]}
     directory.mkdir(parents=True, exist_ok=True)
-    partial = directory / f"{WEIGHTS}.partial"
-    save_file(tensors, partial, metadata={"format": "pt"})
-    partial.replace(directory / WEIGHTS)
-    partial = directory / f"{CONFIG}.partial"
-    partial.write_text(json.dumps(about | dict(layout.fixed) | keys, indent=2) + "\n", encoding="utf-8")
-    partial.replace(directory / CONFIG)
+    training.write_whole(directory / WEIGHTS, safetensors.numpy.save(tensors, metadata={"format": "pt"}))
+    training.write_whole(directory / CONFIG, json.dumps(about | dict(layout.fixed) | keys, indent=2) + "\n")
 
 
 def read_config(directory: Path, layout: Layout) -> Any:

@@ -9,7 +9,16 @@ import sys
 
 import pytest
 
-from examples import heterogeneity_rows, judgement_report, line_search_report, low_bit_report, rows
+from examples import (
+    bench_trainers_report,
+    bench_update_report,
+    heterogeneity_rows,
+    judgement_report,
+    line_search_report,
+    low_bit_report,
+    markdown,
+    rows,
+)
 from examples.rows import Rows
 from optimiz import training
 from optimiz.training import whole_file
@@ -144,3 +153,36 @@ def test_rows_that_do_not_go_together_are_one_line_with_the_file(path):
 
     with opened(path) as study, pytest.raises(ValueError, match=r"rows\.jsonl has rows .* KeyError: 'missing'"):
         study.reported(write)
+
+
+@pytest.mark.parametrize("name", ["trainers", "update"])
+def test_a_record_of_a_benchmark_that_was_changed_is_one_line_with_the_file(name, tmp_path):
+    report = {"trainers": bench_trainers_report.report, "update": bench_update_report.report}[name]
+    whole = json.loads((ROOT / "examples/records" / name / "record.json").read_text())
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(whole))
+    assert markdown.read_record(path, report) == whole
+    first = whole["rows"][0]
+    for field in first:
+        for other in ({"a": None}, [None], None):
+            path.write_text(json.dumps(whole | {"rows": [{**first, field: other}]}))
+            try:
+                markdown.read_record(path, report)
+            except ValueError as error:
+                assert str(error).startswith(f"{path} is no record") and "\n" not in str(error)
+    for field in ("rows", "environment"):
+        path.write_text(json.dumps({**whole, field: 3}))
+        with pytest.raises(ValueError, match=rf"record\.json is no record .* {field} must be a"):
+            markdown.read_record(path, report)
+
+
+def test_names_in_the_rows_of_a_study_are_shown_and_not_obeyed(tmp_path):
+    name = "![x](/etc/hostname) $y$ | <b>"
+    head, row = of("line_search/topics")
+    rows = [{**row, "method": method, "seed": seed} for method in (name, "adam") for seed in (0, 1)]
+    rows = [{**row, "learning_rate": 0.1} if row["method"] == "adam" else row for row in rows]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [head, *rows]))
+    with opened(tmp_path / "rows.jsonl", head["settings"], lambda row: line_search_report.FIELDS) as study:
+        study.reported(lambda study: line_search_report.write(study, tmp_path, "python `x`"))
+    text = (tmp_path / "report.md").read_text()
+    assert r"!\[x\](/etc/hostname) \$y\$ \| \<b\>" in text and "![x]" not in text
