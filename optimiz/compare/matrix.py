@@ -209,7 +209,7 @@ class _Matrix:
     since: float = dataclasses.field(default_factory=time.monotonic)
 
     def path(self, arm: Arm, seed: int) -> Path:
-        return self.directory / str(arm).replace(" ", "_") / f"seed_{seed}"
+        return self.directory / _directory(str(arm)) / f"seed_{seed}"
 
     def settings_of(self, seed: int) -> training.Settings:
         return dataclasses.replace(self.settings, seed=seed)
@@ -272,8 +272,6 @@ class _Matrix:
         fingerprint, measured = _beginning(task, seed)
         evaluate = self.test or task.evaluate
         assert evaluate is not None  # see preflight
-        # A whole result was there, for the checkpoints are gone: now it is torn, and the run is made again.
-        again = (path / _RESULT).exists() and not (path / "checkpoints").exists()
         diverged_at = None
         try:
             result = training.fit(
@@ -284,8 +282,7 @@ class _Matrix:
                 identity=self.identity_of(arm),
                 reference=self.reference,
                 methods=arm.methods,
-                resume=not again,
-                overwrite=again,
+                resume=True,
                 progress=self.watch(arm, seed, number),
             )
             test = evaluate(result.params)
@@ -337,6 +334,15 @@ def _distinct(name: str, values: Sequence[str]) -> None:
     for value in values:
         if values.count(value) > 1:
             raise ValueError(f"{name} must be different from each other, got {value} twice")
+    directories: dict[str, str] = {}
+    for value in values:  # some file systems do not tell A from a
+        other = directories.setdefault(_directory(value).casefold(), value)
+        if other != value:
+            raise ValueError(f"{name} must differ in more than case and spaces, got {other!r} and {value!r}")
+
+
+def _directory(name: str) -> str:
+    return name.replace(" ", "_")
 
 
 def _beginning(task: training.Task, seed: int) -> tuple[str, dict[str, float]]:

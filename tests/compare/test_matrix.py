@@ -197,6 +197,11 @@ def needs_hessian(schedule):
     [
         ({"chosen": []}, ValueError, "arms must hold at least one, got none"),
         ({"chosen": ONE * 2}, ValueError, "arms must be different from each other, got search twice"),
+        (
+            {"chosen": [ONE[0], dataclasses.replace(ONE[0], name="Search")]},
+            ValueError,
+            "arms must differ in more than case and spaces, got 'search' and 'Search'",
+        ),
         ({"seeds": []}, ValueError, "seeds must hold at least one, got none"),
         ({"seeds": [1, 1]}, ValueError, "seeds must be different from each other, got 1 twice"),
         ({"seeds": [-1]}, ValueError, r"each seed must be in \[0, "),
