@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from examples.data import masking, packing, spans
-from examples.data.tokenization import Vocabulary
+from examples.data.tokenization import SENTINELS, Vocabulary
 from examples.models import bert, families, gpt2, t5
 from examples.models.layout import Layout
 
@@ -133,6 +133,11 @@ def span(vocabulary: Vocabulary, size: Size) -> Objective:
         dropout=size.dropout,
     )
     shape = spans.shape_of_inputs(size.length)
+    if shape.spans > SENTINELS:  # beyond them are the ids of words
+        raise ValueError(
+            f"length {size.length} means {shape.spans} spans a row, and there are {SENTINELS} sentinels: "
+            "length must be smaller"
+        )
     end, pad = vocabulary.ids["end"], vocabulary.ids["pad"]
 
     def batch(rows: np.ndarray, seed: int, step: int) -> Arrays:

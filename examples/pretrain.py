@@ -20,6 +20,7 @@ import jax
 
 from examples import command, devices, finetune_text, leaving, optimizers
 from examples.data import corpus, tokenization
+from examples.data.text_summary import of_unknown
 from examples.objectives import OBJECTIVES, Size
 from examples.pretraining import EVALUATION_ROWS, Pretraining
 from examples.train_each import Plan, made_or_left_out
@@ -93,9 +94,6 @@ def main() -> None:
     text = corpus.standard_library() if _DATA.value is None else corpus.read(_DATA.value)
     parts = corpus.split(text, _SHARES)
     kept = plan.output / "tokenizer.json"
-    summary = corpus.summary(text, parts, _SHARES)
-    if training.is_first():
-        summary.show()
     vocabulary = read_vocabulary(parts["train"], kept)
     choices = {name: optimizers.from_scratch(name, vocabulary.size) for name in _OPTIMIZER.value}
     chosen = {
@@ -103,6 +101,9 @@ def main() -> None:
     }
     size = Size(_LAYERS.value, _HIDDEN_SIZE.value, _HEADS.value, _LENGTH.value, _DROPOUT.value)
     problem = Pretraining(parts, vocabulary, OBJECTIVES[_OBJECTIVE.value](vocabulary, size))
+    summary = corpus.summary(text, parts, _SHARES) | of_unknown(problem.unknown)
+    if training.is_first():
+        summary.show()
     task = problem.task(_BATCH_SIZE.value, _SEED.value, share=devices.share(layout))
     decisive = {flag.name: flag.value for flag in _DECISIVE}
     identity = decisive | {"data": problem.fingerprint()}

@@ -43,6 +43,7 @@ class Pretraining:
     Attributes:
         rows: part → rows of text, [N, ...].
         source: where the text comes from.
+        unknown: share of the training tokens that the tokenizer does not know.
 
     Raises:
         ValueError: a part is shorter than one row; the message names it.
@@ -52,10 +53,16 @@ class Pretraining:
         self.objective, self.vocabulary = objective, vocabulary
         self.source = next(iter(parts.values())).source
         self.rows: dict[str, np.ndarray] = {}
+        self.unknown = 0.0
         self._bytes_per_token: dict[str, float] = {}
         for name, part in parts.items():
             documents = vocabulary.encode(part.documents)
             tokens = sum(len(document) + 1 for document in documents)
+            if name == "train":
+                unknown = vocabulary.ids.get("unknown")
+                self.unknown = (
+                    sum(document.count(unknown) for document in documents if unknown is not None) / tokens
+                )
             self._bytes_per_token[name] = part.size / tokens
             try:
                 self.rows[name] = objective.pack(documents)

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from examples.data import baseline, text_summary
+from examples.data import baseline, shown, text_summary
 from examples.data.text import TextExamples, sample
 from examples.models import pretrained
 from examples.models.adapters import Keys, from_nnx
@@ -47,7 +47,7 @@ class TextClassification:
 
     Raises:
         FileNotFoundError: the directory lacks a file.
-        ValueError: a file is damaged, or an argument is outside its domain.
+        ValueError: a file is damaged, an argument is outside its domain, or the parts are of different kinds.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class TextClassification:
         dropout: float,
         pooling: str,
     ):
+        _check(parts)
         config, self._encoder = pretrained.load_encoder(
             model, hidden_dropout=dropout, attention_dropout=dropout
         )
@@ -75,8 +76,12 @@ class TextClassification:
             self._parts[name] = tokens | {"label": part.labels}
 
         totals = {name: len(part.texts) for name, part in parts.items()}
-        of_lengths = text_summary.of_lengths(lengths, cut, totals, self.length)
-        self.summary = text_summary.of_texts(parts) | of_lengths
+        unknown = pretrained.unknown_share(
+            tokenizer, self._parts["train"], pairs=parts["train"].pairs is not None
+        )
+        self.summary = text_summary.of_texts(parts)
+        self.summary |= text_summary.of_lengths(lengths, cut, totals, self.length)
+        self.summary |= text_summary.of_unknown(unknown)
 
         def classifier(key: jax.Array) -> Classifier:
             return Classifier(config, len(parts["train"].label_names), pooling, rngs=Keys(key))
@@ -135,3 +140,18 @@ class TextClassification:
 def _length_for(lengths: np.ndarray, most: int) -> int:
     needed = int(np.quantile(lengths, WHOLE, method="higher"))
     return min(-(-needed // _STEP) * _STEP, most)
+
+
+def _check(parts: Mapping[str, TextExamples]) -> None:
+    train = parts["train"]
+    for name, part in parts.items():
+        if not part.texts:
+            raise ValueError(f"{name} ({part.source}) has no examples")
+        if part.label_names != train.label_names:
+            raise ValueError(
+                f"{name} ({part.source}) must have the classes of train, {shown.values(train.label_names)}, "
+                f"got {shown.values(part.label_names)}"
+            )
+        if (part.pairs is None) != (train.pairs is None):
+            one, two = ("pairs of texts", "single texts")[:: 1 if train.pairs is not None else -1]
+            raise ValueError(f"train has {one}, and {name} ({part.source}) {two}; all must be alike")

@@ -38,7 +38,12 @@ def mask(
     Returns:
         `ids_BT`, with P tokens of each row hidden; `positions_BP`, of those, ascending; `targets_BP`, what they
         were. P is `predictions(T)`, and no token is chosen twice.
+
+    Raises:
+        ValueError: there are no ordinary tokens.
     """
+    if not len(ordinary):
+        raise ValueError("ordinary must be ids, of which one can be hidden; there are none")
     rows, length = rows_BT.shape
     chosen = predictions(length)
     # Special tokens come last in the order, and so are chosen where a row has too few others.

@@ -22,12 +22,16 @@ def pack(documents: Sequence[Sequence[int]], end: int, length: int, *, overlap: 
         int32 [N, T]; what is left at the end, less than a row, is dropped.
 
     Raises:
-        ValueError: there is less than one row.
+        ValueError: there is less than one row, or `overlap` is outside its domain.
 
     Example:
         >>> pack([[1, 2, 3], [4]], end=0, length=3, overlap=1).tolist()
         [[1, 2, 3], [3, 0, 4]]
     """
+    if not 0 <= overlap < length:
+        raise ValueError(f"overlap must be in [0, {length}), got {overlap}")
+    if not documents:
+        raise ValueError("there are no documents")
     stream = np.concatenate([np.array([*document, end], np.int32) for document in documents])
     step = length - overlap
     rows = (len(stream) - overlap) // step

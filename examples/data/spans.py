@@ -37,7 +37,9 @@ class Shape:
 
     @classmethod
     def of(cls, length: int) -> "Shape":
-        """The shape of a row of text of so many tokens."""
+        """The shape of a row of text of so many tokens, at least 2."""
+        if length < 2:
+            raise ValueError(f"a row must have 2 tokens or more, got {length}")
         cut = min(max(round(RATE * length), 1), length - 1)
         return cls(length, cut, min(max(round(cut / MEAN_LENGTH), 1), cut, length - cut))
 

@@ -10,6 +10,7 @@ from examples.data.summary import Summary, of_classes, of_equals
 from examples.data.text import TextExamples, same
 
 TRUNCATED = 0.05  # of the texts; more than that is worth a warning
+UNKNOWN = 0.05  # of the tokens
 _FRACTION = re.compile(r"[+-]?[0-9]*\.[0-9]+")
 
 
@@ -70,6 +71,22 @@ def of_lengths(lengths: np.ndarray, cut: Mapping[str, int], totals: Mapping[str,
         share = f"{count / total:.1%} of the texts are longer than {length} tokens"
         warnings.append(f"{share} and lose their end: see --length")
     return Summary(facts, warnings)
+
+
+def of_unknown(share: float, what: str = "tokens") -> Summary:
+    """How many tokens the tokenizer does not know.
+
+    Args:
+        share: of them, in [0, 1].
+        what: they are.
+
+    Example:
+        >>> of_unknown(0.25).warnings
+        ['25.0% of the tokens are unknown to the tokenizer, and one and the same to the model']
+    """
+    told = f"{share:.1%} of the {what} are unknown to the tokenizer"
+    warnings = [f"{told}, and one and the same to the model"] if share > UNKNOWN else []
+    return Summary({"unknown tokens": f"{share:.1%}"} if share else {}, warnings)
 
 
 def _sources(parts: Mapping[str, TextExamples]) -> dict[str, str]:

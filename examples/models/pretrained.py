@@ -8,9 +8,10 @@ import dataclasses
 import functools
 import hashlib
 import importlib.util
+import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,24 @@ def lengths(tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | N
     rows = [tokenizer_file.encode(tokenizer, inputs[i : i + 1000]) for i in range(0, len(inputs), 1000)]
     found = np.array([sum(row.attention_mask) for batch in rows for row in batch], np.int64)
     return np.where(too_long, np.maximum(found, most + 1), found)
+
+
+def unknown_share(tokenizer: Tokenizer, encoded: Mapping[str, np.ndarray], *, pairs: bool) -> float:
+    """The share of tokens, special ones aside, that a tokenizer does not know.
+
+    Args:
+        tokenizer: from `load_tokenizer`.
+        encoded: texts, as `encode` returns them.
+        pairs: whether they are pairs.
+    """
+    model = json.loads(tokenizer.model.__getstate__())
+    name, index = model.get("unk_token"), model.get("unk_id")
+    unknown = tokenizer.token_to_id(name) if isinstance(name, str) else index
+    if unknown is None:
+        return 0.0
+    is_token = encoded["mask_BT"] == 1
+    total = is_token.sum() - len(is_token) * tokenizer.num_special_tokens_to_add(pairs)
+    return float((is_token & (encoded["ids_BT"] == unknown)).sum() / max(total, 1))
 
 
 def _bounded(

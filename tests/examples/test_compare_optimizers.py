@@ -65,7 +65,7 @@ def test_the_comparison_its_report_and_its_resumption(arguments):
     (code, printed, _), held, other, resumed = call(arguments, *again)
     assert code == 0 and re.search(r"^4/4  \d+ min left  salsa  seed 1  step \d", printed, re.MULTILINE)
     assert "over 2 seeds" in printed and f"report: {out / 'report.md'}" in printed
-    assert held[0] == 1 and "resume it (--resume) or choose another directory" in held[2][0]
+    assert held[0] == 2 and "go on with it (--resume), or choose another --output" in held[2][0]
     assert other[0] == 1 and "budget was 4.0, is 5.0" in other[2][0]
     assert resumed[0] == 0 and "step" not in resumed[1]  # what is there is read, and not run again
 
@@ -114,6 +114,15 @@ def test_a_mistake_is_one_line_and_leaves_nothing(arguments, tmp_path):
         ({"seeds": 0}, "flag --seeds=0"),
         ({"figure": "bleu"}, "flag --figure=bleu"),
         ({"task": "missing.tsv"}, "missing.tsv: no such file"),
+        ({"text": "body"}, "no column 'body'; the columns are 'sentence', 'label'"),
+        ({"label_names": "-1,+1"}, "label 'negative' is not one of '-1', '+1'"),
+        ({"label_names": "good"}, "flag --label_names=['good']: must be two names or more"),
+        ({"delimiter": ";"}, "--delimiter= is for a .csv file"),
+        (
+            {"task": "text", "encoding": "latin-1"},
+            "--encoding says how a file is read, and there is none; see --task",
+        ),
+        ({"task": "pretrain", "pair": "b"}, "--pair says how a file is read, and there is none; see --task"),
         ({"reference": "missing.json"}, "missing.json"),
         ({"reference": dearer}, "step(batch=16) cannot be quicker than step(batch=8)"),
     ]

@@ -10,6 +10,8 @@ from absl.testing import flagsaver
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from examples import command, finetune_text
+from examples.data.text import TextExamples
+from examples.text_classification import TextClassification
 from optimiz import compare, training
 from tests.conftest import ROOT
 from tests.examples.layouts import losses, trained
@@ -294,3 +296,28 @@ def test_the_data_are_summed_up_on_the_screen_and_in_the_report_and_say_the_leng
         | {"data": path, "steps": 1, "optimizer": "adamw", "length": 5, "output": path.with_name("cut")}
     )
     assert "of the texts are longer than 5 tokens and lose their end: see --length" in capsys.readouterr().out
+
+
+def of_texts(texts, names=("a", "b"), pairs=None):
+    return TextExamples(tuple(texts), pairs, np.arange(len(texts), dtype=np.int32) % 2, names, "x.tsv")
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        (of_texts([]), r"test \(x\.tsv\) has no examples"),
+        (
+            of_texts(["the"], ("b", "a")),
+            r"test \(x\.tsv\) must have the classes of train, 'a', 'b', got 'b', 'a'",
+        ),
+        (
+            of_texts(["the"], pairs=("a",)),
+            r"train has single texts, and test \(x\.tsv\) pairs of texts; all must",
+        ),
+    ],
+)
+def test_parts_of_different_kinds_are_refused(model, test, message):
+    with pytest.raises(ValueError, match=message):
+        TextClassification(
+            {"train": of_texts(["a", "the"]), "test": test}, model, length=8, dropout=0.0, pooling="mean"
+        )

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from examples.data.masking import mask, predictions
 
@@ -55,3 +56,8 @@ def test_a_row_of_special_tokens_still_has_its_number():
 
 def test_predictions():
     assert [predictions(length) for length in (1, 8, 128, 512)] == [1, 1, 19, 77]
+
+
+def test_without_ordinary_tokens_nothing_can_be_hidden():
+    with pytest.raises(ValueError, match="ordinary must be ids, of which one can be hidden; there are none"):
+        mask(batch(rows=1), MASK, np.array([], np.int64), seed=0, step=0)

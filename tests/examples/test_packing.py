@@ -21,3 +21,14 @@ def test_less_than_a_row_is_refused():
     assert pack([[1, 2]], end=0, length=3).shape == (1, 3)
     with pytest.raises(ValueError, match="must have the 4 tokens of one sequence, got 3"):
         pack([[1, 2]], end=0, length=4)
+
+
+@pytest.mark.parametrize("overlap", [-1, 3, 4])
+def test_an_overlap_that_would_never_end_is_refused(overlap):
+    with pytest.raises(ValueError, match=rf"overlap must be in \[0, 3\), got {overlap}"):
+        pack([[1, 2, 3, 4]], end=0, length=3, overlap=overlap)
+
+
+def test_no_documents():
+    with pytest.raises(ValueError, match="there are no documents"):
+        pack([], end=0, length=3)

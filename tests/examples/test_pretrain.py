@@ -341,3 +341,24 @@ def refused(arguments, capsys, message):
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and message in errors[0] and exit.value.code == command.EXIT_USAGE
     assert not arguments["output"].exists()
+
+
+def test_more_spans_than_sentinels_are_refused(problems):
+    """Their ids would be those of words."""
+    size = dataclasses.replace(SIZE, length=2048)
+    with pytest.raises(ValueError, match=r"length 2048 means 1\d\d spans a row, and there are 100 sentinels"):
+        OBJECTIVES["span"](problems["span"].vocabulary, size)
+    OBJECTIVES["span"](problems["span"].vocabulary, dataclasses.replace(SIZE, length=1024))
+
+
+def test_words_that_the_tokenizer_does_not_know_are_counted(problems):
+    vocabulary = problems["masked"].vocabulary
+    parts = {name: corpus.Corpus(("def " * 30 + "\U0001d55d " * 10,), "words") for name in ("train", "test")}
+    problem = Pretraining(parts, vocabulary, OBJECTIVES["masked"](vocabulary, SIZE))
+    assert problem.unknown == pytest.approx(10 / 41)
+    assert (
+        Pretraining(
+            {"train": corpus.Corpus((text(20),), "names")}, vocabulary, OBJECTIVES["masked"](vocabulary, SIZE)
+        ).unknown
+        == 0
+    )

@@ -628,3 +628,13 @@ def test_ids_of_special_tokens_are_written(tmp_path):
         described = json.loads((tmp_path / name / "config.json").read_text())
         assert {key: described[key] for key in written} == written
         assert weights.load(tmp_path / name, family)[0] == config
+
+
+def test_the_share_of_tokens_that_are_unknown(tokenizer_file):
+    tokenizer = pretrained.load_tokenizer(tokenizer_file.parent, CONFIG)
+    encoded, _ = pretrained.encode(tokenizer, ["a b zzz", "c"], None, length=6)
+    assert pretrained.unknown_share(tokenizer, encoded, pairs=False) == 0.25
+    encoded, _ = pretrained.encode(tokenizer, ["a zzz"], ["b c"], length=9)
+    assert pretrained.unknown_share(tokenizer, encoded, pairs=True) == 0.25
+    encoded, _ = pretrained.encode(tokenizer, ["", ""], None, length=6)
+    assert pretrained.unknown_share(tokenizer, encoded, pairs=False) == 0

@@ -65,3 +65,8 @@ def test_the_longest_text_that_fits(length):
 def test_too_short():
     with pytest.raises(ValueError, match="length must be at least 3, got 2"):
         shape_of_inputs(2)
+
+
+def test_a_row_of_one_token_has_no_span():
+    with pytest.raises(ValueError, match="a row must have 2 tokens or more, got 1"):
+        corrupt(np.ones((1, 1), np.int32), END, VOCABULARY, seed=0, step=0)
