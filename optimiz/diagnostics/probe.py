@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optimiz import checks
+from optimiz import checks, numerics
 from optimiz.diagnostics.blocks import Labels, partition
 from optimiz.diagnostics.heterogeneity import Heterogeneity, heterogeneity, of_norms
 from optimiz.hyperparams import bare
@@ -77,7 +77,7 @@ def probe(
 
         def norms_if_due(i, x):
             norms = partial(cut.leaf_norms, i)
-            return jax.lax.cond(due, norms, lambda x: jnp.zeros_like(jax.eval_shape(norms, x)), x)
+            return numerics.cond(due, norms, lambda x: jnp.zeros_like(jax.eval_shape(norms, x)), x)
 
         large = {i: norms_if_due(i, x) for i, x in enumerate(leaves) if x.size >= LARGE}
 
@@ -89,7 +89,7 @@ def probe(
             # The gradient need not have the parameters' dtype.
             return jax.tree.map(lambda new, old: new.astype(old.dtype), measured, state.heterogeneity)
 
-        measured = jax.lax.cond(due, measure, lambda: state.heterogeneity)
+        measured = numerics.cond(due, measure, lambda: state.heterogeneity)
         step = jnp.where(due, state.count, state.probed_step)
         count = jnp.asarray(optax.safe_increment(state.count))
         return updates, ProbeState(count, step, measured)

@@ -9,6 +9,10 @@ from optimiz.numerics.armijo import smoothed as smoothed
 from optimiz.numerics.armijo import sufficient_decrease as sufficient_decrease
 from optimiz.numerics.blocks import block_axes as block_axes
 from optimiz.numerics.blocks import norm_and_deviation as norm_and_deviation
+from optimiz.numerics.control_flow import cond as cond
+from optimiz.numerics.control_flow import fori_loop as fori_loop
+from optimiz.numerics.control_flow import is_staged as is_staged
+from optimiz.numerics.control_flow import while_loop as while_loop
 from optimiz.numerics.directions import Directions as Directions
 from optimiz.numerics.directions import directions_of as directions_of
 from optimiz.numerics.directions import moves as moves

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import jax
 from jax.core import Tracer
 
+from optimiz.numerics.control_flow import is_staged
+
 T = TypeVar("T")
 
 
@@ -22,7 +24,8 @@ def traced_once(function: Callable[..., T], *trees: Any) -> Callable[..., T]:
         function: of arrays, to a pytree of arrays; it may close over traced ones.
         *trees: whose leaves its arguments will be.
     """
-    return jax.jit(function) if any(isinstance(x, Tracer) for x in jax.tree.leaves(trees)) else function
+    traced = any(isinstance(x, Tracer) for x in jax.tree.leaves(trees))
+    return jax.jit(function) if traced and is_staged() else function
 
 
 def map_leaves(function: Callable[..., Any], tree: Any, *others: Any) -> Any:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from optimiz.numerics.control_flow import while_loop
+
 
 class Found(NamedTuple):
     """What a search leaves."""
@@ -89,4 +91,4 @@ def line_search(
         at_end = jnp.where(accepted, ~expanding | (larger > max_step), best.accepted | (smaller < min_step))
         return jnp.where(accepted, larger, smaller), found, at_end
 
-    return jax.lax.while_loop(goes_on, trial, (start, untried(start), jnp.zeros([], bool)))[1]
+    return while_loop(goes_on, trial, (start, untried(start), jnp.zeros([], bool)))[1]

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from optimiz.numerics.afresh import all_of
+from optimiz.numerics.control_flow import cond
 from optimiz.numerics.moments import abs_sq
 from optimiz.numerics.precision import widen
 
@@ -59,7 +60,7 @@ def of_scaled_roots(
         return function([(s, jnp.sqrt(total)) for s, total in zip(scales, totals, strict=True)])
 
     ones = [jnp.ones_like(s) for s in scales]
-    return jax.lax.cond(trusted, lambda: end(ones, plain), lambda: end(scales, sums(scales)))
+    return cond(trusted, lambda: end(ones, plain), lambda: end(scales, sums(scales)))
 
 
 def block_norms(arrays: Callable[[], Sequence[jax.Array]], axes: Sequence[tuple[int, ...]]) -> list[jax.Array]:

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.extend import core
 
+from optimiz.numerics.control_flow import is_staged
+
 # Entries: what has fewer is held, rather than computed twice.
 _LARGE = 1 << 14
 
@@ -52,8 +54,8 @@ def recipes(function: Callable[..., Any]) -> Callable[..., Any]:
         function: of pytrees of arrays, to a pytree of arrays. It may close over anything.
 
     Returns:
-        A function to the tree of results, with a :class:`Recipe` for each. Where nothing is traced there is no
-        compiler to be told anything: the arrays are made at once.
+        A function to the tree of results, with a :class:`Recipe` for each. Where nothing is compiled there is
+        no compiler to be told anything: the arrays are made at once.
 
     Example:
         >>> [recipe] = recipes(lambda x: [2 * x])(jnp.array([1.0, 3.0]))
@@ -107,17 +109,19 @@ def any_nan(recipe: Recipe) -> jax.Array:
         return jnp.isnan(x)
 
     # For a sum, or for one of the two, XLA may hold what it is taken of. Both in one loop take in anything.
-    def both(a, b):
-        return jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1])
-
     infinity = jnp.asarray(jnp.inf, x.dtype)
-    least, most = jax.lax.reduce((x, x), (infinity, -infinity), both, (x.ndim - 1,))
+    least, most = jax.lax.reduce((x, x), (infinity, -infinity), _least_and_most, (x.ndim - 1,))
     return jnp.any(jnp.isnan(least) | jnp.isnan(most))
+
+
+# Not within: JAX knows by the function whether it has compiled a reduction.
+def _least_and_most(a: Any, b: Any) -> tuple[jax.Array, jax.Array]:
+    return jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1])
 
 
 def _traced(function: Callable[..., Any], keep: bool) -> Callable[..., Any]:
     def traced(*args: Any) -> Any:
-        if not any(isinstance(x, Tracer) for x in jax.tree.leaves(args)):
+        if not (any(isinstance(x, Tracer) for x in jax.tree.leaves(args)) and is_staged()):
             return jax.tree.map(Recipe, function(*args))
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
         kept = closed.jaxpr.outvars if keep else ()

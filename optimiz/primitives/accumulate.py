@@ -74,20 +74,34 @@ def accumulate(
             # Divided before they are added: the sum of k finite gradients need not be finite, their mean is.
             return jax.tree.map(lambda m, g: m + g.astype(m.dtype) / every, state.mean, updates)
 
-        def step():
+        def step(like):
             # In the gradients' dtype, in which one big batch would have delivered it.
             g = jax.tree.map(lambda m, g: m.astype(g.dtype), mean(), updates)
             proposed, inner_state = tx.update(g, state.inner_state, params, **extra_args)
+            _keeps_its_types(state.inner_state, inner_state)
             proposed = jax.tree.map(lambda u, like: u.astype(like.dtype), proposed, like)
             return proposed, inner_state, jnp.array(True)
 
-        def wait():
+        def wait(like):
             return jax.tree.map(jnp.zeros_like, like), state.inner_state, jnp.array(False)
 
+        # An operand, since zeros like an array that the branch closes over need not have its sharding.
         # The new mean is computed once more, in the place of the old one: behind the branch, which reads that
         # one, and of what comes out of the branch, so that XLA knows the order and need not copy it.
-        proposed, inner_state, due = jax.lax.cond(state.micro_step + 1 >= every, step, wait)
+        proposed, inner_state, due = numerics.cond(state.micro_step + 1 >= every, step, wait, like)
         new_mean = jax.tree.map(lambda m: jnp.where(due, 0, m), mean())
         return proposed, AccumulateState(jnp.where(due, 0, state.micro_step + 1), new_mean, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _keeps_its_types(before: Any, after: Any) -> None:
+    """Refuse, at a step, an optimizer whose state is not what it was between steps."""
+    new = jax.tree.leaves(after)
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(before), new, strict=True):
+        kept = (jnp.shape(x), jnp.result_type(x)) == (jnp.shape(y), jnp.result_type(y))
+        if not kept:
+            raise TypeError(
+                "the optimizer in accumulate must keep the types of its state, but those at "
+                f"{jax.tree_util.keystr(path)} differ: {jax.typeof(x)} before, {jax.typeof(y)} after the update"
+            )

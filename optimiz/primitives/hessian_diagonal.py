@@ -221,12 +221,7 @@ def _total(term: Callable[..., Any], microbatches: int | None) -> Any:
     if microbatches is None:
         return term()
     zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(term, jnp.zeros([], jnp.int32)))
-    return jax.lax.fori_loop(
-        jnp.int32(0),
-        jnp.asarray(microbatches, jnp.int32),
-        lambda i, total: jax.tree.map(jnp.add, total, term(i)),
-        zeros,
-    )
+    return numerics.fori_loop(microbatches, lambda i, total: jax.tree.map(jnp.add, total, term(i)), zeros)
 
 
 def _checked_weights(logits: jax.Array, weights: jax.Array | None, classes: int) -> jax.Array:

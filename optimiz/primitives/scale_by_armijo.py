@@ -236,7 +236,7 @@ def scale_by_armijo(
                 max_step=max_step,
             )
 
-        found = jax.lax.cond(searching, search, numerics.untried, proposed[turn])
+        found = numerics.cond(searching, search, numerics.untried, proposed[turn])
         failed = searching & ~found.accepted
 
         tested = searching & searched

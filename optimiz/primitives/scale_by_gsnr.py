@@ -115,7 +115,7 @@ def scale_by_gsnr(
 
         # The measurement costs its passes over the gradient only while a block is waiting for it.
         all_done = numerics.all_of([done.all() for done in latched])
-        gsnr, latched = jax.lax.cond(all_done, lambda: (gsnr, latched), latch)
+        gsnr, latched = numerics.cond(all_done, lambda: (gsnr, latched), latch)
         scales = [jnp.where(done, ratio, 1) for ratio, done in zip(gsnr, latched, strict=True)]
         if normalize == "max":
             each = [jnp.max(jnp.where(d, r, 0), initial=0) for r, d in zip(gsnr, latched, strict=True)]

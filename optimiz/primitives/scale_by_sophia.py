@@ -131,7 +131,7 @@ def scale_by_sophia(
 
             return jax.tree.map(average, estimate, state.nu), fn_state, _zero_leaves(estimate)
 
-        nu, hessian_fn_state, without_curvature = jax.lax.cond(
+        nu, hessian_fn_state, without_curvature = numerics.cond(
             state.count % update_interval == 0,
             refreshed,
             lambda: (state.nu, state.hessian_fn_state, state.without_curvature),

@@ -207,5 +207,22 @@ def test_refuses_what_is_no_number_of_micro_batches_and_a_gradient_of_another_sh
         tx.update({"w": jnp.ones(1)}, tx.init({"w": jnp.ones(4)}))
     changes_dtype = accumulate(optax.adam(0.1), 2)
     params = jnp.ones(2, jnp.bfloat16)
-    with pytest.raises(TypeError, match="differ"):
-        changes_dtype.update(jnp.ones(2), changes_dtype.init(params), params)
+    _, state = changes_dtype.update(jnp.ones(2), changes_dtype.init(params), params)
+    with pytest.raises(TypeError, match=r"accumulate must keep .* at \[0\].mu differ: bfloat16\[2\] before"):
+        changes_dtype.update(jnp.ones(2), state, params)
+    with pytest.raises(TypeError, match="accumulate must keep"):  # within jit at the first
+        jax.jit(changes_dtype.update)(jnp.ones(2), changes_dtype.init(params), params)
+
+
+def test_it_takes_explicit_mesh_axes():
+    """Its idle update, the zeros of a branch, has the parameters' sharding, also where they are closed over."""
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Explicit,))
+    params = jax.device_put(jnp.ones((8, 4)), jax.NamedSharding(mesh, jax.P("d")))
+    tx = accumulate(optimiz.adamw(0.1), 2)
+    with jax.set_mesh(mesh):
+        state = tx.init(params)
+        eager, after = tx.update(params, state, params)
+        jitted, _ = jax.jit(lambda state: tx.update(params, state, params))(state)
+        step, _ = tx.update(params, after, params)
+    assert jax.typeof(eager) == jax.typeof(jitted) == jax.typeof(step) == jax.typeof(params)
+    assert jax.typeof(params).sharding.spec == jax.P("d", None)
