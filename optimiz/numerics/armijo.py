@@ -77,4 +77,4 @@ def grow_each_search(step_size: jax.Array, due: jax.Array, *, factor: float) -> 
         >>> grow_each_search(jnp.array(2.0), jnp.array([True, False]), factor=1.5).tolist()
         [3.0, 2.0]
     """
-    return jnp.where(due, factor, 1) * step_size
+    return jnp.where(due, jnp.asarray(factor, step_size.dtype), 1) * step_size

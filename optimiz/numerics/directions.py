@@ -52,7 +52,7 @@ def directions_of(
     length = jnp.sqrt(squares[0] / jnp.where(ascends, squares[1], 1))
     length = jnp.where(ascends & jnp.isfinite(length), length, 0)  # squares may leave the range
     replacement = unit_scale(labels, length, grad)
-    rest = unit_scale(labels, jnp.where(ascends, 0.0, 1.0), updates)
+    rest = unit_scale(labels, jnp.where(ascends, 0, jnp.ones([], dtype)), updates)
     direction = jax.tree.map(jnp.add, replacement, rest)
     return (
         Directions(direction, direction),

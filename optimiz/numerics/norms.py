@@ -50,7 +50,8 @@ def of_scaled_roots(
         # square of the latter is finite as well: XLA takes it by itself where an entry is known to be 0.
         down, up = 2.0 ** (-25 * largest // 32), 2.0 ** (largest // 2 - 1)
         small = total < 2.0 ** (-largest // 2)
-        return jnp.where(small, up, jnp.where(jnp.isfinite(total), 1, down)).astype(total.dtype)
+        one, down, up = (jnp.asarray(s, total.dtype) for s in (1, down, up))
+        return jnp.where(small, up, jnp.where(jnp.isfinite(total), one, down))
 
     plain = list(sums(None))
     scales = [scale(total) for total in plain]

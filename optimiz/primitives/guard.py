@@ -77,7 +77,7 @@ def guard(
         proposed, inner_state, zeros = numerics.recipes(attempt)(updates, state.inner_state, params)
         good = numerics.all_of([~numerics.any_nan(zero) for zero in jax.tree.leaves(zeros)])
         in_a_row = jnp.where(good, 0, optax.safe_increment(state.skipped_in_a_row))
-        instead = jnp.where(in_a_row > give_up_after, jnp.nan, 0)
+        instead = jnp.where(in_a_row > give_up_after, jnp.float32(jnp.nan), jnp.float32(0))
 
         # A select, and not a branch, which would have to hold both states whole before it. The update is made
         # after the state and of what was selected, so that each new array can take the place of the old one.
@@ -97,4 +97,4 @@ def guard(
 def _zero_if_finite(*arrays: jax.Array) -> jax.Array:
     """Zero in every entry that is finite in all arrays, NaN in the others."""
     wide = [numerics.widen(x) for x in arrays if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return functools.reduce(jnp.add, [x - x for x in wide], jnp.zeros([]))
+    return functools.reduce(jnp.add, [x - x for x in wide], jnp.zeros([], jnp.float32))

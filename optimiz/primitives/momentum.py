@@ -220,7 +220,8 @@ def _advance_from_first(
     """μ m + weight · g, and g itself at the first update."""
     first = count == 0
     # Not a select between arrays, which XLA would hold in memory for a sum over the result.
-    old, new = jnp.where(first, 0, decay), jnp.where(first, 1, weight)
+    dtype = jnp.result_type(jnp.float32, *(numerics.real_dtype(x.dtype) for x in jax.tree.leaves(m)))
+    old, new = (jnp.where(first, a, jnp.asarray(b, dtype)) for a, b in ((0, decay), (1, weight)))
 
     def rule(m, g):
         real = jnp.finfo(m.dtype).dtype

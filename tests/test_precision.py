@@ -1,0 +1,50 @@
+"""Under ``jax_enable_x64`` what is computed of float32 parameters is float32 throughout."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tests.test_eager_updates import CASES, _loss, _Training
+
+# A schedule is a function of the count, in whatever floats are the default.
+_OF_A_SCHEDULE = ("a schedule", "inject_hyperparams")
+_QUANTILES = ("probe",)  # jax.numpy has their rank in the widest float
+_OF_OPTAX = ("lean",)
+
+
+def _wide(jaxpr):
+    """The float64 results in a jaxpr and in those within it."""
+    for equation in jaxpr.eqns:
+        for variable in equation.outvars:
+            if getattr(variable.aval, "dtype", None) in (jnp.float64, jnp.complex128):
+                yield f"{equation.primitive.name} {variable.aval}"
+        for value in equation.params.values():
+            for inner in value if isinstance(value, (tuple, list)) else [value]:
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from _wide(inner)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c not in _OF_A_SCHEDULE + _QUANTILES + _OF_OPTAX])
+def test_nothing_is_float64_for_float32_parameters(case):
+    training = _Training(CASES[case]())
+    one = jnp.ones(1)
+
+    def update(grads, state, params):
+        value_fn = lambda p: jnp.float32(_loss(p, one))  # noqa: E731
+        value_fn.fills_in_masked = True
+        return training.tx.update(
+            grads,
+            state,
+            params,
+            value=value_fn(params),
+            grad=grads,
+            value_fn=value_fn,
+            obj_fn=value_fn,
+            logits_fn=lambda p: jnp.stack([value_fn(p), -value_fn(p)]),
+        )
+
+    with jax.enable_x64(True):
+        traced = jax.make_jaxpr(update)(training.params, training.state, training.params)
+        begun = jax.make_jaxpr(training.tx.init)(training.params)
+    assert list(_wide(traced.jaxpr)) == list(_wide(begun.jaxpr)) == []
