@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-_NAMES = {"rate": "learning_rate"}
+_NAMES = {"rate": "learning_rate", "steps": "count"}
 
 # How ``guard`` and ``optax.apply_if_finite`` call the number of steps skipped since the last good one.
 _SKIPPED_IN_A_ROW = ("skipped_in_a_row", "notfinite_count")

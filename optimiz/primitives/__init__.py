@@ -33,6 +33,7 @@ from optimiz.primitives.scale_by_armijo import scale_by_armijo as scale_by_armij
 from optimiz.primitives.scale_by_groups import scale_by_groups as scale_by_groups
 from optimiz.primitives.scale_by_gsnr import ScaleByGsnrState as ScaleByGsnrState
 from optimiz.primitives.scale_by_gsnr import scale_by_gsnr as scale_by_gsnr
+from optimiz.primitives.scale_by_learning_rate import ScaleByConstantRateState as ScaleByConstantRateState
 from optimiz.primitives.scale_by_learning_rate import ScaleByLearningRateState as ScaleByLearningRateState
 from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate as scale_by_learning_rate
 from optimiz.primitives.scale_by_sophia import ScaleBySophiaState as ScaleBySophiaState

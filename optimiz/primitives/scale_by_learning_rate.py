@@ -16,11 +16,30 @@ from optimiz import checks, numerics
 
 
 class ScaleByLearningRateState(NamedTuple):
-    """State of :func:`scale_by_learning_rate`."""
+    """State of :func:`scale_by_learning_rate` where the rate is a schedule."""
 
     count: jax.Array  # int32 scalar: updates made so far
     # Not by its full name: optax.tree.get and tree.set look for that of optax.inject_hyperparams.
     rate: jax.Array  # float32 scalar: the learning rate of the last update (before it: of the first)
+
+
+class ScaleByConstantRateState(NamedTuple):
+    """State of :func:`scale_by_learning_rate` where the rate is a number."""
+
+    # Not by the name of count: optax.tree.get(state, "count") is to find that of the moments alone, as it does
+    # in the states of Optax's optimizers.
+    steps: jax.Array  # int32 scalar: updates made so far
+    rate: jax.Array  # float32 scalar: the learning rate
+
+
+# In its path, and so in a saved file, it is the count that it was when both had one state.
+_PATHS = tuple(map(jax.tree_util.GetAttrKey, ScaleByLearningRateState._fields))
+jax.tree_util.register_pytree_with_keys(
+    ScaleByConstantRateState,
+    lambda state: (tuple(zip(_PATHS, state, strict=True)), None),
+    lambda _, leaves: ScaleByConstantRateState(*leaves),
+    lambda state: (tuple(state), None),
+)
 
 
 def scale_by_learning_rate(
@@ -48,13 +67,14 @@ def scale_by_learning_rate(
         ([-1.0, 2.0], 0.5)
     """
     rate = checks.schedule("learning_rate", learning_rate)
+    make_state = ScaleByLearningRateState if callable(learning_rate) else ScaleByConstantRateState
 
     def init_fn(params):
         del params
         count = jnp.zeros([], jnp.int32)
         first = rate(count)
         checks.number("learning_rate at the first update", first, ge=0)
-        return ScaleByLearningRateState(count, first.astype(jnp.float32))
+        return make_state(count, first.astype(jnp.float32))
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
@@ -63,14 +83,15 @@ def scale_by_learning_rate(
         )
         if params is not None:
             checks.same_shapes("gradient", updates, "parameter", params)
-        eta = rate(state.count)
+        count, _ = state
+        eta = rate(count)
 
         def step(u, like):
             dtype = numerics.compute_dtype(u.dtype)
             return (-eta.astype(jnp.finfo(dtype).dtype) * u.astype(dtype)).astype(like.dtype)
 
         updates = numerics.map_leaves(step, updates, updates if params is None else params)
-        count = jnp.asarray(optax.safe_increment(state.count))
-        return updates, ScaleByLearningRateState(count, eta.astype(jnp.float32))
+        count = jnp.asarray(optax.safe_increment(count))
+        return updates, make_state(count, eta.astype(jnp.float32))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
