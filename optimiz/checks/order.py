@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-# The states of the two transformations that are a step.
-_STEPS = {"ScaleByLearningRateState", "ScaleByArmijoState"}
+# The states of the two transformations that are a step, the learning rate and the search.
+_STEPS = {"ScaleByLearningRateState", "ScaleByConstantRateState", "ScaleByArmijoState"}
 
 
 def comes_last(name: str, params: optax.Params | None) -> None:

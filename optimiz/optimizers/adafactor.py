@@ -284,7 +284,7 @@ def adafactor(
             coupling=decay_coupling,
             learning_rate=rate,
         ),
-        scale_by_learning_rate(rate),
+        scale_by_learning_rate(rate, counted_elsewhere=True),
     )
 
 

@@ -80,5 +80,5 @@ def adamw(
             coupling=decay_coupling,
             learning_rate=learning_rate,
         ),
-        scale_by_learning_rate(learning_rate),
+        scale_by_learning_rate(learning_rate, counted_elsewhere=True),
     )

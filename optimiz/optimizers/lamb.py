@@ -94,6 +94,6 @@ def lamb(
             learning_rate=learning_rate,
         ),
         scale_by_trust_ratio(min_norm, max_norm=max_norm, mask=trust_ratio_mask, scanned=scanned),
-        scale_by_learning_rate(learning_rate),
+        scale_by_learning_rate(learning_rate, counted_elsewhere=True),
     )
     return lean(chain)  # for the norm of r

@@ -73,5 +73,5 @@ def nadam(
         decoupled_weight_decay(
             weight_decay, weight_decay_mask, coupling=decay_coupling, learning_rate=learning_rate
         ),
-        scale_by_learning_rate(learning_rate),
+        scale_by_learning_rate(learning_rate, counted_elsewhere=True),
     )

@@ -79,5 +79,5 @@ def nadamw(
             coupling=decay_coupling,
             learning_rate=learning_rate,
         ),
-        scale_by_learning_rate(learning_rate),
+        scale_by_learning_rate(learning_rate, counted_elsewhere=True),
     )

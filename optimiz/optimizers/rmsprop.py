@@ -186,6 +186,6 @@ def rmsprop(
         decoupled_weight_decay(
             weight_decay, weight_decay_mask, coupling=decay_coupling, learning_rate=learning_rate
         ),
-        scale_by_learning_rate(learning_rate),
+        scale_by_learning_rate(learning_rate, counted_elsewhere=True),
         buffer if lr_in_momentum else optax.identity(),
     )

@@ -113,5 +113,5 @@ def sophia_g(
         decoupled_weight_decay(
             weight_decay, weight_decay_mask, coupling=decay_coupling, learning_rate=learning_rate
         ),
-        scale_by_learning_rate(learning_rate),
+        scale_by_learning_rate(learning_rate, counted_elsewhere=True),
     )

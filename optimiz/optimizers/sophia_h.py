@@ -109,5 +109,5 @@ def sophia_h(
         decoupled_weight_decay(
             weight_decay, weight_decay_mask, coupling=decay_coupling, learning_rate=learning_rate
         ),
-        scale_by_learning_rate(learning_rate),
+        scale_by_learning_rate(learning_rate, counted_elsewhere=True),
     )

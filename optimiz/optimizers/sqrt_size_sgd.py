@@ -76,7 +76,7 @@ def sqrt_size_sgd(
         decoupled_weight_decay(
             weight_decay, weight_decay_mask, coupling=decay_coupling, learning_rate=learning_rate
         ),
-        scale_by_learning_rate(learning_rate),
+        scale_by_learning_rate(learning_rate, counted_elsewhere=True),
     )
 
 

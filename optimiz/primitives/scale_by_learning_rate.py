@@ -16,7 +16,7 @@ from optimiz import checks, numerics
 
 
 class ScaleByLearningRateState(NamedTuple):
-    """State of :func:`scale_by_learning_rate` where the rate is a schedule."""
+    """State of :func:`scale_by_learning_rate` where the rate is a schedule, or nothing else counts."""
 
     count: jax.Array  # int32 scalar: updates made so far
     # Not by its full name: optax.tree.get and tree.set look for that of optax.inject_hyperparams.
@@ -24,10 +24,8 @@ class ScaleByLearningRateState(NamedTuple):
 
 
 class ScaleByConstantRateState(NamedTuple):
-    """State of :func:`scale_by_learning_rate` where the rate is a number."""
+    """State of :func:`scale_by_learning_rate` where the rate is a number and something else counts."""
 
-    # Not by the name of count: optax.tree.get(state, "count") is to find that of the moments alone, as it does
-    # in the states of Optax's optimizers.
     steps: jax.Array  # int32 scalar: updates made so far
     rate: jax.Array  # float32 scalar: the learning rate
 
@@ -44,11 +42,16 @@ jax.tree_util.register_pytree_with_keys(
 
 def scale_by_learning_rate(
     learning_rate: optax.ScalarOrSchedule,
+    *,
+    counted_elsewhere: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Turn a direction of ascent into the update: minus the learning rate times it.
 
     Args:
         learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count to a scalar.
+        counted_elsewhere: whether another part of the chain, such as ``scale_by_adam``, has a ``count``. Then
+            that of a constant rate has another name, and ``optax.tree.get(state, "count")`` finds one, as it
+            does in the states of Optax's optimizers.
 
     Returns:
         A transformation whose updates have the parameters' dtype, or, where ``update`` is not given the
@@ -67,7 +70,8 @@ def scale_by_learning_rate(
         ([-1.0, 2.0], 0.5)
     """
     rate = checks.schedule("learning_rate", learning_rate)
-    make_state = ScaleByLearningRateState if callable(learning_rate) else ScaleByConstantRateState
+    named = callable(learning_rate) or not counted_elsewhere
+    make_state = ScaleByLearningRateState if named else ScaleByConstantRateState
 
     def init_fn(params):
         del params

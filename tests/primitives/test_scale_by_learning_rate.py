@@ -81,3 +81,26 @@ def test_refuses_a_gradient_of_another_shape_and_a_rate_that_is_no_scalar():
     tx = optimiz.scale_by_learning_rate(lambda count: jnp.ones(2))
     with pytest.raises(ValueError, match=r"learning_rate must be a scalar at each step, got shape"):
         tx.init(params)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["adafactor", "adam", "adamax", "adamaxw", "adamw", "amsgrad", "lamb", "lion", "nadam", "nadamw"],
+)
+def test_there_is_one_count_where_optax_has_one(name):
+    params = {"w": jnp.ones((4, 3))}
+    for tx in (getattr(optimiz, name)(0.1), getattr(optax, name)(0.1)):
+        state = tx.init(params)
+        for _ in range(2):
+            _, state = tx.update(params, state, params)
+        assert optax.tree.get(state, "count") == 2
+        assert optax.tree.get(optax.tree.set(state, count=7), "count") == 7
+
+
+@pytest.mark.parametrize("rate", [0.1, optax.constant_schedule(0.1)])
+def test_a_state_has_the_paths_that_saved_files_have(rate):
+    state = optimiz.adamw(rate).init({"w": jnp.ones(2)})
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
+    assert paths == ["[0].count", "[0].mu['w']", "[0].nu['w']", "[2].count", "[2].rate"]
+    readings = optimiz.hyperparams(state)
+    assert readings.keys() == {"count", "learning_rate"}
