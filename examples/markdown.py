@@ -57,7 +57,7 @@ def with_names(rows: Iterable[Mapping[str, Any]], *names: str) -> list[Mapping[s
 
     Example:
         >>> with_names([{"arm": "<b>", "seed": 0}], "arm")[0]["arm"]
-        '\\\\<b\\\\>'
+        '\\<b\\>'
     """
     return [{**row, **{name: compare.escaped(row[name]) for name in names if name in row}} for row in rows]
 
