@@ -5,6 +5,7 @@ difference of its decimal logarithm, so that 1 is ten times less loss. What the 
 the numbers: a difference is called one where its 95 % interval over the seeds (paired t) leaves out zero.
 """
 
+import functools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from scipy.stats import spearmanr
 from examples import markdown, pictures
 from examples.heterogeneity_rows import STATISTIC, Results, final_loss
 from examples.rows import Row, Rows
-from optimiz import compare, training
+from optimiz import compare
 
 SHOWN = {
     STATISTIC: "Gini of norms",
@@ -43,8 +44,8 @@ def write(rows: Rows, directory: Path, asked: str) -> str:
         asked: the command, as typed.
     """
     results = Results(markdown.with_names(rows.rows, "model", "optimizer"))
-    _draw(results, directory / "study.png")
-    training.write_whole(directory / "report.md", render(rows.head, results, asked))
+    text, draw = render(rows.head, results, asked), functools.partial(_draw, results)
+    pictures.write_page(text, directory / "report.md", "study.png", draw)
     return in_words(results)
 
 

@@ -5,6 +5,7 @@ baseline: same initial parameters (but for those of a shallower start) and same 
 significant where Student's 95 % interval of the pairs leaves out zero.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 from examples import markdown, pictures
 from examples.judged_ways import BASELINE, HALF_WAY
 from examples.rows import Row, Rows
-from optimiz import compare, training
+from optimiz import compare
 
 UNTRAINED = "untrained"
 _OF_ALL = {"arm": str, "learning_rate": float | None, "seed": int, "test": Mapping[str, float | None] | None}
@@ -189,9 +190,9 @@ def table(judged: Judged) -> str:
             cells[3] = f"{1000 * np.mean([row['reference_seconds'] / row['steps'] for row in runs]):.2f}"
         for figure in FIGURES:
             found = judged.beside(name, BASELINE, figure)
-            beside = (
-                "" if name == BASELINE else f"{_shown(found.mean, '+')} ± {_shown(found.high - found.mean)}"
-            )
+            half = found.high - found.mean
+            beside = _shown(found.mean, "+") + (f" ± {half:.3f}" if math.isfinite(half) else "")
+            beside = "" if name == BASELINE else beside
             cells += [_mean(judged, name, figure), beside]
         lines.append(cells)
     return compare.table(header, lines, words=2)
@@ -210,8 +211,8 @@ def write(rows: Rows, directory: Path, asked: str) -> str:
         asked: the command, as typed.
     """
     judged = Judged(markdown.with_names(rows.rows, "arm"))
-    _draw(judged, directory / "curves.png")
-    training.write_whole(directory / "report.md", render(rows.head, judged, asked))
+    text, draw = render(rows.head, judged, asked), functools.partial(_draw, judged)
+    pictures.write_page(text, directory / "report.md", "curves.png", draw)
     return f"{in_words(judged)}\n\n{table(judged)}"
 
 

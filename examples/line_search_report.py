@@ -1,6 +1,7 @@
 """The page that is rendered from the rows of the line-search study."""
 
 import collections
+import functools
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 
 from examples import markdown, pictures
 from examples.rows import Row, Rows
-from optimiz import compare, training
+from optimiz import compare
 
 BASELINE = "adam"
 FIELDS = {
@@ -48,7 +49,6 @@ def write(rows: Rows, directory: Path, asked: str) -> str:
     settings, arms = rows.head["settings"], by_arm(markdown.with_names(rows.rows, "method"))
     figure = settings["figure"]
     result = f"{in_words(arms, figure)}\n\n{table(arms, figure)}"
-    _draw(arms, figure, directory / "curves.png")
     page = [
         "# Line searches beside Adam on a grid of learning rates",
         result,
@@ -56,7 +56,8 @@ def write(rows: Rows, directory: Path, asked: str) -> str:
         markdown.what_was_run(asked, settings | rows.head["environment"]),
         "Every number is in `rows.jsonl`, with loss, trials and step sizes of each update.",
     ]
-    training.write_whole(directory / "report.md", "\n\n".join(page) + "\n")
+    text, draw = "\n\n".join(page) + "\n", functools.partial(_draw, arms, figure)
+    pictures.write_page(text, directory / "report.md", "curves.png", draw)
     return result
 
 

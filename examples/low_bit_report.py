@@ -6,6 +6,7 @@ have told otherwise.
 """
 
 import collections
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 from examples import markdown, pictures
 from examples.low_bit_arms import FORMS, Arm
 from examples.rows import Row, Rows
-from optimiz import compare, training
+from optimiz import compare
 
 FIELDS = {
     "optimizer": str,
@@ -160,8 +161,8 @@ def write(rows: Rows, directory: Path, asked: str) -> str:
         asked: the command, as typed.
     """
     runs = by_arm(markdown.with_names(rows.rows, "optimizer", "form"))
-    _draw(runs, directory / "curves.png")
-    training.write_whole(directory / "report.md", render(rows.head, runs, asked))
+    text, draw = render(rows.head, runs, asked), functools.partial(_draw, runs)
+    pictures.write_page(text, directory / "report.md", "curves.png", draw)
     return f"{in_words(runs)}\n\n{table(runs)}"
 
 

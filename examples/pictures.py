@@ -1,10 +1,12 @@
-"""The look of a report's pictures."""
+"""A report's pictures: their look, and the page about them, which is not lost where one cannot be drawn."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from optimiz import compare
+from optimiz import compare, training
 
 
 def save(picture: Figure, path: Path, *, dpi: int) -> None:
@@ -13,3 +15,26 @@ def save(picture: Figure, path: Path, *, dpi: int) -> None:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     compare.save(picture, path, dpi=dpi)
+
+
+def write_page(text: str, path: Path, name: str, draw: Callable[[Path], None]) -> None:
+    """Write a page of Markdown and its picture; where that cannot be drawn, the page says why.
+
+    Args:
+        text: of the page, with the picture.
+        path: of the page.
+        name: of the picture, a file beside it.
+        draw: writes the picture to a path.
+
+    Raises:
+        OSError: the page cannot be written.
+    """
+    picture = path.parent / name
+    picture.unlink(missing_ok=True)  # one of an earlier report is none of this
+    try:
+        draw(picture)
+    except Exception as error:  # whatever it is: the page is worth more than its picture
+        reason = f"`{name}` is left out: {compare.escaped(f'{type(error).__name__}: {error}')}"
+        print(f"warning: {name} is left out of the report: {error}", flush=True)
+        text = re.sub(rf"!\[[^\]]*\]\({re.escape(name)}\)", lambda _: reason, text)
+    training.write_whole(path, text)

@@ -6,6 +6,8 @@ import errno
 import io
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from optimiz import compare
 from optimiz.compare import report, sections
 from optimiz.training import whole_file
 from tests.compare.records import record, run, seeds
+from tests.conftest import ROOT
 
 
 def test_report_is_written_with_its_picture_and_record(tmp_path):
@@ -276,3 +279,23 @@ def test_a_picture_is_whole_or_as_it_was(tmp_path):
     with pytest.raises(ValueError, match="is not supported"):
         compare.save(Figure(), tmp_path / "a.xyz", dpi=20)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_report_is_written_and_shown_where_the_locale_is_ascii(tmp_path):
+    code = """
+import sys
+from examples import command, streams
+streams.keep()
+from optimiz import compare
+from tests.compare.records import record, seeds
+made = record(*seeds("\\u00e4", 0.8, 0.7), *seeds("b", 0.7, 0.6))
+compare.write_report(made, sys.argv[1], figure="accuracy")
+command.show(compare.summary(made, figure="accuracy"))
+"""
+    ascii_ = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    output, environment = tmp_path / "\u00e4", os.environ | ascii_ | {"JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", code, os.fsencode(output)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert "0.750 ± 0.050" in (output / "report.md").read_text(encoding="utf-8")
+    assert b"**" in done.stdout and (output / "report.html").is_file()

@@ -12,6 +12,7 @@ import pytest
 from examples import (
     bench_trainers_report,
     bench_update_report,
+    heterogeneity_report,
     heterogeneity_rows,
     judgement_report,
     line_search_report,
@@ -186,3 +187,40 @@ def test_names_in_the_rows_of_a_study_are_shown_and_not_obeyed(tmp_path):
         study.reported(lambda study: line_search_report.write(study, tmp_path, "python `x`"))
     text = (tmp_path / "report.md").read_text()
     assert r"!\[x\](/etc/hostname) \$y\$ \| \<b\>" in text and "![x]" not in text
+
+
+REPORTS = {
+    "pretrain": (judgement_report, judgement_report.fields),
+    "line_search/topics": (line_search_report, lambda row: line_search_report.FIELDS),
+    "low_bit/topics": (low_bit_report, lambda row: low_bit_report.FIELDS),
+    "heterogeneity": (heterogeneity_report, heterogeneity_rows.fields),
+}
+
+
+def diverged(row):
+    """The same run, had it come to nothing."""
+    nan = float("nan")
+    changes = {"loss": [nan] * 3, "held_out": {"loss": nan}, "training_loss": None, "diverged_at": 2}
+    changes |= {"step_size": [[nan]] * 3, "evaluations": [1, 2, 3], "test": {"loss": None, "accuracy": None}}
+    if "validation" in row:
+        bad = [] if isinstance(row["validation"], list) else dict.fromkeys(row["validation"], nan)
+        changes["validation"] = bad
+    return {name: changes.get(name, value) for name, value in row.items()}
+
+
+@pytest.mark.parametrize("which", ["all", "none, and no picture"])
+@pytest.mark.parametrize("folder", REPORTS)
+def test_the_report_of_a_study_is_not_lost(folder, which, tmp_path, monkeypatch):
+    page, fields = REPORTS[folder]
+    lines = (ROOT / "examples/records" / folder / "rows.jsonl").read_text().splitlines()
+    head, *runs = map(json.loads, lines)
+    if which == "all":
+        runs = [row if row.get("arm") == judgement_report.UNTRAINED else diverged(row) for row in runs]
+    if which == "none, and no picture":
+        monkeypatch.setattr(page, "_draw", lambda *_: 1 / 0)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [head, *runs]))
+    with opened(tmp_path / "rows.jsonl", head["settings"], fields) as study:
+        study.reported(lambda study: page.write(study, tmp_path, "python"))
+    text = (tmp_path / "report.md").read_text()
+    said = "is left out: ZeroDivisionError: division by zero"
+    assert (said in text) == (which == "none, and no picture") == (not list(tmp_path.glob("*.png")))
