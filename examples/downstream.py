@@ -42,7 +42,9 @@ class Downstream:
         self._test = self.classification.evaluation("test")
         shape = schedules.warm_up(schedules.linear(LEARNING_RATE), 0.1)
         self._tx = optax.chain(
-            optimiz.adamw(schedules.over_steps(shape, STEPS), weight_decay=0.01, mask=groups.no_decay()),
+            optimiz.adamw(
+                schedules.over_steps(shape, STEPS), weight_decay=0.01, weight_decay_mask=groups.no_decay()
+            ),
             optimiz.scale_by_groups(optimizers.head_multipliers(HEAD_RATE)),
         )
         self._compiled = jax.jit(self._step, donate_argnums=(0, 1))
