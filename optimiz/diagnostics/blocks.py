@@ -140,11 +140,11 @@ def partition(tree: Any, blocks: Labels | Any | None = None) -> Partition:
         TypeError: ``blocks`` is one label, or a function that makes labels.
         ValueError: the labels do not fit the tree, or the label of a parameter does not broadcast against it.
     """
-    answers = checks.per_parameter("blocks", by_tensor() if blocks is None else blocks)(tree)
-    if isinstance(answers, str):
+    if isinstance(blocks, str):
         raise TypeError(
-            f"blocks must be a tree of labels, or a function of the parameters to one, got {answers!r}"
+            f"blocks must be a tree of labels, or a function of the parameters to one, got {blocks!r}"
         )
+    answers = checks.per_parameter("blocks", by_tensor() if blocks is None else blocks)(tree)
     labels = jax.tree.leaves(jax.tree.broadcast(answers, tree))
     block_numbers: dict[str, int] = {}
     sizes, numbers = [], []
