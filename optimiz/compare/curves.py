@@ -31,10 +31,8 @@ def learning_curves(record: Record, path: str | os.PathLike[str], *, figure: str
         path: where to write; the suffix says the format (``.png``, ``.svg``).
         figure: the validation figure of the third panel, such as ``"accuracy"``.
     """
-    evaluations = [row["evaluation"] for run in record.runs for row in run.rows if "evaluation" in row]
-    has_loss = figure != "loss" and bool(evaluations) and all("loss" in found for found in evaluations)
     picture = Figure(figsize=(13, 4.2), layout="constrained")
-    training, *validations, score = picture.subplots(1, 3 if has_loss else 2)
+    training, *validations, score = picture.subplots(1, 3 if shows_loss(record, figure) else 2)
     for i, method in enumerate(methods(record, figure)):
         style = {"color": _COLOURS[i % len(_COLOURS)], "label": drawn(method.name)}
         losses = [(run, *run.training_loss()) for run in method.runs]
@@ -63,6 +61,12 @@ def learning_curves(record: Record, path: str | os.PathLike[str], *, figure: str
     training.legend(frameon=False)
     picture.suptitle(drawn(record.title))
     save(picture, path, dpi=150)
+
+
+def shows_loss(record: Record, figure: str) -> bool:
+    """Whether a validation loss is drawn beside the figure."""
+    evaluations = [row["evaluation"] for run in record.runs for row in run.history if "evaluation" in row]
+    return figure != "loss" and bool(evaluations) and all("loss" in found for found in evaluations)
 
 
 def rate_curves(record: Record, path: str | os.PathLike[str], *, figure: str) -> None:

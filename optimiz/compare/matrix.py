@@ -126,7 +126,8 @@ def run_matrix(
     """Run every arm from every seed, or go on with what is there.
 
     Before the first run, each optimizer's step is traced and the figure evaluated once, so that what cannot be
-    run or ranked is refused before hours are spent.
+    run or ranked is refused before hours are spent. A ``Record`` that is made before too, without its runs, and
+    given to ``check_report``, refuses there what the report cannot be made of.
 
     Args:
         arms: at least one; no two of one name and rate.

@@ -16,8 +16,8 @@ import numpy as np
 
 from optimiz import training
 from optimiz.compare import sections
-from optimiz.compare.curves import learning_curves, rate_curves
-from optimiz.compare.markdown import code, decimal, escaped, listed, table
+from optimiz.compare.curves import learning_curves, rate_curves, shows_loss
+from optimiz.compare.markdown import code, decimal, escaped, joined, listed, table
 from optimiz.compare.methods import Method, have_grids, methods
 from optimiz.compare.page import self_contained
 from optimiz.compare.record import Record
@@ -115,7 +115,12 @@ def render(record: Record, *, figure: str, missing: Mapping[str, str] | None = N
         missing: names of pictures that could not be drawn, and why.
     """
     compared, missing = methods(record, figure), missing or {}
-    caption = f"Learning curves: training loss, validation loss and validation {escaped(figure)}"
+    drawn = [
+        "training loss",
+        *["validation loss"] * shows_loss(record, figure),
+        f"validation {escaped(figure)}",
+    ]
+    caption = f"Learning curves: {joined(drawn)}"
     paragraphs = [
         f"# {escaped(record.title)}",
         summary(record, figure=figure),
