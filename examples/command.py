@@ -149,14 +149,15 @@ def typed(program: str) -> str:
 
 
 def _exit(error: Exception | str, code: int) -> NoReturn:
-    print("error:", " ".join(str(error).split()), file=sys.stderr)
+    print("error:", compare.shown(" ".join(str(error).split())), file=sys.stderr)
     sys.exit(code)
 
 
 def show(markdown: str) -> None:
     """Print Markdown: set on a terminal, else as it is."""
     console = rich.console.Console()
-    console.print(rich.markdown.Markdown(markdown) if console.is_terminal else markdown, soft_wrap=True)
+    shown = rich.markdown.Markdown(markdown) if console.is_terminal else markdown
+    console.print(shown, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
 @contextlib.contextmanager

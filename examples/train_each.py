@@ -31,7 +31,7 @@ def made_or_left_out(name: str, left_out: dict[str, str], make: Callable[[], _T]
     except Exception as error:  # whatever it is: the report is worth more than one of its parts
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         left_out[name] = f"{kind}{error}"
-        print(f"warning: {name} is left out of the report: {left_out[name]}", flush=True)
+        print(compare.shown(f"warning: {name} is left out of the report: {left_out[name]}"), flush=True)
         return None
 
 

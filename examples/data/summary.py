@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from optimiz import compare
+
 _SHOWN = 20  # classes
 _UNEVEN = 10  # times as many examples of one class as of another
 _FEW = 50  # examples, on which a figure is coarse
@@ -28,10 +30,9 @@ class Summary:
 
     def show(self) -> None:
         """Print it."""
-        for name, value in self.facts.items():
-            print(f"{name}: {value}")
-        for warning in self.warnings:
-            print(f"warning: {warning}", flush=True)
+        lines = [f"{name}: {value}" for name, value in self.facts.items()]
+        for line in [*lines, *(f"warning: {warning}" for warning in self.warnings)]:
+            print(compare.shown(" ".join(line.split())), flush=True)
 
     def rows(self) -> dict[str, str]:
         """The same for the task of a report."""

@@ -15,6 +15,7 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
+from examples import command
 from optimiz import compare
 from optimiz.compare import report, sections
 from optimiz.training import whole_file
@@ -299,3 +300,9 @@ command.show(compare.summary(made, figure="accuracy"))
     assert done.returncode == 0, done.stderr.decode()
     assert "0.750 ± 0.050" in (output / "report.md").read_text(encoding="utf-8")
     assert b"**" in done.stdout and (output / "report.html").is_file()
+
+
+@pytest.mark.parametrize("text", ["a [/b] c", r"\[bold] :smile: [link=x]", "[1.0, 2.0] 0x12 'x'"])
+def test_what_is_shown_is_no_markup_of_the_console(text, capsys):
+    command.show(text)
+    assert capsys.readouterr().out == f"{text}\n"
