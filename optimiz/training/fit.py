@@ -23,6 +23,7 @@ import optax
 
 from optimiz import checks
 from optimiz.training import hosts, preemption
+from optimiz.training.conditions import conditions
 from optimiz.training.loop import Loop
 from optimiz.training.methods import PLAIN, Methods
 from optimiz.training.reference import Reference
@@ -104,7 +105,8 @@ def fit(
     described = description(settings, identity, prices, methods)
     mesh = None if layout is None else dict(layout.mesh.shape)
     # What decides when the processes meet must be the same too.
-    hosts.refuse_differing(described | {"when": dataclasses.asdict(settings), "mesh": mesh})
+    when, numerics = dataclasses.asdict(settings), conditions(mesh)["numerics"]
+    hosts.refuse_differing(described | {"when": when, "mesh": mesh, "jax.config": numerics})
     stages = Stages(task, tx, settings, reference, methods, layout)
     told = progress if hosts.is_first() else None
     with (

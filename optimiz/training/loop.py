@@ -17,6 +17,7 @@ import jax
 
 from optimiz.training import checkpoint, divergence, hosts, preemption, replicas
 from optimiz.training.account import Account
+from optimiz.training.conditions import conditions, refuse_other_numerics, refuse_other_step, warn_of_others
 from optimiz.training.result import Diverged, Progress, Result
 from optimiz.training.run_directory import CHECKPOINTS
 from optimiz.training.stages import Stages
@@ -54,6 +55,10 @@ class Loop:
         selection = stages.methods.selection
         self._waits = selection is not None and selection.waits
         self._stage = 0  # growths made
+        mesh = None if stages.layout is None else stages.layout.mesh.shape
+        self._conditions = conditions(mesh)
+        self._digests: dict[str, str] = {}  # of the steps traced, by stage
+        self._comparable = False  # with those of the checkpoint that the run goes on from
         self._step: jax.stages.Compiled | None = None  # None where there is none for the present stage
 
     def train(self) -> Result:
@@ -98,20 +103,30 @@ class Loop:
         return self._result(state)
 
     def _restored(self) -> TrainState | None:
-        like = lambda record: self._stages.like(record.get("stage", 0))  # noqa: E731
+        def like(record: Mapping[str, Any]) -> TrainState:
+            refuse_other_numerics(str(self._path), record.get("conditions", {}), self._conditions)
+            return self._stages.like(record.get("stage", 0))
+
         saved = checkpoint.restore(self._checkpoints, like, self._described)
         hosts.from_first(lambda: self._account.journal.cut(saved.record if saved else None))
         if saved is None:
             return None
         self._stage = saved.record.get("stage", 0)
+        self._digests = dict(saved.record.get("traced", {}))
         self._account.go_on_from(saved.state, saved.record, self._waits)
         _log.info("%s goes on after %d steps", self._path, self._account.steps)
+        if not self._account.finished and hosts.is_first():
+            was = saved.record.get("conditions", {})
+            self._comparable = warn_of_others(str(self._path), was, self._conditions)
         return saved.state
 
     def _compile(self, state: TrainState, batch: Mapping[str, jax.Array]) -> None:
         account, stopwatch = self._account, Stopwatch()
         stopwatch.start()
-        self._step = self._stages.compile(self._stage, state, batch)
+        self._step, digest = self._stages.compile(self._stage, state, batch)
+        saved = self._digests.get(str(self._stage)) if self._comparable else None
+        hosts.from_first(lambda: refuse_other_step(str(self._path), saved, digest))
+        self._digests[str(self._stage)] = digest
         taken = stopwatch.lap()
         account.compile_seconds += taken
         memory = self._step.memory_analysis()
@@ -232,6 +247,7 @@ class Loop:
             best = None if account.best is None else account.best["checkpoint"]
             if account.best is not None:
                 record["best"] = account.best
+            record |= {"traced": self._digests, "conditions": self._conditions}
             checkpoint.save(
                 self._checkpoints,
                 account.drawn,

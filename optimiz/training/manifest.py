@@ -1,7 +1,7 @@
 """What vouches for a checkpoint: ``manifest.json``.
 
-It says which arrays there are, with their shapes and dtypes, under which settings, versions and on what machine
-they were made, and the size and SHA-256 of every file, itself included.
+It says which arrays there are, with their shapes and dtypes, under which settings and conditions they were
+made, and the size and SHA-256 of every file, itself included.
 """
 
 import hashlib
@@ -99,8 +99,6 @@ _FIELDS = {
     "record": _OBJECT,
     "files": _Kind("an object of objects, at least one", lambda value: bool(value) and _of(dict)(value)),
     "versions": _Kind("an object of texts", _of(str), required=False),
-    "numerics": _OBJECT._replace(required=False),
-    "machine": _OBJECT._replace(required=False),
 }
 # What the loop saves beside the state.
 _RECORD = {
@@ -112,6 +110,7 @@ _RECORD = {
     "metrics_sha256": _Kind("a text", lambda value: isinstance(value, str), required=False),
     "stage": _COUNT._replace(required=False),
     "best": _OBJECT._replace(required=False),
+    "conditions": _Kind("an object of objects", _of(dict), required=False),
     "traced": _Kind("an object of texts", _of(str), required=False),
 }
 

@@ -16,7 +16,7 @@ from optimiz.training.methods import Methods
 from optimiz.training.reference import Reference
 from optimiz.training.settings import Settings
 from optimiz.training.sharding import Layout, warn_of_whole
-from optimiz.training.step import compile_step
+from optimiz.training.step import compile_and_digest
 from optimiz.training.task import Batch, Task, batch_size
 from optimiz.training.train_state import (
     TrainState,
@@ -69,12 +69,16 @@ class Stages:
             return state
         return jax.tree.map(_placed, state, state_shardings(state, self.layout))
 
-    def compile(self, stage: int, state: TrainState, batch: Mapping[str, jax.Array]) -> jax.stages.Compiled:
-        """The step at a stage, as ``compile_step``."""
+    def compile(
+        self, stage: int, state: TrainState, batch: Mapping[str, jax.Array]
+    ) -> tuple[jax.stages.Compiled, str]:
+        """The step at a stage and its digest, as ``compile_and_digest``."""
         growth = self.methods.growth
         tx = self.tx if growth is None else growth.optimizer(self.tx, stage)
         price = None if self.reference is None else self.reference.seconds
-        return compile_step(self.task, tx, state, batch, price, self.methods, self.settings.steps, self.layout)
+        return compile_and_digest(
+            self.task, tx, state, batch, price, self.methods, self.settings.steps, self.layout
+        )
 
     def least_price(self, state: TrainState, batch: Mapping[str, Any]) -> float | None:
         """What a step costs at the least, in seconds of reference time; None without a budget."""

@@ -40,6 +40,7 @@ from optimiz.training.task import (
     per_example,
     weighted_logits,
 )
+from optimiz.training.trace_digest import trace_digest
 from optimiz.training.train_state import TrainState, on_clock, run_key, state_shardings
 
 # Folded into a step's key, far from what a model would fold into it, so that dropout is the same without them.
@@ -94,6 +95,20 @@ def compile_step(
     Raises:
         ValueError: as :func:`trace_step`.
     """
+    return compile_and_digest(task, tx, state, batch, price, methods, steps, layout)[0]
+
+
+def compile_and_digest(
+    task: Task,
+    tx: optax.GradientTransformation,
+    state: TrainState,
+    batch: Any,
+    price: Callable[..., float] | None = None,
+    methods: Methods = PLAIN,
+    steps: int | None = None,
+    layout: Layout | None = None,
+) -> tuple[jax.stages.Compiled, str]:
+    """As :func:`compile_step`, and a digest of what was traced, by which another step is told from it."""
     return _compiled(layout, *_traced_with(task, tx, state, batch, price, methods, steps))
 
 
@@ -147,14 +162,15 @@ def _traced_with(
 
 # The last one alone: it keeps the data alive that the loss refers to.
 @functools.lru_cache(maxsize=1)
-def _compiled(layout: Layout | None, *made_of: Any) -> jax.stages.Compiled:
+def _compiled(layout: Layout | None, *made_of: Any) -> tuple[jax.stages.Compiled, str]:
     step, arguments = _traced(*made_of)
     places = {}
     if layout is not None:
         state = state_shardings(arguments[0], layout)
         places["in_shardings"] = (state, layout.batch, *[layout.whole] * (len(arguments) - 2))
         places["out_shardings"] = (state, layout.whole)
-    return jax.jit(step, donate_argnums=0, **places).lower(*arguments).compile()
+    traced = jax.jit(step, donate_argnums=0, **places).trace(*arguments)
+    return traced.lower().compile(), trace_digest(traced.jaxpr)
 
 
 def _traced(
