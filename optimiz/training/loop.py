@@ -19,7 +19,7 @@ from optimiz.training import checkpoint, divergence, hosts, preemption, replicas
 from optimiz.training.account import Account
 from optimiz.training.conditions import conditions, refuse_other_numerics, refuse_other_step, warn_of_others
 from optimiz.training.result import Diverged, Progress, Result
-from optimiz.training.run_directory import CHECKPOINTS
+from optimiz.training.run_directory import CHECKPOINTS, RunError
 from optimiz.training.stages import Stages
 from optimiz.training.stopwatch import Stopwatch
 from optimiz.training.task import batch_shapes, beside
@@ -103,9 +103,16 @@ class Loop:
         return self._result(state)
 
     def _restored(self) -> TrainState | None:
+        stages = self._stages
+
         def like(record: Mapping[str, Any]) -> TrainState:
             refuse_other_numerics(str(self._path), record.get("conditions", {}), self._conditions)
-            return self._stages.like(record.get("stage", 0))
+            growth, stage = stages.methods.growth, record.get("stage", 0)
+            if stage > (0 if growth is None else len(growth.at)):
+                raise RunError(
+                    f"{self._path} has a checkpoint of {stage} growths, more than the run is to make"
+                )
+            return stages.like(stage)
 
         saved = checkpoint.restore(self._checkpoints, like, self._described)
         hosts.from_first(lambda: self._account.journal.cut(saved.record if saved else None))

@@ -89,6 +89,11 @@ def _of(kind: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, dict) and all(isinstance(item, kind) for item in value.values())
 
 
+def _is_best(value: Any) -> bool:
+    kinds = {"figure": str, "value": float, "steps": int, "checkpoint": int}
+    return isinstance(value, dict) and {name: type(item) for name, item in value.items()} == kinds
+
+
 _COUNT = _Kind("a whole number", lambda value: type(value) is int and 0 <= value < 2**63)
 _OBJECT = _Kind("an object", lambda value: isinstance(value, dict))
 _FIELDS = {
@@ -109,7 +114,7 @@ _RECORD = {
     "metrics_bytes": _COUNT,
     "metrics_sha256": _Kind("a text", lambda value: isinstance(value, str), required=False),
     "stage": _COUNT._replace(required=False),
-    "best": _OBJECT._replace(required=False),
+    "best": _Kind("an object of figure, value, steps and checkpoint", _is_best, required=False),
     "conditions": _Kind("an object of objects", _of(dict), required=False),
     "traced": _Kind("an object of texts", _of(str), required=False),
 }

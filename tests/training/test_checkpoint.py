@@ -254,7 +254,13 @@ def test_a_manifest_whose_fields_are_of_other_kinds_is_refused_in_one_line(two, 
     del whole["manifest_sha256"]
     others = [None, True, -1, 1.5, 10**30, math.inf, "x", [], {}, [1], {"a": 1}]
     cases = 0
-    for place in [*places(whole), ("record", "stage"), ("record", "traced"), ("record", "metrics_sha256")]:
+    for place in [
+        *places(whole),
+        ("record", "stage"),
+        ("record", "best"),
+        ("record", "traced"),
+        ("record", "metrics_sha256"),
+    ]:
         for other in others:
             changed = copy.deepcopy(whole)
             holder = changed
