@@ -156,6 +156,22 @@ def test_a_second_step_and_a_decay_after_the_step_are_refused(step):
         update(optax.named_chain(("step", step), ("decay", optimiz.decoupled_weight_decay(0.1))))
 
 
+@pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
+def test_decay_of_optax_after_the_step_is_refused(step):
+    for decay in (
+        optax.add_decayed_weights(0.1),
+        optax.add_decayed_weights(0.1, {"bias": False, "kernel": True}),
+        optax.add_decayed_weights(jnp.float32(0.1)),
+        optax.masked(optax.add_decayed_weights(0.1), {"bias": False, "kernel": True}),
+    ):
+        with pytest.raises(
+            ValueError, match=r"add_decayed_weights comes after a step, .*parameters would grow"
+        ):
+            update(optax.chain(step, decay))
+    update(optax.chain(optax.add_decayed_weights(0.1), step))
+    update(optax.chain(step, optax.add_decayed_weights(-0.1)))
+
+
 def test_a_search_is_a_step():
     loss = lambda p: sum(jnp.sum(x.astype(jnp.float32) ** 2) for x in jax.tree.leaves(p))  # noqa: E731
     extra = {"value": loss(PARAMS), "grad": PARAMS, "value_fn": loss}

@@ -55,6 +55,23 @@ def no_step_before(name: str, updates: optax.Updates, why: str) -> None:
             raise ValueError(f"{name} comes after a step in its chain: {why}")
 
 
+def no_decay_after(name: str, updates: optax.Updates) -> None:
+    """Check that Optax's weight decay does not come after the step that is being called, in no chain around it.
+
+    Args:
+        name: of the step, for the message.
+        updates: that it is given. Where some are masked, the decay may be of the others.
+
+    Raises:
+        ValueError: it does, and is not negative.
+    """
+    if not _has_holes(updates) and any(_decays(update) for chain in _chains() for update in chain.after):
+        raise ValueError(
+            f"optax.add_decayed_weights comes after a step, {name}, in its chain: parameters would grow; give "
+            "weight_decay to the optimizer, or put it before the step"
+        )
+
+
 class _Chain(NamedTuple):
     """A chain that is being called."""
 
@@ -94,6 +111,16 @@ def _within(update: Callable[..., Any]) -> Callable[..., Any]:
     if _code(update) is _WITH_EXTRA_ARGS:
         return inspect.getclosurevars(update).nonlocals["tx"].update
     return update
+
+
+def _decays(update: Callable[..., Any]) -> bool:
+    update = _within(update)
+    if _code(update) in _OF_SOME and "inner" in (held := inspect.getclosurevars(update).nonlocals):
+        return _decays(held["inner"].update)
+    if _name(update) != "add_decayed_weights":
+        return False
+    decay = inspect.getclosurevars(update).nonlocals.get("weight_decay")
+    return not isinstance(decay, int | float) or decay > 0
 
 
 def _changes_nothing(update: Callable[..., Any]) -> bool:

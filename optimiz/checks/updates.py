@@ -39,7 +39,8 @@ def needs_loss(params: optax.Params, value: Any, grad: Any, value_fn: Any) -> No
     if missing:
         raise ValueError(
             f"a line search needs {', '.join(missing)}: "
-            "update(grads, state, params, value=value, grad=grads, value_fn=loss_of_params)"
+            "update(grads, state, params, value=value, grad=grads, value_fn=loss_of_params); Flax's TrainState "
+            "hands none of them on, see docs/recipes.md"
         )
     if not callable(value_fn):
         raise TypeError(f"value_fn must be a function from parameters to the loss, got {value_fn!r}")

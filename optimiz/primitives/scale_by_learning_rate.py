@@ -61,7 +61,7 @@ def scale_by_learning_rate(
         TypeError: the learning rate is neither a number nor callable.
         ValueError: it is NaN, infinite or negative, or a schedule that is so at the first update; it is a
             schedule whose value is not a scalar; or, in ``update``, an update's shape is not its parameter's,
-            or another step comes before this one.
+            another step comes before this one, or Optax's weight decay after it.
 
     Example:
         >>> tx = scale_by_learning_rate(0.5)
@@ -85,6 +85,7 @@ def scale_by_learning_rate(
         checks.no_step_before(
             "scale_by_learning_rate", updates, "a second minus goes uphill; optax.scale makes a step shorter"
         )
+        checks.no_decay_after("scale_by_learning_rate", updates)
         if params is not None:
             checks.same_shapes("gradient", updates, "parameter", params)
         count, _ = state
