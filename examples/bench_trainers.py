@@ -41,6 +41,7 @@ FLAGS = command.Flags()
 _TRAINERS = FLAGS.DEFINE_list("trainers", list(TRAINERS), "What to measure.")
 _UPDATES = FLAGS.DEFINE_integer("updates", 101, "Of each; the first is not counted.", lower_bound=21)
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the record and the report.", required=True)
+command.check_among(TRAINERS, _TRAINERS)
 
 
 def measured(name: str, updates: int) -> dict[str, Any]:
@@ -106,9 +107,6 @@ def size_of(array: str) -> int:
 
 def main() -> None:
     """Measure what the flags ask for, and write the record and the report."""
-    unknown = sorted(set(_TRAINERS.value) - TRAINERS.keys())
-    if unknown:
-        raise ValueError(f"--trainers: {', '.join(unknown)} must be among {', '.join(TRAINERS)}")
     path = Path(_OUTPUT.value) / "record.json"
     record = {"environment": compare.environment(), "rows": []}
     if path.exists():

@@ -25,6 +25,7 @@ _DTYPE = FLAGS.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of para
 _ROUNDS = FLAGS.DEFINE_integer("rounds", 9, "Steps of each that are timed.", lower_bound=3)
 _LEAVES = FLAGS.DEFINE_bool("leaves", False, "Measure compilation, by the number of leaves, instead.")
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the record and the report.", required=True)
+command.check_among(update_speed.METHODS, _METHODS)
 
 
 def main() -> None:
@@ -41,9 +42,6 @@ def main() -> None:
         record = markdown.read_record(path, bench_update_report.report)
         if record.get("settings") != settings:
             raise ValueError(f"{path} is of other settings: {record.get('settings')}, not {settings}")
-    unknown = sorted(set(_METHODS.value) - update_speed.METHODS.keys())
-    if unknown:
-        raise ValueError(f"--methods: {', '.join(unknown)} must be among {', '.join(update_speed.METHODS)}")
     if _LEAVES.value:
         record["compilation"] = [update_speed.compilation(*each) for each in update_speed.COMPILED]
     for name in () if _LEAVES.value else _METHODS.value:

@@ -1,11 +1,11 @@
 """What all command lines share: flags, errors of one line, and a bar while they train."""
 
 import contextlib
-import copy
 import functools
+import math
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,11 +13,27 @@ import rich.console
 import rich.markdown
 import rich.progress
 from absl import app, flags, logging
+from absl.testing import flagsaver
 
 from examples import leaving, streams
 from optimiz import compare, diagnostics, training
 
 EXIT_ERROR, EXIT_USAGE = 1, 2
+LARGEST_INTEGER, LARGEST_FLOAT = 2**31 - 1, 1e30  # an array holds both, and products with the second
+
+# Of what has the same name in all programs: beyond what any model that they train could use, and far below what
+# would take a machine's memory.
+_LARGEST = {
+    "batch_size": 2**16,
+    "heads": 2**16,
+    "hidden_size": 2**16,
+    "image_size": 2**12,
+    "layers": 1000,
+    "length": 2**17,
+    "seeds": 10_000,
+    "vocab_size": 2**20,
+    "width": 2**16,
+}
 
 _HEADLINES = ("accuracy", "bits_per_byte")  # of an evaluation, the figure to show while a run goes on
 
@@ -42,17 +58,41 @@ class _PathParser(flags.ArgumentParser):
 
 
 class Flags(flags.FlagValues):
-    """The flags of one program, apart from those of others: two programs can be imported into one process."""
+    """The flags of one program, apart from those of others: two programs can be imported into one process.
+
+    What no flag of any program can mean is refused here: a number below 0, not finite or beyond what an array
+    holds, an empty text, a list with nothing in it or with the same twice. `check` and its kind refuse more.
+    """
 
     def _define(self, define: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return define(*args, flag_values=self, **kwargs)
 
+    def DEFINE_float(self, *args: Any) -> flags.FlagHolder:
+        """A number in [0, LARGEST_FLOAT]; `check` may ask for more."""
+        holder = flags.DEFINE_float(*args, flag_values=self)
+        check(lambda x: 0 <= x <= LARGEST_FLOAT, "must be finite, at least 0 and at most 1e30", holder)
+        return holder
+
+    def DEFINE_integer(self, name: str, *args: Any, lower_bound: int = 0) -> flags.FlagHolder:
+        """A number from lower_bound on."""
+        bounds = {"lower_bound": lower_bound, "upper_bound": _LARGEST.get(name, LARGEST_INTEGER)}
+        return flags.DEFINE_integer(name, *args, flag_values=self, **bounds)
+
+    def DEFINE_list(self, *args: Any) -> flags.FlagHolder:
+        """One or more, divided by commas, each once."""
+        holder = flags.DEFINE_list(*args, flag_values=self)
+        check(lambda items: items and all(items), "must not be empty, nor have anything empty in it", holder)
+        check(lambda items: len({*items}) == len(items), "must have each once", holder)
+        return holder
+
+    def DEFINE_string(self, *args: Any, may_be_empty: bool = False) -> flags.FlagHolder:
+        """A text."""
+        holder = flags.DEFINE_string(*args, flag_values=self)
+        check(lambda text: may_be_empty or text, "must not be empty", holder)
+        return holder
+
     DEFINE_bool = functools.partialmethod(_define, flags.DEFINE_bool)
     DEFINE_enum = functools.partialmethod(_define, flags.DEFINE_enum)
-    DEFINE_float = functools.partialmethod(_define, flags.DEFINE_float)
-    DEFINE_integer = functools.partialmethod(_define, flags.DEFINE_integer)
-    DEFINE_list = functools.partialmethod(_define, flags.DEFINE_list)
-    DEFINE_string = functools.partialmethod(_define, flags.DEFINE_string)
     DEFINE_path = functools.partialmethod(
         _define, functools.partial(flags.DEFINE, _PathParser(), serializer=flags.ArgumentSerializer())
     )
@@ -112,7 +152,7 @@ def parse(argv: Sequence[str], own: Flags) -> list[str]:
     return rest
 
 
-def check(holds: Callable[[float], bool], domain: str, *holders: flags.FlagHolder) -> None:
+def check(holds: Callable[[Any], Any], domain: str, *holders: flags.FlagHolder) -> None:
     """Refuse values of flags outside a domain, when they are parsed; None passes.
 
     Args:
@@ -124,23 +164,91 @@ def check(holds: Callable[[float], bool], domain: str, *holders: flags.FlagHolde
         flags.register_validator(holder, lambda value: value is None or holds(value), domain)
 
 
-def check_arguments(name: str, argv: Sequence[str], own: Flags) -> None:
-    """Refuse arguments that another program would refuse, before work is done that it is to go on with.
+def check_each(known: Callable[[str], Any], *holders: flags.FlagHolder) -> None:
+    """Refuse values, or items of lists, for which a function raises a ValueError, when they are parsed.
 
     Args:
-        name: of the flag that holds them.
+        known: value → anything; the message of its error is shown.
+        *holders: the flags.
+    """
+
+    def hold(value: Any) -> bool:
+        try:
+            for item in value if isinstance(value, list) else [] if value is None else [value]:
+                known(item)
+        except ValueError as error:
+            raise flags.ValidationError(str(error)) from None
+        return True
+
+    for holder in holders:
+        flags.register_validator(holder, hold)
+
+
+def check_among(known: Iterable[str], *holders: flags.FlagHolder) -> None:
+    """Refuse items of lists that are not among those known."""
+    names = list(known)
+    check(lambda items: {*items} <= {*names}, f"must be of {', '.join(names)}", *holders)
+
+
+def check_rates(*holders: flags.FlagHolder) -> None:
+    """Refuse lists of anything but different numbers above 0."""
+
+    def number(item: str) -> float:
+        try:
+            return float(item)
+        except ValueError:
+            return math.nan
+
+    domain = "must be different numbers above 0 and at most 1e30"
+    check(lambda items: all(0 < number(item) <= LARGEST_FLOAT for item in items), domain, *holders)
+    check(lambda items: len({*map(number, items)}) == len(items), domain, *holders)
+
+
+def check_together(
+    holds: Callable[[dict[str, Any]], Any], domain: str, own: Flags, *holders: flags.FlagHolder
+) -> None:
+    """Refuse values of flags that do not go together, when they are parsed.
+
+    Args:
+        holds: name → value, to whether they go together, or to a ValueError with a message of its own.
+        domain: the same in words.
+        own: flags that these are of.
+        *holders: the flags.
+    """
+
+    def hold(values: dict[str, Any]) -> bool:
+        try:
+            return bool(holds(values))
+        except ValueError as error:
+            raise flags.ValidationError(str(error)) from None
+
+    names = [holder.name for holder in holders]
+    flags.register_multi_flags_validator(names, hold, domain, flag_values=own)
+
+
+@contextlib.contextmanager
+def arguments(name: str, argv: Sequence[str], own: Flags) -> Iterator[None]:
+    """Give another program's flags the values that it is to be called with, while it is asked about them.
+
+    Args:
+        name: of the flag that holds the arguments, for messages.
         argv: the arguments.
-        own: the other program's flags, which keep their values.
+        own: the other program's flags; afterwards they have their values again.
 
     Raises:
-        ValueError: they are refused.
+        ValueError: the arguments are refused, as they are parsed or in the body.
     """
+    saved = flagsaver.save_flag_values(own)
     try:
-        rest = copy.deepcopy(own)([name, *argv])
-    except flags.Error as error:
-        raise ValueError(f"{name}: {error}") from None
-    if len(rest) > 1:
-        raise ValueError(f"{name}: flags begin with --, got {' '.join(rest[1:])}")
+        own.unparse_flags()
+        rest = own([name, *argv])
+        if len(rest) > 1:
+            raise ValueError(f"flags begin with --, got {' '.join(rest[1:])}")
+        yield
+    except (flags.Error, ValueError, OSError) as error:
+        raise ValueError(f"--{name}: {error}") from None
+    finally:
+        flagsaver.restore_flag_values(saved, own)
 
 
 def typed(program: str) -> str:

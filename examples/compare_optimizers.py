@@ -13,10 +13,10 @@ is the judgement of ways to pre-train, optimizers and methods that are said to s
 
 import dataclasses
 import functools
-import math
 from pathlib import Path
+from typing import Any
 
-from examples import command, data_flags, irreducible_losses, judged_ways, judgement
+from examples import command, data_flags, irreducible_losses, judged_ways, judgement, optimizers
 from examples.budget_arms import WARMUP, WEIGHT_DECAY, arms
 from examples.data import baseline, docstrings, text
 from examples.models import pretrained
@@ -46,9 +46,12 @@ _LENGTH = FLAGS.DEFINE_integer(
     "length",
     None,
     "Tokens per example; longer ones are cut. Default: as long as they need in a file; else 16.",
+    lower_bound=1,
 )
 _DATA = FLAGS.DEFINE_path("data", None, "For pretrain: text file or folder; default: Python's library.")
-_VOCAB_SIZE = FLAGS.DEFINE_integer("vocab_size", 512, "For pretrain: of the WordPiece that is learned.")
+_VOCAB_SIZE = FLAGS.DEFINE_integer(
+    "vocab_size", 512, "For pretrain: of the WordPiece that is learned.", lower_bound=1
+)
 _LAYERS = FLAGS.DEFINE_integer("layers", 4, "For pretrain: of the model.", lower_bound=1)
 _HIDDEN_SIZE = FLAGS.DEFINE_integer("hidden_size", 64, "For pretrain: width of the model.", lower_bound=1)
 _IRREDUCIBLE = FLAGS.DEFINE_path("irreducible", None, "For rho_loss: directory of examples.irreducible_losses.")
@@ -63,14 +66,22 @@ _OWN_LENGTH = 16
 _TIMED = 20  # steps, to measure the prices
 
 
-def _is_rate(value: str) -> bool:
-    try:
-        return 0 < float(value) < math.inf
-    except ValueError:
-        return False
+def _are_known(asked: dict[str, Any]) -> bool:
+    among = judged_ways.WAYS if asked["task"] == "pretrain" else optimizers.OPTIMIZERS
+    return all(optimizers.choose(name, among) for name in asked["optimizers"] or ())
 
 
-command.check(lambda rates: all(map(_is_rate, rates)), "must be positive numbers", _LEARNING_RATES)
+command.check_rates(_LEARNING_RATES)
+command.check(lambda x: 1e-9 <= x <= 1e9, "must be in [1e-9, 1e9]", _BUDGET)
+command.check_together(_are_known, "must be known", FLAGS, _OPTIMIZERS, _TASK)
+command.check_together(
+    lambda x: x["task"] == "pretrain" or not (x["data"] or x["irreducible"]),
+    "--data and --irreducible go with --task=pretrain; a file of examples is the --task itself",
+    FLAGS,
+    _TASK,
+    _DATA,
+    _IRREDUCIBLE,
+)
 
 
 def read_data() -> dict[str, text.TextExamples]:

@@ -41,6 +41,12 @@ def layout() -> training.Layout | None:
             raise ValueError("--shard_state needs a --mesh to split the state over")
         return None
     mesh = training.make_mesh(_MESH.value or f"data:{jax.device_count()}")
+    unused = [name for name, devices in mesh.shape.items() if name != "data" and devices > 1]
+    if unused:
+        raise ValueError(
+            f"--mesh={_MESH.value}: batches are split along data, and nothing along {unused[0]}, where devices "
+            f"would do the same work; give --mesh=data:{mesh.size}"
+        )
     return training.Layout(mesh, shard_state=_SHARD_STATE.value)
 
 

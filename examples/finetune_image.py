@@ -11,7 +11,6 @@ they are neither moved nor mirrored, as other images are.
 
 import dataclasses
 import functools
-import math
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import numpy as np
 from examples import command, devices, optimizers
 from examples.data import baseline, image_summary, images
 from examples.image_classification import CROP, FLIP, ImageClassification, choose, draw_mistakes
-from examples.train_each import Plan, made_or_left_out
+from examples.train_each import Plan, check_flags, made_or_left_out
 from optimiz import compare, schedules, training
 
 FLAGS = command.Flags()
@@ -47,10 +46,15 @@ FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", requi
 
 _DECISIVE = (_MODEL, _STEPS, _BATCH_SIZE, _SEED, _SMOOTHING, _DROPOUT, _WARMUP, _WEIGHT_DECAY, _HEAD_RATE)
 command.check(
-    lambda x: 0 <= x < math.inf, "must be finite and at least 0", _LEARNING_RATE, _HEAD_RATE, _WEIGHT_DECAY
+    lambda names: {*names} <= {CROP, FLIP} or names == ["none"], "must be crop, flip, both, or none", _AUGMENT
 )
-command.check(lambda names: {*names} <= {CROP, FLIP, "none"}, "must be crop, flip or none", _AUGMENT)
-command.check(lambda x: 0 <= x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT, _SMOOTHING)
+command.check(lambda x: x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT, _SMOOTHING)
+check_flags(FLAGS, lambda name: optimizers.for_classes(name, 2), _OPTIMIZER, _LEARNING_RATE)
+for _flag in (_TEST, _IMAGE_SIZE):
+    _goes = f"--{_flag.name} goes with --data; the digits have a test part and a size of their own"
+    command.check_together(lambda x: x["data"] or not any(x.values()), _goes, FLAGS, _DATA, _flag)
+_goes = "--dropout is of a ViT; a ResNet has none"
+command.check_together(lambda x: x["model"] != "resnet" or not x["dropout"], _goes, FLAGS, _MODEL, _DROPOUT)
 
 
 def read_data() -> dict[str, images.ImageExamples]:

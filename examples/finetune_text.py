@@ -9,13 +9,12 @@ the same initial parameters, batches and dropout, at its own default rate unless
 
 import dataclasses
 import functools
-import math
 
 from examples import command, data_flags, devices, optimizers
 from examples.data import baseline, docstrings, text
 from examples.models import pretrained
 from examples.text_classification import TextClassification
-from examples.train_each import Plan, made_or_left_out
+from examples.train_each import Plan, check_flags, made_or_left_out
 from optimiz import compare, schedules, training
 
 FLAGS = command.Flags()
@@ -36,6 +35,7 @@ _LENGTH = FLAGS.DEFINE_integer(
     "length",
     None,
     "Tokens per example; longer ones are cut. Default: as long as they need; 24 without --data.",
+    lower_bound=1,
 )
 _DROPOUT = FLAGS.DEFINE_float("dropout", 0.1, "Rate of dropout, everywhere.")
 _SEED = FLAGS.DEFINE_integer("seed", 0, "Of data order and dropout.", lower_bound=0)
@@ -47,10 +47,8 @@ FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", requi
 
 _DECISIVE = (_STEPS, _BATCH_SIZE, _SEED, _LENGTH, _POOLING, _DROPOUT, _WARMUP, _WEIGHT_DECAY, _HEAD_RATE)
 _OWN_LENGTH = 24
-command.check(
-    lambda x: 0 <= x < math.inf, "must be finite and at least 0", _LEARNING_RATE, _HEAD_RATE, _WEIGHT_DECAY
-)
-command.check(lambda x: 0 <= x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT)
+command.check(lambda x: x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT)
+check_flags(FLAGS, optimizers.choose, _OPTIMIZER, _LEARNING_RATE)
 
 
 def read_data() -> dict[str, text.TextExamples]:
@@ -68,6 +66,28 @@ def read_data() -> dict[str, text.TextExamples]:
     return text.split(train, {"train": 1 - 0.1 * len(shares)} | shares) | parts
 
 
+def asked_length() -> int | None:
+    """Tokens of an example, of Python's own sentences as in the record; None for what the examples need."""
+    return _OWN_LENGTH if _LENGTH.value is None and _DATA.value is None else _LENGTH.value
+
+
+def check(positions: int) -> None:
+    """Refuse what flags and data say, before there is the model that they are to fine-tune.
+
+    Args:
+        positions: tokens that the model reads, at the most.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: flags or data are refused.
+    """
+    length = asked_length()
+    if length is not None and length > positions:
+        raise ValueError(f"--length={length}: the model reads at most {positions} tokens")
+    Plan.of(FLAGS, log_every=5)
+    read_data()
+
+
 def main() -> None:
     """Run every optimizer, then write the report."""
     layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
@@ -78,9 +98,9 @@ def main() -> None:
         for name in _OPTIMIZER.value
     }
     parts, model = read_data(), pretrained.find(_MODEL.value)
-    # Of Python's own sentences, as in the record; of others, what they need.
-    length = _OWN_LENGTH if _LENGTH.value is None and _DATA.value is None else _LENGTH.value
-    problem = TextClassification(parts, model, length=length, dropout=_DROPOUT.value, pooling=_POOLING.value)
+    problem = TextClassification(
+        parts, model, length=asked_length(), dropout=_DROPOUT.value, pooling=_POOLING.value
+    )
     if training.is_first():
         problem.summary.show()
     task = problem.task(_BATCH_SIZE.value, _SEED.value, devices.share(layout))

@@ -33,6 +33,11 @@ _ITERATIONS = FLAGS.DEFINE_integer("iterations", 20, "Of power iteration, at the
 _CURVATURES = FLAGS.DEFINE_integer("curvatures", 2, "Seeds of which curvatures are measured.", lower_bound=0)
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the rows and the report.", required=True)
 
+command.check_among(MODELS, _MODELS)
+command.check_among(OPTIMIZERS, _OPTIMIZERS)
+command.check(lambda names: {"adam", "sgd"} <= {*names}, "must hold adam and sgd", _OPTIMIZERS)
+command.check_rates(_RATES)
+
 GRIDS = dict.fromkeys(("sgd", "momentum"), (1e-3, 1e-2, 1e-1, 1.0, 10.0))
 GRIDS |= dict.fromkeys(("sign_sgd", "signum", "adam"), (1e-5, 1e-4, 1e-3, 1e-2, 1e-1))
 
@@ -62,11 +67,6 @@ def ensure(rows: Rows, measure: Callable[..., dict[str, Any]], kind: str, **of: 
 def main() -> None:
     """Run what is missing, then write the report."""
     output = Path(_OUTPUT.value)
-    for flag, known in ((_MODELS, MODELS), (_OPTIMIZERS, OPTIMIZERS)):
-        if unknown := set(flag.value) - set(known):
-            raise ValueError(f"--{flag.name} must be of {', '.join(known)}, got {', '.join(sorted(unknown))}")
-    if "adam" not in _OPTIMIZERS.value or "sgd" not in _OPTIMIZERS.value:
-        raise ValueError(f"--optimizers must hold adam and sgd, got {', '.join(_OPTIMIZERS.value)}")
     output.mkdir(parents=True, exist_ok=True)
     study = Study(_EPOCHS.value, _BATCH_SIZE.value, _ITERATIONS.value)
     settings = {flag.name: flag.value for flag in (_EPOCHS, _BATCH_SIZE, _ITERATIONS)}

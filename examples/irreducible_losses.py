@@ -13,7 +13,6 @@ Departure from arXiv 2307.06440: a row's irreducible loss is of one draw of hidd
 training hides others; so a score has noise of two draws in it.
 """
 
-import math
 from pathlib import Path
 
 from examples import command, optimizers
@@ -25,7 +24,9 @@ from optimiz import schedules, training
 
 FLAGS = command.Flags()
 _DATA = FLAGS.DEFINE_path("data", None, "Text file, or folder of them; default: Python's library.")
-_VOCAB_SIZE = FLAGS.DEFINE_integer("vocab_size", 512, "Of the WordPiece that is learned from the text.")
+_VOCAB_SIZE = FLAGS.DEFINE_integer(
+    "vocab_size", 512, "Of the WordPiece that is learned from the text.", lower_bound=1
+)
 _LAYERS = FLAGS.DEFINE_integer("layers", 4, "Of the model.", lower_bound=1)
 _HIDDEN_SIZE = FLAGS.DEFINE_integer("hidden_size", 64, "Width of the model.", lower_bound=1)
 _LENGTH = FLAGS.DEFINE_integer("length", 32, "Tokens of a row.", lower_bound=8)
@@ -39,7 +40,7 @@ _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of run, losses.npz and to
 SHARES = {"train": 0.7, "held_out": 0.2, "validation": 0.05, "test": 0.05}
 HEADS, WEIGHT_DECAY, WARMUP = 4, 0.1, 0.1
 LOSSES, TOKENIZER = "losses.npz", "tokenizer.json"
-command.check(lambda x: 0 <= x < math.inf, "must be finite and at least 0", _LEARNING_RATE)
+command.check(lambda x: x % HEADS == 0, f"must be a multiple of {HEADS}", _HIDDEN_SIZE)
 
 
 def problem(

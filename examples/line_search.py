@@ -37,12 +37,14 @@ _FIGURE = FLAGS.DEFINE_enum("figure", "accuracy", ["accuracy", "macro_f1", "mcc"
 _ROWS = FLAGS.DEFINE_integer("rows", 500, "Training examples, drawn at random.", lower_bound=1)
 _EPOCHS = FLAGS.DEFINE_integer("epochs", 5, "Times that each example is seen.", lower_bound=1)
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 32, "Examples per update.", lower_bound=1)
-_LENGTH = FLAGS.DEFINE_integer("length", 24, "Tokens per example; longer ones are cut.")
+_LENGTH = FLAGS.DEFINE_integer("length", 24, "Tokens per example; longer ones are cut.", lower_bound=1)
 _SEEDS = FLAGS.DEFINE_integer("seeds", 5, "Runs of each method.", lower_bound=2)
 _METHODS = FLAGS.DEFINE_list("adam", ["adam", "adam_head"], "Which of the two to run on the grid.")
 _RATES = FLAGS.DEFINE_list("learning_rates", ["2e-5", "5e-5", "1e-4", "2e-4", "5e-4"], "Adam's peak rates.")
 _HEAD_RATE = FLAGS.DEFINE_float("head_rate", 50.0, "Rate of the head in *_head, in multiples of the encoder's.")
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the rows and the report.", required=True)
+command.check_rates(_RATES)
+command.check_among(("adam", "adam_head"), _METHODS)
 
 SEARCHES: dict[str, Callable[[int], optax.GradientTransformation]] = {
     "salsa": lambda steps: salsa(steps),

@@ -14,7 +14,6 @@ stopped.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,14 +42,18 @@ _ROWS = FLAGS.DEFINE_integer("rows", 2000, "Examples of a part, at the most.", l
 _STEPS = FLAGS.DEFINE_integer("steps", 150, "Updates.", lower_bound=10)
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 32, "Examples per update.", lower_bound=1)
 _LENGTH = FLAGS.DEFINE_integer("length", 24, "Tokens per example.", lower_bound=8)
-_WIDTH = FLAGS.DEFINE_integer("width", 64, "Hidden size of the GPT-2, which has two layers of two heads.")
+_WIDTH = FLAGS.DEFINE_integer(
+    "width", 64, "Hidden size of the GPT-2, which has two layers of two heads.", lower_bound=2
+)
 _SEEDS = FLAGS.DEFINE_integer("seeds", 3, "Runs of each arm.", lower_bound=2)
 _OPTIMIZERS = FLAGS.DEFINE_list("optimizers", ["adamw", "sgd_sai", "lion"], "Optimizers, in turn.")
 _LOW_RATE = FLAGS.DEFINE_float("low_rate", 3e-5, "Peak rate at which plain bfloat16 is to stall.")
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the rows and the report.", required=True)
 
 _VOCABULARY = 1024  # at the most, of byte pairs
-command.check(lambda x: 0 < x < math.inf, "must be finite and above 0", _LOW_RATE)
+command.check(lambda x: x > 0, "must be above 0", _LOW_RATE)
+command.check(lambda x: x % 2 == 0, "must be even", _WIDTH)
+command.check_each(lambda name: low_bit_arms.arms([name], 1.0, from_nothing=False), _OPTIMIZERS)
 
 
 class Study:

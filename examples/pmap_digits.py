@@ -22,6 +22,7 @@ from examples import command, optimizers
 FLAGS = command.Flags()
 _OPTIMIZER = FLAGS.DEFINE_string("optimizer", "adamw", "One of those of examples/optimizers.py.")
 _STEPS = FLAGS.DEFINE_integer("steps", 60, "Updates.", lower_bound=1)
+command.check_each(optimizers.choose, _OPTIMIZER)
 
 _CLASSES, _HIDDEN, _EXAMPLES_PER_DEVICE = 10, 64, 32
 

@@ -12,7 +12,6 @@ read before anything is trained.
 
 import dataclasses
 import functools
-import math
 import shlex
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from examples.data import corpus, tokenization
 from examples.data.text_summary import of_unknown
 from examples.objectives import OBJECTIVES, Size
 from examples.pretraining import EVALUATION_ROWS, Pretraining
-from examples.train_each import Plan, made_or_left_out
+from examples.train_each import Plan, check_flags, made_or_left_out
 from optimiz import compare, schedules, training
 
 FLAGS = command.Flags()
@@ -34,7 +33,9 @@ _TOKENIZER = FLAGS.DEFINE_string(
     None,
     '"bpe" or "wordpiece", learned from the text, or a tokenizer.json; default: by objective.',
 )
-_VOCAB_SIZE = FLAGS.DEFINE_integer("vocab_size", None, "Default: 4096, or that of the tokenizer.json.")
+_VOCAB_SIZE = FLAGS.DEFINE_integer(
+    "vocab_size", None, "Default: 4096, or that of the tokenizer.json.", lower_bound=1
+)
 _LAYERS = FLAGS.DEFINE_integer("layers", 4, "Of the model; of encoder and decoder each.", lower_bound=1)
 _HIDDEN_SIZE = FLAGS.DEFINE_integer("hidden_size", 128, "Width of the model.", lower_bound=1)
 _HEADS = FLAGS.DEFINE_integer("heads", 4, "Attention heads.", lower_bound=1)
@@ -50,15 +51,32 @@ _SEED = FLAGS.DEFINE_integer("seed", 0, "Of parameters, data order and what is h
 FLAGS.DEFINE_integer("evaluate_every", 50, "Steps between two evaluations.")
 FLAGS.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
 FLAGS.DEFINE_bool("keep_best", False, "Keep the checkpoint of the least validation loss too.")
-_DOWNSTREAM = FLAGS.DEFINE_string("downstream", None, "Fine-tune with these arguments of finetune_text.")
+_DOWNSTREAM = FLAGS.DEFINE_string(
+    "downstream", None, "Fine-tune with these arguments of finetune_text.", may_be_empty=True
+)
 _RESUME = FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
 FLAGS.DEFINE_path("output", None, "Directory of the report, runs and models.", required=True)
 
 _DECISIVE = (_OBJECTIVE, _LAYERS, _HIDDEN_SIZE, _HEADS, _LENGTH, _DROPOUT, _STEPS, _BATCH_SIZE, _SEED)
 _DECISIVE += (_WARMUP, _WEIGHT_DECAY)
 _SHARES = {"train": 0.9, "validation": 0.05, "test": 0.05}
-command.check(lambda x: 0 <= x < math.inf, "must be finite and at least 0", _LEARNING_RATE, _WEIGHT_DECAY)
-command.check(lambda x: 0 <= x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT)
+command.check(lambda x: x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT)
+command.check_each(shlex.split, _DOWNSTREAM)
+check_flags(FLAGS, lambda name: optimizers.from_scratch(name, 2), _OPTIMIZER, _LEARNING_RATE)
+command.check_together(
+    lambda x: x["hidden_size"] % x["heads"] == 0,
+    "--heads must divide --hidden_size",
+    FLAGS,
+    _HIDDEN_SIZE,
+    _HEADS,
+)
+command.check_together(
+    lambda x: x["downstream"] is None or x["objective"] == "masked",
+    "--downstream needs --objective=masked, whose model is an encoder",
+    FLAGS,
+    _DOWNSTREAM,
+    _OBJECTIVE,
+)
 
 
 def read_vocabulary(train: corpus.Corpus, kept: Path) -> tokenization.Vocabulary:
@@ -82,15 +100,12 @@ def main() -> None:
     """Run every optimizer, then write the models and the report."""
     layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
     plan = Plan.of(FLAGS, log_every=10)
-    if _DOWNSTREAM.value is not None and _OBJECTIVE.value != "masked":
-        raise ValueError(
-            f"downstream needs --objective=masked, whose model is an encoder, got {_OBJECTIVE.value}"
-        )
     if _DOWNSTREAM.value is not None and jax.process_count() > 1:
-        raise ValueError(f"downstream needs one process, there are {jax.process_count()}")
+        raise ValueError(f"--downstream needs one process, there are {jax.process_count()}")
     downstream = [] if _DOWNSTREAM.value is None else fine_tuning(plan.output)
     if downstream:
-        command.check_arguments("downstream", downstream, finetune_text.FLAGS)
+        with command.arguments("downstream", downstream, finetune_text.FLAGS):
+            finetune_text.check(_LENGTH.value)
     text = corpus.standard_library() if _DATA.value is None else corpus.read(_DATA.value)
     parts = corpus.split(text, _SHARES)
     kept = plan.output / "tokenizer.json"

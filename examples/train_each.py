@@ -1,5 +1,6 @@
 """What the trainers share: several optimizers in turn, on one task, each on a schedule that decays fully."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import optax
+from absl import flags
 
 from examples import command
 from examples.optimizers import Choice
@@ -35,6 +37,33 @@ def made_or_left_out(name: str, left_out: dict[str, str], make: Callable[[], _T]
         return None
 
 
+def check_flags(
+    own: command.Flags,
+    choose: Callable[[str], Choice],
+    optimizers: flags.FlagHolder,
+    learning_rate: flags.FlagHolder,
+) -> None:
+    """Refuse optimizers that there are not, and a rate that none of them would take, when they are parsed.
+
+    Args:
+        own: flags that these are of.
+        choose: name → optimizer; a ValueError where there is none.
+        optimizers: names.
+        learning_rate: for all of them that take one.
+    """
+    command.check_each(choose, optimizers)
+
+    def is_taken(values: dict[str, Any]) -> bool:
+        if values[learning_rate.name] is None:
+            return True
+        with contextlib.suppress(ValueError):  # said already
+            return any(choose(name).learning_rate is not None for name in values[optimizers.name])
+        return True
+
+    domain = f"--{learning_rate.name} goes with an optimizer that takes a rate; those asked for find their own"
+    command.check_together(is_taken, domain, own, optimizers, learning_rate)
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """How each optimizer is run.
@@ -58,11 +87,11 @@ class Plan:
     resume: bool
 
     @classmethod
-    def of(cls, flags: command.Flags, *, log_every: int) -> "Plan":
+    def of(cls, own: command.Flags, *, log_every: int) -> "Plan":
         """What a trainer's flags say of it.
 
         Args:
-            flags: those of the names above, and of the settings ``steps``, ``seed``, ``evaluate_every``,
+            own: those of the names above, and of the settings ``steps``, ``seed``, ``evaluate_every``,
                 ``save_every`` and ``keep_best``.
             log_every: steps between two losses that are kept.
 
@@ -70,22 +99,22 @@ class Plan:
             ValueError: the settings are refused.
         """
         settings = training.Settings(
-            steps=flags.steps,
-            seed=flags.seed,
+            steps=own.steps,
+            seed=own.seed,
             log_every=log_every,
-            evaluate_every=flags.evaluate_every,
-            save_every=flags.save_every,
-            keep_best="loss" if flags.keep_best else None,
-            lower_is_better=True if flags.keep_best else None,
+            evaluate_every=own.evaluate_every,
+            save_every=own.save_every,
+            keep_best="loss" if own.keep_best else None,
+            lower_is_better=True if own.keep_best else None,
         )
         return cls(
             settings=settings,
-            batch_size=flags.batch_size,
-            learning_rate=flags.learning_rate,
-            warmup=flags.warmup,
-            weight_decay=flags.weight_decay,
-            output=Path(flags.output),
-            resume=flags.resume,
+            batch_size=own.batch_size,
+            learning_rate=own.learning_rate,
+            warmup=own.warmup,
+            weight_decay=own.weight_decay,
+            output=Path(own.output),
+            resume=own.resume,
         )
 
     def optimizer(
