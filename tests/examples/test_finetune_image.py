@@ -235,7 +235,7 @@ def test_curvature_is_measured(arguments, model, optimizer):
         ({"data": "nowhere"}, "nowhere: no such file or folder"),
         ({"model": "alexnet"}, "model must be 'resnet', 'vit' or a directory, got 'alexnet'"),
         ({"image_size": 4}, "images must be 4 × 4, got 8 × 8"),
-        ({"augment": "rotate"}, "flag --augment=['rotate']: must be crop, flip or none"),
+        ({"augment": "rotate"}, "flag --augment=['rotate']: must be crop, flip, both, or none"),
         ({"smoothing": 1.0}, "flag --smoothing=1.0: must be in [0, 1)"),
         ({"optimizer": "adawm"}, "optimizer 'adawm' is unknown: did you mean adamw"),
     ],

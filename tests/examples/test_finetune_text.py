@@ -192,8 +192,8 @@ command.run(finetune_text.main, finetune_text.FLAGS)
     [
         ({"optimizer": "adawm"}, "optimizer 'adawm' is unknown: did you mean adamw"),
         ({"optimizer": "zzz"}, "optimizer 'zzz' is unknown: there are adam_sls, adamw, lion"),
-        ({"learning_rate": "nan"}, "flag --learning_rate=nan: must be finite and at least 0"),
-        ({"learning_rate": -1}, "flag --learning_rate=-1.0: must be finite and at least 0"),
+        ({"learning_rate": "nan"}, "flag --learning_rate=nan: must be finite, at least 0"),
+        ({"learning_rate": -1}, "flag --learning_rate=-1.0: must be finite, at least 0"),
         ({"learning_rate": "fast"}, "flag --learning_rate=fast"),
         ({"steps": 0}, "flag --steps=0"),
         ({"batch_size": 0}, "flag --batch_size=0"),

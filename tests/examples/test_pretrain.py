@@ -310,7 +310,7 @@ def test_a_finished_run_is_read_back(arguments, objective):
         ({"data": "nowhere"}, "nowhere: no such file or folder"),
         ({"vocab_size": 200}, "vocab_size must be at least 257 for bpe and causal, got 200"),
         ({"tokenizer": "unigram"}, "unigram: no such file; tokenizer must be 'bpe', 'wordpiece' or a file"),
-        ({"heads": 3}, "heads must be a divisor of 16, got 3"),
+        ({"heads": 3}, "flags hidden_size=16, heads=3: --heads must divide --hidden_size"),
         ({"length": 4}, "flag --length=4"),
         ({"length": 4096}, "part 'train': the text must have the 4097 tokens of one sequence, got "),
         ({"objective": "prefix"}, "flag --objective=prefix"),
@@ -318,7 +318,7 @@ def test_a_finished_run_is_read_back(arguments, objective):
         ({"objective": "masked", "downstream": "--stepz=3"}, "downstream: Unknown command line flag 'stepz'"),
         ({"objective": "masked", "downstream": "--steps=0"}, "downstream: flag --steps=0"),
         ({"objective": "masked", "downstream": "a.tsv"}, "downstream: flags begin with --, got a.tsv"),
-        ({"downstream": ""}, "downstream needs --objective=masked, whose model is an encoder, got causal"),
+        ({"downstream": ""}, "--downstream needs --objective=masked, whose model is an encoder"),
         ({"dropout": 1.0}, "flag --dropout=1.0: must be in [0, 1)"),
     ],
 )
