@@ -143,8 +143,12 @@ def _of_csv(error: csv.Error) -> str:
 def _objects(path: Path, how: Format) -> Iterator[tuple[str, dict[str, Any]]]:
     name = shown.path(path)
     for number, line in _lines(path, how):
-        if line.strip():
+        if not line.strip():
+            continue
+        try:
             yield f"{name}:{number}", strict_json.parse_object(line, f"{name}:{number}")
+        except ValueError as error:
+            raise ValueError(f"{error}; there must be an object a line, or an array of objects") from None
 
 
 def _array(path: Path, how: Format) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -219,8 +223,9 @@ def _decoded(file: io.BufferedReader, name: str, how: Format) -> Iterator[tuple[
         try:
             line = text.readline(MAX_LINE + 1)
         except UnicodeError as error:
+            reason = " ".join(str(error).split())
             raise ValueError(
-                f"{name}: the text after line {number - 1} is not as {said} says: {error}"
+                f"{name}: the text after line {number - 1} is not as {said} says: {reason}"
             ) from None
         if not line:
             return

@@ -65,7 +65,8 @@ def of_lengths(lengths: np.ndarray, cut: Mapping[str, int], totals: Mapping[str,
     within = ", ".join(f"{name} within {np.ceil(np.quantile(lengths, q)):.0f}" for name, q in quantiles.items())
     tokens = f"median {np.median(lengths):.0f}, {within}, longest {lengths.max()}"
     count, total = sum(cut.values()), sum(totals.values())
-    facts = {"tokens of a text": tokens, "truncated": f"{count} of {total} texts, to {length} tokens"}
+    truncated = f"{count} of {total} texts ({count / total:.1%}), to {length} tokens"
+    facts = {"tokens of a text": tokens, "truncated": truncated}
     warnings = []
     if count > TRUNCATED * total:
         share = f"{count / total:.1%} of the texts are longer than {length} tokens"

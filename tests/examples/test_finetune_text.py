@@ -287,7 +287,7 @@ def test_the_data_are_summed_up_on_the_screen_and_in_the_report_and_say_the_leng
     call(arguments | {"data": path, "steps": 1, "optimizer": "adamw"})
     shown, record = capsys.readouterr().out, compare.Record.read(arguments["output"] / "record.json")
     assert record.settings["length"] == 8  # all are whole
-    assert "truncated: 0 of 210 texts, to 8 tokens" in shown and record.task["truncated"] in shown
+    assert "truncated: 0 of 210 texts (0.0%), to 8 tokens" in shown and record.task["truncated"] in shown
     assert "tokens of a text: median 6, 95% within 6, " in shown
     assert "warning: 15 texts are empty: nothing is to be learned from them" in shown.splitlines()
     assert "15 texts are empty" in (arguments["output"] / "report.md").read_text()

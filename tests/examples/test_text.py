@@ -481,6 +481,51 @@ def test_missing_file_and_directory(tmp_path):
         read(tmp_path)
 
 
+WHOLE = {
+    "tsv": b'text\tlabel\na b\t1\nc "d\t0\ne\t1.0\n',
+    "csv": b'text,label\n"a, b",1\n"c ""d""\ne",0\n',
+    "jsonl": b'{"text": "a", "label": 1}\n{"text": "b", "label": 0}\n',
+    "json": b'[{"text": "a", "label": 1}, {"text": "b", "label": 0.0}]',
+}
+PIECES = [
+    *rb'" , ; { [ : \ud800 NaN 1E400 - null "text" Infinity nan -1 true'.split(b" "),
+    *b"\0 \t \r \xff \xef\xbb\xbf \xe2\x80\xa8 \xff\xfe".split(b" "),
+]
+GIVEN = [
+    *[{}] * 12,
+    *(
+        {"encoding": encoding}
+        for encoding in ("utf-16", "latin-1", "utf-7", "punycode", "idna", "undefined", "hex")
+    ),
+    *({"delimiter": delimiter} for delimiter in (";", "\t", "\r", "é")),
+    *({"label_names": names} for names in (("0", "1"), ("1", "1.0"), ("-1", "true"))),
+    *({"columns": names} for names in (("text", "label"), ("a",), ())),
+]
+
+
+@pytest.mark.parametrize("suffix", WHOLE)
+def test_whatever_a_file_holds_it_is_read_or_refused_in_one_line(tmp_path, suffix):
+    random = np.random.default_rng(0)
+    for _ in range(250):
+        content = bytearray(WHOLE[suffix])
+        for _ in range(random.integers(1, 5)):
+            place, kind = random.integers(len(content) + 1), random.random()
+            if kind < 0.5:
+                content[place:place] = PIECES[random.integers(len(PIECES))]
+            elif kind < 0.8:
+                del content[place : place + random.integers(1, 7)]
+            else:
+                content[place : place + 1] = bytes([random.integers(256)])
+        path = write(tmp_path, f"x.{suffix}", bytes(content))
+        try:
+            examples = read(path, **GIVEN[random.integers(len(GIVEN))])
+        except ValueError as error:
+            assert type(error) is ValueError and len(str(error).splitlines()) == 1, (content, error)
+            assert len(str(error)) < len(str(path)) + 400
+        else:
+            assert len(examples.texts) == len(examples.labels)
+
+
 # Splitting.
 
 

@@ -64,5 +64,5 @@ def test_a_share_of_texts_that_are_cut(cut, warned):
     summary = text_summary.of_lengths(
         np.arange(1, 101), {"train": cut, "test": 0}, {"train": 60, "test": 40}, 24
     )
-    assert summary.facts["truncated"] == f"{cut} of 100 texts, to 24 tokens"
+    assert summary.facts["truncated"] == f"{cut} of 100 texts ({cut}.0%), to 24 tokens"
     assert bool(summary.warnings) is warned
