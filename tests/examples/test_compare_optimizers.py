@@ -122,7 +122,10 @@ def test_a_mistake_is_one_line_and_leaves_nothing(arguments, tmp_path):
             {"task": "text", "encoding": "latin-1"},
             "--encoding says how a file is read, and there is none; see --task",
         ),
-        ({"task": "pretrain", "pair": "b"}, "--pair says how a file is read, and there is none; see --task"),
+        (
+            {"task": "pretrain", "optimizers": "lion", "pair": "b"},
+            "--pair says how a file is read, and there is none; see --task",
+        ),
         ({"reference": "missing.json"}, "missing.json"),
         ({"reference": dearer}, "step(batch=16) cannot be quicker than step(batch=8)"),
     ]
