@@ -209,6 +209,29 @@ def test_the_record_is_whole_where_the_disk_is_full_afterwards(tmp_path, monkeyp
     assert (tmp_path / "report.md").read_bytes() == before and not list(tmp_path.glob("*.partial"))
 
 
+@pytest.mark.parametrize(
+    ("limit", "whole"), [(30_000, ["record.json", "report.html", "report.md"]), (9_000, [])]
+)
+def test_files_are_whole_or_absent_on_a_disk_that_takes_no_more(tmp_path, limit, whole):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    written = record(run("a", 0.5, losses=[1 / 3] * 200))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        compare.write_report(written, tmp_path, figure="accuracy")
+    except OSError as error:
+        assert "record.json" in str(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert sorted(path.name for path in tmp_path.iterdir()) == whole
+    if whole:
+        assert (
+            "`curves.png` is left out: OSError: \\[Errno 27\\] File too large"
+            in (tmp_path / "report.md").read_text()
+        )
+        assert (tmp_path / "report.html").read_text().endswith("</html>\n")
+
+
 HOSTILE = "``` \n\n![x](/etc/hostname) ![y](secret.png) <img src=x onerror=alert(1)> </p> [a](javascript:b)"
 HOSTILE += " | `c` **d** _e_ # f $g^$ &lt; \u202e\x1b[2J\udcff"
 
