@@ -137,6 +137,10 @@ def _in_flags(error: Exception) -> Exception | str:
     """What an error says, in terms of flags."""
     if isinstance(error, training.RunExists):
         return f"{error.directory} holds a run: go on with it (--resume), or choose another --output"
+    if isinstance(error, training.OtherSettings) and {"steps", "settings.steps"} & {*error.names}:
+        return (
+            f"{error}; the learning rate follows --steps from its warm-up to its end: choose another --output"
+        )
     return error
 
 

@@ -28,6 +28,7 @@ from optimiz.training.reference import Work as Work
 from optimiz.training.result import Diverged as Diverged
 from optimiz.training.result import Progress as Progress
 from optimiz.training.result import Result as Result
+from optimiz.training.run_directory import OtherSettings as OtherSettings
 from optimiz.training.run_directory import RunError as RunError
 from optimiz.training.run_directory import RunExists as RunExists
 from optimiz.training.run_directory import UnusableDirectory as UnusableDirectory

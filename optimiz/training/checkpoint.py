@@ -49,10 +49,11 @@ _log = logging.getLogger(__name__)
 
 
 class Restored(NamedTuple):
-    """A checkpoint: the state, and the record that was saved beside it."""
+    """A checkpoint: the state, and the record and the settings that were saved beside it."""
 
     state: Any
     record: dict[str, Any]
+    settings: dict[str, Any]
 
 
 def save(
@@ -163,7 +164,10 @@ def _vouch_for(partial: Path, content: dict[str, Any]) -> None:
 
 
 def restore(
-    folder: Path, like_of: Callable[[Mapping[str, Any]], Any], settings: Mapping[str, Any]
+    folder: Path,
+    like_of: Callable[[Mapping[str, Any]], Any],
+    settings: Mapping[str, Any],
+    longer: bool = False,
 ) -> Restored | None:
     """Read the newest checkpoint that is undamaged, and clear away what a killed save left.
 
@@ -174,9 +178,10 @@ def restore(
         like_of: record → the state that was saved beside it, as ``jax.ShapeDtypeStruct``; the result has its
             tree, and lies as its shardings say.
         settings: what decides the run's trajectory, as plain JSON.
+        longer: whether the run may be told to make more steps than when it was saved.
 
     Returns:
-        The state, without shardings on the first device, and the record saved with it; None where there is no
+        The state, without shardings on the first device, and what was saved with it; None where there is no
         checkpoint.
 
     Raises:
@@ -184,7 +189,7 @@ def restore(
             format, other settings, or another tree, shape or dtype, with the first that differs.
     """
     find = naming(folder)(_newest_undamaged)
-    found = hosts.from_first(lambda: find(folder, like_of, settings))
+    found = hosts.from_first(lambda: find(folder, like_of, settings, longer))
     if found is None:
         return None
     path = folder / found["name"]
@@ -192,13 +197,13 @@ def restore(
         state = _load(path / ARRAYS, like_of(found["record"]))
     except Exception as error:  # of Orbax and TensorStore, or of the disk
         raise RunError(f"{path} cannot be read: {one_line(error)}") from error
-    return Restored(state, found["record"])
+    return Restored(state, found["record"], found["settings"])
 
 
 def _newest_undamaged(
-    folder: Path, like_of: Callable[[Mapping[str, Any]], Any], settings: Mapping[str, Any]
+    folder: Path, like_of: Callable[[Mapping[str, Any]], Any], settings: Mapping[str, Any], longer: bool
 ) -> dict[str, Any] | None:
-    """The name and the record of the checkpoint to go on with, as plain JSON."""
+    """The name of the checkpoint to go on with, and what was saved beside it, as plain JSON."""
     for leftover in _entries(folder):
         if leftover.name.startswith(PARTIAL) and (leftover.is_symlink() or leftover.is_dir()):
             delete(leftover)
@@ -211,14 +216,14 @@ def _newest_undamaged(
             continue
         if content["format"] != FORMAT:
             raise RunError(f"{path} has format {content['format']}, this version reads {FORMAT}")
-        refuse_other_settings(str(path), content["settings"], settings)
+        refuse_other_settings(str(path), content["settings"], settings, longer)
         _refuse_other_arrays(path, content["arrays"], like_of(content["record"]))
         for bad, why in damaged.items():
             _log.warning("checkpoint %s is damaged (%s): going back to %s", bad, why, path.name)
             aside = folder / f"{DAMAGED}{bad.name}"
             shutil.rmtree(aside, ignore_errors=True)
             bad.rename(aside)
-        return {"name": path.name, "record": content["record"]}
+        return {"name": path.name, "record": content["record"], "settings": content["settings"]}
     if damaged:
         reasons = "; ".join(f"{path}: {why}" for path, why in damaged.items())
         raise RunError(f"no checkpoint is undamaged: {reasons}")

@@ -90,17 +90,30 @@ def warn_of_others(place: str, saved: Mapping[str, Any], present: Mapping[str, A
     return not differing
 
 
-def refuse_other_step(place: str, saved: str | None, present: str) -> None:
+def refuse_other_step(place: str, saved: str | None, present: str, more: str | None = None) -> None:
     """Refuse a step that is traced otherwise than it was.
 
     Args:
         place: the run, for the message.
         saved: digest of the step when it was saved; None where it is not known.
         present: of that which is there now.
+        more: what was said of the number of steps and is said now, where these are to be more; then the step
+            must be known to be the same.
 
     Raises:
         RunError: they differ.
     """
+    if more is not None and saved is None:
+        raise RunError(
+            f"{place}: {more}, and it is not known whether the step is the same, for it was saved by another "
+            "version or on another machine: go on there, or begin anew in another directory"
+        )
+    if more is not None and saved != present:
+        raise RunError(
+            f"{place}: {more}, and the step is another one with them: a schedule that follows the number of "
+            "steps (schedules.over_steps), layers dropped by it, or another change since. A run goes on beyond "
+            "its steps where nothing depends on them, as at a constant rate"
+        )
     if saved is not None and saved != present:
         raise RunError(
             f"{place} holds a run whose step computed something else: the code, or a number in it, of the "

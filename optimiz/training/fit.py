@@ -64,7 +64,8 @@ def fit(
         layout: how the run lies on a mesh of devices; None for one device. It is no part of what decides the
             trajectory: a run may be resumed on another mesh, whose sums differ in their rounding.
         resume: go on with the run in ``directory``; one that never began begins, one that is
-            finished is read back.
+            finished is read back. ``settings.steps`` may be more than they were, where the step does not depend
+            on them: at a constant rate, say. An evaluation at the old end stays in the history.
         overwrite: delete the run in ``directory``, if there is one, and begin anew. Nothing else that lies
             there is deleted.
         progress: called at every look, with ``Progress``, at a divergence too; ``print`` will do.
@@ -110,7 +111,7 @@ def fit(
     stages = Stages(task, tx, settings, reference, methods, layout)
     told = progress if hosts.is_first() else None
     with (
-        hosts.claimed(directory, described, resume, overwrite) as path,
+        hosts.claimed(directory, described, resume, overwrite, longer=methods.growth is None) as path,
         preemption.deferred() as request,
     ):
         return Loop(stages, path, described, request, told).train()

@@ -146,7 +146,11 @@ def any_process(flag: bool) -> bool:
 
 @contextlib.contextmanager
 def claimed(
-    directory: str | os.PathLike[str], settings: Mapping[str, Any], resume: bool, overwrite: bool = False
+    directory: str | os.PathLike[str],
+    settings: Mapping[str, Any],
+    resume: bool,
+    overwrite: bool = False,
+    longer: bool = False,
 ) -> Iterator[Path]:
     """Claim a directory for a run of all processes while the body runs.
 
@@ -155,6 +159,7 @@ def claimed(
         settings: what decides the run's trajectory, as plain JSON.
         resume: whether to go on with the run that is there.
         overwrite: whether to delete it and begin anew.
+        longer: whether the run may be told to make more steps than it was started with.
 
     Yields:
         The absolute path of the directory.
@@ -166,7 +171,7 @@ def claimed(
     """
     refuse_differing(settings)
     with contextlib.ExitStack() as held:
-        claim = run_directory.claimed(directory, settings, resume, overwrite)
+        claim = run_directory.claimed(directory, settings, resume, overwrite, longer)
         yield Path(from_first(lambda: str(held.enter_context(claim))))
 
 

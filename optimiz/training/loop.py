@@ -19,7 +19,7 @@ from optimiz.training import checkpoint, divergence, hosts, preemption, replicas
 from optimiz.training.account import Account
 from optimiz.training.conditions import conditions, refuse_other_numerics, refuse_other_step, warn_of_others
 from optimiz.training.result import Diverged, Progress, Result
-from optimiz.training.run_directory import CHECKPOINTS, RunError
+from optimiz.training.run_directory import CHECKPOINTS, STEPS, RunError, write_settings
 from optimiz.training.stages import Stages
 from optimiz.training.stopwatch import Stopwatch
 from optimiz.training.task import batch_shapes, beside
@@ -59,6 +59,7 @@ class Loop:
         self._conditions = conditions(mesh)
         self._digests: dict[str, str] = {}  # of the steps traced, by stage
         self._comparable = False  # with those of the checkpoint that the run goes on from
+        self._more: str | None = None  # steps than the checkpoint was told to make
         self._step: jax.stages.Compiled | None = None  # None where there is none for the present stage
 
     def train(self) -> Result:
@@ -75,6 +76,7 @@ class Loop:
         batch = self._task.batches(account.drawn)
         shapes = batch_shapes(batch, f"batches({account.drawn})")
         self._compile(self._stages.like(self._stage), self._stages.place(batch))
+        hosts.from_first(lambda: write_settings(self._path, self._described))  # there may be more steps
         if state is None:
             state = self._stages.first()
         account.read_clock(state)
@@ -114,12 +116,16 @@ class Loop:
                 )
             return stages.like(stage)
 
-        saved = checkpoint.restore(self._checkpoints, like, self._described)
+        longer = stages.methods.growth is None
+        saved = checkpoint.restore(self._checkpoints, like, self._described, longer)
         hosts.from_first(lambda: self._account.journal.cut(saved.record if saved else None))
         if saved is None:
             return None
         self._stage = saved.record.get("stage", 0)
         self._digests = dict(saved.record.get("traced", {}))
+        if saved.settings != self._described:
+            was = saved.settings["settings"]["steps"]
+            self._more = f"{STEPS} was {was}, is {self._settings.steps}"
         self._account.go_on_from(saved.state, saved.record, self._waits)
         _log.info("%s goes on after %d steps", self._path, self._account.steps)
         if not self._account.finished and hosts.is_first():
@@ -132,7 +138,7 @@ class Loop:
         stopwatch.start()
         self._step, digest = self._stages.compile(self._stage, state, batch)
         saved = self._digests.get(str(self._stage)) if self._comparable else None
-        hosts.from_first(lambda: refuse_other_step(str(self._path), saved, digest))
+        hosts.from_first(lambda: refuse_other_step(str(self._path), saved, digest, self._more))
         self._digests[str(self._stage)] = digest
         taken = stopwatch.lap()
         account.compile_seconds += taken

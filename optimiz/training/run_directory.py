@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,24 @@ import filelock
 
 METRICS, TIMINGS, CHECKPOINTS = "metrics.jsonl", "timings.jsonl", "checkpoints"
 PARTIAL, DAMAGED = "partial-", "damaged-"  # before the name of a checkpoint that is none yet, or no longer
+STEPS = "settings.steps"  # the name of the setting
 _LOCK, _HOLDER, _RUN, _PARTIAL = "lock", "lock.pid", "run.json", "run.json.partial"
 
 
 class RunError(Exception):
     """A run cannot start, go on or be resumed; the message is one line for who started it."""
+
+
+class OtherSettings(RunError):
+    """A run is there, and it was started with other settings.
+
+    Attributes:
+        names: of the settings that differ.
+    """
+
+    def __init__(self, message: str, names: Sequence[str] = ()):
+        super().__init__(message)
+        self.names = tuple(names)
 
 
 class UnusableDirectory(RunError):
@@ -45,7 +58,11 @@ class RunExists(UnusableDirectory):
 
 @contextlib.contextmanager
 def claimed(
-    directory: str | os.PathLike[str], settings: Mapping[str, Any], resume: bool, overwrite: bool = False
+    directory: str | os.PathLike[str],
+    settings: Mapping[str, Any],
+    resume: bool,
+    overwrite: bool = False,
+    longer: bool = False,
 ) -> Iterator[Path]:
     """Claim a directory for a run while the body runs.
 
@@ -56,6 +73,7 @@ def claimed(
         resume: whether to go on with the run that is there.
         overwrite: whether to delete it, whatever its settings, and begin anew. Only what a run writes is
             deleted.
+        longer: whether the run may be told to make more steps than it was started with.
 
     Yields:
         The absolute path of the directory.
@@ -64,7 +82,8 @@ def claimed(
         ValueError: both ``resume`` and ``overwrite``.
         UnusableDirectory: it holds something else, or cannot be written; or it holds a run, and there is
             neither ``resume`` nor ``overwrite``: ``RunExists``.
-        RunError: it holds another run, or one that is in use.
+        OtherSettings: it holds another run.
+        RunError: it holds one that is in use, or is damaged.
     """
     if resume and overwrite:
         raise ValueError("resume=True goes on with a run, and overwrite=True deletes it: choose one of them")
@@ -78,7 +97,7 @@ def claimed(
             held.enter_context(_locked(path))
             if overwrite:
                 _delete_run(path)
-            _claim(path, settings, resume)
+            _claim(path, settings, resume, longer)
         except (OSError, NotImplementedError) as error:  # the latter: filelock, of a file system without locks
             reason = getattr(error, "strerror", None) or error
             raise UnusableDirectory(f"{path} cannot be a run directory: {reason}") from error
@@ -173,13 +192,10 @@ def delete(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def _claim(path: Path, settings: Mapping[str, Any], resume: bool) -> None:
-    run, partial = path / _RUN, path / _PARTIAL
+def _claim(path: Path, settings: Mapping[str, Any], resume: bool, longer: bool) -> None:
+    run = path / _RUN
     if not run.exists():
-        partial.write_text(json.dumps(settings, indent=1) + "\n")
-        flush(partial)
-        partial.replace(run)
-        flush(path)
+        write_settings(path, settings)
         return
     if not resume:
         raise RunExists(path)
@@ -189,28 +205,44 @@ def _claim(path: Path, settings: Mapping[str, Any], resume: bool) -> None:
         raise RunError(f"{run} is damaged: {error}") from error
     if not isinstance(saved, dict):
         raise RunError(f"{run} is damaged: it must hold a JSON object, got {type(saved).__name__}")
-    refuse_other_settings(str(path), saved, settings)
+    refuse_other_settings(str(path), saved, settings, longer)
 
 
-def refuse_other_settings(place: str, saved: Mapping[str, Any], present: Mapping[str, Any]) -> None:
+def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write down which run a directory is of."""
+    run, partial = path / _RUN, path / _PARTIAL
+    partial.write_text(json.dumps(settings, indent=1) + "\n")
+    flush(partial)
+    partial.replace(run)
+    flush(path)
+
+
+def refuse_other_settings(
+    place: str, saved: Mapping[str, Any], present: Mapping[str, Any], longer: bool = False
+) -> None:
     """Refuse to go on with a run under settings it was not started with.
 
     Args:
         place: what holds the saved settings, for the message.
         saved: the settings there, as plain JSON.
         present: the settings asked for.
+        longer: let pass that there are to be more steps.
 
     Raises:
-        RunError: naming each setting that differs, with both values.
+        OtherSettings: naming each setting that differs, with both values.
     """
     old, new = _flat(saved), _flat(present)
-    differences = [
-        f"{name} was {old.get(name, 'absent')}, is {new.get(name, 'absent')}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
-    if differences:
-        raise RunError(f"{place} holds a run with other settings: {'; '.join(differences)}")
+    names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    if longer and names == [STEPS] and _is_more(old.get(STEPS), new.get(STEPS)):
+        return
+    if names:
+        differences = [f"{name} was {old.get(name, 'absent')}, is {new.get(name, 'absent')}" for name in names]
+        raise OtherSettings(f"{place} holds a run with other settings: {'; '.join(differences)}", names)
+
+
+def _is_more(old: str | None, new: str | None) -> bool:
+    """Whether both are whole numbers, as JSON texts, and the second is the greater."""
+    return all(text is not None and text.isdecimal() for text in (old, new)) and int(new or 0) > int(old or 0)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
