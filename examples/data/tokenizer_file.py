@@ -106,7 +106,7 @@ def encode(tokenizer: Tokenizer, inputs: Iterable[Any], **settings: Any) -> list
     Raises:
         ValueError: the tokenizer cannot read a text.
     """
-    with _told("the tokenizer cannot read the texts"):
+    with _told("the tokenizer cannot read the texts"), _silent():
         return tokenizer.encode_batch(list(inputs), **settings)
 
 

@@ -127,7 +127,7 @@ def load_tokenizer(directory: Path, config: EncoderConfig) -> Tokenizer:
         ValueError: it is damaged, or it can give an id or a token type that the encoder lacks.
     """
     path = directory / TOKENIZER
-    if not path.exists() and (directory / VOCABULARY).exists():
+    if not path.exists() and (directory / VOCABULARY).is_file():
         path, tokenizer = directory / VOCABULARY, tokenizer_file.of_bert(directory)
     else:
         tokenizer = tokenizer_file.read(existing(directory, TOKENIZER))

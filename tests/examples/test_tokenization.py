@@ -149,6 +149,17 @@ def test_what_breaks_down_on_a_text_alone_is_one_line(monkeypatch):
         tokenizer_file.encode(Tokenizer(), ["a"])
 
 
+def test_a_pattern_without_an_end_is_one_line(tmp_path, capfd):
+    fields = json.loads(tokenization.train(TEXT, "wordpiece", 60, "masked").to_str())
+    pattern = {"Regex": "(x+)+$"}
+    fields["pre_tokenizer"] = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+    (tmp_path / "t.json").write_text(json.dumps(fields))
+    tokenizer = tokenization.load(tmp_path / "t.json")
+    with pytest.raises(ValueError, match="cannot read the texts: it broke down: Onig: Regex search error"):
+        tokenizer_file.encode(tokenizer, ["x" * 40 + "y"])
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize("algorithm", ["bpe", "wordpiece"])
 def test_megabytes_without_a_space_are_learned_from_a_piece_at_a_time(monkeypatch, algorithm):
     """Three megabytes took over a minute and a half: the square of their length."""
