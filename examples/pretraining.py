@@ -16,10 +16,12 @@ import numpy as np
 import optax
 from flax import nnx
 
+from examples.data import memory
 from examples.data.corpus import Corpus
 from examples.data.tokenization import Vocabulary
 from examples.models import weights
 from examples.models.adapters import Keys, from_nnx
+from examples.models.layout import shapes_of
 from examples.objectives import Arrays, Objective
 from optimiz import training
 
@@ -30,6 +32,19 @@ EVALUATION_ROWS = 256  # of a part, at the most: an evaluation is to cost no mor
 def depth_of(params: Any) -> int:
     """The number of layers of a model; of encoder and decoder each, where there are both."""
     return len(params.get("encoder", params)["layers"])
+
+
+def _check_size(objective: Objective) -> None:
+    """Refuse a model whose parameters and gradients would take more memory than there is for them."""
+    layers = objective.config.layers
+
+    def count(layers: int) -> int:
+        shapes = shapes_of(objective.family, objective.config_of(layers))
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+    one, two = count(1), count(2)  # every further layer is as large as the second
+    parameters = one + (layers - 1) * (two - one)
+    memory.check(2 * 4 * parameters, f"parameters and gradients of a model of {parameters:,}")
 
 
 class Pretraining:
@@ -46,11 +61,12 @@ class Pretraining:
         unknown: share of the training tokens that the tokenizer does not know.
 
     Raises:
-        ValueError: a part is shorter than one row; the message names it.
+        ValueError: a part is shorter than one row; the message names it. Or the model does not fit into memory.
     """
 
     def __init__(self, parts: Mapping[str, Corpus], vocabulary: Vocabulary, objective: Objective):
         self.objective, self.vocabulary = objective, vocabulary
+        _check_size(objective)
         self.source = next(iter(parts.values())).source
         self.rows: dict[str, np.ndarray] = {}
         self.unknown = 0.0

@@ -60,8 +60,17 @@ MASKED_BERT = dataclasses.replace(
     },
 )
 
+
+def _with_usual_width(description: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the width of the MLP where a file says that it is what it is in every GPT-2."""
+    width, inner = description.get("n_embd"), description.get("n_inner")
+    is_usual = type(width) is int and type(inner) is int and inner == 4 * width
+    return description | ({"n_inner": None} if is_usual else {})
+
+
 GPT2 = Layout(
     model_type="gpt2",
+    complete=_with_usual_width,
     architecture="GPT2LMHeadModel",
     config=gpt2.GPT2Config,
     model=gpt2.GPT2,

@@ -102,10 +102,10 @@ def read_config(directory: Path, layout: Layout) -> Any:
             raise ValueError(
                 f"model_type must be {layout.model_type!r}, got {repr(description.get('model_type'))[:100]}"
             )
+        description, values = layout.complete(description), {}
         for key, value in layout.fixed.items():
             if description.get(key, value) != value:
                 raise ValueError(f"{key} must be {value!r}, got {repr(description[key])[:100]}")
-        description, values = layout.complete(description), {}
         for field in dataclasses.fields(layout.config):
             key = layout.fields.get(field.name)
             if key is not None and key in description:

@@ -548,3 +548,11 @@ def test_what_is_bad_about_images_is_said():
     assert summary.facts["sizes in the files"] == "smallest 4 × 4, median 8 × 4, largest 8 × 4"
     assert summary.facts["animated"] == "2" and summary.facts["equal to another"] == "2 images"
     assert summary.rows()["warning 1"] == summary.warnings[0]
+
+
+def test_a_photograph_with_a_preview_beside_it_is_not_animated(folder):
+    photograph, preview = Image.new("RGB", (8, 8), (200, 0, 0)), Image.new("RGB", (8, 8))
+    photograph.save(folder / "cat/9.jpg", format="MPO", save_all=True, append_images=[preview])
+    examples = images.read(folder)
+    assert examples.images[3, 0, 0, 0] > 190
+    assert "animated: the first picture of each" not in examples.notes

@@ -12,6 +12,7 @@ from absl.testing import flagsaver
 
 from examples import command, pretrain
 from examples.data import corpus, tokenization
+from examples.data.tokenization import Vocabulary
 from examples.models import families, pretrained, weights
 from examples.objectives import OBJECTIVES, Size
 from examples.pretraining import Pretraining
@@ -362,3 +363,14 @@ def test_words_that_the_tokenizer_does_not_know_are_counted(problems):
         ).unknown
         == 0
     )
+
+
+@pytest.mark.parametrize("objective", ["causal", "masked", "span"])
+def test_a_model_that_no_machine_has_room_for_is_refused(objective):
+    """Before its text is tokenised, and without making it."""
+    ids = dict.fromkeys(("pad", "unknown", "start", "end", "mask"), 0)
+    vocabulary = Vocabulary(None, 4096, ids, ())
+    size = Size(layers=1000, hidden_size=2**16, heads=64, length=128, dropout=0.0)
+    number = r"\d{2,3}(,\d{3}){4}"
+    with pytest.raises(ValueError, match=f"parameters and gradients of a model of {number} would take"):
+        Pretraining({"train": None}, vocabulary, OBJECTIVES[objective](vocabulary, size))

@@ -80,3 +80,10 @@ def test_params_of_another_configuration_are_not_written(directory, tmp_path):
     assert "embeddings/word/embedding [50, 16], expected [50, 8]" in str(error.value)
     assert "16 unknown (layers/1/attention/key/bias [16], " in str(error.value)
     assert not (tmp_path / "saved").exists()
+
+
+def test_a_width_of_the_mlp_that_is_the_usual_one_may_be_said(directory):
+    path = directory / "config.json"
+    expected, _ = weights.load(directory, families.GPT2)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"n_inner": 64}))
+    assert weights.load(directory, families.GPT2)[0] == expected
