@@ -242,8 +242,11 @@ def test_it_learns(arguments, objective):
     assert record.runs[0].test["bits_per_byte"] < 0.8 * guess
 
 
-def test_a_masked_model_is_fine_tuned_at_once(arguments, monkeypatch):
+def test_a_masked_model_is_fine_tuned_at_once(arguments, monkeypatch, tmp_path):
     asked = []
+    monkeypatch.chdir(tmp_path)
+    rows = [f"sentence {i} of {kind}\t{kind}\n" for i in range(60) for kind in ("ham", "spam")]
+    (tmp_path / "a b.tsv").write_text("sentence\tlabel\n" + "".join(rows))
     monkeypatch.setattr(pretrain.leaving, "go_on_as", lambda *command: asked.append(list(command)))
     call(arguments | {"objective": "masked", "downstream": "--steps=3 --data='a b.tsv'"})
     model, output = arguments["output"] / "adamw/model", arguments["output"] / "downstream"
