@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import math
 import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_LARGEST = sys.float_info.max
 _WORDS = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
 
 
@@ -51,6 +53,9 @@ def _check(name: str, value: Any, expected: Any, finite: bool) -> None:
     elif origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
             _refuse(name, value, "a mapping")
+        if arguments[1] is Any:
+            _check_json(name, value, finite)
+            return
         for key, item in value.items():
             _check(f"a key of {name}", key, str, finite)
             _check(f"{name}[{key!r}]", item, arguments[1], finite)
@@ -70,6 +75,8 @@ def _check(name: str, value: Any, expected: Any, finite: bool) -> None:
 
 
 def _check_json(name: str, value: Any, finite: bool) -> None:
+    if _is_json(value, finite):
+        return  # most values are right, and there are many: only of a wrong one the place is made out
     if isinstance(value, Mapping):
         for key, item in value.items():
             _check(f"a key of {name}", key, str, finite)
@@ -83,10 +90,20 @@ def _check_json(name: str, value: Any, finite: bool) -> None:
         _check_size(name, value, finite)
 
 
+def _is_json(value: Any, finite: bool) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_json(item, finite) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_json(item, finite) for item in value)
+    if isinstance(value, float):
+        return not finite or math.isfinite(value)
+    return value is None or isinstance(value, str) or (isinstance(value, int) and abs(value) <= _LARGEST)
+
+
 def _check_size(name: str, value: Any, finite: bool) -> None:
     """Refuse integers that are no float, and what is not finite where that is asked."""
     of_kind = isinstance(value, float | int if finite else int)
-    if of_kind and not abs(value) <= sys.float_info.max:
+    if of_kind and not abs(value) <= _LARGEST:
         raise ValueError(f"{name} must be finite, as JSON's numbers are, got {_short(value)}")
 
 
