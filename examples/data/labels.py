@@ -109,7 +109,7 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def alike(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Names that a reader would take for one another: of another case, form of Unicode, spacing or zero.
+    """Names that a reader would take for one another: by case, form of Unicode, spacing or what is not seen.
 
     Example:
         >>> alike(["spam", "Spam", "ham"])
@@ -117,7 +117,8 @@ def alike(names: Iterable[str]) -> list[tuple[str, ...]]:
     """
     groups = defaultdict(list)
     for name in names:
-        key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        seen = "".join(mark for mark in name if unicodedata.category(mark) not in ("Cf", "Cc"))
+        key = " ".join(unicodedata.normalize("NFKC", seen or name).casefold().split())
         groups[key.removesuffix(".0") if _WHOLE_OR_REAL.fullmatch(key) else key].append(name)
     return [tuple(group) for group in groups.values() if len(group) > 1]
 

@@ -22,6 +22,17 @@ def values(names: Iterable[str]) -> str:
     return ", ".join(map(value, names[:20])) + (", ..." if len(names) > 20 else "")
 
 
+def name(text: str) -> str:
+    r"""A value without quotes, where it needs none.
+
+    Example:
+        >>> print(name("spam"), name("spam\n"))
+        spam 'spam\n'
+    """
+    return text if text.isprintable() and text == text.strip() and 0 < len(text) <= 60 else value(text)
+
+
 def path(path: Path) -> str:
-    """A path, with a sign in place of what is not UTF-8, which no file or screen would take."""
-    return os.fsencode(path).decode("utf-8", "replace")
+    """A path, with a sign in place of what is not UTF-8, which no file takes, and of what no line does."""
+    decoded = os.fsencode(path).decode("utf-8", "replace")
+    return "".join(mark if mark.isprintable() else "\ufffd" for mark in decoded)

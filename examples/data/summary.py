@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from examples.data import shown
 from optimiz import compare
 
 _SHOWN = 20  # classes
@@ -57,16 +58,16 @@ def of_classes(labels: Mapping[str, np.ndarray], names: Sequence[str]) -> Summar
     counts = {part: np.bincount(of_part, minlength=len(names)) for part, of_part in labels.items()}
     in_training = counts["train"]
     order = np.argsort(-in_training, kind="stable") if len(names) > _SHOWN else np.arange(len(names))
-    shown = [f"{names[i]} {in_training[i]}" for i in order[:_SHOWN]]
+    listed = [f"{shown.name(names[i])} {in_training[i]}" for i in order[:_SHOWN]]
     if len(names) > _SHOWN:
-        shown += [f"…, {names[order[-1]]} {in_training[order[-1]]}"]
+        listed += [f"…, {shown.name(names[order[-1]])} {in_training[order[-1]]}"]
     facts = {
         "examples": ", ".join(f"{count.sum()} {part}" for part, count in counts.items()),
-        "classes": f"{len(names)}; in training: {', '.join(shown)}",
+        "classes": f"{len(names)}; in training: {', '.join(listed)}",
     }
     warnings = []
     for part, count in counts.items():
-        missing = [repr(names[i]) for i in np.flatnonzero(count == 0)]
+        missing = [shown.value(names[i]) for i in np.flatnonzero(count == 0)]
         if missing:
             more = f" and {len(missing) - 3} more" * (len(missing) > 3)
             classes = "the class" if len(missing) == 1 else "the classes"
@@ -79,8 +80,8 @@ def of_classes(labels: Mapping[str, np.ndarray], names: Sequence[str]) -> Summar
     most, least = in_training.argmax(), in_training.argmin()
     if in_training[most] >= _UNEVEN * in_training[least] > 0:
         warnings.append(
-            f"the classes are uneven, in training {in_training[most]} of {names[most]!r} and "
-            f"{in_training[least]} of {names[least]!r}: look at macro_f1 or mcc beside the accuracy"
+            f"the classes are uneven, in training {in_training[most]} of {shown.value(names[most])} and "
+            f"{in_training[least]} of {shown.value(names[least])}: look at macro_f1 or mcc beside the accuracy"
         )
     return Summary(facts, warnings)
 

@@ -177,7 +177,10 @@ def split(examples: TextExamples, fractions: Mapping[str, float]) -> dict[str, T
         rows = np.flatnonzero(owners == owner)
         if not rows.size:
             different = f", {len(copies)} of them different" if len(copies) < len(keys) else ""
-            raise ValueError(f"{name}: no example among {len(keys)} of {examples.source}{different}")
+            raise ValueError(
+                f"{name}: no example among {len(keys)} of {examples.source}{different}; "
+                "there must be more, or a file of its own for this part"
+            )
         source = f"{examples.source}, {name} part ({fractions[name]:g})"
         parts[name] = dataclasses.replace(_of_rows(examples, rows), source=source)
     return parts

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from examples.data import shown
 from examples.data.labels import alike
 from examples.data.summary import Summary, of_classes, of_equals
 from examples.data.text import TextExamples, same
@@ -30,11 +31,13 @@ def of_texts(parts: Mapping[str, TextExamples]) -> Summary:
     names = parts["train"].label_names
     for group in alike(names)[:3]:
         warnings.append(
-            f"the classes {' and '.join(map(repr, group))} are spelled alike; if they are one, make them so"
+            f"the classes {' and '.join(map(shown.value, group[:3]))} are spelled alike; are they one?"
         )
     fractions = [name for name in names if _FRACTION.fullmatch(name)]
     if 2 * len(fractions) >= len(names):
-        warnings.append(f"labels such as {fractions[0]!r} are taken for names, not for numbers to be predicted")
+        warnings.append(
+            f"labels such as {shown.value(fractions[0])} are taken for names, not for numbers to be predicted"
+        )
     with_text = {name: [i for i, key in enumerate(of_part) if any(key)] for name, of_part in keys.items()}
     equals = of_equals(
         {name: [keys[name][i] for i in rows] for name, rows in with_text.items()},

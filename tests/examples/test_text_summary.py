@@ -43,6 +43,7 @@ def test_what_is_bad_is_said():
         (("spam", "Spam"), "the classes 'spam' and 'Spam' are spelled alike"),
         (("3", "３"), "the classes '3' and '３' are spelled alike"),
         (("0", "0.0"), "the classes '0' and '0.0' are spelled alike"),
+        (("spam", "spam\u200b"), "the classes 'spam' and 'spam\\u200b' are spelled alike"),
         (("no", " no"), "the classes 'no' and ' no' are spelled alike"),
         (("3.1", "3.10"), "labels such as '3.1' are taken for names"),
         (("007", "7"), None),
@@ -66,3 +67,11 @@ def test_a_share_of_texts_that_are_cut(cut, warned):
     )
     assert summary.facts["truncated"] == f"{cut} of 100 texts ({cut}.0%), to 24 tokens"
     assert bool(summary.warnings) is warned
+
+
+def test_names_from_outside_stay_in_their_line():
+    names = ("a\nwarning: b", "\x1b[31m", "c" * 10_000)
+    summary = of(examples([f"t {i}" for i in range(200)], [0] * 190 + [1] * 10, names))
+    for told in (*summary.facts.values(), *summary.warnings):
+        assert told.isprintable() and len(told) < 400
+    assert summary.facts["classes"].startswith("3; in training: 'a\\nwarning: b' 190, '\\x1b[31m' 10, 'ccc")
