@@ -71,7 +71,7 @@ def _read(node: Any, *, of_state: bool) -> dict[str, jax.typing.ArrayLike]:
     if isinstance(node, Mapping):
         return _of_mapping(node, of_state)
     if isinstance(node, tuple | list) and not _is_state(node):
-        return _in_chain({place: _read(part, of_state=False) for place, part in enumerate(node)})
+        return _in_chain({place: _read(part, of_state=of_state) for place, part in enumerate(node)})
     if isinstance(node, tuple):
         return _of_fields(node._asdict(), of_state=False)  # pyright: ignore[reportAttributeAccessIssue]
     fields = _children(node)

@@ -88,6 +88,20 @@ def test_a_wrapper_that_something_comes_after_is_seen_from_within(name, last, ar
 
 
 @each
+def test_wrappers_that_make_another_update_are_named(name, last):
+    inner = optax.chain(optax.sgd(0.1), last())
+    for tx in (optax.contrib.schedule_free(inner, 0.1, weight_lr_power=0.0), optax.contrib.mechanize(inner)):
+        with pytest.raises(
+            ValueError, match=f"{name} must come last, and optax's (schedule_free|mechanize) is around"
+        ):
+            update(tx)
+    lookahead, params = optax.lookahead(inner, 5, 0.5), optax.LookaheadParams(PARAMS, PARAMS)
+    with pytest.raises(ValueError, match=f"{name} must come last, and optax's lookahead is around it"):
+        lookahead.update(PARAMS, lookahead.init(params), params)
+    update(optax.chain(optax.contrib.schedule_free(optax.sgd(0.1), 0.1, weight_lr_power=0.0), last()))
+
+
+@each
 def test_what_changes_nothing_may_come_after(name, last):
     no_decay = optimiz.decoupled_weight_decay(0.0)
     update(optax.chain(optax.sgd(0.1), last(), optax.identity(), optax.chain(optax.identity(), no_decay)))

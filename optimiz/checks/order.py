@@ -8,7 +8,7 @@ Optax's is not seen.
 
 import inspect
 from collections.abc import Callable, Iterator
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,8 @@ import optax
 
 # The states of the two transformations that are a step, the learning rate and the search.
 _STEPS = {"ScaleByLearningRateState", "ScaleByConstantRateState", "ScaleByArmijoState"}
+
+_REWRITE = {"lookahead", "mechanize", "schedule_free"}
 
 
 def comes_last(name: str, params: optax.Params | None) -> None:
@@ -26,8 +28,12 @@ def comes_last(name: str, params: optax.Params | None) -> None:
         params: that it is given. Where some are masked, what comes after may be of the others.
 
     Raises:
-        ValueError: something does.
+        ValueError: something does; or a wrapper of Optax makes another update of what this one makes.
     """
+    for wrapper in _rewriting():
+        raise ValueError(
+            f"{name} must come last, and optax's {wrapper} is around it: put it behind that, in a chain"
+        )
     for chain in _chains():
         for update in chain.after:
             if not (_changes_nothing(update) or (_has_holes(params) and _code(update) in _OF_SOME)):
@@ -79,17 +85,31 @@ class _Chain(NamedTuple):
     states: list[Any]  # of the members that are done
 
 
-def _chains() -> Iterator[_Chain]:
-    """The chains that are being called, the innermost first."""
+def _frames() -> Iterator[FrameType]:
+    """What is being called, the innermost first."""
     frame = inspect.currentframe()
     while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _rewriting() -> Iterator[str]:
+    """The wrappers of Optax that are being called and make another update of what they are given."""
+    for frame in _frames():
+        name = frame.f_code.co_qualname.partition(".")[0]
+        if name in _REWRITE and str(frame.f_globals.get("__name__")).startswith("optax."):
+            yield name
+
+
+def _chains() -> Iterator[_Chain]:
+    """The chains that are being called, the innermost first."""
+    for frame in _frames():
         if frame.f_code in _CHAINS:
             seen = frame.f_locals
             done = seen.get("new_state", {})
             updates = seen.get("update_fns") or [tx.update for _, tx in seen.get("transforms", [])]
             states = done.values() if isinstance(done, dict) else done
             yield _Chain(list(updates)[len(done) + 1 :], list(states))
-        frame = frame.f_back
 
 
 def _code(function: Any) -> CodeType | None:
