@@ -6,10 +6,12 @@ A *shape* is a function from the progress of a run, x in [0, 1], to a value. It 
 of a budget that was spent before the update, as :func:`spending` says it.
 """
 
+from optimiz.schedules.binding import called as called
 from optimiz.schedules.binding import over_budget as over_budget
 from optimiz.schedules.binding import over_steps as over_steps
 from optimiz.schedules.binding import peak as peak
 from optimiz.schedules.binding import spending as spending
+from optimiz.schedules.binding import zero_from as zero_from
 from optimiz.schedules.recipes import one_cycle as one_cycle
 from optimiz.schedules.recipes import warmup_constant as warmup_constant
 from optimiz.schedules.recipes import warmup_cosine as warmup_cosine

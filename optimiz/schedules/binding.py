@@ -4,7 +4,7 @@ import contextlib
 import contextvars
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from optimiz import checks
 from optimiz.schedules.shapes import Shape, as_chain, evaluate
 
 _FRACTION: contextvars.ContextVar[jax.typing.ArrayLike] = contextvars.ContextVar("fraction of the budget spent")
+_CALLED: contextvars.ContextVar["list[_OverSteps] | None"] = contextvars.ContextVar("called", default=None)
 
 _GRID = 10_000  # equal parts of a budget; its peak is looked for at their ends, for it has no steps
 
@@ -58,6 +59,9 @@ class _OverSteps(checks.OfCount):
     shifted: bool
 
     def __call__(self, count: jax.typing.ArrayLike) -> jax.Array:
+        called = _CALLED.get()
+        if called is not None and self not in called:
+            called.append(self)
         position = jnp.asarray(count)
         if self.shifted:
             position = jnp.minimum(position, self.breaks[-1] - 1) + 1  # in this order, for the largest int32
@@ -118,6 +122,44 @@ class _OverBudget(checks.OfCount):
     def values(self) -> jax.Array:
         fractions = jnp.concatenate([jnp.linspace(0, 1, _GRID + 1), jnp.asarray(self.chain.starts)])
         return jax.vmap(self.chain)(fractions)
+
+
+@contextlib.contextmanager
+def called() -> Iterator[list["_OverSteps"]]:
+    """Learn which schedules made by :func:`over_steps` are called in the body, each once.
+
+    Yields:
+        They, as they are called; a function that was traced before does not call them again.
+
+    Example:
+        >>> from optimiz.schedules import linear
+        >>> tx = optax.sgd(over_steps(linear(1.0), 8))
+        >>> with called() as schedules:
+        ...     _ = tx.update(jnp.ones(1), tx.init(jnp.zeros(1)))
+        >>> zero_from(schedules)
+        8
+    """
+    schedules: list[_OverSteps] = []
+    token = _CALLED.set(schedules)
+    try:
+        yield schedules
+    finally:
+        _CALLED.reset(token)
+
+
+def zero_from(schedules: Iterable["_OverSteps"]) -> int | None:
+    """The least count from which on one of the schedules of :func:`called` is 0; None if none is.
+
+    Args:
+        schedules: made by :func:`over_steps`.
+
+    Example:
+        >>> from optimiz.schedules import constant, linear
+        >>> zero_from([over_steps(linear(1.0), 8), over_steps(constant(1.0), 4)])
+        8
+    """
+    ends = [schedule.breaks[-1] for schedule in schedules if float(schedule(schedule.breaks[-1])) == 0]
+    return min(ends, default=None)
 
 
 @contextlib.contextmanager

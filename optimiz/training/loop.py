@@ -136,10 +136,18 @@ class Loop:
     def _compile(self, state: TrainState, batch: Mapping[str, jax.Array]) -> None:
         account, stopwatch = self._account, Stopwatch()
         stopwatch.start()
-        self._step, digest = self._stages.compile(self._stage, state, batch)
+        self._step, digest, end = self._stages.compile(self._stage, state, batch)
         saved = self._digests.get(str(self._stage)) if self._comparable else None
         hosts.from_first(lambda: refuse_other_step(str(self._path), saved, digest, self._more))
         self._digests[str(self._stage)] = digest
+        steps = self._settings.steps
+        if end is not None and steps is not None and end < steps:
+            message = (
+                f"{self._path}: a schedule is bound to {end} steps and 0 from then on, of {steps} in settings"
+            )
+            if self._more is not None:
+                raise RunError(f"{message}: bind it to as many, or choose another directory")
+            _log.warning(message)
         taken = stopwatch.lap()
         account.compile_seconds += taken
         memory = self._step.memory_analysis()

@@ -71,8 +71,8 @@ class Stages:
 
     def compile(
         self, stage: int, state: TrainState, batch: Mapping[str, jax.Array]
-    ) -> tuple[jax.stages.Compiled, str]:
-        """The step at a stage and its digest, as ``compile_and_digest``."""
+    ) -> tuple[jax.stages.Compiled, str, int | None]:
+        """The step at a stage, its digest and the end of its schedules, as ``compile_and_digest``."""
         growth = self.methods.growth
         tx = self.tx if growth is None else growth.optimizer(self.tx, stage)
         price = None if self.reference is None else self.reference.seconds

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optimiz import schedules
 from optimiz.hyperparams import hyperparams
 from optimiz.training.charging import EXTRA_WORK, FORWARD, charge, charge_step, extra_work
 from optimiz.training.clock import Clock
@@ -107,8 +108,8 @@ def compile_and_digest(
     methods: Methods = PLAIN,
     steps: int | None = None,
     layout: Layout | None = None,
-) -> tuple[jax.stages.Compiled, str]:
-    """As :func:`compile_step`, and a digest of what was traced, by which another step is told from it."""
+) -> tuple[jax.stages.Compiled, str, int | None]:
+    """As :func:`compile_step`, a digest of what was traced, and the step at which a schedule comes to 0."""
     return _compiled(layout, *_traced_with(task, tx, state, batch, price, methods, steps))
 
 
@@ -162,15 +163,16 @@ def _traced_with(
 
 # The last one alone: it keeps the data alive that the loss refers to.
 @functools.lru_cache(maxsize=1)
-def _compiled(layout: Layout | None, *made_of: Any) -> tuple[jax.stages.Compiled, str]:
-    step, arguments = _traced(*made_of)
+def _compiled(layout: Layout | None, *made_of: Any) -> tuple[jax.stages.Compiled, str, int | None]:
+    with schedules.called() as called:
+        step, arguments = _traced(*made_of)
     places = {}
     if layout is not None:
         state = state_shardings(arguments[0], layout)
         places["in_shardings"] = (state, layout.batch, *[layout.whole] * (len(arguments) - 2))
         places["out_shardings"] = (state, layout.whole)
     traced = jax.jit(step, donate_argnums=0, **places).trace(*arguments)
-    return traced.lower().compile(), trace_digest(traced.jaxpr)
+    return traced.lower().compile(), trace_digest(traced.jaxpr), schedules.zero_from(called)
 
 
 def _traced(

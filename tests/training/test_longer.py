@@ -91,3 +91,22 @@ def test_other_settings_than_the_steps_are_refused_as_ever(tmp_path):
         training.fit(tiny.task(), optax.sgd(0.1), settings, tmp_path, identity={}, resume=True)
     assert refused.value.names == ("settings.seed", "settings.steps")
     assert jnp.isfinite(run(tmp_path, optax.sgd(0.1), 4, resume=True).params["w1"]).all()
+
+
+def test_a_schedule_that_has_come_to_zero_is_named(tmp_path, caplog):
+    """Bound to the old steps it would hold zero: nothing would be trained, and nothing said."""
+    ended = optimiz.adamw(schedules.over_steps(schedules.linear(0.01), 4))
+    run(tmp_path / "run", ended, 4)
+    assert not caplog.records
+    message = "a schedule is bound to 4 steps and 0 from then on, of 7 in settings"
+    with pytest.raises(RunError, match=message):
+        run(tmp_path / "run", ended, 7, resume=True)
+    run(tmp_path / "new", optimiz.adamw(schedules.over_steps(schedules.linear(0.01), 4)), 7)
+    assert message in caplog.text
+
+
+def test_a_schedule_that_holds_a_rate_goes_on(tmp_path, caplog):
+    held = optimiz.adamw(schedules.over_steps(schedules.warmup_constant(0.01, 0.5), 4))
+    run(tmp_path, held, 4)
+    assert run(tmp_path, held, 7, resume=True).steps == 7
+    assert not caplog.records
