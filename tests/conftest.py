@@ -82,6 +82,15 @@ def run_programs(module, *arguments, processes, timeout):
     return [json.loads(output.splitlines()[-1]) for output in printed]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def functions_of_the_package():
+    """Where pytest has imported a module for its doctests, it stands in the place of its function."""
+    import optimiz
+
+    for name in ("hyperparams", "mean_over", "state_bytes"):
+        setattr(optimiz, name, getattr(sys.modules[f"optimiz.{name}"], name))
+
+
 @pytest.fixture
 def program():
     return run_program
