@@ -3,8 +3,10 @@
     python -m examples.finetune_text --output=runs/topics
     python -m examples.finetune_text --data=train.tsv --test=dev.tsv --optimizer=lion --output=runs/mine
 
-Without ``--data`` the task is the topic of sentences from Python's own documentation. Each optimizer runs with
-the same initial parameters, batches and dropout, at its own default rate unless one is given.
+Without ``--data`` the task is the topic of sentences from Python's own documentation. What is to be known of
+the data, with a warning where something is bad, is shown before anything is trained, and stands in the report.
+Each optimizer runs with the same initial parameters, batches and dropout, at its own default rate unless one is
+given.
 """
 
 import dataclasses

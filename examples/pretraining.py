@@ -83,7 +83,10 @@ class Pretraining:
             try:
                 self.rows[name] = objective.pack(documents)
             except ValueError as error:
-                raise ValueError(f"{part.source}, part {name!r}: {error}") from None
+                known = (
+                    f"; {self.unknown:.0%} of the tokens are unknown to the tokenizer" if self.unknown else ""
+                )
+                raise ValueError(f"{part.source}, part {name!r}: {error}{known}") from None
         # A model that grows has one depth after the other.
         self._model = functools.cache(self._at_depth)
         self._compiled_losses = jax.jit(self._losses)

@@ -355,6 +355,15 @@ def test_more_spans_than_sentinels_are_refused(problems):
     OBJECTIVES["span"](problems["span"].vocabulary, dataclasses.replace(SIZE, length=1024))
 
 
+def test_a_text_without_spaces_is_one_unknown_word_to_word_pieces(problems):
+    vocabulary = problems["masked"].vocabulary
+    parts = {"train": corpus.Corpus(("x" * 5000,), "letters")}
+    with pytest.raises(
+        ValueError, match=r"letters, part 'train': .*; 50% of the tokens are unknown to the tokeni"
+    ):
+        Pretraining(parts, vocabulary, OBJECTIVES["masked"](vocabulary, SIZE))
+
+
 def test_words_that_the_tokenizer_does_not_know_are_counted(problems):
     vocabulary = problems["masked"].vocabulary
     parts = {name: corpus.Corpus(("def " * 30 + "\U0001d55d " * 10,), "words") for name in ("train", "test")}
