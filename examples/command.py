@@ -3,12 +3,14 @@
 import contextlib
 import functools
 import math
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import jax
 import rich.console
 import rich.markdown
 import rich.progress
@@ -118,7 +120,15 @@ def run(main: Callable[[], None], own: Flags) -> NoReturn:
     leaving.at_once()
     # Orbax tells each of its steps at the level that absl shows by default.
     logging.set_verbosity(logging.WARNING)
-    app.run(lambda _: guarded(main), flags_parser=lambda argv: parse(argv, own))
+    try:
+        app.run(lambda _: guarded(main), flags_parser=lambda argv: parse(argv, own))
+    except SystemExit as exit:
+        # What has failed may leave threads that never end, or that tell of it once more. Of several processes
+        # each goes the long way, which tells the others.
+        if exit.code in (EXIT_ERROR, EXIT_USAGE) and jax.process_count() == 1:
+            sys.stdout.flush()
+            os._exit(exit.code)
+        raise
     raise AssertionError("app.run does not return")
 
 

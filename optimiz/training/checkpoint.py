@@ -6,11 +6,16 @@ so a process may die at any moment.
 """
 
 import contextlib
+import gc
 import logging
 import os
 import re
 import shutil
+import sys
 import tempfile
+import threading
+import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -44,6 +49,8 @@ except ModuleNotFoundError as error:
 FORMAT = 1
 ARRAYS = "arrays"
 _LIBRARIES = ("jax", "numpy", "optax", "orbax-checkpoint")
+
+_STRAGGLERS = 2.0  # seconds to wait for the threads of a save that has failed
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +106,7 @@ def save(
     except Exception as error:  # Orbax and TensorStore report a full disk in errors of their own
         if hosts.is_first():
             shutil.rmtree(partial, ignore_errors=True)
-        raise RunError(f"cannot save {needed} bytes in {folder}: {one_line(error)}") from error
+        raise RunError(f"cannot save {needed} bytes in {folder}: {_reason(error)}") from error
     hosts.from_first(lambda: _delete_all_but(keep, best, folder))
 
 
@@ -133,7 +140,7 @@ def probe(folder: Path) -> None:
         _write(partial / ARRAYS, by_path(written))
         read = _load(partial / ARRAYS, like)["x"].addressable_data(0).tolist()
     except Exception as error:  # of Orbax and TensorStore, or of the disk
-        raise UnusableDirectory(f"checkpoints cannot be saved in {folder}: {one_line(error)}") from error
+        raise UnusableDirectory(f"checkpoints cannot be saved in {folder}: {_reason(error)}") from error
     finally:
         if hosts.is_first():
             shutil.rmtree(partial, ignore_errors=True)
@@ -196,7 +203,7 @@ def restore(
     try:
         state = _load(path / ARRAYS, like_of(found["record"]))
     except Exception as error:  # of Orbax and TensorStore, or of the disk
-        raise RunError(f"{path} cannot be read: {one_line(error)}") from error
+        raise RunError(f"{path} cannot be read: {_reason(error)}") from error
     return Restored(state, found["record"], found["settings"])
 
 
@@ -262,8 +269,51 @@ def read_arrays(path: Path, like: Mapping[str, Any], left_out: Iterable[str] = (
 
 
 def _write(path: Path, arrays: Mapping[str, Any]) -> None:
-    with _plain(path) as plain, ocp.StandardCheckpointer() as checkpointer:
+    with _untold(), _plain(path) as plain, ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(plain, arrays)
+
+
+@contextlib.contextmanager
+def _untold() -> Iterator[None]:
+    """Let trouble with the disk be told by what is raised, and by nothing else.
+
+    Orbax logs it with a trace in each of its threads, and they go on for a while; asyncio and TensorStore tell
+    of the loops that are given up.
+    """
+    loggers, told = [logging.getLogger("absl"), logging.getLogger("asyncio")], sys.unraisablehook
+    running = set(threading.enumerate())
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return record.levelno < logging.ERROR or not re.search("orbax|asyncio", record.pathname)
+
+    def unraisable(of: Any) -> None:
+        if not re.search("[Ee]vent ?[Ll]oop", str(of.exc_value)):
+            told(of)
+
+    for logger in loggers:
+        logger.addFilter(is_news)
+    sys.unraisablehook = unraisable
+    try:
+        yield
+    except Exception:
+        deadline = time.monotonic() + _STRAGGLERS
+        for thread in set(threading.enumerate()) - running:
+            with contextlib.suppress(Exception):  # Orbax's raise what has failed in them
+                thread.join(max(0, deadline - time.monotonic()))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            gc.collect()
+        raise
+    finally:
+        sys.unraisablehook = told
+        for logger in loggers:
+            logger.removeFilter(is_news)
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, in one line; of TensorStore's, what the system said."""
+    said = re.search(r": ([^:\[]+) \[os_error_code=", str(error))
+    return said[1] if said else one_line(error)
 
 
 @contextlib.contextmanager
