@@ -260,5 +260,6 @@ def _draw(results: Results, path: Path) -> None:
         ylabel="largest eigenvalue",
         title="blocks at the start; at the bottom: not positive",
     )
-    axes.legend(frameon=False)
+    if axes.lines:  # else no curvature was measured
+        axes.legend(frameon=False)
     pictures.save(picture, path, dpi=110)

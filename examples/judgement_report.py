@@ -259,7 +259,8 @@ def _draw(judged: Judged, path: Path) -> None:
                 shares, losses, "--" if name == HALF_WAY else "-", color=f"C{i}", label=name, marker="."
             )
     curves.set(xlabel="share of the budget", title="Validation loss ↓, mean over seeds")
-    curves.legend(frameon=False, fontsize=7)
+    if curves.lines:  # else all have diverged
+        curves.legend(frameon=False, fontsize=7)
     for axes, figure in zip(differences, FIGURES, strict=True):
         for shift, other, style in ((-0.12, BASELINE, "o"), (0.12, HALF_WAY, "x")):
             found = [judged.beside(name, other, figure) for name in judged.ways]
