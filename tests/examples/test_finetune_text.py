@@ -149,7 +149,7 @@ def test_a_mesh_of_four_devices_and_two_processes_have_the_losses_of_one_device(
         ({"mesh": "4"}, 'a mesh is described as "data:4,model:2", got "4"'),
         ({"shard_state": True}, "--shard_state needs a --mesh to split the state over"),
         ({"cluster": True, "processes": 2}, "--cluster stands for --coordinator, --processes and --process"),
-        ({"processes": 2}, "go together, got no coordinator and no index"),
+        ({"processes": 2}, "--coordinator, --processes and --process go together"),
     ],
 )
 def test_flags_of_devices_that_do_not_fit_are_refused(arguments, capsys, flags, message):
@@ -227,7 +227,8 @@ def test_what_is_there_is_not_overwritten(arguments, capsys):
     report = arguments["output"] / "report.md"
     before = report.stat().st_mtime_ns
     error, code = refused(capsys, arguments)
-    assert "resume it (--resume) or choose another directory" in error and code == command.EXIT_ERROR
+    assert "holds a run: go on with it (--resume), or choose another --output" in error
+    assert code == command.EXIT_USAGE
     error, _ = refused(capsys, arguments | {"resume": True, "batch_size": 8})
     assert "batch_size was 16, is 8" in error
     error, _ = refused(capsys, arguments | {"resume": True, "learning_rate": 0.5})
