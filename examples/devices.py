@@ -40,7 +40,7 @@ def layout() -> training.Layout | None:
         if _SHARD_STATE.value:
             raise ValueError("--shard_state needs a --mesh to split the state over")
         return None
-    mesh = training.make_mesh(_MESH.value or f"data:{jax.device_count()}")
+    mesh = training.make_mesh(f"data:{jax.device_count()}" if _MESH.value is None else _MESH.value)
     unused = [name for name, devices in mesh.shape.items() if name != "data" and devices > 1]
     if unused:
         raise ValueError(

@@ -8,9 +8,11 @@ to be safe.
 """
 
 import collections
+import contextlib
 import dataclasses
 import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,10 +96,12 @@ def decode(
 
 def _upright(file: Any) -> tuple[Image.Image, list[str]]:
     """A picture of mode L or RGB, and what was done to it."""
-    with warnings.catch_warnings():
+    # Of a path, Pillow would map an uncompressed TIFF into memory, and scramble one that lies on its side.
+    opening = file.open("rb") if isinstance(file, Path) else contextlib.nullcontext(file)
+    with opening as stream, warnings.catch_warnings():
         # Pillow refuses twice that many pixels, and only warns of once.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(file, formats=_FORMATS) as opened:
+        with Image.open(stream, formats=_FORMATS) as opened:
             notes = []
             # A photograph may have others beside it in its file, such as a preview.
             if getattr(opened, "is_animated", False) and opened.format != "MPO":

@@ -85,7 +85,7 @@ def read(
         ".parquet": image_tables.read_parquet,
     }
     if not path.is_dir() and not (path.suffix in readers and path.is_file()):
-        raise ValueError(f"{path}: must be a folder, or a file that ends in {' or '.join(readers)}")
+        raise ValueError(f"{path}: images are in a folder, or in a file that ends in {' or '.join(readers)}")
     reader = _read_folder if path.is_dir() else readers[path.suffix]
     pictures, names = reader(path, size, channels)
     if not len(pictures.images):

@@ -196,3 +196,11 @@ def test_a_mesh_along_which_nothing_is_split_is_refused(monkeypatch, mesh, fits)
         else:
             with pytest.raises(ValueError, match=r"--mesh=data:1,model:2: .* along model, .* --mesh=data:2"):
                 devices.layout()
+
+
+def test_a_mesh_must_not_be_empty():
+    with flagsaver.flagsaver():
+        flags.FLAGS(["program"])
+        flags.FLAGS.mesh = ""
+        with pytest.raises(ValueError, match='a mesh is described as "data:4,model:2", got ""'):
+            devices.layout()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from examples.data import images, memory
+from examples.data import decoding, images, memory
 from examples.data.image_summary import of_images
 from tests.examples import malformed
 
@@ -117,7 +117,7 @@ def test_what_cannot_be_read(tmp_path):
         images.read(tmp_path / "a.npz")
     (tmp_path / "a.csv").touch()
     with pytest.raises(
-        ValueError, match=r"a\.csv: must be a folder, or a file that ends in \.npz or \.parquet"
+        ValueError, match=r"a\.csv: images are in a folder, or in a file that ends in \.npz or \.parquet"
     ):
         images.read(tmp_path / "a.csv")
     np.savez(tmp_path / "b.npz", images=pixels(0, (2, 5, 5)), labels=np.arange(2))
@@ -243,7 +243,7 @@ def test_what_is_no_regular_file(folder, tmp_path):
     with pytest.raises(ValueError, match=r"pipe\.png is no regular file"):
         images.read(folder)
     os.mkfifo(tmp_path / "set.npz")
-    with pytest.raises(ValueError, match=r"set\.npz: must be a folder, or a file"):
+    with pytest.raises(ValueError, match=r"set\.npz: images are in a folder, or in a file"):
         images.read(tmp_path / "set.npz")
     (folder / "cat/pipe.png").unlink()
     (folder / "cat/gone.png").symlink_to("nowhere")
@@ -556,3 +556,19 @@ def test_a_photograph_with_a_preview_beside_it_is_not_animated(folder):
     examples = images.read(folder)
     assert examples.images[3, 0, 0, 0] > 190
     assert "animated: the first picture of each" not in examples.notes
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "RGBA", "I;16", "P"])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_a_tiff_that_lies_on_its_side_is_upright(folder, mode, compression):
+    """Whether Pillow's loader would map it into memory or not."""
+    stored = np.repeat(np.arange(0, 240, 30, dtype=np.uint8)[None], 5, 0)  # brighter to the right
+    image = Image.fromarray(stored.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(stored)
+    image = image if mode in ("L", "I;16") else image.convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(folder / "cat/9.tif", exif=exif, compression=compression)
+    upright, notes = decoding._upright(folder / "cat/9.tif")
+    shown = np.asarray(upright.convert("L"), int)
+    assert shown.shape == (8, 5) and "turned upright, as their EXIF orientation says" in notes
+    np.testing.assert_allclose(shown, np.repeat(stored[0, :, None], 5, 1), atol=2)
