@@ -80,6 +80,11 @@ class Settings:
                 "keep_best and lower_is_better go together, as in keep_best='loss', lower_is_better=True; got "
                 f"{self.keep_best!r} and {self.lower_is_better!r}"
             )
+        if not isinstance(self.keep_best, str | None) or not isinstance(self.lower_is_better, bool | None):
+            raise TypeError(
+                "keep_best must be the name of a figure and lower_is_better True or False, got "
+                f"{self.keep_best!r} and {self.lower_is_better!r}"
+            )
         for fraction in self.evaluate_at:
             checks.number("each of evaluate_at", fraction, gt=0, lt=1)
         if any(a >= b for a, b in itertools.pairwise(self.evaluate_at)):

@@ -48,7 +48,7 @@ def initial_state(
     """Make the state before the first step; traceable.
 
     Raises:
-        ValueError: the task's batches are no candidates for the selection.
+        ValueError: the task's batches are no candidates for the selection, or its model state is None.
     """
     init_key, steps_key = keys(seed)
     clock = None if budget is None else Clock.start(budget)
@@ -56,6 +56,8 @@ def initial_state(
     chosen = None if selection is None else selection.init(task.batches(0))
     key = jax.random.key_data(steps_key)
     model_state = None if task.model_state is None else own(task.model_state(init_key))
+    if task.model_state is not None and model_state is None:
+        raise ValueError("Task(model_state=) must return arrays, got None: leave it out for a model without")
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state, key, clock, chosen, model_state)
 
 

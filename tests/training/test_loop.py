@@ -414,6 +414,8 @@ def test_an_optimizer_that_changes_its_state_says_where(tmp_path, after, message
         ({"evaluate_every": 1.5}, TypeError, "evaluate_every must be an integer, got 1.5"),
         ({"steps": "10"}, TypeError, "steps must be an integer, got '10'"),
         ({"steps": True}, TypeError, "steps must be an integer, got True"),
+        ({"keep_best": 1, "lower_is_better": True}, TypeError, r"keep_best must be .*, got 1 and True"),
+        ({"keep_best": "f1", "lower_is_better": "no"}, TypeError, r"keep_best must .*, got 'f1' and 'no'"),
     ],
 )
 def test_settings_are_refused_by_name(changes, error, message):

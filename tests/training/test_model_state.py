@@ -247,6 +247,7 @@ def test_examples_are_chosen_in_evaluation_mode_and_work_is_priced(tmp_path):
             {"loss": lambda p, b, k: (b["y"], {}), "model_state": None},
             r"it is tuple of shape None; to return a state of the model .* give Task\(model_state=\)",
         ),
+        ({"model_state": lambda key: None}, r"Task\(model_state=\) must return arrays, got None"),
         (
             {"model_state": lambda key: {"mean": jnp.zeros((0, 2))}},
             r"model_state\['mean'\] has shape \(0, 2\): an empty array",
