@@ -9,7 +9,7 @@ _UNKNOWN = 8 * 2**30  # where the system does not say
 
 
 def limit() -> int:
-    """Half of the bytes that this process may have: data are copied once where they are split."""
+    """A quarter of the bytes that this process may have: data are there twice while they are put together."""
     known = []
     with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
         known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -20,7 +20,7 @@ def limit() -> int:
         known += [] if soft == resource.RLIM_INFINITY else [soft]
     with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
         known.append(int(_CONTROL_GROUP.read_text(encoding="ascii")))
-    return min(known, default=_UNKNOWN) // 2
+    return min(known, default=_UNKNOWN) // 4
 
 
 def check(size: int, what: str) -> None:
