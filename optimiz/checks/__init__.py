@@ -14,6 +14,7 @@ from optimiz.checks.arguments import key as key
 from optimiz.checks.arguments import number as number
 from optimiz.checks.arguments import one_of as one_of
 from optimiz.checks.arguments import schedule as schedule
+from optimiz.checks.arguments import static as static
 from optimiz.checks.extras import installed as installed
 from optimiz.checks.misplaced import BINDING as BINDING
 from optimiz.checks.misplaced import OfCount as OfCount

@@ -88,12 +88,34 @@ def integer(name: str, value: Any, *, ge: int) -> None:
         raise ValueError(f"{name} must be in [{ge}, {_LARGEST_COUNT}], got {value}")
 
 
+def static(name: str, value: Any, argument: str | None = None) -> None:
+    """Check that an argument that is read while the transformation is built has not become an array.
+
+    Args:
+        name: what it is, for the message.
+        value: whatever was given.
+        argument: what the optimizer calls it; None for ``name``.
+
+    Raises:
+        TypeError: it has.
+    """
+    if isinstance(value, jax.Array):
+        argument = argument or name
+        where = f'static_args=("{argument}",)' if argument.isidentifier() else "static_args"
+        raise TypeError(
+            f"{name} must be known when the optimizer is built, got an array, {jax.typeof(value)}. "
+            "optax.inject_hyperparams makes one of every number and of all that can be called: name it in "
+            f"{where}"
+        )
+
+
 def floating(name: str, dtype: jax.typing.DTypeLike | None) -> None:
     """Check that the dtype of a statistic is floating point, or None.
 
     Raises:
-        TypeError: it is not: an integer would round an average to nothing.
+        TypeError: it is not: an integer would round an average to nothing; or it is an array.
     """
+    static(name, dtype)
     if dtype is not None and not jnp.issubdtype(dtype, jnp.inexact):
         raise TypeError(
             f"{name} must be floating point, got {jnp.dtype(dtype).name}; optimiz.low_bit has eight bits"
@@ -159,7 +181,9 @@ def one_of(name: str, value: Any, allowed: Sequence[Any]) -> None:
 
     Raises:
         ValueError: it is not.
+        TypeError: it is an array.
     """
+    static(name, value)
     if not any(value is choice or value == choice for choice in allowed):
         choices = ", ".join(repr(choice) for choice in allowed)
         raise ValueError(f"{name} must be one of {choices}, got {value!r}")

@@ -12,7 +12,14 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+from optimiz.checks.arguments import static
 from optimiz.checks.misplaced import OfCount, OfProgress, uncalled
+
+# What the optimizers call it.
+_ARGUMENTS = {
+    "the mask of the weight decay": "weight_decay_mask",
+    "the mask of the trust ratio": "trust_ratio_mask",
+}
 
 
 def per_parameter(name: str, given: Any) -> Callable[[Any], Any]:
@@ -66,8 +73,10 @@ def mask(name: str, given: Any) -> Callable[[Any], Any]:
         that is neither yes nor no.
 
     Raises:
-        TypeError: as :func:`per_parameter`, or an answer of a tree is neither yes nor no.
+        TypeError: as :func:`per_parameter`, an answer of a tree is neither yes nor no, or ``given`` is an
+            array.
     """
+    static(name, given, _ARGUMENTS.get(name, name))
     of = per_parameter(name, given)
 
     def checked(tree: Any) -> Any:

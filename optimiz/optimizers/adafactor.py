@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from optimiz import checks, groups, numerics
 from optimiz.primitives.decoupled_weight_decay import Coupling, decoupled_weight_decay
@@ -92,6 +93,8 @@ def scale_by_factored_rms(
     checks.number("decay_rate", decay_rate, gt=0)
     checks.number("decay_offset", decay_offset, ge=0)
     checks.number("eps", eps, ge=0)
+    if isinstance(min_dim_size_to_factor, Tracer):
+        checks.static("min_dim_size_to_factor", min_dim_size_to_factor)
     checks.number("min_dim_size_to_factor", min_dim_size_to_factor, ge=1)
     if clipping_threshold is not None:
         checks.number("clipping_threshold", clipping_threshold, gt=0)

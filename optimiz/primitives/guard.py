@@ -11,7 +11,9 @@ the last good step; a run that goes back to good parameters can go on with it.
 
 Put it around all else. In a data-parallel run average the gradients first: the decision is taken on what
 ``update`` is given, and is the same on all devices where that is. Around ``optimiz.accumulate`` a bad
-micro-batch is left out of its window; inside of it, the window is skipped.
+micro-batch is left out of its window; inside of it, the window is skipped. Around ``optax.MultiSteps`` it does
+the same, but inside of it one bad micro-batch spoils every window that follows, since Optax empties a window by
+0 × NaN, until the guard gives up.
 
 Departures from ``optax.apply_if_finite``: the update is tested as well as the gradient; what persists turns the
 update into NaN, where Optax gives the bad gradient to the optimizer and so, for good, to its moments; the

@@ -58,7 +58,8 @@ def low_bit(
 
     Raises:
         TypeError: ``tx`` is no transformation, ``fmt`` is none of these, or ``min_size`` is not an integer.
-        ValueError: ``min_size`` is less than 1; or, in ``init``, the state is in few bits already.
+        ValueError: ``min_size`` is less than 1; or, in ``init``, the state is in few bits already, or what
+            of it belongs to parameters cannot be told.
 
     Example:
         >>> tx = low_bit(optax.trace(0.5), numerics.Int8(), min_size=16)
@@ -84,7 +85,7 @@ def low_bit(
         inner_state = tx.init(params)
         # Most of it is zeros, which XLA would otherwise encode while it compiles: that takes minutes.
         leaves, structure = jax.tree.flatten(numerics.afresh(inner_state))
-        belong = optax.tree_map_params(tx, lambda _: True, inner_state, transform_non_params=lambda _: False)
+        belong = _belong_to_parameters(tx, inner_state)
         copies = _depend_on_values(tx.init, params)
 
         def stored(x, belongs, is_copy):
@@ -134,6 +135,18 @@ def _widened(p: Any) -> Any:
     if isinstance(p, jax.ShapeDtypeStruct):
         return p.update(dtype=numerics.compute_dtype(p.dtype))
     return numerics.widen(p)
+
+
+def _belong_to_parameters(tx: optax.GradientTransformation, state: Any) -> Any:
+    """For each array of a state whether it belongs to a parameter."""
+    try:
+        return optax.tree_map_params(tx, lambda _: True, state, transform_non_params=lambda _: False)
+    except Exception as error:
+        raise ValueError(
+            "low_bit cannot tell what of this optimizer's state belongs to parameters, because "
+            "optax.tree_map_params cannot, as with optax.lbfgs and Optax's line searches: put low_bit around "
+            "the other parts of the chain"
+        ) from error
 
 
 def _of_parameters(tx: optax.GradientTransformation, state: Any) -> tuple[Any, ...]:

@@ -146,6 +146,7 @@ def scale_by_armijo(
     checks.one_of("move_along", move_along, ("step", "search"))
     checks.one_of("others", others, ("frozen", "prefix"))
     checks.integer("together", together, ge=0)
+    checks.static("units", units)
     if units is not None and not callable(units) and jax.tree_util.all_leaves([units]):
         raise TypeError(
             f"units must be a function from parameters to the unit of each, or a tree, got {units!r}"

@@ -200,3 +200,54 @@ def test_refuses_what_is_no_number_of_steps():
         guard(optax.sgd(0.1), give_up_after=-1)
     with pytest.raises(TypeError, match=r"give_up_after must be an integer, got 1.5"):
         guard(optax.sgd(0.1), give_up_after=1.5)
+
+
+@pytest.mark.parametrize("windows", [lambda tx: optax.MultiSteps(tx, 2), lambda tx: optimiz.accumulate(tx, 2)])
+def test_around_windows_it_leaves_out_a_bad_micro_batch(windows):
+    """The updates of good micro-batches are those of a run without bad ones."""
+
+    def updates(gradients):
+        tx, params = optimiz.guard(windows(optimiz.adamw(0.1)), 3), jnp.ones(2)
+        state = tx.init(params)
+        for g in gradients:
+            update, state = jax.jit(tx.update)(jnp.full(2, g), state, params)
+            if jnp.isfinite(g):
+                yield update.tolist()
+
+    good = list(updates([1.0, 2.0, 3.0, 4.0]))
+    assert list(updates([jnp.nan, 1.0, 2.0, jnp.inf, 3.0, jnp.nan, 4.0])) == good
+    assert good[1] != [0.0, 0.0] != good[3]
+
+
+def test_inside_windows_of_optax_a_bad_micro_batch_ends_in_nan_and_inside_of_accumulate_it_does_not():
+    def last(windows):
+        tx, params = windows(optimiz.guard(optimiz.adamw(0.1), 1)), jnp.ones(2)
+        state = tx.init(params)
+        for g in (jnp.nan, 1.0, 1.0, 1.0, 1.0, 1.0):
+            update, state = tx.update(jnp.full(2, g), state, params)
+        return update
+
+    assert jnp.isnan(last(lambda tx: optax.MultiSteps(tx, 2))).all()
+    assert jnp.all(last(lambda tx: optimiz.accumulate(tx, 2)) < 0)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda tx: optimiz.guard(tx, 3),
+        lambda tx: optimiz.accumulate(tx, 2),
+        lambda tx: optimiz.low_bit(tx, optimiz.numerics.Int8(), min_size=4),
+        lambda tx: optax.chain(tx, optimiz.kahan()),
+    ],
+)
+@pytest.mark.parametrize("make", [lambda: optax.noisy_sgd(0.1, key=jax.random.key(0)), lambda: optax.sm3(0.1)])
+@pytest.mark.parametrize("jit", [False, True])
+def test_wrappers_take_a_state_with_a_typed_key_or_of_other_shapes(wrapped, make, jit):
+    params = {"w": jnp.ones((200, 200)), "b": jnp.ones(3)}
+    tx = wrapped(make())
+    update, state = jax.jit(tx.update) if jit else tx.update, tx.init(params)
+    structure = jax.tree.structure(state)
+    for _ in range(2):
+        updates, state = update(params, state, params)
+    assert jax.tree.structure(state) == structure
+    assert all(jnp.all(jnp.isfinite(u)) and jnp.any(u != 0) for u in jax.tree.leaves(updates))

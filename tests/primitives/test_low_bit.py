@@ -370,3 +370,24 @@ def test_numerics_of_the_formats_are_those_of_the_page():
         numerics.Float8,
         numerics.BFloat16,
     )
+
+
+@pytest.mark.parametrize(
+    "tx", [optax.lbfgs(), optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(5))]
+)
+def test_a_state_whose_parameters_cannot_be_told_is_refused(tx):
+    with pytest.raises(ValueError, match=r"low_bit cannot tell .* optax\.lbfgs"):
+        optimiz.low_bit(tx, numerics.Int8()).init({"w": jnp.ones((64, 64))})
+
+
+def test_low_bit_stands_beside_a_search_of_optax():
+    params = {"w": jnp.ones((64, 64))}
+    loss = lambda p: jnp.sum(p["w"] ** 2)  # noqa: E731
+    tx = optax.chain(
+        optimiz.low_bit(optax.scale_by_adam(), numerics.Int8()),
+        optax.scale(-1.0),
+        optax.scale_by_backtracking_linesearch(5),
+    )
+    grads = jax.grad(loss)(params)
+    updates, _ = tx.update(grads, tx.init(params), params, value=loss(params), grad=grads, value_fn=loss)
+    assert loss(optax.apply_updates(params, updates)) < loss(params)
