@@ -21,6 +21,7 @@ from optimiz.numerics.leaves import map_leaves as map_leaves
 from optimiz.numerics.leaves import map_many as map_many
 from optimiz.numerics.leaves import traced_once as traced_once
 from optimiz.numerics.line_search import line_search as line_search
+from optimiz.numerics.line_search import multiple_of as multiple_of
 from optimiz.numerics.line_search import untried as untried
 from optimiz.numerics.moments import abs_sq as abs_sq
 from optimiz.numerics.moments import bias_correction as bias_correction

@@ -49,7 +49,8 @@ def directions_of(
         return Directions(updates, updates), slopes, jnp.zeros([], bool)
     ascends = slopes < 0
     squares = [unit_vdot(labels, tree, tree, dtype) for tree in (updates, grad)]
-    length = jnp.sqrt(squares[0] / jnp.where(ascends, squares[1], 1))
+    # 1 and 1 where it is not needed: a root of 0 has no derivative.
+    length = jnp.sqrt(jnp.where(ascends, squares[0], 1) / jnp.where(ascends, squares[1], 1))
     length = jnp.where(ascends & jnp.isfinite(length), length, 0)  # squares may leave the range
     replacement = unit_scale(labels, length, grad)
     rest = unit_scale(labels, jnp.where(ascends, 0, jnp.ones([], dtype)), updates)

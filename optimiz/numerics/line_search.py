@@ -4,7 +4,7 @@ It knows neither the loss nor the rule: both are functions of the step size.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,31 @@ class Found(NamedTuple):
     decrease: jax.Array  # the averaged decrease of the accepted step size; 0 if there is none
     trials: jax.Array  # int32
     accepted: jax.Array  # bool
+
+
+@jax.custom_jvp
+def multiple_of(start: jax.Array, step_size: jax.Array) -> jax.Array:
+    """The step size that a search has found, which as it is differentiated is a constant multiple of its start.
+
+    That is its derivative, wherever no trial is on the edge of being accepted; and a loop whose number of turns
+    is not known has none in reverse.
+
+    Args:
+        start: η > 0, where the search began.
+        step_size: what it found.
+
+    Example:
+        >>> jax.grad(multiple_of)(2.0, 0.5).item()
+        0.25
+    """
+    del start
+    return step_size
+
+
+@multiple_of.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    start, step_size = primals
+    return step_size, step_size / start * tangents[0]
 
 
 def untried(start: jax.Array) -> Found:

@@ -86,7 +86,9 @@ def scale_by_adam(
         count = jnp.asarray(optax.safe_increment(state.count))
 
         of_m = numerics.bias_corrections(b1, count, updates)
-        of_next = numerics.bias_corrections(b1, jnp.asarray(optax.safe_increment(count)), updates)
+        of_next = of_m
+        if nesterov:
+            of_next = numerics.bias_corrections(b1, jnp.asarray(optax.safe_increment(count)), updates)
         of_v = numerics.bias_corrections(b2, count, updates)
 
         def leaf(g, mu, nu):

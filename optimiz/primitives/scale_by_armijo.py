@@ -8,7 +8,8 @@ holds, and then the parameters move along the *step direction* d:
 
 The two directions come as ``numerics.Directions``; one tree of updates is both. All trials of a step go to
 ``value_fn``, which has to be the loss of one mini-batch under one random key; each is one forward pass and
-needs one more set of parameters.
+needs one more set of parameters. Where an update is differentiated, a step size is a constant multiple of the
+one with which its search began, and no trial is.
 
 Under ``jit`` with sharded arrays there is nothing to observe. Under ``shard_map`` and ``pmap`` every device has
 to take the same decision, so ``value`` and ``value_fn`` must be reduced over devices (``jax.lax.pmean``) and
@@ -219,7 +220,7 @@ def scale_by_armijo(
             if trial.shape != ():
                 raise ValueError(f"value_fn must return a scalar, got shape {trial.shape}; reduce it to a mean")
             checks.same_on_devices("value_fn", trial)
-            return numerics.smoothed(state.decrease[turn], value - trial, beta)
+            return jax.lax.stop_gradient(numerics.smoothed(state.decrease[turn], value - trial, beta))
 
         def accepts(decrease, step_size):
             rounding = tolerance * jnp.finfo(dtype).eps * jnp.abs(value)
@@ -238,7 +239,9 @@ def scale_by_armijo(
                 max_step=max_step,
             )
 
-        found = numerics.cond(searching, search, numerics.untried, proposed[turn])
+        start = proposed[turn]
+        found = numerics.cond(searching, search, numerics.untried, jax.lax.stop_gradient(start))
+        found = found._replace(step_size=numerics.multiple_of(start, found.step_size))
         failed = searching & ~found.accepted
 
         tested = searching & searched

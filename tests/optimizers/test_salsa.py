@@ -1,5 +1,6 @@
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -208,3 +209,17 @@ def test_refuses_bad_arguments_by_name(make, kwargs, error, message):
 def test_refuses_a_gradient_of_another_shape(make):
     with pytest.raises(ValueError, match=r"gradient has shape \(1,\)"):
         searches.step(make(), jnp.sum, jnp.ones(4), grad=jnp.ones(1))
+
+
+def test_a_thousand_updates_in_bfloat16_are_counted_exactly():
+    params = {"w": jnp.ones((4, 3), jnp.bfloat16)}
+    tx = salsa()
+
+    def update(state, _):
+        extra = {"value": jnp.zeros([], jnp.bfloat16), "grad": params, "value_fn": lambda p: jnp.float32(-1e38)}
+        return tx.update(params, state, params, **extra)[1], None
+
+    state, _ = jax.lax.scan(update, tx.init(params), length=1000)
+    assert int(state[0].count) == int(state[-1].count) == 1000
+    assert int(state[-1].searches) == 5 + 199  # the first five, then every fifth
+    assert int(state[-1].last_search) == 999

@@ -1,0 +1,49 @@
+"""An update can be differentiated: what comes of a run, with respect to what went into it."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import optimiz
+
+
+def _loss(params, z):
+    return jnp.sum((params["w"] * z - 1) ** 2) + 0.1 * (params["b"] * z) ** 2
+
+
+def _outcome(tx, start, z):
+    """The loss after two updates on data that depend on z."""
+    params, state = start, tx.init(start)
+    for _ in range(2):
+        value_fn = lambda params: _loss(params, z)  # noqa: E731
+        value, grad = jax.value_and_grad(value_fn)(params)
+        updates, state = tx.update(grad, state, params, value=value, grad=grad, value_fn=value_fn)
+        params = optax.apply_updates(params, updates)
+    return _loss(params, 1.0)
+
+
+@pytest.mark.parametrize("name", ["adam_sls", "armijo_sgd", "momentum_sls", "salsa"])
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_search_has_the_derivative_of_differences(name, jit):
+    """The step size is a constant multiple of where its search began, but at points where a trial turns."""
+    start = {"w": jnp.array([1.0, -2.0, 0.5]), "b": jnp.array(0.3)}
+
+    def outcome(z):
+        return _outcome(getattr(optimiz, name)(init_step=0.5), start, z)
+
+    outcome = jax.jit(outcome) if jit else outcome
+    differences = float(outcome(1.1 + 1e-3) - outcome(1.1 - 1e-3)) / 2e-3
+    assert float(jax.grad(outcome)(1.1)) == pytest.approx(differences, rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    "fmt", [optimiz.numerics.Int8(), optimiz.numerics.Float8(), optimiz.numerics.BFloat16()]
+)
+def test_low_bit_has_a_finite_derivative(fmt):
+    start = {"w": jnp.linspace(-1, 1, 64), "b": jnp.array(0.3)}
+
+    def outcome(z):
+        return _outcome(optimiz.low_bit(optimiz.sgd_sai(0.01), fmt, min_size=16), start, z)
+
+    assert jnp.isfinite(jax.grad(jax.jit(outcome))(1.1))
