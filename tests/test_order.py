@@ -216,3 +216,79 @@ def test_what_may_follow_a_step():
         )
     )
     update(optimiz.lars(0.1, weight_decay=0.1))  # its momentum comes after its step
+
+
+OPTAX_STEPS = {
+    "sgd": optax.sgd(0.1),
+    "adam of a schedule": optax.adam(optax.constant_schedule(0.1)),
+    "scale_by_learning_rate": optax.scale_by_learning_rate(0.1),
+    "named": optax.named_chain(("sgd", optax.sgd(0.1))),
+    "masked": optax.masked(optax.sgd(0.1), {"bias": True, "kernel": False}),
+    "partition": optax.partition({0: optax.sgd(0.1)}, 0),
+}
+
+
+@pytest.mark.parametrize("step", OPTAX_STEPS.values(), ids=OPTAX_STEPS)
+def test_a_step_of_optax_beside_one_of_ours_is_refused(step):
+    with pytest.raises(ValueError, match="comes after a step in its chain: a second minus"):
+        update(optax.chain(step, optimiz.sgd(0.1)))
+    with pytest.raises(ValueError, match="decoupled_weight_decay comes after a step"):
+        update(optax.chain(step, optimiz.decoupled_weight_decay(0.1)))
+    with pytest.raises(ValueError, match="a step of Optax comes after a step, scale_by_learning_rate"):
+        update(optax.chain(optimiz.sgd(0.1), step))
+
+
+@pytest.mark.parametrize("mask", [{"bias": True, "kernel": False}, lambda tree: groups.biases(tree), True])
+def test_a_step_of_all_parameters_after_one_of_some_is_refused(mask):
+    for some in (
+        optax.masked(optimiz.sgd(0.1), mask),
+        optax.partition({0: optimiz.sgd(0.1)}, 0),
+        groups.freeze(optimiz.sgd(0.1), groups.biases),
+    ):
+        with pytest.raises(ValueError, match="scale_by_learning_rate comes after a step"):
+            update(optax.chain(some, optimiz.sgd(0.1)))
+
+
+def test_a_step_that_had_no_parameters_is_none():
+    nothing, everything = {"bias": False, "kernel": False}, {"bias": True, "kernel": True}
+    update(optax.chain(optax.masked(optimiz.sgd(0.1), nothing), optax.masked(optimiz.sgd(0.1), everything)))
+
+
+def test_going_uphill_on_purpose_is_not_refused():
+    update(optax.chain(optax.scale(-1.0), optimiz.adamw(0.1)))
+    update(optax.chain(optimiz.adamw(0.1), optax.scale(-1.0)))
+
+
+@each
+@pytest.mark.parametrize(
+    "after",
+    [
+        optax.masked(optax.set_to_zero(), {"bias": True, "kernel": False}),
+        optax.freeze({"bias": True, "kernel": False}),
+        optax.partition({0: optax.identity(), 1: optax.set_to_zero()}, {"bias": 0, "kernel": 1}),
+        optax.snapshot("norm", optax.tree.norm),
+    ],
+    ids=["set_to_zero", "freeze", "partition", "snapshot"],
+)
+def test_what_freezes_or_measures_may_come_after(name, last, after):
+    update(optax.chain(optax.sgd(0.1), last(), after))
+
+
+NEGATIVE = [-0.1, jnp.float32(-0.1), jnp.array(-0.1), lambda count: -0.1 * count, optax.constant_schedule(-0.1)]
+POSITIVE = [0.1, jnp.array(0.1), lambda count: 0.1 * count]
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["traced", "eager"])
+def test_a_negative_decay_of_optax_may_come_after_the_step_and_no_other(eager):
+    for decay in NEGATIVE:
+        update(optax.chain(optimiz.sgd(0.1), optax.add_decayed_weights(decay)), eager)
+    for decay in POSITIVE:
+        decays = optax.add_decayed_weights(decay)
+        for tx in (
+            decays,
+            optax.chain(decays),
+            optax.masked(optax.chain(decays), True),
+            optax.partition({0: decays}, 0),
+        ):
+            with pytest.raises(ValueError, match="add_decayed_weights comes after a step"):
+                update(optax.chain(optimiz.sgd(0.1), tx), eager)

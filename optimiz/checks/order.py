@@ -7,12 +7,13 @@ Optax's is not seen.
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 import jax
 import optax
+from jax.core import Tracer
 
 # The states of the two transformations that are a step, the learning rate and the search.
 _STEPS = {"ScaleByLearningRateState", "ScaleByConstantRateState", "ScaleByArmijoState"}
@@ -36,7 +37,7 @@ def comes_last(name: str, params: optax.Params | None) -> None:
         )
     for chain in _chains():
         for update in chain.after:
-            if not (_changes_nothing(update) or (_has_holes(params) and _code(update) in _OF_SOME)):
+            if not (_undoes_nothing(update) or (_has_holes(params) and _code(update) in _OF_SOME)):
                 raise ValueError(
                     f"{name} must be the last of a chain, for what comes after it undoes it; here comes "
                     f"{_name(update)}: put {name} behind it"
@@ -57,21 +58,27 @@ def no_step_before(name: str, updates: optax.Updates, why: str) -> None:
     if _has_holes(updates):
         return
     for chain in _chains():
-        if any(_is_step(node) for node in jax.tree.leaves(chain.states, is_leaf=_is_step_or_of_some)):
+        if any(_has_stepped(*member, updates) for member in chain.done):
             raise ValueError(f"{name} comes after a step in its chain: {why}")
 
 
-def no_decay_after(name: str, updates: optax.Updates) -> None:
-    """Check that Optax's weight decay does not come after the step that is being called, in no chain around it.
+def no_step_or_decay_after(name: str, updates: optax.Updates) -> None:
+    """Check that no step and no weight decay of Optax comes after the step that is being called, in no chain.
 
     Args:
         name: of the step, for the message.
-        updates: that it is given. Where some are masked, the decay may be of the others.
+        updates: that it is given. Where some are masked, what comes after may be of the others.
 
     Raises:
-        ValueError: it does, and is not negative.
+        ValueError: one does, and its decay, or that of the second update where it is a schedule, is positive.
     """
-    if not _has_holes(updates) and any(_decays(update) for chain in _chains() for update in chain.after):
+    after = [] if _has_holes(updates) else [update for chain in _chains() for update in chain.after]
+    if any(_steps(part) for update in after for part in _parts(update)):
+        raise ValueError(
+            f"a step of Optax comes after a step, {name}, in its chain: a second minus goes uphill; "
+            "optax.scale makes a step shorter"
+        )
+    if any(map(_decays, after)):
         raise ValueError(
             f"optax.add_decayed_weights comes after a step, {name}, in its chain: parameters would grow; give "
             "weight_decay to the optimizer, or put it before the step"
@@ -82,7 +89,7 @@ class _Chain(NamedTuple):
     """A chain that is being called."""
 
     after: list[Callable[..., Any]]  # update functions that are still to come
-    states: list[Any]  # of the members that are done
+    done: list[tuple[Callable[..., Any], Any]]  # update functions that are done, with their states
 
 
 def _frames() -> Iterator[FrameType]:
@@ -109,49 +116,91 @@ def _chains() -> Iterator[_Chain]:
             done = seen.get("new_state", {})
             updates = seen.get("update_fns") or [tx.update for _, tx in seen.get("transforms", [])]
             states = done.values() if isinstance(done, dict) else done
-            yield _Chain(list(updates)[len(done) + 1 :], list(states))
+            yield _Chain(list(updates)[len(done) + 1 :], list(zip(updates, states, strict=False)))
 
 
 def _code(function: Any) -> CodeType | None:
     return getattr(function, "__code__", None)
 
 
-_CHAIN = optax.chain(optax.identity()).update
-_IDENTITY = _code(optax.identity().update)
 _WITH_EXTRA_ARGS = _code(optax.with_extra_args_support(optax.identity()).update)
-_CHAINS = {_code(_CHAIN), _code(optax.named_chain(("a", optax.identity())).update)}
-_OF_SOME = {
-    _code(optax.masked(optax.identity(), True).update),
-    _code(optax.partition({0: optax.identity()}, 0).update),
+_CHAINS = {
+    _code(optax.chain(optax.identity()).update),
+    _code(optax.named_chain(("a", optax.identity())).update),
+}
+_MASKED = _code(optax.masked(optax.identity(), True).update)
+_OF_SOME = {_MASKED, _code(optax.partition({0: optax.identity()}, 0).update)}
+# Those that a chain may end with: what is frozen is not rounded either.
+_HARMLESS = {
+    _code(tx.update) for tx in (optax.identity(), optax.set_to_zero(), optax.snapshot("norm", optax.tree.norm))
 }
 
 
 def _within(update: Callable[..., Any]) -> Callable[..., Any]:
     """The update function within what lets it ignore extra arguments."""
     if _code(update) is _WITH_EXTRA_ARGS:
-        return inspect.getclosurevars(update).nonlocals["tx"].update
+        return _held(update)["tx"].update
     return update
 
 
+def _held(update: Callable[..., Any]) -> Mapping[str, Any]:
+    """What an update function closes over, by name."""
+    return inspect.getclosurevars(update).nonlocals
+
+
+def _parts(update: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """The update functions in chains, masks and partitions of Optax, or the one that is given."""
+    update = _within(update)
+    if _code(update) not in _CHAINS | _OF_SOME:
+        yield update
+        return
+    held = _held(update)
+    transforms = held.get("transforms", {})
+    txs = transforms.values() if isinstance(transforms, dict) else [tx for _, tx in transforms]
+    inner = [held["inner"].update] if "inner" in held else []
+    for part in (*held.get("update_fns", ()), *(tx.update for tx in txs), *inner):
+        yield from _parts(part)
+
+
+def _undoes_nothing(update: Callable[..., Any]) -> bool:
+    return all(_code(part) in _HARMLESS for part in _parts(update))
+
+
 def _decays(update: Callable[..., Any]) -> bool:
+    """Whether Optax's weight decay is among the parts, by a number or a schedule that is positive."""
+    for part in _parts(update):
+        if _name(part) == "add_decayed_weights":
+            decay: Any = _held(part).get("weight_decay", 0.0)
+            with jax.ensure_compile_time_eval():
+                decay = decay(1) if callable(decay) else decay
+                if isinstance(decay, Tracer) or decay > 0:
+                    return True
+    return False
+
+
+def _has_stepped(update: Callable[..., Any], state: Any, updates: optax.Updates) -> bool:
+    """Whether a member of a chain that is done was a step, of all parameters or of some."""
     update = _within(update)
-    if _code(update) in _OF_SOME and "inner" in (held := inspect.getclosurevars(update).nonlocals):
-        return _decays(held["inner"].update)
-    if _name(update) != "add_decayed_weights":
-        return False
-    decay = inspect.getclosurevars(update).nonlocals.get("weight_decay")
-    return not isinstance(decay, int | float) or decay > 0
+    if _code(update) is _MASKED:
+        mask = _held(update)["mask"]
+        by_call = callable(mask) and jax.tree_util.all_leaves([mask])
+        if not any(jax.tree.leaves(mask(updates) if by_call else mask)):
+            return False
+    return any(map(_is_step, jax.tree.leaves(state, is_leaf=_is_step))) or any(map(_steps, _parts(update)))
 
 
-def _changes_nothing(update: Callable[..., Any]) -> bool:
-    update = _within(update)
-    if _code(update) is _code(_CHAIN):
-        return all(map(_changes_nothing, inspect.getclosurevars(update).nonlocals["update_fns"]))
-    return _code(update) is _IDENTITY
+def _steps(update: Callable[..., Any]) -> bool:
+    """Whether this is a step of Optax; -1 alone, with which one goes uphill on purpose, is none."""
+    held = _held(update) if _name(update) in ("scale", "scale_by_schedule") else {}
+    if "step_size_fn" in held:
+        schedule = held["step_size_fn"]
+        return _name(schedule) == "scale_by_learning_rate" and _held(schedule)["m"] == -1
+    rate = held.get("step_size")
+    return isinstance(rate, int | float) and rate < 0 and rate != -1
 
 
-def _name(update: Callable[..., Any]) -> str:
-    return getattr(_within(update), "__qualname__", repr(update)).partition(".")[0]
+def _name(function: Any) -> str:
+    return getattr(_within(function), "__qualname__", repr(function)).partition(".")[0]
 
 
 def _has_holes(tree: Any) -> bool:
@@ -161,7 +210,3 @@ def _has_holes(tree: Any) -> bool:
 
 def _is_step(node: Any) -> bool:
     return type(node).__name__ in _STEPS
-
-
-def _is_step_or_of_some(node: Any) -> bool:
-    return _is_step(node) or isinstance(node, optax.MaskedState | optax.transforms.PartitionState)

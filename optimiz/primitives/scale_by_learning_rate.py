@@ -85,7 +85,7 @@ def scale_by_learning_rate(
         checks.no_step_before(
             "scale_by_learning_rate", updates, "a second minus goes uphill; optax.scale makes a step shorter"
         )
-        checks.no_decay_after("scale_by_learning_rate", updates)
+        checks.no_step_or_decay_after("scale_by_learning_rate", updates)
         if params is not None:
             checks.same_shapes("gradient", updates, "parameter", params)
         count, _ = state
