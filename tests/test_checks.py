@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,10 @@ import pytest
 from optimiz import checks
 
 
-@pytest.mark.parametrize("good", [0, 0.5, np.float32(0.5), np.int64(0), jnp.float32(0.5), np.array(0.5)])
+@pytest.mark.parametrize(
+    "good",
+    [0, 0.5, np.float32(0.5), np.int64(0), jnp.float32(0.5), np.array(0.5), np.array(jnp.bfloat16(0.5))[()]],
+)
 def test_number_takes_every_kind_of_scalar(good):
     checks.number("b1", good, ge=0, lt=1)
 
@@ -17,7 +22,22 @@ def test_number_refuses_by_name_value_and_domain(bad):
         checks.number("b1", bad, ge=0, lt=1)
 
 
-@pytest.mark.parametrize("bad", ["0.5", None, True, np.bool_(True), np.zeros(1), 1j])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "0.5",
+        None,
+        True,
+        np.bool_(True),
+        np.zeros(1),
+        1j,
+        np.array("0.5"),
+        np.array(True),
+        jnp.array(1j),
+        jax.random.key(0),
+        Fraction(1, 2),
+    ],
+)
 def test_number_refuses_what_is_none(bad):
     with pytest.raises(TypeError, match="b1 must be a number"):
         checks.number("b1", bad)

@@ -518,6 +518,13 @@ def test_an_optimizer_is_no_state():
             "learning_rate must be a schedule, a function to a number; it returned None",
         ),
         (lambda count: "0.1", TypeError, "learning_rate must be a schedule, .* it returned '0.1'"),
+        (
+            lambda count: {"rate": 0.1},
+            TypeError,
+            "learning_rate must be a schedule, .* it returned {'rate': 0.1}",
+        ),
+        (lambda count: [0.1, "b"], TypeError, "learning_rate must be a schedule, .* it returned"),
+        (lambda count: 0.1 + 0j, TypeError, "learning_rate must be a schedule, .* it returned"),
         (lambda count: -0.1, ValueError, r"learning_rate at the first update must be in \[0, inf\), got -0.1"),
         (lambda count: jnp.nan, ValueError, "learning_rate at the first update must be in"),
     ],

@@ -458,6 +458,7 @@ def test_peak_outside_its_domain(build, peak):
         (lambda: one_cycle(1.0, start=25), ValueError, r"start must be in \[0, 1\], got 25"),
         (lambda: one_cycle(1.0, floor=-1), ValueError, r"floor must be in \[0, 1\], got -1"),
         (lambda: one_cycle(1.0, anneal="linear"), TypeError, "anneal must be a function of"),
+        (lambda: schedules.peak("0.1"), TypeError, "schedule must be a number, got '0.1'"),
         (lambda: over_steps(1.0, 10), TypeError, "shape must be a function of the progress x, got 1"),
         (lambda: over_steps(constant(1.0), 0), ValueError, r"steps must be in \[1, .*, got 0"),
         (lambda: over_steps(constant(1.0), 2**31), ValueError, "steps must be in .* 2147483647"),
@@ -517,3 +518,7 @@ def test_linear_ends_at_a_value_or_at_a_fraction():
     with pytest.raises(ValueError, match=r"floor must be in \[0, 1\], got 2"):
         linear(1.0, floor=2)
     assert float(jax.jit(lambda end: linear(1.0, end)(1.0))(0.25)) == 0.25
+
+
+def test_a_shape_takes_many_values_of_progress_also_as_a_list():
+    assert linear(1.0)([0.0, 0.25, 1.0]).tolist() == [1.0, 0.75, 0.0]

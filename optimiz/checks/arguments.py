@@ -41,14 +41,20 @@ def number(
     """
     if isinstance(value, Tracer):
         return
-    is_array = isinstance(value, (np.ndarray, jax.Array)) and np.ndim(value) == 0
-    if isinstance(value, (bool, np.bool_)) or not (is_array or isinstance(value, numbers.Real)):
+    if not _is_real(value):
         raise TypeError(f"{name} must be a number, got {_in_place_of_a_number(name, value)}")
     x, low, high = float(value), max(ge, gt), min(le, lt)
     if not (math.isfinite(x) and ge <= x <= le and gt < x < lt):
         left = "(" if gt >= ge else "["
         right = ")" if lt <= le else "]"
         raise ValueError(f"{name} must be in {left}{low:g}, {high:g}{right}, got {value}{_of_few_bits(value)}")
+
+
+def _is_real(value: Any) -> bool:
+    if isinstance(value, int | float):
+        return not isinstance(value, bool)
+    is_scalar = isinstance(value, np.ndarray | np.generic | jax.Array) and np.ndim(value) == 0
+    return is_scalar and any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.integer, jnp.floating))
 
 
 def _in_place_of_a_number(name: str, value: Any) -> str:
@@ -147,7 +153,7 @@ def schedule(name: str, value: optax.ScalarOrSchedule) -> Callable[[jax.typing.A
 
     Raises:
         TypeError: ``value`` is neither callable nor a number; it is a shape that is bound to no steps, or a
-            function that makes schedules; or, when the schedule is called, its value is a function.
+            function that makes schedules; or, when the schedule is called, its value is no number.
         ValueError: it is NaN, infinite or negative; or, when the schedule is called, its value is not a
             scalar.
     """
@@ -166,12 +172,15 @@ def schedule(name: str, value: optax.ScalarOrSchedule) -> Callable[[jax.typing.A
             raise TypeError(
                 f"{name} must be a schedule, a function of the update count; it returned {scalar!r}"
             )
-        if scalar is None or isinstance(scalar, str):
+        try:
+            array = jnp.asarray(scalar)
+        except (TypeError, ValueError):
+            array = None
+        if array is None or jnp.issubdtype(array.dtype, jnp.complexfloating):
             raise TypeError(f"{name} must be a schedule, a function to a number; it returned {scalar!r}")
-        scalar = jnp.asarray(scalar)
-        if scalar.shape != ():
-            raise ValueError(f"{name} must be a scalar at each step, got shape {scalar.shape}")
-        return scalar
+        if array.shape != ():
+            raise ValueError(f"{name} must be a scalar at each step, got shape {array.shape}")
+        return array
 
     return at
 

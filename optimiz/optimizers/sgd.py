@@ -44,7 +44,7 @@ def sgd(
         nesterov: step along g + μ m in place of m.
         accumulator_dtype: dtype of the momentum; None for the parameters'.
         dampening: τ in [0, 1], as in PyTorch: every gradient but the first enters the momentum by 1 - τ.
-            None for none.
+            None, or 0, for none.
         weight_decay: λ ≥ 0, decoupled; a number or a schedule.
         weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
             ``optimiz.groups``. None for all of them.
@@ -67,9 +67,10 @@ def sgd(
         >>> updates.tolist()
         [-1.5]
     """
+    dampens = dampening is not None and not checks.is_zero(dampening)
     if momentum is not None:
         checks.number("momentum", momentum, ge=0, lt=1)
-    elif dampening is not None:
+    elif dampens:
         raise ValueError(f"dampening={dampening} dampens the momentum, and there is none: give a momentum too")
     return optax.chain(
         optax.identity()
@@ -78,5 +79,5 @@ def sgd(
         decoupled_weight_decay(
             weight_decay, weight_decay_mask, coupling=decay_coupling, learning_rate=learning_rate
         ),
-        scale_by_learning_rate(learning_rate),
+        scale_by_learning_rate(learning_rate, counted_elsewhere=dampens),
     )

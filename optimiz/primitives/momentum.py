@@ -65,7 +65,7 @@ def trace(
         decay: μ in [0, 1).
         nesterov: return g + μ m in place of m.
         accumulator_dtype: dtype of the state; None for the parameters'.
-        dampening: τ in [0, 1], the share that is taken off every update but the first; None for none.
+        dampening: τ in [0, 1], the share that is taken off every update but the first; None or 0 for none.
 
     Returns:
         A transformation that keeps its updates' dtype.
@@ -86,6 +86,8 @@ def trace(
     checks.floating("accumulator_dtype", accumulator_dtype)
     checks.number("decay", decay, ge=0, lt=1)
     if dampening is not None:
+        checks.number("dampening", dampening, ge=0, le=1)
+    if dampening is not None and not checks.is_zero(dampening):
         return _dampened_trace(decay, nesterov, accumulator_dtype, dampening)
 
     def update_fn(updates, state, params=None, **extra_args):
@@ -181,7 +183,6 @@ def _dampened_trace(
     accumulator_dtype: jax.typing.DTypeLike | None,
     dampening: jax.typing.ArrayLike,
 ) -> optax.GradientTransformationExtraArgs:
-    checks.number("dampening", dampening, ge=0, le=1)
     if nesterov:
         raise ValueError(f"Nesterov's momentum has no dampening: leave out nesterov or dampening={dampening}")
 

@@ -205,7 +205,7 @@ def peak(schedule: optax.ScalarOrSchedule) -> jax.typing.ArrayLike:
             budget it is looked for at every break and on a grid of 10,000 parts.
 
     Raises:
-        TypeError: it is a shape that is bound to nothing.
+        TypeError: it is a shape that is bound to nothing, or neither a schedule nor a number.
         ValueError: it is another function, which does not say where it ends.
 
     Example:
@@ -215,6 +215,7 @@ def peak(schedule: optax.ScalarOrSchedule) -> jax.typing.ArrayLike:
     """
     checks.bound("schedule", schedule)
     if not callable(schedule):
+        checks.number("schedule", schedule)
         return schedule
     if not isinstance(schedule, _OverSteps | _OverBudget):
         raise ValueError(

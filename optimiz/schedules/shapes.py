@@ -39,8 +39,8 @@ class Shape(checks.OfProgress):
         Raises:
             TypeError: ``progress`` is an integer array, or an integer other than 0 and 1: a count.
         """
-        is_array = hasattr(progress, "dtype")
-        if jnp.issubdtype(jnp.result_type(progress), jnp.integer) and (is_array or progress not in (0, 1)):
+        is_end = isinstance(progress, int) and progress in (0, 1)
+        if jnp.issubdtype(jnp.asarray(progress).dtype, jnp.integer) and not is_end:
             raise TypeError(
                 "a shape is a function of the progress of a run, a float in [0, 1], and was called with an "
                 f"integer, as a schedule is with a count; bind it: {checks.BINDING}"

@@ -76,6 +76,20 @@ def test_dampening_is_that_of_pytorch(dampening):
         np.testing.assert_allclose(ours, params, rtol=0, atol=1e-14)
 
 
+def test_no_dampening_is_pytorchs_default_and_goes_with_everything():
+    for kwargs in ({}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}):
+        given = [optimiz.sgd(0.1, dampening=dampening, **kwargs) for dampening in (None, 0, 0.0)]
+        plain, *others = (fixture_a.after_three_steps(tx, jnp.float32)[0] for tx in given)
+        for other in others:
+            jax.tree.map(np.testing.assert_array_equal, plain, other)
+
+
+def test_there_is_one_count_beside_dampening():
+    tx = optimiz.sgd(0.1, 0.9, dampening=0.5)
+    _, state = tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
+    assert optax.tree.get(state, "count") == 1
+
+
 def test_dampening_by_the_decay_is_the_seeded_average():
     given = [tx(0.9) for tx in (lambda mu: optimiz.trace(mu, dampening=mu), optimiz.seeded_ema)]
     ours, theirs = (fixture_a.after_three_steps(tx, jnp.float32)[0] for tx in given)
