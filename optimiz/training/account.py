@@ -39,8 +39,8 @@ class Account:
         journal: what is written down.
         stopwatch: of the updates.
         compile_seconds: spent compiling, by this process.
-        best: the best evaluation so far, where the settings name a figure: its figure, value and steps, and the
-            number of its checkpoint; None before there is one.
+        best: the best evaluation so far, where the settings name a figure: its figure, direction, value and
+            steps, and the number of its checkpoint; None before there is one.
     """
 
     def __init__(
@@ -75,7 +75,8 @@ class Account:
         """
         self.stopwatch.seconds = record["seconds"]
         best = record.get("best")
-        if best is not None and best["figure"] == self._settings.keep_best:
+        asked = (self._settings.keep_best, self._settings.lower_is_better)
+        if best is not None and (best["figure"], best["lower_is_better"]) == asked:
             self.best = best
         self.steps = int(state.step)
         self.drawn = int(state.selection.drawn) if waits else self.steps
@@ -148,7 +149,8 @@ class Account:
             )
         value, before = figures[figure], None if self.best is None else self.best["value"]
         better = before is None or (value < before if lower else value > before)
-        best = {"figure": figure, "value": value, "steps": self.steps, "checkpoint": self.drawn}
+        best = {"figure": figure, "lower_is_better": lower, "value": value}
+        best |= {"steps": self.steps, "checkpoint": self.drawn}
         self.best = hosts.from_first(lambda: best if better and math.isfinite(value) else self.best)
         return self.best is not None and self.best["checkpoint"] == self.drawn
 

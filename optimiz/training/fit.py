@@ -85,7 +85,9 @@ def fit(
             and there is neither ``resume`` nor ``overwrite``; or ``Diverged``, where it is the loss.
         Preempted: SIGTERM, SIGINT or SIGHUP came in, and the run is saved.
     """
-    _check_types(task, tx, settings, identity, methods, layout, reference, progress)
+    _check_types(
+        task, tx, settings, directory, identity, methods, layout, reference, resume, overwrite, progress
+    )
     if (settings.budget is None) != (reference is None):
         raise ValueError(
             f"a budget needs a reference and a reference a budget, got budget={settings.budget} and "
@@ -118,7 +120,17 @@ def fit(
 
 
 def _check_types(
-    task: Any, tx: Any, settings: Any, identity: Any, methods: Any, layout: Any, reference: Any, progress: Any
+    task: Any,
+    tx: Any,
+    settings: Any,
+    directory: Any,
+    identity: Any,
+    methods: Any,
+    layout: Any,
+    reference: Any,
+    resume: Any,
+    overwrite: Any,
+    progress: Any,
 ) -> None:
     """Refuse arguments of another type by their name, with what is asked for.
 
@@ -129,10 +141,13 @@ def _check_types(
     asked_for = {
         "task": (task, Task, "a training.Task"),
         "settings": (settings, Settings, "a training.Settings, such as training.Settings(steps=1_000)"),
+        "directory": (directory, str | os.PathLike, "a path, such as 'runs/mine'"),
         "identity": (identity, Mapping, "a mapping of what decides the run, such as {'optimizer': 'adamw'}"),
         "methods": (methods, Methods, "a training.Methods"),
         "layout": (layout, Layout | None, "a training.Layout or None"),
         "reference": (reference, Reference | None, "a training.Reference or None"),
+        "resume": (resume, bool, "True or False"),
+        "overwrite": (overwrite, bool, "True or False"),
         "progress": (
             progress,
             (Callable, type(None)),

@@ -90,7 +90,7 @@ def _of(kind: type) -> Callable[[Any], bool]:
 
 
 def _is_best(value: Any) -> bool:
-    kinds = {"figure": str, "value": float, "steps": int, "checkpoint": int}
+    kinds = {"figure": str, "lower_is_better": bool, "value": float, "steps": int, "checkpoint": int}
     return isinstance(value, dict) and {name: type(item) for name, item in value.items()} == kinds
 
 
@@ -114,7 +114,9 @@ _RECORD = {
     "metrics_bytes": _COUNT,
     "metrics_sha256": _Kind("a text", lambda value: isinstance(value, str), required=False),
     "stage": _COUNT._replace(required=False),
-    "best": _Kind("an object of figure, value, steps and checkpoint", _is_best, required=False),
+    "best": _Kind(
+        "an object of figure, lower_is_better, value, steps and checkpoint", _is_best, required=False
+    ),
     "conditions": _Kind("an object of objects", _of(dict), required=False),
     "traced": _Kind("an object of texts", _of(str), required=False),
 }

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +32,7 @@ def load_params(
         The parameters, without a sharding on the first device.
 
     Raises:
-        TypeError: ``step`` is none of these.
+        TypeError: ``step`` is none of these, or a leaf of ``like`` is no array, or of integers.
         RunError: the directory holds no such checkpoint, or it is damaged, or does not fit ``like``.
 
     Example:
@@ -47,8 +48,8 @@ def load_model_state(
     return _load(directory, step, ".model_state", like)
 
 
-def _load(directory: str | os.PathLike[str], step: int | str | None, part: str, like: Any) -> Any:
-    if not (step is None or step == "best" or (isinstance(step, int) and not isinstance(step, bool))):
+def _load(directory: str | os.PathLike[str], step: Any, part: str, like: Any) -> Any:
+    if not (step is None or step == "best" or (isinstance(step, Integral) and not isinstance(step, bool))):
         raise TypeError(f'step must be a number of updates, "best" or None for the newest, got {step!r}')
     folder = Path(directory).absolute() / CHECKPOINTS
     with naming(folder):
@@ -60,6 +61,9 @@ def _load(directory: str | os.PathLike[str], step: int | str | None, part: str, 
         wanted = {name: _shape_of(text) for name, text in there.items()}
     else:
         wanted = {part + name: leaf for name, leaf in checkpoint.by_path(like).items()}
+        for name, leaf in wanted.items():
+            dtype = getattr(leaf, "dtype", None)
+            _refuse_other_kind(name, type(leaf).__name__ if dtype is None else dtype, there.get(name))
         for name in [*wanted, *there]:
             shapes = (
                 there.get(name, "absent").partition("[")[2],
@@ -88,7 +92,16 @@ def _load(directory: str | os.PathLike[str], step: int | str | None, part: str, 
     return tree[""]
 
 
-def _found(folder: Path, step: int | str | None) -> tuple[Path, dict[str, Any]]:
+def _refuse_other_kind(name: str, asked: Any, saved: str | None) -> None:
+    """Refuse a leaf that is no array, or of another kind of numbers, which would round what was saved."""
+    if isinstance(asked, str):
+        raise TypeError(f"like must hold arrays or jax.ShapeDtypeStruct, {name} is {asked}")
+    was = None if saved is None else _shape_of(saved).dtype
+    if was is not None and jnp.issubdtype(was, jnp.inexact) and not jnp.issubdtype(asked, jnp.inexact):
+        raise TypeError(f"like must hold floating point where that was saved, {name} is {asked}, was {was}")
+
+
+def _found(folder: Path, step: Any) -> tuple[Path, dict[str, Any]]:
     """The checkpoint of a step, and what its manifest says."""
     saved = {int(path.name): path for path in checkpoint.saved(folder)}
     if not saved:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from optimiz import checks
 from optimiz.training.clock import check_seconds
 from optimiz.training.methods import PLAIN, Methods
 
+_SEEDS = 2**32
 _LEAST = {
     "steps": 1,
     "seed": 0,
@@ -29,7 +31,8 @@ class Settings:
         steps: number of updates, ≥ 1; under a budget the most of them, None for as many as it pays for.
         budget: reference time to spend, in seconds, in [1e-9, 1e9]; None for a run of so many steps. A
             step that begins before the budget is spent is made, also where it crosses it.
-        seed: of the initial parameters and of dropout, ≥ 0.
+        seed: of the initial parameters and of dropout, in [0, 2^32): of a greater one JAX would make the
+            key that one of these has.
         log_every: steps between two looks at the figures, ≥ 1; in between, the host does not wait.
         evaluate_every: steps between two evaluations; 0 for one at the end.
         evaluate_at: fractions of the budget, ascending in (0, 1): there is an evaluation after the step
@@ -38,6 +41,7 @@ class Settings:
         keep: number of checkpoints kept, ≥ 1; the newest.
         keep_best: figure of the evaluations by which one checkpoint more is kept: it is written after each
             evaluation that is the best so far, and ``load_params(directory, "best")`` reads it. None for none.
+            Of a run that is resumed with another figure, or the other direction, it is the best from then on.
         lower_is_better: whether less of that figure is better; given with ``keep_best``, and only then.
         compare_replicas_every: steps between two comparisons of the copies that the devices of a mesh have of
             the parameters; they are compared before every checkpoint, and 0 is for that alone.
@@ -65,10 +69,15 @@ class Settings:
             value = getattr(self, name)
             if name == "steps" and value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int):
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral):
                 raise TypeError(f"{name} must be an integer, got {value!r}")
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
+            object.__setattr__(self, name, int(value))  # NumPy's would be no JSON
+        if self.seed >= _SEEDS:
+            raise ValueError(f"seed must be less than 2^32, got {self.seed}")
+        if not isinstance(self.evaluate_at, Sequence):
+            raise TypeError(f"evaluate_at must be a list of fractions, got {self.evaluate_at!r}")
         if self.budget is not None:
             check_seconds("budget", self.budget)
         elif self.steps is None:

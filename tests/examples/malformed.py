@@ -443,10 +443,6 @@ CHECKPOINTS = {
         manifest(files={"../../../outside": {"bytes": 1, "sha256": ""}}),
         r"\.\./\.\./\.\./outside is missing",
     ),
-    "a pickle among the arrays": (
-        lambda _, newest: (newest / "arrays/w.pkl").write_bytes(PICKLE),
-        r"arrays/w\.pkl is not in the manifest",
-    ),
     "a link out of the directory": (outward, r"manifest\.json is missing"),
 }
 

@@ -359,12 +359,15 @@ def test_a_part_of_a_task_that_is_no_function_says_what_is_asked(part, value, me
         ("layout", "data:2", r"layout must be a training.Layout or None; got 'data:2'"),
         ("reference", 2.0, r"reference must be a training.Reference or None; got 2.0"),
         ("progress", True, r"progress must be a function .*; got True"),
+        ("directory", None, r"directory must be a path, such as 'runs/mine'; got None"),
+        ("resume", "no", r"resume must be True or False; got 'no'"),
+        ("overwrite", "no", r"overwrite must be True or False; got 'no'"),
     ],
 )
 def test_an_argument_of_another_type_says_what_is_asked(tmp_path, name, value, message):
     arguments = {"task": quadratic(), "tx": optax.sgd(0.1), "settings": Settings(steps=1), "identity": {}}
     with pytest.raises(TypeError, match=message) as raised:
-        fit(directory=tmp_path / "run", **arguments | {name: value})
+        fit(**arguments | {"directory": tmp_path / "run", name: value})
     assert "\n" not in str(raised.value) and not (tmp_path / "run").exists()
 
 
@@ -414,6 +417,9 @@ def test_an_optimizer_that_changes_its_state_says_where(tmp_path, after, message
         ({"evaluate_every": 1.5}, TypeError, "evaluate_every must be an integer, got 1.5"),
         ({"steps": "10"}, TypeError, "steps must be an integer, got '10'"),
         ({"steps": True}, TypeError, "steps must be an integer, got True"),
+        ({"steps": np.float32(2)}, TypeError, r"steps must be an integer, got np\.float32"),
+        ({"seed": 2**32}, ValueError, r"seed must be less than 2\^32, got 4294967296"),
+        ({"budget": 1.0, "evaluate_at": 0.5}, TypeError, "evaluate_at must be a list of fractions, got 0.5"),
         ({"keep_best": 1, "lower_is_better": True}, TypeError, r"keep_best must be .*, got 1 and True"),
         ({"keep_best": "f1", "lower_is_better": "no"}, TypeError, r"keep_best must .*, got 'f1' and 'no'"),
     ],
@@ -421,6 +427,11 @@ def test_an_optimizer_that_changes_its_state_says_where(tmp_path, after, message
 def test_settings_are_refused_by_name(changes, error, message):
     with pytest.raises(error, match=message):
         Settings(**{"steps": 1} | changes)
+
+
+def test_settings_take_numpys_integers_as_pythons():
+    settings = Settings(steps=np.int64(5), seed=np.uint32(2**32 - 1))
+    assert type(settings.steps) is int and settings == Settings(steps=5, seed=2**32 - 1)
 
 
 @pytest.mark.parametrize("value", [math.nan, np.float32(1), object()])

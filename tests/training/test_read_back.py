@@ -138,6 +138,30 @@ def test_a_resumed_run_remembers_its_best(tmp_path):
     assert load_params(tmp_path, "best")["w1"].shape == (4, 8)
 
 
+def test_a_best_by_the_other_direction_is_none_of_a_resumed_run(tmp_path):
+    best = {"keep_best": "accuracy", "evaluate_every": 3, "keep": 1}
+    task = tiny.task(evaluate=lambda params: {"accuracy": 0.5})
+    run_of = lambda **more: training.fit(  # noqa: E731
+        task, optax.sgd(0.1), tiny.settings(**best | more), tmp_path, identity={}, resume=True
+    )
+    run_of(steps=6, lower_is_better=True)
+    run_of(steps=12, lower_is_better=False)
+    assert tiny.checkpoints(tmp_path) == ["000000009", "000000012"]
+
+
+def test_a_tree_that_would_round_or_is_of_no_arrays_is_refused(two):
+    directory, result = two
+    shapes = jax.eval_shape(tiny.task().init, jax.random.key(0))
+    whole = shapes | {"w1": jax.ShapeDtypeStruct(shapes["w1"].shape, jnp.int32)}
+    with pytest.raises(
+        TypeError, match=r"like must hold floating point .* \.params\['w1'\] is int32, was float"
+    ):
+        load_params(directory, like=whole)
+    with pytest.raises(TypeError, match=r"like must hold arrays or .*, \.params\['w1'\] is float$"):
+        load_params(directory, like=shapes | {"w1": 0.0})
+    assert_same(load_params(directory, np.int64(20)), result.params)
+
+
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
