@@ -20,6 +20,7 @@ from optimiz.checks.misplaced import BINDING as BINDING
 from optimiz.checks.misplaced import OfCount as OfCount
 from optimiz.checks.misplaced import OfProgress as OfProgress
 from optimiz.checks.misplaced import bound as bound
+from optimiz.checks.misplaced import kinds as kinds
 from optimiz.checks.misplaced import transformation as transformation
 from optimiz.checks.misplaced import uncalled as uncalled
 from optimiz.checks.order import comes_last as comes_last

@@ -1,7 +1,7 @@
 """One thing given where another is meant: a shape for a schedule, a function for what it makes."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -62,6 +62,20 @@ def transformation(name: str, value: Any) -> None:
         raise TypeError(
             f"{name} must be an optimizer or another optax.GradientTransformation, got {described(value)}"
         )
+
+
+def kinds(asked_for: Mapping[str, tuple[Any, Any, str]]) -> None:
+    """Check that arguments are of the kinds that are asked for.
+
+    Args:
+        asked_for: the argument's name → its value, the type or types, and what is asked for in words.
+
+    Raises:
+        TypeError: naming the first that is of another.
+    """
+    for name, (value, kind, asked) in asked_for.items():
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} must be {asked}; got {value!r}")
 
 
 def makes_things(value: Any) -> bool:

@@ -36,7 +36,7 @@ def lower_is_better(
         ask: how the caller is to name them, for the message.
 
     Raises:
-        TypeError: the name is no string.
+        TypeError: the name is no string, or names are one string and no list.
         ValueError: it is not known, or in both collections.
 
     Example:
@@ -50,6 +50,9 @@ def lower_is_better(
     """
     if not isinstance(figure, str) or not figure:
         raise TypeError(f"figure must be the name of one, got {figure!r}")
+    for names in (lower, higher):
+        if isinstance(names, str):  # "acc" is in "accuracy_gap"
+            raise TypeError(f"names of figures must be a list of them, such as [{names!r}], got {names!r}")
     if figure in lower and figure in higher:
         raise ValueError(f"figure {figure!r} cannot be better both lower and higher")
     if figure in lower or figure in higher:

@@ -37,7 +37,7 @@ from optimiz.training.methods import PLAIN
 from optimiz.training.run_directory import CHECKPOINTS, METRICS, TIMINGS
 from optimiz.training.settings import description
 from optimiz.training.step import trace_step
-from optimiz.training.task import mean_loss
+from optimiz.training.task import beside, losses_and_state, mean_loss
 from optimiz.training.train_state import check_state, initial_state, keys
 
 _RESULT = "result.json"
@@ -61,7 +61,7 @@ class Arm:
             candidates; None for the task as it is.
 
     Raises:
-        TypeError: the learning rate is not a number.
+        TypeError: the name is no text, the learning rate no number, or ``make`` or ``adapt`` no function.
         ValueError: the name cannot be that of a directory, or the learning rate is not positive and finite.
     """
 
@@ -72,6 +72,15 @@ class Arm:
     adapt: Callable[[training.Task], training.Task] | None = None
 
     def __post_init__(self) -> None:
+        function = Callable, "a function that builds the optimizer, such as lambda: optimiz.adamw(1e-3)"
+        adapts = (Callable, type(None)), "a function of the common task, or None"
+        checks.kinds(
+            {
+                "name": (self.name, str, "a text"),
+                f"make of {self.name}": (self.make, *function),
+                f"adapt of {self.name}": (self.adapt, *adapts),
+            }
+        )
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"name must be letters, digits, '_', '.' and '-', got {self.name!r}")
         if self.learning_rate is not None:
@@ -142,7 +151,8 @@ def run_matrix(
             such as ``"loss"`` and ``"mae"`` need not be among them.
         higher_is_better: of those that are the better the higher.
         reference: what the work costs, where the settings name a budget.
-        test: parameters → final figures on examples that no choice has seen; None for those of ``evaluate``.
+        test: parameters → final figures on examples that no choice has seen, given the model state as
+            ``evaluate`` is; None for the figures of ``evaluate``.
         progress: called at every look of every run.
 
     Returns:
@@ -157,6 +167,17 @@ def run_matrix(
         RunError: a run can neither begin nor go on, for another reason than that it diverged.
         Preempted: SIGTERM, SIGINT or SIGHUP came in, and the run under way is saved.
     """
+    checks.kinds(
+        {
+            "arms": (arms, Sequence, "a list of compare.Arm"),
+            "seeds": (seeds, Sequence, "a list of integers"),
+            "task_of": (task_of, Callable, "a function, seed → training.Task"),
+            "settings": (settings, training.Settings, "a training.Settings"),
+            "identity": (identity, Mapping, "a mapping of what decides the runs, such as {'data': 'mnist'}"),
+            "test": (test, (Callable, type(None)), "a function, parameters → figures by name, or None"),
+        }
+    )
+    checks.kinds({f"arms[{i}]": (arm, Arm, "a compare.Arm") for i, arm in enumerate(arms)})
     is_lower_better(figure, lower_is_better, higher_is_better, ask=_ASK.format(figure))
     _distinct("arms", [str(arm) for arm in arms])
     _distinct("seeds", [str(seed) for seed in seeds])
@@ -242,25 +263,26 @@ class _Matrix:
     def preflight(self, arms: Sequence[Arm], seed: int) -> None:
         """Refuse what cannot be run or ranked."""
         task = self.task_of(seed)
+        checks.kinds({f"task_of({seed})": (task, training.Task, "a training.Task")})
         if task.evaluate is None:
             raise ValueError("the task must evaluate, or there is nothing to compare")
-        if task.model_state is not None:
-            raise ValueError("runs are compared of models that are all parameters: the task has a model_state")
         price = None if self.reference is None else self.reference.seconds
         budget, steps = self.settings.budget, self.settings.steps
         for arm in {arm.name: arm for arm in arms}.values():
-            its_task, tx, methods = self.task(arm, seed), arm.make(), arm.methods
-            start = functools.partial(initial_state, its_task, tx, seed, budget, methods.selection)
+            its_task, methods = self.task(arm, seed), arm.methods
             try:
+                tx = arm.make()
+                checks.transformation("what make() returns", tx)
+                start = functools.partial(initial_state, its_task, tx, seed, budget, methods.selection)
                 like = jax.eval_shape(start)
                 check_state(like)
                 trace_step(its_task, tx, like, its_task.batches(0), price, methods, steps)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{arm} cannot be trained on this task: {error}") from error
-        params = task.init(keys(seed)[0])
+        params, model_state = _untrained(task, seed)
         given = {"evaluate": task.evaluate} | ({} if self.test is None else {"test": self.test})
         for name, figures_of in given.items():
-            figures = figures_of(params)
+            figures = figures_of(params, **beside(model_state))
             try:
                 self.figures = list({figure: float(value) for figure, value in figures.items()})
             except (AttributeError, TypeError, ValueError):
@@ -286,7 +308,7 @@ class _Matrix:
                 resume=True,
                 progress=self.watch(arm, seed, number),
             )
-            test = evaluate(result.params)
+            test = evaluate(result.params, **beside(result.model_state))
         except training.Diverged as diverged:
             _log.warning("%s, seed %d, has diverged: %s", arm, seed, diverged)
             result, diverged_at = diverged.result, diverged.step
@@ -346,28 +368,37 @@ def _directory(name: str) -> str:
     return name.replace(" ", "_")
 
 
+def _untrained(task: training.Task, seed: int) -> tuple[Any, Any]:
+    """The initial parameters and the model state beside them, None for a model without."""
+    key = keys(seed)[0]
+    return task.init(key), None if task.model_state is None else task.model_state(key)
+
+
 def _beginning(task: training.Task, seed: int) -> tuple[str, dict[str, float]]:
     """A fingerprint of what a run begins with, and how unequal the blocks of its first gradient are.
 
-    The one is the SHA-256 of the initial parameters, the key of the dropout and the first batches; the other is
-    measured without dropout.
+    The one is the SHA-256 of the initial parameters, the key of the dropout, the first batches and, if there is
+    one, the model state; the other is measured without dropout.
     """
-    init_key, run_key = keys(seed)
-    params = task.init(init_key)
+    params, model_state = _untrained(task, seed)
+    run_key = keys(seed)[1]
     batches = [dict(task.batches(step)) for step in range(_FINGERPRINTED)]
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves((params, jax.random.key_data(run_key), batches)):
+    for leaf in jax.tree.leaves((params, jax.random.key_data(run_key), batches, model_state)):
         digest.update(np.asarray(leaf).tobytes())
-    measured = _first_heterogeneity(task.loss)(params, jax.device_put(batches[0]))._asdict()
+    measured = _first_heterogeneity(task.loss)(params, jax.device_put(batches[0]), model_state)._asdict()
     figures = {name: float(x) for name, x in measured.items() if name not in ("norm", "rms")}
     return digest.hexdigest(), figures
 
 
 # As in training.step: the seeds share it, and it keeps the data alive that the loss refers to.
 @functools.lru_cache(maxsize=1)
-def _first_heterogeneity(loss: Any) -> Callable[[Any, Any], diagnostics.Heterogeneity]:
-    return jax.jit(
-        lambda params, batch: diagnostics.heterogeneity(
-            jax.grad(lambda params: mean_loss(loss(params, batch, None), batch))(params)
-        )
-    )
+def _first_heterogeneity(loss: Any) -> Callable[[Any, Any, Any], diagnostics.Heterogeneity]:
+    def measured(params: Any, batch: Any, model_state: Any) -> diagnostics.Heterogeneity:
+        def mean(params: Any) -> jax.Array:
+            returned = loss(params, batch, None, **beside(model_state))
+            return mean_loss(losses_and_state(returned, model_state)[0], batch)
+
+        return diagnostics.heterogeneity(jax.grad(mean)(params))
+
+    return jax.jit(measured)

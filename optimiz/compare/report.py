@@ -33,7 +33,7 @@ def check_report(record: Record, directory: str | os.PathLike[str], *, figure: s
 
     Args:
         record: as it will be, still without its runs.
-        directory: where the report will be written; there already.
+        directory: where the report will be written; made if it is missing.
         figure: the figure by which methods will be ranked.
 
     Raises:
@@ -44,6 +44,7 @@ def check_report(record: Record, directory: str | os.PathLike[str], *, figure: s
     if not isinstance(record, Record):
         raise TypeError(f"record must be a compare.Record, got {type(record).__name__}")
     record.sign(figure)
+    Path(directory).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=directory):
         pass
 

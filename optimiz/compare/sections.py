@@ -87,7 +87,8 @@ def cost(record: Record, compared: Sequence[Method], figure: str) -> list[str]:
     target, sign = common_target(record, compared, figure), record.sign(figure)
     unit = "reference seconds" if record.runs[0].budget is not None else "updates"
     header = ["method", "forward passes / update", "compilation, s", "temporary MB"]
-    header += [f"{unit} to {escaped(figure)} {sign * target:.3f}"]
+    reached = f"{sign * target:.3f}" if math.isfinite(target) else "that all reach"
+    header += [f"{unit} to {escaped(figure)} {reached}"]
     rows = []
     for method in compared:
         spent = method.time_to(record, figure, target) if math.isfinite(target) else math.inf

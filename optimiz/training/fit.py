@@ -154,6 +154,4 @@ def _check_types(
             "a function of training.Progress, such as print, or None",
         ),
     }
-    for name, (value, kind, asked) in asked_for.items():
-        if not isinstance(value, kind):
-            raise TypeError(f"{name} must be {asked}; got {value!r}")
+    checks.kinds(asked_for)

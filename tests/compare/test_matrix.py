@@ -20,7 +20,7 @@ from optimiz.compare import matrix, report
 from optimiz.training import checkpoint
 from tests.compare import small
 from tests.compare.small import ONE, SEARCH
-from tests.training import layered
+from tests.training import layered, test_model_state
 
 ROOT = Path(__file__).parents[2]
 
@@ -245,6 +245,23 @@ def needs_hessian(schedule):
             ValueError,
             "the task must evaluate",
         ),
+        ({"chosen": ONE[0]}, TypeError, r"arms must be a list of compare.Arm; got Arm\("),
+        ({"chosen": ["adamw"]}, TypeError, r"arms\[0\] must be a compare.Arm; got 'adamw'"),
+        ({"seeds": 3}, TypeError, "seeds must be a list of integers; got 3"),
+        ({"task_of": small.task_of(0)}, TypeError, r"task_of must be a function, seed → training.Task; got"),
+        ({"task_of": lambda seed: None}, TypeError, r"task_of\(0\) must be a training.Task; got None"),
+        ({"settings": 100}, TypeError, "settings must be a training.Settings; got 100"),
+        ({"lower_is_better": "accuracy_gap"}, TypeError, r"such as \['accuracy_gap'\], got 'accuracy_gap'"),
+        (
+            {"chosen": [compare.Arm("sgd", 0.1, optimiz.sgd)]},
+            ValueError,
+            r"sgd 0.1 cannot be trained on this task: sgd\(\) missing 1 required",
+        ),
+        (
+            {"chosen": [compare.Arm("sgd", 0.1, lambda: optimiz.sgd)]},
+            ValueError,
+            r"sgd 0.1 cannot be trained on this task: what make\(\) returns must be .* call it: sgd\(…\)",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_anything_runs(tmp_path, changes, error, message):
@@ -312,6 +329,24 @@ def test_arms_may_train_by_methods_on_what_they_make_of_the_task(tmp_path):
 def test_an_arm_is_refused_by_name(name, rate, error, message):
     with pytest.raises(error, match=message):
         compare.Arm(name, rate, lambda: SEARCH)
+
+
+def test_an_arm_whose_make_is_an_optimizer_is_told_what_makes_one():
+    with pytest.raises(TypeError, match=r"make of sgd must be a function that builds .*, such as lambda: opt"):
+        compare.Arm("sgd", 0.1, optimiz.sgd(0.1))
+
+
+def test_a_model_with_a_state_is_compared_at_the_state_that_it_has_learnt(tmp_path):
+    task, settings = test_model_state.linen(), training.Settings(steps=4)
+    arms = [compare.Arm("sgd", 0.1, lambda: optimiz.sgd(0.1))]
+    run = lambda name, **more: compare.run_matrix(  # noqa: E731
+        arms, [0], lambda seed: task, settings, tmp_path / name, identity={}, figure="loss", **more
+    )[0]
+    (tested, validated) = run("a", test=task.evaluate), run("b")
+    alone = training.fit(task, optimiz.sgd(0.1), settings, tmp_path / "alone", identity={})
+    right = float(task.evaluate(alone.params, model_state=alone.model_state)["loss"])
+    assert tested.test == validated.test == {"loss": right}
+    assert tested.fingerprint == validated.fingerprint and "gini_norm" in tested.heterogeneity
 
 
 def test_a_damaged_directory_is_left_alone(tmp_path):

@@ -117,8 +117,10 @@ def test_a_figure_of_which_nobody_says_the_direction_is_refused_first(tmp_path):
     compare.check_report(dataclasses.replace(record(), lower_is_better=["harm"]), tmp_path, figure="harm")
     with pytest.raises(TypeError, match="got dict"):
         compare.check_report({}, tmp_path, figure="mae")
-    with pytest.raises(OSError, match="nowhere"):
-        compare.check_report(record(), tmp_path / "nowhere", figure="mae")
+    compare.check_report(record(), tmp_path / "made" / "by it", figure="mae")
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        compare.check_report(record(), tmp_path / "file", figure="mae")
 
 
 def test_an_evaluation_without_a_loss_has_a_report(tmp_path):
@@ -329,3 +331,9 @@ command.show(compare.summary(made, figure="accuracy"))
 def test_what_is_shown_is_no_markup_of_the_console(text, capsys):
     command.show(text)
     assert capsys.readouterr().out == f"{text}\n"
+
+
+def test_where_every_run_diverged_no_level_is_named():
+    diverged = dataclasses.replace(run("a", 0.5, test={"accuracy": None}), diverged_at=2)
+    text = report.render(record(diverged), figure="accuracy")
+    assert "| updates to accuracy that all reach |" in text and "inf |" not in text
