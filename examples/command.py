@@ -99,13 +99,17 @@ class Flags(flags.FlagValues):
         _define, functools.partial(flags.DEFINE, _PathParser(), serializer=flags.ArgumentSerializer())
     )
 
-    def join(self) -> None:
-        """Join the flags of the process, at their defaults."""
+    def join(self, program: str) -> None:
+        """Join the flags of the process, at their defaults.
+
+        Args:
+            program: whose --help shows them, also those that another module defines for it.
+        """
         self.unparse_flags()
         flags.FLAGS.append_flag_values(self)
-        for module, members in self.flags_by_module_dict().items():  # for --help
+        for members in self.flags_by_module_dict().values():
             for flag in members:
-                flags.FLAGS.register_key_flag_for_module(module, flag)
+                flags.FLAGS.register_key_flag_for_module(program, flag)
         self.mark_as_parsed()
 
 
@@ -156,7 +160,7 @@ def _in_flags(error: Exception) -> Exception | str:
 
 def parse(argv: Sequence[str], own: Flags) -> list[str]:
     """Parse a program's flags; a mistake becomes one line, and the exit code."""
-    own.join()
+    own.join(argv[0])
     try:
         rest = flags.FLAGS(list(argv))
     except flags.Error as error:

@@ -64,7 +64,7 @@ class TextClassification:
             model, hidden_dropout=dropout, attention_dropout=dropout
         )
         if length is not None and length > config.max_tokens:
-            raise ValueError(f"length must be at most {config.max_tokens} for this model, got {length}")
+            raise ValueError(f"length={length}: the model reads at most {config.max_tokens} tokens")
         tokenizer = pretrained.load_tokenizer(model, config)
         self._parts: dict[str, Arrays] = {}
         some = sample(parts["train"], _MEASURED)
@@ -80,7 +80,7 @@ class TextClassification:
             tokenizer, self._parts["train"], pairs=parts["train"].pairs is not None
         )
         self.summary = text_summary.of_texts(parts)
-        self.summary |= text_summary.of_lengths(lengths, cut, totals, self.length)
+        self.summary |= text_summary.of_lengths(lengths, cut, totals, self.length, config.max_tokens)
         self.summary |= text_summary.of_unknown(unknown)
 
         def classifier(key: jax.Array) -> Classifier:

@@ -11,6 +11,7 @@ from optimiz import compare
 
 _SHOWN = 20  # classes
 _UNEVEN = 10  # times as many examples of one class as of another
+_TWICE = 2  # times as many examples of another part as of training: are two files mixed up?
 _FEW = 50  # examples, on which a figure is coarse
 
 
@@ -41,6 +42,16 @@ class Summary:
         return {**self.facts, **warnings}
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> counted(1, "texts"), counted(2, "texts")
+        ('1 text', '2 texts')
+    """
+    return f"{count} {what.removesuffix('s') if count == 1 else what}"
+
+
 def of_classes(labels: Mapping[str, np.ndarray], names: Sequence[str]) -> Summary:
     """How many examples each part has, and each class in training.
 
@@ -53,7 +64,7 @@ def of_classes(labels: Mapping[str, np.ndarray], names: Sequence[str]) -> Summar
         >>> summary.facts["classes"]
         '2; in training: cat 2, dog 1'
         >>> summary.warnings
-        ["test has no example of the class 'dog'", 'test has more examples than train, 60 and 3']
+        ["test has no example of the class 'dog'", 'test has more than twice the examples of train, 60 and 3']
     """
     counts = {part: np.bincount(of_part, minlength=len(names)) for part, of_part in labels.items()}
     in_training = counts["train"]
@@ -72,8 +83,10 @@ def of_classes(labels: Mapping[str, np.ndarray], names: Sequence[str]) -> Summar
             more = f" and {len(missing) - 3} more" * (len(missing) > 3)
             classes = "the class" if len(missing) == 1 else "the classes"
             warnings.append(f"{part} has no example of {classes} {', '.join(missing[:3])}{more}")
-        if part != "train" and count.sum() > in_training.sum():
-            warnings.append(f"{part} has more examples than train, {count.sum()} and {in_training.sum()}")
+        if part != "train" and count.sum() > _TWICE * in_training.sum():
+            warnings.append(
+                f"{part} has more than twice the examples of train, {count.sum()} and {in_training.sum()}"
+            )
         if part != "train" and count.sum() < _FEW:
             one = f"one of them is {1 / max(count.sum(), 1):.1%} of its accuracy"
             warnings.append(f"{part} has only {count.sum()} examples: {one}")
@@ -96,8 +109,8 @@ def of_equals(keys: Mapping[str, Sequence[Any]], labels: Mapping[str, np.ndarray
 
     Example:
         >>> of_equals({"train": "ab", "test": "a"}, {"train": [0, 1], "test": [1]}, "images").warnings
-        ['1 images of test are in train too: what they say of the model is too good', \
-'1 images have two classes or more']
+        ['test shares 1 image with train: what that says of the model is too good', \
+'1 image with two classes or more']
     """
     trained, facts, warnings = set(keys["train"]), {}, []
     classes: dict[Any, set[int]] = {}
@@ -108,12 +121,11 @@ def of_equals(keys: Mapping[str, Sequence[Any]], labels: Mapping[str, np.ndarray
             classes.setdefault(key, set()).add(int(label))
         shared = 0 if part == "train" else sum(key in trained for key in of_part)
         if shared:
-            warnings.append(
-                f"{shared} {what} of {part} are in train too: what they say of the model is too good"
-            )
+            shares = f"{part} shares {counted(shared, what)} with train"
+            warnings.append(f"{shares}: what that says of the model is too good")
     several = sum(len(found) > 1 for found in classes.values())
     if several:
-        warnings.append(f"{several} {what} have two classes or more")
+        warnings.append(f"{counted(several, what)} with two classes or more")
     if total > len(classes):
-        facts["equal to another"] = f"{total - len(classes)} {what}"
+        facts["equal to another"] = counted(total - len(classes), what)
     return Summary(facts, warnings)

@@ -181,7 +181,7 @@ def split(examples: TextExamples, fractions: Mapping[str, float]) -> dict[str, T
                 f"{name}: no example among {len(keys)} of {examples.source}{different}; "
                 "there must be more, or a file of its own for this part"
             )
-        source = f"{examples.source}, {name} part ({fractions[name]:g})"
+        source = f"{examples.source}, {name} part ({fractions[name]:g})" if len(shares) > 1 else examples.source
         parts[name] = dataclasses.replace(_of_rows(examples, rows), source=source)
     return parts
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from examples.data import shown
 from examples.data.labels import alike
-from examples.data.summary import Summary, of_classes, of_equals
+from examples.data.summary import Summary, counted, of_classes, of_equals
 from examples.data.text import TextExamples, same
 
 TRUNCATED = 0.05  # of the texts; more than that is worth a warning
@@ -27,7 +27,8 @@ def of_texts(parts: Mapping[str, TextExamples]) -> Summary:
     if sum(empty.values()):
         by_part = ", ".join(f"{count} {name}" for name, count in empty.items())
         facts["empty texts"] = f"{sum(empty.values())}: {by_part}"
-        warnings.append(f"{sum(empty.values())} texts are empty: nothing is to be learned from them")
+        some = counted(sum(empty.values()), "empty texts")
+        warnings.append(f"{some}, from which nothing is to be learned")
     names = parts["train"].label_names
     for group in alike(names)[:3]:
         warnings.append(
@@ -48,7 +49,9 @@ def of_texts(parts: Mapping[str, TextExamples]) -> Summary:
     return Summary(facts, warnings) | of_classes(labels, names) | equals
 
 
-def of_lengths(lengths: np.ndarray, cut: Mapping[str, int], totals: Mapping[str, int], length: int) -> Summary:
+def of_lengths(
+    lengths: np.ndarray, cut: Mapping[str, int], totals: Mapping[str, int], length: int, most: int
+) -> Summary:
     """How long texts are, and how many are cut.
 
     Args:
@@ -56,9 +59,10 @@ def of_lengths(lengths: np.ndarray, cut: Mapping[str, int], totals: Mapping[str,
         cut: part → number of texts that are cut.
         totals: part → number of texts.
         length: tokens to which they are cut.
+        most: tokens that the model reads.
 
     Example:
-        >>> summary = of_lengths(np.array([8, 9, 40]), {"train": 1}, {"train": 3}, length=16)
+        >>> summary = of_lengths(np.array([8, 9, 40]), {"train": 1}, {"train": 3}, length=16, most=512)
         >>> summary.facts["tokens of a text"]
         'median 9, 95% within 37, 99% within 40, longest 40'
         >>> summary.warnings
@@ -73,7 +77,8 @@ def of_lengths(lengths: np.ndarray, cut: Mapping[str, int], totals: Mapping[str,
     warnings = []
     if count > TRUNCATED * total:
         share = f"{count / total:.1%} of the texts are longer than {length} tokens"
-        warnings.append(f"{share} and lose their end: see --length")
+        why = "see --length" if length < most else "the model reads no more"
+        warnings.append(f"{share} and lose their end: {why}")
     return Summary(facts, warnings)
 
 

@@ -60,12 +60,17 @@ def _one_seed(record: Record, finite: Sequence[Method], figure: str) -> list[str
     sign, top, n, what = record.sign(figure), best.score.mean, record.test_examples, escaped(figure)
     if known_as(figure) not in _SHARES or not 0 <= top <= 1:
         others_shown = joined([f"{escaped(m.name)} ({sign * m.score.mean:.3f})" for m in others])
-        return [
+        sentences = [
             f"**{escaped(best.name)}** has the {_best(record, figure)} test {what}, {sign * top:.3f} on {n} "
             "examples"
             + (f", before {others_shown}" if others_shown else "")
             + f"; one seed does not tell whether another would rank them so{_edges(finite)}"
         ]
+        for name, level in record.levels(figure, "test").items():
+            better = [m.name for m in finite if m.score.mean > sign * level]
+            if len(better) < len(finite):  # a lead over it could be chance, which is said already
+                sentences.append(f"{escaped(name)} reaches {level:.3f}; {_verdict(better, record, figure)}.")
+        return sentences
     share = (top * n + 1) / (n + 2)  # Laplace's, so that a score of 1 on a few examples is not certainty
     lead = 2 * math.sqrt(2 * share * (1 - share) / n)
     sentences = [
@@ -78,7 +83,7 @@ def _one_seed(record: Record, finite: Sequence[Method], figure: str) -> list[str
     for name, level in record.levels(figure, "test").items():
         above = [m.name for m in finite if m.score.mean - level > lead]
         sentences.append(
-            f"{escaped(name)} reaches {level:.3f}; {_verdict(above, record, figure, 'by more than that')}."
+            f"{escaped(name)} reaches {level:.3f}; {_verdict(above, record, figure, ' by more than that')}."
         )
     return sentences
 
@@ -105,19 +110,19 @@ def _several_seeds(record: Record, finite: Sequence[Method], figure: str) -> lis
             for method in finite
             if (lead := paired_difference(method.scores, [sign * level] * seeds)).significant and lead.low > 0
         ]
-        said = _verdict(above, record, figure, "by more than its seeds vary")
+        said = _verdict(above, record, figure, " by more than its seeds vary")
         sentences.append(f"{escaped(name)} reaches {level:.3f}; {said}.")
     if (budget := best.runs[0].budget) is not None:
         sentences.append(f"Every run had the same budget, {budget:g} seconds of reference time.")
     return sentences
 
 
-def _verdict(above: Sequence[str], record: Record, figure: str, margin: str) -> str:
+def _verdict(above: Sequence[str], record: Record, figure: str, margin: str = "") -> str:
     """Which optimizers are better than a baseline."""
-    better = f"{'above' if record.sign(figure) > 0 else 'below'} it {margin}"
+    better = f"{'above' if record.sign(figure) > 0 else 'below'} it"
     if len(above) == len({run.optimizer for run in record.runs}):
-        return f"every optimizer here is {better}"
+        return f"every optimizer here is {better}{margin}"
     if above:
         verb = "is" if len(above) == 1 else "are"
-        return f"of the optimizers here, {joined([*map(escaped, above)])} {verb} {better}"
-    return f"**no optimizer here is {better.replace(f' {margin}', '')}** {margin}"
+        return f"of the optimizers here, {joined([*map(escaped, above)])} {verb} {better}{margin}"
+    return f"**no optimizer here is {better}**{margin}"

@@ -60,6 +60,12 @@ def test_what_is_better_lower_is_ranked_so(figure):
     assert told.startswith(
         f"**a** has the best (lowest) test {figure}, 0.400 on 1000 examples, before b (0.600);"
     )
+    # A lead over a baseline could be chance, but none is none.
+    for bar, then in ((0.3, "**no optimizer here is below it**."), (0.5, "optimizers here, a is below it.")):
+        one = dataclasses.replace(record(*runs), lower_is_better=["harm"])
+        of_rule = {part: {figure: bar} for part in ("validation", "test")}
+        told = in_words(dataclasses.replace(one, baselines={"rule": of_rule}), figure=figure)
+        assert told.endswith(then), told
     level = {part: {figure: 0.5} for part in ("validation", "test")}
     runs = [
         dataclasses.replace(run, seed=seed) for seed in (0, 1, 2) for run in runs if run.learning_rate == 0.2

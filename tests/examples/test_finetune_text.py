@@ -200,7 +200,7 @@ command.run(finetune_text.main, finetune_text.FLAGS)
         ({"warmup": 1.0}, "flag --warmup=1.0: must be in [0, 1)"),
         ({"dropout": 1.5}, "flag --dropout=1.5: must be in [0, 1)"),
         ({"length": 2}, "length must be above the 2 special tokens, got 2"),
-        ({"length": 13}, "length must be at most 12 for this model, got 13"),
+        ({"length": 13}, "length=13: the model reads at most 12 tokens"),
         ({"pooling": "max"}, "flag --pooling=max"),
         ({"data": "missing.tsv"}, "missing.tsv: no such file"),
         ({"label": "class"}, "no column 'class'; the columns are 'sentence', 'label'"),
@@ -290,8 +290,8 @@ def test_the_data_are_summed_up_on_the_screen_and_in_the_report_and_say_the_leng
     assert record.settings["length"] == 8  # all are whole
     assert "truncated: 0 of 210 texts (0.0%), to 8 tokens" in shown and record.task["truncated"] in shown
     assert "tokens of a text: median 6, 95% within 6, " in shown
-    assert "warning: 15 texts are empty: nothing is to be learned from them" in shown.splitlines()
-    assert "15 texts are empty" in (arguments["output"] / "report.md").read_text()
+    assert "warning: 15 empty texts, from which nothing is to be learned" in shown.splitlines()
+    assert "15 empty texts" in (arguments["output"] / "report.md").read_text()
     call(
         arguments
         | {"data": path, "steps": 1, "optimizer": "adamw", "length": 5, "output": path.with_name("cut")}

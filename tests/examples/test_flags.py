@@ -204,3 +204,15 @@ def test_a_mesh_must_not_be_empty():
         flags.FLAGS.mesh = ""
         with pytest.raises(ValueError, match='a mesh is described as "data:4,model:2", got ""'):
             devices.layout()
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_help_shows_every_flag_of_the_program(program, monkeypatch):
+    monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())
+    saved = flagsaver.save_flag_values(own(program))
+    try:
+        own(program).join(program)
+    finally:
+        flagsaver.restore_flag_values(saved, own(program))
+    shown = {flag.name for flag in flags.FLAGS.get_key_flags_for_module(program)}
+    assert shown == set(own(program))

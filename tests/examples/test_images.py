@@ -537,11 +537,11 @@ def test_what_is_bad_about_images_is_said():
     test.images[:2] = train.images[[0, 215]]
     summary = of_images({"train": train, "test": test})
     assert sorted(summary.warnings) == [
-        "1 images have two classes or more",
-        "2 images of test are in train too: what they say of the model is too good",
+        "1 image with two classes or more",
         "50% of the images are not square, and were stretched to 4 × 4",
         "test has no example of the class 'dog'",
         "test has only 3 examples: one of them is 33.3% of its accuracy",
+        "test shares 2 images with train: what that says of the model is too good",
         "the classes are uneven, in training 210 of 'cat' and 10 of 'dog': look at macro_f1 or mcc beside the "
         "accuracy",
     ]

@@ -555,6 +555,11 @@ def test_split_keeps_every_example_once_with_its_label_and_pair():
     assert parts["test"].source == "numbers, test part (0.3)"
 
 
+def test_a_single_part_is_its_source():
+    whole = TextExamples(("a", "b"), None, np.array([0, 1], np.int32), ("no", "yes"), "x.tsv")
+    assert split(whole, {"train": 1})["train"].source == "x.tsv"
+
+
 def test_split_depends_on_the_text_alone():
     examples = numbered(200)
     order = np.random.default_rng(0).permutation(200)[:150]

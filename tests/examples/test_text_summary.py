@@ -33,8 +33,8 @@ def test_what_is_bad_is_said():
     assert summary.facts["test data"] == "other.csv"
     assert summary.facts["equal to another"] == "2 texts"
     told = " | ".join(summary.warnings)
-    assert "3 texts are empty" in told and "1 texts of test are in train too" in told
-    assert "1 texts have two classes" in told and "the classes are uneven" in told
+    assert "3 empty texts, from which" in told and "test shares 1 text with train" in told
+    assert "1 text with two classes" in told and "the classes are uneven" in told
 
 
 @pytest.mark.parametrize(
@@ -63,10 +63,24 @@ def test_a_pair_is_a_copy_where_both_texts_are():
 @pytest.mark.parametrize(("cut", "warned"), [(5, False), (6, True)])
 def test_a_share_of_texts_that_are_cut(cut, warned):
     summary = text_summary.of_lengths(
-        np.arange(1, 101), {"train": cut, "test": 0}, {"train": 60, "test": 40}, 24
+        np.arange(1, 101), {"train": cut, "test": 0}, {"train": 60, "test": 40}, 24, 512
     )
     assert summary.facts["truncated"] == f"{cut} of 100 texts ({cut}.0%), to 24 tokens"
     assert bool(summary.warnings) is warned
+
+
+@pytest.mark.parametrize(("most", "why"), [(512, "see --length"), (24, "the model reads no more")])
+def test_texts_that_are_cut_lead_to_the_flag_where_it_helps(most, why):
+    (warning,) = text_summary.of_lengths(np.arange(99), {"train": 9}, {"train": 9}, 24, most).warnings
+    assert warning.endswith(f"lose their end: {why}")
+
+
+def test_a_large_test_set_is_no_fault_and_one_that_looks_like_the_training_set_is():
+    train = examples([f"text {i}" for i in range(60)], np.arange(60) % 2)
+    test = examples([f"other {i}" for i in range(121)], np.arange(121) % 2)
+    assert of(train, test=test).warnings == ["test has more than twice the examples of train, 121 and 60"]
+    train = examples([f"text {i}" for i in range(70)], np.arange(70) % 2)
+    assert of(train, test=test).warnings == []
 
 
 def test_names_from_outside_stay_in_their_line():
