@@ -141,3 +141,13 @@ def told(row: Mapping[str, Any]) -> str:
     said = f"at step {row['step']} the loss is {row['loss']} and the gradient norm {row['gradient_norm']}"
     count = max(skipped_in_a_row(row), default=0)
     return f"{said}, bad step {count} in a row" if count else said
+
+
+def ended(row: Mapping[str, Any]) -> str:
+    """The step that ends a run in words, with the reason where its loss and gradient are none.
+
+    Example:
+        >>> ended({"step": 9, "loss": 0.5, "gradient_norm": 1.0})
+        'at step 9 the loss is 0.5 and the gradient norm 1.0: its update leaves parameters that are not finite'
+    """
+    return told(row) if is_bad(row) else f"{told(row)}: its update leaves parameters that are not finite"

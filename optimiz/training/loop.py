@@ -202,7 +202,7 @@ class Loop:
                 "%s was stopped and goes on: seconds of updates, if any, include that time", self._path
             )
         if end is not None:
-            message = f"{divergence.told(end)}; {checkpoint.newest(self._checkpoints)}"
+            message = f"{divergence.ended(end)}; {checkpoint.newest(self._checkpoints)}"
             raise Diverged(message, end["step"], self._result(state))
         is_best = False
         if self._task.evaluate is not None and (self._marks.crossed(spent) or due(settings.evaluate_every)):

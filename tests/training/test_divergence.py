@@ -165,6 +165,15 @@ def test_an_update_spoilt_under_a_guard_is_not_saved(tmp_path):
     assert saved.steps == 9
 
 
+def test_a_step_that_ends_a_run_though_its_loss_is_finite_says_why(tmp_path):
+    tx = optax.apply_if_finite(spoiler(4, math.inf), 3)
+    why = (
+        r"at step 4 the loss is [\d.]+ and .*: its update leaves parameters that are not finite; .*/000000003$"
+    )
+    with pytest.raises(training.Diverged, match=why):
+        run_plain(quadratic(), tmp_path, tx, steps=9, save_every=3)
+
+
 def test_an_infinity_that_an_optimizer_keeps_by_right_is_no_divergence(tmp_path):
     tx = optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau())
     assert run_plain(quadratic(), tmp_path, tx, steps=3).steps == 3
