@@ -103,7 +103,7 @@ def main() -> None:
                 title=f"Image classification by {_MODEL.value} with {', '.join(chosen)}",
                 command=command.typed("finetune_image"),
                 task=summary.rows(),
-                settings=decisive,
+                settings=decisive | {"augment": ", ".join(augment)},
                 baselines=baselines or {},
                 test_examples=len(parts["test"].images),
                 runs=[],

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from examples.data import memory
 
@@ -66,7 +66,9 @@ def decode(
         try:
             image, about = _upright(file)
         except Exception as error:  # Pillow has no class for all that a damaged file can raise
-            broken.append(f"{name} ({type(error).__name__}: {error})")
+            kinds = f"it is none of {', '.join(_FORMATS)}"  # Pillow names Python's object
+            unknown = isinstance(error, UnidentifiedImageError)
+            broken.append(f"{name} ({kinds if unknown else f'{type(error).__name__}: {error}'})")
             continue
         shape = f"{image.width} × {image.height}"
         fix = "to scale all to one size, give size= (--image_size)"

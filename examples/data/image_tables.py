@@ -48,7 +48,8 @@ def read_npz(path: Path, size: int | None, channels: int | None) -> tuple[Pictur
     images = images[..., None] if images.ndim == 3 else images
     square = images.ndim == 4 and images.shape[1] == images.shape[2] and images.shape[3] in (GREY, COLOUR)
     if images.dtype != np.uint8 or not square:
-        raise ValueError(f"{path}: images must be uint8 [N, I, I] or [N, I, I, 1 or 3], got {found}")
+        told = f"{path}: images must be uint8 [N, I, I] or [N, I, I, 1 or 3], got {found}"
+        raise ValueError(told + "; bring them to integers of 0 to 255" * (images.dtype != np.uint8))
     if size not in (None, images.shape[1]):
         raise ValueError(f"{path}: images must be {size} × {size}, got {images.shape[1]} × {images.shape[2]}")
     if channels not in (None, images.shape[3]):

@@ -89,7 +89,7 @@ def of_classes(labels: Mapping[str, np.ndarray], names: Sequence[str]) -> Summar
             )
         if part != "train" and count.sum() < _FEW:
             one = f"one of them is {1 / max(count.sum(), 1):.1%} of its accuracy"
-            warnings.append(f"{part} has only {count.sum()} examples: {one}")
+            warnings.append(f"{part} has only {counted(count.sum(), 'examples')}: {one}")
     most, least = in_training.argmax(), in_training.argmin()
     if in_training[most] >= _UNEVEN * in_training[least] > 0:
         warnings.append(

@@ -120,10 +120,11 @@ def _axes(rank: int) -> tuple[int, ...]:
     return (rank - 1, rank - 2, *range(rank - 2))
 
 
-def keys_of(file: Iterable[str], tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, str]:
+def keys_of(what: str, file: Iterable[str], tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, str]:
     """Which key of a file each tensor has.
 
     Args:
+        what: the file is called, for the message.
         file: its keys.
         tensors: those expected, by name.
         layout: of the family.
@@ -144,7 +145,7 @@ def keys_of(file: Iterable[str], tensors: Mapping[str, Tensor], layout: Layout) 
         if name not in tensors and layout.prefix + name in tensors:
             name = layout.prefix + name
         if name in names:
-            raise ValueError(f"the file holds both {names[name]} and {key}")
+            raise ValueError(f"{what} holds both {names[name]} and {key}")
         if name in tensors or not re.search(layout.ignored, name):
             names[name] = key
     return names

@@ -145,7 +145,7 @@ def read_params(directory: Path, layout: Layout, config: Any) -> dict[str, Any]:
             raise ValueError(f"{path} has {len(present)} tensors, and {CONFIG} {config.layers} layers")
         shapes = shapes_of(layout, config)
         tensors = tensors_of(layout, shapes)
-        keys = keys_of(present, tensors, layout)
+        keys = keys_of(f"{path}", present, tensors, layout)
         found = {name: file.described(key) for name, key in keys.items()}
         expected = {name: f"float {list(tensor.shape)}" for name, tensor in tensors.items()}
         check_names(f"{path} is not the model that {CONFIG} describes", found, expected)

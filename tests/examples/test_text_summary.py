@@ -89,3 +89,8 @@ def test_names_from_outside_stay_in_their_line():
     for told in (*summary.facts.values(), *summary.warnings):
         assert told.isprintable() and len(told) < 400
     assert summary.facts["classes"].startswith("3; in training: 'a\\nwarning: b' 190, '\\x1b[31m' 10, 'ccc")
+
+
+def test_one_example_is_one():
+    summary = of(examples([f"t {i}" for i in range(60)], np.arange(60) % 2), test=examples(["one"], [0]))
+    assert "test has only 1 example: one of them is 100.0% of its accuracy" in summary.warnings
