@@ -47,3 +47,13 @@ def test_low_bit_has_a_finite_derivative(fmt):
         return _outcome(optimiz.low_bit(optimiz.sgd_sai(0.01), fmt, min_size=16), start, z)
 
     assert jnp.isfinite(jax.grad(jax.jit(outcome))(1.1))
+
+
+def test_low_bit_has_a_derivative_by_the_learning_rate():
+    start = {"w": jnp.linspace(-1, 1, 64), "b": jnp.array(0.3)}
+
+    def outcome(rate):
+        return _outcome(optimiz.low_bit(optimiz.sgd_sai(rate), optimiz.Int8(), min_size=16), start, 1.1)
+
+    differences = float(outcome(0.01 + 1e-4) - outcome(0.01 - 1e-4)) / 2e-4
+    assert float(jax.grad(outcome)(0.01)) == pytest.approx(differences, rel=1e-2)

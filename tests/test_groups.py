@@ -698,3 +698,8 @@ def test_the_final_norm_may_have_the_last_layers_multiplier():
     assert groups.layerwise_decay(0.75)(vit) == timm | {"norm": 1.0}  # as BEiT's own code
     with pytest.raises(ValueError, match="matches no parameter"):
         groups.layerwise_decay(0.75, with_last=groups.path("^ln_f"))(vit)
+
+
+def test_layers_that_are_no_expression_are_refused_by_name():
+    with pytest.raises(TypeError, match=r"layers must be a regular expression with one group, .* got 12"):
+        groups.layerwise_decay(0.8, layers=12)

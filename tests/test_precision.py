@@ -2,8 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+import optimiz
 from tests.test_eager_updates import CASES, _loss, _Training
 
 # A schedule is a function of the count, in whatever floats are the default.
@@ -48,3 +50,15 @@ def test_nothing_is_float64_for_float32_parameters(case):
         traced = jax.make_jaxpr(update)(training.params, training.state, training.params)
         begun = jax.make_jaxpr(training.tx.init)(training.params)
     assert list(_wide(traced.jaxpr)) == list(_wide(begun.jaxpr)) == []
+
+
+def test_numpys_multipliers_and_least_rms_make_nothing_float64():
+    with jax.enable_x64(True):
+        p = {"layers": jnp.ones((2, 3), jnp.float32)}
+        for tx in (
+            optimiz.scale_by_groups(optimiz.groups.layerwise_decay(0.5, scanned={"^layers": 0})),
+            optimiz.scale_by_groups(np.float64(0.5)),
+            optimiz.adafactor(0.1, eps2=np.float64(1e-2)),
+        ):
+            traced = jax.make_jaxpr(tx.update)(p, tx.init(p), p)
+            assert [text for text in _wide(traced.jaxpr) if "[]" not in text] == []

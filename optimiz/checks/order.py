@@ -200,7 +200,8 @@ def _steps(update: Callable[..., Any]) -> bool:
 
 
 def _name(function: Any) -> str:
-    return getattr(_within(function), "__qualname__", repr(function)).partition(".")[0]
+    name = getattr(_within(function), "__qualname__", None)
+    return (repr(function) if name is None else name).partition(".")[0]
 
 
 def _has_holes(tree: Any) -> bool:

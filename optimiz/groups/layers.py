@@ -22,8 +22,13 @@ def layer_reader(layers: str) -> Callable[[str], int | None]:
         layers: a regular expression over paths with one group, the layer's index from 0.
 
     Raises:
-        ValueError: ``layers`` has not exactly one group.
+        TypeError: ``layers`` is no regular expression.
+        ValueError: it has not exactly one group.
     """
+    if not isinstance(layers, str | re.Pattern):
+        raise TypeError(
+            f"layers must be a regular expression with one group, the layer's index, got {layers!r}"
+        )
     expression = re.compile(layers)
     if expression.groups != 1:
         raise ValueError(f"layers must have one group, the layer's index, got {layers!r}")

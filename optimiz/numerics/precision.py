@@ -43,8 +43,8 @@ def narrow(x: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
         >>> narrow(jnp.array([1e6, -2.0, jnp.inf]), jnp.float16).tolist()
         [65504.0, -2.0, inf]
     """
-    if x.dtype == dtype:
-        return x
+    if x.dtype == dtype or not jnp.issubdtype(dtype, jnp.inexact):
+        return x.astype(dtype)
     limit = float(jnp.finfo(dtype).max)
     return jnp.where(jnp.isinf(x), x, jnp.clip(x, -limit, limit)).astype(dtype)
 

@@ -305,7 +305,7 @@ def _scale_by_param_block_rms(
 
         def scale(u, p, axis):
             rms = jnp.sqrt(_mean_square(numerics.afresh(p), numerics.block_axes(p.ndim, axis)))
-            return (numerics.widen(u) * jnp.maximum(least, rms)).astype(u.dtype)
+            return (numerics.widen(u) * jnp.maximum(jnp.asarray(least, rms.dtype), rms)).astype(u.dtype)
 
         return structure.unflatten([scale(*x) for x in each])
 

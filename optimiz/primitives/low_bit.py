@@ -83,8 +83,7 @@ def low_bit(
         params = jax.tree.map(_widened, params)
         shapes = {p.shape for p in jax.tree.leaves(params)}
         inner_state = tx.init(params)
-        # Most of it is zeros, which XLA would otherwise encode while it compiles: that takes minutes.
-        leaves, structure = jax.tree.flatten(numerics.afresh(inner_state))
+        leaves, structure = jax.tree.flatten(inner_state)
         belong = _belong_to_parameters(tx, inner_state)
         copies = _depend_on_values(tx.init, params)
 
@@ -93,7 +92,8 @@ def low_bit(
                 raise ValueError(f"low_bit goes around an optimizer once; its state holds {x.dtype} already")
             statistic = belongs and not is_copy and jnp.issubdtype(x.dtype, jnp.floating)
             if statistic and x.shape in shapes and x.size >= min_size and fmt.suits(x.shape):
-                return encode(x, jnp.int32(0))
+                # Most are zeros, which XLA would otherwise encode while it compiles: that takes minutes.
+                return encode(numerics.afresh(x), jnp.int32(0))
             return x, numerics.no_scales(x)
 
         pairs = [stored(*row) for row in zip(leaves, jax.tree.leaves(belong), copies, strict=True)]

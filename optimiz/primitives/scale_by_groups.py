@@ -64,7 +64,8 @@ def scale_by_groups(
                     f"the multiplier at {jax.tree_util.keystr(path)} has shape {np.shape(m)}, which "
                     f"does not broadcast to the update's {u.shape}"
                 )
-            return numerics.narrow(numerics.widen(u) * m, u.dtype)
+            # NumPy's numbers are float64, and would make the update so under jax_enable_x64.
+            return numerics.narrow(numerics.widen(u) * jnp.asarray(m, numerics.real_dtype(u.dtype)), u.dtype)
 
         # Over the multipliers' tree, so that one may stand for a subtree, or for what Optax masks.
         def scaled(tree):

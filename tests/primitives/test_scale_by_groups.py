@@ -4,6 +4,7 @@ import numpy as np
 import optax
 import pytest
 
+import optimiz
 from optimiz import groups
 from optimiz.numerics import Directions
 from optimiz.primitives.scale_by_groups import scale_by_groups
@@ -142,3 +143,11 @@ def test_a_multiplier_that_does_not_broadcast():
 def test_trees_that_do_not_fit():
     with pytest.raises(ValueError, match="b"):
         scale_by_groups({"a": 1.0}).update({"b": jnp.ones(2)}, optax.EmptyState())
+
+
+@pytest.mark.parametrize("tx", [scale_by_groups(2.0), optimiz.sgd_sai(0.1), optimiz.sqrt_size_sgd(0.1)])
+def test_a_leaf_of_integers_without_a_gradient_stays(tx):
+    params = {"seen": jnp.arange(3), "w": jnp.ones(2)}
+    grads = {"seen": jnp.zeros(3, jnp.int32), "w": jnp.ones(2)}
+    updates, _ = tx.update(grads, tx.init(params), params)
+    assert updates["seen"].dtype == jnp.int32
