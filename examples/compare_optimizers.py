@@ -88,6 +88,8 @@ def read_data() -> dict[str, text.TextExamples]:
     """The parts "train", "validation" and "test"; an evaluation is to cost no more than a few steps."""
     if _TASK.value == "text":
         _FILES.refuse_without("--task")
+    elif not Path(_TASK.value).exists():
+        raise ValueError(f'--task={_TASK.value}: no such file; without one, it is "text" or "pretrain"')
     examples = docstrings.load() if _TASK.value == "text" else _FILES.read(_TASK.value)
     return text.split(examples, {"train": 0.78, "validation": 0.11, "test": 0.11})
 

@@ -77,6 +77,10 @@ def of_classes(labels: Mapping[str, np.ndarray], names: Sequence[str]) -> Summar
         "classes": f"{len(names)}; in training: {', '.join(listed)}",
     }
     warnings = []
+    total = sum(count.sum() for count in counts.values())
+    if 2 * len(names) > total:
+        told = f"{len(names)} classes of {total} examples"
+        warnings.append(f"{told}: do the labels name classes, or are they numbers or the examples' own names?")
     for part, count in counts.items():
         missing = [shown.value(names[i]) for i in np.flatnonzero(count == 0)]
         if missing:

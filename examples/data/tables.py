@@ -23,6 +23,12 @@ from examples.data import memory, shown
 
 MAX_LINE = 1_000_000  # bytes of a line, and characters of a field of CSV, which may have many lines
 MAX_ARRAY = 200_000_000  # bytes of a JSON array, which is read at once
+_PACKED = {
+    b"\x1f\x8b": "compressed",
+    b"BZh": "compressed",
+    b"PK\x03\x04": "an archive, as a spreadsheet's file is",
+    b"PAR1": "a Parquet file",
+}
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -65,6 +71,11 @@ def rows(path: Path, how: Format) -> Iterator[tuple[str, Mapping[str, Any]]]:
     suffix = path.suffix.lower()
     if suffix not in (".tsv", ".csv", ".jsonl", ".json"):
         raise ValueError(f"{name}: expected .tsv, .csv, .jsonl or .json, got {shown.value(suffix)}")
+    with path.open("rb") as file:
+        beginning = file.read(8)
+    for magic, kind in _PACKED.items():  # which Latin-1 would read as text
+        if beginning.startswith(magic):
+            raise ValueError(f"{name}: it is {kind}, whatever its name: unpack it, or save its rows as text")
     if how.delimiter is not None and suffix != ".csv":
         raise ValueError(f"{name}: {how.ask('delimiter')} is for a .csv file")
     if suffix in (".tsv", ".csv"):

@@ -113,7 +113,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(arguments, tmp_path):
         ({"budget": -1}, "flag --budget=-1.0: must be finite, at least 0"),
         ({"seeds": 0}, "flag --seeds=0"),
         ({"figure": "bleu"}, "flag --figure=bleu"),
-        ({"task": "missing.tsv"}, "missing.tsv: no such file"),
+        ({"task": "missing.tsv"}, 'missing.tsv: no such file; without one, it is "text" or'),
         ({"text": "body"}, "no column 'body'; the columns are 'sentence', 'label'"),
         ({"label_names": "-1,+1"}, "label 'negative' is not one of '-1', '+1'"),
         ({"label_names": "good"}, "flag --label_names=['good']: must be two names or more"),

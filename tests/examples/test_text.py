@@ -1,4 +1,5 @@
 import csv
+import gzip
 import itertools
 import json
 import os
@@ -438,6 +439,8 @@ REFUSED = {
         {},
         ":3: byte 0xe9 at 3 is not UTF-8",
     ),
+    "gzip": ("x.csv", gzip.compress(b"text,label\na,b\n"), {"encoding": "latin-1"}, " is compressed, whatever"),
+    "spreadsheet": ("x.csv", b"PK\x03\x04" + bytes(30), {}, " is an archive, as a spreadsheet's file is"),
     "UTF-16": (
         "x.tsv",
         TSV.encode("utf-16"),

@@ -91,6 +91,12 @@ def test_names_from_outside_stay_in_their_line():
     assert summary.facts["classes"].startswith("3; in training: 'a\\nwarning: b' 190, '\\x1b[31m' 10, 'ccc")
 
 
+@pytest.mark.parametrize(("classes", "told"), [(30, False), (31, True)])
+def test_labels_that_may_be_no_classes(classes, told):
+    train = examples([f"t {i}" for i in range(60)], np.arange(60) % classes, tuple(map(str, range(classes))))
+    assert any("do the labels name classes" in warning for warning in of(train).warnings) is told
+
+
 def test_one_example_is_one():
     summary = of(examples([f"t {i}" for i in range(60)], np.arange(60) % 2), test=examples(["one"], [0]))
     assert "test has only 1 example: one of them is 100.0% of its accuracy" in summary.warnings
