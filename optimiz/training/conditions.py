@@ -105,8 +105,8 @@ def refuse_other_step(place: str, saved: str | None, present: str, more: str | N
     """
     if more is not None and saved is None:
         raise RunError(
-            f"{place}: {more}, and it is not known whether the step is the same, for it was saved by another "
-            "version or on another machine: go on there, or begin anew in another directory"
+            f"{place}: {more}, and it is not known whether the step is the same, for it was saved under "
+            "other versions, or on another machine or mesh: go on there, or begin anew in another directory"
         )
     if more is not None and saved != present:
         raise RunError(
