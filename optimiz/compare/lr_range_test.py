@@ -16,6 +16,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,8 @@ from matplotlib.figure import Figure
 from optimiz import checks, schedules, training
 from optimiz.compare.curves import running_mean
 from optimiz.compare.pictures import save
+from optimiz.training.step import trace_step
+from optimiz.training.train_state import initial_state
 
 _SMOOTHED = 0.1  # share of the run over which losses are averaged: batches differ by a factor of a few
 _EXPLODED = 4.0  # times the least so far
@@ -126,7 +129,7 @@ def lr_range_test(
 
     Args:
         task: what to learn.
-        make: schedule of the learning rate → the optimizer.
+        make: schedule of the learning rate → the optimizer, which must ask it for its rate.
         directory: of this run alone; empty or not there. Its checkpoint is deleted.
         low: the first rate, > 0.
         high: the last one, > ``low``.
@@ -134,10 +137,17 @@ def lr_range_test(
         seed: of the initial parameters and of dropout, ≥ 0.
 
     Raises:
-        TypeError: an argument is not a number of its kind.
-        ValueError: it is outside its domain, or the task or the optimizer cannot be trained.
+        TypeError: an argument is not of its kind.
+        ValueError: it is outside its domain, or the task or the optimizer cannot be trained, or never asks the
+            schedule, so that its rate does not rise.
         RunError: the directory holds something.
     """
+    checks.kinds(
+        {
+            "task": (task, training.Task, "a training.Task"),
+            "make": (make, Callable, "a function, schedule → optimizer, such as optimiz.adamw"),
+        }
+    )
     checks.number("low", low, gt=0)
     checks.number("high", high, gt=low)
     checks.integer("steps", steps, ge=2)
@@ -147,8 +157,27 @@ def lr_range_test(
     settings = training.Settings(steps=steps, seed=seed, log_every=max(1, steps // 10))
     unevaluated = dataclasses.replace(task, evaluate=None)
     identity = {"low": low, "high": high}
+    asked = False
+
+    def rising(count: Any) -> Any:
+        nonlocal asked
+        asked = True
+        return schedule(count)
+
+    tx = make(rising)
+    checks.transformation("what make returns", tx)
+    trace_step(unevaluated, tx, jax.eval_shape(lambda: initial_state(unevaluated, tx, seed)), task.batches(0))
+    if not asked:
+        raise ValueError(
+            "make must return an optimizer whose learning rate is the schedule that it is given: this one "
+            "never asks it, so that a sweep would say nothing"
+        )
     try:
-        result = training.fit(unevaluated, make(schedule), settings, directory, identity=identity)
+        result = training.fit(unevaluated, tx, settings, directory, identity=identity)
+    except training.RunExists as error:
+        raise training.UnusableDirectory(
+            f"{error.directory} holds a run: choose another directory for the range test, or delete that one"
+        ) from None
     except training.Diverged as diverged:
         result = diverged.result
     shutil.rmtree(Path(directory) / "checkpoints", ignore_errors=True)

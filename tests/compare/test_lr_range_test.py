@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+import optimiz
 from optimiz import compare, training
 from tests.compare import small
 
@@ -80,3 +81,34 @@ def test_bad_input_is_refused_by_name(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         compare.lr_range_test(parabola(1.0), optax.sgd, tmp_path / "run", **changes)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (
+            lambda schedule: optax.sgd(0.1),
+            ValueError,
+            "make must return an optimizer whose learning rate is the",
+        ),
+        (lambda schedule: optimiz.armijo_sgd(), ValueError, "this one never asks it"),
+        (lambda schedule: optimiz.sgd, TypeError, r"what make returns must be .*; call it: sgd\(…\)"),
+        (
+            optax.sgd(0.1),
+            TypeError,
+            "make must be a function, schedule → optimizer, such as optimiz.adamw; got",
+        ),
+    ],
+)
+def test_an_optimizer_whose_rate_does_not_rise_is_refused_before_it_trains(tmp_path, make, error, message):
+    with pytest.raises(error, match=message):
+        compare.lr_range_test(parabola(1.0), make, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_that_holds_a_run_is_refused_in_terms_of_the_test(tmp_path):
+    compare.lr_range_test(parabola(1.0), optax.sgd, tmp_path, steps=3)
+    with pytest.raises(
+        training.RunError, match=r"holds a run: choose another directory .*, or delete that one$"
+    ):
+        compare.lr_range_test(parabola(1.0), optax.sgd, tmp_path, steps=3)
