@@ -96,6 +96,22 @@ def fine_tuning(output: Path) -> list[str]:
     return given + ["--resume"] * _RESUME.value + shlex.split(_DOWNSTREAM.value)
 
 
+def refuse_other_model(output: Path) -> None:
+    """Refuse arguments of --downstream by which what is pre-trained here would not be fine-tuned, or not kept.
+
+    Raises:
+        ValueError: they name another model, or a directory that holds something.
+    """
+    asked = finetune_text.FLAGS
+    if asked.model != str(output / _OPTIMIZER.value[0] / "model"):
+        raise ValueError("--model is the one that is pre-trained here; leave it out")
+    there = Path(asked.output)
+    if there == output / "downstream":  # as the run itself is begun or gone on with
+        return
+    if not asked.resume and there.is_dir() and any(there.iterdir()):
+        raise ValueError(f"--output={there} is not empty; choose another, or leave it out")
+
+
 def main() -> None:
     """Run every optimizer, then write the models and the report."""
     layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
@@ -105,6 +121,7 @@ def main() -> None:
     downstream = [] if _DOWNSTREAM.value is None else fine_tuning(plan.output)
     if downstream:
         with command.arguments("downstream", downstream, finetune_text.FLAGS):
+            refuse_other_model(plan.output)
             finetune_text.check(_LENGTH.value)
     text = corpus.standard_library() if _DATA.value is None else corpus.read(_DATA.value)
     parts = corpus.split(text, _SHARES)

@@ -320,6 +320,8 @@ def test_a_finished_run_is_read_back(arguments, objective):
         ({"objective": "prefix"}, "flag --objective=prefix"),
         ({"optimizer": "sofia"}, "optimizer 'sofia' is unknown: did you mean sophia_"),
         ({"objective": "masked", "downstream": "--stepz=3"}, "downstream: Unknown command line flag 'stepz'"),
+        ({"objective": "masked", "downstream": "--model=x"}, "--model is the one that is pre-trained here"),
+        ({"objective": "masked", "downstream": "--output=/"}, "downstream: --output=/ is not empty; choose"),
         ({"objective": "masked", "downstream": "--steps=0"}, "downstream: flag --steps=0"),
         ({"objective": "masked", "downstream": "a.tsv"}, "downstream: flags begin with --, got a.tsv"),
         ({"downstream": ""}, "--downstream needs --objective=masked, whose model is an encoder"),
