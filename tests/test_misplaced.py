@@ -538,6 +538,30 @@ def test_a_schedule_that_is_none_is_found_before_the_first_update(schedule, erro
         ]
 
 
+@pytest.mark.parametrize("value", [-0.1, jnp.nan])
+def test_no_schedule_is_negative_at_the_first_update(value):
+    for name, tx in {
+        "weight_decay": optimiz.adamw(0.1, weight_decay=lambda count: value),
+        "decay": optimiz.salsa(decay=lambda count: value),
+    }.items():
+        with pytest.raises(ValueError, match=rf"{name} at the first update must be in \[0, inf\), got"):
+            tx.init(PARAMS)
+
+
+@pytest.mark.parametrize("loss", [{"loss": 1.0}, None, [1.0]])
+def test_a_value_fn_whose_loss_is_no_number_is_named(loss):
+    tx = optimiz.armijo_sgd()
+    with pytest.raises(TypeError, match="value_fn must return a scalar, or a tuple that begins so, got"):
+        tx.update(PARAMS, tx.init(PARAMS), PARAMS, value=1.0, grad=PARAMS, value_fn=lambda params: loss)
+
+
+def test_a_rule_combines_with_rules():
+    with pytest.raises(TypeError, match=r"biases & got the function no_decay itself; call it: no_decay\(\)"):
+        groups.biases & groups.no_decay  # pyright: ignore
+    with pytest.raises(TypeError, match=r"biases \| must be followed by another rule, got"):
+        groups.biases | {"bias": True}  # pyright: ignore
+
+
 def test_the_axis_comes_before_the_loss():
     with pytest.raises(TypeError, match="mean_over takes the name of an axis and then the loss"):
         optimiz.mean_over(lambda params: 0.0, "data")  # pyright: ignore

@@ -6,6 +6,7 @@ wrong order, when the update is traced. A hyperparameter that is itself traced (
 ``optax.inject_hyperparams``) has no value yet and passes.
 """
 
+from optimiz.checks.arguments import at_first as at_first
 from optimiz.checks.arguments import either as either
 from optimiz.checks.arguments import floating as floating
 from optimiz.checks.arguments import integer as integer

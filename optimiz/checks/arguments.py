@@ -185,6 +185,21 @@ def schedule(name: str, value: optax.ScalarOrSchedule) -> Callable[[jax.typing.A
     return at
 
 
+def at_first(name: str, at: Callable[[jax.typing.ArrayLike], jax.Array]) -> jax.Array:
+    """The value of a schedule at the first update, which ``init`` checks.
+
+    Args:
+        name: the argument's name, for the message.
+        at: what :func:`schedule` returned.
+
+    Raises:
+        ValueError: it is NaN, infinite or negative.
+    """
+    value = at(jnp.zeros([], jnp.int32))
+    number(f"{name} at the first update", value, ge=0)
+    return value
+
+
 def one_of(name: str, value: Any, allowed: Sequence[Any]) -> None:
     """Check that an argument is one of a few values.
 

@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from optimiz import checks
+
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
@@ -208,6 +210,9 @@ class Rule:
         return self.name
 
     def _with(self, other: "Rule", sign: str, test: Callable[[Leaf], bool]) -> "Rule":
+        checks.uncalled(f"{self.name} {sign}", other)
+        if not isinstance(other, Rule):
+            raise TypeError(f"{self.name} {sign} must be followed by another rule, got {other!r}")
         # A scanned axis is a fact about the tree, so each side learns what the other was told.
         for pattern in self.scanned.keys() & other.scanned.keys():
             axes = self.scanned[pattern], other.scanned[pattern]

@@ -113,7 +113,7 @@ def salsa(
             f"decay must be a schedule, a function of the update count, or None, got {decay!r}; "
             'under optax.inject_hyperparams name it in static_args=("decay",)'
         )
-    share = optax.identity() if decay is None else optax.scale_by_schedule(checks.schedule("decay", decay))
+    share = optax.identity() if decay is None else _scale_by_decay(decay)
     return optax.chain(
         scale_by_adam(b1, b2, eps, mu_dtype=mu_dtype, nu_dtype=nu_dtype, for_search=True),
         on_step(decoupled_weight_decay(weight_decay, weight_decay_mask)),
@@ -131,6 +131,17 @@ def salsa(
             beta=beta,
         ),
     )
+
+
+def _scale_by_decay(decay: optax.Schedule) -> optax.GradientTransformation:
+    share = checks.schedule("decay", decay)
+    tx = optax.scale_by_schedule(share)
+
+    def init_fn(params):
+        checks.at_first("decay", share)
+        return tx.init(params)
+
+    return optax.GradientTransformation(init_fn, tx.update)
 
 
 def salsa_class(

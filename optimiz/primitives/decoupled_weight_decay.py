@@ -60,8 +60,9 @@ def decoupled_weight_decay(
     Raises:
         TypeError: ``weight_decay`` or ``learning_rate`` is neither a schedule nor a number; or an answer of the
             mask is not a boolean.
-        ValueError: one is NaN, infinite or negative; the coupling is unknown, or ``"schedule"`` with a
-            schedule whose peak is unknown; or ``update`` is not given the parameters, or given updates of
+        ValueError: one is NaN, infinite or negative, or a schedule of the decay that is so at the first update;
+            the coupling is unknown, or ``"schedule"`` with a schedule whose peak is unknown; or ``update`` is
+            not given the parameters, or given updates of
             other shapes, or comes after a step in its chain.
 
     Example:
@@ -93,6 +94,8 @@ def decoupled_weight_decay(
 
     def init_fn(params):
         del params
+        if callable(weight_decay):
+            checks.at_first("weight_decay", decay)
         return DecoupledWeightDecayState(jnp.zeros([], jnp.int32)) if varies else optax.EmptyState()
 
     def update_fn(updates, state, params=None, **extra_args):

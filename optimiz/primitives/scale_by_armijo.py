@@ -216,7 +216,10 @@ def scale_by_armijo(
             sizes = Directions(jnp.where(searched, step_size, 0), jnp.where(ahead, proposed, 0))
             with checks.calling("value_fn"):
                 trial = value_fn(optax.apply_updates(params, numerics.moves(labels, sizes, directions, params)))
-            trial = jnp.asarray(trial[0] if isinstance(trial, tuple) else trial).astype(dtype)
+            trial = trial[0] if isinstance(trial, tuple) else trial
+            if not jax.tree_util.all_leaves([trial]):
+                raise TypeError(f"value_fn must return a scalar, or a tuple that begins so, got {trial!r}")
+            trial = jnp.asarray(trial).astype(dtype)
             if trial.shape != ():
                 raise ValueError(f"value_fn must return a scalar, got shape {trial.shape}; reduce it to a mean")
             checks.same_on_devices("value_fn", trial)

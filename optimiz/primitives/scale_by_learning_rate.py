@@ -76,9 +76,7 @@ def scale_by_learning_rate(
     def init_fn(params):
         del params
         count = jnp.zeros([], jnp.int32)
-        first = rate(count)
-        checks.number("learning_rate at the first update", first, ge=0)
-        return make_state(count, first.astype(jnp.float32))
+        return make_state(count, checks.at_first("learning_rate", rate).astype(jnp.float32))
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
