@@ -72,8 +72,26 @@ def fenced(lines: Sequence[str]) -> str:
 
 
 def decimal(value: float) -> str:
-    """A figure of three decimals."""
-    return f"{value:.3f}" if math.isfinite(value) else "not finite"
+    """A figure of three decimals; of three digits where these would be zeros alone, or very many.
+
+    Example:
+        >>> decimal(0.5), decimal(2.4e-6)
+        ('0.500', '2.4e-06')
+    """
+    if not math.isfinite(value):
+        return "not finite"
+    return f"{value:.3f}" if value == 0 or 5e-4 <= abs(value) < 1e9 else f"{value:.3g}"
+
+
+def with_error(mean: float, error: float) -> str:
+    """A mean and its standard error, both as :func:`decimal` shows the mean.
+
+    Example:
+        >>> with_error(0.5, 0.01), with_error(2.4e-6, 1e-7)
+        ('0.500 ± 0.010', '2.4e-06 ± 1e-07')
+    """
+    shown = decimal(mean)
+    return f"{shown} ± {error:.3f}" if shown == f"{mean:.3f}" else f"{shown} ± {error:.3g}"
 
 
 def joined(names: Sequence[str]) -> str:

@@ -5,7 +5,6 @@ no report is lost for the sake of a part.
 """
 
 import logging
-import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +16,11 @@ import numpy as np
 from optimiz import training
 from optimiz.compare import sections
 from optimiz.compare.curves import learning_curves, rate_curves, shows_loss
-from optimiz.compare.markdown import code, decimal, escaped, joined, listed, table
+from optimiz.compare.markdown import code, decimal, escaped, joined, listed, table, with_error
 from optimiz.compare.methods import Method, have_grids, methods
 from optimiz.compare.page import self_contained
 from optimiz.compare.record import Record
+from optimiz.compare.statistics import estimate
 from optimiz.compare.verdict import in_words
 
 _CURVES, _RATES = "curves.png", "rates.png"
@@ -207,8 +207,8 @@ def _over_seeds(values: Sequence[float | None]) -> str:
         return (
             "not finite" if len(values) == 1 else f"not finite in {len(values) - len(finite)} of {len(values)}"
         )
-    error = "" if len(finite) == 1 else f" ± {np.std(finite, ddof=1) / math.sqrt(len(finite)):.3f}"
-    return f"{np.mean(finite):.3f}{error}"
+    mean = float(np.mean(finite))
+    return decimal(mean) if len(finite) == 1 else with_error(mean, estimate(finite).standard_error)
 
 
 def _other_versions(record: Record) -> dict[str, str]:

@@ -87,7 +87,7 @@ def cost(record: Record, compared: Sequence[Method], figure: str) -> list[str]:
     target, sign = common_target(record, compared, figure), record.sign(figure)
     unit = "reference seconds" if record.runs[0].budget is not None else "updates"
     header = ["method", "forward passes / update", "compilation, s", "temporary MB"]
-    reached = f"{sign * target:.3f}" if math.isfinite(target) else "that all reach"
+    reached = decimal(sign * target) if math.isfinite(target) else "that all reach"
     header += [f"{unit} to {escaped(figure)} {reached}"]
     rows = []
     for method in compared:

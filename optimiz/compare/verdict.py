@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 from optimiz.compare.directions import known_as
-from optimiz.compare.markdown import escaped, joined
+from optimiz.compare.markdown import decimal, escaped, joined, with_error
 from optimiz.compare.methods import Method, have_grids, lead_over, leader, methods
 from optimiz.compare.record import Record
 from optimiz.compare.statistics import paired_difference
@@ -30,6 +30,13 @@ def in_words(record: Record, *, figure: str) -> str:
     for method in compared:
         if method.diverged:
             sentences.append(f"{escaped(method.name)} diverged in {method.diverged} of {method.tried} runs.")
+        results = zip(method.runs, method.scores, strict=True)
+        unknown = sum(run.diverged_at is None and not math.isfinite(score) for run, score in results)
+        if unknown:
+            sentences.append(
+                f"{escaped(method.name)} has no finite test {escaped(figure)} in {unknown} of "
+                f"{len(method.runs)} runs, and is not ranked."
+            )
     return " ".join(sentences)
 
 
@@ -59,17 +66,19 @@ def _one_seed(record: Record, finite: Sequence[Method], figure: str) -> list[str
     best, others = leader(finite)
     sign, top, n, what = record.sign(figure), best.score.mean, record.test_examples, escaped(figure)
     if known_as(figure) not in _SHARES or not 0 <= top <= 1:
-        others_shown = joined([f"{escaped(m.name)} ({sign * m.score.mean:.3f})" for m in others])
+        others_shown = joined([f"{escaped(m.name)} ({decimal(sign * m.score.mean)})" for m in others])
         sentences = [
-            f"**{escaped(best.name)}** has the {_best(record, figure)} test {what}, {sign * top:.3f} on {n} "
-            "examples"
+            f"**{escaped(best.name)}** has the {_best(record, figure)} test {what}, {decimal(sign * top)} on "
+            f"{n} examples"
             + (f", before {others_shown}" if others_shown else "")
             + f"; one seed does not tell whether another would rank them so{_edges(finite)}"
         ]
         for name, level in record.levels(figure, "test").items():
             better = [m.name for m in finite if m.score.mean > sign * level]
             if len(better) < len(finite):  # a lead over it could be chance, which is said already
-                sentences.append(f"{escaped(name)} reaches {level:.3f}; {_verdict(better, record, figure)}.")
+                sentences.append(
+                    f"{escaped(name)} reaches {decimal(level)}; {_verdict(better, record, figure)}."
+                )
         return sentences
     share = (top * n + 1) / (n + 2)  # Laplace's, so that a score of 1 on a few examples is not certainty
     lead = 2 * math.sqrt(2 * share * (1 - share) / n)
@@ -82,9 +91,8 @@ def _one_seed(record: Record, finite: Sequence[Method], figure: str) -> list[str
         sentences.append(f"One seed on this test set does not tell it from {joined(close)}.")
     for name, level in record.levels(figure, "test").items():
         above = [m.name for m in finite if m.score.mean - level > lead]
-        sentences.append(
-            f"{escaped(name)} reaches {level:.3f}; {_verdict(above, record, figure, ' by more than that')}."
-        )
+        said = _verdict(above, record, figure, " by more than that")
+        sentences.append(f"{escaped(name)} reaches {decimal(level)}; {said}.")
     return sentences
 
 
@@ -93,12 +101,12 @@ def _several_seeds(record: Record, finite: Sequence[Method], figure: str) -> lis
     sign, (mean, error, seeds) = record.sign(figure), best.score
     sentences = [
         f"**{escaped(best.name)}** has the {_best(record, figure)} mean test {escaped(figure)} over {seeds} "
-        f"seeds: {sign * mean:.3f} ± {error:.3f} (standard error){_edges(finite)}"
+        f"seeds: {with_error(sign * mean, error)} (standard error){_edges(finite)}"
     ]
     if have_grids(finite):
         sentences.append("Each method has the learning rate at which it validated best.")
     leads = {escaped(method.name): lead_over(best, method, len(others)) for method in others}
-    told = [f"{name} (by {lead.mean:.3f})" for name, lead in leads.items() if lead.significant]
+    told = [f"{name} (by {decimal(lead.mean)})" for name, lead in leads.items() if lead.significant]
     alike = [name for name, lead in leads.items() if not lead.significant]
     if alike:
         sentences.append(f"Between it and {joined(alike)} there is **no significant difference**.")
@@ -111,7 +119,7 @@ def _several_seeds(record: Record, finite: Sequence[Method], figure: str) -> lis
             if (lead := paired_difference(method.scores, [sign * level] * seeds)).significant and lead.low > 0
         ]
         said = _verdict(above, record, figure, " by more than its seeds vary")
-        sentences.append(f"{escaped(name)} reaches {level:.3f}; {said}.")
+        sentences.append(f"{escaped(name)} reaches {decimal(level)}; {said}.")
     if (budget := best.runs[0].budget) is not None:
         sentences.append(f"Every run had the same budget, {budget:g} seconds of reference time.")
     return sentences
