@@ -52,6 +52,7 @@ def check_flags(
         learning_rate: for all of them that take one.
     """
     command.check_each(choose, optimizers)
+    command.check(lambda x: x > 0, "must be above 0, or nothing would be trained", learning_rate)
 
     def is_taken(values: dict[str, Any]) -> bool:
         if values[learning_rate.name] is None:

@@ -216,3 +216,13 @@ def test_help_shows_every_flag_of_the_program(program, monkeypatch):
         flagsaver.restore_flag_values(saved, own(program))
     shown = {flag.name for flag in flags.FLAGS.get_key_flags_for_module(program)}
     assert shown == set(own(program))
+
+
+@pytest.mark.parametrize("program", ["finetune_image", "finetune_text", "pretrain"])
+def test_a_rate_of_zero_trains_nothing_and_is_refused(program):
+    saved = flagsaver.save_flag_values(own(program))
+    try:
+        with pytest.raises(flags.IllegalFlagValueError, match=r"learning_rate=0\.0: must be above 0"):
+            own(program)([program, "--output=x", "--learning_rate=0"])
+    finally:
+        flagsaver.restore_flag_values(saved, own(program))
