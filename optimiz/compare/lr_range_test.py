@@ -180,7 +180,7 @@ def lr_range_test(
         ) from None
     except training.Diverged as diverged:
         result = diverged.result
-    shutil.rmtree(Path(directory) / "checkpoints", ignore_errors=True)
+    shutil.rmtree(Path(directory).expanduser() / "checkpoints", ignore_errors=True)
     losses = [float(row["loss"]) for row in result.history]
     rates = np.asarray(jax.vmap(schedule)(jnp.arange(len(losses))))
     return RangeTest.of(rates.tolist(), losses)

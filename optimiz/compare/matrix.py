@@ -183,7 +183,8 @@ def run_matrix(
     _distinct("seeds", [str(seed) for seed in seeds])
     for seed in seeds:
         checks.integer("each seed", seed, ge=0)
-    matrix = _Matrix(task_of, settings, Path(directory), identity, figure, reference, test, progress)
+    path = Path(directory).expanduser()
+    matrix = _Matrix(task_of, settings, path, identity, figure, reference, test, progress)
     there = [[matrix.finished(arm, seed) for seed in seeds] for arm in arms]
     matrix.total = len(arms) * len(seeds)
     matrix.missing = sum(run is None for found in there for run in found)

@@ -44,7 +44,8 @@ def check_report(record: Record, directory: str | os.PathLike[str], *, figure: s
     if not isinstance(record, Record):
         raise TypeError(f"record must be a compare.Record, got {type(record).__name__}")
     record.sign(figure)
-    Path(directory).mkdir(parents=True, exist_ok=True)
+    directory = Path(directory).expanduser()
+    directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=directory):
         pass
 
@@ -73,7 +74,7 @@ def write_report(record: Record, directory: str | os.PathLike[str], *, figure: s
         raise TypeError(f"record must be a compare.Record, got {type(record).__name__}")
     record.sign(figure)
     compared = methods(record, figure)
-    directory = Path(directory)
+    directory = Path(directory).expanduser()
     directory.mkdir(parents=True, exist_ok=True)
     record.write(directory / "record.json")
     pictures = {_CURVES: learning_curves} | ({_RATES: rate_curves} if have_grids(compared) else {})

@@ -51,7 +51,7 @@ def load_model_state(
 def _load(directory: str | os.PathLike[str], step: Any, part: str, like: Any) -> Any:
     if not (step is None or step == "best" or (isinstance(step, Integral) and not isinstance(step, bool))):
         raise TypeError(f'step must be a number of updates, "best" or None for the newest, got {step!r}')
-    folder = Path(directory).absolute() / CHECKPOINTS
+    folder = Path(directory).expanduser().absolute() / CHECKPOINTS
     with naming(folder):
         path, content = _found(folder, step)
     there = {name: text for name, text in content["arrays"].items() if _is_within(name, part)}

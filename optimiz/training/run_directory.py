@@ -68,7 +68,8 @@ def claimed(
 
     Args:
         directory: empty or not there for a new run; that of the run for a resumed one. Resuming
-            what never started starts it. Hidden files, and those that an operating system leaves, are ignored.
+            what never started starts it. Hidden files, and those that an operating system leaves, are ignored;
+            ``~`` is a home.
         settings: what decides the run's trajectory, as plain JSON.
         resume: whether to go on with the run that is there.
         overwrite: whether to delete it, whatever its settings, and begin anew. Only what a run writes is
@@ -87,7 +88,10 @@ def claimed(
     """
     if resume and overwrite:
         raise ValueError("resume=True goes on with a run, and overwrite=True deletes it: choose one of them")
-    path = Path(directory).absolute()
+    try:
+        path = Path(directory).expanduser().absolute()
+    except RuntimeError as error:  # a home of nobody
+        raise UnusableDirectory(f"{directory!r} cannot be a run directory: {error}") from error
     with contextlib.ExitStack() as held:
         try:
             path.mkdir(parents=True, exist_ok=True)

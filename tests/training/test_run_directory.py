@@ -112,6 +112,14 @@ def test_a_path_that_no_system_takes_is_refused(tmp_path):
         claim(tmp_path / ("a" * 256))
 
 
+def test_a_tilde_is_a_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with claimed("~/run", {}, resume=False) as path:
+        assert path == tmp_path / "run"
+    with pytest.raises(RunError, match="cannot be a run directory"), claimed("~no-such-user/run", {}, False):
+        pass
+
+
 def test_a_file_system_without_locks_is_refused_in_one_line(tmp_path, monkeypatch):
     def without(lock):
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
