@@ -1,11 +1,14 @@
 """An update can be differentiated: what comes of a run, with respect to what went into it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
 
 import optimiz
+from tests.contract.test_contract import TABLE
 
 
 def _loss(params, z):
@@ -23,14 +26,19 @@ def _outcome(tx, start, z):
     return _loss(params, 1.0)
 
 
-@pytest.mark.parametrize("name", ["adam_sls", "armijo_sgd", "momentum_sls", "salsa"])
+_SEARCHES = {name: getattr(optimiz, name) for name in ("adam_sls", "armijo_sgd", "momentum_sls", "salsa")}
+_SEARCHES |= {name: getattr(optimiz, name) for name in ("salsa_class", "salsa_packaged")}
+_SEARCHES["pla_sls"] = functools.partial(optimiz.pla_sls, units={"w": 0, "b": 1})
+
+
+@pytest.mark.parametrize("name", _SEARCHES)
 @pytest.mark.parametrize("jit", [False, True])
 def test_a_search_has_the_derivative_of_differences(name, jit):
     """The step size is a constant multiple of where its search began, but at points where a trial turns."""
     start = {"w": jnp.array([1.0, -2.0, 0.5]), "b": jnp.array(0.3)}
 
     def outcome(z):
-        return _outcome(getattr(optimiz, name)(init_step=0.5), start, z)
+        return _outcome(_SEARCHES[name](init_step=0.5), start, z)
 
     outcome = jax.jit(outcome) if jit else outcome
     differences = float(outcome(1.1 + 1e-3) - outcome(1.1 - 1e-3)) / 2e-3
@@ -57,3 +65,15 @@ def test_low_bit_has_a_derivative_by_the_learning_rate():
 
     differences = float(outcome(0.01 + 1e-4) - outcome(0.01 - 1e-4)) / 2e-4
     assert float(jax.grad(outcome)(0.01)) == pytest.approx(differences, rel=1e-2)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_every_method_has_a_finite_derivative_within_jit(name):
+    start = {"w": jnp.array([1.0, -2.0, 0.5]), "b": jnp.array(0.3)}
+    tx = TABLE[name].make(0.1)
+
+    def outcome(start, z):
+        return _outcome(tx, start, z)
+
+    for leaf in jax.tree.leaves(jax.jit(jax.grad(outcome, argnums=(0, 1)))(start, 1.1)):
+        assert jnp.isfinite(leaf).all()

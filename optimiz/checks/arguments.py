@@ -173,7 +173,7 @@ def schedule(name: str, value: optax.ScalarOrSchedule) -> Callable[[jax.typing.A
                 f"{name} must be a schedule, a function of the update count; it returned {scalar!r}"
             )
         try:
-            array = jnp.asarray(scalar)
+            array = jnp.asarray(scalar) if callable(value) else _array(scalar)
         except (TypeError, ValueError):
             array = None
         if array is None or jnp.issubdtype(array.dtype, jnp.complexfloating):
@@ -183,6 +183,9 @@ def schedule(name: str, value: optax.ScalarOrSchedule) -> Callable[[jax.typing.A
         return array
 
     return at
+
+
+_array = jax.jit(lambda number: number, inline=True)  # outside of jit a tenth of the time of jnp.asarray
 
 
 def at_first(name: str, at: Callable[[jax.typing.ArrayLike], jax.Array]) -> jax.Array:

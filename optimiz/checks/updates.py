@@ -103,6 +103,9 @@ def same_shapes(name: str, tree: Any, reference_name: str, reference: Any) -> No
     Raises:
         ValueError: naming the first path at which they differ.
     """
+    if _shapes(tree) == _shapes(reference):
+        return
+    # Paths take time, and only a message needs them: a tree may also be of another class than the parameters'.
     leaves = dict(jax.tree_util.tree_leaves_with_path(tree))
     wanted = dict(jax.tree_util.tree_leaves_with_path(reference))
     for path in sorted(leaves.keys() ^ wanted.keys(), key=jax.tree_util.keystr):
@@ -117,3 +120,8 @@ def same_shapes(name: str, tree: Any, reference_name: str, reference: Any) -> No
                 f"the {name}{at} has shape {np.shape(leaf)}, but the {reference_name} has shape "
                 f"{np.shape(wanted[path])}"
             )
+
+
+def _shapes(tree: Any) -> tuple[Any, list[tuple[int, ...]]]:
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [np.shape(leaf) for leaf in leaves]

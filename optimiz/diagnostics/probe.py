@@ -91,7 +91,7 @@ def probe(
 
         measured = numerics.cond(due, measure, lambda: state.heterogeneity)
         step = jnp.where(due, state.count, state.probed_step)
-        count = jnp.asarray(optax.safe_increment(state.count))
+        count = numerics.increment(state.count)
         return updates, ProbeState(count, step, measured)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -90,11 +90,7 @@ def read(tree: Any, scanned: Mapping[str, int] | None = None) -> Reading:
             ``scanned`` is no mapping.
         ValueError: as :func:`scanned_axes`.
     """
-    if isinstance(tree, (jax.Array, np.ndarray)) and jnp.issubdtype(tree.dtype, jnp.integer):
-        raise TypeError(
-            "expected a tree of parameters, got a bare integer array; optax.inject_hyperparams "
-            "takes every callable for a schedule of the step count, unless static_args names it"
-        )
+    _check_is_no_count(tree)
     _check_scanned(scanned)
     # Holes are kept while paths are computed: a tree has the same paths whatever Optax has masked.
     entries = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_hole)
@@ -114,6 +110,14 @@ def read(tree: Any, scanned: Mapping[str, int] | None = None) -> Reading:
     for pattern in scanned:
         _must_match(pattern, f"the scanned pattern {pattern!r}", reading)
     return reading
+
+
+def _check_is_no_count(tree: Any) -> None:
+    if isinstance(tree, (jax.Array, np.ndarray)) and jnp.issubdtype(tree.dtype, jnp.integer):
+        raise TypeError(
+            "expected a tree of parameters, got a bare integer array; optax.inject_hyperparams "
+            "takes every callable for a schedule of the step count, unless static_args names it"
+        )
 
 
 def _check_scanned(scanned: Any) -> None:
@@ -157,6 +161,9 @@ def scanned_axes(tree: Any, scanned: Mapping[str, int] | None = None) -> list[in
         >>> scanned_axes(tree, {"^layers/": 0})
         [None, 0]
     """
+    if scanned is None:  # at every update; paths take time
+        _check_is_no_count(tree)
+        return [None] * len(jax.tree.leaves(tree))
     return [leaf.scanned for leaf in read(tree, scanned).leaves]
 
 

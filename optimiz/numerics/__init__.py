@@ -16,6 +16,8 @@ from optimiz.numerics.control_flow import while_loop as while_loop
 from optimiz.numerics.directions import Directions as Directions
 from optimiz.numerics.directions import directions_of as directions_of
 from optimiz.numerics.directions import moves as moves
+from optimiz.numerics.dispatch import dispatched_once as dispatched_once
+from optimiz.numerics.dispatch import increment as increment
 from optimiz.numerics.keys import typed_key as typed_key
 from optimiz.numerics.leaves import map_leaves as map_leaves
 from optimiz.numerics.leaves import map_many as map_many
@@ -38,7 +40,10 @@ from optimiz.numerics.norms import of_scaled_roots as of_scaled_roots
 from optimiz.numerics.precision import compute_dtype as compute_dtype
 from optimiz.numerics.precision import is_narrow as is_narrow
 from optimiz.numerics.precision import narrow as narrow
+from optimiz.numerics.precision import plus as plus
 from optimiz.numerics.precision import real_dtype as real_dtype
+from optimiz.numerics.precision import scaled as scaled
+from optimiz.numerics.precision import times as times
 from optimiz.numerics.precision import widen as widen
 from optimiz.numerics.quantisation import BFloat16 as BFloat16
 from optimiz.numerics.quantisation import Float8 as Float8

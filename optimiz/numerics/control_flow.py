@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from optimiz.numerics.dispatch import dispatched_once
+
 T = TypeVar("T")
 
 
@@ -26,7 +28,10 @@ def is_staged() -> bool:
         >>> is_staged(), jax.jit(lambda: jnp.array(is_staged()))().item()
         (False, True)
     """
-    return isinstance(jnp.zeros([]), Tracer)
+    return isinstance(_zero(), Tracer)
+
+
+_zero = dispatched_once(lambda: jnp.zeros([]))
 
 
 def cond(predicate: jax.Array, if_true: Callable[..., T], if_false: Callable[..., T], *operands: Any) -> T:

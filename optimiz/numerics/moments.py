@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from optimiz import checks
+from optimiz.numerics.dispatch import dispatched_once
 from optimiz.numerics.precision import compute_dtype, real_dtype
 
 
@@ -41,11 +42,13 @@ def real_moment(
     return jnp.full_like(p, value, dtype=real_dtype(p.dtype) if dtype is None else dtype)
 
 
+@dispatched_once
 def abs_sq(x: jax.Array) -> jax.Array:
     """Squared magnitude, elementwise: x² for real entries, x x̄ for complex ones, in a real dtype."""
     return jnp.square(x) if jnp.isrealobj(x) else jnp.square(x.real) + jnp.square(x.imag)
 
 
+@dispatched_once
 def squarable(g: jax.Array) -> jax.Array:
     """``g`` with finite entries limited to those whose square is finite; what is not finite is NaN.
 
@@ -79,6 +82,7 @@ def largest_square(dtype: jax.typing.DTypeLike) -> float:
     return 4.0 ** (jnp.finfo(compute_dtype(dtype)).maxexp // 2 - 2)
 
 
+@dispatched_once
 def limited_square(g: jax.Array) -> jax.Array:
     """Squared magnitude, limited where it is too large to be a number: of infinity as well, but not of NaN.
 
@@ -135,6 +139,11 @@ def bias_correction(decay: jax.typing.ArrayLike, count: jax.Array) -> jax.Array:
         log_decay = math.log(decay) if decay > 0 else -math.inf
     else:
         log_decay = jnp.log(decay)
+    return _gathered(log_decay, count)
+
+
+@dispatched_once
+def _gathered(log_decay: jax.typing.ArrayLike, count: jax.Array) -> jax.Array:
     return -jnp.expm1(count * log_decay)
 
 

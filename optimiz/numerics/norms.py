@@ -4,6 +4,7 @@ In float32 neither 1e30 nor 1e-30 has a square. Squares are summed as they are; 
 is not to be trusted are they summed once more, of entries times a power of two, which costs no digit.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 
 from optimiz.numerics.afresh import all_of
 from optimiz.numerics.control_flow import cond
+from optimiz.numerics.dispatch import dispatched_once
 from optimiz.numerics.moments import abs_sq
 from optimiz.numerics.precision import widen
 
@@ -43,6 +45,18 @@ def of_scaled_roots(
         >>> float(s) == 2.0**-100, round(float(root / s) / 1e30, 4)
         (True, 5.0)
     """
+    plain = list(sums(None))
+    scales, trusted, ones = _scales(plain)
+
+    def end(scales: Sequence[jax.Array], totals: Sequence[jax.Array]) -> T:
+        return function([(s, jnp.sqrt(total)) for s, total in zip(scales, totals, strict=True)])
+
+    return cond(trusted, lambda: end(ones, plain), lambda: end(scales, sums(scales)))
+
+
+@dispatched_once
+def _scales(totals: list[jax.Array]) -> tuple[list[jax.Array], jax.Array, list[jax.Array]]:
+    """A scale for each sum, whether all of them are 1, and as many ones."""
 
     def scale(total: jax.Array) -> jax.Array:
         largest = jnp.finfo(total.dtype).maxexp  # 128 for float32
@@ -53,15 +67,8 @@ def of_scaled_roots(
         one, down, up = (jnp.asarray(s, total.dtype) for s in (1, down, up))
         return jnp.where(small, up, jnp.where(jnp.isfinite(total), one, down))
 
-    plain = list(sums(None))
-    scales = [scale(total) for total in plain]
-    trusted = all_of([jnp.all(s == 1) for s in scales])
-
-    def end(scales: Sequence[jax.Array], totals: Sequence[jax.Array]) -> T:
-        return function([(s, jnp.sqrt(total)) for s, total in zip(scales, totals, strict=True)])
-
-    ones = [jnp.ones_like(s) for s in scales]
-    return cond(trusted, lambda: end(ones, plain), lambda: end(scales, sums(scales)))
+    scales = [scale(total) for total in totals]
+    return scales, all_of([jnp.all(s == 1) for s in scales]), [jnp.ones_like(s) for s in scales]
 
 
 def block_norms(arrays: Callable[[], Sequence[jax.Array]], axes: Sequence[tuple[int, ...]]) -> list[jax.Array]:
@@ -77,12 +84,20 @@ def block_norms(arrays: Callable[[], Sequence[jax.Array]], axes: Sequence[tuple[
     """
 
     def sums(scales: Sequence[jax.Array] | None) -> list[jax.Array]:
-        each = zip(arrays(), axes, [1] * len(axes) if scales is None else scales, strict=True)
-        return [jnp.sum(abs_sq(widen(x) * s), axis=a, keepdims=True) for x, a, s in each]
+        each = zip(arrays(), [None] * len(axes) if scales is None else scales, axes, strict=True)
+        return [_sum_of_squares(x, s, a) for x, s, a in each]
 
-    return of_scaled_roots(
-        lambda pairs: [jnp.where(jnp.isfinite(root), root / s, jnp.nan) for s, root in pairs], sums
-    )
+    return of_scaled_roots(lambda pairs: [_norm(s, root) for s, root in pairs], sums)
+
+
+@functools.partial(dispatched_once, static=("axes",))
+def _sum_of_squares(x: jax.Array, scale: jax.Array | None, axes: tuple[int, ...]) -> jax.Array:
+    return jnp.sum(abs_sq(widen(x) * (1 if scale is None else scale)), axis=axes, keepdims=True)
+
+
+@dispatched_once
+def _norm(scale: jax.Array, root: jax.Array) -> jax.Array:
+    return jnp.where(jnp.isfinite(root), root / scale, jnp.nan)
 
 
 def block_norm(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:

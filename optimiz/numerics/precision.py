@@ -1,9 +1,14 @@
 """Dtypes: in which one computes, and how a value gets there and back."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
+from optimiz.numerics.dispatch import dispatched_once
 
+
+@functools.cache
 def compute_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
     """The dtype in which statistics of such an array are computed: float32 at the least.
 
@@ -14,6 +19,7 @@ def compute_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
+@functools.cache
 def real_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
     """The compute dtype of such an array's squared magnitudes.
 
@@ -47,6 +53,42 @@ def narrow(x: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
         return x.astype(dtype)
     limit = float(jnp.finfo(dtype).max)
     return jnp.where(jnp.isinf(x), x, jnp.clip(x, -limit, limit)).astype(dtype)
+
+
+@dispatched_once
+def scaled(x: jax.Array, factor: jax.typing.ArrayLike) -> jax.Array:
+    """``x`` times a factor, computed in its compute dtype and returned in its own; see :func:`narrow`.
+
+    Example:
+        >>> scaled(jnp.array([1e4, -2.0], jnp.float16), 1e3).tolist()
+        [65504.0, -2000.0]
+    """
+    return narrow(widen(x) * factor, x.dtype)
+
+
+@dispatched_once
+def times(scalar: jax.typing.ArrayLike, x: jax.Array) -> jax.Array:
+    """``x`` times a real scalar, computed and returned in its compute dtype.
+
+    Not together with a sum that follows: some processors round the two once if they are compiled as one, and an
+    update outside of ``jit`` would not be Optax's to the bit.
+
+    Example:
+        >>> times(0.5, jnp.array([1.0, 3.0], jnp.bfloat16))
+        Array([0.5, 1.5], dtype=float32)
+    """
+    return jnp.asarray(scalar).astype(real_dtype(x.dtype)) * widen(x)
+
+
+@functools.partial(dispatched_once, static=("dtype",))
+def plus(x: jax.Array, y: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """The sum of two arrays in the compute dtype of the second, returned in another.
+
+    Example:
+        >>> plus(jnp.array([1.0]), jnp.array([3.0], jnp.bfloat16), jnp.bfloat16)
+        Array([4], dtype=bfloat16)
+    """
+    return (x + widen(y)).astype(dtype)
 
 
 def is_narrow(dtype: jax.typing.DTypeLike) -> bool:

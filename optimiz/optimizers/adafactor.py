@@ -182,9 +182,7 @@ def scale_by_factored_rms(
             (structure.unflatten(column) for column in zip(*new, strict=True)) if leaves else (updates,) * 3
         )
         new = jax.tree.map(lambda x, old: x.astype(old.dtype), tuple(columns), tuple(moments))
-        return structure.unflatten(directions), ScaleByFactoredRmsState(
-            jnp.asarray(optax.safe_increment(count)), *new
-        )
+        return structure.unflatten(directions), ScaleByFactoredRmsState(numerics.increment(count), *new)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

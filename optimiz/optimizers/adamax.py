@@ -76,7 +76,7 @@ def scale_by_adamax(
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
         checks.same_shapes("gradient", updates, "parameter", state.mu)
-        count = jnp.asarray(optax.safe_increment(state.count))
+        count = numerics.increment(state.count)
 
         of_m = numerics.bias_corrections(b1, count, updates)
 

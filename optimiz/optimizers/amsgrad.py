@@ -94,7 +94,7 @@ def scale_by_amsgrad(
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
         checks.same_shapes("gradient", updates, "parameter", state.mu)
-        count = jnp.asarray(optax.safe_increment(state.count))
+        count = numerics.increment(state.count)
 
         of_m, of_v = (numerics.bias_corrections(b, count, updates) for b in (b1, b2))
 

@@ -87,7 +87,7 @@ def scale_by_rms(
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
         checks.same_shapes("gradient", updates, "parameter", state.nu)
-        count = jnp.asarray(optax.safe_increment(state.count))
+        count = numerics.increment(state.count)
 
         def average(x, old):
             return decay * old.astype(x.dtype) + (1 - decay) * x

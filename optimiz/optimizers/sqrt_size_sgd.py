@@ -93,6 +93,6 @@ def _scale_by_root_of_size(
         # Every block may be empty, and then there is nothing to divide.
         largest = max(roots, default=0) or 1 if normalize == "max" else 1
         scaled = zip(leaves, roots, strict=True)
-        return tree.unflatten([numerics.narrow(numerics.widen(u) * (r / largest), u.dtype) for u, r in scaled])
+        return tree.unflatten([numerics.scaled(u, r / largest) for u, r in scaled])
 
     return optax.stateless(update)

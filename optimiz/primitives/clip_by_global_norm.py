@@ -63,11 +63,11 @@ def clip_by_global_norm(max_norm: jax.typing.ArrayLike) -> optax.GradientTransfo
         leaves = jax.tree.leaves(updates)
         dtype = functools.reduce(jnp.promote_types, (numerics.real_dtype(g.dtype) for g in leaves), jnp.float32)
 
-        square = numerics.traced_once(lambda g, s: jnp.sum(numerics.abs_sq(numerics.widen(g) * s)), leaves)
+        square = numerics.traced_once(_square, leaves)
 
         def squares(scale):
             # XLA would hold a wide copy of a narrow leaf, for the norm and for what is clipped.
-            pairs = [(numerics.afresh(g) if numerics.is_narrow(g.dtype) else g, 1) for g in leaves]
+            pairs = [(numerics.afresh(g) if numerics.is_narrow(g.dtype) else g, None) for g in leaves]
             if scale is not None:
                 # XLA would hold a factor of several leaves in memory, broadcast to their shape: one for each.
                 pairs = [numerics.afresh((g, scale[0])) for g in leaves]
@@ -75,18 +75,35 @@ def clip_by_global_norm(max_norm: jax.typing.ArrayLike) -> optax.GradientTransfo
 
         def factors(pairs):
             [(scale, root)] = pairs
-            norm = root / scale  # infinite where the dtype has no such number; the root is finite even then
-            limit = jnp.asarray(max_norm, dtype)
-            factor = jnp.where(jnp.isfinite(root), limit / jnp.where(root == 0, 1, root), jnp.nan)
-            # Where nothing is clipped both are 1, which changes no bit. A product of one array with scalars is
-            # computed anew by each of its users; a select between two arrays may be held in memory for them.
-            return norm, *(jnp.where(norm <= limit, 1, x) for x in (scale, factor))
+            return _factors(scale, root, max_norm)
 
         norm, scale, factor = numerics.of_scaled_roots(factors, squares)
 
-        def clip(g):
-            return (numerics.widen(g) * scale * factor).astype(g.dtype)
-
-        return numerics.map_leaves(clip, updates), ClipByGlobalNormState(norm.astype(jnp.float32))
+        clipped = numerics.map_leaves(lambda g: _times(g, scale, factor), updates)
+        return clipped, ClipByGlobalNormState(norm.astype(jnp.float32))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+@numerics.dispatched_once
+def _square(g: jax.Array, scale: jax.Array | None) -> jax.Array:
+    return jnp.sum(numerics.abs_sq(numerics.widen(g) * (1 if scale is None else scale)))
+
+
+@numerics.dispatched_once
+def _factors(
+    scale: jax.Array, root: jax.Array, max_norm: jax.typing.ArrayLike
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The norm, and the two factors that clip to it."""
+    norm = root / scale  # infinite where the dtype has no such number; the root is finite even then
+    limit = jnp.asarray(max_norm, root.dtype)
+    factor = jnp.where(jnp.isfinite(root), limit / jnp.where(root == 0, 1, root), jnp.nan)
+    # Where nothing is clipped both are 1, which changes no bit. A product of one array with scalars is
+    # computed anew by each of its users; a select between two arrays may be held in memory for them.
+    scale, factor = (jnp.where(norm <= limit, 1, x) for x in (scale, factor))
+    return norm, scale, factor
+
+
+@numerics.dispatched_once
+def _times(g: jax.Array, scale: jax.Array, factor: jax.Array) -> jax.Array:
+    return (numerics.widen(g) * scale * factor).astype(g.dtype)

@@ -86,7 +86,7 @@ def decoupled_weight_decay(
     # A count is kept where something varies; a decay that is traced has the state of one that is 0.
     varies = callable(weight_decay) or (coupling == "independent" and callable(learning_rate))
 
-    def strength(count: jax.Array) -> jax.Array:
+    def strength(count: jax.typing.ArrayLike) -> jax.Array:
         if coupling == "learning_rate":
             return decay(count)
         rate = eta(count) if coupling == "independent" else jnp.asarray(largest)
@@ -105,15 +105,13 @@ def decoupled_weight_decay(
             "decoupled_weight_decay", updates, "parameters would grow; put it before the step"
         )
         checks.same_shapes("gradient", updates, "parameter", params)
-        lam = strength(state.count if varies else jnp.zeros([], jnp.int32))
+        lam = strength(state.count if varies else 0)
 
-        def add(u, p):
-            wide = numerics.widen(p)
-            return (numerics.widen(u) + lam.astype(jnp.finfo(wide.dtype).dtype) * wide).astype(u.dtype)
-
-        updates = numerics.map_leaves(add, updates, params)
+        updates = numerics.map_leaves(
+            lambda u, p: numerics.plus(numerics.times(lam, p), u, u.dtype), updates, params
+        )
         if varies:
-            state = DecoupledWeightDecayState(jnp.asarray(optax.safe_increment(state.count)))
+            state = DecoupledWeightDecayState(numerics.increment(state.count))
         return updates, state
 
     tx = optax.GradientTransformationExtraArgs(init_fn, update_fn)

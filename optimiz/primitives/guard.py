@@ -78,7 +78,7 @@ def guard(
 
         proposed, inner_state, zeros = numerics.recipes(attempt)(updates, state.inner_state, params)
         good = numerics.all_of([~numerics.any_nan(zero) for zero in jax.tree.leaves(zeros)])
-        in_a_row = jnp.where(good, 0, optax.safe_increment(state.skipped_in_a_row))
+        in_a_row = jnp.where(good, 0, numerics.increment(state.skipped_in_a_row))
         instead = jnp.where(in_a_row > give_up_after, jnp.float32(jnp.nan), jnp.float32(0))
 
         # A select, and not a branch, which would have to hold both states whole before it. The update is made
@@ -90,7 +90,7 @@ def guard(
         inner_state = jax.tree.map(select, inner_state, state.inner_state)
         proposed = numerics.made(proposed)
         updates = jax.tree.map(lambda u: jnp.where(good, u, instead.astype(u.dtype)), proposed)
-        skipped = jnp.where(good, state.skipped, optax.safe_increment(state.skipped))
+        skipped = jnp.where(good, state.skipped, numerics.increment(state.skipped))
         return updates, GuardState(skipped, in_a_row, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

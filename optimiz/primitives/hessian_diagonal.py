@@ -206,7 +206,7 @@ def _estimator(
             params = jax.lax.pcast(params, axis_name, to="varying")
         base = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(numerics.typed_key(key)))
         drawn = jax.random.fold_in(base, state.estimates)
-        estimates = jnp.asarray(optax.safe_increment(state.estimates))
+        estimates = numerics.increment(state.estimates)
         return estimate(params, drawn, **extra_args), HessianDiagonalState(state.key, estimates)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -114,7 +114,7 @@ def low_bit(
         proposed = jax.tree.map(
             lambda u, g, p: u if u.dtype == p.dtype else u.astype(g.dtype), proposed, updates, like
         )
-        salt = jnp.asarray(optax.safe_increment(state.salt))
+        salt = numerics.increment(state.salt)
         # Far apart for two arrays: in all the updates of a run no two meet.
         salts = salt.astype(jnp.uint32) + jnp.arange(len(rows), dtype=jnp.uint32) * jnp.uint32(0x9E3779B1)
         pairs = [

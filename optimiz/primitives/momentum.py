@@ -16,6 +16,7 @@ float32 gradients meet bfloat16 parameters, which ``scan`` refuses); a gradient 
 where Optax broadcasts it.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -92,7 +93,7 @@ def trace(
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
-        m = _advance(lambda m, g: decay * m + g, updates, state.trace)
+        m = _advance(lambda m, g: numerics.times(decay, m) + numerics.widen(g), updates, state.trace)
         direction = m
         if nesterov:
             direction = numerics.map_leaves(lambda g, m: numerics.widen(g) + decay * m, updates, m)
@@ -131,7 +132,7 @@ def ema(
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
-        mu = _advance(lambda m, g: decay * m + (1 - decay) * g, updates, state.mu)
+        mu = _advance(lambda m, g: numerics.times(decay, m) + numerics.times(1 - decay, g), updates, state.mu)
         return _cast_like(mu, updates), EmaState(_cast_like(mu, state.mu))
 
     return optax.GradientTransformationExtraArgs(
@@ -171,7 +172,7 @@ def seeded_ema(
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
         mu = _advance_from_first(decay, 1 - decay, state.count, updates, state.mu)
-        count = jnp.asarray(optax.safe_increment(state.count))
+        count = numerics.increment(state.count)
         return _cast_like(mu, updates), SeededEmaState(count, _cast_like(mu, state.mu))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -194,7 +195,7 @@ def _dampened_trace(
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
         m = _advance_from_first(decay, 1 - dampening, state.count, updates, state.trace)
-        count = jnp.asarray(optax.safe_increment(state.count))
+        count = numerics.increment(state.count)
         return _cast_like(m, updates), DampenedTraceState(count, _cast_like(m, state.trace))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -208,7 +209,7 @@ def _advance(
     rule: Callable[[jax.Array, jax.Array], Any], updates: optax.Updates, m: optax.Updates
 ) -> optax.Updates:
     checks.same_shapes("gradient", updates, "parameter", m)
-    return numerics.map_leaves(lambda g, m: rule(numerics.widen(m), numerics.widen(g)), updates, m)
+    return numerics.map_leaves(lambda g, m: rule(m, g), updates, m)
 
 
 def _advance_from_first(
@@ -219,17 +220,20 @@ def _advance_from_first(
     m: optax.Updates,
 ) -> optax.Updates:
     """μ m + weight · g, and g itself at the first update."""
-    first = count == 0
-    # Not a select between arrays, which XLA would hold in memory for a sum over the result.
-    dtype = jnp.result_type(jnp.float32, *(numerics.real_dtype(x.dtype) for x in jax.tree.leaves(m)))
-    old, new = (jnp.where(first, a, jnp.asarray(b, dtype)) for a, b in ((0, decay), (1, weight)))
-
-    def rule(m, g):
-        real = jnp.finfo(m.dtype).dtype
-        return old.astype(real) * m + new.astype(real) * g
-
-    return _advance(rule, updates, m)
+    dtypes = {numerics.real_dtype(x.dtype) for x in jax.tree.leaves(m)}
+    dtype = functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32))
+    old, new = _weights(decay, weight, count, dtype)
+    return _advance(lambda m, g: numerics.times(old, m) + numerics.times(new, g), updates, m)
 
 
 def _cast_like(tree: optax.Updates, like: optax.Updates) -> optax.Updates:
-    return jax.tree.map(lambda x, y: x.astype(y.dtype), tree, like)
+    return jax.tree.map(lambda x, y: x if x.dtype == y.dtype else x.astype(y.dtype), tree, like)
+
+
+@functools.partial(numerics.dispatched_once, static=("dtype",))
+def _weights(
+    decay: jax.typing.ArrayLike, weight: jax.typing.ArrayLike, count: jax.Array, dtype: jnp.dtype
+) -> list[jax.Array]:
+    # Not a select between arrays, which XLA would hold in memory for a sum over the result.
+    first = count == 0
+    return [jnp.where(first, a, jnp.asarray(b, dtype)) for a, b in ((0, decay), (1, weight))]

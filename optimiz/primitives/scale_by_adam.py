@@ -83,12 +83,12 @@ def scale_by_adam(
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
         checks.same_shapes("gradient", updates, "parameter", state.mu)
-        count = jnp.asarray(optax.safe_increment(state.count))
+        count = numerics.increment(state.count)
 
         of_m = numerics.bias_corrections(b1, count, updates)
         of_next = of_m
         if nesterov:
-            of_next = numerics.bias_corrections(b1, jnp.asarray(optax.safe_increment(count)), updates)
+            of_next = numerics.bias_corrections(b1, numerics.increment(count), updates)
         of_v = numerics.bias_corrections(b2, count, updates)
 
         def leaf(g, mu, nu):

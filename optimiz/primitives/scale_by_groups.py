@@ -65,7 +65,8 @@ def scale_by_groups(
                     f"does not broadcast to the update's {u.shape}"
                 )
             # NumPy's numbers are float64, and would make the update so under jax_enable_x64.
-            return numerics.narrow(numerics.widen(u) * jnp.asarray(m, numerics.real_dtype(u.dtype)), u.dtype)
+            as_array = jnp.asarray if isinstance(m, jax.Array) else np.asarray
+            return numerics.scaled(u, as_array(m, numerics.real_dtype(u.dtype)))
 
         # Over the multipliers' tree, so that one may stand for a subtree, or for what Optax masks.
         def scaled(tree):

@@ -114,17 +114,25 @@ def scale_by_gsnr(
             )
 
         # The measurement costs its passes over the gradient only while a block is waiting for it.
-        all_done = numerics.all_of([done.all() for done in latched])
+        all_done = _all(latched)
         gsnr, latched = numerics.cond(all_done, lambda: (gsnr, latched), latch)
-        scales = [jnp.where(done, ratio, 1) for ratio, done in zip(gsnr, latched, strict=True)]
+        scales = _or_one(gsnr, latched)
         if normalize == "max":
             each = [jnp.max(jnp.where(d, r, 0), initial=0) for r, d in zip(gsnr, latched, strict=True)]
             largest = jnp.max(numerics.stacked([jnp.float32(0), *each]))
             scales = [scale / jnp.where(largest > 0, largest, 1) for scale in scales]
-        scaled = [
-            numerics.narrow(numerics.widen(g) * scale, g.dtype) for g, scale in zip(leaves, scales, strict=True)
-        ]
+        scaled = list(map(numerics.scaled, leaves, scales))
         state = ScaleByGsnrState(tree.unflatten(gsnr), tree.unflatten(latched))
         return tree.unflatten(scaled), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+@numerics.dispatched_once
+def _all(latched: list[jax.Array]) -> jax.Array:
+    return numerics.all_of([done.all() for done in latched])
+
+
+@numerics.dispatched_once
+def _or_one(gsnr: list[jax.Array], latched: list[jax.Array]) -> list[jax.Array]:
+    return [jnp.where(done, ratio, 1) for ratio, done in zip(gsnr, latched, strict=True)]

@@ -6,6 +6,7 @@ float32); a gradient whose shape is not its parameter's is refused; so is a rate
 negative; and the rate that was used is kept in the state, where a log can read it.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -89,12 +90,20 @@ def scale_by_learning_rate(
         count, _ = state
         eta = rate(count)
 
-        def step(u, like):
-            dtype = numerics.compute_dtype(u.dtype)
-            return (-eta.astype(jnp.finfo(dtype).dtype) * u.astype(dtype)).astype(like.dtype)
-
-        updates = numerics.map_leaves(step, updates, updates if params is None else params)
-        count = jnp.asarray(optax.safe_increment(count))
-        return updates, make_state(count, eta.astype(jnp.float32))
+        updates = numerics.map_leaves(
+            lambda u, like: _step(eta, u, like.dtype), updates, updates if params is None else params
+        )
+        return updates, make_state(*_next(count, eta))
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+@functools.partial(numerics.dispatched_once, static=("dtype",))
+def _step(eta: jax.Array, u: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    wide = numerics.compute_dtype(u.dtype)
+    return (-eta.astype(jnp.finfo(wide).dtype) * u.astype(wide)).astype(dtype)
+
+
+@numerics.dispatched_once
+def _next(count: jax.Array, eta: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return numerics.increment(count), eta.astype(jnp.float32)

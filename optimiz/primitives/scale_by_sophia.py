@@ -118,7 +118,7 @@ def scale_by_sophia(
     def update_fn(updates, state, params=None, **extra_args):
         checks.needs_params(params)
         checks.same_shapes("gradient", updates, "parameter", state.mu)
-        count = jnp.asarray(optax.safe_increment(state.count))
+        count = numerics.increment(state.count)
 
         def refreshed():
             estimate, fn_state = hessian_diagonal_fn.update(

@@ -114,12 +114,8 @@ def scale_by_trust_ratio(
         norms_of_block = iter([norms[i::n] for i in range(n)])
 
         def scale(whole, strength, of_params, of_direction):
-            numerator = jnp.clip(of_params, min_norm, max_norm)
-            denominator = of_direction if strength is None else of_direction + strength * of_params
-            zero = (numerator == 0) | (denominator == 0)
-            # Dividing first: the ratio by itself may not be finite where its product with the update is.
-            whole = whole / jnp.where(zero, 1, denominator + eps)
-            return whole * jnp.where(zero, 1, trust_coefficient * numerator)
+            numerator, denominator = _norms(of_params, of_direction, strength, min_norm, max_norm)
+            return _scaled(whole, numerator, denominator, trust_coefficient, eps)
 
         leaves, structure = jax.tree.flatten(updates)
         scaled = []
@@ -133,3 +129,29 @@ def scale_by_trust_ratio(
 def _first_entries(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     """One entry of each block, of the shape that a sum over the block has."""
     return x[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(x.ndim))]
+
+
+@numerics.dispatched_once
+def _norms(
+    of_params: jax.Array,
+    of_direction: jax.Array,
+    strength: jax.Array | None,
+    min_norm: jax.typing.ArrayLike,
+    max_norm: jax.typing.ArrayLike | None,
+) -> tuple[jax.Array, jax.Array]:
+    whole = of_direction if strength is None else of_direction + strength * of_params
+    return jnp.clip(of_params, min_norm, max_norm), whole
+
+
+@numerics.dispatched_once
+def _scaled(
+    whole: jax.Array,
+    numerator: jax.Array,
+    denominator: jax.Array,
+    trust_coefficient: jax.typing.ArrayLike,
+    eps: jax.typing.ArrayLike,
+) -> jax.Array:
+    zero = (numerator == 0) | (denominator == 0)
+    # Dividing first: the ratio by itself may not be finite where its product with the update is.
+    whole = whole / jnp.where(zero, 1, denominator + eps)
+    return whole * jnp.where(zero, 1, trust_coefficient * numerator)

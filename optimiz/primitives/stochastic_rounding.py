@@ -82,7 +82,7 @@ def stochastic_rounding(key: jax.Array | int) -> optax.GradientTransformationExt
         leaves, structure = jax.tree.flatten(updates)
         rows = zip(leaves, structure.flatten_up_to(params), range(len(leaves)), strict=True)
         updates = structure.unflatten([step(*row) for row in rows])
-        count = jnp.asarray(optax.safe_increment(state.count))
+        count = numerics.increment(state.count)
         return updates, StochasticRoundingState(count, state.key)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
