@@ -18,14 +18,23 @@ BEGIN = "import sys; sys.argv = ['-m', *sys.argv[1:]]; import examples; "
 READY = "print('ready', flush=True); "
 
 
+def ignoring_nothing():
+    """What nohup, or a shell in the background, has its children ignore, they would go on to ignore."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(code, *arguments, **options):
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": ignoring_nothing} | options
     return subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=ROOT, text=True, **options)
 
 
 def ended(process):
     """Exit code, and the lines on standard error."""
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()  # one that does not leave would be left behind
     return process.returncode, errors.splitlines()
 
 

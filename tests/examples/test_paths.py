@@ -83,5 +83,9 @@ def test_where_no_run_can_lie_is_said_in_one_line_in_terms_of_flags(tmp_path, ca
 
 @pytest.mark.parametrize("flag", ["--output=", "--data= ", "--data=~nobody-at-all/x"])
 def test_a_path_that_is_none_is_refused_when_it_is_read(flag):
-    with pytest.raises(ValueError, match=f"flag {flag}: "):
-        command.check_arguments("finetune_image", ["--output=x", flag], finetune_image.FLAGS)
+    argv = ["--output=x", flag]
+    with (
+        pytest.raises(ValueError, match=f"flag {flag}: "),
+        command.arguments("finetune_image", argv, finetune_image.FLAGS),
+    ):
+        pass

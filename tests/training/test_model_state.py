@@ -221,7 +221,7 @@ def test_examples_are_chosen_in_evaluation_mode_and_work_is_priced(tmp_path):
     methods = training.Methods(selection=training.SelectiveBackprop(batch=8))
     result = run(task, tmp_path, methods=methods, steps=3)
     assert result.steps == 3 and result.model_state is not None
-    reference = training.calibrate(task, optimiz.salsa(), about={}, n=2)
+    reference = training.calibrate(task, optimiz.adamw(0.01), about={}, n=2)
     settings = training.Settings(budget=3 * reference.seconds("step", batch=8))
     training.fit(task, optimiz.adamw(0.01), settings, tmp_path / "budget", identity={}, reference=reference)
 

@@ -318,11 +318,12 @@ def test_signals_are_held_back_and_handlers_put_back():
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has none")
 def test_a_hangup_is_held_back_unless_it_is_ignored():
-    with pytest.raises(training.Preempted), preemption.deferred() as request:
-        os.kill(os.getpid(), signal.SIGHUP)
-        assert request.received == signal.SIGHUP
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
+        with pytest.raises(training.Preempted), preemption.deferred() as request:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert request.received == signal.SIGHUP
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with preemption.deferred() as request:
             os.kill(os.getpid(), signal.SIGHUP)
         assert request.received is None and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
