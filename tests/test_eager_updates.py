@@ -133,7 +133,13 @@ def test_nor_for_parameters_in_bfloat16(case):
     assert [training.update() for _ in range(2)] == [[]] * 2
 
 
-@pytest.mark.parametrize("case", ["lamb", "salsa", "pla_sls", "sophia_g", "a chain", "low_bit(Int8)", "probe"])
+@pytest.mark.parametrize(
+    "case",
+    ["lamb", "salsa", "a chain"]
+    + [
+        pytest.param(case, marks=pytest.mark.long) for case in ("pla_sls", "sophia_g", "low_bit(Int8)", "probe")
+    ],
+)
 def test_twenty_updates_leave_nothing_in_memory(case):
     training = _Training(CASES[case]())
     for _ in range(_WARM):

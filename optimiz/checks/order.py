@@ -8,7 +8,7 @@ Optax's is not seen.
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from types import CodeType, FrameType
+from types import CodeType
 from typing import Any, NamedTuple
 
 import jax
@@ -55,22 +55,25 @@ def no_step_before(name: str, updates: optax.Updates, why: str) -> None:
     Raises:
         ValueError: one does.
     """
-    for chain in _chains():
-        if any(_has_stepped(*member, updates) for member in chain.done) and not _has_holes(updates):
-            raise ValueError(f"{name} comes after a step in its chain: {why}")
+    _refuse_step_before(_chains(), name, updates, why)
 
 
-def no_step_or_decay_after(name: str, updates: optax.Updates) -> None:
-    """Check that no step and no weight decay of Optax comes after the step that is being called, in no chain.
+def only_step(name: str, updates: optax.Updates, why: str) -> None:
+    """Check that no step comes before the step that is being called, and no step or decay of Optax after it.
 
     Args:
         name: of the step, for the message.
-        updates: that it is given. Where some are masked, what comes after may be of the others.
+        updates: that it is given. Where some are masked, the others may be of those.
+        why: what is wrong about a step before it.
 
     Raises:
-        ValueError: one does, and its decay, or that of the second update where it is a schedule, is positive.
+        ValueError: one does. A decay is refused if it, or its second value where it is a schedule, is positive.
     """
-    after = [] if _has_holes(updates) else [update for chain in _chains() for update in chain.after]
+    chains = _chains()
+    _refuse_step_before(chains, name, updates, why)
+    after = [update for chain in chains for update in chain.after]
+    if not after or _has_holes(updates):
+        return
     if any(_steps(part) for update in after for part in _parts(update)):
         raise ValueError(
             f"a step of Optax comes after a step, {name}, in its chain: a second minus goes uphill; "
@@ -83,6 +86,12 @@ def no_step_or_decay_after(name: str, updates: optax.Updates) -> None:
         )
 
 
+def _refuse_step_before(chains: list["_Chain"], name: str, updates: optax.Updates, why: str) -> None:
+    for chain in chains:
+        if any(_has_stepped(*member, updates) for member in chain.done) and not _has_holes(updates):
+            raise ValueError(f"{name} comes after a step in its chain: {why}")
+
+
 class _Chain(NamedTuple):
     """A chain that is being called."""
 
@@ -90,31 +99,28 @@ class _Chain(NamedTuple):
     done: list[tuple[Callable[..., Any], Any]]  # update functions that are done, with their states
 
 
-def _frames() -> Iterator[FrameType]:
-    """What is being called, the innermost first."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
-
-
 def _rewriting() -> Iterator[str]:
     """The wrappers of Optax that are being called and make another update of what they are given."""
-    for frame in _frames():
+    frame = inspect.currentframe()
+    while frame is not None:
         name = frame.f_code.co_qualname.partition(".")[0]
         if name in _REWRITE and str(frame.f_globals.get("__name__")).startswith("optax."):
             yield name
+        frame = frame.f_back
 
 
-def _chains() -> Iterator[_Chain]:
+def _chains() -> list[_Chain]:
     """The chains that are being called, the innermost first."""
-    for frame in _frames():
+    chains, frame = [], inspect.currentframe()
+    while frame is not None:  # at every update outside of jit, of a stack that may be deep
         if id(frame.f_code) in _IDS_OF_CHAINS:  # which hashes no code
             seen = frame.f_locals
             done = seen.get("new_state", {})
             updates = seen.get("update_fns") or [tx.update for _, tx in seen.get("transforms", [])]
             states = done.values() if isinstance(done, dict) else done
-            yield _Chain(list(updates)[len(done) + 1 :], list(zip(updates, states, strict=False)))
+            chains.append(_Chain(list(updates)[len(done) + 1 :], list(zip(updates, states, strict=False))))
+        frame = frame.f_back
+    return chains
 
 
 def _code(function: Any) -> CodeType | None:

@@ -186,8 +186,7 @@ def scale_by_armijo(
     ):
         del extra_args
         checks.needs_params(params)
-        checks.no_step_before("scale_by_armijo", updates, "a second minus goes uphill")
-        checks.no_step_or_decay_after("scale_by_armijo", updates)
+        checks.only_step("scale_by_armijo", updates, "a second minus goes uphill")
         checks.needs_loss(params, value, grad, value_fn)
         for tree in (grad, *(updates if isinstance(updates, Directions) else (updates,))):
             checks.same_shapes("gradient", tree, "parameter", params)

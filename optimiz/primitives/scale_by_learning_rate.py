@@ -81,10 +81,9 @@ def scale_by_learning_rate(
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
-        checks.no_step_before(
+        checks.only_step(
             "scale_by_learning_rate", updates, "a second minus goes uphill; optax.scale makes a step shorter"
         )
-        checks.no_step_or_decay_after("scale_by_learning_rate", updates)
         if params is not None:
             checks.same_shapes("gradient", updates, "parameter", params)
         count, _ = state

@@ -18,15 +18,14 @@ BEGIN = "import sys; sys.argv = ['-m', *sys.argv[1:]]; import examples; "
 READY = "print('ready', flush=True); "
 
 
-def ignoring_nothing():
-    """What nohup, or a shell in the background, has its children ignore, they would go on to ignore."""
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+# What nohup, or a shell in the background, has its children ignore.
+HEARD = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+HEARD += "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
 
 
 def start(code, *arguments, **options):
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": ignoring_nothing} | options
-    return subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=ROOT, text=True, **options)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    return subprocess.Popen([sys.executable, "-c", HEARD + code, *arguments], cwd=ROOT, text=True, **options)
 
 
 def ended(process):

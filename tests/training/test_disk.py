@@ -97,7 +97,7 @@ command.run(main, own)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts Linux's open files")
-@pytest.mark.parametrize("left", [0, 3])
+@pytest.mark.parametrize("left", [0, pytest.param(3, marks=pytest.mark.long)])
 def test_few_file_handles_are_told_in_one_line_and_the_program_ends(tmp_path, left):
     command = [sys.executable, "-c", FEW_HANDLES, str(tmp_path / "run"), str(left)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
