@@ -32,7 +32,7 @@ _SEARCHES["pla_sls"] = functools.partial(optimiz.pla_sls, units={"w": 0, "b": 1}
 
 
 @pytest.mark.parametrize("name", _SEARCHES)
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [pytest.param(False, marks=pytest.mark.long), True])
 def test_a_search_has_the_derivative_of_differences(name, jit):
     """The step size is a constant multiple of where its search began, but at points where a trial turns."""
     start = {"w": jnp.array([1.0, -2.0, 0.5]), "b": jnp.array(0.3)}

@@ -157,7 +157,17 @@ def test_twenty_updates_leave_nothing_in_memory(case):
     assert objects < 20  # fewer than one an update
 
 
-@pytest.mark.parametrize("case", ["lamb", "accumulate", "guard", "clip", "sophia_h", "probe"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "lamb",
+        "accumulate",
+        "guard",
+        "clip",
+        pytest.param("sophia_h", marks=pytest.mark.long),
+        pytest.param("probe", marks=pytest.mark.long),
+    ],
+)
 def test_nor_is_anything_compiled_under_vmap_or_grad_alone(case):
     _listen()
     training = _Training(CASES[case]())

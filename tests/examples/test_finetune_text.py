@@ -248,6 +248,7 @@ def test_flags_is_the_only_way_in(arguments, capsys):
     assert "flags begin with --, got train.tsv" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_the_files_are_read_as_the_flags_say(arguments, capsys, tmp_path):
     lines = [
         "Inhalt;Klasse",
@@ -280,6 +281,7 @@ def test_what_says_how_a_file_is_read_goes_with_a_file(arguments, capsys, flag):
     assert f"--{flag} " in error and "--data" in error and code == command.EXIT_USAGE
 
 
+@pytest.mark.long
 def test_the_data_are_summed_up_on_the_screen_and_in_the_report_and_say_the_length(arguments, capsys):
     del arguments["length"]
     path = arguments["output"].with_name("mails.tsv")

@@ -50,9 +50,9 @@ RATE = schedules.over_steps(schedules.linear(0.01), 20)
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (optimiz.adamw(0.01), optimiz.adamw(0.01, b2=0.95)),
+        pytest.param(optimiz.adamw(0.01), optimiz.adamw(0.01, b2=0.95), marks=pytest.mark.long),
         (optimiz.adamw(0.01, b2=0.999), optimiz.adamw(0.01, b2=0.9990001)),
-        (optimiz.adamw(0.01, mask=groups.no_decay()), optimiz.adamw(0.01)),
+        pytest.param(optimiz.adamw(0.01, mask=groups.no_decay()), optimiz.adamw(0.01), marks=pytest.mark.long),
         (optimiz.adamw(RATE), optimiz.adamw(schedules.over_steps(schedules.linear(0.01), 21))),
         (
             optax.chain(optimiz.adamw(0.01), times(np.full(8, 0.5, np.float32))),
