@@ -135,6 +135,7 @@ _CHAINS = {
 _IDS_OF_CHAINS = set(map(id, _CHAINS))
 _MASKED = _code(optax.masked(optax.identity(), True).update)
 _OF_SOME = {_MASKED, _code(optax.partition({0: optax.identity()}, 0).update)}
+_MADE_OF_OTHERS = _CHAINS | _OF_SOME
 # Those that a chain may end with: what is frozen is not rounded either.
 _HARMLESS = {
     _code(tx.update) for tx in (optax.identity(), optax.set_to_zero(), optax.snapshot("norm", optax.tree.norm))
@@ -158,7 +159,7 @@ def _held(update: Callable[..., Any]) -> Mapping[str, Any]:
 def _parts(update: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
     """The update functions in chains, masks and partitions of Optax, or the one that is given."""
     update = _within(update)
-    if _code(update) not in _CHAINS | _OF_SOME:
+    if _code(update) not in _MADE_OF_OTHERS:
         yield update
         return
     held = _held(update)
