@@ -3,12 +3,12 @@
 import sys
 
 if sys.argv[:1] == ["-m"]:  # Python is about to run a module: here, before anything else is imported
-    from examples import leaving, streams
+    from examples.shared import leaving, streams
 
     streams.keep()
     leaving.at_once()
     try:
-        from examples import _installed as _installed
+        from examples.shared import _installed as _installed
     except ModuleNotFoundError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

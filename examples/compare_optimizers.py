@@ -8,7 +8,7 @@ The task ``text`` is the topic of sentences from Python's own documentation, tol
 run spends the same budget of reference time and decays fully at its end; what an optimizer computes beyond a
 step is charged. For one seed all begin with the same parameters and see the same batches. The task ``pretrain``
 is the judgement of ways to pre-train, optimizers and methods that are said to save time: see
-``examples.judgement``. The same command with ``--resume`` goes on where it was stopped.
+``examples.studies.pretraining.study``. The same command with ``--resume`` goes on where it was stopped.
 """
 
 import dataclasses
@@ -16,13 +16,15 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from examples import command, data_flags, irreducible_losses, judged_ways, judgement, optimizers
-from examples.budget_arms import WARMUP, WEIGHT_DECAY, arms
+from examples import irreducible_losses
 from examples.data import baseline, docstrings, text
 from examples.models import pretrained
-from examples.prices import given_or_measured
-from examples.text_classification import TextClassification
-from examples.train_each import made_or_left_out
+from examples.shared import command, data_flags, optimizers
+from examples.shared.budget_arms import WARMUP, WEIGHT_DECAY, arms
+from examples.shared.prices import given_or_measured
+from examples.shared.train_each import made_or_left_out
+from examples.studies.pretraining import recipes, study
+from examples.tasks.text_classification import TextClassification
 from optimiz import compare, training
 
 FLAGS = command.Flags()
@@ -67,7 +69,7 @@ _TIMED = 20  # steps, to measure the prices
 
 
 def _are_known(asked: dict[str, Any]) -> bool:
-    among = judged_ways.WAYS if asked["task"] == "pretrain" else optimizers.OPTIMIZERS
+    among = recipes.WAYS if asked["task"] == "pretrain" else optimizers.OPTIMIZERS
     return all(optimizers.choose(name, among) for name in asked["optimizers"] or ())
 
 
@@ -169,10 +171,10 @@ def pretrain(given: training.Reference | None) -> None:
     beside = output if _IRREDUCIBLE.value is None else Path(_IRREDUCIBLE.value)
     problem = irreducible_losses.problem(beside / irreducible_losses.TOKENIZER, *sizes.values())
     losses = None if _IRREDUCIBLE.value is None else irreducible_losses.read(beside, problem.fingerprint())
-    setting = judged_ways.Setting(problem, _BATCH_SIZE.value, losses)
-    result = judgement.judge(
+    setting = recipes.Setting(problem, _BATCH_SIZE.value, losses)
+    result = study.judge(
         setting,
-        judged_ways.grid(setting, _OPTIMIZERS.value or list(judged_ways.WAYS), rates()),
+        recipes.grid(setting, _OPTIMIZERS.value or list(recipes.WAYS), rates()),
         sizes=sizes,
         budget=_BUDGET.value,
         seeds=_SEEDS.value,

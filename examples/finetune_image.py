@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from examples import command, devices, optimizers
 from examples.data import baseline, image_summary, images
-from examples.image_classification import CROP, FLIP, ImageClassification, choose, draw_mistakes
-from examples.train_each import Plan, check_flags, made_or_left_out
+from examples.shared import command, devices, optimizers
+from examples.shared.train_each import Plan, check_flags, made_or_left_out
+from examples.tasks.image_classification import CROP, FLIP, ImageClassification, choose, draw_mistakes
 from optimiz import compare, schedules, training
 
 FLAGS = command.Flags()

@@ -12,11 +12,11 @@ given.
 import dataclasses
 import functools
 
-from examples import command, data_flags, devices, optimizers
 from examples.data import baseline, docstrings, text
 from examples.models import pretrained
-from examples.text_classification import TextClassification
-from examples.train_each import Plan, check_flags, made_or_left_out
+from examples.shared import command, data_flags, devices, optimizers
+from examples.shared.train_each import Plan, check_flags, made_or_left_out
+from examples.tasks.text_classification import TextClassification
 from optimiz import compare, schedules, training
 
 FLAGS = command.Flags()

@@ -15,11 +15,11 @@ training hides others; so a score has noise of two draws in it.
 
 from pathlib import Path
 
-from examples import command, optimizers
 from examples.data import corpus, tokenization
-from examples.objectives import Size, masked
-from examples.pretraining import Pretraining
-from examples.train_each import Plan
+from examples.shared import command, optimizers
+from examples.shared.train_each import Plan
+from examples.tasks.objectives import Size, masked
+from examples.tasks.pretraining import Pretraining
 from optimiz import schedules, training
 
 FLAGS = command.Flags()

@@ -17,10 +17,10 @@ import optax
 from sklearn.datasets import load_digits
 
 import optimiz
-from examples import command, optimizers
+from examples.shared import command, optimizers
 
 FLAGS = command.Flags()
-_OPTIMIZER = FLAGS.DEFINE_string("optimizer", "adamw", "One of those of examples/optimizers.py.")
+_OPTIMIZER = FLAGS.DEFINE_string("optimizer", "adamw", "One of those of examples/shared/optimizers.py.")
 _STEPS = FLAGS.DEFINE_integer("steps", 60, "Updates.", lower_bound=1)
 command.check_each(optimizers.choose, _OPTIMIZER)
 

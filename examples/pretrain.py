@@ -17,12 +17,13 @@ from pathlib import Path
 
 import jax
 
-from examples import command, devices, finetune_text, leaving, optimizers
+from examples import finetune_text
 from examples.data import corpus, tokenization
 from examples.data.text_summary import of_unknown
-from examples.objectives import OBJECTIVES, Size
-from examples.pretraining import EVALUATION_ROWS, Pretraining
-from examples.train_each import Plan, check_flags, made_or_left_out
+from examples.shared import command, devices, leaving, optimizers
+from examples.shared.train_each import Plan, check_flags, made_or_left_out
+from examples.tasks.objectives import OBJECTIVES, Size
+from examples.tasks.pretraining import EVALUATION_ROWS, Pretraining
 from optimiz import compare, schedules, training
 
 FLAGS = command.Flags()

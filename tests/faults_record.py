@@ -20,7 +20,7 @@ from tests.examples.malformed import cases
 
 RECORD = ROOT / "tests/records/faults.json"
 RESUME, DIVERGENCE = "tests/training/test_resume.py", "tests/training/test_divergence.py"
-CHECKPOINT, HOSTS = "tests/training/test_checkpoint.py", "tests/training/test_hosts.py"
+CHECKPOINT, HOSTS = "tests/training/storage/test_checkpoint.py", "tests/training/distributed/test_processes.py"
 MALFORMED = "tests/examples/test_malformed.py::test_is_refused_in_one_line_and_nothing_else_happens"
 
 
@@ -62,7 +62,7 @@ RUNS = (
         "Disk full or read-only, by a limit on files, on a tmpfs, by what the system says is free",
         "error with the path, last checkpoint kept, and resumed to the bit with room again",
         (
-            "tests/training/test_disk.py::test_",
+            "tests/training/storage/test_disk.py::test_",
             f"{RESUME}::test_a_full_disk",
             f"{CHECKPOINT}::test_too_little_space",
         ),
@@ -72,7 +72,7 @@ RUNS = (
         "refused, naming the process",
         (
             f"{RESUME}::test_a_second_process",
-            "tests/training/test_run_directory.py::test_one_process_at_a_time",
+            "tests/training/storage/test_run_directory.py::test_one_process_at_a_time",
         ),
     ),
     Fault(
@@ -93,7 +93,7 @@ RUNS = (
     Fault(
         "Resume on eight, four by two, and one devices",
         "the same state to the bit",
-        ("tests/training/test_sharding.py::test_on_eight_devices",),
+        ("tests/training/distributed/test_sharding.py::test_on_eight_devices",),
     ),
     Fault(
         "A file of a checkpoint truncated, emptied, flipped in one bit, deleted or added",
@@ -139,7 +139,7 @@ INPUTS = (
     Fault(
         "Malformed input: labelled text",
         "one line that begins with file and line",
-        ("tests/examples/test_text.py::test_refuses_by_place_and_value",),
+        ("tests/examples/data/test_text.py::test_refuses_by_place_and_value",),
     ),
     *(
         Fault(

@@ -6,8 +6,8 @@ import pytest
 
 from tests import faults_record
 from tests.conftest import ROOT
+from tests.examples.data.test_text import REFUSED
 from tests.examples.malformed import cases
-from tests.examples.test_text import REFUSED
 from tests.faults_record import FAULTS
 
 RECORD = json.loads(faults_record.RECORD.read_text(encoding="utf-8"))

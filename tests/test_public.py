@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 import optimiz
-from examples import heterogeneity_report, judgement_report, line_search_report, low_bit_report
-from examples.heterogeneity_rows import Results
+from examples.studies.heterogeneity import report as heterogeneity_report
+from examples.studies.heterogeneity.rows import Results
+from examples.studies.line_search import report as line_search_report
+from examples.studies.low_bit import report as low_bit_report
+from examples.studies.pretraining import report as judgement_report
 from optimiz import compare, groups, schedules, training
 from optimiz.compare.report import render
 from optimiz.compare.verdict import in_words
@@ -65,7 +68,7 @@ def test_every_name_of_training_and_compare_is_documented():
 
 @pytest.mark.parametrize("name", ["topics", "compare"])
 def test_the_readme_shows_the_committed_record(name):
-    folder = f"examples/records/{name}"
+    folder = f"examples/results/{name}"
     record = compare.Record.read(ROOT / folder / "record.json")
     readme = (ROOT / "README.md").read_text()
     assert compare.summary(record, figure="accuracy") in readme
@@ -77,7 +80,7 @@ def test_the_readme_shows_the_committed_record(name):
     ("name", "figure"), [("digits/resnet", "accuracy"), ("digits/vit", "accuracy"), ("causal", "bits_per_byte")]
 )
 def test_the_readme_says_what_the_record_of_a_trainer_says(name, figure):
-    folder = f"examples/records/{name}"
+    folder = f"examples/results/{name}"
     record = compare.Record.read(ROOT / folder / "record.json")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert in_words(record, figure=figure) in readme and f"({folder}/report.md)" in readme
@@ -91,7 +94,7 @@ def test_the_readme_says_what_the_record_of_a_trainer_says(name, figure):
 def test_the_readme_and_the_reports_show_the_records_of_the_line_searches():
     readme, studies = (ROOT / "README.md").read_text(encoding="utf-8"), {}
     for data in ("topics", "sst2", "cola"):
-        folder = f"examples/records/line_search/{data}"
+        folder = f"examples/studies/line_search/results/{data}"
         head, *rows = map(json.loads, (ROOT / folder / "rows.jsonl").read_text(encoding="utf-8").splitlines())
         arms, figure = studies[data] = line_search_report.by_arm(rows), head["settings"]["figure"]
         report = (ROOT / folder / "report.md").read_text(encoding="utf-8")
@@ -101,9 +104,12 @@ def test_the_readme_and_the_reports_show_the_records_of_the_line_searches():
 
 
 def test_the_readme_and_the_report_show_the_record_of_heterogeneity():
-    folder = "examples/records/heterogeneity"
+    folder = "examples/studies/heterogeneity/results"
     head, *rows = map(json.loads, (ROOT / folder / "rows.jsonl").read_text(encoding="utf-8").splitlines())
-    results, command = Results(rows), "python -m examples.heterogeneity_study --output=runs/heterogeneity"
+    results, command = (
+        Results(rows),
+        "python -m examples.studies.heterogeneity.study --output=runs/heterogeneity",
+    )
     report = (ROOT / folder / "report.md").read_text(encoding="utf-8")
     assert heterogeneity_report.render(head, results, command) == report
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -112,7 +118,7 @@ def test_the_readme_and_the_report_show_the_record_of_heterogeneity():
 
 
 def test_the_readme_and_the_report_show_the_record_of_the_judgement():
-    folder = "examples/records/pretrain"
+    folder = "examples/studies/pretraining/results"
     head, *rows = map(json.loads, (ROOT / folder / "rows.jsonl").read_text(encoding="utf-8").splitlines())
     judged = judgement_report.Judged(rows)
     command = "python -m examples.compare_optimizers --task=pretrain --length=32 --budget=26"
@@ -133,10 +139,10 @@ def test_the_readme_and_the_reports_show_the_records_of_low_bits():
     }
     readme, studies = (ROOT / "README.md").read_text(encoding="utf-8"), {}
     for name, arguments in commands.items():
-        folder = f"examples/records/low_bit/{name}"
+        folder = f"examples/studies/low_bit/results/{name}"
         head, *rows = map(json.loads, (ROOT / folder / "rows.jsonl").read_text(encoding="utf-8").splitlines())
         studies[name] = low_bit_report.by_arm(rows)
-        asked = f"python -m examples.low_bit_study {arguments} --output=runs/{name}"
+        asked = f"python -m examples.studies.low_bit.study {arguments} --output=runs/{name}"
         report = (ROOT / folder / "report.md").read_text(encoding="utf-8")
         assert low_bit_report.render(head, studies[name], asked) == report
         assert f"({folder}/report.md)" in readme

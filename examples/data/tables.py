@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from examples import strict_json
 from examples.data import memory, shown
+from examples.shared import strict_json
 
 MAX_LINE = 1_000_000  # bytes of a line, and characters of a field of CSV, which may have many lines
 MAX_ARRAY = 200_000_000  # bytes of a JSON array, which is read at once

@@ -13,8 +13,8 @@ from typing import Any
 
 from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from examples import strict_json
 from examples.data import shown
+from examples.shared import strict_json
 
 TOKENIZER, VOCABULARY, SETTINGS = "tokenizer.json", "vocab.txt", "tokenizer_config.json"
 MAX_BYTES = 2**28  # eight times the largest that is known

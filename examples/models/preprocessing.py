@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from examples import strict_json
+from examples.shared import strict_json
 
 
 def norm(directory: Path, channels: int) -> tuple[Sequence[float] | None, Sequence[float] | None]:

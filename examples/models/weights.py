@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from examples import strict_json
 from examples.data import memory
 from examples.models.layout import Layout, by_path, check_names, keys_of, path_of, shapes_of, tensors_of
 from examples.models.tensors import CONFIG, WEIGHTS, existing, opened
+from examples.shared import strict_json
 from optimiz import training
 
 _LARGEST = 2**31 - 1  # of a number in a configuration

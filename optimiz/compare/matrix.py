@@ -33,10 +33,10 @@ from optimiz import checks, diagnostics, training
 from optimiz.compare.directions import lower_is_better as is_lower_better
 from optimiz.compare.json_file import TornRecord
 from optimiz.compare.run import Run
-from optimiz.training.methods import PLAIN
-from optimiz.training.run_directory import CHECKPOINTS, METRICS, TIMINGS
+from optimiz.training.methods.methods import PLAIN
 from optimiz.training.settings import description
 from optimiz.training.step import trace_step
+from optimiz.training.storage.run_directory import CHECKPOINTS, METRICS, TIMINGS
 from optimiz.training.task import beside, losses_and_state, mean_loss
 from optimiz.training.train_state import check_state, initial_state, keys
 

@@ -11,7 +11,7 @@ the parameters move along d = D m̂:
 H keeps the decreases of accepted steps only. Searches are few, and in between η rests.
 
 There are three functions. :func:`salsa` is the one to use: its settings are those that did best where we
-measured (``examples/records/line_search``). :func:`salsa_class` and :func:`salsa_packaged` equal the two
+measured (``examples/studies/line_search``). :func:`salsa_class` and :func:`salsa_packaged` equal the two
 implementations of the authors, which differ from each other, decision by decision.
 
 Source: Kenneweg, Kenneweg and Hammer, arXiv 2407.20650, and their code.

@@ -9,11 +9,12 @@ from typing import Any
 
 import jax
 
-from optimiz.training import divergence, hosts
-from optimiz.training.clock import as_nanoseconds
-from optimiz.training.growth import Growth
+from optimiz.training import divergence
+from optimiz.training.budget.clock import as_nanoseconds
+from optimiz.training.budget.milestones import Marks
+from optimiz.training.distributed import processes
 from optimiz.training.journal import Journal, row_of
-from optimiz.training.marks import Marks
+from optimiz.training.methods.growth import Growth
 from optimiz.training.result import Progress, Result
 from optimiz.training.settings import Settings
 from optimiz.training.step import Figures
@@ -119,7 +120,7 @@ class Account:
             self.steps = rows[-1]["step"] + 1
             if "fraction" in rows[-1]:
                 self.marks.spent = round(rows[-1]["fraction"] * self.marks.end)
-        elif bad and hosts.is_first():
+        elif bad and processes.is_first():
             told = divergence.told(bad[-1])
             _log.warning("%s goes on, bad steps since the last look: %d; %s", self._path, len(bad), told)
         if rows:  # a look at candidates alone has none
@@ -151,7 +152,7 @@ class Account:
         better = before is None or (value < before if lower else value > before)
         best = {"figure": figure, "lower_is_better": lower, "value": value}
         best |= {"steps": self.steps, "checkpoint": self.drawn}
-        self.best = hosts.from_first(lambda: best if better and math.isfinite(value) else self.best)
+        self.best = processes.from_first(lambda: best if better and math.isfinite(value) else self.best)
         return self.best is not None and self.best["checkpoint"] == self.drawn
 
     @contextlib.contextmanager
@@ -178,7 +179,7 @@ class Account:
 
     def result(self, params: Any, model_state: Any) -> Result:
         """Close the account."""
-        hosts.any_process(True)  # wait until the first process has written what all now read
+        processes.any_process(True)  # wait until the first process has written what all now read
         return Result(
             params=params,
             history=self.journal.history(),

@@ -17,10 +17,10 @@ import optax
 
 from optimiz import checks, schedules
 from optimiz.training import preemption
-from optimiz.training.charging import FORWARD, STEP, extra_work
-from optimiz.training.layer_drop import LayerDrop
-from optimiz.training.methods import PLAIN, Methods
-from optimiz.training.reference import Reference, Timing, Work
+from optimiz.training.budget.price_table import Reference, Timing, Work
+from optimiz.training.budget.step_cost import FORWARD, STEP, extra_work
+from optimiz.training.methods.layer_drop import LayerDrop
+from optimiz.training.methods.methods import PLAIN, Methods
 from optimiz.training.step import compile_step
 from optimiz.training.task import Task, batch_shapes, batch_size, beside, losses_and_state, mean_loss
 from optimiz.training.train_state import check_state, initial_state, own

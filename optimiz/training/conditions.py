@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 
-from optimiz.training.run_directory import RunError, refuse_other_settings
+from optimiz.training.storage.run_directory import RunError, refuse_other_settings
 
 _NUMERICS = (
     "jax_enable_x64",

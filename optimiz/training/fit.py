@@ -22,15 +22,16 @@ import jax
 import optax
 
 from optimiz import checks
-from optimiz.training import hosts, preemption
+from optimiz.training import preemption
+from optimiz.training.budget.price_table import Reference
 from optimiz.training.conditions import conditions
+from optimiz.training.distributed import processes
+from optimiz.training.distributed.sharding import Layout
 from optimiz.training.loop import Loop
-from optimiz.training.methods import PLAIN, Methods
-from optimiz.training.reference import Reference
+from optimiz.training.methods.methods import PLAIN, Methods
 from optimiz.training.result import Progress, Result
+from optimiz.training.run_plan import Stages
 from optimiz.training.settings import Settings, description
-from optimiz.training.sharding import Layout
-from optimiz.training.stages import Stages
 from optimiz.training.task import Task
 
 
@@ -109,11 +110,11 @@ def fit(
     mesh = None if layout is None else dict(layout.mesh.shape)
     # What decides when the processes meet must be the same too.
     when, numerics = dataclasses.asdict(settings), conditions(mesh)["numerics"]
-    hosts.refuse_differing(described | {"when": when, "mesh": mesh, "jax.config": numerics})
+    processes.refuse_differing(described | {"when": when, "mesh": mesh, "jax.config": numerics})
     stages = Stages(task, tx, settings, reference, methods, layout)
-    told = progress if hosts.is_first() else None
+    told = progress if processes.is_first() else None
     with (
-        hosts.claimed(directory, described, resume, overwrite, longer=methods.growth is None) as path,
+        processes.claimed(directory, described, resume, overwrite, longer=methods.growth is None) as path,
         preemption.deferred() as request,
     ):
         return Loop(stages, path, described, request, told).train()

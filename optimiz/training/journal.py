@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from optimiz.training import hosts, metrics
-from optimiz.training.run_directory import METRICS, TIMINGS, RunError
+from optimiz.training.distributed import processes
 from optimiz.training.step import Figures
+from optimiz.training.storage import metrics_file
+from optimiz.training.storage.run_directory import METRICS, TIMINGS, RunError
 
 
 class Journal:
@@ -37,16 +38,16 @@ class Journal:
         Raises:
             RunError: there are fewer bytes than that, or others; or there is no checkpoint, and once there was.
         """
-        metrics.drop_torn_line(self._timings)
-        saves = [row for row in metrics.read_metrics(self._timings) if row.get("event") == "save"]
+        metrics_file.drop_torn_line(self._timings)
+        saves = [row for row in metrics_file.read_metrics(self._timings) if row.get("event") == "save"]
         if record is None and saves:
             raise RunError(
                 f"{self._metrics.parent} was saved after {saves[-1].get('steps')} steps, and its checkpoints "
                 "are gone: put them back, or begin anew in another directory"
             )
         size = 0 if record is None else record["metrics_bytes"]
-        metrics.truncate(self._metrics, size)
-        self._digest = hashlib.sha256(metrics.read(self._metrics))
+        metrics_file.truncate(self._metrics, size)
+        self._digest = hashlib.sha256(metrics_file.read(self._metrics))
         # Checkpoints of earlier versions vouch for the size alone.
         if record is not None and self._digest.hexdigest() != record.get(
             "metrics_sha256", self._digest.hexdigest()
@@ -55,24 +56,24 @@ class Journal:
                 f"{self._metrics} is not what the checkpoint vouches for: its first {size} bytes have another "
                 "SHA-256"
             )
-        self._untaken = metrics.read_metrics(self._metrics) if size else []
+        self._untaken = metrics_file.read_metrics(self._metrics) if size else []
 
     def sync(self) -> dict[str, Any]:
         """Force the metrics onto the disk: their size and SHA-256, for a checkpoint to vouch for."""
-        return {"metrics_bytes": metrics.sync(self._metrics), "metrics_sha256": self._digest.hexdigest()}
+        return {"metrics_bytes": metrics_file.sync(self._metrics), "metrics_sha256": self._digest.hexdigest()}
 
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
         """Append rows to the metrics."""
-        if hosts.is_first():
-            self._digest.update(metrics.append(self._metrics, rows))
+        if processes.is_first():
+            self._digest.update(metrics_file.append(self._metrics, rows))
         if self._watched:
             self._untaken += rows
 
     def note(self, steps: int, event: str, seconds: float, **more: float) -> None:
         """Append to the timings what an event took, after so many updates."""
-        if hosts.is_first():
+        if processes.is_first():
             row = {"steps": steps, "event": event, "seconds": seconds, **more}
-            metrics.append(self._timings, [row])
+            metrics_file.append(self._timings, [row])
 
     def take(self) -> list[dict[str, Any]]:
         """The rows written since the last call; at first, those of earlier sessions too."""
@@ -81,11 +82,11 @@ class Journal:
 
     def history(self) -> list[dict[str, Any]]:
         """All rows of the metrics."""
-        return metrics.read_metrics(self._metrics)
+        return metrics_file.read_metrics(self._metrics)
 
     def temporary_bytes(self) -> int | None:
         """The most that a compilation planned, earlier sessions included; None where none was noted."""
-        planned = (row.get("temporary_bytes") for row in metrics.read_metrics(self._timings))
+        planned = (row.get("temporary_bytes") for row in metrics_file.read_metrics(self._timings))
         return max((size for size in planned if isinstance(size, int)), default=None)
 
 

@@ -15,13 +15,15 @@ from typing import Any, NoReturn
 
 import jax
 
-from optimiz.training import checkpoint, divergence, hosts, preemption, replicas
+from optimiz.training import divergence, preemption
 from optimiz.training.account import Account
 from optimiz.training.conditions import conditions, refuse_other_numerics, refuse_other_step, warn_of_others
+from optimiz.training.distributed import processes, replicas
 from optimiz.training.result import Diverged, Progress, Result
-from optimiz.training.run_directory import CHECKPOINTS, STEPS, RunError, write_settings
-from optimiz.training.stages import Stages
+from optimiz.training.run_plan import Stages
 from optimiz.training.stopwatch import Stopwatch
+from optimiz.training.storage import checkpoint
+from optimiz.training.storage.run_directory import CHECKPOINTS, STEPS, RunError, write_settings
 from optimiz.training.task import batch_shapes, beside
 from optimiz.training.train_state import TrainState
 
@@ -76,7 +78,7 @@ class Loop:
         batch = self._task.batches(account.drawn)
         shapes = batch_shapes(batch, f"batches({account.drawn})")
         self._compile(self._stages.like(self._stage), self._stages.place(batch))
-        hosts.from_first(lambda: write_settings(self._path, self._described))  # there may be more steps
+        processes.from_first(lambda: write_settings(self._path, self._described))  # there may be more steps
         if state is None:
             state = self._stages.first()
         account.read_clock(state)
@@ -118,7 +120,7 @@ class Loop:
 
         longer = stages.methods.growth is None
         saved = checkpoint.restore(self._checkpoints, like, self._described, longer)
-        hosts.from_first(lambda: self._account.journal.cut(saved.record if saved else None))
+        processes.from_first(lambda: self._account.journal.cut(saved.record if saved else None))
         if saved is None:
             return None
         self._stage = saved.record.get("stage", 0)
@@ -128,7 +130,7 @@ class Loop:
             self._more = f"{STEPS} was {was}, is {self._settings.steps}"
         self._account.go_on_from(saved.state, saved.record, self._waits)
         _log.info("%s goes on after %d steps", self._path, self._account.steps)
-        if not self._account.finished and hosts.is_first():
+        if not self._account.finished and processes.is_first():
             was = saved.record.get("conditions", {})
             self._comparable = warn_of_others(str(self._path), was, self._conditions)
         return saved.state
@@ -138,7 +140,7 @@ class Loop:
         stopwatch.start()
         self._step, digest, end = self._stages.compile(self._stage, state, batch)
         saved = self._digests.get(str(self._stage)) if self._comparable else None
-        hosts.from_first(lambda: refuse_other_step(str(self._path), saved, digest, self._more))
+        processes.from_first(lambda: refuse_other_step(str(self._path), saved, digest, self._more))
         self._digests[str(self._stage)] = digest
         steps = self._settings.steps
         if end is not None and steps is not None and end < steps:
@@ -209,7 +211,7 @@ class Loop:
             is_best = self._evaluate(state)
         while self._stage < self._marks.stage(account.steps) and not account.finished:
             state = self._grown(state)
-        leave = hosts.any_process(self._request.received is not None)
+        leave = processes.any_process(self._request.received is not None)
         saves = leave or is_best or due(settings.save_every)
         if self._stages.layout is not None and (saves or due(settings.compare_replicas_every)):
             replicas.refuse_differing(state.params, account.steps)
@@ -227,7 +229,7 @@ class Loop:
             Diverged: it has.
         """
         spoilt = divergence.not_finite(state.params, state.opt_state, state.model_state)
-        if hosts.any_process(spoilt is not None):
+        if processes.any_process(spoilt is not None):
             self._end_diverged(state, f"{spoilt or 'an array on another process'} is not finite")
 
     def _end_diverged(self, state: TrainState, why: str) -> NoReturn:
@@ -248,7 +250,7 @@ class Loop:
             figures, spoilt = divergence.judged(figures)
             self._account.evaluated(figures)
         # Of several processes each evaluates on its own.
-        if hosts.any_process(spoilt is not None):
+        if processes.any_process(spoilt is not None):
             self._end_diverged(state, f"the evaluation gives {spoilt or 'on another process no finite loss'}")
         return self._account.is_best(figures)
 
@@ -262,7 +264,9 @@ class Loop:
         account = self._account
         self._refuse_unsound(state)
         with account.beside("save"):
-            record = hosts.from_first(lambda: account.journal.sync() | {"seconds": account.stopwatch.seconds})
+            record = processes.from_first(
+                lambda: account.journal.sync() | {"seconds": account.stopwatch.seconds}
+            )
             if self._stages.methods.growth is not None:
                 record["stage"] = self._stage
             best = None if account.best is None else account.best["checkpoint"]

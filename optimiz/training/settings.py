@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optimiz import checks
-from optimiz.training.clock import check_seconds
-from optimiz.training.methods import PLAIN, Methods
+from optimiz.training.budget.clock import check_seconds
+from optimiz.training.methods.methods import PLAIN, Methods
 
 _SEEDS = 2**32
 _LEAST = {

@@ -25,13 +25,13 @@ import optax
 
 from optimiz import schedules
 from optimiz.hyperparams import hyperparams
-from optimiz.training.charging import EXTRA_WORK, FORWARD, charge, charge_step, extra_work
-from optimiz.training.clock import Clock
+from optimiz.training.budget.clock import Clock
+from optimiz.training.budget.step_cost import EXTRA_WORK, FORWARD, charge, charge_step, extra_work
+from optimiz.training.distributed.sharding import Layout
 from optimiz.training.divergence import sound
-from optimiz.training.layer_drop import LayerDrop
-from optimiz.training.methods import PLAIN, Methods
-from optimiz.training.selection import Selection
-from optimiz.training.sharding import Layout
+from optimiz.training.methods.layer_drop import LayerDrop
+from optimiz.training.methods.methods import PLAIN, Methods
+from optimiz.training.methods.selection import Selection
 from optimiz.training.task import (
     Task,
     batch_size,

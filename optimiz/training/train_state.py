@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import optax
 
 from optimiz import schedules
-from optimiz.training.clock import Clock
-from optimiz.training.growth import Growth, grow
-from optimiz.training.selection import Selection
-from optimiz.training.sharding import Layout
+from optimiz.training.budget.clock import Clock
+from optimiz.training.distributed.sharding import Layout
+from optimiz.training.methods.growth import Growth, grow
+from optimiz.training.methods.selection import Selection
 from optimiz.training.task import Task
 
 # Named, so that a run is resumed on the same random numbers whatever the default is then.

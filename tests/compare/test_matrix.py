@@ -17,7 +17,7 @@ import pytest
 import optimiz
 from optimiz import compare, training
 from optimiz.compare import matrix, report
-from optimiz.training import checkpoint
+from optimiz.training.storage import checkpoint
 from tests.compare import small
 from tests.compare.small import ONE, SEARCH
 from tests.training import layered, test_model_state

@@ -15,10 +15,10 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from examples import command
+from examples.shared import command
 from optimiz import compare
 from optimiz.compare import report, sections
-from optimiz.training import whole_file
+from optimiz.training.storage import whole_file
 from tests.compare.records import record, run, seeds
 from tests.conftest import ROOT
 
@@ -310,7 +310,7 @@ def test_a_picture_is_whole_or_as_it_was(tmp_path):
 def test_a_report_is_written_and_shown_where_the_locale_is_ascii(tmp_path):
     code = """
 import sys
-from examples import command, streams
+from examples.shared import command, streams
 streams.keep()
 from optimiz import compare
 from tests.compare.records import record, seeds

@@ -70,7 +70,7 @@ def encoder():
 
     from examples.data import docstrings
     from examples.models import pretrained
-    from examples.text_classification import TextClassification
+    from examples.tasks.text_classification import TextClassification
     from optimiz import training
 
     problem = TextClassification(

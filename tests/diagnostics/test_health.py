@@ -8,7 +8,7 @@ import pytest
 
 import optimiz
 from optimiz.diagnostics.health import Finding, health
-from optimiz.training import metrics
+from optimiz.training.storage import metrics_file
 from tests.diagnostics import runs
 
 
@@ -53,8 +53,8 @@ def overflowing():
 
 def test_reads_what_a_trainer_has_written(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    metrics.append(path, overflowing())
-    assert health(metrics.read_metrics(path)) == health(overflowing()) != []
+    metrics_file.append(path, overflowing())
+    assert health(metrics_file.read_metrics(path)) == health(overflowing()) != []
     # Also as the JSON itself has them, with the strings that stand for what is not finite.
     assert health([json.loads(line) for line in path.read_text().splitlines()]) == health(overflowing())
 

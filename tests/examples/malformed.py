@@ -24,11 +24,11 @@ from safetensors.numpy import load_file, save
 
 from examples.data import corpus, images, tokenization
 from examples.models import pretrained
-from examples.optimizers import choose
-from examples.rows import Rows
+from examples.shared.optimizers import choose
+from examples.shared.rows import Rows
 from optimiz import compare, training
-from optimiz.training import checkpoint, run_directory
-from optimiz.training.manifest import sha256
+from optimiz.training.storage import checkpoint, run_directory
+from optimiz.training.storage.manifest import sha256
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 QUERY = "bert.encoder.layer.0.attention.self.query.weight"

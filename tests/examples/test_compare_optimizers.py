@@ -14,7 +14,8 @@ from tests.examples.test_finetune_text import ROOT, data, model  # noqa: F401
 DRIVER = """
 import contextlib, io, json, sys
 from absl.testing import flagsaver
-from examples import command, compare_optimizers
+from examples import compare_optimizers
+from examples.shared import command
 answers = []
 for arguments in json.load(sys.stdin):
     printed, errors, code = io.StringIO(), io.StringIO(), 0

@@ -12,10 +12,11 @@ import pytest
 from absl.testing import flagsaver
 from PIL import Image
 
-from examples import command, finetune_image
+from examples import finetune_image
 from examples.data.images import ImageExamples, digits, split
-from examples.image_classification import ImageClassification, choose, draw_mistakes, moved
 from examples.models import families, weights
+from examples.shared import command
+from examples.tasks.image_classification import ImageClassification, choose, draw_mistakes, moved
 from optimiz import compare
 from tests.examples import golden
 from tests.examples.layouts import losses, trained

@@ -9,9 +9,10 @@ import pytest
 from absl.testing import flagsaver
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from examples import command, finetune_text
+from examples import finetune_text
 from examples.data.text import TextExamples
-from examples.text_classification import TextClassification
+from examples.shared import command
+from examples.tasks.text_classification import TextClassification
 from optimiz import compare, training
 from tests.conftest import ROOT
 from tests.examples.layouts import losses, trained
@@ -166,7 +167,8 @@ def test_a_stopped_run_goes_on_to_the_same_record(arguments, tmp_path):
     code = """
 import os, signal
 from optimiz.training import checkpoint
-from examples import command, finetune_text
+from examples import finetune_text
+from examples.shared import command
 save = checkpoint.save
 def save_and_die(*args, **kwargs):
     save(*args, **kwargs)

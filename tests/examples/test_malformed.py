@@ -12,10 +12,10 @@ import pytest
 
 from optimiz import training
 from tests.conftest import ROOT
+from tests.examples.data.test_text import REFUSED
 from tests.examples.malformed import CASES, PICKLE
-from tests.examples.test_text import REFUSED
 
-# The classes whose message a command line shows in one line; see examples/command.py.
+# The classes whose message a command line shows in one line; see examples/shared/command.py.
 TOLD = (ValueError, TypeError, OSError, ImportError, training.RunError)
 FORBIDDEN = ("pickle.find_class", "socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn")
 CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "os.truncate", "shutil.")

@@ -6,13 +6,18 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from examples import command, finetune_image
+import examples
+from examples import finetune_image
+from examples.shared import command
 from optimiz import training
 
 NAMES = {"data", "irreducible", "model", "output", "reference", "task", "test", "validation"}
-NO_PATHS = {("bench_update", "model"), ("low_bit_study", "task")}
+NO_PATHS = {("benchmarks.update", "model"), ("studies.low_bit.study", "task")}
+EXAMPLES = Path(examples.__file__).parent
 PROGRAMS = [
-    page.stem for page in Path(command.__file__).parent.glob("*.py") if "FLAGS.DEFINE_path" in page.read_text()
+    ".".join(page.relative_to(EXAMPLES).with_suffix("").parts)
+    for page in EXAMPLES.rglob("*.py")
+    if "FLAGS.DEFINE_path" in page.read_text()
 ]
 
 

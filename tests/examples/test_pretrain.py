@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from examples import command, pretrain
+from examples import pretrain
 from examples.data import corpus, tokenization
 from examples.data.tokenization import Vocabulary
 from examples.models import families, pretrained, weights
-from examples.objectives import OBJECTIVES, Size
-from examples.pretraining import Pretraining
+from examples.shared import command
+from examples.tasks.objectives import OBJECTIVES, Size
+from examples.tasks.pretraining import Pretraining
 from optimiz import compare, training
 from tests.examples.layouts import losses, trained
 

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from optimiz import training
-from optimiz.training import checkpoint
+from optimiz.training.storage import checkpoint
 
 IDENTITY = {"optimizer": "masked adam", "widths": (4, 8)}
 

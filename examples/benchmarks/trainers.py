@@ -1,0 +1,124 @@
+"""Measure what a step of each trainer takes: time, and the memory of the compiled step.
+
+    python -m examples.benchmarks.trainers --output=runs/trainers
+    python -m examples.benchmarks.trainers --trainers=gpt2,t5 --updates=201 --output=runs/trainers
+
+Each trainer is run as a user runs it, by its command and at its default size, with AdamW. A time is of the
+updates between two looks, with the batches that are made for them: there alone a trainer waits for the device.
+The first update is not counted, nor are evaluations and compilation. Rows that the record of --output has
+already are kept, so that the table can be filled in several calls.
+"""
+
+import datetime
+import itertools
+import json
+import math
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+
+from examples.benchmarks import trainers_report
+from examples.shared import command, leaving, markdown
+from optimiz import compare
+
+# The title, what a batch is, and the arguments.
+TRAINERS: dict[str, tuple[str, str, list[str]]] = {
+    "minilm": ("fine-tune MiniLM-L6", "32 × 24 tokens", ["examples.finetune_text"]),
+    "resnet": ("ResNet-8", "64 × 8 × 8 pixels", ["examples.finetune_image"]),
+    "vit": ("ViT", "64 × 8 × 8 pixels", ["examples.finetune_image", "--model=vit"]),
+    "gpt2": ("pre-train GPT-2", "16 × 128 tokens", ["examples.pretrain"]),
+    "bert": ("pre-train BERT", "16 × 128 tokens", ["examples.pretrain", "--objective=masked"]),
+    "t5": ("pre-train T5", "16 × 128 tokens", ["examples.pretrain", "--objective=span"]),
+}
+
+FLAGS = command.Flags()
+_TRAINERS = FLAGS.DEFINE_list("trainers", list(TRAINERS), "What to measure.")
+_UPDATES = FLAGS.DEFINE_integer("updates", 101, "Of each; the first is not counted.", lower_bound=21)
+_OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the record and the report.", required=True)
+command.check_among(TRAINERS, _TRAINERS)
+
+
+def measured(name: str, updates: int) -> dict[str, Any]:
+    """The row of a trainer.
+
+    Args:
+        name: one of TRAINERS.
+        updates: to make.
+
+    Raises:
+        ValueError: the trainer has failed; with what it said last.
+    """
+    title, batch, arguments = TRAINERS[name]
+    argv = [*arguments, "--optimizer=adamw", f"--steps={updates}", "--evaluate_every=0"]
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "run"
+        trainer = [sys.executable, "-m", *argv, f"--output={output}"]
+        done = leaving.run(trainer, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"]
+            raise ValueError(f"{name}: {said[-1]}")
+        timings = (output / "adamw/timings.jsonl").read_text(encoding="utf-8")
+        (manifest,) = (output / "adamw/checkpoints").glob("*/manifest.json")
+        arrays = json.loads(manifest.read_text(encoding="utf-8"))["arrays"]
+    return {
+        "trainer": name,
+        "title": title,
+        "batch": batch,
+        "command": shlex.join(["python", "-m", *argv]),
+        "date": str(datetime.date.today()),
+        **planned_and_taken([json.loads(line) for line in timings.splitlines()]),
+        "parameters": sum(math.prod(shape_of(x)) for path, x in arrays.items() if path.startswith(".params")),
+        "state_bytes": sum(size_of(x) for path, x in arrays.items() if path.startswith(".opt_state")),
+    }
+
+
+def planned_and_taken(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The memory that the compiler plans for a step, and the seconds of an update, by stretch of updates."""
+    (compiled,) = (row for row in rows if row["event"] == "compile")
+    looks = [row for row in rows if row["event"] == "updates"]
+    stretches = [
+        (after["steps"] - before["steps"], after["seconds"]) for before, after in itertools.pairwise(looks)
+    ]
+    longest = max(updates for updates, _ in stretches)
+    return {
+        "temporary_bytes": compiled["temporary_bytes"],
+        "argument_bytes": compiled["argument_bytes"],
+        "updates_per_stretch": longest,
+        "seconds": [seconds / updates for updates, seconds in stretches if updates == longest],
+    }
+
+
+def shape_of(array: str) -> tuple[int, ...]:
+    """The shape of an array that is written as ``float32[3, 4]``."""
+    return tuple(map(int, re.findall(r"\d+", array[array.index("[") :])))
+
+
+def size_of(array: str) -> int:
+    """The bytes of an array that is written as ``float32[3, 4]``; a random key has none to speak of."""
+    dtype = array[: array.index("[")]
+    return 0 if dtype.startswith("key") else math.prod(shape_of(array)) * jnp.dtype(dtype).itemsize
+
+
+def main() -> None:
+    """Measure what the flags ask for, and write the record and the report."""
+    path = Path(_OUTPUT.value) / "record.json"
+    record = {"environment": compare.environment(), "rows": []}
+    if path.exists():
+        record = markdown.read_record(path, trainers_report.report)
+    for name in _TRAINERS.value:
+        if name not in [row["trainer"] for row in record["rows"]]:
+            record["rows"].append(measured(name, _UPDATES.value))
+            record["rows"].sort(key=lambda row: list(TRAINERS).index(row["trainer"]))
+            trainers_report.write(record, path)
+    command.show(trainers_report.summary(record))
+
+
+if __name__ == "__main__":
+    command.run(main, FLAGS)

@@ -1,0 +1,67 @@
+"""The page that is rendered from a record of trainers' steps."""
+
+import json
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from examples.shared import markdown
+from optimiz import compare, training
+
+Record = Mapping[str, Any]
+README = Path(__file__).parents[2] / "README.md"
+RECORD = Path(__file__).parent / "results/trainers/record.json"
+BEGIN = "<!-- trainers: rendered by python -m examples.benchmarks.trainers_report -->"
+END = "<!-- /trainers -->"
+
+
+def summary(record: Record) -> str:
+    """One line per trainer, and under them what was measured where."""
+    header = ["trainer", "batch", "parameters", "ms / update", "spread", "arguments, MB"]
+    header += ["of it optimizer's state", "temporary, MB"]
+    lines = []
+    for row in record["rows"]:
+        low, median, high = statistics.quantiles(row["seconds"], n=4, method="inclusive")
+        megabytes = [row[name] / 1e6 for name in ("argument_bytes", "state_bytes", "temporary_bytes")]
+        cells = [row["title"], row["batch"], f"{row['parameters'] / 1e6:.2g} million"]
+        cells += [f"{1e3 * median:.0f}", f"{(high - low) / median:.0%}", *(f"{x:.1f}" for x in megabytes)]
+        lines.append(cells)
+    where, versions = record["environment"], record["environment"]["versions"]
+    dates = sorted({row["date"] for row in record["rows"]})
+    stretches = sorted({len(row["seconds"]) for row in record["rows"]})
+    updates = sorted({row["updates_per_stretch"] for row in record["rows"]})
+    words = (
+        f"{_range(dates)}, {where['device']} with {where['cpu_cores']} cores, jax "
+        f"{versions['jax']}, AdamW, float32. Times are medians over {_range(stretches)} stretches of "
+        f"{_range(updates)} updates, batches included; the spread is the interquartile range. Memory is what "
+        "the compiler plans for a step: its arguments are parameters, state and batch.\n"
+    )
+    return f"{compare.table(header, lines, words=2)}\n\n{words}"
+
+
+def _range(ascending: list[Any]) -> str:
+    return " to ".join(str(end) for end in dict.fromkeys((ascending[0], ascending[-1])))
+
+
+def write(record: Record, path: Path) -> None:
+    """Write a record, and its report beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    training.write_whole(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    training.write_whole(path.parent / "report.md", report(record))
+
+
+def report(record: Record) -> str:
+    """The whole page, in Markdown."""
+    commands = "".join(f"- {row['title']}: `{row['command']}`\n" for row in record["rows"])
+    return f"# Steps of the trainers\n\n{summary(record)}\n{commands}"
+
+
+def main() -> None:
+    """Put the committed record's table between the two comments of the README."""
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    markdown.put_between(BEGIN, END, summary(record), README)
+
+
+if __name__ == "__main__":
+    main()

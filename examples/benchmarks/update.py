@@ -1,0 +1,59 @@
+"""Measure the update alone: time, memory, and size of the compiled step, beside Optax and PyTorch.
+
+    python -m examples.benchmarks.update --output=runs/update
+    python -m examples.benchmarks.update --model=gpt2-xl --dtype=bfloat16 --methods=adamw,lion --output=runs/xl
+
+A step is ``update`` and ``optax.apply_updates`` in one compiled function that is given parameters and state for
+good (donated), on the shapes of a GPT-2. Everything is timed in turn, round by round, in one process, so that a
+ratio is of two times taken within a second of each other. A plain copy of as many numbers is timed among them:
+what it moves per second is the bandwidth. Rows that the record of --output has already are kept, so that the
+table can be filled in several calls. PyTorch's fused optimizers run where torch is installed.
+"""
+
+import datetime
+from pathlib import Path
+
+import jax
+
+from examples.benchmarks import update_report, update_speed
+from examples.shared import command, markdown
+from optimiz import compare
+
+FLAGS = command.Flags()
+_METHODS = FLAGS.DEFINE_list("methods", list(update_speed.METHODS), "What to measure.")
+_MODEL = FLAGS.DEFINE_enum("model", "gpt2", list(update_speed.MODELS), "Whose shapes.")
+_DTYPE = FLAGS.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of parameters and gradients.")
+_ROUNDS = FLAGS.DEFINE_integer("rounds", 9, "Steps of each that are timed.", lower_bound=3)
+_LEAVES = FLAGS.DEFINE_bool("leaves", False, "Measure compilation, by the number of leaves, instead.")
+_OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the record and the report.", required=True)
+command.check_among(update_speed.METHODS, _METHODS)
+
+
+def main() -> None:
+    """Measure what the flags ask for, and write the record and the report."""
+    path = Path(_OUTPUT.value) / "record.json"
+    params = update_speed.structs(update_speed.gpt2(*update_speed.MODELS[_MODEL.value]), _DTYPE.value)
+    settings = {
+        "model": _MODEL.value,
+        "dtype": _DTYPE.value,
+        "parameters": sum(p.size for p in jax.tree.leaves(params)),
+    }
+    record = {"settings": settings, "environment": compare.environment(), "rows": [], "compilation": []}
+    if path.exists():
+        record = markdown.read_record(path, update_report.report)
+        if record.get("settings") != settings:
+            raise ValueError(f"{path} is of other settings: {record.get('settings')}, not {settings}")
+    if _LEAVES.value:
+        record["compilation"] = [update_speed.compilation(*each) for each in update_speed.COMPILED]
+    for name in () if _LEAVES.value else _METHODS.value:
+        if name not in [row["method"] for row in record["rows"]]:
+            record["rows"].append(
+                update_speed.measured(name, params, _ROUNDS.value) | {"date": str(datetime.date.today())}
+            )
+            command.show(update_report.table(record))
+        update_report.write(record, path)
+    update_report.write(record, path)
+
+
+if __name__ == "__main__":
+    command.run(main, FLAGS)

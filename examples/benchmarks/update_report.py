@@ -1,0 +1,98 @@
+"""The page that is rendered from a record of updates."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from examples.shared import markdown
+from optimiz import compare, training
+
+Record = Mapping[str, Any]
+README = Path(__file__).parents[2] / "README.md"
+RECORD = Path(__file__).parent / "results/update/record.json"
+BEGIN = "<!-- speed: rendered by python -m examples.benchmarks.update_report -->"
+END = "<!-- /speed -->"
+
+
+def ratio(seconds: Mapping[str, Sequence[float]], peer: str) -> float | None:
+    """The median over the rounds of our time over a peer's; None where there is no such peer."""
+    if peer not in seconds:
+        return None
+    return statistics.median(a / b for a, b in zip(seconds["optimiz"], seconds[peer], strict=True))
+
+
+def table(record: Record) -> str:
+    """One line per method."""
+    header = ["method", "ms", "spread", "of Optax's time", "of torch's", "of bandwidth"]
+    header += ["temporary bytes / parameter", "Optax's"]
+    lines = []
+    for row in record["rows"]:
+        seconds, programs = row["seconds"], row["programs"]
+        median = statistics.median(seconds["optimiz"])
+        low, _, high = statistics.quantiles(seconds["optimiz"], n=4)
+        ratios = [ratio(seconds, peer) for peer in ("optax", "torch fused")]
+        theirs = programs.get("optax", {}).get("temporary_bytes_per_parameter")
+        cells = [row["method"], f"{1e3 * median:.0f}", f"{(high - low) / median:.0%}"]
+        cells += ["" if r is None else f"{r:.2f}" for r in ratios]
+        share = row["bytes"] / row["copy_bytes"] / ratio(seconds, "copy")
+        cells += [f"{share:.0%}", f"{programs['optimiz']['temporary_bytes_per_parameter']:.2f}"]
+        lines.append([*cells, "" if theirs is None else f"{theirs:.2f}"])
+    return compare.table(header, lines) + "\n"
+
+
+def compilation(record: Record) -> str:
+    """What tracing and compiling take."""
+    lines = []
+    for row in record["compilation"]:
+        ops = [row[who]["hlo_ops"] for who in ("optimiz", "optax")]
+        seconds = [f"{statistics.median(row[who]['compile_seconds']):.2f}" for who in ("optimiz", "optax")]
+        lines.append([row["method"], f"{row['leaves']}", *map(str, ops), *seconds])
+    header = ["method", "leaves", "HLO ops", "Optax's", "seconds to trace and compile", "Optax's"]
+    return compare.table(header, lines) + "\n"
+
+
+def summary(record: Record) -> str:
+    """The table, and under it what was measured where."""
+    settings, where = record["settings"], record["environment"]
+    rows = {row["method"]: row for row in record["rows"]}
+    versions, date = where["versions"], record["rows"][0]["date"]
+    copies = [row["copy_bytes"] / s for row in record["rows"] for s in row["seconds"]["copy"]]
+    text = (
+        f"\nOne update of {settings['parameters'] / 1e6:.0f} million {settings['dtype']} parameters "
+        f"({settings['model']}'s shapes), {date}, {where['device']} with {where['cpu_cores']} cores, "
+        f"jax {versions['jax']}, optax {versions['optax']}. Times are medians; ratios are medians over rounds "
+        "in which each took one step in turn; the spread is the interquartile range. Bandwidth: the bytes "
+        "that the update must move, over its time, beside those of a copy in the same rounds, "
+        f"{statistics.median(copies) / 1e9:.0f} GB/s in the median.\n"
+    )
+    if "sgd_sai" in rows and (r := ratio(rows["sgd_sai"]["seconds"], "optax clip + adamw")):
+        text += f"\nSGD-SaI takes {r:.2f} of the time of Optax's clip_by_global_norm and adamw.\n"
+    return table(record) + text
+
+
+def report(record: Record) -> str:
+    """The whole page, in Markdown."""
+    text = f"# Updates\n\n{summary(record)}"
+    if record["compilation"]:
+        text += f"\n## Compilation\n\n{compilation(record)}"
+    return text
+
+
+def write(record: Record, path: Path) -> None:
+    """Write a record, and its report beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    training.write_whole(path, json.dumps(record, indent=1) + "\n")
+    if record["rows"]:
+        training.write_whole(path.parent / "report.md", report(record))
+
+
+def main() -> None:
+    """Put the committed record's table between the two comments of the README."""
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    markdown.put_between(BEGIN, END, summary(record), README)
+
+
+if __name__ == "__main__":
+    main()

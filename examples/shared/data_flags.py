@@ -1,0 +1,66 @@
+"""The flags that say how files of labelled text are to be read, of every program that reads them."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+from absl import flags
+
+from examples.data import text
+from examples.shared import command
+
+_TAB = "\\t"  # as it is typed
+
+
+@dataclasses.dataclass(frozen=True)
+class DataFlags:
+    """What the flags say, once they are parsed.
+
+    Args:
+        own: the program's flags, to which these are added.
+    """
+
+    _NAMES: ClassVar = ("text", "pair", "label", "columns", "label_names", "delimiter", "encoding")
+
+    own: command.Flags
+
+    def __post_init__(self) -> None:
+        self.own.DEFINE_string("text", None, "Column of the text; default: the usual names.")
+        self.own.DEFINE_string("pair", None, "Column of the second text of a pair.")
+        self.own.DEFINE_string("label", None, "Column of the label; default: the usual names.")
+        self.own.DEFINE_list("columns", None, "Names of the columns of a file without a header.")
+        names = "The classes, in order, such as -1,+1; default: those of the training file."
+        flag: flags.FlagHolder = self.own.DEFINE_list("label_names", None, names)
+        flags.register_validator(
+            flag, lambda value: value is None or len(value) > 1, "must be two names or more"
+        )
+        self.own.DEFINE_string("delimiter", None, "Of a .csv, such as ';'; default: a comma.")
+        self.own.DEFINE_string("encoding", None, "Of the files, such as latin-1; default: UTF-8.")
+
+    def refuse_without(self, file: str) -> None:
+        """Refuse what says how a file is read where there is none.
+
+        Args:
+            file: the flag that would name one, and its value.
+
+        Raises:
+            ValueError: one of the flags is given.
+        """
+        for name in self._NAMES:
+            if self.own[name].value is not None:
+                raise ValueError(f"--{name} says how a file is read, and there is none; see {file}")
+
+    def read(self, path: str, label_names: Sequence[str] | None = None) -> text.TextExamples:
+        """Read a file as the flags say; arguments and errors as of `text.read`."""
+        own = self.own
+        return text.read(
+            path,
+            text=own.text,
+            pair=own.pair,
+            label=own.label,
+            columns=own.columns,
+            label_names=own.label_names if label_names is None else label_names,
+            delimiter="\t" if own.delimiter == _TAB else own.delimiter,
+            encoding=own.encoding,
+            argument="--{}=",
+        )

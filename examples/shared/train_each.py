@@ -1,0 +1,175 @@
+"""What the trainers share: several optimizers in turn, on one task, each on a schedule that decays fully."""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import optax
+from absl import flags
+
+from examples.shared import command
+from examples.shared.optimizers import Choice
+from optimiz import compare, groups, schedules, training
+
+_T = TypeVar("_T")
+
+
+def made_or_left_out(name: str, left_out: dict[str, str], make: Callable[[], _T]) -> _T | None:
+    """A part of a report, such as a baseline or a picture; where it cannot be made, the reason.
+
+    Args:
+        name: of it.
+        left_out: for the report; name → reason, where it is left out.
+        make: makes it.
+
+    Returns:
+        What was made, or None.
+    """
+    try:
+        return make()
+    except Exception as error:  # whatever it is: the report is worth more than one of its parts
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        left_out[name] = f"{kind}{error}"
+        print(compare.shown(f"warning: {name} is left out of the report: {left_out[name]}"), flush=True)
+        return None
+
+
+def check_flags(
+    own: command.Flags,
+    choose: Callable[[str], Choice],
+    optimizers: flags.FlagHolder,
+    learning_rate: flags.FlagHolder,
+) -> None:
+    """Refuse optimizers that there are not, and a rate that none of them would take, when they are parsed.
+
+    Args:
+        own: flags that these are of.
+        choose: name → optimizer; a ValueError where there is none.
+        optimizers: names.
+        learning_rate: for all of them that take one.
+    """
+    command.check_each(choose, optimizers)
+    command.check(lambda x: x > 0, "must be above 0, or nothing would be trained", learning_rate)
+
+    def is_taken(values: dict[str, Any]) -> bool:
+        if values[learning_rate.name] is None:
+            return True
+        with contextlib.suppress(ValueError):  # said already
+            return any(choose(name).learning_rate is not None for name in values[optimizers.name])
+        return True
+
+    domain = f"--{learning_rate.name} goes with an optimizer that takes a rate; those asked for find their own"
+    command.check_together(is_taken, domain, own, optimizers, learning_rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How each optimizer is run.
+
+    Attributes:
+        settings: of every run; its length is in steps.
+        batch_size: for the speed that is shown.
+        learning_rate: the peak; None for the optimizer's own.
+        warmup: share of the steps over which the rate rises from 0.
+        weight_decay: decoupled; biases and norms are left out.
+        output: the directory; each run has one in it, by the optimizer's name.
+        resume: go on with the runs that are there.
+    """
+
+    settings: training.Settings
+    batch_size: int
+    learning_rate: float | None
+    warmup: float
+    weight_decay: float
+    output: Path
+    resume: bool
+
+    @classmethod
+    def of(cls, own: command.Flags, *, log_every: int) -> "Plan":
+        """What a trainer's flags say of it.
+
+        Args:
+            own: those of the names above, and of the settings ``steps``, ``seed``, ``evaluate_every``,
+                ``save_every`` and ``keep_best``.
+            log_every: steps between two losses that are kept.
+
+        Raises:
+            ValueError: the settings are refused.
+        """
+        settings = training.Settings(
+            steps=own.steps,
+            seed=own.seed,
+            log_every=log_every,
+            evaluate_every=own.evaluate_every,
+            save_every=own.save_every,
+            keep_best="loss" if own.keep_best else None,
+            lower_is_better=True if own.keep_best else None,
+        )
+        return cls(
+            settings=settings,
+            batch_size=own.batch_size,
+            learning_rate=own.learning_rate,
+            warmup=own.warmup,
+            weight_decay=own.weight_decay,
+            output=Path(own.output),
+            resume=own.resume,
+        )
+
+    def optimizer(
+        self, choice: Choice, decay: Callable[[float], schedules.Shape], multipliers: Any
+    ) -> tuple[optax.GradientTransformation, float | None]:
+        """An optimizer on a schedule that decays to zero at the last step, and its peak rate.
+
+        A line search finds its own rate; the schedule says what share of it is taken.
+
+        Args:
+            choice: the optimizer.
+            decay: peak → shape of the schedule after the warm-up.
+            multipliers: of the rate, by parameter.
+        """
+        searches = choice.learning_rate is None
+        rate = choice.learning_rate if searches or self.learning_rate is None else self.learning_rate
+        shape = schedules.linear(1.0) if searches else schedules.warm_up(decay(rate), self.warmup)
+        schedule = schedules.over_steps(shape, self.settings.steps)
+        return choice.make(schedule, self.weight_decay, groups.no_decay(), multipliers), rate
+
+    def train_each(
+        self,
+        chosen: Mapping[str, tuple[optax.GradientTransformation, float | None]],
+        task: training.Task,
+        test: Callable[[Any], Mapping[str, float]],
+        identity: Mapping[str, Any],
+        layout: training.Layout | None = None,
+    ) -> Iterator[tuple[str, Any, compare.Run]]:
+        """Train with one optimizer after the other, and test what each has made.
+
+        Args:
+            chosen: name → optimizer and its peak rate.
+            task: what to learn.
+            test: parameters → test figures.
+            identity: what decides the trajectories beside optimizer, rate and settings.
+            layout: of the runs on a mesh.
+
+        Yields:
+            Name, trained parameters and record of each run.
+        """
+        for name, (tx, rate) in chosen.items():
+            with command.bar(name, self.batch_size) as progress:
+                result = training.fit(
+                    task,
+                    tx,
+                    self.settings,
+                    self.output / name,
+                    identity={**identity, "optimizer": name, "learning_rate": rate},
+                    layout=layout,
+                    resume=self.resume,
+                    progress=progress,
+                )
+            seed, figures = self.settings.seed, test(result.params)
+            if not math.isfinite(figures.get("loss", 0.0)):  # then the answers were made of NaN
+                figures = dict.fromkeys(figures, math.nan)
+            run = compare.Run.of(result, tx, optimizer=name, learning_rate=rate, seed=seed, test=figures)
+            yield name, result.params, run

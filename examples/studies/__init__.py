@@ -1,0 +1,1 @@
+"""Studies: a question, its runs, and the report that answers it."""

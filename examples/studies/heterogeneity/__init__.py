@@ -1,0 +1,1 @@
+"""Whether gradient heterogeneity predicts the lead of Adam."""

@@ -1,0 +1,265 @@
+"""The page that is rendered from the rows of the heterogeneity study.
+
+The figure by which optimizers are compared is the training loss at the end, as in the source; a lead is a
+difference of its decimal logarithm, so that 1 is ten times less loss. What the page says in words follows from
+the numbers: a difference is called one where its 95 % interval over the seeds (paired t) leaves out zero.
+"""
+
+import functools
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+
+from examples.shared import markdown, pictures
+from examples.shared.rows import Row, Rows
+from examples.studies.heterogeneity.rows import STATISTIC, Results, final_loss
+from optimiz import compare
+
+SHOWN = {
+    STATISTIC: "Gini of norms",
+    "gini_rms": "Gini of norms / √size",
+    "max_over_median": "max / median",
+    "log_spread": "spread of log₁₀ norms / √size",
+}
+
+# What is shown of a model: (results, model, statistic) → values by seed.
+WHEN = {
+    "at the start": Results.at_start,
+    "with SGD": lambda results, model, statistic: results.in_training(model, "sgd", statistic),
+    "with Adam": lambda results, model, statistic: results.in_training(model, "adam", statistic),
+}
+
+
+def write(rows: Rows, directory: Path, asked: str) -> str:
+    """Write ``report.md`` and ``study.png``, and return the part of the page that is the result.
+
+    Args:
+        rows: of one study.
+        directory: where to write.
+        asked: the command, as typed.
+    """
+    results = Results(markdown.with_names(rows.rows, "model", "optimizer"))
+    text, draw = render(rows.head, results, asked), functools.partial(_draw, results)
+    pictures.write_page(text, directory / "report.md", "study.png", draw)
+    return in_words(results)
+
+
+def render(head: Row, results: Results, asked: str) -> str:
+    """The page, as Markdown."""
+    page = [
+        "# Gradient heterogeneity and Adam's lead",
+        in_words(results),
+        "![Training loss by optimizer, heterogeneity in training, and curvature by block](study.png)",
+        "## What Adam gains",
+        "At the best rate of a decade grid, chosen on seed 0 by the final training loss (in brackets its least "
+        "and greatest over seeds; the mean is geometric). A lead is the decimal logarithm of the other's final "
+        "training loss over Adam's, with its 95 % interval over seeds.",
+        _gains(results),
+        "## How unequal gradients are",
+        "Over weights and scales, before clipping, one block a tensor: at the start, and the mean over later "
+        "epochs of the runs with SGD and with Adam. The mean over seeds ± its standard error.",
+        _unequal(results),
+        "## Curvature at the start",
+        "The largest eigenvalue of each diagonal block of the Hessian: its mean weighted by squared gradient "
+        "norms, Λ_G, and by sizes, Λ_P, and Spearman's correlation of norm and eigenvalue over the blocks.",
+        _curvatures(results),
+        "## Two blocks of known gradient and curvature",
+        "Steps until a quadratic has fallen to a hundredth, at the best rate of a fine grid with linear decay. "
+        "The first block has gradient 1 and curvature 1.",
+        _quadratics(results),
+        markdown.what_was_run(asked, head["settings"] | head["environment"]),
+        "Every number is in `rows.jsonl`, or is computed from what is there.",
+    ]
+    return "\n\n".join(page) + "\n"
+
+
+def in_words(results: Results) -> str:
+    """What the study found."""
+    models = results.models
+    ginis = {model: statistics.fmean(results.at_start(model)) for model in models}
+    sentences = [
+        "All models were trained from scratch on digits of 8 × 8 pixels; the source fine-tunes large ones"
+        + _edges(results),
+        f"**Adam's lead over SGD**, in decades of final training loss: {_leads(results, 'sgd')}.",
+    ]
+    if all("momentum" in results.optimizers(model) for model in models):
+        sentences.append(f"Over SGD with momentum: {_leads(results, 'momentum')}.")
+    sentences.append(
+        "**Heterogeneity at the start**, the Gini coefficient of gradient norms, "
+        + ("does" if _order(ginis) == _by_lead(results) else "does **not**")
+        + " order the models as Adam's lead over SGD does: "
+        + ", ".join(f"{model} {ginis[model]:.3f}" for model in _order(ginis))
+        + "."
+    )
+    cells = {
+        (when, name): {model: statistics.fmean(of(results, model, name)) for model in models}
+        for when, of in WHEN.items()
+        for name in SHOWN
+    }
+    alike = [f"{SHOWN[name]} {when}" for (when, name), x in cells.items() if _order(x) == _by_lead(results)]
+    sentences.append(
+        f"Of the {len(cells)} measurements below, {len(alike)} order them so, where chance would make it "
+        f"{len(cells) / math.factorial(len(models)):.2g}: {', '.join(alike) or 'none'}."
+    )
+    if {"post_ln", "pre_ln"} <= set(models):
+        sentences += [
+            _placement("at the start", *(results.at_start(model) for model in ("post_ln", "pre_ln"))),
+            _placement("in training with SGD", *(results.in_training(m, "sgd") for m in ("post_ln", "pre_ln"))),
+            _placement(
+                "in training with Adam", *(results.in_training(m, "adam") for m in ("post_ln", "pre_ln"))
+            ),
+        ]
+    return " ".join([*sentences, _two_blocks_in_words(results)])
+
+
+def _edges(results: Results) -> str:
+    """Whose best rate has another on one side only; the end of the first sentence."""
+    names = []
+    for model in results.models:
+        for name in results.optimizers(model):
+            grid = {run["learning_rate"] for run in results.runs(model, name)}
+            if compare.at_edge(results.best_rate(model, name), grid):
+                names.append(f"{name} on {model}")
+    if not names:
+        return "."
+    are = "is at the edge of its grid" if len(names) == 1 else "are at the edges of their grids"
+    rates = "rate" if len(names) == 1 else "rates"
+    return f"; **the best {rates} of {', '.join(names)} {are}**, and one beyond may be better."
+
+
+def _leads(results: Results, optimizer: str) -> str:
+    leads = {model: results.lead(model, optimizer) for model in results.models}
+    return ", ".join(f"{model} {d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f})" for model, d in leads.items())
+
+
+def _order(values: Mapping[str, float]) -> list[str]:
+    """The names, the greatest value first."""
+    return sorted(values, key=lambda name: -values[name])
+
+
+def _by_lead(results: Results) -> list[str]:
+    return _order({model: results.lead(model, "sgd").mean for model in results.models})
+
+
+def _placement(when: str, post: Sequence[float], pre: Sequence[float]) -> str:
+    """Whether Post-LN is the more heterogeneous, as the source claims."""
+    d = compare.paired_difference(post, pre)
+    means = f"{statistics.fmean(post):.3f} and {statistics.fmean(pre):.3f}"
+    numbers = f"{means}, difference {d.low:+.3f} to {d.high:+.3f}"
+    if not d.significant:
+        return f"Between Post-LN and Pre-LN there is **no significant difference** {when} ({numbers})."
+    return f"Post-LN is **{'more' if d.mean > 0 else 'less'}** heterogeneous than Pre-LN {when} ({numbers})."
+
+
+def _two_blocks_in_words(results: Results) -> str:
+    cells = results.of("two_blocks")
+    slower = [row["sgd"] / row["sign_sgd"] for row in cells]
+    by_weights, by_curvature, by_norm = (
+        float(spearmanr(slower, x).statistic)
+        for x in (
+            [row["gradient_weighted"] / row["size_weighted"] for row in cells],
+            [row["curvature"] for row in cells],
+            [abs(math.log(row["norm"])) for row in cells],
+        )
+    )
+    alike = [x for x, row in zip(slower, cells, strict=True) if row["curvature"] == 1]
+    return (
+        f"On the quadratic SGD needs up to {max(slower):.0f} times the steps of SignSGD, and where the "
+        f"curvatures are equal, however unequal the gradients, at most {max(alike):.2g} times. Over its "
+        f"{len(cells)} cells the rank correlation of that factor is {by_curvature:+.2f} with the ratio of "
+        f"curvatures, {by_norm:+.2f} with the disparity of gradient norms and {by_weights:+.2f} with Λ_G / Λ_P."
+    )
+
+
+def _gains(results: Results) -> str:
+    header = ["model", "optimizer", "rate", "at an edge of the grid", "final training loss ↓"]
+    header += ["test accuracy ↑", "lead of Adam"]
+    lines = []
+    for model in results.models:
+        for name in results.optimizers(model):
+            runs, d = results.best_runs(model, name), results.lead(model, name)
+            rate, grid = runs[0]["learning_rate"], {run["learning_rate"] for run in results.runs(model, name)}
+            losses = [final_loss(run) for run in runs]
+            mean = 10 ** statistics.fmean(map(math.log10, losses))
+            accuracy = compare.estimate([run["test_accuracy"] for run in runs])
+            lines.append(
+                [
+                    model,
+                    name,
+                    f"{rate:g}",
+                    "yes" if compare.at_edge(rate, grid) else "no",
+                    f"{mean:.2g} ({min(losses):.2g} to {max(losses):.2g})",
+                    f"{accuracy.mean:.3f} ± {accuracy.standard_error:.3f}",
+                    "" if name == "adam" else f"{d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f})",
+                ]
+            )
+    return compare.table(header, lines)
+
+
+def _unequal(results: Results) -> str:
+    lines = []
+    for model in results.models:
+        for when, of in WHEN.items():
+            estimates = (compare.estimate(of(results, model, name)) for name in SHOWN)
+            lines.append([model, when, *(f"{e.mean:.3g} ± {e.standard_error:.1g}" for e in estimates)])
+    return compare.table(["model", "when", *SHOWN.values()], lines)
+
+
+def _curvatures(results: Results) -> str:
+    header = ["model", "seed", "Λ_G", "Λ_P", "Λ_G / Λ_P", "Spearman", "blocks", "of them converged"]
+    lines = []
+    for row in results.of("curvature"):
+        gradient, size = row["gradient_weighted"], row["size_weighted"]
+        cells = [gradient, size, gradient / size, row["rank_correlation"]]
+        counts = [len(row["blocks"]), sum(row["converged"])]
+        lines.append([row["model"], f"{row['seed']}", *(f"{x:.3g}" for x in cells), *map(str, counts)])
+    return compare.table(header, lines)
+
+
+def _quadratics(results: Results) -> str:
+    header = ["gradient of the second block", "its curvature", "Λ_G / Λ_P", "SGD", "SignSGD"]
+    lines = []
+    for row in results.of("two_blocks"):
+        cells = [row["norm"], row["curvature"], row["gradient_weighted"] / row["size_weighted"]]
+        lines.append([f"{x:.3g}" for x in [*cells, row["sgd"], row["sign_sgd"]]])
+    return compare.table(header, lines)
+
+
+def _draw(results: Results, path: Path) -> None:
+    models = results.models
+    picture = Figure(figsize=(13, 8), layout="constrained")
+    grid = picture.add_gridspec(2, 6)
+    for place, model in enumerate(models):
+        axes = picture.add_subplot(grid[0, 2 * place : 2 * place + 2])
+        for name in results.optimizers(model):
+            curves = [
+                [math.nan if x is None else x for x in run["loss"]] for run in results.best_runs(model, name)
+            ]
+            axes.plot(range(1, len(curves[0]) + 1), np.exp(np.mean(np.log(curves), 0)), label=name)
+        axes.set(yscale="log", xlabel="epoch", title=f"{model}: training loss by epoch")
+        axes.legend(frameon=False)
+    for place, name in enumerate(("sgd", "adam")):
+        axes = picture.add_subplot(grid[1, 2 * place : 2 * place + 2])
+        for i, model in enumerate(models):
+            ginis = [
+                [probe[STATISTIC] for probe in run["heterogeneity"]] for run in results.best_runs(model, name)
+            ]
+            axes.plot(np.array(ginis).T, color=f"C{i}", alpha=0.6, label=[model, *[None] * (len(ginis) - 1)])
+        axes.set(xlabel="epochs done", ylim=(0, 1), title=f"{SHOWN[STATISTIC]} with {name}, a line per seed")
+        axes.legend(frameon=False)
+    axes = picture.add_subplot(grid[1, 4:])
+    for row in (row for row in results.of("curvature") if row["seed"] == 0):
+        axes.loglog(row["norm"], np.maximum(row["eigenvalue"], 1e-6), "o", label=row["model"], alpha=0.7)
+    axes.set(
+        xlabel="gradient norm",
+        ylabel="largest eigenvalue",
+        title="blocks at the start; at the bottom: not positive",
+    )
+    if axes.lines:  # else no curvature was measured
+        axes.legend(frameon=False)
+    pictures.save(picture, path, dpi=110)

@@ -1,0 +1,1 @@
+"""Whether a line search frees fine-tuning from its learning rate."""

@@ -1,0 +1,1 @@
+"""What low-bit state and bfloat16 parameters cost."""

@@ -1,0 +1,1 @@
+"""Which recipes for pre-training beat a fully decayed AdamW on one budget."""

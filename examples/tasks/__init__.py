@@ -1,0 +1,1 @@
+"""Tasks that any optimizer can train."""

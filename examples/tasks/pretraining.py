@@ -1,0 +1,229 @@
+"""Pre-training of a language model on packed text, as a task that any optimizer can train.
+
+The text is tokenised and packed once; what is to be told of it is drawn anew at every step, and once for an
+evaluation. The loss of a row is the mean cross-entropy of its targets.
+"""
+
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+
+from examples.data import memory
+from examples.data.corpus import Corpus
+from examples.data.tokenization import Vocabulary
+from examples.models import weights
+from examples.models.adapters import Keys, from_nnx
+from examples.models.layout import shapes_of
+from examples.tasks.objectives import Arrays, Objective
+from optimiz import training
+
+EVALUATION_BATCH = 32
+EVALUATION_ROWS = 256  # of a part, at the most: an evaluation is to cost no more than a few steps
+
+
+def depth_of(params: Any) -> int:
+    """The number of layers of a model; of encoder and decoder each, where there are both."""
+    return len(params.get("encoder", params)["layers"])
+
+
+def _check_size(objective: Objective) -> None:
+    """Refuse a model whose parameters and gradients would take more memory than there is for them."""
+    layers = objective.config.layers
+
+    def count(layers: int) -> int:
+        shapes = shapes_of(objective.family, objective.config_of(layers))
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+    one, two = count(1), count(2)  # every further layer is as large as the second
+    parameters = one + (layers - 1) * (two - one)
+    memory.check(2 * 4 * parameters, f"parameters and gradients of a model of {parameters:,}")
+
+
+class Pretraining:
+    """Packed parts of a corpus, and the model that is to tell them.
+
+    Args:
+        parts: "train" and others.
+        vocabulary: the tokenizer.
+        objective: what is to be told.
+
+    Attributes:
+        rows: part → rows of text, [N, ...].
+        source: where the text comes from.
+        unknown: share of the training tokens that the tokenizer does not know.
+
+    Raises:
+        ValueError: a part is shorter than one row; the message names it. Or the model does not fit into memory.
+    """
+
+    def __init__(self, parts: Mapping[str, Corpus], vocabulary: Vocabulary, objective: Objective):
+        self.objective, self.vocabulary = objective, vocabulary
+        _check_size(objective)
+        self.source = next(iter(parts.values())).source
+        self.rows: dict[str, np.ndarray] = {}
+        self.unknown = 0.0
+        self._bytes_per_token: dict[str, float] = {}
+        for name, part in parts.items():
+            documents = vocabulary.encode(part.documents)
+            tokens = sum(len(document) + 1 for document in documents)
+            if name == "train":
+                unknown = vocabulary.ids.get("unknown")
+                self.unknown = (
+                    sum(document.count(unknown) for document in documents if unknown is not None) / tokens
+                )
+            self._bytes_per_token[name] = part.size / tokens
+            try:
+                self.rows[name] = objective.pack(documents)
+            except ValueError as error:
+                known = (
+                    f"; {self.unknown:.0%} of the tokens are unknown to the tokenizer" if self.unknown else ""
+                )
+                raise ValueError(f"{part.source}, part {name!r}: {error}{known}") from None
+        # A model that grows has one depth after the other.
+        self._model = functools.cache(self._at_depth)
+        self._compiled_losses = jax.jit(self._losses)
+        self._next_token = jax.jit(self._draw)
+
+    def task(
+        self, batch_size: int, seed: int, part: str = "train", share: tuple[int, int] = (0, 1)
+    ) -> training.Task:
+        """The task of a part, evaluated on the validation part; ids of examples are indices of its rows.
+
+        Args:
+            batch_size: B, rows per update.
+            seed: of the order of the rows, and of what is drawn at every step.
+            part: to train on.
+            share: which part of each batch this process trains on, see ``training.Layout.share``.
+        """
+        rows_of, (place, places) = training.shuffled(self._numbered(part), batch_size, seed), share
+        kept = slice(place * batch_size // places, (place + 1) * batch_size // places)
+
+        def batches(step: int) -> Arrays:
+            # What is drawn for a row depends on its place in the whole batch: all draw it, and keep their part.
+            return {name: rows[kept] for name, rows in self._batch(rows_of(step), seed, step).items()}
+
+        return training.Task(
+            init=self.start,
+            loss=self._losses,
+            batches=batches,
+            evaluate=self.evaluation("validation"),
+            logits=self._logits,
+            depth=depth_of,
+        )
+
+    def start(self, key: jax.Array, layers: int | None = None) -> Any:
+        """Parameters to begin with, of a model of so many layers; None for those of the configuration."""
+        config = self.objective.config
+        config = config if layers is None else self.objective.config_of(layers)
+        return from_nnx(self.objective.family.model(config, rngs=Keys(key)))[0]
+
+    def once(self, part: str, seed: int) -> Iterator[dict[str, np.ndarray]]:
+        """Every row of a part once, in batches with ids, the last one padded; what is told is drawn once."""
+        for index, numbered in enumerate(training.padded(self._numbered(part), EVALUATION_BATCH)):
+            yield self._batch(numbered, seed, index) | {"weight": numbered["weight"]}
+
+    def evaluation(self, part: str) -> Callable[[Any], dict[str, float]]:
+        """A function from parameters to the figures of a part: "loss", "perplexity", "bits_per_byte".
+
+        The loss is in nats per target. Bits per byte are of the text that is told, whatever its tokens are: all
+        of it where the objective is causal and the tokens are byte pairs. WordPiece leaves white space untold.
+        """
+        rows = self.rows[part][:EVALUATION_ROWS]
+        batches = training.padded(self.objective.batch(rows, 0, 0), EVALUATION_BATCH)
+
+        def evaluate(params: Any) -> dict[str, float]:
+            losses = [self._compiled_losses(params, batch) for batch in batches]
+            return self._figures(float(np.concatenate(losses)[: len(rows)].mean()), part)
+
+        return evaluate
+
+    def frequencies(self) -> dict[str, dict[str, float]]:
+        """The figures of guessing by the frequency of targets in training, by part other than "train"."""
+        counts = np.ones(self.objective.config.vocab_size)
+        targets = self.objective.batch(self.rows["train"], 0, 0)["targets"]
+        counts += np.bincount(targets.ravel(), minlength=len(counts))
+        nats = -np.log(counts / counts.sum())
+        others = {name: rows[:EVALUATION_ROWS] for name, rows in self.rows.items() if name != "train"}
+        return {
+            name: self._figures(float(nats[self.objective.batch(rows, 0, 0)["targets"]].mean()), name)
+            for name, rows in others.items()
+        }
+
+    def save(self, directory: Path, params: Any) -> None:
+        """Write configuration, parameters and tokenizer in the Hugging Face layout."""
+        family, config = self.objective.family, self.objective.config
+        weights.save(directory, family, config, params, self.vocabulary.ids)
+        training.write_whole(directory / "tokenizer.json", self.vocabulary.tokenizer.to_str(pretty=True))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of every row."""
+        digest = hashlib.sha256()
+        for rows in self.rows.values():
+            digest.update(rows.tobytes())
+        return digest.hexdigest()
+
+    def sample(self, params: Any, *, lines: int = 8, temperature: float = 0.7, seed: int = 0) -> list[str]:
+        """Lines of a new document, token by token from the model; for the causal objective.
+
+        Args:
+            params: of the model.
+            lines: that are not empty, at the most.
+            temperature: > 0, of the choice of tokens.
+            seed: of the choice.
+        """
+        length, end = self.objective.config.max_positions, self.vocabulary.ids["end"]
+        ids = np.full(length, end, np.int32)
+        text: list[str] = []
+        for position in range(length - 1):
+            key = jax.random.fold_in(jax.random.key(seed), position)
+            ids[position + 1] = self._next_token(params, ids, position, key, temperature)
+            if ids[position + 1] == end:
+                break
+            written = self.vocabulary.tokenizer.decode(ids[1 : position + 2].tolist())
+            text = [line for line in written.split("\n") if line.strip()]
+            if len(text) > lines or (len(text) == lines and written.endswith("\n")):
+                break
+        return text[:lines]
+
+    def _numbered(self, part: str) -> Arrays:
+        """The rows of a part, with their indices as ids."""
+        return {"rows": self.rows[part], "id": np.arange(len(self.rows[part]))}
+
+    def _batch(self, numbered: Arrays, seed: int, step: int) -> dict[str, np.ndarray]:
+        return {**self.objective.batch(numbered["rows"], seed, step), "id": numbered["id"]}
+
+    def _at_depth(self, layers: int) -> Callable[..., jax.Array]:
+        family, config = self.objective.family, self.objective.config_of(layers)
+        return from_nnx(nnx.eval_shape(lambda: family.model(config, rngs=Keys(0))))[1]
+
+    def _apply(self, params: Any, *arguments: Any, **options: Any) -> jax.Array:
+        return self._model(depth_of(params))(params, *arguments, **options)
+
+    def _draw(
+        self, params: Any, ids_T: jax.Array, position: jax.Array, key: jax.Array, temperature: float
+    ) -> jax.Array:
+        """The token after a position, drawn from the model."""
+        return jax.random.categorical(key, self._apply(params, ids_T[None])[0, position] / temperature)
+
+    def _figures(self, loss: float, part: str) -> dict[str, float]:
+        bits = loss * self.objective.targets_per_token / math.log(2) / self._bytes_per_token[part]
+        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "bits_per_byte": bits}
+
+    def _logits(
+        self, params: Any, batch: Arrays, key: jax.Array | None = None, on_N: jax.Array | None = None
+    ) -> jax.Array:
+        return self._apply(params, *self.objective.arguments(batch), key, on_N=on_N)
+
+    def _losses(
+        self, params: Any, batch: Arrays, key: jax.Array | None = None, on_N: jax.Array | None = None
+    ) -> jax.Array:
+        logits_BPV = self._logits(params, batch, key, on_N)
+        return optax.softmax_cross_entropy_with_integer_labels(logits_BPV, batch["targets"]).mean(-1)

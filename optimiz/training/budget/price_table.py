@@ -1,0 +1,180 @@
+"""A reference system: what each unit of work costs on it, in seconds.
+
+Methods that save work per step, or spend more of it, can only be compared under one budget if all are charged
+by one table. The table is measured once, on one machine, and travels as JSON: a run charged by it stops at the
+same step wherever it is repeated.
+
+Units of work go by name, with the active depth and the batch size where the cost depends on them. The loop of
+``optimiz.training`` charges ``step`` (forward, backward and update), and what an optimizer does beyond it:
+``forward`` (one more evaluation of the loss) and ``hessian`` (one estimate of a Hessian's diagonal). Other
+names are free for what charges them.
+
+Source: arXiv 2307.06440, section 2 (reference system time).
+
+Departures: the median over the measurements in place of their mean, which one hiccup of the machine moves; a
+table in which more work is quicker is refused, as one entry of the authors' is ten times too low.
+"""
+
+import dataclasses
+import datetime
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from optimiz import checks
+from optimiz.training.budget.clock import check_seconds
+from optimiz.training.environment import environment
+from optimiz.training.storage.whole_file import write_whole
+
+SCHEMA = 1
+
+
+class Work(NamedTuple):
+    """A unit of work.
+
+    Args:
+        name: what is done.
+        depth: number of active layers, where the price depends on it.
+        batch: examples in it, where the price depends on them.
+    """
+
+    name: str
+    depth: int | None = None
+    batch: int | None = None
+
+    def __str__(self) -> str:
+        sizes = {"depth": self.depth, "batch": self.batch}
+        given = ", ".join(f"{name}={size}" for name, size in sizes.items() if size is not None)
+        return f"{self.name}({given})" if given else self.name
+
+
+class Timing(NamedTuple):
+    """What one unit of work took.
+
+    Args:
+        seconds: the median.
+        spread: the distance between the quartiles, in seconds.
+        n: number of measurements.
+    """
+
+    seconds: float
+    spread: float
+    n: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reference:
+    """The prices of a reference system.
+
+    Args:
+        times: what each unit of work took there.
+        about: what was timed, by name: model, sizes, data; plain JSON.
+        date: ISO 8601, UTC.
+        environment: the device and the versions.
+        schema: version of this layout.
+
+    Raises:
+        TypeError: a time, a size or a number of measurements is not a number.
+        ValueError: there is no work, or work without a name; a time is not positive and finite, or another
+            number is outside its range; or more of the same work, in depth or batch, is quicker.
+
+    Example:
+        >>> step = Work("step", batch=32)
+        >>> reference = Reference(times={step: Timing(0.25, spread=0.01, n=200)}, about={"model": "BERT"})
+        >>> reference.seconds("step", batch=32)
+        0.25
+    """
+
+    times: Mapping[Work, Timing]
+    about: Mapping[str, Any]
+    date: str = dataclasses.field(
+        default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    )
+    environment: Mapping[str, Any] = dataclasses.field(default_factory=environment)
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        if not self.times:
+            raise ValueError("times must hold at least one unit of work, got none")
+        for work, timing in self.times.items():
+            if not isinstance(work.name, str) or not work.name:
+                raise ValueError(f"the name of a unit of work must be a word, got {work.name!r}")
+            for name, size in (("depth", work.depth), ("batch", work.batch)):
+                if size is not None:
+                    checks.integer(f"{name} of {work}", size, ge=1)
+            check_seconds(f"seconds of {work}", timing.seconds)
+            checks.number(f"spread of {work}", timing.spread, ge=0)
+            checks.integer(f"n of {work}", timing.n, ge=1)
+        for more, slower in self.times.items():
+            for less, quicker in self.times.items():
+                if _is_less(less, more) and slower.seconds < quicker.seconds:
+                    raise ValueError(
+                        f"{more} cannot be quicker than {less}, got {slower.seconds} and {quicker.seconds} s"
+                    )
+
+    def seconds(self, name: str, *, depth: int | None = None, batch: int | None = None) -> float:
+        """The price of one unit of work.
+
+        Args:
+            name: what is done.
+            depth: number of active layers; None where the work was timed without.
+            batch: examples in it; None where the work was timed without.
+
+        Raises:
+            ValueError: the table lacks it; prices are not guessed from other sizes.
+        """
+        work = Work(name, depth, batch)
+        if work not in self.times:
+            raise ValueError(f"the reference lacks {work}; it has {', '.join(map(str, self.times))}")
+        return self.times[work].seconds
+
+    def prices(self) -> dict[str, float]:
+        """All that decides what a run is charged: seconds by unit of work."""
+        return {str(work): timing.seconds for work, timing in self.times.items()}
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the reference as JSON; a file of that name is replaced only once the new one is whole."""
+        rows = [work._asdict() | timing._asdict() for work, timing in self.times.items()]
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        text = json.dumps(fields | {"times": rows}, indent=1, allow_nan=False, ensure_ascii=False)
+        write_whole(path, text + "\n")
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> "Reference":
+        """Read a reference back.
+
+        Raises:
+            ValueError: the file is not a reference, is cut short, has another schema, or holds a price that is
+                refused.
+        """
+        try:
+            fields = json.loads(Path(path).read_text(encoding="utf-8"))
+            schema = fields["schema"]
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"{path} is not a whole reference: {error!r}") from None
+        if schema != SCHEMA:
+            raise ValueError(f"{path} has reference schema {schema}, this version reads {SCHEMA}")
+        try:
+            return cls(**fields | {"times": _table(fields["times"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is not a reference that can be charged: {error}") from None
+
+
+def _table(rows: Iterable[Mapping[str, Any]]) -> dict[Work, Timing]:
+    times = {}
+    for row in rows:
+        work = Work(*(row[name] for name in Work._fields))
+        if work in times:
+            raise ValueError(f"{work} is there twice")
+        times[work] = Timing(*(row[name] for name in Timing._fields))
+    return times
+
+
+def _is_less(less: Work, more: Work) -> bool:
+    """Whether it is the same work at a smaller depth or batch, and no larger in the other."""
+    if less == more or less.name != more.name:
+        return False
+    sizes = ((less.depth, more.depth), (less.batch, more.batch))
+    return all(a == b or (a is not None and b is not None and a < b) for a, b in sizes)

@@ -1,0 +1,1 @@
+"""Departures from plain training: growth, layer dropping, selected examples."""

@@ -1,0 +1,173 @@
+"""Growing a model in depth while it trains: a plan, and what becomes of parameters and optimizer.
+
+At given shares of a run the stack of layers is doubled, layer i being copied to i + n: 4 → 8 → 16 layers, say,
+at 12.5 % and 30 % of the budget, which is what the source found best. The early steps are those of a shallow
+model, and are charged as such. The function that the model computes changes at that moment; learning rate,
+clipping and decay go on as they were.
+
+What becomes of the optimizer's state is the plan's policy:
+
+``"keep"``
+    as the source: layers that were there keep their moments and counts, new ones start with none, and their
+    bias is corrected by their own count (see ``optimiz.training.methods.per_generation_counts``).
+``"copy"``
+    a new layer takes over the moments of the layer that it is a copy of.
+``"reset"``
+    all moments, and the counts that belong to them, start anew; a schedule goes on.
+
+State that belongs to no parameter, such as the count of a schedule or the key of an estimator, is kept where
+its shape allows it. An optimizer must be able to start on any depth: its masks are rules, not trees of one
+depth.
+
+Source: arXiv 2307.06440; JeanKaddour/NoTrainNoGain at a7e6599.
+
+Departure: there all layers exist from the start and the later ones are switched off; here they are made when
+their time has come, and until then take no memory.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optimiz import checks
+from optimiz.groups.layers import LAYER_INDEX
+from optimiz.training.methods.layer_stack import KeyPath, Place, Stack
+from optimiz.training.methods.per_generation_counts import AgedState, by_age, own_counts, span_of_parameter
+
+Policy = Literal["keep", "copy", "reset"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Growth:
+    """When a model is doubled in depth.
+
+    Args:
+        depths: number of layers at the start and after each growth, each twice the one before.
+        at: share of the budget, or of the steps where there is none, after which each growth takes place:
+            ascending in (0, 1), one fewer than depths.
+        policy: what becomes of the optimizer's state, see above.
+        layers: a regular expression over paths with one group, the layer's index from 0.
+        scanned: axis of stacked layers by pattern of path, such as ``{"^layers/": 0}``.
+
+    Raises:
+        TypeError: a depth is not an integer, or a share not a number.
+        ValueError: the plan is not one of doublings, or not within the run.
+
+    Example:
+        >>> plan = Growth(depths=(1, 2, 4), at=(0.125, 0.3))
+        >>> grow(plan, optax.sgd(0.1), 1, {"layers": [2.0]}, optax.sgd(0.1).init(None))[0]
+        {'layers': [2.0, 2.0]}
+    """
+
+    depths: Sequence[int]
+    at: Sequence[float]
+    policy: Policy = "keep"
+    layers: str = LAYER_INDEX
+    scanned: Mapping[str, int] | None = None
+
+    def __post_init__(self) -> None:
+        for depth in self.depths:
+            checks.integer("each of depths", depth, ge=1)
+        if len(self.depths) < 2 or any(2 * a != b for a, b in itertools.pairwise(self.depths)):
+            raise ValueError(f"depths must be at least two, each twice the one before, got {self.depths}")
+        for share in self.at:
+            checks.number("each of at", share, gt=0, lt=1)
+        if len(self.at) != len(self.depths) - 1 or any(a >= b for a, b in itertools.pairwise(self.at)):
+            raise ValueError(f"at must ascend and name a share for each growth of {self.depths}, got {self.at}")
+        checks.one_of("policy", self.policy, ("keep", "copy", "reset"))
+        _ = self.stack  # checks the expression
+
+    @property
+    def stack(self) -> Stack:
+        """Where the layers are."""
+        return Stack(self.layers, self.scanned)
+
+    def check(self, params: Any) -> None:
+        """Check that a model is what the plan begins with.
+
+        Raises:
+            ValueError: it has no layers, or another number of them.
+        """
+        depth = self.stack.depth(params)
+        if depth != self.depths[0]:
+            raise ValueError(f"the plan begins with {self.depths[0]} layers, the model has {depth}")
+
+    def optimizer(self, tx: optax.GradientTransformation, stage: int) -> optax.GradientTransformation:
+        """The optimizer after so many growths."""
+        if stage == 0 or self.policy != "keep":
+            return tx
+        return by_age(tx, self.stack, self.depths[: stage + 1])
+
+    def described(self) -> dict[str, Any]:
+        """The plan as plain JSON."""
+        return {"depths": list(self.depths), "at": [float(share) for share in self.at], "policy": self.policy}
+
+
+def grow(
+    plan: Growth, tx: optax.GradientTransformation, stage: int, params: Any, opt_state: Any
+) -> tuple[Any, Any]:
+    """Double a model and fit the optimizer's state to it; traceable.
+
+    Args:
+        plan: that of the run.
+        tx: the optimizer, as it was passed to the loop.
+        stage: number of growths that this one makes it, ≥ 1.
+        params: the parameters.
+        opt_state: the state of ``plan.optimizer(tx, stage - 1)``.
+
+    Returns:
+        The parameters, and the state of ``plan.optimizer(tx, stage)``.
+
+    Raises:
+        ValueError: there are no layers to double.
+    """
+    grown = plan.stack.doubled(params)
+    fresh = tx.init(grown)
+    if plan.policy != "keep":
+        return grown, _fitted(plan, opt_state, fresh, params, grown)
+    births, state = opt_state if stage > 1 else ((), opt_state)
+    counts, first = own_counts(state, params), own_counts(fresh, grown)
+    born = tuple(count - start for count, start in zip(counts.values(), first.values(), strict=True))
+    return grown, AgedState((*births, born), _fitted(plan, state, fresh, params, grown))
+
+
+def _fitted(plan: Growth, state: Any, fresh: Any, params: Any, grown: Any) -> Any:
+    """A state of the grown model, of what there was and of a new beginning."""
+    there = dict(jax.tree_util.tree_leaves_with_path(state))
+    places, sources = plan.stack.places(grown), plan.stack.sources(params)
+    counts = own_counts(fresh, grown)
+
+    def fit(path: KeyPath, new: Any) -> Any:
+        span = span_of_parameter(path, places)
+        if plan.policy == "reset" and (span is not None or path in counts):
+            return new
+        if span is None:
+            return _if_alike(there.get(path), new)
+        start, end = span
+        parameter = path[start:end]
+        place, source = places[parameter], sources[parameter]
+        if source != parameter and plan.policy == "keep":
+            return new
+        old = there.get(path[:start] + source + path[end:])
+        return _along_axis(old, new, place, plan.policy)
+
+    return jax.tree_util.tree_map_with_path(fit, fresh)
+
+
+def _along_axis(old: Any, new: Any, place: Place, policy: Policy) -> Any:
+    """The entries of the layers that were there, and those of the new ones, where both are in one array."""
+    axis = place.axis
+    if axis is None or old is None or jnp.ndim(old) <= axis or 2 * old.shape[axis] != new.shape[axis]:
+        return _if_alike(old, new)
+    added = old if policy == "copy" else jax.lax.slice_in_dim(new, old.shape[axis], None, axis=axis)
+    return jnp.concatenate([old, added], axis)
+
+
+def _if_alike(old: Any, new: Any) -> Any:
+    alike = old is not None and (jnp.shape(old), old.dtype) == (jnp.shape(new), new.dtype)
+    return old if alike else new

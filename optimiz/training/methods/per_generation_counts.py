@@ -1,0 +1,128 @@
+"""Layers of different age under one optimizer: each generation has its own counts.
+
+The moments of a layer that has just been added are at zero, and their bias must be corrected by its own number
+of updates. Optax's transformations, and this suite's, have one count for all parameters. So the update is
+computed once per generation, with the counts that this generation has lived through, and each layer takes the
+result of its own. What a generation does not need is dead code: for unrolled layers the compiled update costs
+what it did.
+
+A count belongs to the parameters where it is kept beside something that has one entry per parameter, such as
+moments. The count of a schedule is not: layers share the learning rate.
+
+An optimizer that evaluates the loss or the logits, as a line search does, takes its decisions for all layers at
+once; it is run once, and the layers share its counts.
+"""
+
+import bisect
+import itertools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optimiz.training.methods.layer_stack import KeyPath, Place, Stack
+
+_COUNTS = ("count", "t")  # the latter in optax.contrib's Adan
+
+
+class AgedState(NamedTuple):
+    """State of :func:`by_age`."""
+
+    births: tuple[tuple[jax.Array, ...], ...]  # per generation but the first: the counts when it was born
+    inner_state: Any  # of the optimizer, with the counts of the first generation
+
+
+def by_age(
+    tx: optax.GradientTransformation, stack: Stack, depths: Sequence[int]
+) -> optax.GradientTransformationExtraArgs:
+    """An optimizer that corrects the moments of each layer by the layer's own count.
+
+    ``init`` is that of layers of one age; the state of a model that has grown is made by
+    :func:`optimiz.training.methods.growth.grow`.
+
+    Args:
+        tx: the optimizer.
+        stack: where the layers are.
+        depths: number of layers at the start and after each growth, ascending.
+    """
+    tx = optax.with_extra_args_support(tx)
+
+    def init_fn(params):
+        state = tx.init(params)
+        counts = own_counts(state, params)
+        return AgedState(tuple(tuple(map(jnp.zeros_like, counts.values())) for _ in depths[1:]), state)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        places = stack.places(updates)
+        evaluated: list[str] = []
+        offered = {name: _noting(evaluated, name, x) if callable(x) else x for name, x in extra_args.items()}
+
+        def update(births):
+            aged = _younger(state.inner_state, updates, births)
+            return tx.update(updates, aged, params, **offered)
+
+        outcomes = [tx.update(updates, state.inner_state, params, **offered)]
+        if not evaluated and any(state.births):
+            outcomes += [update(births) for births in state.births]
+        new_updates, inner_state = _assembled(outcomes, places, depths)
+        return new_updates, AgedState(state.births, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def own_counts(state: Any, params: Any) -> dict[KeyPath, jax.Array]:
+    """The counts of an optimizer's state that belong to the parameters, by key path."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    parameters = {path for path, _ in jax.tree_util.tree_leaves_with_path(params)}
+    found = [(path, span_of_parameter(path, parameters)) for path, _ in leaves]
+    # Less the name of the field: what holds the parameter's entry.
+    holders = {path[: span[0] - 1] for path, span in found if span is not None and span[0] > 0}
+    return {
+        path: leaf
+        for path, leaf in leaves
+        if path and getattr(path[-1], "name", None) in _COUNTS and path[:-1] in holders
+    }
+
+
+def span_of_parameter(path: KeyPath, parameters: Collection[KeyPath]) -> tuple[int, int] | None:
+    """Which part of a key path in an optimizer's state is that of a parameter: the longest, or None."""
+    ends = range(len(path) + 1)
+    spans = [(start, end) for start in ends for end in ends if start < end and path[start:end] in parameters]
+    return max(spans, key=lambda span: span[1] - span[0], default=None)
+
+
+def _younger(state: Any, params: Any, births: Sequence[jax.Array]) -> Any:
+    """The state with the counts of a generation."""
+    counts = own_counts(state, params)
+    ages = {path: count - born for (path, count), born in zip(counts.items(), births, strict=True)}
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: ages.get(path, leaf), state)
+
+
+def _assembled(outcomes: Sequence[Any], places: Mapping[KeyPath, Place], depths: Sequence[int]) -> Any:
+    """One of several trees of updates or states, in which each layer is that of its generation."""
+
+    def assemble(path: KeyPath, *leaves: jax.Array) -> jax.Array:
+        span = span_of_parameter(path, places)
+        place = Place(None, None) if span is None else places[path[slice(*span)]]
+        if place.layer is not None:
+            return leaves[bisect.bisect_right(depths, place.layer)]
+        axis = place.axis
+        if axis is None or jnp.ndim(leaves[0]) <= axis or jnp.shape(leaves[0])[axis] != depths[-1]:
+            return leaves[0]
+        bounds = itertools.pairwise((0, *depths))
+        parts = [jax.lax.slice_in_dim(x, *b, axis=axis) for x, b in zip(leaves, bounds, strict=True)]
+        return jnp.concatenate(parts, axis)
+
+    if len(outcomes) == 1:
+        return outcomes[0]
+    return jax.tree_util.tree_map_with_path(assemble, *outcomes)
+
+
+def _noting(calls: list[str], name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(name)
+        return function(*args, **kwargs)
+
+    return noted

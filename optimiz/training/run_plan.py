@@ -1,0 +1,115 @@
+"""What a run is made of at each stage of its model: the optimizer, the shapes of the state, the compiled step.
+
+A model that grows has a stage for every growth and one before them, any other has one. On a mesh of devices all
+of it lies as the layout says, from the first array on.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import optax
+
+from optimiz.training.budget.price_table import Reference
+from optimiz.training.budget.step_cost import least_price
+from optimiz.training.distributed.sharding import Layout, warn_of_whole
+from optimiz.training.methods.methods import Methods
+from optimiz.training.settings import Settings
+from optimiz.training.step import compile_and_digest
+from optimiz.training.task import Batch, Task, batch_size
+from optimiz.training.train_state import (
+    TrainState,
+    check_state,
+    grown_state,
+    initial_state,
+    laid_out,
+    state_shardings,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stages:
+    """A run's parts; each argument as of ``fit``."""
+
+    task: Task
+    tx: optax.GradientTransformation
+    settings: Settings
+    reference: Reference | None
+    methods: Methods
+    layout: Layout | None
+
+    def check(self) -> None:
+        """Refuse what cannot be trained, saved or grown, and warn of state that is whole on every device.
+
+        Raises:
+            ValueError: with the reason.
+        """
+        like = self.like(stage=0)
+        check_state(like)
+        if self.methods.growth is not None:
+            self.methods.growth.check(like.params)
+        if self.layout is not None and self.layout.shard_state:
+            warn_of_whole(like.opt_state, state_shardings(like, self.layout).opt_state)
+
+    def first(self) -> TrainState:
+        """The state before the first step."""
+        return laid_out(self.layout, self._initial)
+
+    def grown(self, state: TrainState, stage: int) -> TrainState:
+        """The state at a stage, of that at the stage before."""
+        return laid_out(self.layout, jax.jit(self._growing(stage)), state)
+
+    def like(self, stage: int) -> TrainState:
+        """The state at a stage, without its values."""
+        state = jax.eval_shape(self._initial)
+        for growth in range(1, stage + 1):
+            state = jax.eval_shape(self._growing(growth), state)
+        if self.layout is None:
+            return state
+        return jax.tree.map(_placed, state, state_shardings(state, self.layout))
+
+    def compile(
+        self, stage: int, state: TrainState, batch: Mapping[str, jax.Array]
+    ) -> tuple[jax.stages.Compiled, str, int | None]:
+        """The step at a stage, its digest and the end of its schedules, as ``compile_and_digest``."""
+        growth = self.methods.growth
+        tx = self.tx if growth is None else growth.optimizer(self.tx, stage)
+        price = None if self.reference is None else self.reference.seconds
+        return compile_and_digest(
+            self.task, tx, state, batch, price, self.methods, self.settings.steps, self.layout
+        )
+
+    def least_price(self, state: TrainState, batch: Mapping[str, Any]) -> float | None:
+        """What a step costs at the least, in seconds of reference time; None without a budget."""
+        if self.reference is None:
+            return None
+        depth = None if self.task.depth is None else self.task.depth(state.params)
+        return least_price(self.reference.seconds, batch_size(batch), depth, self.methods)
+
+    def place(self, batch: Batch) -> Mapping[str, jax.Array]:
+        """The batch, on the device or the mesh."""
+        return jax.device_put(batch) if self.layout is None else self.layout.place(batch)
+
+    def everywhere(self, arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        """The arrays, whole on every device of the mesh, if there is one."""
+        if self.layout is None:
+            return arrays
+        return tuple(jax.device_put(jax.device_get(array), self.layout.whole) for array in arrays)
+
+    def own(self, params: Any) -> Any:
+        """The parameters as a caller may read them on this process."""
+        return params if self.layout is None else self.layout.own(params)
+
+    def _initial(self) -> TrainState:
+        seed, budget = self.settings.seed, self.settings.budget
+        return initial_state(self.task, self.tx, seed, budget, self.methods.selection)
+
+    def _growing(self, stage: int) -> Callable[[TrainState], TrainState]:
+        plan = self.methods.growth
+        assert plan is not None
+        return lambda state: grown_state(plan, self.tx, state, stage)
+
+
+def _placed(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -1,0 +1,162 @@
+"""What a run has learnt, read from its directory, without its code or with it."""
+
+import ast
+import json
+import os
+from numbers import Integral
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from optimiz.training.storage import checkpoint, manifest
+from optimiz.training.storage.run_directory import CHECKPOINTS, RunError, naming, one_line
+
+
+def load_params(
+    directory: str | os.PathLike[str], step: int | Literal["best"] | None = None, *, like: Any = None
+) -> Any:
+    """Read the parameters that a run has saved.
+
+    Args:
+        directory: of the run, as ``fit`` was given it; it may be under way.
+        step: after how many updates, of those that were kept (where examples are selected, after how many
+            batches); "best" for those that ``Settings(keep_best=)`` kept, None for the newest.
+        like: a tree of arrays or of ``jax.ShapeDtypeStruct``, such as ``jax.eval_shape(task.init, key)``: the
+            result has its tree and its dtypes, and lies as its shardings say. None for nested dicts, as Flax
+            Linen has them, in the dtypes that were saved: a list then is a dict of its places, and another
+            object one of its attributes.
+
+    Returns:
+        The parameters, without a sharding on the first device.
+
+    Raises:
+        TypeError: ``step`` is none of these, or a leaf of ``like`` is no array, or of integers.
+        RunError: the directory holds no such checkpoint, or it is damaged, or does not fit ``like``.
+
+    Example:
+        ``params = training.load_params("runs/mine", "best")``
+    """
+    return _load(directory, step, ".params", like)
+
+
+def load_model_state(
+    directory: str | os.PathLike[str], step: int | Literal["best"] | None = None, *, like: Any = None
+) -> Any:
+    """Read the model state that a run has saved beside its parameters, as :func:`load_params`."""
+    return _load(directory, step, ".model_state", like)
+
+
+def _load(directory: str | os.PathLike[str], step: Any, part: str, like: Any) -> Any:
+    if not (step is None or step == "best" or (isinstance(step, Integral) and not isinstance(step, bool))):
+        raise TypeError(f'step must be a number of updates, "best" or None for the newest, got {step!r}')
+    folder = Path(directory).expanduser().absolute() / CHECKPOINTS
+    with naming(folder):
+        path, content = _found(folder, step)
+    there = {name: text for name, text in content["arrays"].items() if _is_within(name, part)}
+    if not there:
+        raise RunError(f"{path} holds no {part.removeprefix('.')}")
+    if like is None:
+        wanted = {name: _shape_of(text) for name, text in there.items()}
+    else:
+        wanted = {part + name: leaf for name, leaf in checkpoint.by_path(like).items()}
+        for name, leaf in wanted.items():
+            dtype = getattr(leaf, "dtype", None)
+            _refuse_other_kind(name, type(leaf).__name__ if dtype is None else dtype, there.get(name))
+        for name in [*wanted, *there]:
+            shapes = (
+                there.get(name, "absent").partition("[")[2],
+                str(list(getattr(wanted.get(name), "shape", ()))),
+            )
+            if name not in wanted or name not in there or shapes[0] != shapes[1][1:]:
+                here = f"{list(wanted[name].shape)}" if name in wanted else "absent"
+                raise RunError(
+                    f"{path} does not fit: {name} is {there.get(name, 'absent')} there, {here} in like"
+                )
+    try:
+        arrays = checkpoint.read_arrays(
+            path / checkpoint.ARRAYS, wanted, content["arrays"].keys() - there.keys()
+        )
+    except Exception as error:  # of Orbax and TensorStore, or of the disk
+        raise RunError(f"{path} cannot be read: {one_line(error)}") from error
+    if like is not None:
+        return jax.tree.unflatten(jax.tree.structure(like), list(arrays.values()))
+    tree: Any = {}
+    for name, array in arrays.items():
+        *outer, last = "", *_keys(name.removeprefix(part))
+        node = tree
+        for key in outer:
+            node = node.setdefault(key, {})
+        node[last] = array
+    return tree[""]
+
+
+def _refuse_other_kind(name: str, asked: Any, saved: str | None) -> None:
+    """Refuse a leaf that is no array, or of another kind of numbers, which would round what was saved."""
+    if isinstance(asked, str):
+        raise TypeError(f"like must hold arrays or jax.ShapeDtypeStruct, {name} is {asked}")
+    was = None if saved is None else _shape_of(saved).dtype
+    if was is not None and jnp.issubdtype(was, jnp.inexact) and not jnp.issubdtype(asked, jnp.inexact):
+        raise TypeError(f"like must hold floating point where that was saved, {name} is {asked}, was {was}")
+
+
+def _found(folder: Path, step: Any) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint of a step, and what its manifest says."""
+    saved = {int(path.name): path for path in checkpoint.saved(folder)}
+    if not saved:
+        raise RunError(f"{folder} holds no checkpoint")
+    if step == "best":
+        _, newest = _read(saved[max(saved)])
+        if "best" not in newest["record"]:
+            raise RunError(
+                f"{folder} holds no best checkpoint: Settings(keep_best=, lower_is_better=) keeps it"
+            )
+        step = newest["record"]["best"].get("checkpoint")
+    number = max(saved) if step is None else step
+    if number not in saved:
+        raise RunError(f"{folder} holds no checkpoint of step {number}, but of {', '.join(map(str, saved))}")
+    return _read(saved[number])
+
+
+def _read(path: Path) -> tuple[Path, dict[str, Any]]:
+    try:
+        content = manifest.read(path)
+    except manifest.Damaged as damage:
+        raise RunError(f"{path} is damaged: {damage}") from None
+    if content["format"] != checkpoint.FORMAT:
+        raise RunError(f"{path} has format {content['format']}, this version reads {checkpoint.FORMAT}")
+    return path, content
+
+
+def _is_within(name: str, part: str) -> bool:
+    return name == part or name.startswith((f"{part}[", f"{part}."))
+
+
+def _shape_of(text: str) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of an array, as a manifest says them: "float32[4, 8]"."""
+    dtype, _, shape = text.partition("[")
+    return jax.ShapeDtypeStruct(tuple(json.loads(f"[{shape}")), jnp.dtype(dtype))
+
+
+def _keys(name: str) -> list[Any]:
+    """The keys of a path as JAX writes it: of "['a'][0].b" they are "a", 0 and "b".
+
+    Raises:
+        RunError: a key is of another kind, and only code can say what it was.
+    """
+    keys = []
+    try:
+        node = ast.parse(f"_{name}", mode="eval").body
+        while not isinstance(node, ast.Name):
+            if isinstance(node, ast.Attribute):
+                keys.append(node.attr)
+            else:
+                assert isinstance(node, ast.Subscript)
+                keys.append(ast.literal_eval(node.slice))
+            node = node.value
+    except (SyntaxError, ValueError, AssertionError):
+        raise RunError(
+            f"{name} is no path of names and numbers: give a tree to read it into, in like="
+        ) from None
+    return keys[::-1]

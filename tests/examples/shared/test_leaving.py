@@ -1,0 +1,174 @@
+"""Whoever asks a program to leave is told so in one line; whoever stops to watch it does not stop it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from examples.shared import leaving
+from optimiz import training
+from tests.conftest import ROOT
+
+# What `python -m examples.…` does first, and then something that lasts.
+BEGIN = "import sys; sys.argv = ['-m', *sys.argv[1:]]; import examples; "
+READY = "print('ready', flush=True); "
+
+
+# What nohup, or a shell in the background, has its children ignore.
+HEARD = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+HEARD += "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+
+
+def start(code, *arguments, **options):
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    return subprocess.Popen([sys.executable, "-c", HEARD + code, *arguments], cwd=ROOT, text=True, **options)
+
+
+def ended(process):
+    """Exit code, and the lines on standard error."""
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()  # one that does not leave would be left behind
+    return process.returncode, errors.splitlines()
+
+
+def test_the_exit_code_is_that_of_a_run():
+    assert training.EXIT_PREEMPTED == leaving.EXIT_PREEMPTED
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGTERM, 75, "asked to leave (SIGTERM)"),
+        (signal.SIGHUP, 75, "asked to leave (SIGHUP)"),
+        (signal.SIGINT, 130, "interrupted"),
+    ],
+)
+@pytest.mark.parametrize(
+    "busy",
+    [
+        "import time; time.sleep(60)",
+        "exec('while True: pass')",
+        # Where an exception would be lost.
+        "import weakref; f = lambda: 0; r = weakref.ref(f, lambda _: __import__('time').sleep(60)); del f",
+        "exec('try:\\n while True: pass\\nexcept BaseException:\\n while True: pass')",
+    ],
+    ids=["waiting", "working", "in a callback", "catching all"],
+)
+def test_a_program_outside_of_a_run_leaves_at_once_in_one_line(number, code, said, busy):
+    process = start(BEGIN + READY + busy)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert ended(process) == (code, [f"{said}: what was saved of a run goes on with --resume"])
+
+
+@pytest.mark.parametrize("program", ["finetune_text", "pretrain", "compare_optimizers", "pmap_digits"])
+def test_a_program_that_is_still_importing_leaves_at_once(program, tmp_path):
+    command = [sys.executable, "-X", "importtime", "-m", f"examples.{program}", f"--output={tmp_path}"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "examples.shared.leaving" in line:  # it is ready for it
+            break
+    time.sleep(0.1)
+    process.terminate()
+    code, lines = ended(process)
+    assert code == 75 and lines[-1].startswith("asked to leave (SIGTERM)")
+    assert all(line.startswith("import time:") for line in lines[:-1])
+
+
+def test_what_is_ignored_stays_ignored():
+    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); " + BEGIN + READY + "input()"
+    process = start(code, stdin=subprocess.PIPE)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGHUP)
+    assert process.communicate("\n", timeout=60) == ("", "")
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_child_is_asked_too_and_all_of_its_group(number):
+    child = (
+        f"import subprocess, sys; {READY} subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    )
+    code = BEGIN + f"from examples.shared import leaving; leaving.run([sys.executable, '-c', {child!r}])"
+    process = start(code)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    # Pipes end with the last process that holds them.
+    assert ended(process)[0] == (130 if number == signal.SIGINT else 75)
+
+
+def test_a_program_that_goes_on_as_another_has_no_child_to_leave_behind(tmp_path):
+    then = BEGIN + "import os; print(os.getpid(), sys.argv[1:], flush=True); import time; time.sleep(60)"
+    code = BEGIN + f"from examples.shared import leaving; leaving.go_on_as('-c', {then!r}, '--a=b c')"
+    process = start(code)
+    assert process.stdout.readline() == f"{process.pid} ['--a=b c']\n"
+    process.terminate()
+    assert ended(process)[0] == 75
+
+
+SHOWN = BEGIN + "from examples.shared import command; from optimiz import training\n"
+SHOWN += """
+import absl.logging
+from pathlib import Path
+with command.bar("±", 1) as update:
+    for step in range(2000):
+        update(training.Progress(step + 1, 2000, 1.0, {"loss": 1.0}))
+command.show("± done " * 1000)
+print("±" * 100_000)
+print("±" * 100_000, file=sys.stderr)
+absl.logging.warning("±")
+Path(sys.argv[1]).touch()
+"""
+
+
+def shown(tmp_path, redirected):
+    """Run a program that shows much, in a shell, and say whether it came to its end."""
+    (tmp_path / "shown.py").write_text(SHOWN)
+    command = f"{sys.executable} {tmp_path / 'shown.py'} {tmp_path / 'done'} {redirected}"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        timeout=120,
+    )
+    assert (tmp_path / "done").exists(), done.stderr[-2000:]
+    return done
+
+
+@pytest.mark.parametrize(
+    "redirected",
+    [
+        "2>&1 | head -2",
+        pytest.param(
+            "> /dev/full 2> /dev/full",
+            marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it"),
+        ),
+        ">&- 2>&- <&-",
+    ],
+)
+def test_what_cannot_be_shown_is_never_fatal(tmp_path, redirected):
+    assert shown(tmp_path, redirected).returncode == 0
+
+
+def test_an_ascii_locale_is_never_fatal(tmp_path, monkeypatch):
+    for name, value in {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = shown(tmp_path, "")
+    assert done.returncode == 0 and "± done".encode() in done.stdout
+
+
+def test_a_file_never_takes_the_place_of_a_closed_stream(tmp_path):
+    code = (
+        BEGIN + f"import os; file = open({str(tmp_path / 'metrics')!r}, 'w'); os.write(2, b'a library speaks')"
+    )
+    code = code.replace('"', r"\"")
+    assert subprocess.run(["bash", "-c", f'{sys.executable} -c "{code}" 2>&-'], cwd=ROOT).returncode == 0
+    assert (tmp_path / "metrics").read_bytes() == b""

@@ -1,0 +1,162 @@
+import json
+import math
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import optimiz
+from examples.models import small
+from examples.models.adapters import from_nnx
+from examples.studies.heterogeneity import report, two_blocks
+from examples.studies.heterogeneity.measures import Study
+from examples.studies.heterogeneity.rows import Results
+from optimiz.diagnostics.heterogeneity import gini
+from tests.examples.test_finetune_text import ROOT
+
+
+def transformer(norm_first, seed=0):
+    return from_nnx(small.PatchTransformer(10, norm_first, rngs=nnx.Rngs(seed)))
+
+
+def test_the_place_of_the_norms_is_all_that_the_transformers_differ_in():
+    (post, apply_post), (pre, apply_pre) = transformer(False), transformer(True)
+    jax.tree.map(np.testing.assert_array_equal, post, pre)
+    images = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
+    assert apply_post(post, images).shape == apply_pre(pre, images).shape == (3, 10)
+    assert np.abs(apply_post(post, images) - apply_pre(pre, images)).max() > 0.1
+    # Post-LN is normalized at the end of a layer, whatever comes in; Pre-LN passes it on.
+    tokens = 100 * jax.random.normal(jax.random.key(0), (1, small.TOKENS, small.WIDTH))
+    for norm_first, expected in ((False, 1.0), (True, 100.0)):
+        layer = small.PatchTransformer(10, norm_first, rngs=nnx.Rngs(0)).layers[0]
+        assert float(jnp.std(layer(tokens, jnp.ones((1, small.TOKENS)), None))) == pytest.approx(
+            expected, rel=0.05
+        )
+
+
+def test_patches_are_squares_of_pixels():
+    params, apply = transformer(True)
+    params["position"] = jnp.zeros_like(params["position"])
+    images = np.zeros((2, 8, 8, 1), np.float32)
+    images[0, 2:4, 4:6, 0] = images[1, 6:8, 0:2, 0] = [[1, 2], [3, 4]]  # without positions, tokens are a set
+    first, second = apply(params, images)
+    np.testing.assert_allclose(first, second, atol=1e-5)
+    images[1, 6:8, 0:2, 0] = [[1, 3], [2, 4]]
+    assert np.abs(np.subtract(*apply(params, images))).max() > 1e-3
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_convolution_is_a_convolution(stride):
+    conv = small.Conv(2, 3, stride, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 2))
+    kernel = conv.kernel[...].reshape(3, 3, 2, 3)
+    expected = jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), [(1, 1), (1, 1)], dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(conv(x), expected, atol=1e-5)
+
+
+def test_two_blocks_need_the_steps_that_can_be_reckoned():
+    # Of one curvature, SGD is there in one step, whatever the gradients.
+    unequal = two_blocks.measure(10.0, 1.0)
+    assert (unequal["sgd"], unequal["gradient_weighted"], unequal["size_weighted"]) == (1, 1.0, 1.0)
+    assert unequal["sign_sgd"] == two_blocks.measure(0.1, 1.0)["sign_sgd"] > 1
+    assert two_blocks.measure(1.0, 1.0)["sign_sgd"] == 1
+    # A constant rate of at most 2 / 100 leaves (1 - 0.02)^n of the flat block, and 0.1 of it is the target.
+    measured = two_blocks.measure(1.0, 100.0)
+    assert measured["sgd"] > math.log(0.1) / math.log(1 - 0.02) and measured["size_weighted"] == 50.5
+    assert two_blocks.measure(3.0, 100.0)["gradient_weighted"] == pytest.approx((1 + 9 * 100) / 10)
+    assert two_blocks.steps_needed((1.0, 1.0), (1.0, 1e8), optimiz.sgd) is None
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study of one epoch of large batches, and the command that made it."""
+    output = tmp_path_factory.mktemp("study")
+    given = {"models": "post_ln", "optimizers": "sgd,adam", "learning_rates": "1e-3,1e-1", "epochs": 1}
+    given |= {"batch_size": 350, "seeds": 2, "curvatures": 0, "output": output}
+    command = [
+        sys.executable,
+        "-m",
+        "examples.studies.heterogeneity.study",
+        *(f"--{n}={x}" for n, x in given.items()),
+    ]
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+    return output, command
+
+
+@pytest.mark.long
+def test_the_best_of_a_grid_runs_from_every_seed_and_the_report_is_of_the_rows(study):
+    output, command = study
+    head, *rows = map(json.loads, (output / "rows.jsonl").read_text().splitlines())
+    assert head["settings"]["updates"] == 4 and head["environment"]["versions"]["optimiz"]
+    results = Results(rows)
+    assert results.models == ["post_ln"] and results.optimizers("post_ln") == ["sgd", "adam"]
+    for optimizer in ("sgd", "adam"):
+        grid = {r["learning_rate"]: r for r in results.runs("post_ln", optimizer) if r["seed"] == 0}
+        best = min(grid, key=lambda rate: grid[rate]["training_loss"])
+        assert set(grid) == {1e-3, 1e-1} and results.best_rate("post_ln", optimizer) == best
+        chosen = results.best_runs("post_ln", optimizer)
+        assert [(r["learning_rate"], r["seed"]) for r in chosen] == [(best, 0), (best, 1)]
+    starts = [r["heterogeneity"][0] for r in results.of("run") if r["seed"] == 0]
+    assert starts == [starts[0]] * 4  # before the first update no rate and no optimizer has a part in it
+    asked = " ".join(["python", "-m", *command[2:]])
+    assert (output / "report.md").read_text() == report.render(head, results, asked)
+    assert (output / "study.png").stat().st_size > 10_000
+
+    whole = (output / "rows.jsonl").read_text().splitlines(keepends=True)
+    lost = next(i for i, line in enumerate(whole) if '"optimizer": "sgd"' in line)
+    (output / "rows.jsonl").write_text("".join([*whole[:lost], *whole[lost + 1 :]]) + whole[lost][:50])
+    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+    assert sorted((output / "rows.jsonl").read_text().splitlines(keepends=True)) == sorted(whole)
+
+
+@pytest.mark.long
+def test_gradients_and_curvatures_are_those_of_weights_and_scales():
+    study = Study(epochs=1, batch_size=32, iterations=2)
+    measured = study.curvature("conv_net", 0)
+    assert len(measured["blocks"]) == len(measured["eigenvalue"]) == len(measured["norm"]) == 16
+    assert not any("bias" in block for block in measured["blocks"])
+    first = study.run("conv_net", "sgd", 0.1, 0)["heterogeneity"][0]
+    assert float(gini(jnp.array(measured["norm"]))) == pytest.approx(first["gini_norm"], rel=1e-4)
+
+
+def run(optimizer, seed, loss, rate=0.1, model="post_ln", gini_norm=0.5):
+    row = {"kind": "run", "model": model, "optimizer": optimizer, "learning_rate": rate, "seed": seed}
+    row |= {"loss": [loss], "training_loss": loss, "test_accuracy": 0.9}
+    start = dict.fromkeys(report.SHOWN, gini_norm)
+    return row | {"heterogeneity": [start, {name: x / 2 for name, x in start.items()}]}
+
+
+def test_what_diverged_is_the_worst_of_a_grid_and_a_lead_is_in_decades():
+    rows = [run("sgd", 0, None, rate=10.0), run("sgd", 0, 1.0), run("sgd", 1, 2.0)]
+    rows += [run("adam", 0, 0.01), run("adam", 1, 0.02)]
+    results = Results(rows)
+    assert results.best_rate("post_ln", "sgd") == 0.1
+    assert results.lead("post_ln", "sgd").mean == pytest.approx(2.0)
+    assert results.at_start("post_ln") == [0.5, 0.5] and results.in_training("post_ln", "adam") == [0.25, 0.25]
+
+
+@pytest.mark.parametrize(("post", "pre", "said"), [
+    ([0.6, 0.7, 0.65], [0.4, 0.5, 0.46], "Post-LN is **more** heterogeneous than Pre-LN at the start"),
+    ([0.4, 0.5, 0.46], [0.6, 0.7, 0.65], "Post-LN is **less** heterogeneous than Pre-LN at the start"),
+    ([0.4, 0.7, 0.50], [0.6, 0.5, 0.55], "Between Post-LN and Pre-LN there is **no significant difference**"),
+])  # fmt: skip
+def test_the_words_follow_from_the_numbers(post, pre, said):
+    rows = [
+        {"kind": "two_blocks", "norm": n, "curvature": c} | two_blocks.measure(n, c)
+        for n in (0.1, 10.0)
+        for c in (1.0, 100.0)
+    ]
+    for model, ginis in (("post_ln", post), ("pre_ln", pre)):
+        for seed, value in enumerate(ginis):
+            rows += [run("sgd", seed, 1.0 + seed, model=model, gini_norm=value)]
+            rows += [run("adam", seed, 0.1 if model == "post_ln" else 0.5, model=model, gini_norm=value)]
+    words = report.in_words(Results(rows))
+    assert said in words and words.startswith("All models were trained from scratch")
+    alike = sum(post) > sum(pre)  # Adam leads by more with Post-LN
+    assert ("does order the models" in words, "does **not** order the models" in words) == (alike, not alike)

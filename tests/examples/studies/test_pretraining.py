@@ -1,0 +1,226 @@
+"""Ways to pre-train are tuned, run and judged; and what the judgement says follows from the numbers."""
+
+import dataclasses
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from examples import compare_optimizers, irreducible_losses
+from examples.shared import command
+from examples.studies.pretraining import recipes, study
+from examples.studies.pretraining.recipes import BASELINE, HALF_WAY, WAYS
+from examples.studies.pretraining.report import UNTRAINED, Judged, in_words, table
+from optimiz import schedules, training
+from optimiz.training import Timing, Work
+from tests.compare import records
+from tests.examples.test_pretrain import text
+
+SIZES = {"vocab_size": 60, "layers": 1, "hidden_size": 16, "length": 16}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A text, and prices for up to four layers."""
+    path = tmp_path_factory.mktemp("judged")
+    (path / "text.txt").write_text(text(400))
+    times = {Work("forward", 4, 8): 0.8, Work("forward", 1, 8): 0.2, Work("hessian", 4, 4): 1.0}
+    times |= {Work("forward", depth, 4): 0.1 * depth for depth in (1, 2, 3, 4)}
+    times |= {Work("step", depth, 4): 0.25 * depth for depth in (1, 2, 3, 4)}
+    timings = {work: Timing(seconds, 0.0, 1) for work, seconds in times.items()}
+    training.Reference(times=timings, about={}).write(path / "prices.json")
+    return path
+
+
+def call(program, name, arguments):
+    """A program, in this process."""
+    with flagsaver.flagsaver():
+        command.parse([name, *(f"--{flag}={value}" for flag, value in arguments.items())], program.FLAGS)
+        command.guarded(program.main)
+
+
+@pytest.fixture(scope="module")
+def losses(folder):
+    """The directory of irreducible losses."""
+    given = SIZES | {"data": folder / "text.txt", "steps": 2, "batch_size": 4, "output": folder / "losses"}
+    call(irreducible_losses, "irreducible_losses", given)
+    return folder / "losses"
+
+
+@pytest.fixture
+def arguments(folder, tmp_path):
+    given = SIZES | {"task": "pretrain", "data": folder / "text.txt", "reference": folder / "prices.json"}
+    return given | {"batch_size": 4, "budget": 1.0, "optimizers": "adamw", "output": tmp_path / "out"}
+
+
+def as_if_run(arm, seed):
+    """A run whose loss is the lower the nearer its rate is to 0.03; half-way, higher."""
+    loss = 4 + abs(math.log10(arm.learning_rate / 0.03)) + 0.1 * seed + 0.5 * (arm.name == HALF_WAY)
+    history = [{"step": 0, "loss": 5.0, "fraction": 0.0}, {"steps": 1, "evaluation": {"loss": loss}}]
+    spent = {"budget": 1.0, "reference_seconds": 1.0, "steps": 1}
+    test = {"loss": loss, "accuracy": 1 / loss}
+    return records.run(arm.name, None, rate=arm.learning_rate, seed=seed, history=history, test=test, **spent)
+
+
+def test_ways_are_tuned_by_one_seed_then_run_from_all(arguments, monkeypatch, capsys):
+    asked = []
+
+    def run_matrix(arms, seeds, *_, **__):
+        asked.append(([str(arm) for arm in arms], list(seeds)))
+        return [as_if_run(arm, seed) for arm in arms for seed in seeds]
+
+    monkeypatch.setattr(study.compare, "run_matrix", run_matrix)
+    monkeypatch.setattr(study, "Downstream", lambda problem, directory: lambda params: {"accuracy": 0.1})
+    arguments |= {"optimizers": "lion", "learning_rates": "0.01,0.02,0.4", "seeds": 2}
+    call(compare_optimizers, "compare_optimizers", arguments)
+    grid = [f"{name} {rate}" for name in ("adamw", "lion") for rate in (0.01, 0.02, 0.4)]
+    assert asked == [(grid, [0]), (["adamw 0.02", "lion 0.02", "adamw_half_way 0.02"], [0, 1])]
+    report, rows = ((arguments["output"] / name).read_text() for name in ("report.md", "rows.jsonl"))
+    assert "| adamw | 0.01: 4.477, **0.02: 4.176**, 0.4: 5.125 | 1 | 1000.00 | 4.226 ± 0.050 |" in report
+    assert rows.count("\n") == 1 + 6 + 4 + 2  # settings, grid without what is run again, and untrained
+    assert (arguments["output"] / "curves.png").stat().st_size > 10_000
+    assert "**lion**, 0.02: test loss 4.226" in capsys.readouterr().out
+
+    call(compare_optimizers, "compare_optimizers", arguments | {"resume": True})
+    assert (arguments["output"] / "rows.jsonl").read_text() == rows
+
+
+@pytest.mark.long
+def test_every_way_runs(arguments, folder):
+    given = SIZES | {"layers": 4, "data": folder / "text.txt", "steps": 2, "output": folder / "four"}
+    call(irreducible_losses, "irreducible_losses", given)
+    arguments |= {"layers": 4, "budget": 5.0, "seeds": 1, "learning_rates": "1e-3"}
+    arguments |= {"optimizers": ",".join(WAYS), "irreducible": folder / "four"}
+    call(compare_optimizers, "compare_optimizers", arguments)
+    assert re.findall(r"^\| (\w+) \|", (arguments["output"] / "report.md").read_text(), re.M)[1:] == [
+        *WAYS, HALF_WAY, UNTRAINED,
+    ]  # fmt: skip
+
+
+def test_irreducible_losses_are_of_every_row_and_of_these_rows_alone(losses, folder):
+    of = irreducible_losses.problem(losses / "tokenizer.json", str(folder / "text.txt"), *SIZES.values())
+    found = irreducible_losses.read(losses, of.fingerprint())
+    assert found.ids.tolist() == list(range(len(of.rows["train"])))
+    assert found.about["steps"] == 2 and found.about["validation_loss"] > 0
+    setting = recipes.Setting(of, 4, found)
+    way = WAYS["rho_loss"](setting)
+    task = way.adapt(setting.task(0))
+    batch = task.batches(1)
+    ids = [setting.task(0).batches(step)["id"] for step in (2, 3)]
+    np.testing.assert_array_equal(batch["id"], np.concatenate(ids))
+    np.testing.assert_array_equal(batch["irreducible"], found.losses[batch["id"]])
+    less = dataclasses.replace(found, ids=found.ids[:3], losses=found.losses[:3])
+    with pytest.raises(ValueError, match="there are no irreducible losses of the examples"):
+        WAYS["rho_loss"](recipes.Setting(of, 4, less)).adapt(setting.task(0)).batches(0)
+
+
+def test_the_half_way_arm_has_half_of_its_schedule_left(folder):
+    of = irreducible_losses.problem(Path("nowhere"), str(folder / "text.txt"), *SIZES.values())
+    setting = recipes.Setting(of, 4, None)
+    made = {"whole": recipes.arms(setting, BASELINE, [0.1])[0], "half": recipes.half_way(setting, 0.1)}
+    params, grads = {"kernel": np.ones((2, 2), np.float32)}, {"kernel": np.ones((2, 2), np.float32)}
+    moved = {}
+    for name, arm in made.items():
+        tx = arm.make()
+        for spent in (0.5, 1.0):
+            with schedules.spending(spent):
+                updates, _ = tx.update(grads, tx.init(params), params)
+            moved[name, spent] = -float(updates["kernel"][0, 0])
+    assert moved["whole", 1.0] == pytest.approx(0, abs=1e-8)
+    assert moved["half", 1.0] == pytest.approx(moved["whole", 0.5]) and moved["half", 1.0] > 0.05
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizers": "lyon"}, "optimizer 'lyon' is unknown: did you mean lion"),
+        ({"optimizers": "rho_loss"}, "rho_loss needs --irreducible, the directory of"),
+        ({"optimizers": "stacking"}, "each of depths must be in [1, 2147483647], got 0"),
+        ({"irreducible": "nowhere"}, "there are no irreducible losses at nowhere/losses.npz"),
+        ({"irreducible": "LOSSES", "length": 17}, "holds irreducible losses of other rows"),
+        ({"figure": "mcc"}, "--task=pretrain ranks by the validation loss, got --figure=mcc"),
+        ({"data": "nowhere.txt"}, "nowhere.txt: no such file or folder"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(arguments, losses, capsys, changes, message):
+    changes = {name: losses if value == "LOSSES" else value for name, value in changes.items()}
+    with pytest.raises(SystemExit) as exit:
+        call(compare_optimizers, "compare_optimizers", arguments | changes)
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0] and exit.value.code == command.EXIT_USAGE
+    assert not arguments["output"].exists()
+
+
+# --- what the report says ---------------------------------------------------------------------------------
+
+
+def row(arm, rate, seed, loss, accuracy=0.3, diverged_at=None):
+    known = diverged_at is None
+    return {
+        "arm": arm,
+        "learning_rate": rate,
+        "seed": seed,
+        "steps": 100,
+        "reference_seconds": 1.0,
+        "diverged_at": diverged_at,
+        "validation": [[0.5, 5.0], [1.0, loss]] if known else [],
+        "test": {"loss": loss if known else None, "accuracy": accuracy if known else None},
+    }
+
+
+def rows_of(**losses):
+    """Runs at one rate: arm → losses by seed."""
+    found = [row(arm, 0.1, seed, loss) for arm, of_arm in losses.items() for seed, loss in enumerate(of_arm)]
+    return found + [row(UNTRAINED, None, seed, 6.0, 0.1) for seed in range(3)]
+
+
+BASE = {BASELINE: [4.0, 4.1, 4.2], HALF_WAY: [4.5, 4.6, 4.71]}
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        (
+            [3.9, 4.0, 4.11],
+            "test loss 4.003 ± 0.061, -0.097 beside adamw (-0.111 to -0.082), significantly better;",
+        ),
+        ([4.1, 4.2, 4.31], "significantly worse;"),
+        ([3.8, 4.3, 4.1], "no significant difference;"),
+        ([4.3, 4.4, 4.5], "Of these, lion would be a false gain: the decayed baseline is not above it."),
+        ([3.9, 4.0, 4.1], "None of these is a false gain: the decayed baseline is above them too."),
+        ([4.3, 4.4, 4.5], "1 of 1 ways has a lower loss than adamw_half_way, significantly lion."),
+        ([4.3, 4.4, 4.5], "0 of 1 ways have a lower loss than adamw, **none significantly**."),
+        (
+            [4.0, 4.1, 4.2],
+            "accuracy of 0.300 ± 0.000, +0.200 beside untrained (+0.200 to +0.200), no significant",
+        ),
+    ],
+)
+def test_the_words_follow_from_the_numbers(losses, said):
+    assert said in in_words(Judged(rows_of(**BASE, lion=losses)))
+
+
+def test_a_wrong_arm_that_is_not_worse_pretends_nothing():
+    rows = rows_of(**{BASELINE: [4.0, 4.1, 4.2], HALF_WAY: [4.0, 4.2, 4.1]}, lion=[4.3, 4.4, 4.5])
+    assert "Here the wrong arm is not significantly worse than the decayed one" in in_words(Judged(rows))
+
+
+def test_the_rate_is_that_of_the_lowest_validation_loss_of_seed_0():
+    rows = rows_of(**BASE)
+    rows += [row("lion", 0.01, 0, 4.3), row("lion", 0.1, 0, 4.4), row("lion", 1.0, 0, 9.0, diverged_at=7)]
+    rows += [row("lion", 0.01, seed, 4.3) for seed in (1, 2)]
+    judged = Judged(rows)
+    assert [run["seed"] for run in judged.runs["lion"]] == [0, 1, 2] and judged.ways == ["lion"]
+    assert "| lion | **0.01: 4.300**, 0.1: 4.400, 1: diverged | 100 | 10.00 | 4.300 ± 0.000 |" in table(judged)
+    first = in_words(judged).split("\n")[0]
+    assert "(**the best rate of lion is at the edge of its grid**: one beyond may be better)" in first
+
+
+def test_a_run_that_diverged_is_infinitely_bad():
+    rows = [*rows_of(**BASE, lion=[3.0, 3.0]), row("lion", 0.1, 2, 9.0, diverged_at=7)]
+    said = in_words(Judged(rows))
+    assert "test loss inf, **diverged**; accuracy -inf, **diverged**" in said
+    assert "0 of 1 ways have a lower loss than adamw, **none significantly**." in said
