@@ -3,10 +3,10 @@
 import sys
 
 if sys.argv[:1] == ["-m"]:  # Python is about to run a module: here, before anything else is imported
-    from examples.shared import leaving, streams
+    from examples.shared import signals, streams
 
     streams.keep()
-    leaving.at_once()
+    signals.exit_at_once()
     try:
         from examples.shared import _installed as _installed
     except ModuleNotFoundError as error:

@@ -19,7 +19,7 @@ from typing import Any
 from examples import irreducible_losses
 from examples.data import baseline, docstrings, text
 from examples.models import pretrained
-from examples.shared import command, data_flags, optimizers
+from examples.shared import command, data_flags, optimizers, program_flags, terminal
 from examples.shared.budget_arms import WARMUP, WEIGHT_DECAY, arms
 from examples.shared.prices import given_or_measured
 from examples.shared.train_each import made_or_left_out
@@ -27,7 +27,7 @@ from examples.studies.pretraining import recipes, study
 from examples.tasks.text_classification import TextClassification
 from optimiz import compare, training
 
-FLAGS = command.Flags()
+FLAGS = program_flags.Flags()
 _TASK = FLAGS.DEFINE_path(
     "task", "text", '"text", a .tsv, .csv, .jsonl or .json file of examples, or "pretrain".'
 )
@@ -73,10 +73,10 @@ def _are_known(asked: dict[str, Any]) -> bool:
     return all(optimizers.choose(name, among) for name in asked["optimizers"] or ())
 
 
-command.check_rates(_LEARNING_RATES)
-command.check(lambda x: 1e-9 <= x <= 1e9, "must be in [1e-9, 1e9]", _BUDGET)
-command.check_together(_are_known, "must be known", FLAGS, _OPTIMIZERS, _TASK)
-command.check_together(
+program_flags.check_rates(_LEARNING_RATES)
+program_flags.check(lambda x: 1e-9 <= x <= 1e9, "must be in [1e-9, 1e9]", _BUDGET)
+program_flags.check_together(_are_known, "must be known", FLAGS, _OPTIMIZERS, _TASK)
+program_flags.check_together(
     lambda x: x["task"] == "pretrain" or not (x["data"] or x["irreducible"]),
     "--data and --irreducible go with --task=pretrain; a file of examples is the --task itself",
     FLAGS,
@@ -121,7 +121,7 @@ def fine_tune(given: training.Reference | None) -> None:
     # The optimizer counts for little in a step, and all are charged the same; the first one stands for all.
     about = {"task": _TASK.value, "batch_size": _BATCH_SIZE.value, "optimizer": asked[0].name}
     measure = lambda: training.calibrate(task_of(0), asked[0].make(), about=about, n=_TIMED)  # noqa: E731
-    with training.claimed(output, identity, _RESUME.value), command.matrix_bar() as progress:
+    with training.claimed(output, identity, _RESUME.value), terminal.matrix_bar() as progress:
         left_out: dict[str, str] = {}
         print("computing the baseline, without any optimizer", flush=True)
         compute = functools.partial(baseline.tfidf_baseline, **parts)
@@ -157,7 +157,7 @@ def fine_tune(given: training.Reference | None) -> None:
         )
         record = dataclasses.replace(record, runs=runs)
         report = compare.write_report(record, output, figure=_FIGURE.value)
-    command.show(compare.summary(record, figure=_FIGURE.value))
+    terminal.show(compare.summary(record, figure=_FIGURE.value))
     print(f"\nreport: {report}")
 
 
@@ -183,7 +183,7 @@ def pretrain(given: training.Reference | None) -> None:
         resume=_RESUME.value,
         asked=command.typed("compare_optimizers"),
     )
-    command.show(result)
+    terminal.show(result)
     print(f"\nreport: {output / 'report.md'}")
 
 

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from examples.data import baseline, image_summary, images
-from examples.shared import command, devices, optimizers
+from examples.shared import command, devices, optimizers, program_flags, terminal
 from examples.shared.train_each import Plan, check_flags, made_or_left_out
 from examples.tasks.image_classification import CROP, FLIP, ImageClassification, choose, draw_mistakes
 from optimiz import compare, schedules, training
 
-FLAGS = command.Flags()
+FLAGS = program_flags.Flags()
 _MODEL = FLAGS.DEFINE_path("model", "resnet", '"resnet", "vit", or the directory of a pretrained ViT.')
 _DATA = FLAGS.DEFINE_path("data", None, "Folder of folders, .npz or .parquet; default: the digits.")
 _TEST = FLAGS.DEFINE_path("test", None, "Test images, likewise; default: a part of --data.")
@@ -45,16 +45,18 @@ FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
 FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)
 
 _DECISIVE = (_MODEL, _STEPS, _BATCH_SIZE, _SEED, _SMOOTHING, _DROPOUT, _WARMUP, _WEIGHT_DECAY, _HEAD_RATE)
-command.check(
+program_flags.check(
     lambda names: {*names} <= {CROP, FLIP} or names == ["none"], "must be crop, flip, both, or none", _AUGMENT
 )
-command.check(lambda x: x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT, _SMOOTHING)
+program_flags.check(lambda x: x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT, _SMOOTHING)
 check_flags(FLAGS, lambda name: optimizers.for_classes(name, 2), _OPTIMIZER, _LEARNING_RATE)
 for _flag in (_TEST, _IMAGE_SIZE):
     _goes = f"--{_flag.name} goes with --data; the digits have a test part and a size of their own"
-    command.check_together(lambda x: x["data"] or not any(x.values()), _goes, FLAGS, _DATA, _flag)
+    program_flags.check_together(lambda x: x["data"] or not any(x.values()), _goes, FLAGS, _DATA, _flag)
 _goes = "--dropout is of a ViT; a ResNet has none"
-command.check_together(lambda x: x["model"] != "resnet" or not x["dropout"], _goes, FLAGS, _MODEL, _DROPOUT)
+program_flags.check_together(
+    lambda x: x["model"] != "resnet" or not x["dropout"], _goes, FLAGS, _MODEL, _DROPOUT
+)
 
 
 def read_data() -> dict[str, images.ImageExamples]:
@@ -128,7 +130,7 @@ def main() -> None:
         runs = [run for _, _, run in trained]
         record = dataclasses.replace(record, runs=runs, pictures=pictures, left_out=left_out)
         report = compare.write_report(record, plan.output, figure="accuracy")
-    command.show(compare.summary(record, figure="accuracy"))
+    terminal.show(compare.summary(record, figure="accuracy"))
     print(f"\nreport: {report}")
 
 

@@ -14,12 +14,12 @@ import functools
 
 from examples.data import baseline, docstrings, text
 from examples.models import pretrained
-from examples.shared import command, data_flags, devices, optimizers
+from examples.shared import command, data_flags, devices, optimizers, program_flags, terminal
 from examples.shared.train_each import Plan, check_flags, made_or_left_out
 from examples.tasks.text_classification import TextClassification
 from optimiz import compare, schedules, training
 
-FLAGS = command.Flags()
+FLAGS = program_flags.Flags()
 _MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
 _POOLING = FLAGS.DEFINE_enum("pooling", "mean", ["mean", "first"], "How tokens become one vector.")
 _DATA = FLAGS.DEFINE_path("data", None, "Training examples: .tsv, .csv, .jsonl or .json.")
@@ -49,7 +49,7 @@ FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", requi
 
 _DECISIVE = (_STEPS, _BATCH_SIZE, _SEED, _LENGTH, _POOLING, _DROPOUT, _WARMUP, _WEIGHT_DECAY, _HEAD_RATE)
 _OWN_LENGTH = 24
-command.check(lambda x: x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT)
+program_flags.check(lambda x: x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT)
 check_flags(FLAGS, optimizers.choose, _OPTIMIZER, _LEARNING_RATE)
 
 
@@ -138,7 +138,7 @@ def main() -> None:
             return
         record = dataclasses.replace(record, runs=runs)
         report = compare.write_report(record, plan.output, figure="accuracy")
-    command.show(compare.summary(record, figure="accuracy"))
+    terminal.show(compare.summary(record, figure="accuracy"))
     print(f"\nreport: {report}")
 
 

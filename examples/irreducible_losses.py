@@ -16,13 +16,13 @@ training hides others; so a score has noise of two draws in it.
 from pathlib import Path
 
 from examples.data import corpus, tokenization
-from examples.shared import command, optimizers
+from examples.shared import command, optimizers, program_flags
 from examples.shared.train_each import Plan
 from examples.tasks.objectives import Size, masked
 from examples.tasks.pretraining import Pretraining
 from optimiz import schedules, training
 
-FLAGS = command.Flags()
+FLAGS = program_flags.Flags()
 _DATA = FLAGS.DEFINE_path("data", None, "Text file, or folder of them; default: Python's library.")
 _VOCAB_SIZE = FLAGS.DEFINE_integer(
     "vocab_size", 512, "Of the WordPiece that is learned from the text.", lower_bound=1
@@ -40,7 +40,7 @@ _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of run, losses.npz and to
 SHARES = {"train": 0.7, "held_out": 0.2, "validation": 0.05, "test": 0.05}
 HEADS, WEIGHT_DECAY, WARMUP = 4, 0.1, 0.1
 LOSSES, TOKENIZER = "losses.npz", "tokenizer.json"
-command.check(lambda x: x % HEADS == 0, f"must be a multiple of {HEADS}", _HIDDEN_SIZE)
+program_flags.check(lambda x: x % HEADS == 0, f"must be a multiple of {HEADS}", _HIDDEN_SIZE)
 
 
 def problem(

@@ -17,12 +17,12 @@ import optax
 from sklearn.datasets import load_digits
 
 import optimiz
-from examples.shared import command, optimizers
+from examples.shared import command, optimizers, program_flags
 
-FLAGS = command.Flags()
+FLAGS = program_flags.Flags()
 _OPTIMIZER = FLAGS.DEFINE_string("optimizer", "adamw", "One of those of examples/shared/optimizers.py.")
 _STEPS = FLAGS.DEFINE_integer("steps", 60, "Updates.", lower_bound=1)
-command.check_each(optimizers.choose, _OPTIMIZER)
+program_flags.check_each(optimizers.choose, _OPTIMIZER)
 
 _CLASSES, _HIDDEN, _EXAMPLES_PER_DEVICE = 10, 64, 32
 

@@ -20,13 +20,13 @@ import jax
 from examples import finetune_text
 from examples.data import corpus, tokenization
 from examples.data.text_summary import of_unknown
-from examples.shared import command, devices, leaving, optimizers
+from examples.shared import command, devices, optimizers, program_flags, signals, terminal
 from examples.shared.train_each import Plan, check_flags, made_or_left_out
 from examples.tasks.objectives import OBJECTIVES, Size
 from examples.tasks.pretraining import EVALUATION_ROWS, Pretraining
 from optimiz import compare, schedules, training
 
-FLAGS = command.Flags()
+FLAGS = program_flags.Flags()
 _OBJECTIVE = FLAGS.DEFINE_enum("objective", "causal", list(OBJECTIVES), "What is told: next, hidden or cut.")
 _DATA = FLAGS.DEFINE_path("data", None, "Text file, or folder of them; default: Python's library.")
 _TOKENIZER = FLAGS.DEFINE_string(
@@ -61,17 +61,17 @@ FLAGS.DEFINE_path("output", None, "Directory of the report, runs and models.", r
 _DECISIVE = (_OBJECTIVE, _LAYERS, _HIDDEN_SIZE, _HEADS, _LENGTH, _DROPOUT, _STEPS, _BATCH_SIZE, _SEED)
 _DECISIVE += (_WARMUP, _WEIGHT_DECAY)
 _SHARES = {"train": 0.9, "validation": 0.05, "test": 0.05}
-command.check(lambda x: x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT)
-command.check_each(shlex.split, _DOWNSTREAM)
+program_flags.check(lambda x: x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT)
+program_flags.check_each(shlex.split, _DOWNSTREAM)
 check_flags(FLAGS, lambda name: optimizers.from_scratch(name, 2), _OPTIMIZER, _LEARNING_RATE)
-command.check_together(
+program_flags.check_together(
     lambda x: x["hidden_size"] % x["heads"] == 0,
     "--heads must divide --hidden_size",
     FLAGS,
     _HIDDEN_SIZE,
     _HEADS,
 )
-command.check_together(
+program_flags.check_together(
     lambda x: x["downstream"] is None or x["objective"] == "masked",
     "--downstream needs --objective=masked, whose model is an encoder",
     FLAGS,
@@ -176,12 +176,12 @@ def main() -> None:
             return
         record = dataclasses.replace(record, runs=runs, samples=samples, left_out=left_out)
         report = compare.write_report(record, plan.output, figure="bits_per_byte")
-    command.show(compare.summary(record, figure="bits_per_byte"))
+    terminal.show(compare.summary(record, figure="bits_per_byte"))
     for name, lines in samples.items():
         print(f"\n{name}\n\n" + "\n".join(f"  {compare.shown(line)}" for line in lines))
     print(f"\nreport: {report}", flush=True)
     if downstream:
-        leaving.go_on_as("-m", "examples.finetune_text", *downstream)
+        signals.replace_process("-m", "examples.finetune_text", *downstream)
 
 
 if __name__ == "__main__":

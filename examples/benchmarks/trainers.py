@@ -25,7 +25,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from examples.benchmarks import trainers_report
-from examples.shared import command, leaving, markdown
+from examples.shared import command, markdown, program_flags, signals, terminal
 from optimiz import compare
 
 # The title, what a batch is, and the arguments.
@@ -38,11 +38,11 @@ TRAINERS: dict[str, tuple[str, str, list[str]]] = {
     "t5": ("pre-train T5", "16 × 128 tokens", ["examples.pretrain", "--objective=span"]),
 }
 
-FLAGS = command.Flags()
+FLAGS = program_flags.Flags()
 _TRAINERS = FLAGS.DEFINE_list("trainers", list(TRAINERS), "What to measure.")
 _UPDATES = FLAGS.DEFINE_integer("updates", 101, "Of each; the first is not counted.", lower_bound=21)
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the record and the report.", required=True)
-command.check_among(TRAINERS, _TRAINERS)
+program_flags.check_among(TRAINERS, _TRAINERS)
 
 
 def measured(name: str, updates: int) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def measured(name: str, updates: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "run"
         trainer = [sys.executable, "-m", *argv, f"--output={output}"]
-        done = leaving.run(trainer, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        done = signals.run(trainer, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         if done.returncode:
             said = done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"]
             raise ValueError(f"{name}: {said[-1]}")
@@ -117,7 +117,7 @@ def main() -> None:
             record["rows"].append(measured(name, _UPDATES.value))
             record["rows"].sort(key=lambda row: list(TRAINERS).index(row["trainer"]))
             trainers_report.write(record, path)
-    command.show(trainers_report.summary(record))
+    terminal.show(trainers_report.summary(record))
 
 
 if __name__ == "__main__":

@@ -16,17 +16,17 @@ from pathlib import Path
 import jax
 
 from examples.benchmarks import update_report, update_speed
-from examples.shared import command, markdown
+from examples.shared import command, markdown, program_flags, terminal
 from optimiz import compare
 
-FLAGS = command.Flags()
+FLAGS = program_flags.Flags()
 _METHODS = FLAGS.DEFINE_list("methods", list(update_speed.METHODS), "What to measure.")
 _MODEL = FLAGS.DEFINE_enum("model", "gpt2", list(update_speed.MODELS), "Whose shapes.")
 _DTYPE = FLAGS.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of parameters and gradients.")
 _ROUNDS = FLAGS.DEFINE_integer("rounds", 9, "Steps of each that are timed.", lower_bound=3)
 _LEAVES = FLAGS.DEFINE_bool("leaves", False, "Measure compilation, by the number of leaves, instead.")
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the record and the report.", required=True)
-command.check_among(update_speed.METHODS, _METHODS)
+program_flags.check_among(update_speed.METHODS, _METHODS)
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
             record["rows"].append(
                 update_speed.measured(name, params, _ROUNDS.value) | {"date": str(datetime.date.today())}
             )
-            command.show(update_report.table(record))
+            terminal.show(update_report.table(record))
         update_report.write(record, path)
     update_report.write(record, path)
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 from absl import flags
 
 from examples.data import text
-from examples.shared import command
+from examples.shared import program_flags
 
 _TAB = "\\t"  # as it is typed
 
@@ -22,7 +22,7 @@ class DataFlags:
 
     _NAMES: ClassVar = ("text", "pair", "label", "columns", "label_names", "delimiter", "encoding")
 
-    own: command.Flags
+    own: program_flags.Flags
 
     def __post_init__(self) -> None:
         self.own.DEFINE_string("text", None, "Column of the text; default: the usual names.")

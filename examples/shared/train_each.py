@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import optax
 from absl import flags
 
-from examples.shared import command
+from examples.shared import program_flags, terminal
 from examples.shared.optimizers import Choice
 from optimiz import compare, groups, schedules, training
 
@@ -38,7 +38,7 @@ def made_or_left_out(name: str, left_out: dict[str, str], make: Callable[[], _T]
 
 
 def check_flags(
-    own: command.Flags,
+    own: program_flags.Flags,
     choose: Callable[[str], Choice],
     optimizers: flags.FlagHolder,
     learning_rate: flags.FlagHolder,
@@ -51,8 +51,8 @@ def check_flags(
         optimizers: names.
         learning_rate: for all of them that take one.
     """
-    command.check_each(choose, optimizers)
-    command.check(lambda x: x > 0, "must be above 0, or nothing would be trained", learning_rate)
+    program_flags.check_each(choose, optimizers)
+    program_flags.check(lambda x: x > 0, "must be above 0, or nothing would be trained", learning_rate)
 
     def is_taken(values: dict[str, Any]) -> bool:
         if values[learning_rate.name] is None:
@@ -62,7 +62,7 @@ def check_flags(
         return True
 
     domain = f"--{learning_rate.name} goes with an optimizer that takes a rate; those asked for find their own"
-    command.check_together(is_taken, domain, own, optimizers, learning_rate)
+    program_flags.check_together(is_taken, domain, own, optimizers, learning_rate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Plan:
     resume: bool
 
     @classmethod
-    def of(cls, own: command.Flags, *, log_every: int) -> "Plan":
+    def of(cls, own: program_flags.Flags, *, log_every: int) -> "Plan":
         """What a trainer's flags say of it.
 
         Args:
@@ -157,7 +157,7 @@ class Plan:
             Name, trained parameters and record of each run.
         """
         for name, (tx, rate) in chosen.items():
-            with command.bar(name, self.batch_size) as progress:
+            with terminal.bar(name, self.batch_size) as progress:
                 result = training.fit(
                     task,
                     tx,

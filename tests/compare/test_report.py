@@ -15,7 +15,7 @@ import pytest
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from examples.shared import command
+from examples.shared import terminal
 from optimiz import compare
 from optimiz.compare import report, sections
 from optimiz.training.storage import whole_file
@@ -310,13 +310,13 @@ def test_a_picture_is_whole_or_as_it_was(tmp_path):
 def test_a_report_is_written_and_shown_where_the_locale_is_ascii(tmp_path):
     code = """
 import sys
-from examples.shared import command, streams
+from examples.shared import streams, terminal
 streams.keep()
 from optimiz import compare
 from tests.compare.records import record, seeds
 made = record(*seeds("\\u00e4", 0.8, 0.7), *seeds("b", 0.7, 0.6))
 compare.write_report(made, sys.argv[1], figure="accuracy")
-command.show(compare.summary(made, figure="accuracy"))
+terminal.show(compare.summary(made, figure="accuracy"))
 """
     ascii_ = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
     output, environment = tmp_path / "\u00e4", os.environ | ascii_ | {"JAX_PLATFORMS": "cpu"}
@@ -329,7 +329,7 @@ command.show(compare.summary(made, figure="accuracy"))
 
 @pytest.mark.parametrize("text", ["a [/b] c", r"\[bold] :smile: [link=x]", "[1.0, 2.0] 0x12 'x'"])
 def test_what_is_shown_is_no_markup_of_the_console(text, capsys):
-    command.show(text)
+    terminal.show(text)
     assert capsys.readouterr().out == f"{text}\n"
 
 

@@ -229,7 +229,7 @@ def test_what_is_there_is_not_overwritten(arguments, capsys):
     report = arguments["output"] / "report.md"
     before = report.stat().st_mtime_ns
     error, code = refused(capsys, arguments)
-    assert "holds a run: go on with it (--resume), or choose another --output" in error
+    assert "holds a run: continue it with --resume, or choose another --output" in error
     assert code == command.EXIT_USAGE
     error, _ = refused(capsys, arguments | {"resume": True, "batch_size": 8})
     assert "batch_size was 16, is 8" in error

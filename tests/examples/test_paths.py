@@ -66,7 +66,7 @@ def test_where_no_run_can_lie_is_said_in_one_line_in_terms_of_flags(tmp_path, ca
     run = tmp_path / "run"
     command.guarded(lambda: claim(run))
     for path, message in {
-        run: f"{run} holds a run: go on with it (--resume), or choose another --output",
+        run: f"{run} holds a run: continue it with --resume, or choose another --output",
         tmp_path / "other": f"{tmp_path}/other is not empty and holds no run: choose another directory",
         tmp_path
         / "other"

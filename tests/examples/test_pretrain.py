@@ -248,7 +248,7 @@ def test_a_masked_model_is_fine_tuned_at_once(arguments, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     rows = [f"sentence {i} of {kind}\t{kind}\n" for i in range(60) for kind in ("ham", "spam")]
     (tmp_path / "a b.tsv").write_text("sentence\tlabel\n" + "".join(rows))
-    monkeypatch.setattr(pretrain.leaving, "go_on_as", lambda *command: asked.append(list(command)))
+    monkeypatch.setattr(pretrain.signals, "replace_process", lambda *command: asked.append(list(command)))
     call(arguments | {"objective": "masked", "downstream": "--steps=3 --data='a b.tsv'"})
     model, output = arguments["output"] / "adamw/model", arguments["output"] / "downstream"
     expected = ["-m", "examples.finetune_text", f"--model={model}", f"--output={output}", "--steps=3"]

@@ -17,14 +17,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from examples.shared import command
+from examples.shared import command, program_flags, terminal
 from examples.shared.rows import Rows
 from examples.studies.heterogeneity import report, two_blocks
 from examples.studies.heterogeneity import rows as heterogeneity_rows
 from examples.studies.heterogeneity.measures import CLIP, MODELS, OPTIMIZERS, Study
 from examples.studies.heterogeneity.rows import Results
 
-FLAGS = command.Flags()
+FLAGS = program_flags.Flags()
 _MODELS = FLAGS.DEFINE_list("models", list(MODELS), "Models, in turn.")
 _OPTIMIZERS = FLAGS.DEFINE_list("optimizers", list(OPTIMIZERS), "Optimizers, in turn; sgd and adam among them.")
 _RATES = FLAGS.DEFINE_list("learning_rates", None, "The grid; default: five decades, by optimizer.")
@@ -35,10 +35,10 @@ _ITERATIONS = FLAGS.DEFINE_integer("iterations", 20, "Of power iteration, at the
 _CURVATURES = FLAGS.DEFINE_integer("curvatures", 2, "Seeds of which curvatures are measured.", lower_bound=0)
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the rows and the report.", required=True)
 
-command.check_among(MODELS, _MODELS)
-command.check_among(OPTIMIZERS, _OPTIMIZERS)
-command.check(lambda names: {"adam", "sgd"} <= {*names}, "must hold adam and sgd", _OPTIMIZERS)
-command.check_rates(_RATES)
+program_flags.check_among(MODELS, _MODELS)
+program_flags.check_among(OPTIMIZERS, _OPTIMIZERS)
+program_flags.check(lambda names: {"adam", "sgd"} <= {*names}, "must hold adam and sgd", _OPTIMIZERS)
+program_flags.check_rates(_RATES)
 
 GRIDS = dict.fromkeys(("sgd", "momentum"), (1e-3, 1e-2, 1e-1, 1.0, 10.0))
 GRIDS |= dict.fromkeys(("sign_sgd", "signum", "adam"), (1e-5, 1e-4, 1e-3, 1e-2, 1e-1))
@@ -77,7 +77,7 @@ def main() -> None:
     with Rows(output / "rows.jsonl", settings, heterogeneity_rows.fields) as rows:
         fill(rows, study)
         asked = command.typed("studies.heterogeneity.study")
-        command.show(rows.reported(lambda rows: report.write(rows, output, asked)))
+        terminal.show(rows.reported(lambda rows: report.write(rows, output, asked)))
 
 
 if __name__ == "__main__":

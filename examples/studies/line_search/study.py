@@ -23,13 +23,13 @@ import optax
 import optimiz
 from examples.data import docstrings, text
 from examples.models import pretrained
-from examples.shared import command, data_flags, optimizers
+from examples.shared import command, data_flags, optimizers, program_flags, terminal
 from examples.shared.rows import Rows
 from examples.studies.line_search import report
 from examples.tasks.text_classification import TextClassification
 from optimiz import groups, primitives, schedules, training
 
-FLAGS = command.Flags()
+FLAGS = program_flags.Flags()
 _MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
 _DATA = FLAGS.DEFINE_path("data", None, "Training examples: .tsv, .csv or .jsonl; default: Python's own.")
 _VALIDATION = FLAGS.DEFINE_path("validation", None, "Validation examples, needed with --data.")
@@ -44,8 +44,8 @@ _METHODS = FLAGS.DEFINE_list("adam", ["adam", "adam_head"], "Which of the two to
 _RATES = FLAGS.DEFINE_list("learning_rates", ["2e-5", "5e-5", "1e-4", "2e-4", "5e-4"], "Adam's peak rates.")
 _HEAD_RATE = FLAGS.DEFINE_float("head_rate", 50.0, "Rate of the head in *_head, in multiples of the encoder's.")
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the rows and the report.", required=True)
-command.check_rates(_RATES)
-command.check_among(("adam", "adam_head"), _METHODS)
+program_flags.check_rates(_RATES)
+program_flags.check_among(("adam", "adam_head"), _METHODS)
 
 SEARCHES: dict[str, Callable[[int], optax.GradientTransformation]] = {
     "salsa": lambda steps: salsa(steps),
@@ -152,7 +152,7 @@ def main() -> None:
                     score = rows.rows[-1]["validation"][_FIGURE.value]
                     print(f"seed {seed}  {method} {rate or ''}  {score:.3f}", flush=True)
         asked = command.typed("studies.line_search.study")
-        command.show(rows.reported(lambda rows: report.write(rows, output, asked)))
+        terminal.show(rows.reported(lambda rows: report.write(rows, output, asked)))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import optax
 
 from examples.data import corpus, docstrings, text, tokenization
 from examples.models import pretrained
-from examples.shared import command, data_flags
+from examples.shared import command, data_flags, program_flags, terminal
 from examples.shared.rows import Rows
 from examples.studies.low_bit import arms as low_bit_arms
 from examples.studies.low_bit import report
@@ -34,7 +34,7 @@ from examples.tasks.pretraining import Pretraining
 from examples.tasks.text_classification import TextClassification
 from optimiz import training
 
-FLAGS = command.Flags()
+FLAGS = program_flags.Flags()
 _TASK = FLAGS.DEFINE_enum("task", "topics", ["topics", "file", "language"], "What is learned.")
 _MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
 _DATA = FLAGS.DEFINE_path("data", None, "For file, training examples; for language, a text or folder.")
@@ -53,9 +53,9 @@ _LOW_RATE = FLAGS.DEFINE_float("low_rate", 3e-5, "Peak rate at which plain bfloa
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the rows and the report.", required=True)
 
 _VOCABULARY = 1024  # at the most, of byte pairs
-command.check(lambda x: x > 0, "must be above 0", _LOW_RATE)
-command.check(lambda x: x % 2 == 0, "must be even", _WIDTH)
-command.check_each(lambda name: low_bit_arms.arms([name], 1.0, from_nothing=False), _OPTIMIZERS)
+program_flags.check(lambda x: x > 0, "must be above 0", _LOW_RATE)
+program_flags.check(lambda x: x % 2 == 0, "must be even", _WIDTH)
+program_flags.check_each(lambda name: low_bit_arms.arms([name], 1.0, from_nothing=False), _OPTIMIZERS)
 
 
 class Study:
@@ -158,7 +158,7 @@ def main() -> None:
                     rows.add(arm._asdict() | {"seed": seed} | study.run(arm, seed))
                     print(f"seed {seed}", *arm, f"{rows.rows[-1]['held_out']['loss']:.4f}", flush=True)
         asked = command.typed("studies.low_bit.study")
-        command.show(rows.reported(lambda rows: report.write(rows, output, asked)))
+        terminal.show(rows.reported(lambda rows: report.write(rows, output, asked)))
 
 
 if __name__ == "__main__":

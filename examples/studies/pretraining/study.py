@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from examples.irreducible_losses import TOKENIZER
-from examples.shared import command
+from examples.shared import terminal
 from examples.shared.prices import given_or_measured
 from examples.shared.rows import Rows
 from examples.studies.pretraining import recipes, report
@@ -56,7 +56,7 @@ def judge(
         ValueError: a way cannot be run.
     """
     identity = dict(sizes) | setting.identity()
-    with training.claimed(output, identity | {"budget": budget}, resume), command.matrix_bar() as progress:
+    with training.claimed(output, identity | {"budget": budget}, resume), terminal.matrix_bar() as progress:
         training.write_whole(output / TOKENIZER, setting.problem.vocabulary.tokenizer.to_str(pretty=True))
         about = dict(sizes) | {"batch_size": setting.batch_size}
         measure = functools.partial(recipes.prices, setting, about)

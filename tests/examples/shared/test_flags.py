@@ -71,7 +71,7 @@ def refused(program, *argv):
         return " ".join(str(error).split())
 
 
-@pytest.mark.parametrize(("program", "name"), cases())
+@pytest.mark.parametrize(("program", "name"), list(cases()))
 def test_what_a_flag_cannot_mean_is_refused_when_it_is_parsed(program, name):
     flag = own(program)[name]
     allowed_empty = name == "downstream"

@@ -75,7 +75,7 @@ FEW_HANDLES = """
 import os, resource, sys
 sys.argv = ["-m", *sys.argv[1:]]
 from absl import flags
-from examples.shared import command
+from examples.shared import command, program_flags
 from optimiz import training
 from tests.training import tiny
 
@@ -90,7 +90,7 @@ def main():
     training.fit(tiny.task(batches=batches), tiny.optimizer(), settings, sys.argv[1], identity={})
 
 sys.argv[3:] = []
-own = command.Flags()
+own = program_flags.Flags()
 command.app.run = lambda main, flags_parser: main(flags.FLAGS(["program"]))
 command.run(main, own)
 """

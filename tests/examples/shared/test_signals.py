@@ -1,4 +1,4 @@
-"""Whoever asks a program to leave is told so in one line; whoever stops to watch it does not stop it."""
+"""A signal ends a program in one line; a reader that goes away does not end it."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.shared import leaving
+from examples.shared import signals
 from optimiz import training
 from tests.conftest import ROOT
 
@@ -18,14 +18,14 @@ BEGIN = "import sys; sys.argv = ['-m', *sys.argv[1:]]; import examples; "
 READY = "print('ready', flush=True); "
 
 
-# What nohup, or a shell in the background, has its children ignore.
-HEARD = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-HEARD += "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+# Signals that nohup, or a shell in the background, has its children ignore.
+HANDLED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+HANDLED += "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
 
 
 def start(code, *arguments, **options):
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-    return subprocess.Popen([sys.executable, "-c", HEARD + code, *arguments], cwd=ROOT, text=True, **options)
+    return subprocess.Popen([sys.executable, "-c", HANDLED + code, *arguments], cwd=ROOT, text=True, **options)
 
 
 def ended(process):
@@ -33,19 +33,19 @@ def ended(process):
     try:
         _, errors = process.communicate(timeout=60)
     finally:
-        process.kill()  # one that does not leave would be left behind
+        process.kill()  # else one that does not exit would stay
     return process.returncode, errors.splitlines()
 
 
 def test_the_exit_code_is_that_of_a_run():
-    assert training.EXIT_PREEMPTED == leaving.EXIT_PREEMPTED
+    assert training.EXIT_PREEMPTED == signals.EXIT_PREEMPTED
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "said"),
+    ("number", "code", "reason"),
     [
-        (signal.SIGTERM, 75, "asked to leave (SIGTERM)"),
-        (signal.SIGHUP, 75, "asked to leave (SIGHUP)"),
+        (signal.SIGTERM, 75, "preempted (SIGTERM)"),
+        (signal.SIGHUP, 75, "preempted (SIGHUP)"),
         (signal.SIGINT, 130, "interrupted"),
     ],
 )
@@ -60,24 +60,24 @@ def test_the_exit_code_is_that_of_a_run():
     ],
     ids=["waiting", "working", "in a callback", "catching all"],
 )
-def test_a_program_outside_of_a_run_leaves_at_once_in_one_line(number, code, said, busy):
+def test_a_program_outside_of_a_run_exits_at_once_with_one_line(number, code, reason, busy):
     process = start(BEGIN + READY + busy)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
-    assert ended(process) == (code, [f"{said}: what was saved of a run goes on with --resume"])
+    assert ended(process) == (code, [f"{reason}: --resume continues a run from what it has saved"])
 
 
 @pytest.mark.parametrize("program", ["finetune_text", "pretrain", "compare_optimizers", "pmap_digits"])
-def test_a_program_that_is_still_importing_leaves_at_once(program, tmp_path):
+def test_a_program_that_is_still_importing_exits_at_once(program, tmp_path):
     command = [sys.executable, "-X", "importtime", "-m", f"examples.{program}", f"--output={tmp_path}"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
-        if "examples.shared.leaving" in line:  # it is ready for it
+        if "examples.shared.signals" in line:  # the handler is next
             break
     time.sleep(0.1)
     process.terminate()
     code, lines = ended(process)
-    assert code == 75 and lines[-1].startswith("asked to leave (SIGTERM)")
+    assert code == 75 and lines[-1].startswith("preempted (SIGTERM)")
     assert all(line.startswith("import time:") for line in lines[:-1])
 
 
@@ -91,11 +91,11 @@ def test_what_is_ignored_stays_ignored():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_child_is_asked_too_and_all_of_its_group(number):
+def test_a_signal_reaches_a_child_and_all_of_its_group(number):
     child = (
         f"import subprocess, sys; {READY} subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
     )
-    code = BEGIN + f"from examples.shared import leaving; leaving.run([sys.executable, '-c', {child!r}])"
+    code = BEGIN + f"from examples.shared import signals; signals.run([sys.executable, '-c', {child!r}])"
     process = start(code)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
@@ -103,23 +103,23 @@ def test_a_child_is_asked_too_and_all_of_its_group(number):
     assert ended(process)[0] == (130 if number == signal.SIGINT else 75)
 
 
-def test_a_program_that_goes_on_as_another_has_no_child_to_leave_behind(tmp_path):
+def test_a_program_that_another_replaces_leaves_no_child_behind(tmp_path):
     then = BEGIN + "import os; print(os.getpid(), sys.argv[1:], flush=True); import time; time.sleep(60)"
-    code = BEGIN + f"from examples.shared import leaving; leaving.go_on_as('-c', {then!r}, '--a=b c')"
+    code = BEGIN + f"from examples.shared import signals; signals.replace_process('-c', {then!r}, '--a=b c')"
     process = start(code)
     assert process.stdout.readline() == f"{process.pid} ['--a=b c']\n"
     process.terminate()
     assert ended(process)[0] == 75
 
 
-SHOWN = BEGIN + "from examples.shared import command; from optimiz import training\n"
+SHOWN = BEGIN + "from examples.shared import terminal; from optimiz import training\n"
 SHOWN += """
 import absl.logging
 from pathlib import Path
-with command.bar("±", 1) as update:
+with terminal.bar("±", 1) as update:
     for step in range(2000):
         update(training.Progress(step + 1, 2000, 1.0, {"loss": 1.0}))
-command.show("± done " * 1000)
+terminal.show("± done " * 1000)
 print("±" * 100_000)
 print("±" * 100_000, file=sys.stderr)
 absl.logging.warning("±")

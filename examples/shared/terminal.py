@@ -1,0 +1,110 @@
+"""What a program shows while it runs: Markdown, a progress bar, and warnings about the run."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import rich.console
+import rich.markdown
+import rich.progress
+
+from optimiz import compare, diagnostics, training
+
+_HEADLINES = ("accuracy", "bits_per_byte")  # of an evaluation, the figure to show while a run goes on
+
+
+def show(markdown: str) -> None:
+    """Print Markdown: rendered on a terminal, else as it is."""
+    console = rich.console.Console()
+    shown = rich.markdown.Markdown(markdown) if console.is_terminal else markdown
+    console.print(shown, soft_wrap=True, markup=False, highlight=False, emoji=False)
+
+
+@contextlib.contextmanager
+def bar(title: str, examples_per_step: int) -> Iterator[Callable[[training.Progress], None]]:
+    """Show a run's progress, as a bar on a terminal, else as lines; and each warning about it once.
+
+    Args:
+        title: name of the run.
+        examples_per_step: batch size, for the speed.
+
+    Yields:
+        The ``progress`` callback of ``training.fit``.
+    """
+    console = rich.console.Console()
+    shown: dict[str, str] = {}
+    warn = troubles(console, title)
+
+    def describe(progress: training.Progress) -> str:
+        headlines = [name for name in _HEADLINES if name in progress.figures]
+        name = headlines[0] if headlines else "loss"
+        shown[f"validation {name}" if headlines else name] = f"{progress.figures[name]:.3f}"
+        if progress.seconds > 0:
+            shown["examples/s"] = f"{examples_per_step * progress.steps / progress.seconds:.0f}"
+        return "  ".join(f"{name} {value}" for name, value in shown.items())
+
+    if not console.is_terminal:
+
+        def line(progress: training.Progress) -> None:
+            warn(progress)
+            console.print(f"{title}  {progress.steps}/{progress.total}  {describe(progress)}", soft_wrap=True)
+
+        yield line
+        return
+    columns: list[Any] = ["{task.description}", rich.progress.BarColumn()]
+    columns += [rich.progress.MofNCompleteColumn(), "{task.fields[figures]}"]
+    columns += [rich.progress.TimeRemainingColumn(compact=True), "left"]
+    with rich.progress.Progress(*columns, console=console) as display:
+        task = display.add_task(title, total=None, figures="compiling")
+
+        def update(progress: training.Progress) -> None:
+            warn(progress)  # above the bar
+            figures = describe(progress)
+            display.update(task, total=progress.total, completed=progress.steps, figures=figures)
+
+        yield update
+
+
+@contextlib.contextmanager
+def matrix_bar() -> Iterator[Callable[[compare.MatrixProgress], None]]:
+    """Show the progress of a matrix of runs, as :func:`bar` does, and each warning about a run once.
+
+    Yields:
+        The ``progress`` callback of ``compare.run_matrix``.
+    """
+    console, warners = rich.console.Console(), {}
+
+    def warn(progress: compare.MatrixProgress) -> None:
+        run = f"{progress.arm}, seed {progress.seed}"
+        if run not in warners:
+            warners.clear()  # the previous run is over
+            warners[run] = troubles(console, run)
+        warners[run](progress.within)
+
+    if not console.is_terminal:
+        yield lambda progress: (warn(progress), console.print(str(progress), soft_wrap=True))
+        return
+    with rich.progress.Progress("{task.description}", rich.progress.BarColumn(), console=console) as display:
+        task = display.add_task("measuring prices", total=1.0)
+
+        def update(progress: compare.MatrixProgress) -> None:
+            warn(progress)  # above the bar
+            display.update(task, completed=progress.share, description=str(progress))
+
+        yield update
+
+
+def troubles(console: rich.console.Console, title: str) -> Callable[[training.Progress], None]:
+    """A callback that prints each finding about a run, with a remedy, when it first appears.
+
+    Args:
+        console: console to print to; one with a bar prints above it.
+        title: name of the run.
+    """
+    watch = diagnostics.Watch()
+
+    def warn(progress: training.Progress) -> None:
+        for finding in watch(progress.rows, progress.share):
+            console.print(f"{title}: {finding}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+    return warn
