@@ -150,7 +150,7 @@ def in_all(of_format: dict[str, Any], name: str, optimizer: str) -> list[int]:
 
 
 def in_words(record: dict[str, Any]) -> str:
-    """What the README says of it."""
+    """The sentence in docs/devices.md."""
     model, i = "Llama-2-7B", record["devices"].index(64)
     gigabytes = {
         (name, fmt): in_all(record["models"][model]["held"][fmt], name, "adamw")[i] / 1e9
@@ -165,7 +165,7 @@ def in_words(record: dict[str, Any]) -> str:
         f"the state in eight bits, {gigabytes['data parallel', 'int8']:.0f}, "
         f"{gigabytes['ZeRO-1', 'int8']:.0f} and {gigabytes['split parameters', 'int8']:.1f} GB "
         "([more of it, up to 70B on 1,024 devices, and the "
-        "traffic](tests/records/scaling.md))."
+        "traffic](../tests/records/scaling.md))."
     )
 
 
@@ -203,8 +203,8 @@ def render(record: dict[str, Any]) -> str:
         f"the same for all but these: Sophia-G takes one more gradient in {SOPHIA_INTERVAL} steps; and each "
         "trial of a line search is a forward pass, which sends a scalar and, where the parameters are split, "
         "gathers them, (n − 1)/n · P. A compiler may do worse. On CPU, XLA reduces ZeRO-1's gradients to all, "
-        "(n − 1)/n · (2 G + P) in a step; [a test](../training/test_sharding.py) counts that in the compiled "
-        "program, with AdamW and with AdamW in eight bits.",
+        "(n − 1)/n · (2 G + P) in a step; [a test](../training/distributed/test_sharding.py) counts that in "
+        "the compiled program, with AdamW and with AdamW in eight bits.",
     ]
     for model, entry in record["models"].items():
         lines += ["", f"## {model}, {entry['parameters']:,} parameters", "", *_sent(entry, devices)]

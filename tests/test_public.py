@@ -34,6 +34,10 @@ NAMES = {
 OPTIMIZERS = [path.stem for path in (ROOT / "optimiz/optimizers").glob("*.py") if path.stem != "__init__"]
 
 
+def written(page):
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_public_function_documents_every_argument_and_shows_an_example(name):
     documentation = inspect.getdoc(NAMES[name]) or ""
@@ -51,12 +55,13 @@ def test_no_public_function_takes_a_name_that_it_does_not_know():
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_an_optimizer_has_its_page_its_test_and_its_line_in_the_readme(name):
+def test_an_optimizer_has_its_page_its_test_and_its_line_in_the_documentation(name):
     assert callable(getattr(optimiz, name))
     page = (ROOT / f"optimiz/optimizers/{name}.py").read_text()
     assert ".. math::" in page and "Source:" in page and "Departures" in page
     assert (ROOT / f"tests/optimizers/test_{name}.py").is_file()
-    assert f"[`{name}`](optimiz/optimizers/{name}.py)" in (ROOT / "README.md").read_text()
+    listed = written("docs/optimizers.md") + written("docs/line_search.md")
+    assert f"[`{name}`](../optimiz/optimizers/{name}.py)" in listed
 
 
 def test_every_name_of_training_and_compare_is_documented():
@@ -66,44 +71,48 @@ def test_every_name_of_training_and_compare_is_documented():
                 assert inspect.getdoc(value), f"{module.__name__}.{name}"
 
 
-@pytest.mark.parametrize("name", ["topics", "compare"])
-def test_the_readme_shows_the_committed_record(name):
-    folder = f"examples/results/{name}"
+@pytest.mark.parametrize(("name", "page"), [("topics", "README.md"), ("compare", "docs/comparing.md")])
+def test_a_page_shows_the_committed_record(name, page):
+    folder, shown = f"examples/results/{name}", written(page)
     record = compare.Record.read(ROOT / folder / "record.json")
-    readme = (ROOT / "README.md").read_text()
-    assert compare.summary(record, figure="accuracy") in readme
-    assert f"({folder}/curves.png)" in readme and f"({folder}/report.md)" in readme
+    assert compare.summary(record, figure="accuracy") in shown
+    assert f"{folder}/curves.png)" in shown and f"{folder}/report.md)" in shown
     assert (ROOT / folder / "report.md").read_text() == render(record, figure="accuracy")
 
 
 @pytest.mark.parametrize(
-    ("name", "figure"), [("digits/resnet", "accuracy"), ("digits/vit", "accuracy"), ("causal", "bits_per_byte")]
+    ("name", "figure", "page"),
+    [
+        ("digits/resnet", "accuracy", "docs/fine_tuning.md"),
+        ("digits/vit", "accuracy", "docs/fine_tuning.md"),
+        ("causal", "bits_per_byte", "docs/pretraining.md"),
+    ],
 )
-def test_the_readme_says_what_the_record_of_a_trainer_says(name, figure):
+def test_a_page_gives_the_verdict_of_a_trainers_record(name, figure, page):
     folder = f"examples/results/{name}"
     record = compare.Record.read(ROOT / folder / "record.json")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert in_words(record, figure=figure) in readme and f"({folder}/report.md)" in readme
+    shown = written(page)
+    assert in_words(record, figure=figure) in shown and f"(../{folder}/report.md)" in shown
     assert (ROOT / folder / "report.md").read_text(encoding="utf-8") == render(record, figure=figure)
     for picture in re.findall(r"\((\w+\.png)\)", render(record, figure=figure)):
         assert (ROOT / folder / picture).is_file()
     for lines in record.samples.values():
-        assert "\n".join(lines) in readme
+        assert "\n".join(lines) in shown
 
 
-def test_the_readme_and_the_reports_show_the_records_of_the_line_searches():
-    readme, studies = (ROOT / "README.md").read_text(encoding="utf-8"), {}
+def test_the_page_and_the_reports_show_the_records_of_the_line_searches():
+    shown, studies = written("docs/line_search.md"), {}
     for data in ("topics", "sst2", "cola"):
         folder = f"examples/studies/line_search/results/{data}"
         head, *rows = map(json.loads, (ROOT / folder / "rows.jsonl").read_text(encoding="utf-8").splitlines())
         arms, figure = studies[data] = line_search_report.by_arm(rows), head["settings"]["figure"]
         report = (ROOT / folder / "report.md").read_text(encoding="utf-8")
         words, table = line_search_report.in_words(arms, figure), line_search_report.table(arms, figure)
-        assert f"{words}\n\n{table}" in report and f"({folder}/report.md)" in readme
-    assert line_search_report.across(studies) in readme
+        assert f"{words}\n\n{table}" in report and f"(../{folder}/report.md)" in shown
+    assert line_search_report.across(studies) in shown
 
 
-def test_the_readme_and_the_report_show_the_record_of_heterogeneity():
+def test_the_page_and_the_report_show_the_record_of_heterogeneity():
     folder = "examples/studies/heterogeneity/results"
     head, *rows = map(json.loads, (ROOT / folder / "rows.jsonl").read_text(encoding="utf-8").splitlines())
     results, command = (
@@ -112,12 +121,12 @@ def test_the_readme_and_the_report_show_the_record_of_heterogeneity():
     )
     report = (ROOT / folder / "report.md").read_text(encoding="utf-8")
     assert heterogeneity_report.render(head, results, command) == report
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert heterogeneity_report.in_words(results) in readme and f"```bash\n{command}" in readme
-    assert f"({folder}/report.md)" in readme and f"({folder}/study.png)" in readme
+    shown = written("docs/diagnostics.md")
+    assert heterogeneity_report.in_words(results) in shown and f"```bash\n{command}" in shown
+    assert f"(../{folder}/report.md)" in shown and f"(../{folder}/study.png)" in shown
 
 
-def test_the_readme_and_the_report_show_the_record_of_the_judgement():
+def test_the_page_and_the_report_show_the_record_of_the_judgement():
     folder = "examples/studies/pretraining/results"
     head, *rows = map(json.loads, (ROOT / folder / "rows.jsonl").read_text(encoding="utf-8").splitlines())
     judged = judgement_report.Judged(rows)
@@ -125,19 +134,19 @@ def test_the_readme_and_the_report_show_the_record_of_the_judgement():
     command += f" --irreducible=runs/irreducible --reference={folder}/reference.json --output=runs/pretrain"
     report = (ROOT / folder / "report.md").read_text(encoding="utf-8")
     assert judgement_report.render(head, judged, command) == report
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = written("docs/pretraining.md")
     words, table = judgement_report.in_words(judged), judgement_report.table(judged)
-    assert f"{words}\n\n{table}" in readme and command in readme
-    assert f"({folder}/report.md)" in readme and f"({folder}/curves.png)" in readme
+    assert f"{words}\n\n{table}" in shown and command in shown
+    assert f"(../{folder}/report.md)" in shown and f"(../{folder}/curves.png)" in shown
 
 
-def test_the_readme_and_the_reports_show_the_records_of_low_bits():
+def test_the_page_and_the_reports_show_the_records_of_low_bits():
     commands = {
         "wikitext2": "--task=language --data=wikitext2/valid.txt --steps=2000 --length=64 --batch_size=8",
         "sst2": "--task=file --data=sst2/train.tsv --validation=sst2/dev.tsv --batch_size=16 --steps=120",
         "topics": "--batch_size=16 --steps=60",
     }
-    readme, studies = (ROOT / "README.md").read_text(encoding="utf-8"), {}
+    shown, studies = written("docs/memory.md"), {}
     for name, arguments in commands.items():
         folder = f"examples/studies/low_bit/results/{name}"
         head, *rows = map(json.loads, (ROOT / folder / "rows.jsonl").read_text(encoding="utf-8").splitlines())
@@ -145,20 +154,20 @@ def test_the_readme_and_the_reports_show_the_records_of_low_bits():
         asked = f"python -m examples.studies.low_bit.study {arguments} --output=runs/{name}"
         report = (ROOT / folder / "report.md").read_text(encoding="utf-8")
         assert low_bit_report.render(head, studies[name], asked) == report
-        assert f"({folder}/report.md)" in readme
-    assert low_bit_report.across(studies) in readme
+        assert f"(../{folder}/report.md)" in shown
+    assert low_bit_report.across(studies) in shown
 
 
-def test_the_readme_shows_the_record_of_parity():
+def test_the_page_of_optimizers_shows_the_record_of_parity():
     record = json.loads(parity_record.RECORD.read_text(encoding="utf-8"))
-    assert parity_record.render(record) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert parity_record.render(record) in written("docs/optimizers.md")
 
 
-def test_the_readme_shows_the_records_of_the_layouts_and_of_scaling():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_of_devices_shows_the_records_of_the_layouts_and_of_scaling():
+    shown = written("docs/devices.md")
     for page in (layouts_record, scaling_record):
         record = json.loads(page.PATH.read_text(encoding="utf-8"))
-        assert page.in_words(record) in readme
+        assert page.in_words(record) in shown
 
 
 def test_import_brings_no_model_library_and_costs_little_more_than_that_of_optax():

@@ -10,7 +10,7 @@ from examples.shared import markdown
 from optimiz import compare, training
 
 Record = Mapping[str, Any]
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs/speed.md"
 RECORD = Path(__file__).parent / "results/trainers/record.json"
 BEGIN = "<!-- trainers: rendered by python -m examples.benchmarks.trainers_report -->"
 END = "<!-- /trainers -->"
@@ -58,9 +58,9 @@ def report(record: Record) -> str:
 
 
 def main() -> None:
-    """Put the committed record's table between the two comments of the README."""
+    """Put the committed record's table between the two comments of its page."""
     record = json.loads(RECORD.read_text(encoding="utf-8"))
-    markdown.put_between(BEGIN, END, summary(record), README)
+    markdown.put_between(BEGIN, END, summary(record), PAGE)
 
 
 if __name__ == "__main__":

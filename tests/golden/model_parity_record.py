@@ -1,9 +1,9 @@
-"""Measures every model against the numbers that PyTorch has of it, and renders the README's table of them.
+"""Measures every model against the numbers that PyTorch has of it, and renders the table in docs/models.md.
 
     python -m tests.golden.model_parity_record
 
 writes `tests/records/model_parity.json` from the golden logits, and puts its table between the two comments of
-README.md. The models are small and random, and wide: their attention is far from uniform.
+docs/models.md. The models are small and random, and wide: their attention is far from uniform.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from tests.examples import golden
 
 ROOT = Path(__file__).parents[2]
 RECORD = ROOT / "tests/records/model_parity.json"
-README = ROOT / "README.md"
+PAGE = ROOT / "docs/models.md"
 BEGIN = "<!-- model parity: rendered by python -m tests.golden.model_parity_record -->"
 END = "<!-- /model parity -->"
 BOUND = 1e-5
@@ -155,7 +155,7 @@ def measure() -> dict[str, Any]:
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The README's table, between its two comments."""
+    """The page's table, between its two comments."""
     lines = ["| model | worst difference | largest number |", "| --- | ---: | ---: |"]
     lines += [
         f"| {row['title']} | {row['difference']:.0e} | {row['largest']:.0f} |"
@@ -170,12 +170,12 @@ def render(record: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Write the record, and the README's table from it."""
+    """Write the record, and the page's table from it."""
     record = measure()
     RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
     _, after = rest.split(END)
-    README.write_text(before + render(record) + after, encoding="utf-8")
+    PAGE.write_text(before + render(record) + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

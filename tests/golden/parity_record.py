@@ -1,8 +1,9 @@
-"""Measures every optimizer against the golden trajectories, and renders the README's table from the record.
+"""Measures every optimizer against the golden trajectories, and renders docs/optimizers.md's table.
 
     python -m tests.golden.parity_record
 
-writes `tests/records/parity.json` from `parity.npz`, and puts its table between the two comments of README.md.
+writes `tests/records/parity.json` from `parity.npz`, and puts its table between the two comments of
+docs/optimizers.md.
 """
 
 import datetime
@@ -24,7 +25,7 @@ from optimiz.compare.record import environment
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "parity.npz"
 RECORD = ROOT / "tests/records/parity.json"
-README = ROOT / "README.md"
+PAGE = ROOT / "docs/optimizers.md"
 BEGIN = "<!-- parity: rendered by python -m tests.golden.parity_record -->"
 END = "<!-- /parity -->"
 
@@ -213,7 +214,7 @@ def measure() -> dict[str, Any]:
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The README's table, between its two comments."""
+    """The page's table, between its two comments."""
     lines = [
         "| method | source | max relative deviation | state bytes per parameter | page |",
         "| --- | --- | ---: | ---: | --- |",
@@ -222,25 +223,25 @@ def render(record: Mapping[str, Any]) -> str:
         code = f"`{case['code']}`" if case["code"] else "its equations"
         source = f"{case['paper']}; {code}, {case['home']} {case['version']}"
         deviation, state = case["max_relative_deviation"], round(case["state_bytes_per_parameter"], 3)
-        page = f"[`{case['method']}`](optimiz/optimizers/{case['method']}.py)"
+        page = f"[`{case['method']}`](../optimiz/optimizers/{case['method']}.py)"
         lines.append(f"| {case['title']} | {source} | {deviation:.1g} | {state:g} | {page} |")
     legend = (
         f"Over {record['golden']['steps']} steps at a varying rate, {record['date']}. "
         f"Deviation: {record['deviation']}. State: {record['state']}. "
-        "[The record](tests/records/parity.json) holds settings and versions, and says what is compared where "
-        "a source differs."
+        "[The record](../tests/records/parity.json) holds settings and versions, and says what is compared "
+        "where a source differs."
     )
     return "\n\n".join([BEGIN, "\n".join(lines), legend, END])
 
 
 def main() -> None:
-    """Write the record, and the README's table from it."""
+    """Write the record, and the page's table from it."""
     record = measure()
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
     RECORD.write_text(text + "\n", encoding="utf-8")
-    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
     _, after = rest.split(END)
-    README.write_text(before + render(record) + after, encoding="utf-8")
+    PAGE.write_text(before + render(record) + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

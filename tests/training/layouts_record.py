@@ -64,14 +64,14 @@ def differences(directory):
 
 
 def in_words(record):
-    """What the README says of it."""
+    """The sentence in docs/devices.md."""
     largest = max(max(its.values()) for its in record["differences"].values())
     held = {name: its["ZeRO-1"]["optimizer"][0] for name, its in record["memory"].items()}
     whole = record["memory"]["adamw"]["data parallel"]["optimizer"][0]
     return (
         f"Over {record['steps']} steps the losses of {len(OPTIMIZERS)} optimizers are within {largest:.1e} of "
         f"one device's in each of {len(record['differences'])} layouts, several processes among them "
-        "([table](tests/records/layouts.md)); there AdamW's state takes "
+        "([table](../tests/records/layouts.md)); there AdamW's state takes "
         f"{whole:,} bytes on each of eight devices, {held['adamw']:,} with ZeRO-1 and "
         f"{held['low_bit adamw']:,} with ZeRO-1 in eight bits."
     )

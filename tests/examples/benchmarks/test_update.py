@@ -8,7 +8,7 @@ import pytest
 
 from examples.benchmarks import update_report, update_speed
 
-ROOT = update_report.README.parent
+ROOT = update_report.PAGE.parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +76,9 @@ def test_the_shapes_are_those_of_gpt2():
     assert (len(sizes), int(np.sum(sizes))) == (148, 124_439_808)
 
 
-def test_the_readme_and_the_report_show_the_committed_record():
+def test_the_page_and_the_report_show_the_committed_record():
     record = json.loads(update_report.RECORD.read_text(encoding="utf-8"))
-    readme = update_report.README.read_text(encoding="utf-8")
-    assert f"{update_report.BEGIN}\n\n{update_report.summary(record)}\n" in readme
+    page = update_report.PAGE.read_text(encoding="utf-8")
+    assert f"{update_report.BEGIN}\n\n{update_report.summary(record)}\n" in page
     report = update_report.RECORD.parent / "report.md"
     assert report.read_text(encoding="utf-8") == update_report.report(record)
