@@ -94,6 +94,16 @@ def with_error(mean: float, error: float) -> str:
     return f"{shown} ± {error:.3f}" if shown == f"{mean:.3f}" else f"{shown} ± {error:.3g}"
 
 
+def measured(value: float | None, form: str, scale: float = 1.0) -> str:
+    """A number in a given format; of one that is None, that it was not measured.
+
+    Example:
+        >>> measured(0.0125, ".1f", 1000), measured(None, ".1f")
+        ('12.5', 'not measured')
+    """
+    return "not measured" if value is None else f"{scale * value:{form}}"
+
+
 def joined(names: Sequence[str]) -> str:
     """Names as a sentence has them."""
     return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
@@ -107,12 +117,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 
         rows: their cells.
         words: columns on the left that hold words; the others hold numbers.
 
+    Raises:
+        ValueError: a row has not as many cells as there are columns.
+
     Example:
         >>> print(table(["method", "loss"], [["lion", "0.5"]]))
         | method | loss |
         | --- | ---: |
         | lion | 0.5 |
     """
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"a row must have {len(header)} cells, as {list(header)} has, got {list(row)}")
     lines = [header, ["---"] * words + ["---:"] * (len(header) - words), *rows]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
 

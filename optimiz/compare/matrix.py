@@ -31,6 +31,7 @@ import optax
 
 from optimiz import checks, diagnostics, training
 from optimiz.compare.directions import lower_is_better as is_lower_better
+from optimiz.compare.fields import check_fields
 from optimiz.compare.json_file import TornRecord
 from optimiz.compare.run import Run
 from optimiz.training.methods.methods import PLAIN
@@ -59,9 +60,12 @@ class Arm:
         methods: which layers and which examples are trained on.
         adapt: makes of the common task what the methods begin with, such as a shallower model or batches of
             candidates; None for the task as it is.
+        extra: plain JSON that describes the arm, such as ``{"state": "int8"}``; part of the record of its runs,
+            and of what decides their trajectories.
 
     Raises:
-        TypeError: the name is no text, the learning rate no number, or ``make`` or ``adapt`` no function.
+        TypeError: the name is no text, the learning rate no number, ``make`` or ``adapt`` no function, or
+            ``extra`` not plain JSON.
         ValueError: the name cannot be that of a directory, or the learning rate is not positive and finite.
     """
 
@@ -70,6 +74,7 @@ class Arm:
     make: Callable[[], optax.GradientTransformation]
     methods: training.Methods = PLAIN
     adapt: Callable[[training.Task], training.Task] | None = None
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         function = Callable, "a function that builds the optimizer, such as lambda: optimiz.adamw(1e-3)"
@@ -83,6 +88,7 @@ class Arm:
         )
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"name must be letters, digits, '_', '.' and '-', got {self.name!r}")
+        check_fields({f"extra of {self.name}": self.extra}, {f"extra of {self.name}": Mapping[str, Any]})
         if self.learning_rate is not None:
             checks.number(f"learning_rate of {self.name}", self.learning_rate, gt=0)
 
@@ -130,6 +136,7 @@ def run_matrix(
     higher_is_better: Sequence[str] = (),
     reference: training.Reference | None = None,
     test: Callable[[Any], Mapping[str, float]] | None = None,
+    extra: Callable[[Arm, int, training.Result], Mapping[str, Any]] | None = None,
     progress: Callable[[MatrixProgress], object] | None = None,
 ) -> list[Run]:
     """Run every arm from every seed, or go on with what is there.
@@ -153,6 +160,8 @@ def run_matrix(
         reference: what the work costs, where the settings name a budget.
         test: parameters → final figures on examples that no choice has seen, given the model state as
             ``evaluate`` is; None for the figures of ``evaluate``.
+        extra: (arm, seed, result) → more for the record of a run that has just ended, as plain JSON. The result
+            of a run that diverged is as it was then.
         progress: called at every look of every run.
 
     Returns:
@@ -175,6 +184,7 @@ def run_matrix(
             "settings": (settings, training.Settings, "a training.Settings"),
             "identity": (identity, Mapping, "a mapping of what decides the runs, such as {'data': 'mnist'}"),
             "test": (test, (Callable, type(None)), "a function, parameters → figures by name, or None"),
+            "extra": (extra, (Callable, type(None)), "a function, (arm, seed, result) → plain JSON, or None"),
         }
     )
     checks.kinds({f"arms[{i}]": (arm, Arm, "a compare.Arm") for i, arm in enumerate(arms)})
@@ -184,7 +194,7 @@ def run_matrix(
     for seed in seeds:
         checks.integer("each seed", seed, ge=0)
     path = Path(directory).expanduser()
-    matrix = _Matrix(task_of, settings, path, identity, figure, reference, test, progress)
+    matrix = _Matrix(task_of, settings, path, identity, figure, reference, test, extra, progress)
     there = [[matrix.finished(arm, seed) for seed in seeds] for arm in arms]
     matrix.total = len(arms) * len(seeds)
     matrix.missing = sum(run is None for found in there for run in found)
@@ -224,6 +234,7 @@ class _Matrix:
     figure: str
     reference: training.Reference | None
     test: Callable[[Any], Mapping[str, float]] | None
+    extra: Callable[[Arm, int, training.Result], Mapping[str, Any]] | None
     progress: Callable[[MatrixProgress], object] | None
     figures: Sequence[str] = ()
     total: int = 0
@@ -242,7 +253,8 @@ class _Matrix:
         return task if arm.adapt is None else arm.adapt(task)
 
     def identity_of(self, arm: Arm) -> dict[str, Any]:
-        return dict(self.identity) | {"optimizer": arm.name, "learning_rate": arm.learning_rate}
+        identity = dict(self.identity) | {"optimizer": arm.name, "learning_rate": arm.learning_rate}
+        return identity | ({"extra": dict(arm.extra)} if arm.extra else {})
 
     def finished(self, arm: Arm, seed: int) -> Run | None:
         """The run that is there; None if there is none, or none that is whole."""
@@ -314,6 +326,7 @@ class _Matrix:
             _log.warning("%s, seed %d, has diverged: %s", arm, seed, diverged)
             result, diverged_at = diverged.result, diverged.step
             test = dict.fromkeys(self.figures, math.nan)
+        more = {} if self.extra is None else self.extra(arm, seed, result)
         run = Run.of(
             result,
             tx,
@@ -325,6 +338,7 @@ class _Matrix:
             diverged_at=diverged_at,
             fingerprint=fingerprint,
             heterogeneity=measured,
+            extra=dict(arm.extra) | dict(more),
         )
         run.write(path / _RESULT)
         shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)

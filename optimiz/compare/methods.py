@@ -65,13 +65,19 @@ class Method:
         levels = {rate: level for rate, level in self.levels.items() if rate is not None}
         return sensitivity(levels, within=NEAR) if len(levels) > 1 else None
 
-    def forwards_per_step(self) -> float:
-        """Work of an update, in forward passes, a backward pass counting 2."""
-        return sum(run.forward_equivalents for run in self.runs) / max(sum(run.steps for run in self.runs), 1)
+    def forwards_per_step(self) -> float | None:
+        """Forward passes per update, a backward pass counting 2; None if not measured."""
+        return self._per_step([run.forward_equivalents for run in self.runs])
 
-    def seconds_per_step(self) -> float:
-        """What an update took on the machine at hand."""
-        return sum(run.seconds for run in self.runs) / max(sum(run.steps for run in self.runs), 1)
+    def seconds_per_step(self) -> float | None:
+        """Seconds per update on the machine that ran it; None if not measured."""
+        return self._per_step([run.seconds for run in self.runs])
+
+    def _per_step(self, values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
+            return None
+        return sum(known) / max(sum(run.steps for run in self.runs), 1)
 
     def time_to(self, record: Record, figure: str, target: float) -> float:
         """Median over seeds of what was spent when the validation score first reached a target.

@@ -42,6 +42,7 @@ class Record:
         left_out: what the report lacks, such as a baseline, and why.
         samples: name → lines of text that the models have made; shown as they are.
         pictures: PNG file beside the report → what it shows.
+        extra: measurements that belong to no run, as plain JSON.
         date: ISO 8601, UTC.
         environment: see :func:`environment`.
         schema: version of this layout.
@@ -64,6 +65,7 @@ class Record:
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     samples: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     pictures: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     date: str = dataclasses.field(
         default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     )

@@ -16,7 +16,7 @@ import numpy as np
 from optimiz import training
 from optimiz.compare import sections
 from optimiz.compare.curves import learning_curves, rate_curves, shows_loss
-from optimiz.compare.markdown import code, decimal, escaped, joined, listed, table, with_error
+from optimiz.compare.markdown import code, decimal, escaped, joined, listed, measured, table, with_error
 from optimiz.compare.methods import Method, have_grids, methods
 from optimiz.compare.page import self_contained
 from optimiz.compare.record import Record
@@ -179,26 +179,28 @@ def results_table(record: Record, *, figure: str) -> str:
     """
     compared = methods(record, figure)
     names = [figure, *(name for name in compared[0].runs[0].test if name != figure)]
-    header = ["method", "learning rate", *(f"test {record.directed(name)}" for name in names)]
-    header += ["updates", "seconds", "ms / update", "state bytes / parameter"]
-    rows = [_result_row(method, names) for method in compared]
+    titles = {name: f"test {record.directed(name)}" for name in names}
+    rows = [_result_row(method, titles) for method in compared]
     for name, figures in record.baselines.items():
-        cells = [decimal(figures["test"][n]) if n in figures["test"] else "" for n in names]
-        rows.append([escaped(name), "", *cells, "", "", "", ""])
-    return table(header, rows)
+        known = {titles[n]: decimal(figures["test"][n]) for n in names if n in figures["test"]}
+        rows.append({"method": escaped(name)} | known)
+    header = list(rows[0])
+    return table(header, [[row.get(title, "") for title in header] for row in rows])
 
 
-def _result_row(method: Method, names: Sequence[str]) -> list[str]:
-    updates, seconds = (np.mean([getattr(run, name) for run in method.runs]) for name in ("steps", "seconds"))
-    return [
-        escaped(method.name),
-        "found" if method.rate is None else f"{method.rate:g}",
-        *(_over_seeds([run.test.get(name) for run in method.runs]) for name in names),
-        f"{updates:.0f}",
-        f"{seconds:.0f}",
-        f"{1000 * method.seconds_per_step():.0f}",
-        f"{method.runs[0].state_bytes_per_parameter:.2f}",
-    ]
+def _result_row(method: Method, titles: Mapping[str, str]) -> dict[str, str]:
+    """The cells of a method by the title of their column; ``titles`` has those of the test figures."""
+    runs = method.runs
+    seconds = [run.seconds for run in runs if run.seconds is not None]
+    return {
+        "method": escaped(method.name),
+        "learning rate": "found" if method.rate is None else f"{method.rate:g}",
+        **{title: _over_seeds([run.test.get(name) for run in runs]) for name, title in titles.items()},
+        "updates": f"{np.mean([run.steps for run in runs]):.0f}",
+        "seconds": measured(float(np.mean(seconds)) if len(seconds) == len(runs) else None, ".0f"),
+        "ms / update": measured(method.seconds_per_step(), ".0f", 1000),
+        "state bytes / parameter": measured(runs[0].state_bytes_per_parameter, ".2f"),
+    }
 
 
 def _over_seeds(values: Sequence[float | None]) -> str:

@@ -34,17 +34,18 @@ class Run:
         steps: updates made.
         diverged_at: 0-based index of the update whose loss or gradient was not finite, which ended the run;
             None for a run that came to its end.
-        seconds: spent on updates; compilation, evaluation and saves are not counted.
-        compile_seconds: spent compiling; next to none where the step of another seed was at hand.
+        seconds: spent on updates, without compilation, evaluation and saves; None if not measured, as are the
+            other numbers that may be None in a record that was made elsewhere.
+        compile_seconds: spent compiling; next to none if the step of an earlier run could be used again.
         forward_equivalents: work of all updates, in forward passes: a backward pass counts 2, and so an
-            update 3; an evaluation of the loss that the optimizer counts 1, an estimate of the Hessian 3, and a
-            look at as many candidates as a step has examples 1. Where not all layers are on at every step, an
-            update counts by its share of the most that were.
+            update 3; an evaluation of the loss that the optimizer counts 1, an estimate of the Hessian 3, and
+            the evaluation of as many candidates as a step has examples 1. If layers are dropped, an update
+            counts by its share of the largest number of active layers.
         reference_seconds: of reference time spent; None without a budget.
         budget: of reference time, in seconds; None for a run of so many steps.
         state_bytes_per_parameter: size of the optimizer's state over the number of parameters.
-        temporary_bytes: of memory, at the most, that a compiled training step needs beside parameters, state
-            and batch; None where the compiler does not say.
+        temporary_bytes: the most memory that a compiled training step needs in addition to parameters, state
+            and batch; None if the compiler does not report it.
         versions: of the packages under which it ran, by name.
         test: final figures on examples that neither training nor any choice has seen, by name; None where
             not finite, as all are of a run that diverged.
@@ -53,6 +54,7 @@ class Run:
         fingerprint: SHA-256 of the initial parameters, the random key and the first batches; None where it
             was not taken.
         heterogeneity: of the first gradient, see ``diagnostics.heterogeneity``; statistic → number.
+        extra: whatever else belongs to the run, as plain JSON.
 
     Raises:
         TypeError: a field, or what is in it, is of another type.
@@ -64,18 +66,19 @@ class Run:
     seed: int
     steps: int
     diverged_at: int | None
-    seconds: float
-    compile_seconds: float
-    forward_equivalents: float
+    seconds: float | None
+    compile_seconds: float | None
+    forward_equivalents: float | None
     reference_seconds: float | None
     budget: float | None
-    state_bytes_per_parameter: float
+    state_bytes_per_parameter: float | None
     temporary_bytes: int | None
     versions: Mapping[str, str]
     test: Mapping[str, float | None]
     history: Sequence[Mapping[str, Any]]
     fingerprint: str | None = None
     heterogeneity: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -110,6 +113,7 @@ class Run:
         diverged_at: int | None = None,
         fingerprint: str | None = None,
         heterogeneity: Mapping[str, float] | None = None,
+        extra: Mapping[str, Any] | None = None,
     ) -> "Run":
         """The run that a result of ``training.fit`` was.
 
@@ -124,6 +128,7 @@ class Run:
             diverged_at: ``Diverged.step``; None for a run that came to its end.
             fingerprint: of what the run began with.
             heterogeneity: of the first gradient.
+            extra: whatever else belongs to the run, as plain JSON; what is not finite becomes None.
         """
         with schedules.spending(0.0):  # no schedule decides the size of a state
             state = jax.eval_shape(tx.init, result.params)
@@ -147,12 +152,28 @@ class Run:
             history=[_finite(row) for row in result.history],
             fingerprint=fingerprint,
             heterogeneity=_finite(dict(heterogeneity or {})),
+            extra=_finite(dict(extra or {})),
         )
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The history, with NaN for what is not finite."""
         return [number(row) for row in self.history]
+
+    def per_update(self, name: str) -> list[Any]:
+        """A field of the row of each update, in order; what is not finite is NaN.
+
+        Args:
+            name: such as ``"loss"``, ``"gradient_norm"``, or a scalar of the optimizer's state, such as
+                ``"learning_rate"`` or ``"step_size"``.
+
+        Raises:
+            ValueError: there is no such field.
+        """
+        rows = [row for row in self.rows if "loss" in row]
+        for row in rows:
+            needs(name, row, "update")
+        return [row[name] for row in rows]
 
     def training_loss(self) -> tuple[list[int], list[float]]:
         """Update counts, from 1, and the batch loss at each; what is not finite is NaN."""
@@ -245,7 +266,7 @@ def _finite(value: Any) -> Any:
     """The same, however deep, with None in place of a number that JSON does not have."""
     if isinstance(value, Mapping):
         return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 

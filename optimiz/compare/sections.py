@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 from optimiz import diagnostics
-from optimiz.compare.markdown import code, decimal, escaped, fenced, table
+from optimiz.compare.markdown import code, decimal, escaped, fenced, measured, table
 from optimiz.compare.methods import CONFIDENCE, NEAR, Method, common_target, have_grids, lead_over, leader
 from optimiz.compare.record import Record
 from optimiz.compare.run import Run
@@ -47,19 +47,19 @@ def rates(record: Record, compared: Sequence[Method], figure: str) -> list[str]:
     sign = record.sign(figure)
     rows = []
     for method in compared:
-        measured = method.sensitivity()
-        if measured is None:
+        depends = method.sensitivity()
+        if depends is None:
             continue
         grid = ", ".join(f"{rate:g}" for rate in method.levels if rate is not None)
         width = "all diverged"
-        if not math.isnan(measured.low):
-            width = f"{measured.low:g} to {measured.high:g} (×{measured.factor:.3g})"
+        if not math.isnan(depends.low):
+            width = f"{depends.low:g} to {depends.high:g} (×{depends.factor:.3g})"
         rows.append(
             [
                 escaped(method.name),
                 grid,
-                decimal(sign * measured.mean),
-                decimal(measured.spread),
+                decimal(sign * depends.mean),
+                decimal(depends.spread),
                 width,
                 f"{method.diverged} of {method.tried}",
             ]
@@ -93,11 +93,12 @@ def cost(record: Record, compared: Sequence[Method], figure: str) -> list[str]:
     for method in compared:
         spent = method.time_to(record, figure, target) if math.isfinite(target) else math.inf
         temporary = method.runs[0].temporary_bytes
+        compilations = [run.compile_seconds for run in method.runs if run.compile_seconds is not None]
         rows.append(
             [
                 escaped(method.name),
-                f"{method.forwards_per_step():.2f}",
-                f"{max(run.compile_seconds for run in method.runs):.1f}",
+                measured(method.forwards_per_step(), ".2f"),
+                measured(max(compilations, default=None), ".1f"),
                 "not known" if temporary is None else f"{temporary / 1e6:.3g}",
                 f"{spent:.3g}" if math.isfinite(spent) else "never",
             ]

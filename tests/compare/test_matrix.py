@@ -250,6 +250,11 @@ def needs_hessian(schedule):
         ({"seeds": 3}, TypeError, "seeds must be a list of integers; got 3"),
         ({"task_of": small.task_of(0)}, TypeError, r"task_of must be a function, seed → training.Task; got"),
         ({"task_of": lambda seed: None}, TypeError, r"task_of\(0\) must be a training.Task; got None"),
+        (
+            {"extra": {"a": 1}},
+            TypeError,
+            r"extra must be a function, \(arm, seed, result\) → plain JSON, or None",
+        ),
         ({"settings": 100}, TypeError, "settings must be a training.Settings; got 100"),
         ({"lower_is_better": "accuracy_gap"}, TypeError, r"such as \['accuracy_gap'\], got 'accuracy_gap'"),
         (
@@ -315,6 +320,29 @@ def test_arms_may_train_by_methods_on_what_they_make_of_the_task(tmp_path):
     described = json.loads((tmp_path / "rho_0.1" / "seed_0" / "run.json").read_text())
     assert described["methods"] == {"selection": {"name": "rho_loss", "batch": 8}}
     assert run() == [plain, rho]
+
+
+def test_runs_keep_what_describes_their_arm_and_what_is_computed_of_their_result(tmp_path):
+    half = compare.Arm("search.half", None, lambda: SEARCH, extra={"share": 0.5, "of": ("a", "b")})
+    chosen = [*small.arms()[1:2], half]
+
+    def extra(arm, seed, result):
+        return {"arm": arm.name, "seed": seed, "norm": float(result.params["w"].sum() ** 2)}
+
+    runs = small.run(tmp_path, chosen, extra=extra)
+    assert [(run.extra["arm"], run.extra["seed"]) for run in runs] == [
+        (name, seed) for name in ("sgd", "search.half") for seed in (0, 1)
+    ]
+    assert runs[0].diverged_at is not None and runs[0].extra["norm"] is None
+    assert runs[2].extra["share"] == 0.5 and runs[2].extra["of"] == ["a", "b"] and runs[2].extra["norm"] >= 0
+    assert small.run(tmp_path, chosen, extra=extra) == runs
+    with pytest.raises(training.RunError, match=r"identity\.extra\.share was 0\.5, is 0\.25"):
+        small.run(tmp_path, [dataclasses.replace(half, extra={"share": 0.25, "of": ["a", "b"]})])
+
+
+def test_an_arm_whose_description_is_no_json_is_refused():
+    with pytest.raises(TypeError, match=r"extra of sgd\['make'\] must be plain JSON, got"):
+        compare.Arm("sgd", 0.1, lambda: SEARCH, extra={"make": optimiz.sgd})
 
 
 @pytest.mark.parametrize(

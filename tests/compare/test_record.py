@@ -27,6 +27,42 @@ def test_a_run_round_trips(tmp_path):
     assert compare.Run.read(tmp_path / "result.json") == written
 
 
+def test_extra_fields_and_numbers_that_were_not_measured_round_trip(tmp_path):
+    unmeasured = dict.fromkeys(
+        ("seconds", "compile_seconds", "forward_equivalents", "state_bytes_per_parameter", "temporary_bytes")
+    )
+    written = dataclasses.replace(
+        record(run("adamw", 0.8, extra={"state": "int8", "moved": [0.5, None]}, **unmeasured)),
+        extra={"untrained": {"accuracy": 0.1}},
+    )
+    written.write(tmp_path / "record.json")
+    read = compare.Record.read(tmp_path / "record.json")
+    assert json.dumps(dataclasses.asdict(read)) == json.dumps(dataclasses.asdict(written))
+    text = report.render(written, figure="accuracy")
+    row = next(line for line in text.splitlines() if line.startswith("| adamw"))
+    assert row == "| adamw | 0.01 | 0.800 | 0.800 | 0.200 | 3 | not measured | not measured | not measured |"
+
+
+def test_what_is_measured_at_every_update_is_read_by_name():
+    one = run("salsa", 0.8, losses=(2.0, None))
+    history = [{**row, "step_size": [0.1, 0.2]} if "loss" in row else row for row in one.history]
+    searched = dataclasses.replace(one, history=history)
+    assert searched.per_update("step_size") == [[0.1, 0.2]] * 2
+    assert searched.per_update("loss")[0] == 2.0 and math.isnan(searched.per_update("loss")[1])
+    with pytest.raises(ValueError, match="there is no update figure 'rate'; there are step, loss, gradient_no"):
+        searched.per_update("rate")
+
+
+def test_extra_fields_are_those_of_json():
+    result = training.Result({"w": np.zeros(2)}, [], steps=0, seconds=1.0, compile_seconds=0.1)
+    made = lambda **extra: compare.Run.of(  # noqa: E731
+        result, optax.sgd(0.1), optimizer="sgd", learning_rate=0.1, seed=0, test={}, extra=extra
+    )
+    assert made(moved=math.nan, of=(1, 2)).extra == {"moved": None, "of": [1, 2]}
+    with pytest.raises(TypeError, match=r"extra\['moved'\] must be plain JSON"):
+        made(moved=np.float32(0.5))
+
+
 def test_work_is_counted_by_active_layers_and_with_looks_at_candidates():
     layers = {0: 1, 1: 1, 2: 2}
     history = [

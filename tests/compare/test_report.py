@@ -77,6 +77,11 @@ def test_the_cost_counts_evaluations_and_the_time_to_what_all_reach():
     assert "| a | 3.00 | 0.5 | 2 | 6 |" in text and "| b | 4.50 | 0.5 | 2 | 8.5 |" in text
 
 
+def test_a_row_that_is_a_cell_short_is_refused():
+    with pytest.raises(ValueError, match=r"a row must have 2 cells, as \['a', 'b'\] has, got \['1'\]"):
+        compare.table(["a", "b"], [["1", "2"], ["1"]])
+
+
 def test_versions_that_differ_are_told():
     runs = [run("a", 0.5), run("b", 0.5, versions={"jax": "0.11"})]
     assert "- jax of the runs: 0.10.2, 0.11" in report.render(record(*runs), figure="accuracy")
