@@ -1,0 +1,288 @@
+"""What an optimizer's update, or a whole training step, costs on given devices, by the devices' own compiler.
+
+Nothing runs and nothing is allocated: shapes are compiled ahead of time, on any machine. A plan holds facts of
+the compiled program, per device: what it holds, what it moves, its kernels and its collectives. Seconds are not
+among them; the bytes moved over the device's bandwidth are a lower bound.
+"""
+
+import dataclasses
+import math
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from optimiz import checks
+from optimiz.plan.program import parse
+from optimiz.plan.targets import Target, target
+from optimiz.plan.traffic import Collective, Traffic, traffic
+from optimiz.training import Layout, bytes_per_device
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A program on its devices; all bytes are those of one device. As a string, a table.
+
+    Attributes:
+        target: the devices, such as ``"v5e:4x4"``.
+        mesh: axis → size.
+        arguments: argument of the program → bytes: of an update ``parameters``, ``state`` and ``gradients``.
+        temporary: bytes that the program holds besides its arguments and results; None where the compiler found
+            the program too large.
+        peak: bytes held at most, arguments included; None likewise.
+        memory: bytes that the device has; None where it is not known.
+        traffic: what a run of the program moves; None where it was not compiled.
+        bound: bytes that any such program must move: what it reads and what it writes, each once.
+        bandwidth: bytes per second of the device's memory; None where it is not known.
+        compile_seconds: what compiling took, on this machine.
+        failure: why the compiler refused the program: it does not fit; None where it did not.
+    """
+
+    target: str
+    mesh: Mapping[str, int]
+    arguments: Mapping[str, int]
+    temporary: int | None
+    peak: int | None
+    memory: int | None
+    traffic: Traffic | None
+    bound: int
+    bandwidth: int | None
+    compile_seconds: float
+    failure: str | None = None
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the device has the memory for it; None where its memory is not known."""
+        if self.failure is not None:
+            return False
+        return None if self.memory is None or self.peak is None else self.peak <= self.memory
+
+    @property
+    def collectives(self) -> Mapping[str, Collective]:
+        """Collectives by kind; empty where the program was not compiled."""
+        return {} if self.traffic is None else self.traffic.collectives
+
+    @property
+    def seconds_at_least(self) -> float | None:
+        """The bytes moved over the bandwidth; None where either is not known."""
+        if self.traffic is None or self.bandwidth is None:
+            return None
+        return self.traffic.greatest / self.bandwidth
+
+    def __str__(self) -> str:
+        mesh = ", ".join(f"{axis} {size}" for axis, size in self.mesh.items())
+        rows = [("target", self.target), ("mesh", mesh)]
+        rows += [(name, _size(size)) for name, size in self.arguments.items()]
+        rows += [
+            ("temporary", _size(self.temporary)),
+            ("peak", _size(self.peak)),
+            ("memory", _size(self.memory)),
+        ]
+        rows.append(("fits", {True: "yes", False: "no", None: "unknown"}[self.fits]))
+        if self.traffic is not None:
+            rows += [("moved", _range(self.traffic)), ("moved at least", _size(self.bound))]
+            rows.append(("kernels", str(self.traffic.kernels)))
+            rows += [(kind, f"{its.count}, {_size(its.bytes)}") for kind, its in self.collectives.items()]
+        if self.seconds_at_least is not None:
+            rows.append(("at least", f"{1e3 * self.seconds_at_least:.3g} ms"))
+        rows.append(("compiled in", f"{self.compile_seconds:.1f} s"))
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
+
+
+def update(
+    tx: optax.GradientTransformation,
+    params: Any,
+    target: str,
+    *,
+    mesh: Mapping[str, int] | None = None,
+    rules: Callable[[Any], Any] | None = None,
+    shard_state: bool = False,
+    **extra_args: Any,
+) -> Plan:
+    """Plan an optimizer's update: ``tx.update`` and ``optax.apply_updates``, parameters and state donated.
+
+    Args:
+        tx: any transformation.
+        params: a tree of arrays or ``jax.ShapeDtypeStruct``; gradients have the same shapes and types.
+        target: the devices, as in :func:`optimiz.plan.target`.
+        mesh: axis → number of devices; their product is the number of the target's devices. Default: all along
+            ``data``.
+        rules: parameters → a tree of ``PartitionSpec``, as in :class:`optimiz.training.Layout`; default
+            replicated on every device.
+        shard_state: whether the state is split along ``data`` (ZeRO, stage 1).
+        **extra_args: what the update needs besides, such as ``value``: arrays or ``jax.ShapeDtypeStruct``,
+            replicated on every device, or functions of the parameters.
+
+    Returns:
+        The plan of one update.
+
+    Raises:
+        ValueError: target, mesh and rules do not go together.
+        ModuleNotFoundError: the target's compiler is not installed.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> params = {"kernel": jax.ShapeDtypeStruct((256, 256), jnp.float32)}
+        >>> planned = update(optax.adamw(1e-3), params, "cpu")
+        >>> planned.arguments["parameters"], planned.arguments["state"]
+        (262144, 524292)
+    """
+    checks.transformation("tx", tx)
+    tx = optax.with_extra_args_support(tx)
+    devices = _target(target)
+    layout = Layout(_mesh(devices, mesh), rules, shard_state)
+    params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
+    state = jax.eval_shape(tx.init, params)
+    params = _laid(params, layout.params(params))
+    state = _laid(state, layout.opt_state(state, params))
+    functions = {name: value for name, value in extra_args.items() if callable(value)}
+    arrays = {
+        name: jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=layout.whole), value)
+        for name, value in extra_args.items()
+        if name not in functions
+    }
+
+    def step(params: Any, state: Any, gradients: Any, arrays: Any) -> Any:
+        updates, state = tx.update(gradients, state, params, **arrays, **functions)
+        return optax.apply_updates(params, updates), state
+
+    arguments = {"parameters": params, "state": state, "gradients": params, "extra": arrays}
+    out = tuple(jax.tree.map(lambda x: x.sharding, tree) for tree in (params, state))
+    return _plan(devices, layout.mesh, step, arguments, ("parameters", "state"), out)
+
+
+def step(
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    target: str,
+    *,
+    mesh: Mapping[str, int] | None = None,
+    specs: Mapping[str, Any] | None = None,
+    donate: Sequence[str] = (),
+) -> Plan:
+    """Plan any function of arrays, such as a whole training step: forward, backward and update.
+
+    Args:
+        function: takes ``arguments`` by position, in their order. What it returns is laid out by the compiler.
+        arguments: name → a tree of arrays or ``jax.ShapeDtypeStruct``.
+        target: the devices, as in :func:`optimiz.plan.target`.
+        mesh: axis → number of devices; their product is the number of the target's devices. Default: all along
+            ``data``.
+        specs: argument → a tree of ``PartitionSpec``, or one for all of it; default replicated on every device.
+        donate: arguments whose memory the results may take.
+
+    Returns:
+        The plan of one call.
+
+    Raises:
+        ValueError: target and mesh do not go together, or ``specs`` or ``donate`` names no argument.
+        ModuleNotFoundError: the target's compiler is not installed.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> x = jax.ShapeDtypeStruct((1024, 1024), jnp.float32)
+        >>> step(lambda x: 2 * x, {"x": x}, "cpu", donate=["x"]).bound
+        8388608
+    """
+    specs = specs or {}
+    for name, given in (("specs", specs), ("donate", donate)):
+        if unknown := [each for each in given if each not in arguments]:
+            raise ValueError(f"{name} must name arguments ({', '.join(arguments)}), got {unknown[0]!r}")
+    devices = _target(target)
+    laid_on = _mesh(devices, mesh)
+    laid = {}
+    for name, tree in arguments.items():
+        spec = specs.get(name, P())
+        spec = jax.tree.map(lambda _: spec, tree) if isinstance(spec, P) else spec  # noqa: B023
+        shardings = jax.tree.map(lambda s: NamedSharding(laid_on, s), spec, is_leaf=lambda s: isinstance(s, P))
+        laid[name] = _laid(tree, shardings)
+    return _plan(devices, laid_on, function, laid, donate)
+
+
+_target = target
+
+
+def _mesh(devices: Target, mesh: Mapping[str, int] | None) -> Mesh:
+    mesh = {"data": len(devices.devices)} if mesh is None else dict(mesh)
+    if math.prod(mesh.values()) != len(devices.devices):
+        described = ", ".join(f"{axis}:{size}" for axis, size in mesh.items())
+        raise ValueError(
+            f"mesh {described} is of {math.prod(mesh.values())} devices, target {devices.name!r} of "
+            f"{len(devices.devices)}"
+        )
+    shape = tuple(mesh.values())
+    return Mesh(np.array(devices.devices).reshape(shape), tuple(mesh), axis_types=(AxisType.Auto,) * len(mesh))
+
+
+def _laid(tree: Any, shardings: Any) -> Any:
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
+
+
+def _plan(
+    devices: Target,
+    mesh: Mesh,
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    donate: Sequence[str],
+    out_shardings: Any = None,
+) -> Plan:
+    shardings = {name: jax.tree.map(lambda x: x.sharding, tree) for name, tree in arguments.items()}
+    held = {name: bytes_per_device(tree, shardings[name]) for name, tree in arguments.items()}
+    held = {name: size for name, size in held.items() if size or name != "extra"}
+    names = list(arguments)
+    jitted = jax.jit(function, donate_argnums=tuple(map(names.index, donate)), out_shardings=out_shardings)
+    begin = time.perf_counter()
+    lowered = jitted.lower(*arguments.values())
+    planned = {
+        "target": devices.name,
+        "mesh": dict(mesh.shape),
+        "arguments": held,
+        "memory": devices.device.memory,
+        "bandwidth": devices.device.bandwidth,
+    }
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        message = re.sub(r"\s+", " ", str(error))
+        reason = re.split(r" Largest program allocations| Total hbm usage", message)[0]
+        planned |= {"temporary": None, "peak": None, "traffic": None, "bound": sum(held.values())}
+        return Plan(**planned, compile_seconds=time.perf_counter() - begin, failure=reason)
+    seconds = time.perf_counter() - begin
+    memory: Any = compiled.memory_analysis()
+    results = memory.output_size_in_bytes
+    peak = memory.argument_size_in_bytes + results - memory.alias_size_in_bytes + memory.temp_size_in_bytes
+    return Plan(
+        **planned,
+        temporary=memory.temp_size_in_bytes,
+        peak=peak,
+        traffic=traffic(parse(compiled.as_text() or "")),
+        bound=sum(held.values()) + results,
+        compile_seconds=seconds,
+    )
+
+
+def _size(size: int | None) -> str:
+    if size is None:
+        return "unknown"
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if size >= unit:
+            return f"{size / unit:.2f} {name}"
+    return f"{size} B"
+
+
+def _range(moved: Traffic) -> str:
+    if moved.least == moved.greatest:
+        return _size(moved.greatest)
+    return f"{_size(moved.least)} to {_size(moved.greatest)}"
+
+
+__all__ = ["Collective", "Plan", "step", "update"]

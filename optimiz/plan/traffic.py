@@ -1,0 +1,210 @@
+"""What a compiled program moves: bytes to and from a device's memory, kernels, and collectives.
+
+The count is of operands and results of every kernel, as far as they lie in the device's main memory. An array
+that is only sliced counts by its slices, one that is updated in place by what is written. A loop counts as
+often as it runs. The program does not say which branch of a ``conditional`` a step takes: there are two counts,
+of the branches that move least and of those that move most.
+
+The compilers' own estimate, ``cost_analysis()["bytes accessed"]``, counts prefetches twice and every branch.
+"""
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+from optimiz.plan.program import Array, Computation, Instruction, Program
+
+# Names, tuples and markers of what an earlier instruction began: they move nothing.
+_FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "opt-barrier", "domain"}
+_FREE |= {"after-all", "add-dependency", "partition-id", "replica-id", "async-update"}
+_FREE |= {"send", "recv", "infeed", "outfeed"}
+_COLLECTIVES = {"all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all"}
+_COLLECTIVES |= {"collective-permute", "collective-broadcast"}
+_CUTS = {"dynamic-slice", "slice", "gather"}
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """Collectives of one kind.
+
+    Attributes:
+        count: how many a step runs.
+        bytes: of their results on one device, all together.
+    """
+
+    count: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+    """What one run of a program moves on one device.
+
+    Attributes:
+        least: bytes, where every ``conditional`` takes the branch that moves least.
+        greatest: bytes, where every one takes the branch that moves most.
+        kernels: number of fusions, copies, reductions, products and other calls in the branch that moves most.
+        collectives: kind → number and bytes, in that branch too.
+        unknown_loops: loops whose number of iterations the program does not say; they are counted once.
+    """
+
+    least: int
+    greatest: int
+    kernels: int
+    collectives: Mapping[str, Collective]
+    unknown_loops: int
+
+
+@dataclasses.dataclass
+class _Sum:
+    least: int = 0
+    greatest: int = 0
+    kernels: int = 0
+    loops: int = 0
+    count: Counter = dataclasses.field(default_factory=Counter)
+    bytes: Counter = dataclasses.field(default_factory=Counter)
+
+    def add(self, other: "_Sum", times: int = 1) -> None:
+        self.least += other.least * times
+        self.greatest += other.greatest * times
+        self.kernels += other.kernels * times
+        self.loops += other.loops
+        for mine, theirs in ((self.count, other.count), (self.bytes, other.bytes)):
+            mine.update({kind: n * times for kind, n in theirs.items()})
+
+
+def traffic(program: Program) -> Traffic:
+    """Count what a program moves.
+
+    Args:
+        program: of one device.
+    """
+    total = _of(program, program.entry)
+    collectives = {kind: Collective(total.count[kind], total.bytes[kind]) for kind in sorted(total.count)}
+    return Traffic(total.least, total.greatest, total.kernels, collectives, total.loops)
+
+
+def _of(program: Program, name: str) -> _Sum:
+    computation, total = program.computations[name], _Sum()
+    for instruction in computation.values():
+        opcode = instruction.opcode
+        if opcode in _FREE or opcode.endswith("-done"):
+            continue
+        if opcode == "conditional":
+            attributes = ("branch_computations", "true_computation", "false_computation")
+            branches = [_of(program, branch) for branch in instruction.called(*attributes)]
+            most = max(branches, key=lambda branch: branch.greatest)
+            total.add(dataclasses.replace(most, least=min(branch.least for branch in branches)))
+        elif opcode == "while":
+            trips = _TRIPS.search(instruction.attributes)
+            total.loops += trips is None
+            for body in instruction.called("body"):
+                total.add(_of(program, body), int(trips[1]) if trips else 1)
+        elif opcode == "call" or (opcode == "async-start" and not _wraps_one(program, instruction)):
+            for called in instruction.called("to_apply", "calls", "called_computation"):
+                total.add(_of(program, called))
+        else:
+            total.add(_kernel(program, computation, instruction))
+    return total
+
+
+def _wraps_one(program: Program, instruction: Instruction) -> bool:
+    """Whether an asynchronous instruction wraps one operation, which its own operands describe."""
+    bodies = [program.computations[name] for name in instruction.called("calls")]
+    return all(sum(each.opcode not in _FREE for each in body.values()) == 1 for body in bodies)
+
+
+def _kernel(program: Program, computation: Computation, instruction: Instruction) -> _Sum:
+    called = instruction.called("calls")
+    fused = program.computations[called[0]] if instruction.opcode == "fusion" else None
+    moved = _written(instruction, fused, computation)
+    for i, operand in enumerate(instruction.operands):
+        if operand in computation:
+            moved += _read(instruction, i, computation[operand], fused)
+    kind = instruction.opcode.removesuffix("-start")
+    found = _Sum(moved, moved, 1)
+    if kind in _COLLECTIVES:
+        found.count[kind] = 1
+        found.bytes[kind] = sum(array.bytes for array in _result(instruction))
+    return found
+
+
+def _in_memory(arrays: tuple[Array, ...]) -> int:
+    return sum(array.bytes for array in arrays if array.space == 0)
+
+
+def _result(instruction: Instruction) -> tuple[Array, ...]:
+    """The arrays that an instruction makes: an asynchronous one lists its operands and its context too."""
+    arrays = instruction.arrays
+    match instruction.opcode:
+        case "copy-start":
+            return arrays[:1]
+        case "slice-start" | "async-start" | "all-gather-start" | "collective-permute-start":
+            operands = len(instruction.operands)
+            return arrays[operands : 2 * operands]
+        case _:
+            return arrays
+
+
+def _written(instruction: Instruction, fused: Computation | None, computation: Computation) -> int:
+    if instruction.opcode == "dynamic-update-slice":
+        return _in_memory(computation[instruction.operands[1]].arrays)
+    if fused is None:
+        return _in_memory(_result(instruction))
+    root = next(each for each in fused.values() if each.root)
+    parts = [fused[name] for name in root.operands] if root.opcode == "tuple" else [root]
+    written = 0
+    for part, array in zip(parts, instruction.arrays, strict=False):
+        source = _source(part, fused)
+        if source.opcode == "dynamic-update-slice":
+            written += _in_memory_of(fused[source.operands[1]].arrays, array.space)
+        elif source.opcode != "parameter" or part is not source:
+            written += array.bytes if array.space == 0 else 0
+    return written
+
+
+def _in_memory_of(arrays: tuple[Array, ...], space: int) -> int:
+    return sum(array.bytes for array in arrays) if space == 0 else 0
+
+
+def _source(instruction: Instruction, fused: Computation) -> Instruction:
+    while instruction.opcode == "bitcast":
+        instruction = fused[instruction.operands[0]]
+    return instruction
+
+
+def _read(instruction: Instruction, index: int, operand: Instruction, fused: Computation | None) -> int:
+    """Bytes that a kernel reads of one of its operands."""
+    whole = _in_memory(operand.arrays)
+    if instruction.opcode in _CUTS or (instruction.opcode == "slice-start"):
+        return sum(array.bytes for array in _result(instruction)) if whole and index == 0 else whole
+    if instruction.opcode == "dynamic-update-slice" and index == 0:
+        return 0
+    if fused is None or not whole:
+        return whole
+    inner = next((each for each in fused.values() if each.number == index), None)
+    if inner is None:
+        return whole
+    users = _users(inner.name, fused)
+    if users and all(_touches_part(user, name) for user, name in users):
+        return sum(_part(user) for user, _ in users)
+    return whole
+
+
+def _users(name: str, fused: Computation) -> list[tuple[Instruction, str]]:
+    """Who uses a value, and under which name: a bitcast is the same value."""
+    users = []
+    for each in fused.values():
+        if name in each.operands:
+            users += _users(each.name, fused) if each.opcode == "bitcast" and not each.root else [(each, name)]
+    return users
+
+
+def _touches_part(user: Instruction, name: str) -> bool:
+    return (user.opcode in _CUTS | {"dynamic-update-slice"}) and user.operands[0] == name
+
+
+def _part(user: Instruction) -> int:
+    return 0 if user.opcode == "dynamic-update-slice" else sum(array.bytes for array in user.arrays)

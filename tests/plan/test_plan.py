@@ -1,0 +1,108 @@
+"""A plan is what the device's own compiler says, on any machine; what cannot be planned is refused by name."""
+
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from jax.sharding import PartitionSpec as P
+
+import optimiz
+from optimiz import groups, plan
+
+SHAPES = {
+    "words": jax.ShapeDtypeStruct((1024, 256), jnp.float32),
+    "bias": jax.ShapeDtypeStruct((256,), jnp.float32),
+}
+SIZE = 1024 * 256 + 256
+TPU = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason='needs "optimiz[tpu]"')
+GPU = pytest.mark.skipif(importlib.util.find_spec("jax_cuda13_plugin") is None, reason='needs "optimiz[gpu]"')
+TARGETS = ["cpu", pytest.param("v5e", marks=TPU), pytest.param("h200", marks=GPU)]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_update_of_adamw_is_planned(target):
+    planned = plan.update(optimiz.adamw(1e-3), SHAPES, target)
+    assert planned.arguments["parameters"] == planned.arguments["gradients"] == 4 * SIZE
+    assert 8 * SIZE <= planned.arguments["state"] <= 8 * SIZE + 64
+    assert 28 * SIZE <= planned.bound <= 28 * SIZE + 4096  # results of a TPU are padded to its tiles
+    assert planned.traffic.least == planned.traffic.greatest
+    if target != "cpu":  # whose backend writes each result in a loop of its own
+        assert planned.traffic.greatest <= 1.03 * planned.bound and planned.temporary <= 0.1 * SIZE
+        assert planned.fits and 0 < planned.seconds_at_least < 1
+    for said in ("parameters", "state", "gradients", "peak", "moved", "kernels"):
+        assert said in str(planned)
+
+
+@TPU
+def test_split_parameters_are_held_in_parts_and_a_global_norm_is_reduced():
+    rules = groups.label({P("data", "model"): groups.path("words"), P(): groups.everything})
+    tx = optax.chain(optimiz.clip_by_global_norm(1.0), optimiz.adamw(1e-3))
+    planned = plan.update(tx, SHAPES, "v5e:2x2", mesh={"data": 2, "model": 2}, rules=rules)
+    assert planned.arguments["parameters"] == 4 * (1024 * 256 // 4 + 256)
+    assert set(planned.collectives) == {"all-reduce"}
+
+
+@TPU
+def test_what_does_not_fit_is_said_and_not_raised():
+    huge = {"w": jax.ShapeDtypeStruct((2**16, 2**16), jnp.float32)}
+    planned = plan.update(optimiz.adamw(1e-3), huge, "v5e")
+    assert planned.fits is False and planned.failure and planned.arguments["parameters"] == 2**34
+    assert "no" in str(planned)
+
+
+def test_a_whole_step_is_planned():
+    def train(params, x):
+        loss, grads = jax.value_and_grad(lambda p: jnp.mean((x @ p["w"]) ** 2))(params)
+        return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), loss
+
+    arguments = {
+        "params": {"w": jax.ShapeDtypeStruct((256, 64), jnp.float32)},
+        "batch": jax.ShapeDtypeStruct((32, 256), jnp.float32),
+    }
+    planned = plan.step(train, arguments, "cpu", donate=["params"])
+    assert planned.arguments == {"params": 256 * 64 * 4, "batch": 32 * 256 * 4}
+    assert planned.peak >= sum(planned.arguments.values())
+
+
+def test_functions_and_values_that_an_update_needs_are_passed_on():
+    value = jax.ShapeDtypeStruct((), jnp.float32)
+    search = optax.with_extra_args_support(optimiz.armijo_sgd())
+    planned = plan.update(
+        search, SHAPES, "cpu", value=value, grad=SHAPES, value_fn=lambda p: jnp.sum(p["words"] ** 2)
+    )
+    assert planned.arguments["extra"] == 4 * SIZE + 4
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("v9", "target must begin with one of v2, .*, cpu, got 'v9'"),
+        ("cpu:8", "the CPU devices are those that JAX has"),
+        pytest.param("v5e:3x5x7", "there is no slice", marks=TPU),
+        pytest.param("h200:x", "comes the number of devices", marks=GPU),
+    ],
+)
+def test_an_unknown_target_is_refused(name, message):
+    with pytest.raises(ValueError, match=message):
+        plan.update(optimiz.adamw(1e-3), SHAPES, name)
+
+
+def test_a_mesh_of_another_size_is_refused():
+    with pytest.raises(ValueError, match=r"mesh data:3 is of 3 devices, target 'cpu' of \d+"):
+        plan.update(optimiz.adamw(1e-3), SHAPES, "cpu", mesh={"data": 3})
+
+
+@pytest.mark.parametrize("argument", ["specs", "donate"])
+def test_what_names_no_argument_is_refused(argument):
+    given = {argument: {"z": P()} if argument == "specs" else ["z"]}
+    with pytest.raises(ValueError, match=rf"{argument} must name arguments \(x\), got 'z'"):
+        plan.step(lambda x: x, {"x": jax.ShapeDtypeStruct((2,), jnp.float32)}, "cpu", **given)
+
+
+@pytest.mark.parametrize(("target", "extra"), [("v5e", "tpu"), ("h200", "gpu")])
+def test_a_compiler_that_is_missing_is_named_with_its_extra(target, extra, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=rf'pip install "optimiz\[{extra}\]"'):
+        plan.target(target)
