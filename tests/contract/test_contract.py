@@ -1,13 +1,13 @@
 """What every optimizer promises, checked on all of them from one table.
 
-A new optimizer is one row of TABLE. A test is a promise and its name says which, in words: they are the rows of
-tests/records/contract.md, see record.py.
+The table is ``optimiz.methods.METHODS``: a new optimizer is a row there. A test is a promise and its name says
+which, in words: they are the rows of tests/records/contract.md, see record.py.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import chex
 import flax.core
@@ -19,6 +19,7 @@ import pytest
 from flax import nnx
 
 import optimiz
+from optimiz import methods
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,16 +27,16 @@ class Row:
     """One optimizer as the contract sees it.
 
     Attributes:
+        method: its row in ``optimiz.methods``.
         make: learning rate, and any of the method's keyword arguments → the optimizer.
-        bad: keyword arguments outside their domains, each refused on its own.
-        rate: a learning rate, decayed to zero over 200 steps, that solves a small quadratic.
-        rate_name: the argument that the learning rate is.
     """
 
+    method: methods.Method
     make: Callable[..., optax.GradientTransformationExtraArgs]
-    bad: dict[str, Any] = dataclasses.field(default_factory=dict)
-    rate: float = 0.02
-    rate_name: str = "learning_rate"
+
+    @property
+    def rate_name(self):
+        return self.method.rate_argument
 
 
 def _logits(p):
@@ -56,12 +57,12 @@ def _with_curvature(make):
     return made
 
 
-def _with_search(make, **settings):
+def _with_search(make):
     """The line search, offered a loss that every step lowers enough: it keeps its first step size."""
 
     def made(learning_rate, **kwargs):
         scheduled = callable(learning_rate)
-        tx = make(init_step=1.0 if scheduled else learning_rate, growth=1.0, **settings | kwargs)
+        tx = make(init_step=1.0 if scheduled else learning_rate, **{"growth": 1.0} | kwargs)
 
         def update_fn(g, state, params=None, **extra):
             value_fn = lambda p: jnp.float32(-1e38)  # noqa: E731
@@ -81,47 +82,16 @@ def _two_units(p):
     return structure.unflatten([i % 2 for i in range(structure.num_leaves)])
 
 
-_DECAY = {"weight_decay": -1.0}
-_ADAM = _DECAY | {"b1": 1.0, "b2": -0.1, "eps": -1e-8}
-_SOPHIA = _DECAY | {"b1": 1.0, "b2": 1.0, "gamma": -1.0, "update_interval": 0}
-_SEARCH = _DECAY | {"c": 1.0, "shrink": 1.0, "max_trials": 0, "max_step": 0.0}
+def _row(method):
+    required = {name: {"classes": 2, "units": _two_units}[name] for name in method.required}
+    make = functools.partial(method.factory, **method.solving_settings | required)
+    if method.kind == "line search":
+        make = _with_search(make)
+    return Row(method, _with_curvature(make) if method.kind == "second order" else make)
 
 
-def _search_row(make, bad=None, rate=0.02, **settings):
-    bad = _SEARCH | (bad or {})
-    return Row(_with_search(make, **settings), bad, rate, rate_name="init_step")
-
-
-TABLE = {
-    "adafactor": Row(optimiz.adafactor, _DECAY | {"decay_rate": -1.0, "clipping_threshold": -1.0}, rate=0.05),
-    "adagrad": Row(optimiz.adagrad, _DECAY | {"initial_accumulator_value": -1.0, "eps": -1.0}, rate=0.3),
-    "adam": Row(optimiz.adam, _ADAM | {"eps_root": -1.0}),
-    "adam_sls": _search_row(optimiz.adam_sls, _ADAM),
-    "adamax": Row(optimiz.adamax, _ADAM),
-    "adamw": Row(optimiz.adamw, _ADAM | {"eps_root": -1.0}),
-    "amsgrad": Row(optimiz.amsgrad, _ADAM | {"eps_root": -1.0}),
-    "armijo_sgd": _search_row(optimiz.armijo_sgd, rate=0.2),
-    "lamb": Row(optimiz.lamb, _ADAM | {"min_norm": -1.0}, rate=0.1),
-    "lars": Row(
-        functools.partial(optimiz.lars, trust_coefficient=0.1),
-        _DECAY | {"momentum": 1.0, "trust": "mean"},
-        rate=1.0,
-    ),
-    "lion": Row(optimiz.lion, _DECAY | {"b1": 1.0, "b2": 1.5, "min_rms": 0.0, "mode": "soft"}),
-    "momentum_sls": _search_row(optimiz.momentum_sls, _ADAM | {"beta": 1.0}),
-    "nadam": Row(optimiz.nadam, _ADAM | {"eps_root": -1.0}),
-    "nadamw": Row(optimiz.nadamw, _ADAM | {"eps_root": -1.0}),
-    "pla_sls": _search_row(optimiz.pla_sls, _ADAM | {"others": "all", "together": -1}, units=_two_units),
-    "rmsprop": Row(optimiz.rmsprop, _DECAY | {"decay": 1.0, "eps": -1.0, "momentum": 1.0}),
-    "salsa": _search_row(optimiz.salsa, _ADAM | {"beta": 1.0, "every": 0}, expand=None),
-    "sgd": Row(functools.partial(optimiz.sgd, momentum=0.9), _DECAY | {"momentum": 1.0}),
-    "sgd_sai": Row(optimiz.sgd_sai, _DECAY | {"momentum": 1.0, "eps": -1.0, "normalize": "mean"}),
-    "sign_sgd": Row(optimiz.sign_sgd, _DECAY),
-    "signum": Row(optimiz.signum, _DECAY | {"beta": 1.0, "decay": "L2"}),
-    "sophia_g": Row(_with_curvature(functools.partial(optimiz.sophia_g, classes=2)), _SOPHIA | {"classes": 1}),
-    "sophia_h": Row(_with_curvature(optimiz.sophia_h), _SOPHIA),
-    "sqrt_size_sgd": Row(optimiz.sqrt_size_sgd, _DECAY | {"momentum": 1.0, "normalize": "mean"}),
-}
+# What reproduces an author's code without weight decay, growth and all, is held to that code alone.
+TABLE = {name: _row(method) for name, method in methods.METHODS.items() if method.takes("weight_decay")}
 
 each = pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
 
@@ -181,7 +151,7 @@ def test_refuses_a_rate_that_is_no_number(row, rate):
 
 @each
 def test_refuses_every_other_bad_argument(row):
-    for name, value in row.bad.items():
+    for name, value in row.method.bad_arguments.items():
         with pytest.raises((ValueError, TypeError)):
             row.make(0.1, **{name: value})
     with pytest.raises(TypeError):
@@ -415,7 +385,7 @@ def test_chain_masked_and_partition_take_it(row):
 
 @each
 def test_inject_hyperparams_reads_and_sets_the_rate(row):
-    if row.rate_name == "init_step":
+    if row.method.kind == "line search":
         pytest.skip("the step size of a line search is in its state")
     p = params()
     tx = optax.inject_hyperparams(lambda learning_rate: row.make(learning_rate))(learning_rate=0.1)
@@ -533,7 +503,7 @@ def test_it_descends(row):
     def loss(p):
         return sum(jnp.sum((x - 0.3) ** 2) for x in jax.tree.leaves(p))
 
-    schedule = optimiz.schedules.over_steps(optimiz.schedules.linear(row.rate), 200)
+    schedule = optimiz.schedules.over_steps(optimiz.schedules.linear(row.method.solving_rate), 200)
     tx = row.make(schedule, weight_decay=0.0)
 
     def step(carry, _):

@@ -1,0 +1,374 @@
+"""The table of methods: what is known of every optimizer of the suite, in one row each.
+
+The contract, the records of parity and memory, the benchmark of updates, the command lines of the examples and
+the tables of the documentation are derived from :data:`METHODS`. What a signature or a docstring already says
+is read from there; a row holds the rest. A new method is a new row.
+"""
+
+import dataclasses
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import optax
+
+from optimiz import groups, optimizers
+from optimiz.primitives.scale_by_groups import scale_by_groups
+
+Kind = Literal["rate", "line search", "second order"]
+
+FINE_TUNING_RATES = (
+    "one run each on the topics of sentences from Python's documentation, by validation accuracy, from two to "
+    "five rates a factor of about three apart"
+)
+FROM_SCRATCH_RATES = (
+    "one run each of 150 steps of a GPT-2 of two layers and width 64 on part of Python's library, from three "
+    "rates a factor of about three apart"
+)
+
+# By the name of an argument, a value that every method with that argument refuses.
+_REFUSED: dict[str, Any] = {
+    "b1": 1.0,
+    "b2": -0.1,
+    "beta": 1.0,
+    "c": 1.0,
+    "classes": 1,
+    "clipping_threshold": -1.0,
+    "decay": "L2",
+    "decay_coupling": "rate",
+    "decay_rate": -1.0,
+    "eps": -1e-8,
+    "eps_root": -1.0,
+    "every": 0,
+    "gamma": -1.0,
+    "initial_accumulator_value": -1.0,
+    "max_step": 0.0,
+    "max_trials": 0,
+    "min_norm": -1.0,
+    "min_rms": 0.0,
+    "mode": "soft",
+    "momentum": 1.0,
+    "normalize": "mean",
+    "others": "all",
+    "shrink": 1.0,
+    "together": -1,
+    "trust": "mean",
+    "update_interval": 0,
+    "weight_decay": -1.0,
+}
+_LOSS = ("value", "grad", "value_fn")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+    """One method of the suite.
+
+    Attributes:
+        factory: the public function that makes the optimizer; its name is the method's.
+        paper: where the method is published, as Markdown; empty for a baseline.
+        needs: keyword arguments that ``update`` must be offered beside the parameters: ``value``, ``grad`` and
+            ``value_fn`` for a line search, ``logits_fn`` or ``obj_fn`` for an estimate of the curvature.
+        settings: keyword arguments that the method is meant to be called with and that are not its defaults.
+        fine_tuning_rate: peak learning rate for fine-tuning, chosen as :data:`FINE_TUNING_RATES` says; None
+            where no run has chosen one.
+        from_scratch_rate: peak learning rate for a model that begins from random parameters, chosen as
+            :data:`FROM_SCRATCH_RATES` says; None where no run has chosen one.
+        refused: keyword arguments outside their domains, each refused on its own, beyond those that several
+            methods share.
+        solves: arguments by which the method solves a small quadratic within 200 steps while its learning rate
+            decays to zero: the learning rate, or the first step size of a line search, if it is not 0.02; and
+            settings.
+        torch: name and keyword arguments of PyTorch's class for the same method; None where there is none.
+        read_before: number of arrays of the parameters' size that must be read before the first entry of a step
+            is known, because norms or means are taken of them.
+        sums_over_gradient: sums are taken over the gradient as it arrives. Behind another transformation, such
+            as a clip, a copy of the gradient is then held in memory, unless ``optimiz.lean`` is around both.
+    """
+
+    factory: Callable[..., optax.GradientTransformationExtraArgs]
+    paper: str
+    needs: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    fine_tuning_rate: float | None = None
+    from_scratch_rate: float | None = None
+    refused: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    solves: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    torch: tuple[str, Mapping[str, Any]] | None = None
+    read_before: int = 0
+    sums_over_gradient: bool = False
+
+    @property
+    def name(self) -> str:
+        """Name of the factory, by which a command line calls the method."""
+        return self.factory.__name__
+
+    @property
+    def page(self) -> str:
+        """Name of its page in ``optimiz/optimizers``, which may hold several methods."""
+        return self.factory.__module__.rpartition(".")[2]
+
+    @property
+    def summary(self) -> str:
+        """The method in one line, the first of the factory's documentation."""
+        return (inspect.getdoc(self.factory) or self.name).partition("\n")[0]
+
+    @property
+    def kind(self) -> Kind:
+        """Whether it takes a learning rate and nothing else, searches for one, or estimates the curvature."""
+        if "value_fn" in self.needs:
+            return "line search"
+        return "second order" if self.needs else "rate"
+
+    @property
+    def rate_argument(self) -> str:
+        """Name of the argument that the learning rate is; of a line search, that of its first step size."""
+        return "init_step" if self.kind == "line search" else "learning_rate"
+
+    @property
+    def optax_twin(self) -> Callable[..., optax.GradientTransformation] | None:
+        """Optax's function of the same name, whose arguments the factory takes too; None if there is none."""
+        return getattr(optax, self.name, None)
+
+    @property
+    def solving_rate(self) -> float:
+        """The learning rate, or the first step size of a line search, in :attr:`solves`."""
+        return self.solves.get(self.rate_argument, 0.02)
+
+    @property
+    def solving_settings(self) -> dict[str, Any]:
+        """The keyword arguments that go with it."""
+        given = {**self.settings, **self.solves}
+        given.pop(self.rate_argument, None)
+        return given
+
+    @property
+    def required(self) -> set[str]:
+        """Names of the arguments without a default, but for the learning rate."""
+        parameters = inspect.signature(self.factory).parameters.values()
+        return {p.name for p in parameters if p.default is p.empty} - {self.rate_argument}
+
+    @property
+    def bad_arguments(self) -> dict[str, Any]:
+        """Keyword arguments outside their domains; the factory refuses each on its own."""
+        shared = {name: value for name, value in _REFUSED.items() if self.takes(name)}
+        return shared | dict(self.refused)
+
+    def takes(self, argument: str) -> bool:
+        """Whether the factory has an argument of that name."""
+        return argument in inspect.signature(self.factory).parameters
+
+    def build(
+        self,
+        learning_rate: optax.ScalarOrSchedule | None = None,
+        *,
+        weight_decay: optax.ScalarOrSchedule | None = None,
+        mask: Any | Callable[[optax.Params], Any] | None = None,
+        multipliers: Any | Callable[[optax.Params], Any] | None = None,
+        classes: int | None = None,
+    ) -> optax.GradientTransformationExtraArgs:
+        """The optimizer, by arguments that mean the same for every method.
+
+        Args:
+            learning_rate: a number or a schedule; for a line search that can shorten its steps, a schedule of
+                the share of the step size that is taken.
+            weight_decay: λ ≥ 0, decoupled; None for the method's default.
+            mask: which parameters decay, see ``optimiz.adamw``; None for the method's default.
+            multipliers: of the step size, by parameter, see ``optimiz.scale_by_groups``; None for none.
+            classes: number of classes that the logits tell apart, for a method that draws labels from them.
+
+        Returns:
+            The optimizer, with the row's settings.
+
+        Raises:
+            TypeError: an argument is of the wrong type.
+            ValueError: it is outside its domain, or the method does not take it.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> tx = METHODS["signum"].build(0.5, weight_decay=0.0, multipliers=0.1)
+            >>> updates, _ = tx.update(jnp.array(3.0), tx.init(jnp.array(1.0)), jnp.array(1.0))
+            >>> round(float(updates), 3)  # -0.1 × 0.5 × sign(3)
+            -0.05
+        """
+        searches = self.kind == "line search"
+        asked = {
+            "decay" if searches else "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "weight_decay_mask": mask,
+            "multipliers": multipliers,
+            "classes": classes,
+        }
+        given = {name: value for name, value in asked.items() if value is not None}
+        after = None if searches else given.pop("multipliers", None)
+        if not self.takes("classes"):
+            given.pop("classes", None)
+        for name in given:
+            if not self.takes(name):
+                raise ValueError(f"{self.name} takes no {name}, got {name}={given[name]!r}")
+        tx = self.factory(**{**self.settings, **given})
+        return tx if after is None else optax.chain(tx, scale_by_groups(after))
+
+
+def find(name: str) -> Method:
+    """The method of that name.
+
+    Args:
+        name: one of :data:`METHODS`.
+
+    Returns:
+        Its row.
+
+    Raises:
+        ValueError: there is none; the message offers the nearest names.
+
+    Example:
+        >>> find("adamw").kind
+        'rate'
+    """
+    if name in METHODS:
+        return METHODS[name]
+    raise ValueError(f"optimizer {name!r} is unknown: {nearest(name, METHODS)}there are {', '.join(METHODS)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt name.
+
+    Args:
+        name: the name that is unknown.
+        known: the names there are.
+
+    Returns:
+        A question that ends in a space, empty if no known name is near.
+
+    Example:
+        >>> nearest("adawm", ["adam", "adamw", "sgd"])
+        'did you mean adamw or adam? '
+    """
+    asked = name.lower()
+
+    def likeness(other: str) -> float:  # two letters that changed places still count
+        pairs = ((asked, other), (sorted(asked), sorted(other)))
+        return sum(difflib.SequenceMatcher(None, a, b).ratio() for a, b in pairs) / 2
+
+    near = sorted((other for other in known if likeness(other) > 0.6), key=likeness, reverse=True)[:2]
+    return f"did you mean {' or '.join(near)}? " if near else ""
+
+
+_ADAM = "Kingma and Ba, [1412.6980](https://arxiv.org/abs/1412.6980)"
+_ADAMW = "Loshchilov and Hutter, [1711.05101](https://arxiv.org/abs/1711.05101)"
+_DOZAT = "Dozat (ICLR workshop 2016)"
+_BERNSTEIN = "Bernstein et al., [1802.04434](https://arxiv.org/abs/1802.04434)"
+_SOPHIA = "Liu et al., [2305.14342](https://arxiv.org/abs/2305.14342)"
+_SLS = "Kenneweg et al., [2403.18506](https://arxiv.org/abs/2403.18506)"
+_SALSA = "Kenneweg, Kenneweg and Hammer, [2407.20650](https://arxiv.org/abs/2407.20650)"
+
+_ROWS = (
+    Method(
+        factory=optimizers.adafactor,
+        paper="Shazeer and Stern, [1804.04235](https://arxiv.org/abs/1804.04235)",
+        solves={"learning_rate": 0.05},
+        torch=("Adafactor", {}),
+        read_before=3,
+        sums_over_gradient=True,
+    ),
+    Method(
+        factory=optimizers.adagrad,
+        paper="Duchi, Hazan and Singer (JMLR 12, 2011)",
+        solves={"learning_rate": 0.3},
+        torch=("Adagrad", {}),
+    ),
+    Method(factory=optimizers.adam, paper=_ADAM, torch=("Adam", {})),
+    Method(factory=optimizers.adam_sls, paper=_SLS, needs=_LOSS),
+    Method(factory=optimizers.adamax, paper=_ADAM, torch=("Adamax", {})),
+    Method(factory=optimizers.adamaxw, paper=f"{_ADAM}; {_ADAMW}"),
+    Method(
+        factory=optimizers.adamw,
+        paper=_ADAMW,
+        fine_tuning_rate=3e-4,
+        from_scratch_rate=3e-3,
+        torch=("AdamW", {}),
+    ),
+    Method(
+        factory=optimizers.amsgrad,
+        paper="Reddi, Kale and Kumar (ICLR 2018)",
+        torch=("Adam", {"amsgrad": True}),
+    ),
+    Method(
+        factory=optimizers.armijo_sgd,
+        paper="Vaswani et al., [1905.09997](https://arxiv.org/abs/1905.09997)",
+        needs=_LOSS,
+        solves={"init_step": 0.2},
+    ),
+    Method(
+        factory=optimizers.lamb,
+        paper="You et al., [1904.00962](https://arxiv.org/abs/1904.00962)",
+        solves={"learning_rate": 0.1},
+        read_before=3,
+    ),
+    Method(
+        factory=optimizers.lars,
+        paper="You, Gitman and Ginsburg, [1708.03888](https://arxiv.org/abs/1708.03888)",
+        solves={"learning_rate": 1.0, "trust_coefficient": 0.1},
+        read_before=2,
+        sums_over_gradient=True,
+    ),
+    Method(
+        factory=optimizers.lion,
+        paper="Chen et al., [2302.06675](https://arxiv.org/abs/2302.06675)",
+        fine_tuning_rate=1e-4,
+        from_scratch_rate=1e-3,
+    ),
+    Method(
+        factory=optimizers.momentum_sls,
+        paper="Kenneweg, Kenneweg and Hammer, [2403.18519](https://arxiv.org/abs/2403.18519)",
+        needs=_LOSS,
+    ),
+    Method(factory=optimizers.nadam, paper=_DOZAT, torch=("NAdam", {})),
+    Method(
+        factory=optimizers.nadamw,
+        paper=f"{_DOZAT}; {_ADAMW}",
+        torch=("NAdam", {"decoupled_weight_decay": True}),
+    ),
+    Method(
+        factory=optimizers.pla_sls,
+        paper=_SLS,
+        needs=_LOSS,
+        settings={"units": groups.search_units()},
+    ),
+    Method(
+        factory=optimizers.rmsprop,
+        paper="Hinton, lecture 6e (2012)",
+        torch=("RMSprop", {}),
+    ),
+    Method(factory=optimizers.salsa, paper=_SALSA, needs=_LOSS, solves={"expand": None}),
+    Method(factory=optimizers.salsa_class, paper=_SALSA, needs=_LOSS),
+    Method(factory=optimizers.salsa_packaged, paper=_SALSA, needs=_LOSS),
+    Method(
+        factory=optimizers.sgd,
+        paper="Robbins and Monro (1951); Polyak (1964)",
+        settings={"momentum": 0.9},
+        fine_tuning_rate=3e-3,
+        from_scratch_rate=0.1,
+        torch=("SGD", {"momentum": 0.9}),
+    ),
+    Method(
+        factory=optimizers.sgd_sai,
+        paper="Xu et al., [2412.11768](https://arxiv.org/abs/2412.11768)",
+        fine_tuning_rate=1e-4,
+        from_scratch_rate=1e-2,
+        sums_over_gradient=True,
+    ),
+    Method(
+        factory=optimizers.sign_sgd,
+        paper=_BERNSTEIN,
+        fine_tuning_rate=2e-4,
+        from_scratch_rate=3e-3,
+    ),
+    Method(factory=optimizers.signum, paper=_BERNSTEIN, fine_tuning_rate=5e-5, from_scratch_rate=3e-3),
+    Method(factory=optimizers.sophia_g, paper=_SOPHIA, needs=("logits_fn",), from_scratch_rate=1e-3),
+    Method(factory=optimizers.sophia_h, paper=_SOPHIA, needs=("obj_fn",)),
+    Method(factory=optimizers.sqrt_size_sgd, paper=""),
+)
+
+METHODS: Mapping[str, Method] = {method.name: method for method in _ROWS}
