@@ -152,7 +152,7 @@ def test_value_fn_is_the_loss_under_the_same_dropout(tmp_path):
     run(task, tmp_path, optax.chain(probe, optax.sgd(0.1)), steps=5)
     manifest = next(iter((tmp_path / "checkpoints").iterdir()))
     assert seen and manifest.name == "000000005"
-    with training.checkpoint.ocp.StandardCheckpointer() as checkpointer:
+    with training.storage.checkpoint.ocp.StandardCheckpointer() as checkpointer:
         arrays = checkpointer.restore(manifest / "arrays")
     assert float(arrays[".opt_state[0]"]) == 0
 
