@@ -23,8 +23,8 @@ from optimiz.primitives import gauss_newton_bartlett as gauss_newton_bartlett
 from optimiz.primitives import guard as guard
 from optimiz.primitives import hutchinson as hutchinson
 from optimiz.primitives import kahan as kahan
-from optimiz.primitives import lean as lean
 from optimiz.primitives import low_bit as low_bit
+from optimiz.primitives import low_memory_update as low_memory_update
 from optimiz.primitives import on_step as on_step
 from optimiz.primitives import scale_by_adam as scale_by_adam
 from optimiz.primitives import scale_by_armijo as scale_by_armijo

@@ -64,7 +64,7 @@ WRAPPERS = {
     "guard(accumulate(lars))": lambda: optimiz.guard(optimiz.accumulate(optimiz.lars(0.1), 2), 3),
     "accumulate": lambda: optimiz.accumulate(optimiz.sgd_sai(0.1), 2),
     "accumulate(salsa)": lambda: optimiz.accumulate(optimiz.salsa(), 2),
-    "lean": lambda: optimiz.lean(optax.lamb(0.1)),
+    "low_memory_update": lambda: optimiz.low_memory_update(optax.lamb(0.1)),
     "low_bit(Int8)": lambda: optimiz.low_bit(optimiz.adamw(0.1), _INT8, min_size=4),
     "low_bit(Float8)": lambda: optimiz.low_bit(optimiz.lamb(0.1), _FLOAT8, min_size=4),
     "low_bit(BFloat16)": lambda: optimiz.low_bit(optimiz.sophia_h(0.1, update_interval=2), _BF16, min_size=4),

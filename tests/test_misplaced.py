@@ -194,7 +194,7 @@ def test_what_makes_a_shape_is_no_shape():
 AROUND = {
     "accumulate": lambda tx: optimiz.accumulate(tx, 2),
     "guard": lambda tx: optimiz.guard(tx, 2),
-    "lean": optimiz.lean,
+    "low_memory_update": optimiz.low_memory_update,
     "low_bit": lambda tx: optimiz.low_bit(tx, optimiz.Int8()),
     "on_step": optimiz.on_step,
     "freeze": lambda tx: groups.freeze(tx, groups.biases),

@@ -34,7 +34,7 @@ AROUND = {
     "guard": lambda tx: optimiz.guard(tx, 2),
     "accumulate": lambda tx: optimiz.accumulate(tx, 1),
     "low_bit": lambda tx: optimiz.low_bit(tx, optimiz.Int8()),
-    "lean": optimiz.lean,
+    "low_memory_update": optimiz.low_memory_update,
     "partition": lambda tx: optax.partition({"a": tx, "b": optax.sgd(0.1)}, {"bias": "a", "kernel": "b"}),
     "masked": lambda tx: optax.masked(tx, {"bias": True, "kernel": False}),
     "freeze": lambda tx: groups.freeze(tx, groups.biases),

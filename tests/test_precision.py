@@ -11,7 +11,7 @@ from tests.test_eager_updates import CASES, _loss, _Training
 # A schedule is a function of the count, in whatever floats are the default.
 _OF_A_SCHEDULE = ("a schedule", "inject_hyperparams")
 _QUANTILES = ("probe",)  # jax.numpy has their rank in the widest float
-_OF_OPTAX = ("lean",)
+_OF_OPTAX = ("low_memory_update",)
 
 
 def _wide(jaxpr):

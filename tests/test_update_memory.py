@@ -65,7 +65,8 @@ def clipped(tx):
     return optax.chain(optimiz.clip_by_global_norm(1.0), tx)
 
 
-# These sum over the clipped gradient itself: over it they are lean only as a whole.
+# These sum over the clipped gradient itself: a clipped chain of them holds nothing only within
+# low_memory_update.
 SUMS_OVER_THE_GRADIENT = {"sgd_sai", "lars", "adafactor"}
 
 
@@ -75,10 +76,10 @@ def test_nor_does_it_where_the_gradient_is_clipped(name):
 
 
 @pytest.mark.parametrize("name", sorted(SUMS_OVER_THE_GRADIENT))
-def test_nor_within_lean_where_sums_over_the_clipped_gradient_are_taken(name):
+def test_nor_within_low_memory_update_where_sums_over_the_clipped_gradient_are_taken(name):
     tx = clipped(OPTIMIZERS[name])
     assert 3.9 < temporary_bytes_per_parameter(tx) < 4.1
-    assert temporary_bytes_per_parameter(optimiz.lean(tx)) <= 0.05
+    assert temporary_bytes_per_parameter(optimiz.low_memory_update(tx)) <= 0.05
 
 
 # Fast ones of every kind: with a sum over the gradient, over the update, and with none.

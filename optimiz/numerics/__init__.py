@@ -1,8 +1,5 @@
 """Functions of arrays, JAX only: the arithmetic that primitives map over a tree."""
 
-from optimiz.numerics.afresh import afresh as afresh
-from optimiz.numerics.afresh import all_of as all_of
-from optimiz.numerics.afresh import stacked as stacked
 from optimiz.numerics.armijo import grow_each_search as grow_each_search
 from optimiz.numerics.armijo import grow_each_step as grow_each_step
 from optimiz.numerics.armijo import smoothed as smoothed
@@ -18,6 +15,14 @@ from optimiz.numerics.directions import directions_of as directions_of
 from optimiz.numerics.directions import moves as moves
 from optimiz.numerics.dispatch import dispatched_once as dispatched_once
 from optimiz.numerics.dispatch import increment as increment
+from optimiz.numerics.fusion import Deferred as Deferred
+from optimiz.numerics.fusion import all_of as all_of
+from optimiz.numerics.fusion import any_nan as any_nan
+from optimiz.numerics.fusion import deferred as deferred
+from optimiz.numerics.fusion import low_memory as low_memory
+from optimiz.numerics.fusion import materialise as materialise
+from optimiz.numerics.fusion import rematerialise as rematerialise
+from optimiz.numerics.fusion import stacked as stacked
 from optimiz.numerics.keys import typed_key as typed_key
 from optimiz.numerics.leaves import map_leaves as map_leaves
 from optimiz.numerics.leaves import map_many as map_many
@@ -30,7 +35,7 @@ from optimiz.numerics.moments import bias_correction as bias_correction
 from optimiz.numerics.moments import bias_corrections as bias_corrections
 from optimiz.numerics.moments import largest_square as largest_square
 from optimiz.numerics.moments import limited_square as limited_square
-from optimiz.numerics.moments import or_one as or_one
+from optimiz.numerics.moments import nonzero_divisor as nonzero_divisor
 from optimiz.numerics.moments import real_moment as real_moment
 from optimiz.numerics.moments import squarable as squarable
 from optimiz.numerics.moments import zero_moment as zero_moment
@@ -49,11 +54,6 @@ from optimiz.numerics.quantisation import BFloat16 as BFloat16
 from optimiz.numerics.quantisation import Float8 as Float8
 from optimiz.numerics.quantisation import Int8 as Int8
 from optimiz.numerics.quantisation import no_scales as no_scales
-from optimiz.numerics.recipes import Recipe as Recipe
-from optimiz.numerics.recipes import any_nan as any_nan
-from optimiz.numerics.recipes import lean as lean
-from optimiz.numerics.recipes import made as made
-from optimiz.numerics.recipes import recipes as recipes
 from optimiz.numerics.rounding import grid_step as grid_step
 from optimiz.numerics.rounding import hashed_noise as hashed_noise
 from optimiz.numerics.rounding import nearest as nearest

@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from optimiz.numerics.afresh import afresh
+from optimiz.numerics.fusion import rematerialise
 from optimiz.numerics.precision import widen
 
 
@@ -39,9 +39,9 @@ def norm_and_deviation(
     norm = jnp.sqrt(jnp.sum(jnp.square(widen(g)), axis=axes, keepdims=keepdims))
     if entries <= ddof:
         return norm, jnp.zeros_like(norm)
-    again = afresh(g)  # or a wide copy would be held for the three passes
+    again = rematerialise(g)  # three loops over g, see numerics.fusion, rule 1
     mean = jnp.mean(widen(again), axis=axes, keepdims=True)
-    squares = jnp.square(widen(afresh(again)) - mean)
+    squares = jnp.square(widen(rematerialise(again)) - mean)
     return norm, jnp.sqrt(jnp.sum(squares, axis=axes, keepdims=keepdims) / (entries - ddof))
 
 

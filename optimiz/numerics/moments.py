@@ -67,7 +67,7 @@ def squarable(g: jax.Array) -> jax.Array:
     if not jnp.isrealobj(g):
         return jax.lax.complex(squarable(g.real), squarable(g.imag))
     limit = largest_square(g.dtype) ** 0.5
-    # What is added is 0 for a finite entry. XLA would hold the result of a select in memory for a sum over it.
+    # g - g is 0 where g is finite, else NaN; numerics.fusion, rule 4.
     return jnp.clip(g, -limit, limit) + (g - g)
 
 
@@ -84,10 +84,10 @@ def largest_square(dtype: jax.typing.DTypeLike) -> float:
 
 @dispatched_once
 def limited_square(g: jax.Array) -> jax.Array:
-    """Squared magnitude, limited where it is too large to be a number: of infinity as well, but not of NaN.
+    """Squared magnitude, at most :func:`largest_square`, also of infinity; NaN stays.
 
-    To be accumulated beside something in which :func:`squarable` shows infinity. The two have nothing in
-    common that XLA might hold in memory for them.
+    It is accumulated next to a direction in which :func:`squarable` shows infinity as NaN. The two share no
+    intermediate array (``numerics.fusion``, rule 2).
 
     Args:
         g: any shape, of a compute dtype.
@@ -102,7 +102,7 @@ def limited_square(g: jax.Array) -> jax.Array:
     return jnp.minimum(abs_sq(g), largest_square(g.dtype))
 
 
-def or_one(x: jax.Array, least: jax.typing.ArrayLike = 0.0) -> jax.Array:
+def nonzero_divisor(x: jax.Array, least: jax.typing.ArrayLike = 0.0) -> jax.Array:
     """``x`` for a divisor: 1 where it is 0.
 
     Args:
@@ -110,12 +110,12 @@ def or_one(x: jax.Array, least: jax.typing.ArrayLike = 0.0) -> jax.Array:
         least: what the entries are not below. A positive Python number says that none is 0.
 
     Example:
-        >>> or_one(jnp.array([0.0, 3.0, jnp.inf])).tolist()
+        >>> nonzero_divisor(jnp.array([0.0, 3.0, jnp.inf])).tolist()
         [1.0, 3.0, inf]
     """
     if isinstance(least, float | int) and least >= jnp.finfo(x.dtype).tiny:
         return x
-    # As in squarable, no select.
+    # No select; numerics.fusion, rule 4.
     return x + (1 - jnp.sign(x))
 
 

@@ -11,9 +11,9 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 
-from optimiz.numerics.afresh import all_of
 from optimiz.numerics.control_flow import cond
 from optimiz.numerics.dispatch import dispatched_once
+from optimiz.numerics.fusion import all_of
 from optimiz.numerics.moments import abs_sq
 from optimiz.numerics.precision import widen
 

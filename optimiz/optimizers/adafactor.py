@@ -147,9 +147,9 @@ def scale_by_factored_rms(
             if pair is None:
                 return v_row, v_col, average(v, numerics.limited_square(numerics.widen(g)))
             shorter, longer = pair
-            again = numerics.afresh(g)
+            again = numerics.rematerialise(g)
             of_row = _mean_square(again, (longer,))
-            of_col = _mean_square(numerics.afresh(again), (shorter,))
+            of_col = _mean_square(numerics.rematerialise(again), (shorter,))
             return average(v_row, of_row), average(v_col, of_col), v
 
         new = [
@@ -169,7 +169,7 @@ def scale_by_factored_rms(
         if clipping_threshold is not None:
             # Of the gradients as they are, which only makes the norm, and the clipping, larger.
             def rms(g, pair, axis, *moments):
-                g, moments = numerics.afresh((g, moments))
+                g, moments = numerics.rematerialise((g, moments))
                 u = direction(numerics.widen(g), pair, *moments)
                 return jnp.sqrt(_mean_square(u, numerics.block_axes(g.ndim, axis)))
 
@@ -302,7 +302,7 @@ def _scale_by_param_block_rms(
         each = zip(leaves, jax.tree.leaves(params), groups.scanned_axes(updates, scanned), strict=True)
 
         def scale(u, p, axis):
-            rms = jnp.sqrt(_mean_square(numerics.afresh(p), numerics.block_axes(p.ndim, axis)))
+            rms = jnp.sqrt(_mean_square(numerics.rematerialise(p), numerics.block_axes(p.ndim, axis)))
             return (numerics.widen(u) * jnp.maximum(jnp.asarray(least, rms.dtype), rms)).astype(u.dtype)
 
         return structure.unflatten([scale(*x) for x in each])
@@ -323,7 +323,7 @@ def _mean_square(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 
 def _root(square: jax.Array) -> jax.Array:
     # Where it is 0 there was no gradient, now or before.
-    return jnp.sqrt(numerics.or_one(square))
+    return jnp.sqrt(numerics.nonzero_divisor(square))
 
 
 def _mean(x: jax.Array, axis: int) -> jax.Array:

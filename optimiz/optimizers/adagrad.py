@@ -85,7 +85,7 @@ def scale_by_rss(
             before = total.astype(real)
             s = before + jnp.minimum(numerics.limited_square(wide), largest - before)
             root = jnp.sqrt(s + eps) if eps_in_sqrt else jnp.sqrt(s) + eps
-            direction = numerics.squarable(wide) / numerics.or_one(root, eps)
+            direction = numerics.squarable(wide) / numerics.nonzero_divisor(root, eps)
             return direction.astype(g.dtype), s.astype(total.dtype)
 
         direction, sum_of_squares = numerics.map_many(leaf, 2, updates, state.sum_of_squares)

@@ -86,7 +86,7 @@ def scale_by_adamax(
             m = b1 * mu.astype(wide.dtype) + (1 - b1) * wide
             u = jnp.maximum(b2 * nu.astype(real), jnp.abs(wide) + eps)
             # Divided by u first: m over the correction alone may overflow.
-            direction = m / numerics.or_one(u) / of_m[real]
+            direction = m / numerics.nonzero_divisor(u) / of_m[real]
             return direction.astype(g.dtype), m.astype(mu.dtype), u.astype(nu.dtype)
 
         direction, mu, nu = numerics.map_many(leaf, 3, updates, state.mu, state.nu)

@@ -109,7 +109,7 @@ def scale_by_amsgrad(
             v_max = jnp.maximum(nu_max.astype(real), v / before)
             root = jnp.sqrt(v_max / after + eps_root) + eps
             # Where the root is 0 no gradient was ever seen, and m is 0 too.
-            direction = m_hat / numerics.or_one(root, eps)
+            direction = m_hat / numerics.nonzero_divisor(root, eps)
             return direction.astype(g.dtype), m.astype(mu.dtype), v.astype(nu.dtype), v_max.astype(nu_max.dtype)
 
         direction, mu, nu, nu_max = numerics.map_many(leaf, 4, updates, state.mu, state.nu, state.nu_max)

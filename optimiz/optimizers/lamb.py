@@ -25,7 +25,7 @@ import optax
 
 from optimiz import checks
 from optimiz.primitives.decoupled_weight_decay import Coupling, decoupled_weight_decay
-from optimiz.primitives.lean import lean
+from optimiz.primitives.low_memory_update import low_memory_update
 from optimiz.primitives.scale_by_adam import scale_by_adam
 from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
 from optimiz.primitives.scale_by_trust_ratio import scale_by_trust_ratio
@@ -96,4 +96,4 @@ def lamb(
         scale_by_trust_ratio(min_norm, max_norm=max_norm, mask=trust_ratio_mask, scanned=scanned),
         scale_by_learning_rate(learning_rate, counted_elsewhere=True),
     )
-    return lean(chain)  # for the norm of r
+    return low_memory_update(chain)  # for the norm of r

@@ -25,7 +25,7 @@ import optax
 
 from optimiz import checks
 from optimiz.primitives.decoupled_weight_decay import Coupling, decoupled_weight_decay
-from optimiz.primitives.lean import lean
+from optimiz.primitives.low_memory_update import low_memory_update
 from optimiz.primitives.momentum import trace
 from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
 from optimiz.primitives.scale_by_trust_ratio import scale_by_trust_ratio
@@ -102,4 +102,4 @@ def lars(
         scale_by_learning_rate(learning_rate),  # before the momentum, because the paper's rate is inside it
         trace(momentum, nesterov, accumulator_dtype),
     )
-    return lean(chain)  # for the norms of the gradient and of the decay
+    return low_memory_update(chain)  # for the norms of the gradient and of the decay

@@ -94,7 +94,7 @@ def scale_by_lion(
 
         def leaf(g, m):
             new = mix(g, m, b2)
-            # For a direction of the old momentum XLA would first copy it: the new one is written in its place.
+            # From the new momentum where that is possible; numerics.fusion, rule 3.
             mixed = mix(g, m, b1) if weight_of_new is None else mix(g, new, weight_of_new)
             return squash(mixed).astype(g.dtype), new.astype(m.dtype)
 

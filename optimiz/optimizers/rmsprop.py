@@ -102,12 +102,12 @@ def scale_by_rms(
             return jnp.maximum(corrected(v) - numerics.abs_sq(corrected(m)), 0)
 
         def limited(g):
-            # As numerics.squarable, but by operations of its own: XLA would hold what both loops share.
+            # Equal to numerics.squarable, by operations of its own; numerics.fusion, rule 2.
             return g * jnp.minimum(1, numerics.largest_square(g.dtype) ** 0.5 / jnp.abs(g))
 
         def rescale(g, like, square):
             root = jnp.sqrt(square + eps) if eps_in_sqrt else jnp.sqrt(square) + eps
-            return (numerics.squarable(g) / numerics.or_one(root, eps)).astype(like.dtype)
+            return (numerics.squarable(g) / numerics.nonzero_divisor(root, eps)).astype(like.dtype)
 
         wide = jax.tree.map(numerics.widen, updates)
         nu = numerics.map_leaves(lambda g, v: average(numerics.limited_square(g), v), wide, state.nu)

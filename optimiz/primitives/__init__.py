@@ -15,9 +15,9 @@ from optimiz.primitives.hessian_diagonal import gauss_newton_bartlett as gauss_n
 from optimiz.primitives.hessian_diagonal import hutchinson as hutchinson
 from optimiz.primitives.kahan import KahanState as KahanState
 from optimiz.primitives.kahan import kahan as kahan
-from optimiz.primitives.lean import lean as lean
 from optimiz.primitives.low_bit import LowBitState as LowBitState
 from optimiz.primitives.low_bit import low_bit as low_bit
+from optimiz.primitives.low_memory_update import low_memory_update as low_memory_update
 from optimiz.primitives.momentum import DampenedTraceState as DampenedTraceState
 from optimiz.primitives.momentum import EmaState as EmaState
 from optimiz.primitives.momentum import SeededEmaState as SeededEmaState

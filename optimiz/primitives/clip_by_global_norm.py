@@ -66,11 +66,10 @@ def clip_by_global_norm(max_norm: jax.typing.ArrayLike) -> optax.GradientTransfo
         square = numerics.traced_once(_square, leaves)
 
         def squares(scale):
-            # XLA would hold a wide copy of a narrow leaf, for the norm and for what is clipped.
-            pairs = [(numerics.afresh(g) if numerics.is_narrow(g.dtype) else g, None) for g in leaves]
+            # numerics.fusion, rule 1: a narrow leaf is widened for the norm and again where it is clipped.
+            pairs = [(numerics.rematerialise(g) if numerics.is_narrow(g.dtype) else g, None) for g in leaves]
             if scale is not None:
-                # XLA would hold a factor of several leaves in memory, broadcast to their shape: one for each.
-                pairs = [numerics.afresh((g, scale[0])) for g in leaves]
+                pairs = [numerics.rematerialise((g, scale[0])) for g in leaves]
             return [sum((square(g, s) for g, s in pairs), start=jnp.zeros([], dtype))]
 
         def factors(pairs):
@@ -98,8 +97,7 @@ def _factors(
     norm = root / scale  # infinite where the dtype has no such number; the root is finite even then
     limit = jnp.asarray(max_norm, root.dtype)
     factor = jnp.where(jnp.isfinite(root), limit / jnp.where(root == 0, 1, root), jnp.nan)
-    # Where nothing is clipped both are 1, which changes no bit. A product of one array with scalars is
-    # computed anew by each of its users; a select between two arrays may be held in memory for them.
+    # Where nothing is clipped both are 1, which changes no bit; numerics.fusion, rule 4.
     scale, factor = (jnp.where(norm <= limit, 1, x) for x in (scale, factor))
     return norm, scale, factor
 

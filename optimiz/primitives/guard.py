@@ -76,7 +76,7 @@ def guard(
             proposed, inner_state = tx.update(updates, inner_state, params, **extra_args)
             return proposed, inner_state, jax.tree.map(_zero_if_finite, updates, proposed)
 
-        proposed, inner_state, zeros = numerics.recipes(attempt)(updates, state.inner_state, params)
+        proposed, inner_state, zeros = numerics.deferred(attempt)(updates, state.inner_state, params)
         good = numerics.all_of([~numerics.any_nan(zero) for zero in jax.tree.leaves(zeros)])
         in_a_row = jnp.where(good, 0, numerics.increment(state.skipped_in_a_row))
         instead = jnp.where(in_a_row > give_up_after, jnp.float32(jnp.nan), jnp.float32(0))
@@ -84,11 +84,11 @@ def guard(
         # A select, and not a branch, which would have to hold both states whole before it. The update is made
         # after the state and of what was selected, so that each new array can take the place of the old one.
         def select(new, old):
-            new.value = jnp.where(good, numerics.made(new), old)
+            new.value = jnp.where(good, numerics.materialise(new), old)
             return new.value
 
         inner_state = jax.tree.map(select, inner_state, state.inner_state)
-        proposed = numerics.made(proposed)
+        proposed = numerics.materialise(proposed)
         updates = jax.tree.map(lambda u: jnp.where(good, u, instead.astype(u.dtype)), proposed)
         skipped = jnp.where(good, state.skipped, numerics.increment(state.skipped))
         return updates, GuardState(skipped, in_a_row, inner_state)

@@ -93,7 +93,7 @@ def low_bit(
             statistic = belongs and not is_copy and jnp.issubdtype(x.dtype, jnp.floating)
             if statistic and x.shape in shapes and x.size >= min_size and fmt.suits(x.shape):
                 # Most are zeros, which XLA would otherwise encode while it compiles: that takes minutes.
-                return encode(numerics.afresh(x), jnp.int32(0))
+                return encode(numerics.rematerialise(x), jnp.int32(0))
             return x, numerics.no_scales(x)
 
         pairs = [stored(*row) for row in zip(leaves, jax.tree.leaves(belong), copies, strict=True)]

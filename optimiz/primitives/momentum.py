@@ -234,6 +234,6 @@ def _cast_like(tree: optax.Updates, like: optax.Updates) -> optax.Updates:
 def _weights(
     decay: jax.typing.ArrayLike, weight: jax.typing.ArrayLike, count: jax.Array, dtype: jnp.dtype
 ) -> list[jax.Array]:
-    # Not a select between arrays, which XLA would hold in memory for a sum over the result.
+    # Scalars, for numerics.fusion, rule 4.
     first = count == 0
     return [jnp.where(first, a, jnp.asarray(b, dtype)) for a, b in ((0, decay), (1, weight))]

@@ -100,7 +100,7 @@ def scale_by_adam(
             m_hat = b1 * m / of_next[real] + (1 - b1) * limited / of_m[real] if nesterov else m / of_m[real]
             root = jnp.sqrt(v / of_v[real] + eps_root) + eps
             # Where the root is 0 no gradient was ever seen, and m is 0 too.
-            scale = numerics.or_one(root, eps)
+            scale = numerics.nonzero_divisor(root, eps)
             direction = (m_hat / scale).astype(g.dtype)
             search = (limited / scale).astype(g.dtype) if for_search else direction
             return direction, search, m.astype(mu.dtype), v.astype(nu.dtype)

@@ -14,7 +14,7 @@ Departures from ``optax.scale_by_trust_ratio``: norms are float32 for bfloat16 a
 nor underflow; γ_l bounds the norm of the parameters alone, Optax's ``min_norm`` that of the update as well;
 γ_u, the sum of norms, the mask and stacked layers are new.
 
-The update is held in memory for its norm, unless ``optimiz.lean`` is around the chain.
+The update is held in memory for its norm, unless ``optimiz.low_memory_update`` is around the chain.
 """
 
 from collections.abc import Callable, Mapping

@@ -22,7 +22,7 @@ OPTIMIZERS = {
     "guard": optimiz.guard(optax.chain(optimiz.clip_by_global_norm(1.0), optimiz.adamw(0.01)), 1),
     "guarded_low_bit": optimiz.guard(optimiz.low_bit(optimiz.signum(0.01), optimiz.Int8(block=32)), 1),
     "lamb": optimiz.lamb(0.01, weight_decay=0.1),
-    "sgd_sai": optimiz.lean(optax.chain(optimiz.clip_by_global_norm(1.0), optimiz.sgd_sai(0.01))),
+    "sgd_sai": optimiz.low_memory_update(optax.chain(optimiz.clip_by_global_norm(1.0), optimiz.sgd_sai(0.01))),
 }
 
 

@@ -48,24 +48,24 @@ def untouched(x, y):
 @pytest.mark.parametrize(
     "function", [normed, branched, looped, with_barriers, with_random_bits, untouched], ids=lambda f: f.__name__
 )
-def test_a_lean_function_is_the_function(function):
+def test_a_low_memory_function_has_the_results_of_the_function(function):
     wanted = function(X, Y)
-    chex.assert_trees_all_close(jax.jit(numerics.lean(function))(X, Y), wanted, rtol=1e-5, atol=1e-6)
-    chex.assert_trees_all_close(numerics.lean(function)(X, Y), wanted)
+    chex.assert_trees_all_close(jax.jit(numerics.low_memory(function))(X, Y), wanted, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(numerics.low_memory(function)(X, Y), wanted)
     batch = jnp.stack([X, Y])
-    mapped = jax.vmap(numerics.lean(function), in_axes=(0, None))(batch, Y)
+    mapped = jax.vmap(numerics.low_memory(function), in_axes=(0, None))(batch, Y)
     chex.assert_trees_all_close(jax.tree.map(lambda x: x[0], mapped), wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_it_has_the_same_gradient():
+def test_a_low_memory_function_has_the_same_gradient():
     def loss(function):
         return lambda rate: jnp.sum(jnp.square(function(rate * X, Y)[0]) * Y)
 
     wanted = jax.grad(loss(normed))(jnp.float32(0.5))
-    np.testing.assert_allclose(jax.grad(loss(numerics.lean(normed)))(jnp.float32(0.5)), wanted, rtol=1e-3)
+    np.testing.assert_allclose(jax.grad(loss(numerics.low_memory(normed)))(jnp.float32(0.5)), wanted, rtol=1e-3)
 
 
-def test_what_is_a_sum_or_calls_back_is_done_once():
+def test_sums_and_callbacks_are_computed_once():
     calls = []
 
     def function(x):
@@ -75,7 +75,7 @@ def test_what_is_a_sum_or_calls_back_is_done_once():
         )
         return twice / total, jnp.sum(twice / total)
 
-    share, whole = jax.jit(numerics.lean(function))(jnp.abs(X))
+    share, whole = jax.jit(numerics.low_memory(function))(jnp.abs(X))
     assert len(calls) == 1
     np.testing.assert_allclose([jnp.sum(share), whole], 1, rtol=1e-5)
 
@@ -84,25 +84,25 @@ def temporary_bytes(function):
     return jax.jit(function).lower(X, Y).compile().memory_analysis().temp_size_in_bytes
 
 
-def test_it_holds_nothing_where_the_function_holds_an_array():
+def test_low_memory_holds_no_array_where_the_function_holds_one():
     def function(x, y):
         direction = x / jnp.sqrt(jnp.abs(y))
         return jnp.sum(jnp.square(direction / jnp.sum(direction)))
 
     assert temporary_bytes(function) >= X.nbytes
-    assert temporary_bytes(numerics.lean(function)) < X.nbytes / 16
+    assert temporary_bytes(numerics.low_memory(function)) < X.nbytes / 16
 
 
-def test_what_is_put_in_the_place_of_a_result_is_what_the_others_are_computed_of():
+def test_later_results_are_computed_from_a_value_that_was_replaced():
     def both(x):
         average = x + 1
         return average, 2 * average
 
     @jax.jit
     def replaced(x):
-        average, direction = numerics.recipes(both)(x)
-        average.value = numerics.made(average) * 10
-        return numerics.made((average, direction))
+        average, direction = numerics.deferred(both)(x)
+        average.value = numerics.materialise(average) * 10
+        return numerics.materialise((average, direction))
 
     average, direction = replaced(X)
     np.testing.assert_allclose(average, 10 * (X + 1), rtol=1e-6)
@@ -111,8 +111,8 @@ def test_what_is_put_in_the_place_of_a_result_is_what_the_others_are_computed_of
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.complex64])
 @pytest.mark.parametrize("shape", [(), (3,), (4, N // 4)])
-def test_any_nan_finds_one_wherever_it_is(shape, dtype):
-    found = jax.jit(lambda x: numerics.any_nan(numerics.recipes(lambda x: x - x)(x)))
+def test_any_nan_finds_a_nan_at_any_position(shape, dtype):
+    found = jax.jit(lambda x: numerics.any_nan(numerics.deferred(lambda x: x - x)(x)))
     x = np.ones(shape, dtype)
     assert not found(x)
     for position in {0, x.size // 2, x.size - 1}:
@@ -123,12 +123,12 @@ def test_any_nan_finds_one_wherever_it_is(shape, dtype):
     assert not found(np.full(shape, 3e38, dtype))
 
 
-def test_any_nan_finds_none_where_nothing_is():
-    assert not numerics.any_nan(numerics.recipes(lambda x: x)(jnp.zeros((3, 0))))
+def test_any_nan_of_an_empty_array_is_false():
+    assert not numerics.any_nan(numerics.deferred(lambda x: x)(jnp.zeros((3, 0))))
 
 
-def test_an_optimizer_that_closes_over_what_is_traced_is_lean():
+def test_a_function_may_close_over_traced_arrays():
     def step(rate, g):
-        return numerics.lean(lambda g: optax.scale(rate).update(g, optax.EmptyState())[0])(g)
+        return numerics.low_memory(lambda g: optax.scale(rate).update(g, optax.EmptyState())[0])(g)
 
     np.testing.assert_array_equal(jax.jit(step)(jnp.float32(2), X), 2 * X)

@@ -1,0 +1,270 @@
+"""Arrays that are computed entry by entry, deferred until it is known which loops need them.
+
+Nearly all of an update is computed entry by entry from a gradient, parameters and state. Where two loops need
+an array in between, such as a direction whose norm is summed before the direction is scaled, XLA holds it in
+memory. A deferred array is the equations that lead to it from arrays that are in memory. Each sum over it
+evaluates those equations again, as one loop that writes nothing.
+
+A function is traced once. What is not computed entry by entry (sums, matrix products, loops, callbacks) is
+computed once and in order; branches are followed inside.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jax.extend import core
+
+from optimiz.numerics.control_flow import is_staged
+
+# An array with fewer entries is held, not computed twice.
+_LARGE = 1 << 14
+
+# Each entry of the result depends on one entry of every operand. An operation that is missing here is computed
+# once, which may cost memory and is still correct.
+_NAMES = (
+    "abs add and bitcast_convert_type broadcast_in_dim cbrt ceil clamp complex conj convert_element_type copy "
+    "cos div eq erf exp exp2 expm1 floor ge gt imag integer_pow iota is_finite le log log1p logistic lt max "
+    "min mul ne neg not or pow pvary real reduce_precision rem reshape round rsqrt select_n shift_left "
+    "shift_right_arithmetic shift_right_logical sign sin sqrt square squeeze sub tan tanh xor"
+)
+_ENTRY_BY_ENTRY = frozenset(_NAMES.split())
+
+
+@dataclasses.dataclass(eq=False)
+class Deferred:
+    """An array, or the equation that computes it.
+
+    Attributes:
+        value: the array; None until it is materialised.
+        held: whether it is in memory in any case.
+        equation: the equation that computes it; None for an array that is given.
+        operands: what the equation takes.
+        users: number of computations that rematerialise this array.
+    """
+
+    value: Any = None
+    held: bool = True
+    equation: core.JaxprEqn | None = None
+    operands: Sequence["Deferred"] = ()
+    users: int = 0
+
+
+def deferred(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Defer the results of a function.
+
+    Args:
+        function: a function from pytrees of arrays to a pytree of arrays. It may close over anything.
+
+    Returns:
+        A function to the tree of results, with a :class:`Deferred` for each. Outside of ``jit`` the arrays are
+        computed at once.
+
+    Example:
+        >>> [array] = deferred(lambda x: [2 * x])(jnp.array([1.0, 3.0]))
+        >>> materialise(array).tolist()
+        [2.0, 6.0]
+    """
+    return _traced(function, keep=False)
+
+
+def low_memory(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a function hold no large array for two loops, unless the array is a result.
+
+    A result is computed as soon as its equation is reached, and what follows is computed from it. So a new
+    moment can take the place of the old one in memory before the direction is read off the new one.
+
+    Args:
+        function: a function from pytrees of arrays to a pytree of arrays. It may close over anything.
+
+    Returns:
+        A function with the same results, up to rounding.
+
+    Example:
+        >>> low_memory(lambda x: x / jnp.sum(x))(jnp.array([1.0, 3.0])).tolist()
+        [0.25, 0.75]
+    """
+    traced = _traced(function, keep=True)
+    return lambda *args: materialise(traced(*args))
+
+
+def materialise(tree: Any) -> Any:
+    """Compute deferred arrays; what several have in common is computed once.
+
+    Args:
+        tree: a pytree of :class:`Deferred`.
+
+    Returns:
+        The tree of arrays.
+    """
+    for array in _in_order(jax.tree.leaves(tree), lambda x: x.value is not None):
+        array.value = _computed(array, [x.value for x in array.operands])
+    return jax.tree.map(lambda array: array.value, tree)
+
+
+def any_nan(array: Deferred) -> jax.Array:
+    """Whether an array of zeros and NaN holds a NaN, in one loop that writes nothing.
+
+    Args:
+        array: deferred, real or complex, of any shape.
+
+    Returns:
+        A boolean scalar.
+
+    Example:
+        >>> any_nan(deferred(lambda x: x - x)(jnp.array([1.0, jnp.inf]))).item()
+        True
+    """
+    x = _materialise_apart(array)
+    if jnp.iscomplexobj(x):
+        x = x.real + x.imag
+    if x.ndim == 0:
+        return jnp.isnan(x)
+
+    # For a sum, or for one of the two alone, XLA may hold the array. A reduction to a pair is fused with
+    # anything.
+    infinity = jnp.asarray(jnp.inf, x.dtype)
+    least, most = jax.lax.reduce((x, x), (infinity, -infinity), _least_and_most, (x.ndim - 1,))
+    return jnp.any(jnp.isnan(least) | jnp.isnan(most))
+
+
+# At module level, because JAX compiles a reduction once per function.
+def _least_and_most(a: Any, b: Any) -> tuple[jax.Array, jax.Array]:
+    return jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1])
+
+
+def _traced(function: Callable[..., Any], keep: bool) -> Callable[..., Any]:
+    def traced(*args: Any) -> Any:
+        if not (any(isinstance(x, Tracer) for x in jax.tree.leaves(args)) and is_staged()):
+            return jax.tree.map(Deferred, function(*args))
+        closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+        kept = closed.jaxpr.outvars if keep else ()
+        results = _followed(closed, [Deferred(x) for x in jax.tree.leaves(args)], kept)
+        return jax.tree.unflatten(jax.tree.structure(shapes), results)
+
+    return traced
+
+
+def _followed(
+    closed: core.ClosedJaxpr,
+    operands: Sequence[Deferred],
+    kept: Collection[Any] = (),
+) -> list[Deferred]:
+    """The results of a traced function. What it does not compute entry by entry is computed here.
+
+    Args:
+        closed: the traced function.
+        operands: its arguments.
+        kept: variables that are held in memory once they are computed.
+    """
+    jaxpr = closed.jaxpr
+    known = dict(zip(jaxpr.constvars, map(Deferred, closed.consts), strict=True))
+    known |= dict(zip(jaxpr.invars, operands, strict=True))
+    kept = {variable for variable in kept if not isinstance(variable, core.Literal)}
+
+    def read(atom: Any) -> Deferred:
+        return Deferred(atom.val) if isinstance(atom, core.Literal) else known[atom]
+
+    for equation in jaxpr.eqns:
+        given, name = [read(atom) for atom in equation.invars], equation.primitive.name
+        pending = any(not array.held for array in given)
+        if name in ("jit", "pjit") and not _is_laid_out(equation):
+            inner = equation.params["jaxpr"]
+            pairs = zip(inner.jaxpr.outvars, equation.outvars, strict=True)
+            kept_within = [within for within, without in pairs if without in kept]
+            results = _followed(inner, given, kept_within)
+        elif name == "cond" and pending:
+            results = _branched(equation, given)
+        elif name == "optimization_barrier" and pending:
+            results = [Deferred(jax.lax.optimization_barrier(x.value)) if x.held else _apart(x) for x in given]
+        elif name in _ENTRY_BY_ENTRY and math.prod(equation.outvars[0].aval.shape) >= _LARGE:
+            results = [Deferred(None, False, equation, given)]
+        else:
+            results = list(map(Deferred, _results(equation, [_materialise_apart(array) for array in given])))
+        for variable, array in zip(equation.outvars, results, strict=True):
+            known[variable] = array
+            if variable in kept:
+                _hold(array)
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _branched(equation: core.JaxprEqn, operands: Sequence[Deferred]) -> list[Deferred]:
+    """The results of the branch that is taken; deferred operands are computed inside of it."""
+    index, *given = operands
+
+    def taken(branch: core.ClosedJaxpr) -> Callable[[], list[jax.Array]]:
+        return lambda: [_materialise_apart(array) for array in _followed(branch, given)]
+
+    return list(map(Deferred, jax.lax.switch(index.value, [taken(b) for b in equation.params["branches"]])))
+
+
+def _apart(array: Deferred) -> Deferred:
+    """The same array, computed without sharing anything with another."""
+    if array.held:
+        return array
+    order = _equations(array)
+    held = list(dict.fromkeys(x for each in order for x in each.operands if x.held))
+    large = [x for x in held if jnp.size(x.value) >= _LARGE]
+    user = 1 + max((x.users for x in large), default=0)
+    for x in large:
+        x.users = user
+    # With its scalars, see rule 1.
+    values = [jnp.asarray(x.value) for x in held]
+    for _ in range(user):  # XLA merges two barriers with the same operands
+        values = jax.lax.optimization_barrier(values)
+    copies = dict(zip(held, map(Deferred, values), strict=True))
+    for each in order:
+        copies[each] = Deferred(None, False, each.equation, [copies[x] for x in each.operands])
+    return copies[array]
+
+
+def _materialise_apart(array: Deferred) -> Any:
+    return materialise(_apart(array))
+
+
+def _hold(array: Deferred) -> None:
+    materialise(array)
+    array.held = True
+
+
+def _equations(array: Deferred) -> list[Deferred]:
+    """What remains to be computed for an array, from arrays that are in memory."""
+    return _in_order([array], lambda x: x.held)
+
+
+def _in_order(wanted: Sequence[Deferred], is_done: Callable[[Deferred], bool]) -> list[Deferred]:
+    """Some arrays and all that they need, without those that are done, each after its operands."""
+    order: dict[Deferred, None] = {}
+    stack = [*wanted]
+    while stack:
+        array = stack.pop()
+        if array in order or is_done(array):
+            continue
+        waiting = [x for x in array.operands if x not in order and not is_done(x)]
+        if waiting:
+            stack += [array, *waiting]
+        else:
+            order[array] = None
+    return list(order)
+
+
+def _computed(array: Deferred, operands: Sequence[Any]) -> Any:
+    assert array.equation is not None
+    [result] = _results(array.equation, operands)
+    return result
+
+
+def _results(equation: core.JaxprEqn, operands: Sequence[Any]) -> list[Any]:
+    with equation.ctx.manager:
+        results = equation.primitive.bind(*operands, **equation.primitive.get_bind_params(equation.params))
+    return list(results) if equation.primitive.multiple_results else [results]
+
+
+def _is_laid_out(equation: core.JaxprEqn) -> bool:
+    """Whether a jitted function specifies the sharding of an operand or a result."""
+    layouts = (*equation.params["in_shardings"], *equation.params["out_shardings"])
+    return any(isinstance(layout, jax.sharding.Sharding) for layout in layouts)
