@@ -33,6 +33,7 @@ def last_line(code, missing, tmp_path):
     [
         ("optimiz.compare", ["matplotlib"], 'optimiz.compare needs matplotlib: pip install "optimiz[train]"'),
         ("optimiz.compare", ["markdown_it"], 'optimiz.compare needs markdown_it: pip install "optimiz[train]"'),
+        ("optimiz.testing", ["chex"], 'optimiz.testing needs chex: pip install "optimiz[testing]"'),
         ("optimiz.training", ["orbax", "filelock"], "optimiz.training needs filelock, orbax: pip install"),
     ],
 )

@@ -1,0 +1,104 @@
+"""Promises about the trees in which parameters come."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from optimiz.testing import expect
+from optimiz.testing.promise import promise
+from optimiz.testing.subject import Subject
+from optimiz.testing.trees import CONTAINERS, gradients, params
+
+
+def _come_back(subject: Subject, trees: Mapping[str, Callable[[], Any]]) -> None:
+    """Updates have the tree, shapes and dtypes of the parameters, and the state its own."""
+    start = {name: make() for name, make in trees.items()}
+    states = {name: subject.tx.init(p) for name, p in start.items()}
+
+    def update(states):  # one program for all of them
+        return {
+            name: subject.tx.update(jax.tree.map(lambda x: 0.5 * x, p), states[name], p)
+            for name, p in start.items()
+        }
+
+    try:
+        results = jax.jit(update)(states)
+    except Exception:  # one by one, to name the one that fails
+        for name, p in start.items():
+            with expect.at(parameters=name):
+                g = jax.tree.map(lambda x: 0.5 * x, p)
+                jax.eval_shape(subject.tx.update, g, states[name], p)
+        raise
+    for name, (updates, after) in results.items():
+        with expect.at(parameters=name):
+            expect.same_dtypes(updates, start[name], "updates")
+            expect.same_dtypes(after, states[name], "state")
+            expect.finite(updates, "updates")
+
+
+@promise("lists, tuples, NamedTuples and dataclasses come back as they are")
+def containers(subject: Subject) -> None:
+    """Every model library has a container of its own, and jax.tree.map needs two of a kind."""
+    _come_back(subject, CONTAINERS["containers"])
+
+
+@promise("a bare array and a scalar are trees")
+def bare_arrays(subject: Subject) -> None:
+    """The first thing that anybody tries an optimizer on."""
+    _come_back(subject, CONTAINERS["bare"])
+
+
+@promise("an empty tree is a tree")
+def empty_trees(subject: Subject) -> None:
+    """A group of optax.partition may have no parameters; sums and maxima over none of them need a start."""
+    _come_back(subject, CONTAINERS["empty"])
+
+
+@promise("None and MaskedNode stay where they are")
+def holes(subject: Subject) -> None:
+    """A layer without bias has None for it, and optax.masked puts MaskedNode in the place of parameters."""
+    _come_back(subject, CONTAINERS["holes"])
+
+
+@promise("an array without entries is harmless")
+def arrays_without_entries(subject: Subject) -> None:
+    """The mean over no entries is 0 / 0."""
+    _come_back(subject, CONTAINERS["size zero"])
+
+
+@promise("names of parameters may be anything")
+def names(subject: Subject) -> None:
+    """Names with separators, empty names and integers are keys of a dict like any other."""
+    _come_back(subject, CONTAINERS["names"])
+
+
+@promise(
+    "the given trees come back as they are",
+    applies_to=lambda subject: None if subject.trees else "no tree is given",
+)
+def given_trees(subject: Subject) -> None:
+    """The parameters of a model that the optimizer is meant for."""
+    _come_back(subject, subject.trees)
+
+
+@promise("a gradient that does not fit is refused with its path", convention=True)
+def misfits_are_refused(subject: Subject) -> None:
+    """A gradient of shape (1,) is broadcast in silence, and trains something else."""
+    p = params()
+    state, g = subject.tx.init(p), gradients(0, p)
+    broadcast = g | {"layer": g["layer"] | {"bias": jnp.ones(1)}}
+    for misfit, pattern in (
+        (broadcast, r"\['layer'\]\['bias'\] has shape \(1,\)"),
+        ({"layer": g["layer"]}, "kernel"),
+    ):
+        try:
+            jax.eval_shape(subject.tx.update, misfit, state, p)
+        except ValueError as error:
+            assert re.search(pattern, str(error)), f"the message names no leaf {pattern!r}: {error}"
+        else:
+            raise AssertionError(
+                f"{jax.tree.map(jnp.shape, misfit)} for parameters {jax.tree.map(jnp.shape, p)} passes"
+            )
