@@ -1,7 +1,7 @@
 """Compute irreducible losses: what a model of held-out text loses on each row of a text to pre-train on.
 
     python -m examples.irreducible_losses --output=runs/irreducible
-    python -m examples.compare_optimizers --task=pretrain --length=32 --irreducible=runs/irreducible --output=…
+    python -m examples.studies.pretraining.study --irreducible=runs/irreducible --output=runs/pretrain
 
 A masked language model is trained on a fifth of the text that no other run sees, with AdamW. Its losses on all
 training rows are kept by the rows' ids, for RHO-loss, which trains on the rows that a model finds harder than

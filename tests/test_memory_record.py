@@ -68,8 +68,3 @@ def test_eight_bits_keep_their_promise(model):
     assert 4 * count <= bytes_of["sgd_sai"]["float32"] <= 4.001 * count
     assert bytes_of["lion"]["BFloat16"] <= 2.02 * count
     assert bytes_of.keys() <= memory_record.TABLE.keys()
-
-
-def test_the_page_is_rendered_from_the_record():
-    page = memory_record.RECORD.with_suffix(".md").read_text(encoding="utf-8")
-    assert page == memory_record.render(RECORD)

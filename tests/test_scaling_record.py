@@ -69,8 +69,3 @@ def test_what_is_sent_is_reckoned_by_the_formulas_of_the_page():
     assert scaling_record.sent("ZeRO-1", 8, 1000) == 1750
     assert scaling_record.sent("split parameters", 8, 1000) == 2625
     assert scaling_record.sent_for_curvature("ZeRO-1", 8, 1000) == 875
-
-
-def test_the_page_is_rendered_from_the_record():
-    page = scaling_record.PATH.with_suffix(".md").read_text(encoding="utf-8")
-    assert page == scaling_record.render(RECORD), "render again: python -m tests.scaling_record --render"

@@ -6,14 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from examples.shared import markdown
 from optimiz import compare, training
 
 Record = Mapping[str, Any]
-PAGE = Path(__file__).parents[2] / "docs/speed.md"
-RECORD = Path(__file__).parent / "results/trainers/record.json"
-BEGIN = "<!-- trainers: rendered by python -m examples.benchmarks.trainers_report -->"
-END = "<!-- /trainers -->"
 
 
 def summary(record: Record) -> str:
@@ -55,13 +50,3 @@ def report(record: Record) -> str:
     """The whole page, in Markdown."""
     commands = "".join(f"- {row['title']}: `{row['command']}`\n" for row in record["rows"])
     return f"# Steps of the trainers\n\n{summary(record)}\n{commands}"
-
-
-def main() -> None:
-    """Put the committed record's table between the two comments of its page."""
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
-    markdown.put_between(BEGIN, END, summary(record), PAGE)
-
-
-if __name__ == "__main__":
-    main()

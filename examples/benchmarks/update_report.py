@@ -6,14 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from examples.shared import markdown
 from optimiz import compare, training
 
 Record = Mapping[str, Any]
-PAGE = Path(__file__).parents[2] / "docs/speed.md"
-RECORD = Path(__file__).parent / "results/update/record.json"
-BEGIN = "<!-- speed: rendered by python -m examples.benchmarks.update_report -->"
-END = "<!-- /speed -->"
 
 
 def ratio(seconds: Mapping[str, Sequence[float]], peer: str) -> float | None:
@@ -86,13 +81,3 @@ def write(record: Record, path: Path) -> None:
     training.write_whole(path, json.dumps(record, indent=1) + "\n")
     if record["rows"]:
         training.write_whole(path.parent / "report.md", report(record))
-
-
-def main() -> None:
-    """Put the committed record's table between the two comments of its page."""
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
-    markdown.put_between(BEGIN, END, summary(record), PAGE)
-
-
-if __name__ == "__main__":
-    main()

@@ -12,6 +12,8 @@ from optimiz.compare.lr_range_test import RangeTest as RangeTest
 from optimiz.compare.lr_range_test import lr_range_test as lr_range_test
 from optimiz.compare.markdown import code as code
 from optimiz.compare.markdown import escaped as escaped
+from optimiz.compare.markdown import fenced as fenced
+from optimiz.compare.markdown import joined as joined
 from optimiz.compare.markdown import listed as listed
 from optimiz.compare.markdown import shown as shown
 from optimiz.compare.markdown import table as table
@@ -22,6 +24,7 @@ from optimiz.compare.pictures import drawn as drawn
 from optimiz.compare.pictures import save as save
 from optimiz.compare.record import Record as Record
 from optimiz.compare.report import check_report as check_report
+from optimiz.compare.report import render as render
 from optimiz.compare.report import summary as summary
 from optimiz.compare.report import write_report as write_report
 from optimiz.compare.run import Run as Run
@@ -32,4 +35,5 @@ from optimiz.compare.statistics import paired_difference as paired_difference
 from optimiz.compare.statistics import sensitivity as sensitivity
 from optimiz.compare.statistics import t_quantile as t_quantile
 from optimiz.compare.statistics import time_to_target as time_to_target
+from optimiz.compare.verdict import in_words as in_words
 from optimiz.training import environment as environment

@@ -13,11 +13,10 @@ import optax
 
 from optimiz.training.budget.price_table import Reference
 from optimiz.training.budget.step_cost import least_price
-from optimiz.training.compiled_step import CompiledStep, compile_step
 from optimiz.training.distributed.sharding import Layout, warn_of_whole
 from optimiz.training.methods.methods import Methods
 from optimiz.training.settings import Settings
-from optimiz.training.step import StepSpec
+from optimiz.training.step import compile_and_digest
 from optimiz.training.task import Batch, Task, batch_size
 from optimiz.training.train_state import (
     TrainState,
@@ -30,7 +29,7 @@ from optimiz.training.train_state import (
 
 
 @dataclasses.dataclass(frozen=True)
-class RunPlan:
+class Stages:
     """A run's parts; each argument as of ``fit``."""
 
     task: Task
@@ -70,13 +69,16 @@ class RunPlan:
             return state
         return jax.tree.map(_placed, state, state_shardings(state, self.layout))
 
-    def compile(self, stage: int, state: TrainState, batch: Mapping[str, jax.Array]) -> CompiledStep:
-        """The compiled step at a stage."""
+    def compile(
+        self, stage: int, state: TrainState, batch: Mapping[str, jax.Array]
+    ) -> tuple[jax.stages.Compiled, str, int | None]:
+        """The step at a stage, its digest and the end of its schedules, as ``compile_and_digest``."""
         growth = self.methods.growth
         tx = self.tx if growth is None else growth.optimizer(self.tx, stage)
         price = None if self.reference is None else self.reference.seconds
-        spec = StepSpec.of(self.task, tx, state, batch, price, self.methods, self.settings.steps)
-        return compile_step(spec, self.layout)
+        return compile_and_digest(
+            self.task, tx, state, batch, price, self.methods, self.settings.steps, self.layout
+        )
 
     def least_price(self, state: TrainState, batch: Mapping[str, Any]) -> float | None:
         """What a step costs at the least, in seconds of reference time; None without a budget."""

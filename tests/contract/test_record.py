@@ -27,10 +27,6 @@ def test_every_optimizer_is_recorded():
     assert recorded() == TABLE.keys(), record_of.STALE
 
 
-def test_the_page_is_rendered_from_the_record_and_the_docstrings():
-    assert record_of.PATH.with_suffix(".md").read_text() == record_of.render(RECORD), record_of.STALE
-
-
 def test_every_optimizer_names_its_departures():
     for page in record_of.pages():
         if page.parent.name == "optimizers":

@@ -1,9 +1,9 @@
-"""Measures every model against the numbers that PyTorch has of it, and renders the table in docs/models.md.
+"""Measures every model against the numbers that PyTorch has of it.
 
-    python -m tests.golden.model_parity_record
+    python -m tests.golden.model_parity_record    writes `tests/records/model_parity.json`
+    python -m examples.records                    renders the table in docs/models.md from it
 
-writes `tests/records/model_parity.json` from the golden logits, and puts its table between the two comments of
-docs/models.md. The models are small and random, and wide: their attention is far from uniform.
+The models are small and random, and wide: their attention is far from uniform.
 """
 
 import dataclasses
@@ -29,9 +29,6 @@ from tests.examples import golden
 
 ROOT = Path(__file__).parents[2]
 RECORD = ROOT / "tests/records/model_parity.json"
-PAGE = ROOT / "docs/models.md"
-BEGIN = "<!-- model parity: rendered by python -m tests.golden.model_parity_record -->"
-END = "<!-- /model parity -->"
 BOUND = 1e-5
 
 Pair = tuple[np.ndarray, np.ndarray]  # ours and PyTorch's
@@ -155,7 +152,7 @@ def measure() -> dict[str, Any]:
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The page's table, between its two comments."""
+    """The table, as Markdown for a page in docs."""
     lines = ["| model | worst difference | largest number |", "| --- | ---: | ---: |"]
     lines += [
         f"| {row['title']} | {row['difference']:.0e} | {row['largest']:.0f} |"
@@ -166,16 +163,13 @@ def render(record: Mapping[str, Any]) -> str:
         f"In float32, on small random models and padded batches, beside {versions}; {record['date']}. Of "
         "logits where nothing else is said."
     )
-    return "\n\n".join([BEGIN, "\n".join(lines), legend, END])
+    return "\n".join(lines) + f"\n\n{legend}"
 
 
 def main() -> None:
-    """Write the record, and the page's table from it."""
+    """Write the record."""
     record = measure()
     RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    _, after = rest.split(END)
-    PAGE.write_text(before + render(record) + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
-"""Measures every optimizer against the golden trajectories, and renders docs/optimizers.md's table.
+"""Measures every optimizer against the golden trajectories.
 
-    python -m tests.golden.parity_record
-
-writes `tests/records/parity.json` from `parity.npz`, and puts its table between the two comments of
-docs/optimizers.md.
+python -m tests.golden.parity_record    writes `tests/records/parity.json` from `parity.npz`
+python -m examples.records              renders the table in docs/optimizers.md from it
 """
 
 import datetime
@@ -25,9 +23,6 @@ from optimiz.compare.record import environment
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "parity.npz"
 RECORD = ROOT / "tests/records/parity.json"
-PAGE = ROOT / "docs/optimizers.md"
-BEGIN = "<!-- parity: rendered by python -m tests.golden.parity_record -->"
-END = "<!-- /parity -->"
 
 DEVIATION = (
     "the greatest difference of an entry from the source's, over the greatest distance that the source has "
@@ -214,7 +209,7 @@ def measure() -> dict[str, Any]:
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """The page's table, between its two comments."""
+    """The table, as Markdown for a page in docs."""
     lines = [
         "| method | source | max relative deviation | state bytes per parameter | page |",
         "| --- | --- | ---: | ---: | --- |",
@@ -231,17 +226,14 @@ def render(record: Mapping[str, Any]) -> str:
         "[The record](../tests/records/parity.json) holds settings and versions, and says what is compared "
         "where a source differs."
     )
-    return "\n\n".join([BEGIN, "\n".join(lines), legend, END])
+    return "\n".join(lines) + f"\n\n{legend}"
 
 
 def main() -> None:
-    """Write the record, and the page's table from it."""
+    """Write the record."""
     record = measure()
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
     RECORD.write_text(text + "\n", encoding="utf-8")
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    _, after = rest.split(END)
-    PAGE.write_text(before + render(record) + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

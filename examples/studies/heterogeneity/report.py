@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from examples.shared import markdown, pictures
-from examples.shared.rows import Row, Rows
+from examples.shared.rows import Rows
 from examples.studies.heterogeneity.rows import STATISTIC, Results, final_loss
 from optimiz import compare
 
@@ -43,14 +43,23 @@ def write(rows: Rows, directory: Path, asked: str) -> str:
         directory: where to write.
         asked: the command, as typed.
     """
-    results = Results(markdown.with_names(rows.rows, "model", "optimizer"))
-    text, draw = render(rows.head, results, asked), functools.partial(_draw, results)
-    pictures.write_page(text, directory / "report.md", "study.png", draw)
-    return in_words(results)
+    draw = functools.partial(_draw, _results(rows))
+    pictures.write_page(render(rows, asked), directory / "report.md", "study.png", draw)
+    return summary(rows)
 
 
-def render(head: Row, results: Results, asked: str) -> str:
+def summary(rows: Rows) -> str:
+    """The part of the page that is the result."""
+    return in_words(_results(rows))
+
+
+def _results(rows: Rows) -> Results:
+    return Results(markdown.with_names(rows.rows, "model", "optimizer"))
+
+
+def render(rows: Rows, asked: str) -> str:
     """The page, as Markdown."""
+    results = _results(rows)
     page = [
         "# Gradient heterogeneity and Adam's lead",
         in_words(results),
@@ -72,7 +81,7 @@ def render(head: Row, results: Results, asked: str) -> str:
         "Steps until a quadratic has fallen to a hundredth, at the best rate of a fine grid with linear decay. "
         "The first block has gradient 1 and curvature 1.",
         _quadratics(results),
-        markdown.what_was_run(asked, head["settings"] | head["environment"]),
+        markdown.what_was_run(asked, rows.head["settings"] | rows.head["environment"]),
         "Every number is in `rows.jsonl`, or is computed from what is there.",
     ]
     return "\n\n".join(page) + "\n"

@@ -46,19 +46,31 @@ def write(rows: Rows, directory: Path, asked: str) -> str:
         directory: where to write.
         asked: the command, as typed.
     """
-    settings, arms = rows.head["settings"], by_arm(markdown.with_names(rows.rows, "method"))
-    figure = settings["figure"]
-    result = f"{in_words(arms, figure)}\n\n{table(arms, figure)}"
+    draw = functools.partial(_draw, *_compared(rows))
+    pictures.write_page(render(rows, asked), directory / "report.md", "curves.png", draw)
+    return summary(rows)
+
+
+def render(rows: Rows, asked: str) -> str:
+    """The page, as Markdown."""
     page = [
         "# Line searches beside Adam on a grid of learning rates",
-        result,
+        summary(rows),
         "![Training loss against forward passes, the validation figure, and step sizes](curves.png)",
-        markdown.what_was_run(asked, settings | rows.head["environment"]),
+        markdown.what_was_run(asked, rows.head["settings"] | rows.head["environment"]),
         "Every number is in `rows.jsonl`, with loss, trials and step sizes of each update.",
     ]
-    text, draw = "\n\n".join(page) + "\n", functools.partial(_draw, arms, figure)
-    pictures.write_page(text, directory / "report.md", "curves.png", draw)
-    return result
+    return "\n\n".join(page) + "\n"
+
+
+def summary(rows: Rows) -> str:
+    """The part of the page that is the result."""
+    return f"{in_words(*_compared(rows))}\n\n{table(*_compared(rows))}"
+
+
+def _compared(rows: Rows) -> tuple[dict[str, list[Row]], str]:
+    """The runs by arm, and the figure by which they are compared."""
+    return by_arm(markdown.with_names(rows.rows, "method")), rows.head["settings"]["figure"]
 
 
 def scores_of(runs: Sequence[Row], figure: str) -> list[float]:
@@ -109,16 +121,19 @@ def in_words(arms: Mapping[str, list[Row]], figure: str) -> str:
     return " ".join(sentences)
 
 
-def across(studies: Mapping[str, tuple[Mapping[str, list[Row]], str]]) -> str:
+def across(studies: Mapping[str, Rows]) -> str:
     """How each method fares in several studies, as a Markdown table; of a grid the best rate.
 
     In bold is what is above Adam by more than a standard error of the difference.
 
     Args:
-        studies: name → the runs by arm, and the figure by which they are compared.
+        studies: name → its rows.
     """
     cells: dict[str, dict[str, str]] = collections.defaultdict(dict)
-    for study, (arms, figure) in studies.items():
+    header = ["method"]
+    for study, rows in studies.items():
+        arms, figure = _compared(rows)
+        header.append(f"{study}, {figure} {compare.arrow(figure)}")
         sign = -1 if compare.lower_is_better(figure) else 1
         of_method: dict[str, tuple[float, float, float | None]] = {}
         for runs in sorted(arms.values(), key=lambda runs: runs[0]["learning_rate"] is None):
@@ -131,10 +146,6 @@ def across(studies: Mapping[str, tuple[Mapping[str, list[Row]], str]]) -> str:
             mark = "**" if mean - base > math.hypot(error, base_error) else ""
             at = "" if rate is None else f" at {rate:g}"
             cells[method][study] = f"{mark}{_shown(sign * mean, error)}{mark}{at}"
-    header = [
-        "method",
-        *(f"{study}, {figure} {compare.arrow(figure)}" for study, (_, figure) in studies.items()),
-    ]
     lines = [[method, *(row.get(study, "") for study in studies)] for method, row in cells.items()]
     return compare.table(header, lines)
 

@@ -121,16 +121,18 @@ def table(runs: Runs) -> str:
     return compare.table(header, lines)
 
 
-def across(studies: Mapping[str, Runs]) -> str:
+def across(studies: Mapping[str, Rows]) -> str:
     """How each form fares in several studies, and how often it keeps to its target; one line a form.
 
     Args:
-        studies: name → its runs. Rates differ between studies; a rate is low where the optimizer has a higher.
+        studies: name → its rows. Rates differ between studies; a rate is low where the optimizer has a higher.
     """
     cells: dict[str, dict[str, str]] = collections.defaultdict(dict)
     targets: dict[str, float | None] = {}
-    within, held = 0, 0
-    for study, runs in studies.items():
+    within, held, seeds = 0, 0, []
+    for study, rows in studies.items():
+        runs = runs_of(rows)
+        seeds += [len(by_seed) for by_seed in runs.values()]
         for arm in (arm for arm in runs if arm != arm.base):
             low = any(x.optimizer == arm.optimizer and x.learning_rate > arm.learning_rate for x in runs)
             name = f"{arm.optimizer}, {arm.form}" + (", low rate" if low else "")
@@ -144,9 +146,8 @@ def across(studies: Mapping[str, Runs]) -> str:
         target = "" if targets[name] is None else f"{targets[name]}"
         lines.append([name, *(by_study.get(study, "") for study in studies), target])
     table = compare.table(["held-out loss ↓ beside float32, %", *studies, "target"], lines)
-    seeds = min(len(by_seed) for runs in studies.values() for by_seed in runs.values())
     said = (
-        f"Of {held} forms with a target, {within} are within it in the mean over {seeds} paired seeds; "
+        f"Of {held} forms with a target, {within} are within it in the mean over {min(seeds)} paired seeds; "
         "± is half a 95 % interval."
     )
     return f"{table}\n\n{said}"
@@ -160,24 +161,33 @@ def write(rows: Rows, directory: Path, asked: str) -> str:
         directory: where to write.
         asked: the command, as typed.
     """
-    runs = by_arm(markdown.with_names(rows.rows, "optimizer", "form"))
-    text, draw = render(rows.head, runs, asked), functools.partial(_draw, runs)
-    pictures.write_page(text, directory / "report.md", "curves.png", draw)
+    draw = functools.partial(_draw, runs_of(rows))
+    pictures.write_page(render(rows, asked), directory / "report.md", "curves.png", draw)
+    return summary(rows)
+
+
+def runs_of(rows: Rows) -> Runs:
+    """The runs of a study by arm and seed, with names that may stand in Markdown."""
+    return by_arm(markdown.with_names(rows.rows, "optimizer", "form"))
+
+
+def summary(rows: Rows) -> str:
+    """The part of the page that is the result."""
+    runs = runs_of(rows)
     return f"{in_words(runs)}\n\n{table(runs)}"
 
 
-def render(head: Row, runs: Runs, asked: str) -> str:
+def render(rows: Rows, asked: str) -> str:
     """The page, as Markdown."""
     page = [
         "# Eight-bit state and bfloat16 parameters beside float32",
-        in_words(runs),
-        table(runs),
+        summary(rows),
         "± in a column of losses is a standard error over seeds; beside float32 it is half the 95 % interval "
         "of the paired differences, each of two runs with the same rate, start, batches and dropout. The last "
         "training loss is the mean over the last tenth of the updates. Entries that moved are those of the "
         "parameters that differ from their start at the end; bytes are of parameters and state.",
         "![Training loss, and each run beside its float32 pair](curves.png)",
-        markdown.what_was_run(asked, head["settings"] | head["environment"]),
+        markdown.what_was_run(asked, rows.head["settings"] | rows.head["environment"]),
         "Every number is in `rows.jsonl`, with the loss of each update.",
     ]
     return "\n\n".join(page) + "\n"

@@ -37,6 +37,19 @@ def final_loss(row: Row) -> float:
     return losses[-1] if losses and math.isfinite(losses[-1]) else math.inf
 
 
+def row_of(run: compare.Run) -> dict[str, Any]:
+    """What the report is made of."""
+    updates, values = run.validation("loss")
+    shares = [spent / run.budget for spent in run.spent(updates)]
+    kept = "learning_rate seed steps diverged_at seconds compile_seconds reference_seconds"
+    return {
+        "arm": run.optimizer,
+        **{name: getattr(run, name) for name in kept.split()},
+        "test": dict(run.test),
+        "validation": [[round(share, 4), loss] for share, loss in zip(shares, values, strict=True)],
+    }
+
+
 def fields(row: Row) -> dict[str, Any]:
     """The fields of a row, with their types."""
     return _OF_ALL if row.get("arm") == UNTRAINED else _OF_ALL | _OF_RUNS
@@ -210,21 +223,30 @@ def write(rows: Rows, directory: Path, asked: str) -> str:
         directory: where to write.
         asked: the command, as typed.
     """
-    judged = Judged(markdown.with_names(rows.rows, "arm"))
-    text, draw = render(rows.head, judged, asked), functools.partial(_draw, judged)
-    pictures.write_page(text, directory / "report.md", "curves.png", draw)
+    draw = functools.partial(_draw, _judged(rows))
+    pictures.write_page(render(rows, asked), directory / "report.md", "curves.png", draw)
+    return summary(rows)
+
+
+def _judged(rows: Rows) -> Judged:
+    return Judged(markdown.with_names(rows.rows, "arm"))
+
+
+def summary(rows: Rows) -> str:
+    """The part of the page that is the result."""
+    judged = _judged(rows)
     return f"{in_words(judged)}\n\n{table(judged)}"
 
 
-def render(head: Row, judged: Judged, asked: str) -> str:
+def render(rows: Rows, asked: str) -> str:
     """The page, as Markdown."""
+    judged = _judged(rows)
     minutes = sum(row.get("reference_seconds", 0) for row in judged.rows) / 60
     about = {"all runs": f"{minutes:.0f} minutes of reference time"}
-    about |= _flat(head["settings"] | head["environment"])
+    about |= _flat(rows.head["settings"] | rows.head["environment"])
     page = [
         "# Ways to pre-train, judged under one budget of reference time",
-        in_words(judged),
-        table(judged),
+        summary(rows),
         "± after a figure is a standard error over seeds; beside the baseline it is half the 95 % interval of "
         "the paired differences. The rate in bold was chosen by the validation loss of seed 0 and then run "
         "from all seeds; test figures decided nothing. A budget is spent by prices, not by the clock of a "

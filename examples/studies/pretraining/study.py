@@ -1,114 +1,144 @@
-"""The judgement of ways to pre-train: which of them beat a fully decayed AdamW on one budget of reference time.
+"""Compare recipes for pre-training with a fully decayed AdamW, on the same budget of reference time.
 
-Every way is tuned over a grid of rates, one run each from seed 0 at the whole budget; the rate whose validation
-loss is lowest in the end is run from the other seeds too. All schedules are decayed when the budget is spent,
-but for that of the arm that is wrong on purpose. Every model is then fine-tuned on the topics of Python's own
-sentences. Runs are kept in ``runs/``, and what the report is made of in ``rows.jsonl``.
+    python -m examples.irreducible_losses --output=runs/irreducible
+    python -m examples.studies.pretraining.study --irreducible=runs/irreducible --output=runs/pretrain
+    python -m examples.studies.pretraining.study --recipes=lion,layer_drop --budget=60 --output=runs/mine
+
+A recipe is an optimizer, or a method on top of AdamW that claims to save time. Each is tuned over a grid of
+rates, with one run per rate from seed 0 on the whole budget; the rate with the lowest final validation loss
+is then run from the other seeds. All schedules have fully decayed when the budget is spent, except that of
+the unfair baseline. Every model is then fine-tuned to classify the topics of sentences from Python's own
+documentation. The same command with ``--resume`` continues a study that was stopped.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from examples.irreducible_losses import TOKENIZER
-from examples.shared import terminal
+from examples import irreducible_losses
+from examples.shared import command, optimizers, program_flags, terminal
 from examples.shared.prices import given_or_measured
 from examples.shared.rows import Rows
 from examples.studies.pretraining import recipes, report
 from examples.studies.pretraining.downstream import Downstream
-from examples.studies.pretraining.recipes import BASELINE, Setting, half_way
+from examples.studies.pretraining.recipes import BASELINE, RECIPES, Setting, half_way
 from examples.studies.pretraining.report import UNTRAINED, final_loss
 from optimiz import compare, training
 
-_LOOKS = (0.125, 0.25, 0.5, 0.75)  # shares of the budget
+FLAGS = program_flags.Flags()
+_RECIPES = FLAGS.DEFINE_list("recipes", list(RECIPES), "Recipes, in turn; adamw is always one of them.")
+_LEARNING_RATES = FLAGS.DEFINE_list(
+    "learning_rates", None, "Peak rates; default: each recipe's own, a third of it and three times it."
+)
+_BUDGET = FLAGS.DEFINE_float("budget", 26.0, "Budget of each run, in seconds of reference time.")
+_SEEDS = FLAGS.DEFINE_integer("seeds", 3, "Runs of each recipe at its best rate.", lower_bound=1)
+_REFERENCE = FLAGS.DEFINE_path("reference", None, "JSON file of prices; default: measured on this machine.")
+_DATA = FLAGS.DEFINE_path("data", None, "Text file, or folder of them; default: Python's library.")
+_VOCAB_SIZE = FLAGS.DEFINE_integer("vocab_size", 512, "Size of the WordPiece vocabulary.", lower_bound=1)
+_LAYERS = FLAGS.DEFINE_integer("layers", 4, "Layers of the model.", lower_bound=1)
+_HIDDEN_SIZE = FLAGS.DEFINE_integer("hidden_size", 64, "Width of the model.", lower_bound=1)
+_LENGTH = FLAGS.DEFINE_integer("length", 32, "Tokens per row.", lower_bound=1)
+_BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 16, "Rows per update.", lower_bound=1)
+_IRREDUCIBLE = FLAGS.DEFINE_path("irreducible", None, "For rho_loss: directory of examples.irreducible_losses.")
+_RESUME = FLAGS.DEFINE_bool("resume", False, "Continue the study in --output.")
+_OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)
+
+_SIZES = (_DATA, _VOCAB_SIZE, _LAYERS, _HIDDEN_SIZE, _LENGTH)
+_EVALUATE_AT = (0.125, 0.25, 0.5, 0.75)  # shares of the budget
+
+program_flags.check_each(lambda name: optimizers.choose(name, RECIPES), _RECIPES)
+program_flags.check_rates(_LEARNING_RATES)
+program_flags.check(lambda x: 1e-9 <= x <= 1e9, "must be in [1e-9, 1e9]", _BUDGET)
 
 
-def judge(
-    setting: Setting,
-    grid: Sequence[compare.Arm],
-    *,
-    sizes: Mapping[str, Any],
-    budget: float,
-    seeds: int,
-    given: training.Reference | None,
-    output: Path,
-    resume: bool,
-    asked: str,
-) -> str:
+def read_setting() -> Setting:
+    """The task, with the tokenizer and the losses of ``--irreducible`` where they are given."""
+    directory = Path(_OUTPUT.value if _IRREDUCIBLE.value is None else _IRREDUCIBLE.value)
+    sizes = [flag.value for flag in _SIZES]
+    problem = irreducible_losses.problem(directory / irreducible_losses.TOKENIZER, *sizes)
+    losses = None
+    if _IRREDUCIBLE.value is not None:
+        losses = irreducible_losses.read(directory, problem.fingerprint())
+    return Setting(problem, _BATCH_SIZE.value, losses)
+
+
+def run(setting: Setting, grid: Sequence[compare.Arm], given: training.Reference | None, output: Path) -> str:
     """Run what is missing, write the report, and return the part of it that is the result.
 
     Args:
-        setting: what all ways share.
-        grid: every way at every rate, the baseline among them.
-        sizes: from which the setting was made, as plain JSON.
-        budget: of each run, in seconds of reference time.
-        seeds: runs of each way at its best rate.
+        setting: shared by all recipes.
+        grid: every recipe at every rate, the baseline among them.
         given: prices; None to measure them.
-        output: a directory.
-        resume: go on with what is there.
-        asked: the command, as typed.
+        output: directory of the study.
 
     Raises:
-        RunError: the directory cannot be claimed.
-        ValueError: a way cannot be run.
+        RunError: a run can neither begin nor continue.
+        ValueError: a recipe cannot be run.
     """
-    identity = dict(sizes) | setting.identity()
-    with training.claimed(output, identity | {"budget": budget}, resume), terminal.matrix_bar() as progress:
-        training.write_whole(output / TOKENIZER, setting.problem.vocabulary.tokenizer.to_str(pretty=True))
-        about = dict(sizes) | {"batch_size": setting.batch_size}
-        measure = functools.partial(recipes.prices, setting, about)
-        reference = given_or_measured(given, measure, output / "reference.json")
-        downstream, told = Downstream(setting.problem, output / "encoder"), setting.problem.evaluation("test")
+    sizes = {flag.name: flag.value for flag in _SIZES}
+    identity = sizes | setting.identity()
+    training.write_whole(
+        output / irreducible_losses.TOKENIZER, setting.problem.vocabulary.tokenizer.to_str(pretty=True)
+    )
+    about = sizes | {"batch_size": setting.batch_size}
+    measure = functools.partial(recipes.prices, setting, about)
+    reference = given_or_measured(given, measure, output / "reference.json")
+    downstream, pretrained = Downstream(setting.problem, output / "encoder"), setting.problem.evaluation("test")
 
-        def test(params: Any) -> dict[str, float]:
-            return {"loss": told(params)["loss"], "accuracy": downstream(params)["accuracy"]}
+    def test(params: Any) -> dict[str, float]:
+        return {"loss": pretrained(params)["loss"], "accuracy": downstream(params)["accuracy"]}
 
-        def run(chosen: Sequence[compare.Arm], seeds: Sequence[int]) -> list[compare.Run]:
-            return compare.run_matrix(
-                chosen,
-                seeds,
-                setting.task,
-                training.Settings(budget=budget, log_every=20, evaluate_at=_LOOKS),
-                output / "runs",
-                identity=identity,
-                figure="loss",
-                reference=reference,
-                test=test,
-                progress=progress,
-            )
+    settings = identity | {"budget": _BUDGET.value, "reference": reference.prices()}
+    settings |= {"reference_date": reference.date}
+    with (
+        # Before the runs, so that rows of other settings are refused before hours of work.
+        Rows(output / "rows.jsonl", settings, report.fields) as rows,
+        terminal.matrix_bar() as progress,
+    ):
+        run_matrix = functools.partial(
+            compare.run_matrix,
+            task_of=setting.task,
+            settings=training.Settings(budget=_BUDGET.value, log_every=20, evaluate_at=_EVALUATE_AT),
+            directory=output / "runs",
+            identity=identity,
+            figure="loss",
+            reference=reference,
+            test=test,
+            progress=progress,
+        )
+        tuned = [report.row_of(run) for run in run_matrix(grid, [0])]
+        best: dict[str, compare.Arm] = {}
+        for arm, _ in sorted(zip(grid, tuned, strict=True), key=lambda pair: final_loss(pair[1])):
+            best.setdefault(arm.name, arm)
+        unfair = half_way(setting, best[BASELINE].learning_rate)
+        chosen = [arm for arm in grid if arm is best[arm.name]]
+        final = [report.row_of(run) for run in run_matrix([*chosen, unfair], range(_SEEDS.value))]
+        for row in [*final, *({**row, "test": None} for row in tuned)]:  # what was not chosen is not tested
+            if not rows.has(arm=row["arm"], learning_rate=row["learning_rate"], seed=row["seed"]):
+                rows.add(row)
+        for seed in range(_SEEDS.value):
+            if not rows.has(arm=UNTRAINED, seed=seed):
+                start = setting.problem.start(jax.random.key(seed))
+                rows.add({"arm": UNTRAINED, "learning_rate": None, "seed": seed, "test": test(start)})
+        message = command.typed("studies.pretraining.study")
+        return rows.reported(lambda rows: report.write(rows, output, message))
 
-        settings = dict(identity) | {"budget": budget, "reference": reference.prices()}
-        settings |= {"reference_date": reference.date}
-        # Before the runs: rows of other settings are refused before hours of work.
-        with Rows(output / "rows.jsonl", settings, report.fields) as rows:
-            tuned = [row_of(run) for run in run(grid, [0])]
-            best: dict[str, compare.Arm] = {}
-            for arm, _ in sorted(zip(grid, tuned, strict=True), key=lambda pair: final_loss(pair[1])):
-                best.setdefault(arm.name, arm)
-            wrong = half_way(setting, best[BASELINE].learning_rate)
-            chosen = [arm for arm in grid if arm is best[arm.name]]
-            final = [row_of(run) for run in run([*chosen, wrong], range(seeds))]
-            for row in [*final, *({**row, "test": None} for row in tuned)]:  # what was not chosen is not tested
-                if not rows.has(arm=row["arm"], learning_rate=row["learning_rate"], seed=row["seed"]):
-                    rows.add(row)
-            for seed in range(seeds):
-                if not rows.has(arm=UNTRAINED, seed=seed):
-                    start = setting.problem.start(jax.random.key(seed))
-                    rows.add({"arm": UNTRAINED, "learning_rate": None, "seed": seed, "test": test(start)})
-            return rows.reported(lambda rows: report.write(rows, output, asked))
+
+def main() -> None:
+    """Compare the recipes, by prices that are given or measured."""
+    given = None if _REFERENCE.value is None else training.Reference.read(_REFERENCE.value)
+    rates = None if _LEARNING_RATES.value is None else [float(rate) for rate in _LEARNING_RATES.value]
+    setting, output = read_setting(), Path(_OUTPUT.value)
+    grid = recipes.grid(setting, _RECIPES.value, rates)
+    identity = {flag.name: flag.value for flag in _SIZES} | setting.identity()
+    with training.claimed(output, identity | {"budget": _BUDGET.value}, _RESUME.value):
+        summary = run(setting, grid, given, output)
+    terminal.show(summary)
+    print(f"\nreport: {output / 'report.md'}")
 
 
-def row_of(run: compare.Run) -> dict[str, Any]:
-    """What the report is made of."""
-    updates, values = run.validation("loss")
-    shares = [spent / run.budget for spent in run.spent(updates)]
-    kept = "learning_rate seed steps diverged_at seconds compile_seconds reference_seconds"
-    return {
-        "arm": run.optimizer,
-        **{name: getattr(run, name) for name in kept.split()},
-        "test": dict(run.test),
-        "validation": [[round(share, 4), loss] for share, loss in zip(shares, values, strict=True)],
-    }
+if __name__ == "__main__":
+    command.run(main, FLAGS)

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from examples.benchmarks import update_report, update_speed
-
-ROOT = update_report.PAGE.parents[1]
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +73,3 @@ def test_the_shapes_are_those_of_gpt2():
     shapes = update_speed.structs(update_speed.gpt2(*update_speed.MODELS["gpt2"]), "float32")
     sizes = [p.size for p in jax.tree.leaves(shapes)]
     assert (len(sizes), int(np.sum(sizes))) == (148, 124_439_808)
-
-
-def test_the_page_and_the_report_show_the_committed_record():
-    record = json.loads(update_report.RECORD.read_text(encoding="utf-8"))
-    page = update_report.PAGE.read_text(encoding="utf-8")
-    assert f"{update_report.BEGIN}\n\n{update_report.summary(record)}\n" in page
-    report = update_report.RECORD.parent / "report.md"
-    assert report.read_text(encoding="utf-8") == update_report.report(record)

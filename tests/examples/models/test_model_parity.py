@@ -19,9 +19,8 @@ def test_a_model_equals_pytorch(name):
     assert found["largest"] > 1  # else the bound would say little
 
 
-def test_the_record_is_of_all_models_and_the_page_shows_it():
+def test_the_record_is_of_all_models():
     assert {name: row["title"] for name, row in RECORD["models"].items()} == {
         name: title for name, (title, _) in MODELS.items()
     }
     assert RECORD["golden"] == json.loads((golden.GOLDEN / "models.json").read_text())["versions"]
-    assert model_parity_record.render(RECORD) in model_parity_record.PAGE.read_text(encoding="utf-8")

@@ -19,8 +19,10 @@ PROGRAMS = [
     "irreducible_losses",
     "studies.line_search.study",
     "studies.low_bit.study",
+    "studies.pretraining.study",
     "pmap_digits",
     "pretrain",
+    "records",
 ]
 
 NUMBERS = ["", "-1", "-0.1", "nan", "inf", "-inf", "1e400", "1e39", "x", "0x", "None", "1,2", "[]"]
@@ -124,7 +126,6 @@ def test_a_name_that_nothing_has_is_refused(program):
         ("compare_optimizers", ["--learning_rates=0"], "must be different numbers above 0"),
         ("compare_optimizers", ["--budget=0"], "must be in [1e-9, 1e9]"),
         ("compare_optimizers", ["--optimizers=stacking"], "optimizer 'stacking' is unknown"),
-        ("compare_optimizers", ["--data=x"], "--data and --irreducible go with --task=pretrain"),
         ("studies.heterogeneity.study", ["--optimizers=adam"], "must hold adam and sgd"),
         ("studies.heterogeneity.study", ["--models=gpt"], "must be of "),
         ("irreducible_losses", ["--hidden_size=63"], "must be a multiple of 4"),

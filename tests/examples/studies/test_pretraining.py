@@ -1,4 +1,4 @@
-"""Ways to pre-train are tuned, run and judged; and what the judgement says follows from the numbers."""
+"""Recipes for pre-training are tuned and run, and what the report says follows from the numbers."""
 
 import dataclasses
 import math
@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-from examples import compare_optimizers, irreducible_losses
+from examples import irreducible_losses
 from examples.shared import command
 from examples.studies.pretraining import recipes, study
-from examples.studies.pretraining.recipes import BASELINE, HALF_WAY, WAYS
+from examples.studies.pretraining.recipes import BASELINE, HALF_WAY, RECIPES
 from examples.studies.pretraining.report import UNTRAINED, Judged, in_words, table
 from optimiz import schedules, training
 from optimiz.training import Timing, Work
@@ -25,7 +25,7 @@ SIZES = {"vocab_size": 60, "layers": 1, "hidden_size": 16, "length": 16}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A text, and prices for up to four layers."""
-    path = tmp_path_factory.mktemp("judged")
+    path = tmp_path_factory.mktemp("study")
     (path / "text.txt").write_text(text(400))
     times = {Work("forward", 4, 8): 0.8, Work("forward", 1, 8): 0.2, Work("hessian", 4, 4): 1.0}
     times |= {Work("forward", depth, 4): 0.1 * depth for depth in (1, 2, 3, 4)}
@@ -52,8 +52,8 @@ def losses(folder):
 
 @pytest.fixture
 def arguments(folder, tmp_path):
-    given = SIZES | {"task": "pretrain", "data": folder / "text.txt", "reference": folder / "prices.json"}
-    return given | {"batch_size": 4, "budget": 1.0, "optimizers": "adamw", "output": tmp_path / "out"}
+    given = SIZES | {"data": folder / "text.txt", "reference": folder / "prices.json"}
+    return given | {"batch_size": 4, "budget": 1.0, "recipes": "adamw", "output": tmp_path / "out"}
 
 
 def as_if_run(arm, seed):
@@ -65,7 +65,7 @@ def as_if_run(arm, seed):
     return records.run(arm.name, None, rate=arm.learning_rate, seed=seed, history=history, test=test, **spent)
 
 
-def test_ways_are_tuned_by_one_seed_then_run_from_all(arguments, monkeypatch, capsys):
+def test_recipes_are_tuned_on_one_seed_then_run_from_all(arguments, monkeypatch, capsys):
     asked = []
 
     def run_matrix(arms, seeds, *_, **__):
@@ -74,8 +74,8 @@ def test_ways_are_tuned_by_one_seed_then_run_from_all(arguments, monkeypatch, ca
 
     monkeypatch.setattr(study.compare, "run_matrix", run_matrix)
     monkeypatch.setattr(study, "Downstream", lambda problem, directory: lambda params: {"accuracy": 0.1})
-    arguments |= {"optimizers": "lion", "learning_rates": "0.01,0.02,0.4", "seeds": 2}
-    call(compare_optimizers, "compare_optimizers", arguments)
+    arguments |= {"recipes": "lion", "learning_rates": "0.01,0.02,0.4", "seeds": 2}
+    call(study, "studies.pretraining.study", arguments)
     grid = [f"{name} {rate}" for name in ("adamw", "lion") for rate in (0.01, 0.02, 0.4)]
     assert asked == [(grid, [0]), (["adamw 0.02", "lion 0.02", "adamw_half_way 0.02"], [0, 1])]
     report, rows = ((arguments["output"] / name).read_text() for name in ("report.md", "rows.jsonl"))
@@ -84,19 +84,19 @@ def test_ways_are_tuned_by_one_seed_then_run_from_all(arguments, monkeypatch, ca
     assert (arguments["output"] / "curves.png").stat().st_size > 10_000
     assert "**lion**, 0.02: test loss 4.226" in capsys.readouterr().out
 
-    call(compare_optimizers, "compare_optimizers", arguments | {"resume": True})
+    call(study, "studies.pretraining.study", arguments | {"resume": True})
     assert (arguments["output"] / "rows.jsonl").read_text() == rows
 
 
 @pytest.mark.long
-def test_every_way_runs(arguments, folder):
+def test_every_recipe_runs(arguments, folder):
     given = SIZES | {"layers": 4, "data": folder / "text.txt", "steps": 2, "output": folder / "four"}
     call(irreducible_losses, "irreducible_losses", given)
     arguments |= {"layers": 4, "budget": 5.0, "seeds": 1, "learning_rates": "1e-3"}
-    arguments |= {"optimizers": ",".join(WAYS), "irreducible": folder / "four"}
-    call(compare_optimizers, "compare_optimizers", arguments)
+    arguments |= {"recipes": ",".join(RECIPES), "irreducible": folder / "four"}
+    call(study, "studies.pretraining.study", arguments)
     assert re.findall(r"^\| (\w+) \|", (arguments["output"] / "report.md").read_text(), re.M)[1:] == [
-        *WAYS, HALF_WAY, UNTRAINED,
+        *RECIPES, HALF_WAY, UNTRAINED,
     ]  # fmt: skip
 
 
@@ -106,15 +106,15 @@ def test_irreducible_losses_are_of_every_row_and_of_these_rows_alone(losses, fol
     assert found.ids.tolist() == list(range(len(of.rows["train"])))
     assert found.about["steps"] == 2 and found.about["validation_loss"] > 0
     setting = recipes.Setting(of, 4, found)
-    way = WAYS["rho_loss"](setting)
-    task = way.adapt(setting.task(0))
+    recipe = RECIPES["rho_loss"](setting)
+    task = recipe.adapt(setting.task(0))
     batch = task.batches(1)
     ids = [setting.task(0).batches(step)["id"] for step in (2, 3)]
     np.testing.assert_array_equal(batch["id"], np.concatenate(ids))
     np.testing.assert_array_equal(batch["irreducible"], found.losses[batch["id"]])
     less = dataclasses.replace(found, ids=found.ids[:3], losses=found.losses[:3])
     with pytest.raises(ValueError, match="there are no irreducible losses of the examples"):
-        WAYS["rho_loss"](recipes.Setting(of, 4, less)).adapt(setting.task(0)).batches(0)
+        RECIPES["rho_loss"](recipes.Setting(of, 4, less)).adapt(setting.task(0)).batches(0)
 
 
 def test_the_half_way_arm_has_half_of_its_schedule_left(folder):
@@ -136,19 +136,18 @@ def test_the_half_way_arm_has_half_of_its_schedule_left(folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimizers": "lyon"}, "optimizer 'lyon' is unknown: did you mean lion"),
-        ({"optimizers": "rho_loss"}, "rho_loss needs --irreducible, the directory of"),
-        ({"optimizers": "stacking"}, "each of depths must be in [1, 2147483647], got 0"),
+        ({"recipes": "lyon"}, "optimizer 'lyon' is unknown: did you mean lion"),
+        ({"recipes": "rho_loss"}, "rho_loss needs --irreducible, the directory of"),
+        ({"recipes": "stacking"}, "each of depths must be in [1, 2147483647], got 0"),
         ({"irreducible": "nowhere"}, "there are no irreducible losses at nowhere/losses.npz"),
         ({"irreducible": "LOSSES", "length": 17}, "holds irreducible losses of other rows"),
-        ({"figure": "mcc"}, "--task=pretrain ranks by the validation loss, got --figure=mcc"),
         ({"data": "nowhere.txt"}, "nowhere.txt: no such file or folder"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(arguments, losses, capsys, changes, message):
     changes = {name: losses if value == "LOSSES" else value for name, value in changes.items()}
     with pytest.raises(SystemExit) as exit:
-        call(compare_optimizers, "compare_optimizers", arguments | changes)
+        call(study, "studies.pretraining.study", arguments | changes)
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and message in errors[0] and exit.value.code == command.EXIT_USAGE
     assert not arguments["output"].exists()
