@@ -50,7 +50,6 @@ _STUDIES = {  # in examples/studies: folder → the module that renders its rows
 _BENCHMARKS = {"trainers": trainers_report, "update": update_report}
 _MEASURED = {  # in tests/records: record → the module that renders its page
     "contract": "tests.contract.record",
-    "faults": "tests.faults_record",
     "layouts": "tests.training.layouts_record",
     "memory": "tests.memory_record",
     "scaling": "tests.scaling_record",
@@ -111,6 +110,7 @@ def sections() -> dict[str, Callable[[], str]]:
         "trainers": lambda: trainers_report.summary(_benchmark("trainers")),
         "parity": lambda: _rendered("tests.golden.parity_record", "render", "parity"),
         "model_parity": lambda: _rendered("tests.golden.model_parity_record", "render", "model_parity"),
+        "faults": lambda: _rendered("tests.faults_record", "render", "faults"),
         "layouts": lambda: _rendered(_MEASURED["layouts"], "in_words", "layouts"),
         "scaling": lambda: _rendered(_MEASURED["scaling"], "in_words", "scaling"),
     }

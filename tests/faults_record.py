@@ -1,166 +1,82 @@
-"""The record of faults: what was done to runs, how often, and that each came out as it should.
+"""The record of faults: what was done to runs, how often, and whether each came out as it should.
 
-python -m tests.faults_record [PART OF A FAULT'S NAME ...]     measures those faults, or all, and renders
-python -m tests.faults_record --render                          renders what was measured before
+    python -m tests.faults_record [PART OF A FAULT'S NAME ...]
 
-A fault is measured by running the tests that do it. A test that does it more than once says how often, by
-``record_property("cases", number)``, and may add what they were; any other counts as one case.
+measures those faults, or all of them, and writes `tests/records/faults.json`, from which the table of
+docs/reliability.md is rendered. A fault is measured by running the tests that carry its marker,
+``@pytest.mark.survives(FAULT)``. A test that covers several cases reports how many with
+``record_property("cases", number)``, and may name them with further properties; any other test is one case.
 """
 
+import ast
+import collections
 import datetime
 import json
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from optimiz.training import environment
 from tests.conftest import ROOT
-from tests.examples.malformed import cases
 
 RECORD = ROOT / "tests/records/faults.json"
-RESUME, DIVERGENCE = "tests/training/test_resume.py", "tests/training/test_divergence.py"
-CHECKPOINT, HOSTS = "tests/training/storage/test_checkpoint.py", "tests/training/distributed/test_processes.py"
-MALFORMED = "tests/examples/test_malformed.py::test_is_refused_in_one_line_and_nothing_else_happens"
+OUTCOMES = {
+    "SIGKILL in a step, in a save, or between rename and clean-up": "resumes bit for bit: parameters, state, "
+    "random keys, order of the data and metrics",
+    "SIGKILL at random times": "the same; each session continues from the last complete checkpoint",
+    "SIGTERM during compilation, a step, an evaluation or the wait for a batch": "saves once, exits with code "
+    "75, and resumes bit for bit",
+    "SIGTERM during a calibration": "exits with code 75; there is nothing to save",
+    "a second SIGTERM": "the process ends at once",
+    "a full or read-only disk": "ends with an error that names the path, keeps the last checkpoint, and "
+    "resumes bit for bit once there is room",
+    "a second run in the same directory": "refused, and the message names the process",
+    "resuming a finished run": "reads its result, and says so",
+    "resuming with other settings, another optimizer, width or dtype": "refused, and the message names what "
+    "differs; the checkpoint is kept",
+    "resuming on another number of devices": "restores the same state bit for bit, on eight devices, on a mesh "
+    "of four by two and on one",
+    "a checkpoint file truncated, emptied, changed in one bit, deleted or added": "refused by name, or the "
+    "checkpoint before it is used, and the log says so",
+    "a bit of the manifest flipped": "refused",
+    "a metrics file with a torn last line, or with a changed byte": "the torn line is dropped; the changed "
+    "byte is detected",
+    "NaN in a loss, a micro-batch or a replica, under a guard": "skipped: the rest of the run is bit for bit "
+    "as without it",
+    "NaN without a guard, or more often in a row than the guard allows": "ends with an error and keeps the "
+    "last good checkpoint",
+    "copies of a parameter that differ between processes": "found before the next checkpoint; the run stops "
+    "and names step, parameter, device and process",
+    "one of two processes killed": "the other exits with an error within 60 s, and both resume",
+    "processes started with different settings": "all refuse to begin, and name the settings",
+    "1,000 steps": "one compilation; after step 100 memory grows by less than 2 %",
+    "malformed labelled text": "refused in one line that begins with file and line",
+    "malformed weights, configurations, arrays, images, checkpoints and names": "refused in one line that "
+    "names the file and the entry; nothing is executed, written outside, or fetched",
+}
 
 
-class Fault(NamedTuple):
-    """What is done to a run, what is to come of it, and the tests that do it, by how their names begin."""
-
-    name: str
-    outcome: str
-    tests: tuple[str, ...]
-
-
-RUNS = (
-    Fault(
-        "SIGKILL in a step, in a save, between rename and clean-up",
-        "parameters, state, key, data order and metrics as if it had not been, to the bit",
-        (f"{RESUME}::test_killed_and_resumed", f"{RESUME}::test_killed_before_the_first"),
-    ),
-    Fault(
-        "SIGKILL at random times",
-        "the same; each session goes on from the last complete checkpoint",
-        (f"{RESUME}::test_killed_at_any_time",),
-    ),
-    Fault(
-        "SIGTERM in compilation, step, evaluation, or the batch before a step",
-        "one save, exit code 75; resumed to the bit",
-        (f"{RESUME}::test_sigterm_saves_once", f"{RESUME}::test_resumed_every_few_steps"),
-    ),
-    Fault(
-        "SIGTERM in a calibration, warming up or timing",
-        "nothing to save, exit code 75",
-        (f"{RESUME}::test_sigterm_in_a_calibration",),
-    ),
-    Fault(
-        "A second SIGTERM",
-        "the process ends at once",
-        (f"{RESUME}::test_a_second_signal",),
-    ),
-    Fault(
-        "Disk full or read-only, by a limit on files, on a tmpfs, by what the system says is free",
-        "error with the path, last checkpoint kept, and resumed to the bit with room again",
-        (
-            "tests/training/storage/test_disk.py::test_",
-            f"{RESUME}::test_a_full_disk",
-            f"{CHECKPOINT}::test_too_little_space",
-        ),
-    ),
-    Fault(
-        "A second run in the directory",
-        "refused, naming the process",
-        (
-            f"{RESUME}::test_a_second_process",
-            "tests/training/storage/test_run_directory.py::test_one_process_at_a_time",
-        ),
-    ),
-    Fault(
-        "Resume of a finished run",
-        "read back, and said so",
-        ("tests/training/test_loop.py::test_a_finished_run",),
-    ),
-    Fault(
-        "Resume with other settings, optimizer, width or dtype",
-        "refused, naming what differs; the checkpoint kept",
-        (
-            f"{RESUME}::test_resumed_with_another",
-            f"{CHECKPOINT}::test_other_settings",
-            f"{CHECKPOINT}::test_another_tree",
-            "tests/training/test_loop.py::test_what_decides_the_trajectory",
-        ),
-    ),
-    Fault(
-        "Resume on eight, four by two, and one devices",
-        "the same state to the bit",
-        ("tests/training/distributed/test_sharding.py::test_on_eight_devices",),
-    ),
-    Fault(
-        "A file of a checkpoint truncated, emptied, flipped in one bit, deleted or added",
-        "refused with its name, or the checkpoint before is used, and said so",
-        (f"{CHECKPOINT}::test_damage_is_refused",),
-    ),
-    Fault(
-        "A bit of the manifest flipped",
-        "refused",
-        (f"{CHECKPOINT}::test_no_flipped_bit",),
-    ),
-    Fault(
-        "NaN in loss, micro-batch or replica, under a guard",
-        "skipped: the rest of the run as without it, to the bit",
-        (f"{DIVERGENCE}::test_the_run_goes_on", f"{DIVERGENCE}::test_one_bad_replica"),
-    ),
-    Fault(
-        "NaN without a guard, or more in a row than it bears",
-        "the run ends with an error, last good checkpoint kept",
-        (
-            f"{DIVERGENCE}::test_bad_steps_in_a_row",
-            f"{DIVERGENCE}::test_a_guard_around_a_part",
-            f"{DIVERGENCE}::test_a_loss_that",
-        ),
-    ),
-    Fault(
-        "One of two processes killed",
-        "the other ends within 60 s with an error, and both are resumed",
-        (f"{HOSTS}::test_one_is_killed",),
-    ),
-    Fault(
-        "Processes started with other settings",
-        "refused on all, naming them",
-        (f"{HOSTS}::test_processes_with_other_settings",),
-    ),
-    Fault(
-        "1,000 steps",
-        "one compilation; after step 100 memory grows by less than 2 %",
-        ("tests/training/test_loop.py::test_a_thousand_steps",),
-    ),
-)
-INPUTS = (
-    Fault(
-        "Malformed input: labelled text",
-        "one line that begins with file and line",
-        ("tests/examples/data/test_text.py::test_refuses_by_place_and_value",),
-    ),
-    *(
-        Fault(
-            f"Malformed input: {kind}",
-            "one line with the file and the name; nothing run, nothing written outside, nobody called",
-            (f"{MALFORMED}[{kind}: ",),
-        )
-        for kind in cases()
-    ),
-)
-FAULTS = RUNS + INPUTS
+def marked() -> dict[str, list[str]]:
+    """The tests of each fault, by their node ids."""
+    found = collections.defaultdict(list)
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        text = path.read_text(encoding="utf-8")
+        if "pytest.mark.survives(" not in text:
+            continue
+        for node in ast.walk(ast.parse(text)):
+            for mark in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
+                if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.survives":
+                    fault = ast.literal_eval(mark.args[0])
+                    found[fault].append(f"{path.relative_to(ROOT).as_posix()}::{node.name}")
+    return dict(found)
 
 
 class Counter:
-    """A plugin of pytest that counts the cases of the tests of a fault."""
+    """A plugin of pytest that counts the cases of a fault."""
 
-    def __init__(self, fault: Fault):
-        self.fault, self.cases, self.failed, self.skipped, self.of_which = fault, 0, 0, [], {}
-
-    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        items[:] = [item for item in items if item.nodeid.startswith(self.fault.tests)]
+    def __init__(self) -> None:
+        self.cases, self.failed, self.skipped, self.of_which = 0, 0, [], collections.Counter()
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         properties = dict(report.user_properties)
@@ -170,54 +86,47 @@ class Counter:
             self.skipped.append(report.longrepr[2].removeprefix("Skipped: "))
         elif report.when == "call":
             self.cases += properties.pop("cases", 1)
-            self.of_which |= properties
+            self.of_which.update(properties)
 
 
-def measure(fault: Fault) -> dict[str, Any]:
-    """The cases of a fault, and how many came out otherwise."""
-    counter = Counter(fault)
-    files = sorted({test.partition("::")[0] for test in fault.tests})
-    pytest.main(["-n", "0", "-q", "-m", "long or not long", *files], plugins=[counter])
-    measured = {"cases": counter.cases, "failed": counter.failed, "of_which": counter.of_which}
+def measure(tests: list[str]) -> dict[str, Any]:
+    """The cases of a fault, and how many did not come out as they should."""
+    counter = Counter()
+    pytest.main(["-n", "0", "-q", "-m", "long or not long", *tests], plugins=[counter])
+    measured = {"cases": counter.cases, "failed": counter.failed, "of_which": dict(counter.of_which)}
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     return measured | {"skipped": counter.skipped, "date": date, "environment": environment()}
 
 
 def render(record: dict[str, Any]) -> str:
-    """The record as Markdown."""
-    lines = [
-        "# Faults, and what comes of them",
-        "",
-        "Each is a test on the trainer itself. Rendered from [faults.json](faults.json), which has dates, "
-        "versions and machine, by [faults_record.py](../faults_record.py), which says how to measure again.",
-        "",
-        "| fault | cases | otherwise | outcome |",
-        "| --- | ---: | ---: | --- |",
-    ]
-    for fault in FAULTS:
-        measured = record[fault.name]
-        which = "; ".join(f"{number} {what}" for what, number in measured["of_which"].items())
-        name = f"{fault.name} ({which})" if which else fault.name
-        lines.append(f"| {name} | {measured['cases']} | {measured['failed']} | {fault.outcome} |")
-    total = sum(record[fault.name]["cases"] for fault in FAULTS)
-    lines.append(f"| **all** | **{total:,}** | **{sum(m['failed'] for m in record.values())}** | |")
-    return "\n".join(lines) + "\n"
+    """The table of docs/reliability.md."""
+    lines = ["| fault | what happens | cases | failed |", "| --- | --- | ---: | ---: |"]
+    for fault, outcome in OUTCOMES.items():
+        measured = record[fault]
+        which = ", ".join(f"{number} {what}" for what, number in measured["of_which"].items())
+        name = f"{fault} ({which})" if which else fault
+        lines.append(f"| {name} | {outcome} | {measured['cases']:,} | {measured['failed']} |")
+    cases, failed = (sum(measured[what] for measured in record.values()) for what in ("cases", "failed"))
+    lines.append(f"| **all** | | **{cases:,}** | **{failed}** |")
+    dates = sorted({measured["date"] for measured in record.values()})
+    machine = next(iter(record.values()))["environment"]["machine"]
+    period = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+    legend = (
+        f"{period}, {machine}. [The record](../tests/records/faults.json) has "
+        "the versions of each measurement. `python -m tests.faults_record` measures again."
+    )
+    return "\n".join(lines) + f"\n\n{legend}\n"
 
 
 def main() -> None:
-    """Measure the faults that are named, and render."""
-    names = [name for name in sys.argv[1:] if name != "--render"]
-    for fault in FAULTS:
-        if "--render" not in sys.argv and (not names or any(name in fault.name for name in names)):
-            record = written() | {fault.name: measure(fault)}
-            ordered = {each.name: record[each.name] for each in FAULTS if each.name in record}
+    """Measure the faults whose names contain one of the arguments, or all."""
+    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
+    tests = marked()
+    for fault in OUTCOMES:
+        if not sys.argv[1:] or any(part in fault for part in sys.argv[1:]):
+            record[fault] = measure(tests[fault])
+            ordered = {fault: record[fault] for fault in OUTCOMES if fault in record}
             RECORD.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    RECORD.with_suffix(".md").write_text(render(written()), encoding="utf-8")
-
-
-def written() -> dict[str, Any]:
-    """What was measured before."""
-    return json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
 
 
 if __name__ == "__main__":

@@ -1,63 +1,27 @@
-"""The table of what can go wrong names tests that exist; and what no other page tests."""
+"""Every fault that docs/reliability.md says a run survives has tests, and was measured."""
 
-import ast
-import functools
-import re
+import json
 
-import jax
-import jax.numpy as jnp
-import optax
-import pytest
+from tests import faults_record
+from tests.examples.data.test_text import REFUSED
+from tests.examples.malformed import cases
+from tests.faults_record import OUTCOMES
 
-from tests.conftest import ROOT
-from tests.contract.test_contract import TABLE
-
-PAGE = (ROOT / "tests/records/reliability.md").read_text(encoding="utf-8")
-FAILURES = 85
+RECORD = json.loads(faults_record.RECORD.read_text(encoding="utf-8"))
 
 
-def rows():
-    """Number → what stands beside it: the failure, what happens, and the tests, of a row of the table."""
-    return {int(row[1]): row[2] for row in re.finditer(r"^\| (\d+) \| (.*) \|$", PAGE, re.MULTILINE)}
+def test_every_fault_has_tests_and_every_marker_names_a_fault():
+    assert set(faults_record.marked()) == set(OUTCOMES)
 
 
-@functools.cache
-def names_in(path):
-    """The names of the tests of a page, which is read and not run."""
-    module = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-    return {
-        node.name for node in module.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
-    }
+def test_every_fault_was_measured_without_a_failure():
+    assert list(RECORD) == list(OUTCOMES)
+    for fault, measured in RECORD.items():
+        assert measured["cases"] >= 1 and measured["failed"] == 0 and not measured["skipped"], fault
 
 
-def test_every_failure_has_its_row():
-    assert list(rows()) == list(range(1, FAILURES + 1))
-    assert len(re.findall(r"^\| \d", PAGE, re.MULTILINE)) == FAILURES
-
-
-def test_a_row_names_tests_that_exist_or_says_why_it_does_not_apply():
-    for number, text in rows().items():
-        failure, happens, named = text.split(" | ")
-        assert failure and happens, number
-        nodes = named.split("<br>") if named else []
-        assert bool(nodes) != happens.startswith("not applicable: "), number
-        for node in nodes:
-            path, name = re.fullmatch(r"`(tests/[\w/]+\.py)::(test_\w+)`", node).groups()
-            assert name in names_in(path), f"row {number}: there is no {node}"
-
-
-@pytest.mark.parametrize("name", ["adafactor", "adamw", "lamb", "lion", "salsa", "sgd_sai"])
-def test_complex_parameters_descend(name):
-    tx = TABLE[name].make(0.05)
-    params = jnp.array([1 + 1j, 2 - 1j, 0.5j])
-
-    @jax.jit
-    def step(params, state):  # of |w|² / 2, whose gradient of steepest ascent is w
-        updates, state = tx.update(params, state, params)
-        return optax.apply_updates(params, updates), state
-
-    after, state = params, tx.init(params)
-    for _ in range(5):
-        after, state = step(after, state)
-    assert after.dtype == params.dtype
-    assert jnp.linalg.norm(after) < 0.99 * jnp.linalg.norm(params)
+def test_the_record_covers_the_malformed_files_of_today():
+    *_, text, files = RECORD.values()
+    assert text["cases"] == len(REFUSED)
+    assert files["of_which"] == {kind: len(of_kind) for kind, of_kind in cases().items()}
+    assert RECORD["SIGKILL at random times"]["cases"] >= 50

@@ -27,7 +27,8 @@ from matplotlib.figure import Figure
 from optimiz import checks, schedules, training
 from optimiz.compare.curves import running_mean
 from optimiz.compare.pictures import save
-from optimiz.training.step import trace_step
+from optimiz.training.compiled_step import trace_step
+from optimiz.training.step import StepSpec
 from optimiz.training.train_state import initial_state
 
 _SMOOTHED = 0.1  # share of the run over which losses are averaged: batches differ by a factor of a few
@@ -166,7 +167,8 @@ def lr_range_test(
 
     tx = make(rising)
     checks.transformation("what make returns", tx)
-    trace_step(unevaluated, tx, jax.eval_shape(lambda: initial_state(unevaluated, tx, seed)), task.batches(0))
+    like = jax.eval_shape(lambda: initial_state(unevaluated, tx, seed))
+    trace_step(StepSpec.of(unevaluated, tx, like, task.batches(0)))
     if not asked:
         raise ValueError(
             "make must return an optimizer whose learning rate is the schedule that it is given: this one "

@@ -34,9 +34,10 @@ from optimiz.compare.directions import lower_is_better as is_lower_better
 from optimiz.compare.fields import check_fields
 from optimiz.compare.json_file import TornRecord
 from optimiz.compare.run import Run
+from optimiz.training.compiled_step import trace_step
 from optimiz.training.methods.methods import PLAIN
 from optimiz.training.settings import description
-from optimiz.training.step import trace_step
+from optimiz.training.step import StepSpec
 from optimiz.training.storage.run_directory import CHECKPOINTS, METRICS, TIMINGS
 from optimiz.training.task import beside, losses_and_state, mean_loss
 from optimiz.training.train_state import check_state, initial_state, keys
@@ -289,7 +290,7 @@ class _Matrix:
                 start = functools.partial(initial_state, its_task, tx, seed, budget, methods.selection)
                 like = jax.eval_shape(start)
                 check_state(like)
-                trace_step(its_task, tx, like, its_task.batches(0), price, methods, steps)
+                trace_step(StepSpec.of(its_task, tx, like, its_task.batches(0), price, methods, steps))
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{arm} cannot be trained on this task: {error}") from error
         params, model_state = _untrained(task, seed)

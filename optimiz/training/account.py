@@ -17,7 +17,7 @@ from optimiz.training.journal import Journal, row_of
 from optimiz.training.methods.growth import Growth
 from optimiz.training.result import Progress, Result
 from optimiz.training.settings import Settings
-from optimiz.training.step import Figures
+from optimiz.training.step import StepMetrics
 from optimiz.training.stopwatch import Stopwatch
 from optimiz.training.train_state import TrainState
 
@@ -59,7 +59,7 @@ class Account:
         self.best: dict[str, Any] | None = None
         self._path, self._total, self._progress = path, settings.steps, progress
         self._settings = settings
-        self._pending: list[Figures] = []  # of the updates since the last look
+        self._pending: list[StepMetrics] = []  # of the updates since the last look
 
     @property
     def finished(self) -> bool:
@@ -84,7 +84,7 @@ class Account:
         if state.clock is not None:
             self.marks.spent = as_nanoseconds(state.clock.spent)
 
-    def dispatched(self, figures: Figures) -> None:
+    def dispatched(self, figures: StepMetrics) -> None:
         """Enter an update that the device may still be working on."""
         self._pending.append(figures)
         self.steps += 1

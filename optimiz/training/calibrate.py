@@ -19,9 +19,10 @@ from optimiz import checks, schedules
 from optimiz.training import preemption
 from optimiz.training.budget.price_table import Reference, Timing, Work
 from optimiz.training.budget.step_cost import FORWARD, STEP, extra_work
+from optimiz.training.compiled_step import compile_step
 from optimiz.training.methods.layer_drop import LayerDrop
 from optimiz.training.methods.methods import PLAIN, Methods
-from optimiz.training.step import compile_step
+from optimiz.training.step import StepSpec
 from optimiz.training.task import Task, batch_shapes, batch_size, beside, losses_and_state, mean_loss
 from optimiz.training.train_state import check_state, initial_state, own
 
@@ -158,7 +159,8 @@ def _samples(
             turns = _Turns(steps=rounds, layers=layers)
         size = batch_size(candidates) if selection is None else selection.batch
         timed = Methods(layer_drop=turns)
-        step = compile_step(task, tx, like, _resized(candidates, size), methods=timed, steps=rounds)
+        spec = StepSpec.of(task, tx, like, _resized(candidates, size), methods=timed, steps=rounds)
+        step = compile_step(spec).executable
         state = initial_state(task, tx, seed=0)
     key = jax.random.key(0)
     at_first = state.model_state  # apart from the state, which the step consumes

@@ -30,7 +30,7 @@ from optimiz.training.distributed.sharding import Layout
 from optimiz.training.loop import Loop
 from optimiz.training.methods.methods import PLAIN, Methods
 from optimiz.training.result import Progress, Result
-from optimiz.training.run_plan import Stages
+from optimiz.training.run_plan import RunPlan
 from optimiz.training.settings import Settings, description
 from optimiz.training.task import Task
 
@@ -111,13 +111,13 @@ def fit(
     # What decides when the processes meet must be the same too.
     when, numerics = dataclasses.asdict(settings), conditions(mesh)["numerics"]
     processes.refuse_differing(described | {"when": when, "mesh": mesh, "jax.config": numerics})
-    stages = Stages(task, tx, settings, reference, methods, layout)
+    plan = RunPlan(task, tx, settings, reference, methods, layout)
     told = progress if processes.is_first() else None
     with (
         processes.claimed(directory, described, resume, overwrite, longer=methods.growth is None) as path,
         preemption.deferred() as request,
     ):
-        return Loop(stages, path, described, request, told).train()
+        return Loop(plan, path, described, request, told).train()
 
 
 def _check_types(

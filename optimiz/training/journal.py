@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from optimiz.training.distributed import processes
-from optimiz.training.step import Figures
+from optimiz.training.step import StepMetrics
 from optimiz.training.storage import metrics_file
 from optimiz.training.storage.run_directory import METRICS, TIMINGS, RunError
 
@@ -90,11 +90,11 @@ class Journal:
         return max((size for size in planned if isinstance(size, int)), default=None)
 
 
-def row_of(step: int, figures: Figures) -> dict[str, Any]:
+def row_of(step: int, figures: StepMetrics) -> dict[str, Any]:
     """The figures of the update of an index, as a row of metrics."""
     fixed = {"loss": figures.loss, "gradient_norm": figures.gradient_norm, "fraction": figures.fraction}
     row = {"step": step} | {name: float(x) for name, x in fixed.items() if x is not None}
-    return row | {name: _number(x) for name, x in figures.readings.items() if name not in row}
+    return row | {name: _number(x) for name, x in figures.logged_scalars.items() if name not in row}
 
 
 def _number(x: jax.typing.ArrayLike) -> Any:

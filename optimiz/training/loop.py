@@ -20,7 +20,7 @@ from optimiz.training.account import Account
 from optimiz.training.conditions import conditions, refuse_other_numerics, refuse_other_step, warn_of_others
 from optimiz.training.distributed import processes, replicas
 from optimiz.training.result import Diverged, Progress, Result
-from optimiz.training.run_plan import Stages
+from optimiz.training.run_plan import RunPlan
 from optimiz.training.stopwatch import Stopwatch
 from optimiz.training.storage import checkpoint
 from optimiz.training.storage.run_directory import CHECKPOINTS, STEPS, RunError, write_settings
@@ -34,7 +34,7 @@ class Loop:
     """A run under way.
 
     Args:
-        stages: what it is made of.
+        plan: what it is made of.
         path: its directory, claimed.
         described: what decides its trajectory.
         request: to leave.
@@ -43,31 +43,31 @@ class Loop:
 
     def __init__(
         self,
-        stages: Stages,
+        plan: RunPlan,
         path: Path,
         described: Mapping[str, Any],
         request: preemption.Request,
         progress: Callable[[Progress], object] | None,
     ):
-        self._stages, self._task, self._settings = stages, stages.task, stages.settings
+        self._plan, self._task, self._settings = plan, plan.task, plan.settings
         self._path, self._checkpoints, self._described = path, path / CHECKPOINTS, described
         self._request = request
-        self._account = Account(path, stages.settings, stages.methods.growth, progress)
+        self._account = Account(path, plan.settings, plan.methods.growth, progress)
         self._marks = self._account.marks
-        selection = stages.methods.selection
+        selection = plan.methods.selection
         self._waits = selection is not None and selection.waits
         self._stage = 0  # growths made
-        mesh = None if stages.layout is None else stages.layout.mesh.shape
+        mesh = None if plan.layout is None else plan.layout.mesh.shape
         self._conditions = conditions(mesh)
         self._digests: dict[str, str] = {}  # of the steps traced, by stage
         self._comparable = False  # with those of the checkpoint that the run goes on from
         self._more: str | None = None  # steps than the checkpoint was told to make
-        self._step: jax.stages.Compiled | None = None  # None where there is none for the present stage
+        self._step: jax.stages.Compiled | None = None  # None until that of the present stage is compiled
 
     def train(self) -> Result:
         """Go on from the newest checkpoint, or begin, and go through to the end."""
         account = self._account
-        self._stages.check()
+        self._plan.check()
         state = self._restored()
         if state is not None and account.finished:
             _log.warning("%s is finished: all %d steps are done", self._path, account.steps)
@@ -77,10 +77,10 @@ class Loop:
         checkpoint.probe(self._checkpoints)
         batch = self._task.batches(account.drawn)
         shapes = batch_shapes(batch, f"batches({account.drawn})")
-        self._compile(self._stages.like(self._stage), self._stages.place(batch))
+        self._compile(self._plan.like(self._stage), self._plan.place(batch))
         processes.from_first(lambda: write_settings(self._path, self._described))  # there may be more steps
         if state is None:
-            state = self._stages.first()
+            state = self._plan.first()
         account.read_clock(state)
         account.stopwatch.start()
         while not account.finished:
@@ -90,12 +90,12 @@ class Loop:
                 raise ValueError(f"batches({account.drawn}) has {found}, the batches before had {shapes}")
             if self._step is None:
                 with account.stopwatch.paused():
-                    self._compile(state, self._stages.place(batch))
+                    self._compile(state, self._plan.place(batch))
                     account.read_clock(state)
             assert self._step is not None
             # Nothing waits here: the next batch is made while the device works on this one.
-            until = self._stages.everywhere(self._marks.until)
-            state, figures = self._step(state, self._stages.place(batch), *until)
+            until = self._plan.everywhere(self._marks.until)
+            state, figures = self._step(state, self._plan.place(batch), *until)
             if self._in_lockstep:
                 jax.block_until_ready(figures)
             account.drawn += 1
@@ -107,18 +107,18 @@ class Loop:
         return self._result(state)
 
     def _restored(self) -> TrainState | None:
-        stages = self._stages
+        plan = self._plan
 
         def like(record: Mapping[str, Any]) -> TrainState:
             refuse_other_numerics(str(self._path), record.get("conditions", {}), self._conditions)
-            growth, stage = stages.methods.growth, record.get("stage", 0)
+            growth, stage = plan.methods.growth, record.get("stage", 0)
             if stage > (0 if growth is None else len(growth.at)):
                 raise RunError(
                     f"{self._path} has a checkpoint of {stage} growths, more than the run is to make"
                 )
-            return stages.like(stage)
+            return plan.like(stage)
 
-        longer = stages.methods.growth is None
+        longer = plan.methods.growth is None
         saved = checkpoint.restore(self._checkpoints, like, self._described, longer)
         processes.from_first(lambda: self._account.journal.cut(saved.record if saved else None))
         if saved is None:
@@ -138,7 +138,7 @@ class Loop:
     def _compile(self, state: TrainState, batch: Mapping[str, jax.Array]) -> None:
         account, stopwatch = self._account, Stopwatch()
         stopwatch.start()
-        self._step, digest, end = self._stages.compile(self._stage, state, batch)
+        self._step, digest, end = self._plan.compile(self._stage, state, batch)
         saved = self._digests.get(str(self._stage)) if self._comparable else None
         processes.from_first(lambda: refuse_other_step(str(self._path), saved, digest, self._more))
         self._digests[str(self._stage)] = digest
@@ -158,7 +158,7 @@ class Loop:
             planned["temporary_bytes"] = memory.temp_size_in_bytes
             planned["argument_bytes"] = memory.argument_size_in_bytes
         account.note("compile", taken, **planned)
-        least = self._stages.least_price(state, batch)
+        least = self._plan.least_price(state, batch)
         if least is not None:
             self._marks.price(least, account.steps)
 
@@ -213,7 +213,7 @@ class Loop:
             state = self._grown(state)
         leave = processes.any_process(self._request.received is not None)
         saves = leave or is_best or due(settings.save_every)
-        if self._stages.layout is not None and (saves or due(settings.compare_replicas_every)):
+        if self._plan.layout is not None and (saves or due(settings.compare_replicas_every)):
             replicas.refuse_differing(state.params, account.steps)
         if saves:
             self._save(state)
@@ -241,7 +241,7 @@ class Loop:
         assert self._task.evaluate is not None
         self._refuse_unsound(state)
         with self._account.beside("evaluate"):
-            own = self._stages.own
+            own = self._plan.own
             figures = self._task.evaluate(own(state.params), **beside(own(state.model_state)))
             try:
                 figures = {name: float(value) for name, value in figures.items()}
@@ -258,7 +258,7 @@ class Loop:
         with self._account.beside("growth"):
             self._stage += 1
             self._step = None
-            return self._stages.grown(state, self._stage)
+            return self._plan.grown(state, self._stage)
 
     def _save(self, state: TrainState) -> None:
         account = self._account
@@ -267,7 +267,7 @@ class Loop:
             record = processes.from_first(
                 lambda: account.journal.sync() | {"seconds": account.stopwatch.seconds}
             )
-            if self._stages.methods.growth is not None:
+            if self._plan.methods.growth is not None:
                 record["stage"] = self._stage
             best = None if account.best is None else account.best["checkpoint"]
             if account.best is not None:
@@ -284,5 +284,5 @@ class Loop:
             )
 
     def _result(self, state: TrainState) -> Result:
-        own = self._stages.own
+        own = self._plan.own
         return self._account.result(own(state.params), own(state.model_state))

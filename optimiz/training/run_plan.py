@@ -13,10 +13,11 @@ import optax
 
 from optimiz.training.budget.price_table import Reference
 from optimiz.training.budget.step_cost import least_price
+from optimiz.training.compiled_step import CompiledStep, compile_step
 from optimiz.training.distributed.sharding import Layout, warn_of_whole
 from optimiz.training.methods.methods import Methods
 from optimiz.training.settings import Settings
-from optimiz.training.step import compile_and_digest
+from optimiz.training.step import StepSpec
 from optimiz.training.task import Batch, Task, batch_size
 from optimiz.training.train_state import (
     TrainState,
@@ -29,7 +30,7 @@ from optimiz.training.train_state import (
 
 
 @dataclasses.dataclass(frozen=True)
-class Stages:
+class RunPlan:
     """A run's parts; each argument as of ``fit``."""
 
     task: Task
@@ -69,16 +70,13 @@ class Stages:
             return state
         return jax.tree.map(_placed, state, state_shardings(state, self.layout))
 
-    def compile(
-        self, stage: int, state: TrainState, batch: Mapping[str, jax.Array]
-    ) -> tuple[jax.stages.Compiled, str, int | None]:
-        """The step at a stage, its digest and the end of its schedules, as ``compile_and_digest``."""
+    def compile(self, stage: int, state: TrainState, batch: Mapping[str, jax.Array]) -> CompiledStep:
+        """The compiled step at a stage."""
         growth = self.methods.growth
         tx = self.tx if growth is None else growth.optimizer(self.tx, stage)
         price = None if self.reference is None else self.reference.seconds
-        return compile_and_digest(
-            self.task, tx, state, batch, price, self.methods, self.settings.steps, self.layout
-        )
+        spec = StepSpec.of(self.task, tx, state, batch, price, self.methods, self.settings.steps)
+        return compile_step(spec, self.layout)
 
     def least_price(self, state: TrainState, batch: Mapping[str, Any]) -> float | None:
         """What a step costs at the least, in seconds of reference time; None without a budget."""

@@ -1,20 +1,19 @@
 """One training step: a batch and a state go in, the next state comes out.
 
-The optimizer is any Optax transformation. It is always offered ``value``, ``grad`` and
-``value_fn``, the loss of this batch under this dropout mask as a function of the parameters, so
-that a line search needs no loop of its own; and ``logits_fn``, likewise the logits, where the task
-has them.
+The optimizer is any Optax transformation. Every update offers it ``value``, ``grad`` and ``value_fn``, the loss
+of this batch under this dropout mask as a function of the parameters, so that a line search needs no loop of
+its own; and ``logits_fn``, likewise the logits, if the task has them.
 
-Under a budget the step also keeps the clock. It charges what it did: itself, and the extra work
-that the optimizer counts in its state. Where there is such work, the host cannot tell what a step
-will have cost; so that it need not wait for each to stop in time, a step does nothing from a given
-moment on.
+Under a budget the step also advances the clock, by its own price and by that of the extra work that the
+optimizer counts in its state. Such work makes the price of a step depend on the data, so the host cannot know
+in advance at which step the budget ends. Rather than have it wait for every step, a step does nothing from a
+given moment on.
 
-Layers may be dropped: then the step draws a pattern, hands it to the loss and is charged by it. Examples may
-be selected: then the batch that goes in is one of candidates, and where too few of them are kept, the step is
-no more than a look at them.
+With layer dropping, the step draws which layers are on, passes that to the loss and is charged accordingly.
+With example selection, the batch that goes in holds candidates; if too few are kept, no update is made.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -23,14 +22,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optimiz import schedules
 from optimiz.hyperparams import hyperparams
 from optimiz.training.budget.clock import Clock
-from optimiz.training.budget.step_cost import EXTRA_WORK, FORWARD, charge, charge_step, extra_work
-from optimiz.training.distributed.sharding import Layout
+from optimiz.training.budget.step_cost import FORWARD, charge, charge_step
 from optimiz.training.divergence import sound
 from optimiz.training.methods.layer_drop import LayerDrop
 from optimiz.training.methods.methods import PLAIN, Methods
+from optimiz.training.methods.recorded_calls import recorded
 from optimiz.training.methods.selection import Selection
 from optimiz.training.task import (
     Task,
@@ -41,291 +39,270 @@ from optimiz.training.task import (
     per_example,
     weighted_logits,
 )
-from optimiz.training.trace_digest import trace_digest
-from optimiz.training.train_state import TrainState, on_clock, run_key, state_shardings
+from optimiz.training.train_state import TrainState, on_clock, run_key
 
 # Folded into a step's key, far from what a model would fold into it, so that dropout is the same without them.
 _PATTERN, _SELECTION = 2**32 - 1, 2**32 - 2
 
 
-class Figures(NamedTuple):
-    """What is measured at every step: loss and gradient norm of the parameters before the update.
+class StepMetrics(NamedTuple):
+    """What is measured at every step.
 
-    ``fraction`` is what was spent of the budget before it; None where there is no budget. ``readings`` is what
-    the optimizer says of the update, by name. ``sound`` is whether the parameters are finite after it; None
-    where that is not asked, see ``divergence``.
+    Args:
+        loss: of the parameters before the update.
+        gradient_norm: likewise.
+        fraction: of the budget, spent before the update; None without a budget.
+        logged_scalars: what the optimizer's state reports of the update, by name.
+        sound: whether the parameters are finite after the update; None if that is not tested, see
+            ``optimiz.training.divergence``.
     """
 
     loss: jax.Array
     gradient_norm: jax.Array
     fraction: jax.Array | None
-    readings: Mapping[str, jax.Array]
+    logged_scalars: Mapping[str, jax.Array]
     sound: jax.Array | None
 
 
-def compile_step(
-    task: Task,
-    tx: optax.GradientTransformation,
-    state: TrainState,
-    batch: Any,
-    price: Callable[..., float] | None = None,
-    methods: Methods = PLAIN,
-    steps: int | None = None,
-    layout: Layout | None = None,
-) -> jax.stages.Compiled:
-    """Compile the step for one state and one batch, or return what was compiled last if that is the same.
+@dataclasses.dataclass(frozen=True)
+class StepSpec:
+    """Everything a step is compiled from; equal specifications share a compiled step.
 
-    Runs that differ in their seed alone share a step: those of one loss, one optimizer, one set of prices.
+    Functions are compared by identity, arrays by shape and dtype. Runs that differ in nothing but their seed
+    have equal specifications if they share the loss, the optimizer and the prices.
 
     Args:
-        task: gives the loss.
+        loss: the task's.
+        logits: the task's, or None.
         tx: the optimizer.
-        state: arrays or ``jax.ShapeDtypeStruct``.
-        batch: likewise.
-        price: seconds of reference time of a unit of work, by its name, depth and batch size, as
-            ``Reference.seconds``; None where the state has no clock.
-        methods: which layers are on, and which examples of the batch are trained on.
-        steps: of the whole run, for dropping layers where there is no budget.
-        layout: how state and batch lie on a mesh; None for one device.
-
-    Returns:
-        The step, of a state and a batch; under a price, of a third argument too: the moment (int32 [2],
-        as a clock's ``spent``) from which on it does nothing, if steps differ in their price. It
-        consumes (donates) the state it is given.
-
-    Raises:
-        ValueError: as :func:`trace_step`.
+        price: (work, depth=, batch=) → seconds of reference time; None without a budget.
+        depth: number of layers, if the task has ``depth``.
+        layer_drop: which layers are on; None for all.
+        selection: which examples of the batch are trained on; None for all.
+        grows: whether the model is grown during the run.
+        steps: in the whole run, where layers are dropped by them.
+        structure: of the pair of state and batch.
+        leaves: the shapes and dtypes of its arrays.
     """
-    return compile_and_digest(task, tx, state, batch, price, methods, steps, layout)[0]
+
+    loss: Callable[..., Any]
+    logits: Callable[..., Any] | None
+    tx: optax.GradientTransformation
+    price: Callable[..., float] | None
+    depth: int | None
+    layer_drop: LayerDrop | None
+    selection: Selection | None
+    grows: bool
+    steps: int | None
+    structure: Any
+    leaves: tuple[jax.ShapeDtypeStruct, ...]
+
+    @classmethod
+    def of(
+        cls,
+        task: Task,
+        tx: optax.GradientTransformation,
+        state: TrainState,
+        batch: Any,
+        price: Callable[..., float] | None = None,
+        methods: Methods = PLAIN,
+        steps: int | None = None,
+    ) -> "StepSpec":
+        """The step of a task and an optimizer.
+
+        Args:
+            task: gives the loss, the logits and the depth.
+            tx: the optimizer.
+            state: arrays or ``jax.ShapeDtypeStruct``.
+            batch: likewise.
+            price: seconds of reference time of a unit of work, as ``Reference.seconds``; None if the state has
+                no clock.
+            methods: which layers and which examples are trained.
+            steps: of the whole run; None under a budget alone.
+
+        Raises:
+            ValueError: layers are to be dropped, and the task has no ``depth``.
+        """
+        leaves, structure = jax.tree.flatten(jax.eval_shape(lambda arrays: arrays, (state, batch)))
+        depth = None if task.depth is None else task.depth(state.params)
+        if methods.layer_drop is not None and depth is None:
+            raise ValueError("to drop layers, the task must say its depth, got depth=None")
+        return cls(
+            loss=task.loss,
+            logits=task.logits,
+            tx=tx,
+            price=price,
+            depth=depth,
+            layer_drop=methods.layer_drop,
+            selection=methods.selection,
+            grows=methods.growth is not None,
+            steps=None if methods.layer_drop is None or state.clock is not None else steps,
+            structure=structure,
+            leaves=tuple(leaves),
+        )
+
+    @property
+    def shapes(self) -> tuple[TrainState, Any]:
+        """The state and the batch, as ``jax.ShapeDtypeStruct``."""
+        return jax.tree.unflatten(self.structure, self.leaves)
 
 
-def compile_and_digest(
-    task: Task,
-    tx: optax.GradientTransformation,
-    state: TrainState,
-    batch: Any,
-    price: Callable[..., float] | None = None,
-    methods: Methods = PLAIN,
-    steps: int | None = None,
-    layout: Layout | None = None,
-) -> tuple[jax.stages.Compiled, str, int | None]:
-    """As :func:`compile_step`, a digest of what was traced, and the step at which a schedule comes to 0."""
-    return _compiled(layout, *_traced_with(task, tx, state, batch, price, methods, steps))
-
-
-def trace_step(
-    task: Task,
-    tx: optax.GradientTransformation,
-    state: TrainState,
-    batch: Any,
-    price: Callable[..., float] | None = None,
-    methods: Methods = PLAIN,
-    steps: int | None = None,
-) -> None:
-    """Find out, at the cost of tracing it, whether the step could be compiled.
+def train_step(
+    spec: StepSpec, called: set[str], state: TrainState, batch: Any
+) -> tuple[TrainState, StepMetrics]:
+    """The state after a step, and what was measured; traceable.
 
     Args:
-        task: this and the others as in :func:`compile_step`.
-        tx: the optimizer.
-        state: arrays or ``jax.ShapeDtypeStruct``.
-        batch: likewise.
-        price: seconds of reference time of a unit of work.
-        methods: which layers and examples are trained.
-        steps: of the whole run.
+        spec: what the step is made of.
+        called: to which the names of the functions that the optimizer calls are added.
+        state: before it.
+        batch: to train on, or to choose from.
 
     Raises:
-        ValueError: the loss is not one per example, or the optimizer changes the type of its state; layers are
-            to be dropped, and the task does not say its depth; or, under a price, the optimizer evaluates the
-            loss or the logits and does not count it.
+        ValueError: the loss is not one per example, or the optimizer asks for what a run cannot offer.
     """
-    _traced(*_traced_with(task, tx, state, batch, price, methods, steps))
+    if spec.selection is None:
+        return _update(spec, called, state, batch, state.clock)
+    return _update_on_selection(spec, called, state, batch)
 
 
-def _traced_with(
-    task: Task,
-    tx: optax.GradientTransformation,
+def _update_on_selection(
+    spec: StepSpec, called: set[str], state: TrainState, candidates: Any
+) -> tuple[TrainState, StepMetrics]:
+    """Evaluate candidates, and make an update on some of them, if enough are kept."""
+    selection, before, size = spec.selection, state.clock, batch_size(candidates)
+    assert selection is not None
+    drawn = state.selection.drawn if selection.waits else state.step
+    key = jax.random.fold_in(jax.random.fold_in(run_key(state), _SELECTION), drawn)
+    returned = spec.loss(state.params, candidates, None, **beside(state.model_state))
+    losses = per_example(losses_and_state(returned, state.model_state)[0], candidates)
+    chosen = selection.choose(state.selection, losses, candidates, key)
+    clock = before
+    if spec.price is not None:
+        assert before is not None
+        clock = charge(before, spec.price, FORWARD, batch=size, depth=spec.depth)
+    state = state._replace(selection=chosen.state, clock=clock)
+    # In forward passes over the batch of a step.
+    forwards = (drawn + 1) * jnp.float32(size / selection.batch)
+
+    update = functools.partial(_update, spec, called)
+    arguments = state, chosen.batch, before, forwards
+    if not selection.waits:
+        return update(*arguments)
+    nothing = no_metrics(jax.eval_shape(update, *arguments)[1])
+    return jax.lax.cond(chosen.full, update, lambda state, *_: (state, nothing), *arguments)
+
+
+def _update(
+    spec: StepSpec,
+    called: set[str],
     state: TrainState,
     batch: Any,
-    price: Any,
-    methods: Methods,
-    steps: int | None,
-) -> tuple[Any, ...]:
-    """All that a step is made of, and hashable: functions by identity, arrays by shape and dtype."""
-    leaves, structure = jax.tree.flatten(jax.eval_shape(lambda arrays: arrays, (state, batch)))
-    depth = None if task.depth is None else task.depth(state.params)
-    if methods.layer_drop is None or state.clock is not None:
-        steps = None
-    if methods.layer_drop is not None and depth is None:
-        raise ValueError("to drop layers, the task must say its depth, got depth=None")
-    drop, selection, grows = methods.layer_drop, methods.selection, methods.growth is not None
-    return task.loss, task.logits, tx, price, depth, drop, selection, grows, steps, structure, tuple(leaves)
+    before: Clock | None,
+    selection_forwards: jax.Array | None = None,
+) -> tuple[TrainState, StepMetrics]:
+    """Make an update.
 
+    Args:
+        spec: what the step is made of.
+        called: to which the names of the functions that the optimizer calls are added.
+        state: before it; its clock may have been charged for candidates.
+        batch: to train on.
+        before: the clock before the step.
+        selection_forwards: forward passes over candidates so far.
+    """
+    key = jax.random.fold_in(run_key(state), state.step)
+    layers = _layers_on(spec, state, before, key)
+    pattern = () if layers is None else (layers,)
+    active = None if layers is None else jnp.sum(layers, dtype=jnp.int32)
 
-# The last one alone: it keeps the data alive that the loss refers to.
-@functools.lru_cache(maxsize=1)
-def _compiled(layout: Layout | None, *made_of: Any) -> tuple[jax.stages.Compiled, str, int | None]:
-    with schedules.called() as called:
-        step, arguments = _traced(*made_of)
-    places = {}
-    if layout is not None:
-        state = state_shardings(arguments[0], layout)
-        places["in_shardings"] = (state, layout.batch, *[layout.whole] * (len(arguments) - 2))
-        places["out_shardings"] = (state, layout.whole)
-    traced = jax.jit(step, donate_argnums=0, **places).trace(*arguments)
-    return traced.lower().compile(), trace_digest(traced.jaxpr), schedules.zero_from(called)
+    def value_and_state(params: Any) -> tuple[jax.Array, Any]:
+        returned = spec.loss(params, batch, key, *pattern, **beside(state.model_state))
+        losses, model_state = losses_and_state(returned, state.model_state)
+        return mean_loss(losses, batch), model_state
 
+    def value_fn(params: Any) -> jax.Array:
+        return value_and_state(params)[0]
 
-def _traced(
-    loss: Callable[..., jax.Array],
-    logits: Callable[..., Any] | None,
-    tx: optax.GradientTransformation,
-    price: Callable[..., float] | None,
-    depth: int | None,
-    drop: LayerDrop | None,
-    selection: Selection | None,
-    grows: bool,
-    steps: int | None,
-    structure: Any,
-    leaves: tuple[jax.ShapeDtypeStruct, ...],
-) -> tuple[Callable[..., tuple[TrainState, Figures]], tuple[Any, ...]]:
-    """The step, checked, and the shapes of its arguments."""
-    state, batch = jax.tree.unflatten(structure, leaves)
-    tx = optax.with_extra_args_support(tx)
-    evaluated: set[str] = set()
+    def logits_fn(params: Any) -> Any:
+        assert spec.logits is not None
+        logits = spec.logits(params, batch, key, *pattern, **beside(state.model_state))
+        return weighted_logits(logits, batch)
 
-    def update(
-        state: TrainState, batch: Any, before: Clock | None, looks: jax.Array | None = None
-    ) -> tuple[TrainState, Figures]:
-        """A step at what was spent ``before``, after so many looks at candidates."""
-        key = jax.random.fold_in(run_key(state), state.step)
-        pattern, on = (), None
-        if drop is not None:
-            assert depth is not None
-            if before is not None:
-                progress = before.fraction
-            else:
-                assert steps is not None  # a run without a budget has so many
-                progress = state.step / steps
-            layers = drop.pattern(jax.random.fold_in(key, _PATTERN), progress, depth)
-            pattern, on = (layers,), jnp.sum(layers, dtype=jnp.int32)
-
-        def value_and_state(params: Any) -> tuple[jax.Array, Any]:
-            returned = loss(params, batch, key, *pattern, **beside(state.model_state))
-            losses, model_state = losses_and_state(returned, state.model_state)
-            return mean_loss(losses, batch), model_state
-
-        def value_fn(params: Any) -> jax.Array:
-            return value_and_state(params)[0]
-
-        (value, model_state), grads = jax.value_and_grad(value_and_state, has_aux=True)(state.params)
-        norm = _norm(grads)
-        offered = {"value_fn": _noting(evaluated, "value_fn", value_fn)}
-        if (apply := logits) is not None:
-            offered["logits_fn"] = _noting(
-                evaluated,
-                "logits_fn",
-                lambda params: weighted_logits(
-                    apply(params, batch, key, *pattern, **beside(state.model_state)), batch
-                ),
-            )
-        with on_clock(before):
-            updates, opt_state = tx.update(
-                grads, state.opt_state, state.params, value=value, grad=grads, **offered
-            )
-        params = optax.apply_updates(state.params, updates)
-        clock, fraction = None, None
-        if price is not None:
-            assert state.clock is not None and before is not None
-            clock = charge_step(
-                state.clock, state.opt_state, opt_state, price, batch=batch_size(batch), depth=depth, on=on
-            )
-            fraction = before.fraction
-        if grows and on is None and depth is not None:
-            on = jnp.asarray(depth, jnp.int32)
-        shown = {"active_layers": on, "looks": looks}
-        readings = _readings(opt_state) | {name: x for name, x in shown.items() if x is not None}
-        # What a bad batch has done to statistics must not outlast it where the optimizer skips the step.
-        good = jnp.isfinite(value) & jnp.isfinite(norm)
-        model_state = jax.tree.map(lambda new, old: jnp.where(good, new, old), model_state, state.model_state)
-        next_state = state._replace(
-            step=state.step + 1, params=params, opt_state=opt_state, clock=clock, model_state=model_state
+    (value, model_state), grads = jax.value_and_grad(value_and_state, has_aux=True)(state.params)
+    norm = _norm(grads)
+    functions = (
+        {"value_fn": value_fn} if spec.logits is None else {"value_fn": value_fn, "logits_fn": logits_fn}
+    )
+    offered = {name: recorded(called, name, _of_params(name, f)) for name, f in functions.items()}
+    with on_clock(before):
+        updates, opt_state = optax.with_extra_args_support(spec.tx).update(
+            grads, state.opt_state, state.params, value=value, grad=grads, **offered
         )
-        return next_state, Figures(value, norm, fraction, readings, sound(opt_state, params))
-
-    def train(state: TrainState, batch: Any) -> tuple[TrainState, Figures]:
-        if selection is None:
-            return update(state, batch, state.clock)
-        before, size = state.clock, batch_size(batch)
-        drawn = state.selection.drawn if selection.waits else state.step
-        key = jax.random.fold_in(jax.random.fold_in(run_key(state), _SELECTION), drawn)
-        returned = loss(state.params, batch, None, **beside(state.model_state))
-        losses = per_example(losses_and_state(returned, state.model_state)[0], batch)
-        chosen = selection.choose(state.selection, losses, batch, key)
-        clock = before
-        if price is not None:
-            assert before is not None
-            clock = charge(before, price, FORWARD, batch=size, depth=depth)
-        state = state._replace(selection=chosen.state, clock=clock)
-        # In forward passes over the batch of a step.
-        looks = (drawn + 1) * jnp.float32(size / selection.batch)
-        arguments = state, chosen.batch, before, looks
-        if not selection.waits:
-            return update(*arguments)
-        nothing = _zeros(jax.eval_shape(update, *arguments)[1])
-        return jax.lax.cond(chosen.full, update, lambda state, *_: (state, nothing), *arguments)
-
-    train = jax.jit(train)  # for its cache: it is traced once
-    after, figures = jax.eval_shape(train, state, batch)
-    _check_same_types(state, after)
-    counted = jax.eval_shape(extra_work, state.opt_state)
-    if price is not None and evaluated and not counted:
-        raise ValueError(
-            f"the optimizer calls {min(evaluated)}, and no {' or '.join(EXTRA_WORK)} in its state counts how "
-            "often: what it evaluates cannot be charged to a budget"
+    params = optax.apply_updates(state.params, updates)
+    clock, fraction = None, None
+    if spec.price is not None:
+        assert state.clock is not None and before is not None
+        size = batch_size(batch)
+        clock = charge_step(
+            state.clock, state.opt_state, opt_state, spec.price, batch=size, depth=spec.depth, on=active
         )
-    differ = counted or drop is not None or (selection is not None and selection.waits)
-
-    def train_until(state: TrainState, batch: Any, moment: jax.Array) -> tuple[TrainState, Figures]:
-        assert state.clock is not None
-        if not differ:  # steps of one price: the host knows without asking when to stop
-            return train(state, batch)
-        due = state.clock.before(moment).astype(jnp.int32)
-        # One turn of a loop or none, and not a branch: what a loop carries stays in its place in memory.
-        return jax.lax.fori_loop(0, due, lambda _, carry: train(carry[0], batch), (state, _zeros(figures)))
-
-    if state.clock is None:
-        return train, (state, batch)
-    return train_until, (state, batch, state.clock.spent)
-
-
-def _zeros(figures: Figures) -> Figures:
-    """The figures of no step."""
-    return jax.tree.map(lambda figure: jnp.zeros(figure.shape, figure.dtype), figures)
+        fraction = before.fraction
+    if spec.grows and active is None and spec.depth is not None:
+        active = jnp.asarray(spec.depth, jnp.int32)
+    counts = {"active_layers": active, "looks": selection_forwards}
+    logged = _logged_scalars(opt_state) | {name: x for name, x in counts.items() if x is not None}
+    # What a bad batch has done to statistics must not outlast it where the optimizer skips the step.
+    good = jnp.isfinite(value) & jnp.isfinite(norm)
+    model_state = jax.tree.map(lambda new, old: jnp.where(good, new, old), model_state, state.model_state)
+    next_state = state._replace(
+        step=state.step + 1, params=params, opt_state=opt_state, clock=clock, model_state=model_state
+    )
+    return next_state, StepMetrics(value, norm, fraction, logged, sound(opt_state, params))
 
 
-def _readings(opt_state: Any) -> dict[str, jax.Array]:
-    """What a log wants of an optimizer's state: its scalars, but for counts of updates, and its step sizes."""
-    readings = {
+def _layers_on(spec: StepSpec, state: TrainState, before: Clock | None, key: jax.Array) -> jax.Array | None:
+    """Which layers are on at a step, bool [L]; None if none is ever dropped."""
+    if spec.layer_drop is None:
+        return None
+    assert spec.depth is not None
+    if before is not None:
+        progress = before.fraction
+    else:
+        assert spec.steps is not None  # a run without a budget has a number of steps
+        progress = state.step / spec.steps
+    return spec.layer_drop.pattern(jax.random.fold_in(key, _PATTERN), progress, spec.depth)
+
+
+def no_metrics(metrics: StepMetrics) -> StepMetrics:
+    """The metrics of a step that does nothing, from the shapes of those of a step that does."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
+
+
+def _logged_scalars(opt_state: Any) -> dict[str, jax.Array]:
+    """What of an optimizer's state is logged: its scalars, except counts of updates, and its step sizes."""
+    scalars = {
         name: jnp.asarray(value, jnp.result_type(value))
         for name, value in hyperparams(opt_state).items()
         if name.rpartition("/")[2] != "count"
     }
     searches = jax.tree.leaves(opt_state, is_leaf=lambda node: hasattr(node, "step_size"))
     sizes = [search.step_size for search in searches if jnp.ndim(getattr(search, "step_size", 0)) == 1]
-    return readings | ({"step_size": jnp.concatenate(sizes)} if sizes else {})
+    return scalars | ({"step_size": jnp.concatenate(sizes)} if sizes else {})
 
 
-def _noting(calls: set[str], name: str, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def noted(params: Any, *index: Any) -> Any:
+def _of_params(name: str, function: Callable[[Any], Any]) -> Callable[..., Any]:
+    """A function of the parameters that refuses the index of a micro-batch."""
+
+    def of_params(params: Any, *index: Any) -> Any:
         if index:
             raise ValueError(
                 f"the optimizer calls {name} with the index of a micro-batch, and a run has none; make it with "
                 "microbatches=None"
             )
-        calls.add(name)
         return function(params)
 
-    return noted
+    return of_params
 
 
 def _norm(tree: Any) -> jax.Array:
@@ -333,16 +310,3 @@ def _norm(tree: Any) -> jax.Array:
     # bfloat16.
     squares = (jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(tree))
     return jnp.sqrt(sum(squares, start=jnp.zeros((), jnp.float32)))
-
-
-def _check_same_types(before: Any, after: Any) -> None:
-    if jax.tree.structure(before) != jax.tree.structure(after):
-        raise ValueError("the optimizer changes the tree structure of its state at the first update")
-    pairs = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True)
-    for (path, old), new in pairs:
-        if (old.shape, old.dtype) != (new.shape, new.dtype):
-            name = jax.tree_util.keystr(path).removeprefix(".")
-            raise ValueError(
-                f"the optimizer changes {name} from {old.dtype}{list(old.shape)} to "
-                f"{new.dtype}{list(new.shape)} at the first update"
-            )

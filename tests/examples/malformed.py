@@ -282,7 +282,7 @@ FOLDERS = {
 }
 
 
-# --- what runs write ------------------------------------------------------------------------------
+# --- files of a run ------------------------------------------------------------------------------
 
 
 def record(folder):
@@ -516,7 +516,7 @@ def cases() -> dict[str, dict[str, Case]]:
             name: Case(images.read, writes(where, content), message)
             for name, (where, content, message) in FOLDERS.items()
         },
-        "what runs write": {name: Case(*case) for name, case in WRITTEN.items()},
+        "files of a run": {name: Case(*case) for name, case in WRITTEN.items()},
         "checkpoints": {
             name: Case(resume, saved(edit), message) for name, (edit, message) in CHECKPOINTS.items()
         },

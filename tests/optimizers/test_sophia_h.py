@@ -6,8 +6,9 @@ import optax
 import pytest
 
 from optimiz.optimizers.sophia_h import sophia_h
-from optimiz.training import step as training_step
 from optimiz.training import train_state
+from optimiz.training.compiled_step import compile_step
+from optimiz.training.step import StepSpec
 from tests.training import tiny
 
 START = {
@@ -86,7 +87,7 @@ def test_runs_in_the_training_loop_which_offers_value_fn():
     tx = sophia_h(0.01)
     state = train_state.initial_state(task, tx, seed=0)
     batch = task.batches(0)
-    update = training_step.compile_step(task, tx, state, batch)
+    update = compile_step(StepSpec.of(task, tx, state, batch)).executable
     params = jax.tree.map(jnp.copy, state.params)  # the step consumes its state
     state, _ = update(state, batch)
     sophia = state.opt_state[0]

@@ -101,7 +101,7 @@ def moved(directory):
                 like,
                 state_shardings(like, layout),
             )
-        state = training.checkpoint.restore(
+        state = training.storage.checkpoint.restore(
             directory / "checkpoints", lambda record, wanted=wanted: wanted, described
         ).state
         if layout is not None:

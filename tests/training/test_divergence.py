@@ -43,12 +43,14 @@ def test_what_diverged_is_told_up_to_the_step_whenever_the_host_looks(tmp_path):
     assert [row["step"] for row in error.result.history if "loss" in row] == list(range(9))
 
 
+@pytest.mark.survives("NaN without a guard, or more often in a row than the guard allows")
 def test_a_loss_that_is_not_finite_from_the_start(tmp_path):
     with pytest.raises(RunError, match=r"at step 0 the loss is nan .* there is no checkpoint"):
         run_plain(broken(at=0), tmp_path)
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.survives("NaN without a guard, or more often in a row than the guard allows")
 def test_a_loss_that_stops_being_finite_keeps_the_last_good_checkpoint(tmp_path):
     for resume in (False, True):
         with pytest.raises(RunError, match=r"at step 8 the loss is nan .* is .*/000000006$"):
@@ -71,6 +73,7 @@ def test_a_loss_that_stops_being_finite_keeps_the_last_good_checkpoint(tmp_path)
     ],
     ids=["guard", "again and again", "in a chain", "Optax's", "around a mean", "within a mean"],
 )
+@pytest.mark.survives("NaN in a loss, a micro-batch or a replica, under a guard")
 def test_the_run_goes_on_as_if_bad_steps_had_not_been(tmp_path, caplog, tx, bad, left_out):
     task = bad_steps.task()
     with_bad = run(spoilt(task, bad), tx, tmp_path / "bad", steps=12)
@@ -84,6 +87,7 @@ def test_the_run_goes_on_as_if_bad_steps_had_not_been(tmp_path, caplog, tx, bad,
     assert f"at step {bad[-1]} the loss is nan and the gradient norm nan" in caplog.text
 
 
+@pytest.mark.survives("NaN without a guard, or more often in a row than the guard allows")
 def test_bad_steps_in_a_row_end_the_run_with_the_last_good_checkpoint_kept(tmp_path):
     tx = optimiz.guard(optimiz.adamw(0.01), 2)
     messages = set()
@@ -104,6 +108,7 @@ def test_bad_steps_in_a_row_end_the_run_with_the_last_good_checkpoint_kept(tmp_p
     assert without.steps == 6
 
 
+@pytest.mark.survives("NaN without a guard, or more often in a row than the guard allows")
 def test_a_guard_around_a_part_lets_nothing_bad_into_a_checkpoint(tmp_path):
     label = groups.label({"guarded": groups.path("bias"), "bare": groups.everything})
     tx = optax.partition({"guarded": optimiz.guard(optimiz.sgd(0.1), 9), "bare": optimiz.sgd(0.1)}, label)
@@ -214,6 +219,7 @@ def test_a_figure_that_is_undefined_ends_no_run(tmp_path):
     assert run_plain(task, tmp_path, steps=3).steps == 3
 
 
+@pytest.mark.survives("NaN in a loss, a micro-batch or a replica, under a guard")
 def test_one_bad_replica_stops_no_replica(program, tmp_path):
     report = program("tests.training.bad_steps", tmp_path, devices=8)
     assert report == {

@@ -152,7 +152,7 @@ def test_value_fn_is_the_loss_under_the_same_dropout(tmp_path):
     run(task, tmp_path, optax.chain(probe, optax.sgd(0.1)), steps=5)
     manifest = next(iter((tmp_path / "checkpoints").iterdir()))
     assert seen and manifest.name == "000000005"
-    with training.checkpoint.ocp.StandardCheckpointer() as checkpointer:
+    with training.storage.checkpoint.ocp.StandardCheckpointer() as checkpointer:
         arrays = checkpointer.restore(manifest / "arrays")
     assert float(arrays[".opt_state[0]"]) == 0
 
@@ -209,6 +209,7 @@ def test_seconds_count_batches_and_neither_compilation_nor_evaluation(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's statm")
+@pytest.mark.survives("1,000 steps")
 def test_a_thousand_steps_take_one_compilation_and_no_more_memory(tmp_path, caplog):
     resident, compiled = {}, {}
     task = dataclasses.replace(tiny.task(), evaluate=None)
@@ -227,6 +228,7 @@ def test_a_thousand_steps_take_one_compilation_and_no_more_memory(tmp_path, capl
     assert compiled[999] == compiled[2]
 
 
+@pytest.mark.survives("resuming a finished run")
 def test_a_finished_run_is_read_back(tmp_path, caplog):
     first = run(quadratic(), tmp_path, steps=3)
     second = run(quadratic(), tmp_path, steps=3, resume=True)
@@ -254,6 +256,7 @@ def test_when_to_look_and_save_may_change_on_resume(tmp_path):
 
 
 @pytest.mark.parametrize("changes", [{"steps": 1}, {"seed": 1}, {"identity": {"rate": 0.2}}])
+@pytest.mark.survives("resuming with other settings, another optimizer, width or dtype")
 def test_what_decides_the_trajectory_may_not_change_on_resume(tmp_path, changes):
     run(quadratic(), tmp_path, identity={"rate": 0.1}, steps=2)
     with pytest.raises(RunError, match="holds a run with other settings"):

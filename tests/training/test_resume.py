@@ -77,6 +77,7 @@ def reference(tmp_path_factory):
         ("deleting", ["000000014", "partial-000000007"]),
     ],
 )
+@pytest.mark.survives("SIGKILL in a step, in a save, or between rename and clean-up")
 def test_killed_and_resumed_is_uninterrupted(tmp_path, reference, point, left):
     process = start(tmp_path, "--die", point)
     _, errors = process.communicate()
@@ -88,6 +89,7 @@ def test_killed_and_resumed_is_uninterrupted(tmp_path, reference, point, left):
     assert_same_run(tmp_path, reference)
 
 
+@pytest.mark.survives("SIGTERM during compilation, a step, an evaluation or the wait for a batch")
 def test_resumed_every_few_steps_is_uninterrupted(tmp_path, reference):
     def leave_at(step):
         signals = [signal.SIGTERM]
@@ -126,6 +128,7 @@ def test_resumed_every_few_steps_is_uninterrupted(tmp_path, reference):
     ],
     ids=["optimizer", "width", "dtype"],
 )
+@pytest.mark.survives("resuming with other settings, another optimizer, width or dtype")
 def test_resumed_with_another_model_or_optimizer_is_refused(tmp_path, reference, width, dtype, tx, message):
     """By the checkpoint, where the settings do not tell."""
 
@@ -156,6 +159,7 @@ def test_resumed_with_another_model_or_optimizer_is_refused(tmp_path, reference,
 
 
 @pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.survives("a metrics file with a torn last line, or with a changed byte")
 def test_a_byte_of_the_metrics_that_has_changed_is_seen(tmp_path, finished):
     def batches(step):
         if step == 9 and not finished:
@@ -179,6 +183,7 @@ def test_a_byte_of_the_metrics_that_has_changed_is_seen(tmp_path, finished):
         fit()
 
 
+@pytest.mark.survives("a second run in the same directory")
 def test_a_second_process_in_the_directory_is_refused(tmp_path):
     first = start(tmp_path, "--seconds-per-step", 0.2, "--steps", 1000)
     wait_for(first, "step 1")
@@ -192,6 +197,7 @@ def test_a_second_process_in_the_directory_is_refused(tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.survives("SIGKILL at random times")
 def test_killed_at_any_time_loses_the_unsaved_steps_alone(tmp_path, record_property):
     counts = kills.kill_often(tmp_path / "killed", tmp_path / "cache", times=50)
     kills.finish(tmp_path / "killed", tmp_path / "cache")
@@ -203,6 +209,7 @@ def test_killed_at_any_time_loses_the_unsaved_steps_alone(tmp_path, record_prope
     assert all(counts.values()), counts
 
 
+@pytest.mark.survives("SIGKILL in a step, in a save, or between rename and clean-up")
 def test_killed_before_the_first_checkpoint_starts_over(tmp_path, reference):
     tiny.fit(tmp_path)
     timings = tmp_path / "timings.jsonl"  # of a run that never came to save
@@ -237,6 +244,7 @@ def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(tmp_path):
         ("evaluation", "--seconds-per-evaluation", 1),
     ],
 )
+@pytest.mark.survives("SIGTERM during compilation, a step, an evaluation or the wait for a batch")
 def test_sigterm_saves_once_and_exits_75(tmp_path, moment, slow, seconds):
     process = start(tmp_path, slow, seconds, "--steps", 1000)
     wait_for(process, moment)
@@ -263,6 +271,7 @@ def test_a_process_that_was_stopped_says_so_and_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize("moment", ["step 2", "step 12"], ids=["warm-up", "timing"])
+@pytest.mark.survives("SIGTERM during a calibration")
 def test_sigterm_in_a_calibration_leaves_with_nothing_to_save(tmp_path, moment):
     process = start(tmp_path, "--calibrate", "--seconds-per-step", 0.1)
     wait_for(process, moment)
@@ -273,6 +282,7 @@ def test_sigterm_in_a_calibration_leaves_with_nothing_to_save(tmp_path, moment):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.survives("a second SIGTERM")
 def test_a_second_signal_in_a_calibration_ends_the_process_at_once(tmp_path):
     process = start(tmp_path, "--calibrate", "--seconds-per-step", 60)
     wait_for(process, "step 0")
@@ -283,6 +293,7 @@ def test_a_second_signal_in_a_calibration_ends_the_process_at_once(tmp_path):
     assert process.returncode == -signal.SIGTERM
 
 
+@pytest.mark.survives("a second SIGTERM")
 def test_a_second_signal_ends_the_process_at_once(tmp_path):
     process = start(tmp_path, "--seconds-per-evaluation", 60)
     wait_for(process, "evaluation")
@@ -294,6 +305,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.survives("a full or read-only disk")
 def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path):
     process = start(tmp_path, "--width", 4000, "--file-limit", 60_000)
     _, errors = process.communicate()

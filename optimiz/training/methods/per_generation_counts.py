@@ -15,7 +15,7 @@ once; it is run once, and the layers share its counts.
 
 import bisect
 import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import optax
 
 from optimiz.training.methods.layer_stack import KeyPath, Place, Stack
+from optimiz.training.methods.recorded_calls import recorded
 
 _COUNTS = ("count", "t")  # the latter in optax.contrib's Adan
 
@@ -56,15 +57,15 @@ def by_age(
 
     def update_fn(updates, state, params=None, **extra_args):
         places = stack.places(updates)
-        evaluated: list[str] = []
-        offered = {name: _noting(evaluated, name, x) if callable(x) else x for name, x in extra_args.items()}
+        called: set[str] = set()
+        offered = {name: recorded(called, name, x) if callable(x) else x for name, x in extra_args.items()}
 
         def update(births):
             aged = _younger(state.inner_state, updates, births)
             return tx.update(updates, aged, params, **offered)
 
         outcomes = [tx.update(updates, state.inner_state, params, **offered)]
-        if not evaluated and any(state.births):
+        if not called and any(state.births):
             outcomes += [update(births) for births in state.births]
         new_updates, inner_state = _assembled(outcomes, places, depths)
         return new_updates, AgedState(state.births, inner_state)
@@ -118,11 +119,3 @@ def _assembled(outcomes: Sequence[Any], places: Mapping[KeyPath, Place], depths:
     if len(outcomes) == 1:
         return outcomes[0]
     return jax.tree_util.tree_map_with_path(assemble, *outcomes)
-
-
-def _noting(calls: list[str], name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    def noted(*args: Any, **kwargs: Any) -> Any:
-        calls.append(name)
-        return function(*args, **kwargs)
-
-    return noted

@@ -459,6 +459,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("name", "content", "arguments", "message"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.survives("malformed labelled text")
 def test_refuses_by_place_and_value(tmp_path, name, content, arguments, message):
     path = write(tmp_path, name, content)
     with pytest.raises(ValueError) as caught:

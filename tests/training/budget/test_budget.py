@@ -325,7 +325,7 @@ def test_sophia_g_trains_in_the_loop_and_pays_for_its_estimates(tmp_path):
 def test_a_line_search_pays_for_its_trials(tmp_path):
     table = {"step": 0.25, "forward": 0.125}
     result = run(tmp_path, armijo_sgd(), tiny.task(), prices(batch=8, **table), budget=10)
-    with training.checkpoint.ocp.StandardCheckpointer() as checkpointer:
+    with training.storage.checkpoint.ocp.StandardCheckpointer() as checkpointer:
         arrays = checkpointer.restore(tmp_path / "checkpoints" / f"{result.steps:09d}" / "arrays")
     [trials] = [int(array) for path, array in arrays.items() if path.endswith(".evaluations")]
     assert trials >= result.steps > 1

@@ -61,6 +61,7 @@ def losses(directory):
     return [row["loss"] for row in training.read_metrics(directory / "metrics.jsonl") if "loss" in row]
 
 
+@pytest.mark.survives("processes started with different settings")
 def test_processes_with_other_settings_do_not_begin(tmp_path):
     with Processes(tmp_path / "run", of_each=((), ("--seed", 1))) as run:
         (first, said), (second, of_second) = run.ended()
@@ -71,6 +72,7 @@ def test_processes_with_other_settings_do_not_begin(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.survives("one of two processes killed")
 def test_one_is_killed_and_the_other_ends_and_the_run_goes_on(tmp_path):
     with Processes(tmp_path, "--seconds-per-step", 0.1, of_each=((), ())) as run:
         run.wait_for(1, "step 9")
@@ -118,6 +120,7 @@ def test_one_is_asked_to_leave_and_both_leave_saved(tmp_path, asked):
 
 
 @pytest.mark.long
+@pytest.mark.survives("copies of a parameter that differ between processes")
 def test_copies_that_part_stop_the_run(tmp_path):
     with Processes(tmp_path, "--part", 9) as run:
         ended = run.ended()

@@ -170,6 +170,7 @@ def test_bytes_per_device_are_those_of_the_parts():
     assert training.bytes_per_device(tree, places) == 2 * 3 * 2 + 8
 
 
+@pytest.mark.survives("resuming on another number of devices")
 def test_on_eight_devices(program, tmp_path):
     report = program("tests.training.on_a_mesh", tmp_path, devices=8)
     # Matrices of 16 × 32 and 32 × 4, a bias of 32; AdamW keeps two moments of each, and three counters.

@@ -11,7 +11,8 @@ import pytest
 import optimiz
 from optimiz import training
 from optimiz.training import LayerDrop, Methods, Settings, skippable
-from optimiz.training.step import compile_step
+from optimiz.training.compiled_step import compile_step
+from optimiz.training.step import StepSpec
 from optimiz.training.train_state import initial_state
 from tests.training import layered
 
@@ -172,12 +173,12 @@ def test_what_an_optimizer_does_beyond_a_step_has_the_same_layers_and_price(name
     # At the end of the budget, where most layers may be off.
     state = state._replace(clock=dataclasses.replace(state.clock, spent=jnp.array([7, 0], jnp.int32)))
     reference, methods = layered.prices(), Methods(layer_drop=LayerDrop(gamma=100.0, least=0.0))
-    step = compile_step(task, tx, state, task.batches(0), reference.seconds, methods)
-    after, figures = step(state, task.batches(0), jnp.array([8, 0], jnp.int32))
+    step = compile_step(StepSpec.of(task, tx, state, task.batches(0), reference.seconds, methods)).executable
+    after, metrics = step(state, task.batches(0), jnp.array([8, 0], jnp.int32))
     jax.effects_barrier()
-    on = int(figures.readings["active_layers"])
+    on = int(metrics.logged_scalars["active_layers"])
     assert len(set(calls)) == 1 and sum(calls[0]) == on < 4
-    extra = 0.03 * on * int(figures.readings["evaluations"]) if name == "salsa" else 0.2 * on
+    extra = 0.03 * on * int(metrics.logged_scalars["evaluations"]) if name == "salsa" else 0.2 * on
     seconds, beyond = after.clock.spent.tolist()
     assert seconds + beyond / 1e9 == pytest.approx(7 + 0.05 + 0.1 * on + extra)
 

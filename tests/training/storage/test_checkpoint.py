@@ -200,6 +200,7 @@ def damages(newest):
         yield name, "deleted", None
 
 
+@pytest.mark.survives("a checkpoint file truncated, emptied, changed in one bit, deleted or added")
 def test_damage_is_refused_by_name_or_the_previous_one_is_used(two, tmp_path, caplog, record_property):
     cases = list(damages(two / "000000014"))
     record_property("cases", len(cases))
@@ -223,6 +224,7 @@ def test_damage_is_refused_by_name_or_the_previous_one_is_used(two, tmp_path, ca
         assert names(folder) == ["000000007", "damaged-000000014"]
 
 
+@pytest.mark.survives("a bit of the manifest flipped")
 def test_no_flipped_bit_of_the_manifest_goes_unseen(two, tmp_path, record_property):
     folder = shutil.copytree(two, tmp_path / "copy")
     shutil.rmtree(folder / "000000007")
@@ -289,6 +291,7 @@ def test_a_damaged_checkpoint_is_written_again(two, tmp_path):
         assert names(folder) == ["000000007", "000000014", "damaged-000000014"]
 
 
+@pytest.mark.survives("resuming with other settings, another optimizer, width or dtype")
 def test_other_settings_are_refused_one_by_one(two):
     other = {"settings": {"steps": 30}, "identity": {"optimizer": "adam", "warmup": None}}
     with pytest.raises(RunError) as refused:
@@ -315,6 +318,7 @@ def test_other_settings_are_refused_one_by_one(two):
         ),
     ],
 )
+@pytest.mark.survives("resuming with other settings, another optimizer, width or dtype")
 def test_another_tree_shape_or_dtype_is_refused_by_path(two, other, message):
     with pytest.raises(RunError, match=message):
         restore(two, jax.eval_shape(other))
@@ -328,6 +332,7 @@ def test_another_format_is_refused_with_both_versions(two, tmp_path, monkeypatch
         restore(tmp_path)
 
 
+@pytest.mark.survives("a full or read-only disk")
 def test_too_little_space_is_an_error_with_path_and_bytes(two, tmp_path, monkeypatch):
     folder = shutil.copytree(two, tmp_path / "copy")
     usage = shutil.disk_usage(tmp_path)._replace(free=10)

@@ -60,6 +60,7 @@ def run(disk, at_step_9):
         (40 * 1024, r"cannot save \d+ bytes in .*/checkpoints: .*No space left on device"),
     ],
 )
+@pytest.mark.survives("a full or read-only disk")
 def test_a_full_disk(disk, reference, leave, message, capfd):  # noqa: F811
     with pytest.raises(training.RunError, match=message) as raised:
         run(disk, lambda: fill(disk, leave))
@@ -98,6 +99,7 @@ command.run(main, own)
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts Linux's open files")
 @pytest.mark.parametrize("left", [0, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.survives("a full or read-only disk")
 def test_few_file_handles_are_told_in_one_line_and_the_program_ends(tmp_path, left):
     command = [sys.executable, "-c", FEW_HANDLES, str(tmp_path / "run"), str(left)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
@@ -109,6 +111,7 @@ def test_few_file_handles_are_told_in_one_line_and_the_program_ends(tmp_path, le
     assert [path.name for path in folder.iterdir() if path.name.isdecimal()] == ["000000007"]
 
 
+@pytest.mark.survives("a full or read-only disk")
 def test_a_read_only_directory(disk, reference):  # noqa: F811
     def leave():
         raise KeyError

@@ -34,6 +34,7 @@ def test_every_line_is_json_without_extensions(tmp_path):
     assert lines[0]["gradient_norm"] == "Infinity" and lines[2]["loss"] == "NaN"
 
 
+@pytest.mark.survives("a metrics file with a torn last line, or with a changed byte")
 def test_a_torn_last_line_is_no_row(tmp_path):
     path = tmp_path / "m.jsonl"
     metrics_file.append(path, ROWS)

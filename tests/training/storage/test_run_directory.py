@@ -170,6 +170,7 @@ def test_a_damaged_run_file_is_named(tmp_path):
         claim(tmp_path, resume=True)
 
 
+@pytest.mark.survives("a second run in the same directory")
 def test_one_process_at_a_time(tmp_path):
     in_use = pytest.raises(RunError, match=f"is in use by process {os.getpid()}")
     with claimed(tmp_path, SETTINGS, resume=False), in_use:

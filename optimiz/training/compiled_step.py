@@ -1,0 +1,112 @@
+"""The step, traced, checked and compiled."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from optimiz import schedules
+from optimiz.training.budget.step_cost import EXTRA_WORK, extra_work
+from optimiz.training.distributed.sharding import Layout
+from optimiz.training.step import StepMetrics, StepSpec, no_metrics, train_step
+from optimiz.training.trace_digest import trace_digest
+from optimiz.training.train_state import TrainState, state_shardings
+
+
+class CompiledStep(NamedTuple):
+    """A step that is ready to run.
+
+    Args:
+        executable: (state, batch) → (state, metrics). Under a budget it takes a third argument, the moment
+            (int32 [2], as a clock's ``spent``) from which on it does nothing. It consumes (donates) the state.
+        digest: of what was traced, the same in every process.
+        schedules_end: the step from which on a schedule is 0; None if there is no such step.
+    """
+
+    executable: jax.stages.Compiled
+    digest: str
+    schedules_end: int | None
+
+
+# The last one alone: it keeps the data alive that the loss refers to.
+@functools.lru_cache(maxsize=1)
+def compile_step(spec: StepSpec, layout: Layout | None = None) -> CompiledStep:
+    """Compile a step, or return the last one compiled if it is the same.
+
+    Args:
+        spec: what it is compiled from.
+        layout: where state and batch lie on a mesh; None for one device.
+
+    Raises:
+        ValueError: as :func:`trace_step`.
+    """
+    with schedules.called() as called:
+        step, arguments = _checked_step(spec)
+    places = {}
+    if layout is not None:
+        state = state_shardings(arguments[0], layout)
+        places["in_shardings"] = (state, layout.batch, *[layout.whole] * (len(arguments) - 2))
+        places["out_shardings"] = (state, layout.whole)
+    traced = jax.jit(step, donate_argnums=0, **places).trace(*arguments)
+    return CompiledStep(traced.lower().compile(), trace_digest(traced.jaxpr), schedules.zero_from(called))
+
+
+def trace_step(spec: StepSpec) -> None:
+    """Check that a step can be compiled, at the cost of tracing it.
+
+    Args:
+        spec: what it would be compiled from.
+
+    Raises:
+        ValueError: the loss is not one per example, or the optimizer changes the type of its state; or, under a
+            budget, the optimizer evaluates the loss or the logits and does not count it.
+    """
+    _checked_step(spec)
+
+
+def _checked_step(spec: StepSpec) -> tuple[Callable[..., tuple[TrainState, StepMetrics]], tuple[Any, ...]]:
+    """The function to compile, checked, and the shapes of its arguments."""
+    called: set[str] = set()
+
+    @jax.jit  # for its cache: it is traced once
+    def train(state: TrainState, batch: Any) -> tuple[TrainState, StepMetrics]:
+        return train_step(spec, called, state, batch)
+
+    state, batch = spec.shapes
+    after, metrics = jax.eval_shape(train, state, batch)
+    _check_same_types(state, after)
+    counted = jax.eval_shape(extra_work, state.opt_state)
+    if spec.price is not None and called and not counted:
+        raise ValueError(
+            f"the optimizer calls {min(called)}, and no {' or '.join(EXTRA_WORK)} in its state counts how "
+            "often: what it evaluates cannot be charged to a budget"
+        )
+    if state.clock is None:
+        return train, (state, batch)
+    waits = spec.selection is not None and spec.selection.waits
+    steps_differ_in_price = counted or spec.layer_drop is not None or waits
+
+    def train_until(state: TrainState, batch: Any, moment: jax.Array) -> tuple[TrainState, StepMetrics]:
+        assert state.clock is not None
+        if not steps_differ_in_price:  # the host knows without asking when to stop
+            return train(state, batch)
+        due = state.clock.before(moment).astype(jnp.int32)
+        # A loop of one turn or none, and not a branch: what a loop carries is updated in place.
+        return jax.lax.fori_loop(0, due, lambda _, carry: train(carry[0], batch), (state, no_metrics(metrics)))
+
+    return train_until, (state, batch, state.clock.spent)
+
+
+def _check_same_types(before: Any, after: Any) -> None:
+    if jax.tree.structure(before) != jax.tree.structure(after):
+        raise ValueError("the optimizer changes the tree structure of its state at the first update")
+    pairs = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True)
+    for (path, old), new in pairs:
+        if (old.shape, old.dtype) != (new.shape, new.dtype):
+            name = jax.tree_util.keystr(path).removeprefix(".")
+            raise ValueError(
+                f"the optimizer changes {name} from {old.dtype}{list(old.shape)} to "
+                f"{new.dtype}{list(new.shape)} at the first update"
+            )
