@@ -1,13 +1,15 @@
 """The documents lead to files and headings that exist, and the README stays short."""
 
 import re
+import runpy
+import tomllib
 
 import pytest
 
 from tests.conftest import ROOT
 
 DOCUMENTS = [
-    *(ROOT / name for name in ("README.md", "WORKSPACE.md", "CHANGELOG.md")),
+    *(ROOT / name for name in ("README.md", "WORKSPACE.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted(ROOT.glob("docs/**/*.md")),
     *sorted(ROOT.glob("examples/**/*.md")),
     *sorted(ROOT.glob("tests/records/*.md")),
@@ -45,3 +47,23 @@ def test_every_page_is_in_the_index():
 
 def test_the_readme_is_short():
     assert (ROOT / "README.md").stat().st_size <= 8_000
+
+
+def test_on_an_index_every_link_of_the_readme_is_absolute(monkeypatch):
+    setuptools = pytest.importorskip("setuptools")
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    with_absolute_links = runpy.run_path(str(ROOT / "setup.py"))["with_absolute_links"]
+    page = with_absolute_links((ROOT / "README.md").read_text(encoding="utf-8"), "https://host/owner/name")
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^()\s]+)\)", without_code(page))
+    assert len(links) > 10 and any(mark for mark, _ in links)
+    for mark, target in links:
+        base = f"https://host/owner/name/{'raw' if mark else 'blob'}/main/"
+        assert target.startswith("https://"), target
+        if target.startswith("https://host"):
+            assert target.startswith(base) and (ROOT / target.removeprefix(base).partition("#")[0]).exists()
+
+
+def test_the_citation_is_of_this_version():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"\nversion: {project['version']}\n" in citation and f"\nlicense: {project['license']}\n" in citation

@@ -119,7 +119,7 @@ def test_methods_are_described_by_name():
 
 
 def test_the_documented_example_runs(tmp_path, monkeypatch):
-    page = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/time_saving.md").read_text(encoding="utf-8")
     [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     monkeypatch.setattr(training, "calibrate", lambda *_, **__: layered.PRICES)
     monkeypatch.chdir(tmp_path)
