@@ -1,0 +1,225 @@
+"""The parameters of well-known models as shapes, to plan with: nothing is allocated and nothing is read.
+
+Layers are stacked: every parameter of a layer has the layers as its first dimension, as ``flax.linen.scan`` or
+``nnx.vmap`` lay them out. A Hugging Face ``config.json`` of one of the families is a model too.
+
+Source: the models' published configurations.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+Shapes = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Llama:
+    """Llama 2 and 3: gated feed-forward blocks, no biases, and a head of its own.
+
+    Attributes:
+        keys: width of the keys and of the values, of all their heads together.
+    """
+
+    layers: int
+    width: int
+    hidden: int
+    keys: int
+    vocabulary: int
+
+    def shapes(self) -> Shapes:
+        """Name → shape, or a mapping of such."""
+        n, d = self.layers, self.width
+        layer = {
+            "query": (n, d, d),
+            "key": (n, d, self.keys),
+            "value": (n, d, self.keys),
+            "output": (n, d, d),
+            "gate": (n, d, self.hidden),
+            "up": (n, d, self.hidden),
+            "down": (n, self.hidden, d),
+            "attention_norm": (n, d),
+            "mlp_norm": (n, d),
+        }
+        return {"embedding": (self.vocabulary, d), "layers": layer, "norm": (d,), "head": (d, self.vocabulary)}
+
+
+def _layer(n: int, d: int) -> Shapes:
+    """The shapes of n layers of GPT-2 or a ViT."""
+    return {
+        "qkv": (n, d, 3 * d),
+        "qkv_bias": (n, 3 * d),
+        "output": (n, d, d),
+        "output_bias": (n, d),
+        "up": (n, d, 4 * d),
+        "up_bias": (n, 4 * d),
+        "down": (n, 4 * d, d),
+        "down_bias": (n, d),
+        **{f"{norm}_{part}": (n, d) for norm in ("attention_norm", "mlp_norm") for part in ("scale", "bias")},
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpt2:
+    """GPT-2: the head is the embedding."""
+
+    layers: int
+    width: int
+    vocabulary: int = 50257
+    positions: int = 1024
+
+    def shapes(self) -> Shapes:
+        """Name → shape, or a mapping of such."""
+        d = self.width
+        return {
+            "embedding": (self.vocabulary, d),
+            "positions": (self.positions, d),
+            "layers": _layer(self.layers, d),
+            "norm": {"scale": (d,), "bias": (d,)},
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Vit:
+    """ViT on square images."""
+
+    layers: int
+    width: int
+    patch: int = 16
+    image: int = 224
+    classes: int = 1000
+
+    def shapes(self) -> Shapes:
+        """Name → shape, or a mapping of such."""
+        d = self.width
+        return {
+            "patches": {"kernel": (self.patch, self.patch, 3, d), "bias": (d,)},
+            "class": (1, 1, d),
+            "positions": (1, (self.image // self.patch) ** 2 + 1, d),
+            "layers": _layer(self.layers, d),
+            "norm": {"scale": (d,), "bias": (d,)},
+            "head": {"kernel": (d, self.classes), "bias": (self.classes,)},
+        }
+
+
+MODELS: dict[str, Llama | Gpt2 | Vit] = {
+    "gpt2": Gpt2(12, 768),
+    "gpt2-medium": Gpt2(24, 1024),
+    "gpt2-large": Gpt2(36, 1280),
+    "gpt2-xl": Gpt2(48, 1600),
+    "vit-s": Vit(12, 384),
+    "vit-b": Vit(12, 768),
+    "vit-l": Vit(24, 1024),
+    "llama-2-7b": Llama(32, 4096, 11008, 4096, 32000),
+    "llama-2-13b": Llama(40, 5120, 13824, 5120, 32000),
+    "llama-2-70b": Llama(80, 8192, 28672, 1024, 32000),
+    "llama-3-8b": Llama(32, 4096, 14336, 1024, 128256),
+}
+
+
+def _of_llama(config: Mapping[str, Any]) -> Llama:
+    heads = config["num_attention_heads"]
+    size = config.get("head_dim") or config["hidden_size"] // heads
+    keys = (config.get("num_key_value_heads") or heads) * size
+    if config.get("tie_word_embeddings") or size * heads != config["hidden_size"]:
+        raise ValueError("a Llama with tied embeddings, or heads wider than its hidden size, is not supported")
+    width, hidden = config["hidden_size"], config["intermediate_size"]
+    return Llama(config["num_hidden_layers"], width, hidden, keys, config["vocab_size"])
+
+
+def _of_gpt2(config: Mapping[str, Any]) -> Gpt2:
+    if config.get("n_inner") not in (None, 4 * config["n_embd"]):
+        raise ValueError(f"n_inner must be four times n_embd, got {config['n_inner']}")
+    return Gpt2(config["n_layer"], config["n_embd"], config["vocab_size"], config["n_positions"])
+
+
+def _of_vit(config: Mapping[str, Any]) -> Vit:
+    width = config["hidden_size"]
+    if config["intermediate_size"] != 4 * width:
+        raise ValueError(f"intermediate_size must be four times hidden_size, got {config['intermediate_size']}")
+    classes = len(config.get("id2label") or range(1000))
+    return Vit(config["num_hidden_layers"], width, config["patch_size"], config["image_size"], classes)
+
+
+_FAMILIES: dict[str, Callable[[Mapping[str, Any]], Llama | Gpt2 | Vit]] = {
+    "llama": _of_llama,
+    "gpt2": _of_gpt2,
+    "vit": _of_vit,
+}
+
+
+def configuration(model: str) -> Llama | Gpt2 | Vit:
+    """Look up a model by name, or read its configuration.
+
+    Args:
+        model: one of :data:`MODELS`, or the path of a Hugging Face ``config.json``.
+
+    Raises:
+        ValueError: there is no such model, or its family or one of its settings is not supported.
+    """
+    if model in MODELS:
+        return MODELS[model]
+    path = Path(model)
+    if not path.is_file():
+        raise ValueError(f"model must be one of {', '.join(MODELS)}, or a config.json, got {model!r}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        family = config["model_type"]
+        if family not in _FAMILIES:
+            raise ValueError(f"model_type must be one of {', '.join(_FAMILIES)}, got {family!r}")
+        return _FAMILIES[family](config)
+    except KeyError as error:
+        raise ValueError(f"{path}: there is no {error}") from error
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def structs(model: str, dtype: Any = jnp.float32) -> dict[str, Any]:
+    """A model's parameters.
+
+    Args:
+        model: as for :func:`configuration`.
+        dtype: of every parameter.
+
+    Returns:
+        A tree of ``jax.ShapeDtypeStruct``.
+
+    Example:
+        >>> sum(leaf.size for leaf in jax.tree.leaves(structs("gpt2")))
+        124439808
+        >>> sum(leaf.size for leaf in jax.tree.leaves(structs("llama-2-7b")))
+        6738415616
+    """
+    shapes = configuration(model).shapes()
+    return jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct(s, dtype), shapes, is_leaf=lambda s: isinstance(s, tuple)
+    )
+
+
+def partition(mesh: Mapping[str, int]) -> Callable[[Any], Any]:
+    """Rules that split every matrix along both axes of a mesh, as FSDP with tensor parallelism does.
+
+    Args:
+        mesh: axis → size. Along ``model`` goes the last dimension, along ``data`` the one before, each where it
+            divides; any other axis splits nothing.
+
+    Returns:
+        Parameters → a tree of ``PartitionSpec``. Vectors are replicated.
+    """
+
+    def spec(leaf: Any) -> P:
+        entries: list[str | None] = [None] * leaf.ndim
+        if leaf.ndim >= 2 and math.prod(leaf.shape[-2:]) >= 2**16:
+            for dimension, axis in ((leaf.ndim - 1, "model"), (leaf.ndim - 2, "data")):
+                if leaf.shape[dimension] % mesh.get(axis, 1) == 0 and mesh.get(axis, 1) > 1:
+                    entries[dimension] = axis
+        return P(*entries)
+
+    return lambda params: jax.tree.map(spec, params)
