@@ -6,7 +6,6 @@ among them; the bytes moved over the device's bandwidth are a lower bound.
 """
 
 import dataclasses
-import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +14,14 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from optimiz import checks
 from optimiz.plan.program import parse
 from optimiz.plan.targets import Target, target
 from optimiz.plan.traffic import Collective, Traffic, traffic
-from optimiz.training import Layout, bytes_per_device
+from optimiz.training import Layout, bytes_per_device, make_mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +100,7 @@ def update(
     params: Any,
     target: str,
     *,
-    mesh: Mapping[str, int] | None = None,
+    mesh: str | None = None,
     rules: Callable[[Any], Any] | None = None,
     shard_state: bool = False,
     **extra_args: Any,
@@ -112,8 +111,8 @@ def update(
         tx: any transformation.
         params: a tree of arrays or ``jax.ShapeDtypeStruct``; gradients have the same shapes and types.
         target: the devices, as in :func:`optimiz.plan.target`.
-        mesh: axis → number of devices; their product is the number of the target's devices. Default: all along
-            ``data``.
+        mesh: names and sizes of the axes on which the target's devices lie, such as ``"data:4,model:4"``;
+            default all along ``data``.
         rules: parameters → a tree of ``PartitionSpec``, as in :class:`optimiz.training.Layout`; default
             replicated on every device.
         shard_state: whether the state is split along ``data`` (ZeRO, stage 1).
@@ -163,7 +162,7 @@ def step(
     arguments: Mapping[str, Any],
     target: str,
     *,
-    mesh: Mapping[str, int] | None = None,
+    mesh: str | None = None,
     specs: Mapping[str, Any] | None = None,
     donate: Sequence[str] = (),
 ) -> Plan:
@@ -173,8 +172,8 @@ def step(
         function: takes ``arguments`` by position, in their order. What it returns is laid out by the compiler.
         arguments: name → a tree of arrays or ``jax.ShapeDtypeStruct``.
         target: the devices, as in :func:`optimiz.plan.target`.
-        mesh: axis → number of devices; their product is the number of the target's devices. Default: all along
-            ``data``.
+        mesh: names and sizes of the axes on which the target's devices lie, such as ``"data:4,model:4"``;
+            default all along ``data``.
         specs: argument → a tree of ``PartitionSpec``, or one for all of it; default replicated on every device.
         donate: arguments whose memory the results may take.
 
@@ -209,16 +208,8 @@ def step(
 _target = target
 
 
-def _mesh(devices: Target, mesh: Mapping[str, int] | None) -> Mesh:
-    mesh = {"data": len(devices.devices)} if mesh is None else dict(mesh)
-    if math.prod(mesh.values()) != len(devices.devices):
-        described = ", ".join(f"{axis}:{size}" for axis, size in mesh.items())
-        raise ValueError(
-            f"mesh {described} is of {math.prod(mesh.values())} devices, target {devices.name!r} of "
-            f"{len(devices.devices)}"
-        )
-    shape = tuple(mesh.values())
-    return Mesh(np.array(devices.devices).reshape(shape), tuple(mesh), axis_types=(AxisType.Auto,) * len(mesh))
+def _mesh(devices: Target, mesh: str | None) -> Mesh:
+    return make_mesh(mesh or f"data:{len(devices.devices)}", devices.devices)
 
 
 def _laid(tree: Any, shardings: Any) -> Any:

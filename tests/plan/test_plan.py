@@ -39,7 +39,7 @@ def test_an_update_of_adamw_is_planned(target):
 def test_split_parameters_are_held_in_parts_and_a_global_norm_is_reduced():
     rules = groups.label({P("data", "model"): groups.path("words"), P(): groups.everything})
     tx = optax.chain(optimiz.clip_by_global_norm(1.0), optimiz.adamw(1e-3))
-    planned = plan.update(tx, SHAPES, "v5e:2x2", mesh={"data": 2, "model": 2}, rules=rules)
+    planned = plan.update(tx, SHAPES, "v5e:2x2", mesh="data:2,model:2", rules=rules)
     assert planned.arguments["parameters"] == 4 * (1024 * 256 // 4 + 256)
     assert set(planned.collectives) == {"all-reduce"}
 
@@ -90,8 +90,8 @@ def test_an_unknown_target_is_refused(name, message):
 
 
 def test_a_mesh_of_another_size_is_refused():
-    with pytest.raises(ValueError, match=r"mesh data:3 is of 3 devices, target 'cpu' of \d+"):
-        plan.update(optimiz.adamw(1e-3), SHAPES, "cpu", mesh={"data": 3})
+    with pytest.raises(ValueError, match=r'mesh "data:3" is of 3 devices, there are \d+'):
+        plan.update(optimiz.adamw(1e-3), SHAPES, "cpu", mesh="data:3")
 
 
 @pytest.mark.parametrize("argument", ["specs", "donate"])

@@ -19,10 +19,11 @@ PROGRAMS = [
     "irreducible_losses",
     "studies.line_search.study",
     "studies.low_bit.study",
-    "studies.pretraining.study",
+    "plan",
     "pmap_digits",
     "pretrain",
     "records",
+    "studies.pretraining.study",
 ]
 
 NUMBERS = ["", "-1", "-0.1", "nan", "inf", "-inf", "1e400", "1e39", "x", "0x", "None", "1,2", "[]"]
@@ -134,6 +135,10 @@ def test_a_name_that_nothing_has_is_refused(program):
         ("studies.low_bit.study", ["--width=63"], "must be even"),
         ("studies.low_bit.study", ["--low_rate=0"], "must be above 0"),
         ("studies.low_bit.study", ["--optimizers=salsa"], "finds its rate itself"),
+        ("plan", ["--optimizer=clip:adan"], "optimizer 'adan' is unknown"),
+        ("plan", ["--optimizer=clap:adam"], "a wrapper must be one of clip, guard, low_bit, got 'clap'"),
+        ("plan", ["--optimizer=salsa"], "salsa needs value, grad, value_fn: plan a whole step"),
+        ("plan", ["--model=gpt5"], "or a config.json, got 'gpt5'"),
         ("pmap_digits", ["--optimizer=adan"], "optimizer 'adan' is unknown"),
     ],
 )

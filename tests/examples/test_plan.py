@@ -1,0 +1,109 @@
+"""Optimizers are planned by name for models by name, and the table says what fits and what moves."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from examples import plan
+from examples.models import shapes
+from tests.conftest import ROOT
+
+
+def test_a_model_is_planned_on_this_machine_and_its_record_goes_on(tmp_path):
+    command = [sys.executable, "-m", "examples.plan", "--target=cpu", "--model=vit-s", f"--output={tmp_path}"]
+    for optimizers in ("adamw", "adamw,clip:sgd"):
+        done = subprocess.run([*command, f"--optimizer={optimizers}"], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert [row["optimizer"] for row in record["rows"]] == ["adamw", "clip:sgd"]
+    adamw, sgd = record["rows"]
+    assert adamw["parameters"] == 22_050_664  # as timm counts vit_small_patch16_224
+    assert adamw["arguments"]["parameters"] == 4 * 22_050_664
+    assert 0 < sgd["arguments"]["state"] - 4 * 22_050_664 < 64  # the momentum, and a few scalars
+    report = (tmp_path / "report.md").read_text()
+    assert "22,050,664 parameters in float32" in report and "| `clip:sgd` |" in done.stdout
+    refused = subprocess.run([*command, "--dtype=bfloat16"], cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 2 and "is of other settings" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters"),
+    [
+        ("gpt2", 124_439_808),
+        ("gpt2-medium", 354_823_168),
+        ("gpt2-large", 774_030_080),
+        ("gpt2-xl", 1_557_611_200),
+        ("vit-b", 86_567_656),
+        ("vit-l", 304_326_632),
+        ("llama-2-7b", 6_738_415_616),
+        ("llama-2-13b", 13_015_864_320),
+        ("llama-2-70b", 68_976_648_192),
+        ("llama-3-8b", 8_030_261_248),
+    ],
+)
+def test_models_have_as_many_parameters_as_published(model, parameters):
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes.structs(model))) == parameters
+
+
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "num_hidden_layers": 32,
+    "vocab_size": 128256,
+}
+GPT2 = {"model_type": "gpt2", "n_layer": 12, "n_embd": 768, "n_positions": 1024, "vocab_size": 50257}
+
+
+@pytest.mark.parametrize(("config", "model"), [(LLAMA, "llama-3-8b"), (GPT2, "gpt2")])
+def test_a_configuration_of_hugging_face_is_read(config, model, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    assert shapes.configuration(str(path)) == shapes.MODELS[model]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "mamba"}, "model_type must be one of llama, gpt2, vit, got 'mamba'"),
+        ({"model_type": "gpt2"}, "there is no 'n_embd'"),
+        ({**LLAMA, "tie_word_embeddings": True}, "tied embeddings"),
+        ({**GPT2, "n_inner": 1000}, "n_inner must be four times n_embd, got 1000"),
+        ([], "config.json"),
+    ],
+)
+def test_a_configuration_that_is_not_supported_is_refused(config, message, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=message):
+        shapes.configuration(str(path))
+
+
+def test_matrices_are_split_where_they_divide():
+    params = {
+        "embedding": jax.ShapeDtypeStruct((50257, 768), jnp.float32),
+        "kernel": jax.ShapeDtypeStruct((12, 768, 3072), jnp.float32),
+        "bias": jax.ShapeDtypeStruct((12, 768), jnp.float32),
+    }
+    specs = shapes.partition({"data": 4, "model": 4})(params)
+    assert specs == {"embedding": P(None, "model"), "kernel": P(None, "data", "model"), "bias": P(None, None)}
+
+
+def test_the_table_says_what_does_not_fit():
+    row = {
+        "optimizer": "adamw",
+        "arguments": {"parameters": 2**34, "state": 2**35},
+        "temporary": None,
+        "peak": None,
+        "memory": 2**34,
+        "traffic": None,
+        "compile_seconds": 2.0,
+    }
+    assert "| `adamw` | 16.00 GiB | 32.00 GiB |  |  | no |" in plan.table([row])
