@@ -26,7 +26,7 @@ from optimiz import compare, training
 FLAGS = program_flags.Flags()
 _TASK = FLAGS.DEFINE_path("task", "text", '"text", or a .tsv, .csv, .jsonl or .json file of examples.')
 _MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
-_OPTIMIZERS = FLAGS.DEFINE_list("optimizers", ["adamw", "lion", "sgd_sai", "salsa"], "Optimizers, in turn.")
+_OPTIMIZERS = FLAGS.DEFINE_list("optimizers", ["adamw", "lion", "sgd_sai", "salsa"], optimizers.listed())
 _LEARNING_RATES = FLAGS.DEFINE_list(
     "learning_rates", None, "Peak rates; default: each optimizer's own, a third of it and three times it."
 )
@@ -50,9 +50,16 @@ _DROPOUT = 0.1
 _TEXT_LENGTH = 16
 _TIMED = 20  # steps whose times give the prices
 
-program_flags.check_each(optimizers.choose, _OPTIMIZERS)
+program_flags.check_each(lambda name: optimizers.choose(name, classes=2), _OPTIMIZERS)
 program_flags.check_rates(_LEARNING_RATES)
 program_flags.check(lambda x: 1e-9 <= x <= 1e9, "must be in [1e-9, 1e9]", _BUDGET)
+program_flags.check_together(
+    lambda x: [arm.make() for arm in arms(x["optimizers"], x["learning_rates"] and [1.0], classes=2)],
+    "must be optimizers that can be built",
+    FLAGS,
+    _OPTIMIZERS,
+    _LEARNING_RATES,
+)
 
 
 def read_data() -> dict[str, text.TextExamples]:
@@ -71,9 +78,9 @@ def main() -> None:
     """Run what is missing, then write the report."""
     given = None if _REFERENCE.value is None else training.Reference.read(_REFERENCE.value)
     rates = None if _LEARNING_RATES.value is None else [float(rate) for rate in _LEARNING_RATES.value]
-    grid = arms(_OPTIMIZERS.value, rates)
     settings = training.Settings(budget=_BUDGET.value, log_every=5, evaluate_at=(0.25, 0.5, 0.75))
     parts, model = read_data(), pretrained.find(_MODEL.value)
+    grid = arms(_OPTIMIZERS.value, rates, classes=len(parts["train"].label_names))
     length = _TEXT_LENGTH if _TASK.value == "text" and _LENGTH.value is None else _LENGTH.value
     problem = TextClassification(parts, model, length=length, dropout=_DROPOUT, pooling="mean")
     problem.summary.show()

@@ -30,8 +30,14 @@ _IMAGE_SIZE = FLAGS.DEFINE_integer("image_size", None, "Scale images to so many 
 _AUGMENT = FLAGS.DEFINE_list("augment", None, "crop, flip or none; default: crop and flip, of digits none.")
 _SMOOTHING = FLAGS.DEFINE_float("smoothing", 0.1, "Of labels.")
 _DROPOUT = FLAGS.DEFINE_float("dropout", 0.0, "Rate of dropout of a ViT.")
-_OPTIMIZER = FLAGS.DEFINE_list("optimizer", ["adamw"], "Optimizers, in turn.")
-_LEARNING_RATE = FLAGS.DEFINE_float("learning_rate", None, "Peak rate; default: the optimizer's own.")
+_OPTIMIZER = FLAGS.DEFINE_list(
+    "optimizer",
+    ["adamw"],
+    f"{optimizers.listed(from_scratch=True)}\nA pretrained ViT has the default rates of finetune_text.",
+)
+_LEARNING_RATE = FLAGS.DEFINE_float(
+    "learning_rate", None, "Peak rate; default: the optimizer's own, if there is one."
+)
 _HEAD_RATE = FLAGS.DEFINE_float("head_rate", 1.0, "Rate of the head, in multiples of the others'.")
 _WEIGHT_DECAY = FLAGS.DEFINE_float("weight_decay", 0.05, "Decoupled; biases and norms are left out.")
 _WARMUP = FLAGS.DEFINE_float("warmup", 0.1, "Share of the steps over which the rate rises from 0.")
@@ -49,7 +55,7 @@ program_flags.check(
     lambda names: {*names} <= {CROP, FLIP} or names == ["none"], "must be crop, flip, both, or none", _AUGMENT
 )
 program_flags.check(lambda x: x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT, _SMOOTHING)
-check_flags(FLAGS, lambda name: optimizers.for_classes(name, 2), _OPTIMIZER, _LEARNING_RATE)
+check_flags(FLAGS, lambda name: choose_optimizer(name, 2), _OPTIMIZER, _LEARNING_RATE, _MODEL)
 for _flag in (_TEST, _IMAGE_SIZE):
     _goes = f"--{_flag.name} goes with --data; the digits have a test part and a size of their own"
     program_flags.check_together(lambda x: x["data"] or not any(x.values()), _goes, FLAGS, _DATA, _flag)
@@ -57,6 +63,11 @@ _goes = "--dropout is of a ViT; a ResNet has none"
 program_flags.check_together(
     lambda x: x["model"] != "resnet" or not x["dropout"], _goes, FLAGS, _MODEL, _DROPOUT
 )
+
+
+def choose_optimizer(name: str, classes: int) -> optimizers.Choice:
+    """The optimizer of that name, with the rate that suits the model."""
+    return optimizers.choose(name, from_scratch=_MODEL.value in ("resnet", "vit"), classes=classes)
 
 
 def read_data() -> dict[str, images.ImageExamples]:
@@ -81,12 +92,8 @@ def main() -> None:
         summary.show()
     side, _, channels = parts["train"].images.shape[1:]
     classes = len(parts["train"].label_names)
-    choice_of = optimizers.from_scratch if _MODEL.value in ("resnet", "vit") else optimizers.for_classes
-    multipliers = optimizers.head_multipliers(_HEAD_RATE.value)
-    chosen = {
-        name: plan.optimizer(choice_of(name, classes), schedules.cosine, multipliers)
-        for name in _OPTIMIZER.value
-    }
+    choices = [choose_optimizer(name, classes) for name in _OPTIMIZER.value]
+    chosen = plan.optimizers(choices, schedules.cosine, optimizers.head_multipliers(_HEAD_RATE.value))
     augment = _AUGMENT.value or (["none"] if _DATA.value is None else [CROP, FLIP])
     model = choose(_MODEL.value, side, channels, classes, _DROPOUT.value)
     problem = ImageClassification(parts, model, augment=augment, smoothing=_SMOOTHING.value)

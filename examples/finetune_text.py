@@ -26,8 +26,10 @@ _DATA = FLAGS.DEFINE_path("data", None, "Training examples: .tsv, .csv, .jsonl o
 _VALIDATION = FLAGS.DEFINE_path("validation", None, "Validation examples; default: a part of --data.")
 _TEST = FLAGS.DEFINE_path("test", None, "Test examples; default: a part of --data.")
 _FILES = data_flags.DataFlags(FLAGS)
-_OPTIMIZER = FLAGS.DEFINE_list("optimizer", ["sgd_sai", "signum", "adamw"], "Optimizers, in turn.")
-_LEARNING_RATE = FLAGS.DEFINE_float("learning_rate", None, "Peak rate; default: the optimizer's own.")
+_OPTIMIZER = FLAGS.DEFINE_list("optimizer", ["sgd_sai", "signum", "adamw"], optimizers.listed())
+_LEARNING_RATE = FLAGS.DEFINE_float(
+    "learning_rate", None, "Peak rate; default: the optimizer's own, if there is one."
+)
 _HEAD_RATE = FLAGS.DEFINE_float("head_rate", 50.0, "Rate of the new head, in multiples of the encoder's.")
 _WEIGHT_DECAY = FLAGS.DEFINE_float("weight_decay", 0.01, "Decoupled; biases and norms are left out.")
 _WARMUP = FLAGS.DEFINE_float("warmup", 0.1, "Share of the steps over which the rate rises from 0.")
@@ -50,7 +52,7 @@ FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", requi
 _DECISIVE = (_STEPS, _BATCH_SIZE, _SEED, _LENGTH, _POOLING, _DROPOUT, _WARMUP, _WEIGHT_DECAY, _HEAD_RATE)
 _OWN_LENGTH = 24
 program_flags.check(lambda x: x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT)
-check_flags(FLAGS, optimizers.choose, _OPTIMIZER, _LEARNING_RATE)
+check_flags(FLAGS, lambda name: optimizers.choose(name, classes=2), _OPTIMIZER, _LEARNING_RATE)
 
 
 def read_data() -> dict[str, text.TextExamples]:
@@ -94,12 +96,9 @@ def main() -> None:
     """Run every optimizer, then write the report."""
     layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
     plan = Plan.of(FLAGS, log_every=5)
-    multipliers = optimizers.head_multipliers(_HEAD_RATE.value)
-    chosen = {
-        name: plan.optimizer(optimizers.choose(name), schedules.linear, multipliers)
-        for name in _OPTIMIZER.value
-    }
     parts, model = read_data(), pretrained.find(_MODEL.value)
+    choices = [optimizers.choose(name, classes=len(parts["train"].label_names)) for name in _OPTIMIZER.value]
+    chosen = plan.optimizers(choices, schedules.linear, optimizers.head_multipliers(_HEAD_RATE.value))
     problem = TextClassification(
         parts, model, length=asked_length(), dropout=_DROPOUT.value, pooling=_POOLING.value
     )

@@ -105,7 +105,7 @@ def main() -> None:
         output=output,
         resume=_RESUME.value,
     )
-    choice = optimizers.from_scratch("adamw", of.vocabulary.size)
+    choice = optimizers.choose("adamw", from_scratch=True)
     adamw = plan.optimizer(choice, schedules.cosine, optimizers.one_rate)
     task = of.task(_BATCH_SIZE.value, _SEED.value, part="held_out")
     with training.claimed(output, about, _RESUME.value):

@@ -20,9 +20,13 @@ import optimiz
 from examples.shared import command, optimizers, program_flags
 
 FLAGS = program_flags.Flags()
-_OPTIMIZER = FLAGS.DEFINE_string("optimizer", "adamw", "One of those of examples/shared/optimizers.py.")
+_OPTIMIZER = FLAGS.DEFINE_string("optimizer", "adamw", optimizers.listed(logits=False))
+_LEARNING_RATE = FLAGS.DEFINE_float(
+    "learning_rate", None, "Default: ten times the optimizer's own, as the network is small and new."
+)
 _STEPS = FLAGS.DEFINE_integer("steps", 60, "Updates.", lower_bound=1)
 program_flags.check_each(optimizers.choose, _OPTIMIZER)
+program_flags.check(lambda x: x > 0, "must be above 0, or nothing would be trained", _LEARNING_RATE)
 
 _CLASSES, _HIDDEN, _EXAMPLES_PER_DEVICE = 10, 64, 32
 
@@ -47,7 +51,11 @@ def main():
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32)
     choice = optimizers.choose(_OPTIMIZER.value)
-    rate = 1.0 if choice.learning_rate is None else 10 * choice.learning_rate  # the network is small, and new
+    rate = choice.peak(_LEARNING_RATE.value)
+    if rate is None:  # a line search takes the whole of the step size that it finds
+        rate = 1.0
+    elif _LEARNING_RATE.value is None:
+        rate *= 10
     tx = choice.make(lambda count: rate, 0.0, None, optimizers.one_rate)
     shapes = {"hidden": (images.shape[1], _HIDDEN), "out": (_HIDDEN, _CLASSES)}
     rng, devices = np.random.default_rng(0), jax.local_device_count()

@@ -42,8 +42,10 @@ _HIDDEN_SIZE = FLAGS.DEFINE_integer("hidden_size", 128, "Width of the model.", l
 _HEADS = FLAGS.DEFINE_integer("heads", 4, "Attention heads.", lower_bound=1)
 _LENGTH = FLAGS.DEFINE_integer("length", 128, "Tokens of a row.", lower_bound=8)
 _DROPOUT = FLAGS.DEFINE_float("dropout", 0.0, "Rate of dropout, everywhere.")
-_OPTIMIZER = FLAGS.DEFINE_list("optimizer", ["adamw"], "Optimizers, in turn.")
-_LEARNING_RATE = FLAGS.DEFINE_float("learning_rate", None, "Peak rate; default: the optimizer's own.")
+_OPTIMIZER = FLAGS.DEFINE_list("optimizer", ["adamw"], optimizers.listed(from_scratch=True))
+_LEARNING_RATE = FLAGS.DEFINE_float(
+    "learning_rate", None, "Peak rate; default: the optimizer's own, if there is one."
+)
 _WEIGHT_DECAY = FLAGS.DEFINE_float("weight_decay", 0.1, "Decoupled; biases and norms are left out.")
 _WARMUP = FLAGS.DEFINE_float("warmup", 0.1, "Share of the steps over which the rate rises from 0.")
 _STEPS = FLAGS.DEFINE_integer("steps", 300, "Updates.", lower_bound=1)
@@ -63,7 +65,9 @@ _DECISIVE += (_WARMUP, _WEIGHT_DECAY)
 _SHARES = {"train": 0.9, "validation": 0.05, "test": 0.05}
 program_flags.check(lambda x: x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT)
 program_flags.check_each(shlex.split, _DOWNSTREAM)
-check_flags(FLAGS, lambda name: optimizers.from_scratch(name, 2), _OPTIMIZER, _LEARNING_RATE)
+check_flags(
+    FLAGS, lambda name: optimizers.choose(name, from_scratch=True, classes=2), _OPTIMIZER, _LEARNING_RATE
+)
 program_flags.check_together(
     lambda x: x["hidden_size"] % x["heads"] == 0,
     "--heads must divide --hidden_size",
@@ -91,9 +95,15 @@ def read_vocabulary(train: corpus.Corpus, kept: Path) -> tokenization.Vocabulary
     return tokenization.vocabulary(found, objective)
 
 
+def first_model(output: Path) -> Path:
+    """The directory of the first optimizer's model."""
+    first = optimizers.choose(_OPTIMIZER.value[0], from_scratch=True, classes=2)
+    return output / first.name / "model"
+
+
 def fine_tuning(output: Path) -> list[str]:
     """The arguments of finetune_text, of which --downstream says the last."""
-    given = [f"--model={output / _OPTIMIZER.value[0] / 'model'}", f"--output={output / 'downstream'}"]
+    given = [f"--model={first_model(output)}", f"--output={output / 'downstream'}"]
     return given + ["--resume"] * _RESUME.value + shlex.split(_DOWNSTREAM.value)
 
 
@@ -104,7 +114,7 @@ def refuse_other_model(output: Path) -> None:
         ValueError: they name another model, or a directory that holds something.
     """
     asked = finetune_text.FLAGS
-    if asked.model != str(output / _OPTIMIZER.value[0] / "model"):
+    if asked.model != str(first_model(output)):
         raise ValueError("--model is the one that is pre-trained here; leave it out")
     there = Path(asked.output)
     if there == output / "downstream":  # as the run itself is begun or gone on with
@@ -128,10 +138,8 @@ def main() -> None:
     parts = corpus.split(text, _SHARES)
     kept = plan.output / "tokenizer.json"
     vocabulary = read_vocabulary(parts["train"], kept)
-    choices = {name: optimizers.from_scratch(name, vocabulary.size) for name in _OPTIMIZER.value}
-    chosen = {
-        name: plan.optimizer(choice, schedules.cosine, optimizers.one_rate) for name, choice in choices.items()
-    }
+    choices = [optimizers.choose(name, from_scratch=True, classes=vocabulary.size) for name in _OPTIMIZER.value]
+    chosen = plan.optimizers(choices, schedules.cosine, optimizers.one_rate)
     size = Size(_LAYERS.value, _HIDDEN_SIZE.value, _HEADS.value, _LENGTH.value, _DROPOUT.value)
     problem = Pretraining(parts, vocabulary, OBJECTIVES[_OBJECTIVE.value](vocabulary, size))
     summary = corpus.summary(text, parts, _SHARES) | of_unknown(problem.unknown)

@@ -83,7 +83,8 @@ class Method:
         read_before: number of arrays of the parameters' size that must be read before the first entry of a step
             is known, because norms or means are taken of them.
         sums_over_gradient: sums are taken over the gradient as it arrives. Behind another transformation, such
-            as a clip, a copy of the gradient is then held in memory, unless ``optimiz.lean`` is around both.
+            as a clip, a copy of the gradient is then held in memory, unless
+            ``optimiz.low_memory_update`` is around both.
     """
 
     factory: Callable[..., optax.GradientTransformationExtraArgs]

@@ -12,31 +12,33 @@ WEIGHT_DECAY, WARMUP = 0.01, 0.1
 _HEAD_RATE, _MULTIPLES = 50.0, (1 / 3, 1, 3)
 
 
-def arms(names: Sequence[str], rates: Sequence[float] | None) -> list[compare.Arm]:
+def arms(names: Sequence[str], rates: Sequence[float] | None, classes: int) -> list[compare.Arm]:
     """Every optimizer at every rate; once, where a line search finds the rate.
 
     Args:
-        names: of the optimizers.
+        names: names of the optimizers.
         rates: peaks; None for each optimizer's own, a third of it and three times it.
+        classes: number of classes that the logits tell apart.
 
     Raises:
-        ValueError: there is no such optimizer.
+        ValueError: there is no such optimizer; or no run has chosen a rate for it, and none is given.
     """
     found = []
     for name in names:
-        own = optimizers.choose(name).learning_rate
-        if own is None:
+        choice = optimizers.choose(name, classes=classes)
+        if choice.searches:
             grid = [None]
         elif rates is None:
+            own = choice.peak(None, "--learning_rates")
             grid = [float(f"{own * multiple:.3g}") for multiple in _MULTIPLES]
         else:
             grid = rates
-        found += [compare.Arm(name, rate, functools.partial(_make, name, rate)) for rate in grid]
+        found += [compare.Arm(choice.name, rate, functools.partial(_make, choice, rate)) for rate in grid]
     return found
 
 
-def _make(name: str, rate: float | None) -> optax.GradientTransformation:
+def _make(choice: optimizers.Choice, rate: float | None) -> optax.GradientTransformation:
     shape = schedules.linear(1.0) if rate is None else schedules.warm_up(schedules.linear(rate), WARMUP)
     multipliers = optimizers.head_multipliers(_HEAD_RATE)
     schedule = schedules.over_budget(shape)
-    return optimizers.choose(name).make(schedule, WEIGHT_DECAY, groups.no_decay(), multipliers)
+    return choice.make(schedule, WEIGHT_DECAY, groups.no_decay(), multipliers)

@@ -1,161 +1,176 @@
-"""The optimizers that a command line can name, each with a rate that suits fine-tuning, or none to be chosen.
-
-The rates were chosen by the validation accuracy of one run each on the trainer's default task, from two to five
-rates a factor of about three apart: enough for a sensible start, too little to compare optimizers by.
-"""
+"""The optimizers that a command line can name: every method of the suite, and a function of the user's own."""
 
 import dataclasses
-import difflib
+import importlib
+import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import optax
 
 import optimiz
-from optimiz import groups
+from optimiz import groups, methods
+
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """How to build an optimizer, and its default learning rate.
+    """How to build an optimizer, and its suggested learning rate.
 
     Attributes:
+        name: the optimizer's in reports and directories.
         make: (schedule, weight decay, weight-decay mask, multipliers of the learning rate) → optimizer. The
-            schedule is that of the learning rate or, where a line search finds one, of the share of it that is
-            taken.
-        learning_rate: the peak of the schedule; None where a line search finds it.
+            schedule is that of the learning rate or, where a line search finds one, of the share of the step
+            size that is taken, if the method can shorten its steps.
+        learning_rate: the suggested peak of the schedule; None where a line search finds it, or where no run
+            has chosen one.
+        searches: whether a line search finds the learning rate.
     """
 
-    make: Callable[[optax.Schedule, float, Any, Any], optax.GradientTransformationExtraArgs]
+    name: str
+    make: Callable[[optax.Schedule, float, Any, Any], optax.GradientTransformation]
     learning_rate: float | None
+    searches: bool = False
+
+    def peak(self, given: float | None, flag: str = "--learning_rate") -> float | None:
+        """The peak learning rate: the one given, or the suggested one; None for a line search.
+
+        Args:
+            given: the value of the flag; None if it is not set.
+            flag: name of the flag, for the message.
+
+        Raises:
+            ValueError: none is given, and no run has chosen one.
+        """
+        if self.searches:
+            return None
+        if given is None and self.learning_rate is None:
+            raise ValueError(f"{flag} is needed: no run has chosen a learning rate for {self.name}")
+        return self.learning_rate if given is None else given
 
 
-def _scaled(make: Callable[[optax.Schedule, float, Any], optax.GradientTransformation]) -> Callable[..., Any]:
-    """With multipliers after the optimizer, where nothing has been searched that they could undo."""
-    return lambda rate, decay, mask, multipliers: optax.chain(
-        make(rate, decay, mask), optimiz.scale_by_groups(multipliers)
-    )
-
-
-OPTIMIZERS = {
-    # ADAMSLS and PLASLS are as their authors have them: one rule for all parameters.
-    "adam_sls": Choice(
-        lambda _, decay, mask, __: optimiz.adam_sls(weight_decay=decay, weight_decay_mask=mask),
-        None,
-    ),
-    "adamw": Choice(
-        _scaled(lambda rate, decay, mask: optimiz.adamw(rate, weight_decay=decay, mask=mask)),
-        3e-4,
-    ),
-    "lion": Choice(
-        _scaled(lambda rate, decay, mask: optimiz.lion(rate, weight_decay=decay, mask=mask)),
-        1e-4,
-    ),
-    "pla_sls": Choice(
-        lambda _, decay, mask, __: optimiz.pla_sls(
-            groups.search_units(), weight_decay=decay, weight_decay_mask=mask
-        ),
-        None,
-    ),
-    "salsa": Choice(
-        lambda share, decay, mask, multipliers: optimiz.salsa(
-            share, weight_decay=decay, weight_decay_mask=mask, multipliers=multipliers
-        ),
-        None,
-    ),
-    "sgd": Choice(
-        _scaled(lambda rate, decay, mask: optimiz.sgd(rate, 0.9, weight_decay=decay, weight_decay_mask=mask)),
-        3e-3,
-    ),
-    "sgd_sai": Choice(
-        _scaled(lambda rate, decay, mask: optimiz.sgd_sai(rate, weight_decay=decay, weight_decay_mask=mask)),
-        1e-4,
-    ),
-    "sign_sgd": Choice(
-        _scaled(lambda rate, decay, mask: optimiz.sign_sgd(rate, weight_decay=decay, weight_decay_mask=mask)),
-        2e-4,
-    ),
-    "signum": Choice(
-        _scaled(lambda rate, decay, mask: optimiz.signum(rate, weight_decay=decay, weight_decay_mask=mask)),
-        5e-5,
-    ),
-}
-
-
-def choose(name: str, among: Mapping[str, Choice] = OPTIMIZERS) -> Choice:
+def choose(name: str, *, from_scratch: bool = False, classes: int | None = None) -> Choice:
     """The optimizer of that name.
 
     Args:
-        name: of the optimizer.
-        among: those there are.
+        name: a method of the suite, or ``module:function`` of the user's own: a function that is called with
+            the schedule of the learning rate and, where its signature has them, ``weight_decay`` and ``mask``
+            or ``weight_decay_mask``, and returns an optimizer.
+        from_scratch: suggest a rate for a model that begins from random parameters, and not for fine-tuning.
+        classes: number of classes that the logits tell apart, of a language model the size of its vocabulary;
+            None where the program has no logits to offer.
+
+    Raises:
+        ValueError: there is no such method, and the message offers the nearest names; the program cannot
+            serve it; or the function cannot be imported or called.
+    """
+    if ":" in name:
+        return _own(name)
+    method = methods.find(name)
+    if "logits_fn" in method.needs and classes is None:
+        raise ValueError(f"optimizer {name!r} draws labels from logits, which this program does not offer")
+    return Choice(
+        name,
+        _maker(method, classes),
+        method.from_scratch_rate if from_scratch else method.fine_tuning_rate,
+        searches=method.kind == "line search",
+    )
+
+
+def _maker(method: methods.Method, classes: int | None) -> Callable[..., optax.GradientTransformation]:
+    def make(schedule: optax.Schedule, decay: float, mask: Any, multipliers: Any) -> Any:
+        given = {"learning_rate": schedule, "multipliers": multipliers}
+        if method.kind == "line search":
+            # Those without these arguments are as their authors have them: one rule for all parameters.
+            given = {"learning_rate": schedule} if method.takes("decay") else {}
+            given |= {"multipliers": multipliers} if method.takes("multipliers") else {}
+        if method.takes("weight_decay"):
+            given |= {"weight_decay": decay, "mask": mask}
+        elif decay != 0:
+            raise ValueError(f"optimizer {method.name!r} has no weight decay: it must be 0, got {decay}")
+        return method.build(**given, classes=classes)
+
+    return make
+
+
+def _own(name: str) -> Choice:
+    """The optimizer that a function of the user's makes."""
+    module, _, attribute = name.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), attribute)
+        arguments = inspect.signature(factory).parameters
+    except Exception as error:  # whatever the user's module raises
+        raise ValueError(f"optimizer {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+
+    def make(schedule: optax.Schedule, decay: float, mask: Any, multipliers: Any) -> Any:
+        given = {"weight_decay": decay, "weight_decay_mask": mask, "mask": mask}
+        if "weight_decay_mask" in arguments:
+            del given["mask"]
+        given = {argument: value for argument, value in given.items() if argument in arguments}
+        if "weight_decay" not in arguments and decay != 0:
+            print(f"warning: {name} has no argument weight_decay; its weight decay is its own", flush=True)
+        try:
+            tx = factory(schedule, **given)
+        except Exception as error:
+            raise ValueError(
+                f"optimizer {name!r} cannot be called with a schedule"
+                f"{''.join(f', {argument}' for argument in given)}: {type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(tx, optax.GradientTransformation):
+            raise ValueError(f"optimizer {name!r} must return an optimizer, got {type(tx).__name__}")
+        return optax.chain(tx, optimiz.scale_by_groups(multipliers))
+
+    make(optax.constant_schedule(1e-3), 0.0, None, one_rate)  # what cannot be called is refused here
+    return Choice(name.replace(":", "."), make, None)
+
+
+def among(name: str, known: Mapping[str, _T]) -> _T:
+    """The value of that name.
+
+    Args:
+        name: the name of an optimizer, or of another way to train.
+        known: those there are.
 
     Raises:
         ValueError: there is none; the message offers the nearest names.
     """
-    if name not in among:
-        near = difflib.get_close_matches(name, among, n=2, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise ValueError(f"optimizer {name!r} is unknown: {hint}there are {', '.join(among)}")
-    return among[name]
+    if name not in known:
+        raise ValueError(
+            f"optimizer {name!r} is unknown: {methods.nearest(name, known)}there are {', '.join(known)}"
+        )
+    return known[name]
+
+
+def listed(*, from_scratch: bool = False, logits: bool = True) -> str:
+    """Every method that a program can serve, a line each, for the help of its flag.
+
+    Args:
+        from_scratch: show the rates suggested for a model that begins from random parameters.
+        logits: whether the program offers logits.
+    """
+    chosen_by = methods.FROM_SCRATCH_RATES if from_scratch else methods.FINE_TUNING_RATES
+    lines = [f"Optimizers, in turn. The number is the default of the peak rate, chosen by {chosen_by}:"]
+    for name, method in methods.METHODS.items():
+        rate = method.from_scratch_rate if from_scratch else method.fine_tuning_rate
+        if logits or "logits_fn" not in method.needs:
+            note = (
+                "finds its rate" if method.kind == "line search" else f"{rate:g}" if rate else "no default rate"
+            )
+            lines.append(f"{name} ({note}): {method.summary}")
+    lines.append(
+        "module:function: a function of your own, called with the schedule of the learning rate and, where it "
+        "has these arguments, weight_decay and mask or weight_decay_mask; it returns an Optax optimizer."
+    )
+    return "\n".join(lines)
 
 
 def head_multipliers(rate: float) -> Callable[[Any], Any]:
-    """Multipliers of the learning rate: so much for the new head, and 1 for the trained encoder."""
+    """Multipliers of the learning rate: ``rate`` for the new head, and 1 for the trained encoder."""
     return lambda params: jax.tree.map(lambda new: rate if new else 1.0, groups.path("^head/")(params))
 
 
 def one_rate(params: Any) -> Any:
     """Multipliers of the learning rate: 1 for every parameter."""
     return jax.tree.map(lambda _: 1.0, params)
-
-
-# Peak rates for models that begin from random parameters: chosen by one run each of 150 steps, of a GPT-2 of
-# two layers and width 64 on part of the text that pretrain takes by default, from three rates a factor of about
-# three apart. Not so sophia_h's: it is sophia_g's, and no run has chosen it.
-SCRATCH_RATES = {
-    "adamw": 3e-3,
-    "lion": 1e-3,
-    "sgd": 0.1,
-    "sgd_sai": 1e-2,
-    "sign_sgd": 3e-3,
-    "signum": 3e-3,
-    "sophia_g": 1e-3,
-    "sophia_h": 1e-3,
-}
-
-
-def for_classes(name: str, classes: int) -> Choice:
-    """The optimizer of that name, one that measures the curvature of a classifier's loss too.
-
-    Args:
-        name: one of OPTIMIZERS, `sophia_g`, which draws labels from the logits, or `sophia_h`.
-        classes: that the logits tell apart: of a language model, the size of its vocabulary.
-
-    Raises:
-        ValueError: there is none; the message offers the nearest names.
-    """
-
-    def sophia_g(rate: optax.Schedule, decay: float, mask: Any) -> optax.GradientTransformation:
-        return optimiz.sophia_g(rate, weight_decay=decay, weight_decay_mask=mask, classes=classes)
-
-    def sophia_h(rate: optax.Schedule, decay: float, mask: Any) -> optax.GradientTransformation:
-        return optimiz.sophia_h(rate, weight_decay=decay, weight_decay_mask=mask)
-
-    # Their rates were not chosen by runs: a third of AdamW's, as from scratch.
-    both = {"sophia_g": Choice(_scaled(sophia_g), 1e-4), "sophia_h": Choice(_scaled(sophia_h), 1e-4)}
-    return choose(name, OPTIMIZERS | both)
-
-
-def from_scratch(name: str, classes: int) -> Choice:
-    """The optimizer of that name, with a rate that suits a model that begins from random parameters.
-
-    Args:
-        name: as for `for_classes`.
-        classes: likewise.
-
-    Raises:
-        ValueError: there is none; the message offers the nearest names.
-    """
-    choice = for_classes(name, classes)
-    return dataclasses.replace(choice, learning_rate=SCRATCH_RATES.get(name, choice.learning_rate))

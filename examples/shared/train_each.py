@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,27 +42,31 @@ def check_flags(
     choose: Callable[[str], Choice],
     optimizers: flags.FlagHolder,
     learning_rate: flags.FlagHolder,
+    *others: flags.FlagHolder,
 ) -> None:
-    """Refuse optimizers that there are not, and a rate that none of them would take, when they are parsed.
+    """Refuse unknown optimizers, a rate that none of them takes, and the lack of one, when flags are parsed.
 
     Args:
-        own: flags that these are of.
-        choose: name → optimizer; a ValueError where there is none.
-        optimizers: names.
-        learning_rate: for all of them that take one.
+        own: the program's flags.
+        choose: name → optimizer; raises a ValueError where there is none.
+        optimizers: the flag of their names.
+        learning_rate: the flag of the peak rate of all that take one.
+        *others: flags on which ``choose`` depends.
     """
     program_flags.check_each(choose, optimizers)
     program_flags.check(lambda x: x > 0, "must be above 0, or nothing would be trained", learning_rate)
 
     def is_taken(values: dict[str, Any]) -> bool:
-        if values[learning_rate.name] is None:
-            return True
-        with contextlib.suppress(ValueError):  # said already
-            return any(choose(name).learning_rate is not None for name in values[optimizers.name])
-        return True
+        choices, rate = [], values[learning_rate.name]
+        for name in values[optimizers.name]:
+            with contextlib.suppress(ValueError):  # reported already
+                choices.append(choose(name))
+        for choice in choices:
+            choice.peak(rate)
+        return rate is None or not choices or not all(choice.searches for choice in choices)
 
     domain = f"--{learning_rate.name} goes with an optimizer that takes a rate; those asked for find their own"
-    program_flags.check_together(is_taken, domain, own, optimizers, learning_rate)
+    program_flags.check_together(is_taken, domain, own, optimizers, learning_rate, *others)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,11 +134,22 @@ class Plan:
             decay: peak → shape of the schedule after the warm-up.
             multipliers: of the rate, by parameter.
         """
-        searches = choice.learning_rate is None
-        rate = choice.learning_rate if searches or self.learning_rate is None else self.learning_rate
-        shape = schedules.linear(1.0) if searches else schedules.warm_up(decay(rate), self.warmup)
+        rate = choice.peak(self.learning_rate)
+        shape = schedules.linear(1.0) if rate is None else schedules.warm_up(decay(rate), self.warmup)
         schedule = schedules.over_steps(shape, self.settings.steps)
         return choice.make(schedule, self.weight_decay, groups.no_decay(), multipliers), rate
+
+    def optimizers(
+        self, choices: Iterable[Choice], decay: Callable[[float], schedules.Shape], multipliers: Any
+    ) -> dict[str, tuple[optax.GradientTransformation, float | None]]:
+        """Several optimizers by their names, for :meth:`train_each`.
+
+        Args:
+            choices: the optimizers.
+            decay: see :meth:`optimizer`.
+            multipliers: see :meth:`optimizer`.
+        """
+        return {choice.name: self.optimizer(choice, decay, multipliers) for choice in choices}
 
     def train_each(
         self,

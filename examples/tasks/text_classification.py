@@ -104,6 +104,7 @@ class TextClassification:
             loss=self._losses,
             batches=training.shuffled(self._parts["train"], batch_size, seed, share),
             evaluate=self.evaluation("validation"),
+            logits=self._logits,
         )
 
     def evaluation(self, part: str) -> Callable[[Any], dict[str, float]]:

@@ -225,7 +225,7 @@ def test_a_model_learns_the_digits_by_default(arguments, model, accuracy):
 @pytest.mark.parametrize("model", ["resnet", "vit"])
 @pytest.mark.parametrize("optimizer", ["sophia_g", "sophia_h"])
 def test_curvature_is_measured(arguments, model, optimizer):
-    call(arguments | {"model": model, "optimizer": optimizer, "steps": 20})
+    call(arguments | {"model": model, "optimizer": optimizer, "learning_rate": 1e-3, "steps": 20})
     losses = compare.Record.read(arguments["output"] / "record.json").runs[0].training_loss()[1]
     assert len(losses) == 20 and np.mean(losses[-5:]) < losses[0]
 

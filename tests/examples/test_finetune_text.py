@@ -116,6 +116,20 @@ def test_the_model_learns(arguments):
     assert np.mean(losses[-5:]) < 0.5 * losses[0]
 
 
+@pytest.mark.parametrize(
+    "named", ["optax:rmsprop", pytest.param("lamb,sophia_g,armijo_sgd", marks=pytest.mark.long)]
+)
+def test_optimizers_of_every_kind_and_of_the_user_train_the_model(arguments, capsys, named):
+    call(arguments | {"optimizer": named, "learning_rate": 1e-3, "steps": 2})
+    names = named.replace(":", ".").split(",")
+    runs = compare.Record.read(arguments["output"] / "record.json").runs
+    assert [run.optimizer for run in runs] == names
+    assert [run.learning_rate for run in runs] == [None if name == "armijo_sgd" else 1e-3 for name in names]
+    assert all((arguments["output"] / name / "run.json").exists() for name in names)
+    if ":" in named:
+        assert f"warning: {named} has no argument weight_decay" in capsys.readouterr().out
+
+
 def test_a_rate_too_high_is_told_while_it_trains_once_and_with_a_remedy(arguments, capsys):
     call(arguments | {"optimizer": "adamw", "learning_rate": 3, "steps": 60, "head_rate": 1})
     lines = capsys.readouterr().out.splitlines()
@@ -193,7 +207,7 @@ command.run(finetune_text.main, finetune_text.FLAGS)
     ("changes", "message"),
     [
         ({"optimizer": "adawm"}, "optimizer 'adawm' is unknown: did you mean adamw"),
-        ({"optimizer": "zzz"}, "optimizer 'zzz' is unknown: there are adam_sls, adamw, lion"),
+        ({"optimizer": "zzz"}, "optimizer 'zzz' is unknown: there are adafactor, adagrad, adam"),
         ({"learning_rate": "nan"}, "flag --learning_rate=nan: must be finite, at least 0"),
         ({"learning_rate": -1}, "flag --learning_rate=-1.0: must be finite, at least 0"),
         ({"learning_rate": "fast"}, "flag --learning_rate=fast"),

@@ -275,7 +275,16 @@ def test_a_mesh_and_two_processes_have_the_losses_of_one_device(arguments, tmp_p
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("optimizer", ["sophia_g", "sophia_h"])
 def test_curvature_is_measured(arguments, objective, optimizer):
-    call(arguments | {"objective": objective, "optimizer": optimizer, "steps": 20, "vocab_size": 450})
+    call(
+        arguments
+        | {
+            "objective": objective,
+            "optimizer": optimizer,
+            "learning_rate": 1e-3,
+            "steps": 20,
+            "vocab_size": 450,
+        }
+    )
     losses = compare.Record.read(arguments["output"] / "record.json").runs[0].training_loss()[1]
     assert len(losses) == 20 and np.mean(losses[-5:]) < losses[0]
 

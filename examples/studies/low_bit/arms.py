@@ -70,19 +70,23 @@ def arms(names: Sequence[str], low_rate: float, *, from_nothing: bool) -> list[A
     and at a low one.
 
     Args:
-        names: of optimizers.
+        names: names of optimizers.
         low_rate: peak.
         from_nothing: train a model, and do not fine-tune one with a new head.
 
     Raises:
-        ValueError: an optimizer is unknown, or finds its rate itself.
+        ValueError: an optimizer is unknown, finds its rate itself, or has no rate that a run has chosen.
     """
     found = []
     for name in names:
-        rate = optimizers.choose(name).learning_rate
-        if rate is None:
+        choice = optimizers.choose(name, from_scratch=from_nothing)
+        if choice.searches:
             raise ValueError(f"optimizer {name!r} finds its rate itself; this study is of those that take one")
-        own = optimizers.SCRATCH_RATES[name] if from_nothing else rate
+        if choice.learning_rate is None:
+            raise ValueError(
+                f"optimizer {name!r} has no learning rate that a run has chosen, which this study takes"
+            )
+        own = choice.learning_rate
         forms = FORMS if name == "adamw" else (FLOAT32, "int8")
         found += [Arm(name, own, form) for form in forms]
         if name == "adamw":

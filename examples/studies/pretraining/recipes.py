@@ -121,7 +121,7 @@ def arms(setting: Setting, name: str, rates: list[float] | None) -> list[compare
     Raises:
         ValueError: there is no such recipe, or the setting does not allow it.
     """
-    recipe = optimizers.choose(name, RECIPES)(setting)
+    recipe = optimizers.among(name, RECIPES)(setting)
     rates = rates or [float(f"{RATES[recipe.optimizer] * multiple:.3g}") for multiple in _MULTIPLES]
     make = functools.partial(_make, setting, recipe.optimizer)
     return [
@@ -147,7 +147,7 @@ def _make(setting: Setting, name: str, rate: float, share: float = 1.0) -> optax
     """The optimizer on a warm-up and a cosine, of which the budget covers a share."""
     whole = schedules.warm_up(schedules.cosine(rate), WARMUP)
     schedule = schedules.over_budget(lambda spent: whole(share * jnp.asarray(spent)))
-    choice = optimizers.from_scratch(name, setting.problem.vocabulary.size)
+    choice = optimizers.choose(name, classes=setting.problem.vocabulary.size)
     return choice.make(schedule, WEIGHT_DECAY, groups.no_decay(), optimizers.one_rate)
 
 

@@ -49,7 +49,7 @@ _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the report and the run
 _SIZES = (_DATA, _VOCAB_SIZE, _LAYERS, _HIDDEN_SIZE, _LENGTH)
 _EVALUATE_AT = (0.125, 0.25, 0.5, 0.75)  # shares of the budget
 
-program_flags.check_each(lambda name: optimizers.choose(name, RECIPES), _RECIPES)
+program_flags.check_each(lambda name: optimizers.among(name, RECIPES), _RECIPES)
 program_flags.check_rates(_LEARNING_RATES)
 program_flags.check(lambda x: 1e-9 <= x <= 1e9, "must be in [1e-9, 1e9]", _BUDGET)
 

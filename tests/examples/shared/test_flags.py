@@ -139,7 +139,32 @@ def test_a_name_that_nothing_has_is_refused(program):
         ("plan", ["--optimizer=clap:adam"], "a wrapper must be one of clip, guard, low_bit, got 'clap'"),
         ("plan", ["--optimizer=salsa"], "salsa needs value, grad, value_fn: plan a whole step"),
         ("plan", ["--model=gpt5"], "or a config.json, got 'gpt5'"),
-        ("pmap_digits", ["--optimizer=adan"], "optimizer 'adan' is unknown"),
+        ("pmap_digits", ["--optimizer=adawm"], "optimizer 'adawm' is unknown: did you mean adamw"),
+        (
+            "pmap_digits",
+            ["--optimizer=sophia_g"],
+            "draws labels from logits, which this program does not offer",
+        ),
+        (
+            "finetune_text",
+            ["--optimizer=lamb"],
+            "--learning_rate is needed: no run has chosen a learning rate for lamb",
+        ),
+        ("finetune_image", ["--optimizer=sophia_g", "--model=/a/vit"], "--learning_rate is needed"),
+        (
+            "pretrain",
+            ["--optimizer=adamw,sophia_h"],
+            "--learning_rate is needed: no run has chosen a learning rate",
+        ),
+        ("compare_optimizers", ["--optimizers=lamb"], "--learning_rates is needed: no run has chosen"),
+        ("compare_optimizers", ["--optimizers=salsa_class"], "'salsa_class' has no weight decay: it must be 0"),
+        (
+            "finetune_text",
+            ["--optimizer=no_such:tx"],
+            "optimizer 'no_such:tx' cannot be imported: ModuleNotFound",
+        ),
+        ("finetune_text", ["--optimizer=optax:no_such"], "cannot be imported: AttributeError"),
+        ("finetune_text", ["--optimizer=optax:adamw"], "--learning_rate is needed: no run has chosen"),
     ],
 )
 def test_what_does_not_go_together_is_said(program, argv, said):

@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from examples.shared.optimizers import OPTIMIZERS, SCRATCH_RATES
 from examples.studies.low_bit import report as low_bit_report
 from examples.studies.low_bit.arms import FORMS, Arm, arms, optimizer
+from optimiz.methods import METHODS
 
 ROOT = Path(__file__).parents[3]
 SIZES = {"task": "language", "length": 8, "batch_size": 2, "steps": 10, "seeds": 2}
@@ -44,7 +44,7 @@ def test_a_study_is_reported_and_goes_on_where_it_was(arguments):
         name: arguments[name] for name in ("task", "steps", "batch_size", "length")
     } | {"width": 64, "data": "text.txt"}
     ran = [(row["seed"], row["learning_rate"], row["form"]) for row in rows]
-    rate = SCRATCH_RATES["sgd_sai"]
+    rate = METHODS["sgd_sai"].from_scratch_rate
     assert ran == [(seed, rate, form) for seed in range(2) for form in ("float32", "int8")]
     # One start and one batch, and then rounding; another of both from another seed.
     wide, narrow, another = rows[:3]
@@ -90,15 +90,20 @@ def test_the_arms():
     own = [arm for arm in named if arm.learning_rate != 3e-5]
     assert [arm.form for arm in own if arm.optimizer == "adamw"] == list(FORMS)
     assert [arm.form for arm in own if arm.optimizer == "lion"] == ["float32", "int8"]
-    assert {arm.learning_rate for arm in own} == {OPTIMIZERS[name].learning_rate for name in ("adamw", "lion")}
+    rates = {METHODS[name].fine_tuning_rate for name in ("adamw", "lion")}
+    assert {arm.learning_rate for arm in own} == rates
     low = [arm for arm in named if arm not in own]
     assert {arm.optimizer for arm in low} == {"adamw"} and {"bf16", "bf16 stochastic"} < {a.form for a in low}
     assert all(arm.base in named for arm in named)
-    assert {arm.learning_rate for arm in arms(["lion"], 1.0, from_nothing=True)} == {SCRATCH_RATES["lion"]}
+    assert {arm.learning_rate for arm in arms(["lion"], 1.0, from_nothing=True)} == {
+        METHODS["lion"].from_scratch_rate
+    }
     with pytest.raises(ValueError, match="optimizer 'lyon' is unknown: did you mean lion"):
         arms(["lyon"], 3e-5, from_nothing=True)
     with pytest.raises(ValueError, match="optimizer 'salsa' finds its rate itself"):
         arms(["salsa"], 3e-5, from_nothing=True)
+    with pytest.raises(ValueError, match="optimizer 'lamb' has no learning rate that a run has chosen"):
+        arms(["lamb"], 3e-5, from_nothing=True)
 
 
 @pytest.mark.parametrize(("form", "moves"), [("bf16", False), ("bf16 stochastic", True), ("bf16 kahan", True)])
