@@ -102,12 +102,19 @@ def scale_by_factored_rms(
         checks.number("beta2_cap", beta2_cap, gt=0, lt=1)
     checks.floating("nu_dtype", nu_dtype)
 
-    def shorter_and_longer(shape: tuple[int, ...], scanned_axis: int | None) -> tuple[int, int] | None:
-        """The two axes to factor, or None to keep V whole."""
+    def factored_axes(shape: tuple[int, ...], scanned_axis: int | None) -> tuple[int, int] | None:
+        """The shorter and the longer axis to factor, or None to keep V whole."""
         axes = sorted(numerics.block_axes(len(shape), scanned_axis), key=lambda axis: shape[axis])
         if not factored or len(axes) < 2 or shape[axes[-2]] < min_dim_size_to_factor:
             return None
         return axes[-2], axes[-1]
+
+    def map_leaves(leaf: Callable[..., tuple[Any, ...]], outputs: int, tree: Any, *others: Any) -> list[Any]:
+        """Call ``leaf(array, scanned axis, *others)`` for each leaf; one tree per output."""
+        leaves, structure = jax.tree.flatten(tree)
+        columns = leaves, groups.scanned_axes(tree, scanned), *map(structure.flatten_up_to, others)
+        rows = [leaf(*row) for row in zip(*columns, strict=True)]
+        return [structure.unflatten([row[i] for row in rows]) for i in range(outputs)]
 
     def init_fn(params):
         def leaf(p, scanned_axis):
@@ -117,14 +124,13 @@ def scale_by_factored_rms(
                 like = jax.eval_shape(lambda x: jnp.sum(x, axis=axes, keepdims=True), p)
                 return jnp.zeros_like(like, dtype=dtype)
 
-            pair = shorter_and_longer(p.shape, scanned_axis)
-            if pair is None:
+            axes = factored_axes(p.shape, scanned_axis)
+            if axes is None:
                 return jnp.zeros([], dtype), jnp.zeros([], dtype), zeros()
-            shorter, longer = pair
+            shorter, longer = axes
             return zeros(longer), zeros(shorter), jnp.zeros([], dtype)
 
-        moments = numerics.map_many(leaf, 3, params, _scanned_axes(params, scanned))
-        return ScaleByFactoredRmsState(jnp.zeros([], jnp.int32), *moments)
+        return ScaleByFactoredRmsState(jnp.zeros([], jnp.int32), *map_leaves(leaf, 3, params))
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
@@ -132,59 +138,63 @@ def scale_by_factored_rms(
         checks.same_shapes("gradient", updates, "parameter", jax.tree.map(_whole, *moments))
         steps_before = jnp.where(count >= decay_offset, count - decay_offset, count)
 
-        leaves, structure = jax.tree.flatten(updates)
-        axes = groups.scanned_axes(updates, scanned)
-        pairs = [shorter_and_longer(g.shape, axis) for g, axis in zip(leaves, axes, strict=True)]
-
-        def latest(g, pair, v_row, v_col, v):
+        def leaf(g, scanned_axis, *old):
+            axes = factored_axes(g.shape, scanned_axis)
             weight = 1 / (steps_before.astype(numerics.real_dtype(g.dtype)) + 1) ** decay_rate
             if beta2_cap is not None:
                 weight = jnp.maximum(weight, jnp.asarray(1 - beta2_cap, weight.dtype))
+            new = _averages(g, axes, weight, eps, *old)
+            direction = _direction(numerics.squarable(numerics.widen(g)), axes, *new)
+            if clipping_threshold is not None:
+                # Of the gradient as it is, which can only make the RMS larger; numerics.fusion, rule 1.
+                again, of_new = numerics.rematerialise((g, new))
+                rms = jnp.sqrt(
+                    _mean_square(
+                        _direction(numerics.widen(again), axes, *of_new),
+                        numerics.block_axes(g.ndim, scanned_axis),
+                    )
+                )
+                direction = direction / jnp.maximum(1, rms / clipping_threshold)
+            stored = (x.astype(before.dtype) for x, before in zip(new, old, strict=True))
+            return direction.astype(g.dtype), *stored
 
-            def average(moment, square):
-                return (1 - weight) * moment.astype(square.dtype) + weight * (square + eps)
-
-            if pair is None:
-                return v_row, v_col, average(v, numerics.limited_square(numerics.widen(g)))
-            shorter, longer = pair
-            again = numerics.rematerialise(g)
-            of_row = _mean_square(again, (longer,))
-            of_col = _mean_square(numerics.rematerialise(again), (shorter,))
-            return average(v_row, of_row), average(v_col, of_col), v
-
-        new = [
-            latest(*each) for each in zip(leaves, pairs, *map(structure.flatten_up_to, moments), strict=True)
-        ]
-
-        def direction(g, pair, v_row, v_col, v):
-            if pair is None:
-                return g / _root(v)
-            mean = _mean(v_row, pair[0])
-            return g * (1 / _root(v_row / jnp.where(mean == 0, 1, mean))) * (1 / _root(v_col))
-
-        directions = [
-            direction(numerics.squarable(numerics.widen(g)), pair, *v)
-            for g, pair, v in zip(leaves, pairs, new, strict=True)
-        ]
-        if clipping_threshold is not None:
-            # Of the gradients as they are, which only makes the norm, and the clipping, larger.
-            def rms(g, pair, axis, *moments):
-                g, moments = numerics.rematerialise((g, moments))
-                u = direction(numerics.widen(g), pair, *moments)
-                return jnp.sqrt(_mean_square(u, numerics.block_axes(g.ndim, axis)))
-
-            directions = [
-                u / jnp.maximum(1, rms(g, pair, axis, *v) / clipping_threshold)
-                for u, g, pair, axis, v in zip(directions, leaves, pairs, axes, new, strict=True)
-            ]
-        directions = [u.astype(g.dtype) for u, g in zip(directions, leaves, strict=True)]
-        columns = (
-            (structure.unflatten(column) for column in zip(*new, strict=True)) if leaves else (updates,) * 3
-        )
-        new = jax.tree.map(lambda x, old: x.astype(old.dtype), tuple(columns), tuple(moments))
-        return structure.unflatten(directions), ScaleByFactoredRmsState(numerics.increment(count), *new)
+        direction, *moments = map_leaves(leaf, 4, updates, *moments)
+        return direction, ScaleByFactoredRmsState(numerics.increment(count), *moments)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _averages(
+    g: jax.Array,
+    axes: tuple[int, int] | None,
+    weight: jax.Array,
+    eps: jax.typing.ArrayLike,
+    v_row: jax.Array,
+    v_col: jax.Array,
+    v: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """R, C and V with the squares of a gradient of the given weight; what is not in use stays."""
+
+    def average(moment, square):
+        return (1 - weight) * moment.astype(square.dtype) + weight * (square + eps)
+
+    if axes is None:
+        return v_row, v_col, average(v, numerics.limited_square(numerics.widen(g)))
+    shorter, longer = axes
+    again = numerics.rematerialise(g)
+    of_row = _mean_square(again, (longer,))
+    of_col = _mean_square(numerics.rematerialise(again), (shorter,))
+    return average(v_row, of_row), average(v_col, of_col), v
+
+
+def _direction(
+    g: jax.Array, axes: tuple[int, int] | None, v_row: jax.Array, v_col: jax.Array, v: jax.Array
+) -> jax.Array:
+    """U = g / √V, of V whole or of R C / mean(R)."""
+    if axes is None:
+        return g / _root(v)
+    mean = _mean(v_row, axes[0])
+    return g * (1 / _root(v_row / jnp.where(mean == 0, 1, mean))) * (1 / _root(v_col))
 
 
 def adafactor(
@@ -276,7 +286,6 @@ def adafactor(
             clipping_threshold=clipping_threshold,
             beta2_cap=beta2_cap,
         ),
-        optax.identity(),  # where the clipping was, so that a saved state still fits
         _scale_by_param_block_rms(scanned, eps2) if multiply_by_parameter_scale else optax.identity(),
         optax.identity() if momentum is None else ema(momentum, dtype_momentum),
         decoupled_weight_decay(
@@ -290,7 +299,8 @@ def adafactor(
 
 
 def _relative_step(count: jax.typing.ArrayLike) -> jax.Array:
-    return jnp.minimum(1e-2, jnp.add(count, 1.0) ** -0.5)
+    steps = jnp.asarray(count, jnp.result_type(float)) + 1  # of a schedule's dtype, and not weakly typed
+    return jnp.minimum(1e-2, steps**-0.5)
 
 
 def _scale_by_param_block_rms(
@@ -308,10 +318,6 @@ def _scale_by_param_block_rms(
         return structure.unflatten([scale(*x) for x in each])
 
     return optax.stateless(update)
-
-
-def _scanned_axes(tree: Any, scanned: Mapping[str, int] | None) -> Any:
-    return jax.tree.unflatten(jax.tree.structure(tree), groups.scanned_axes(tree, scanned))
 
 
 def _mean_square(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:

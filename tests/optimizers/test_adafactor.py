@@ -7,7 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from optimiz.optimizers.adafactor import adafactor, scale_by_factored_rms
+import optimiz
+from optimiz.optimizers.adafactor import _relative_step, adafactor, scale_by_factored_rms
 from tests.golden import fixture_a, stacked
 
 # Fixture A, relative step; PyTorch 2.13 gives the factored row to 1.4e-17.
@@ -236,6 +237,20 @@ def test_relative_step_is_the_papers():
         assert float(after[-1].rate) == pytest.approx(wanted)
     with pytest.raises(ValueError, match="give no learning_rate with it"):
         adafactor(0.1, relative_step=True)
+
+
+def test_the_relative_step_has_the_dtype_of_a_schedule():
+    schedule = optimiz.schedules.over_steps(optimiz.schedules.constant(0.1), 10)
+    for x64 in (False, True):
+        with jax.enable_x64(x64):
+            relative, wanted = _relative_step(jnp.int32(0)), schedule(jnp.int32(0))
+            assert (relative.dtype, relative.weak_type) == (wanted.dtype, wanted.weak_type)
+
+
+def test_stacked_layers_may_be_initialised_under_jit():
+    params = {"layers": jnp.ones((3, 4, 5)), "head": jnp.ones((5, 4))}
+    tx = adafactor(0.1, min_dim_size_to_factor=4, scanned={"^layers": 0})
+    chex.assert_trees_all_equal(jax.jit(tx.init)(params), tx.init(params))
 
 
 def test_works_under_inject_hyperparams():
