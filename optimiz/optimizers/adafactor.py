@@ -62,26 +62,29 @@ def scale_by_factored_rms(
     """Divide updates by the root of their factored mean square.
 
     Args:
-        decay_rate: c > 0; the last of t updates enters the mean with the weight t to the -c.
-        decay_offset: ≥ 0, the update count at which t starts again from 1, such as that of a restored state
-            with which fine-tuning begins.
+        decay_rate: c > 0; at update t the squared gradient enters the mean with weight t to the power of -c.
+        decay_offset: update count, ≥ 0, at which t starts again from 1, such as the count of a restored state
+            that fine-tuning starts from.
         eps: ε₁ ≥ 0, added to the squared gradient.
-        min_dim_size_to_factor: ≥ 1. Of each parameter the two longest axes are factored, if both are this long.
-            It decides shapes: name it in ``static_args`` under ``optax.inject_hyperparams``.
-        factored: False to keep every V whole.
-        scanned: axis of stacking by pattern of path, such as ``{"^layers/": 0}``; it is never factored.
-        nu_dtype: dtype of R, C and V; None for the parameters', float32 at the least.
-        clipping_threshold: d > 0, the largest RMS of a block's update; None for no clipping. It is here and not
-            in a transformation that follows, because U is computed twice, rather than held for its RMS.
-        beta2_cap: the largest β, in (0, 1), so that the mean never spans more than about 1 / (1 - β) updates;
-            None for no cap.
+        min_dim_size_to_factor: length, ≥ 1, that the two longest axes of a parameter must have for V to be
+            factored along them. It determines shapes: name it in ``static_args`` of
+            ``optax.inject_hyperparams``.
+        factored: whether to factor V at all.
+        scanned: axis along which layers are stacked, by pattern of path, such as ``{"^layers/": 0}``; it is
+            never factored.
+        nu_dtype: dtype of R, C and V; None for the parameters' dtype, at least float32.
+        clipping_threshold: d > 0, largest RMS of a block's update; None for no clipping. It is part of this
+            transformation because U is computed twice, not held for its RMS.
+        beta2_cap: largest β, in (0, 1), so that the mean spans at most about 1 / (1 - β) updates; None for no
+            cap.
 
     Returns:
         A transformation that keeps its updates' dtype.
 
     Raises:
-        TypeError: a hyperparameter is not a number.
-        ValueError: it is outside its domain, or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> tx = scale_by_factored_rms(0.8)
@@ -222,40 +225,43 @@ def adafactor(
     """Adaptive steps with sublinear memory.
 
     Args:
-        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count; in units of the parameter's
-            RMS, unless ``multiply_by_parameter_scale`` is off. None for 1, or for the relative step.
-        min_dim_size_to_factor: ≥ 1, see :func:`scale_by_factored_rms`.
+        learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count; in units of the
+            parameter's RMS, unless ``multiply_by_parameter_scale`` is off. None for 1, or for the relative
+            step.
+        min_dim_size_to_factor: length, ≥ 1, that two axes must have to be factored, see
+            :func:`scale_by_factored_rms`.
         decay_rate: c > 0, exponent of the second moment's decay.
-        decay_offset: ≥ 0, the update count at which that decay starts again.
-        multiply_by_parameter_scale: multiply the step by the parameter's RMS, but at least by ``eps2``.
-        clipping_threshold: d > 0, the largest RMS of U; None for no clipping.
-        momentum: μ in [0, 1); None for none, and no state.
-        dtype_momentum: dtype of the momentum. ``optax.inject_hyperparams`` takes it for a schedule, unless
-            ``static_args`` names it.
-        weight_decay_rate: λ ≥ 0, decoupled and not scaled by the parameter's RMS; a number or a schedule. None
-            for none.
+        decay_offset: update count, ≥ 0, at which that decay starts again.
+        multiply_by_parameter_scale: whether to multiply the step by the parameter's RMS, or by ``eps2`` where
+            that is larger.
+        clipping_threshold: d > 0, largest RMS of U; None for no clipping.
+        momentum: μ in [0, 1), decay rate of the momentum; None for no momentum and no state.
+        dtype_momentum: dtype of the momentum. Name it in ``static_args`` of ``optax.inject_hyperparams``, which
+            takes it for a schedule otherwise.
+        weight_decay_rate: decoupled weight decay λ ≥ 0, a number or a schedule, not scaled by the parameter's
+            RMS. None for no decay.
         eps: ε₁ ≥ 0, added to the squared gradient.
-        factored: False to keep every second moment whole.
-        weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
-            ``optimiz.groups`` such as ``groups.no_decay()``. None for all of them.
-        relative_step: the paper's learning rate, min(0.01, 1 / √t), in place of one's own.
-        weight_decay: ``weight_decay_rate``, by the name that it has everywhere else in this suite.
-        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
-        scanned: axis of stacking by pattern of path, such as ``{"^layers/": 0}``, so that each layer that
-            ``nn.scan`` has stacked is a block of its own.
-        nu_dtype: dtype of the second moments; None for the parameters', float32 at the least.
-        beta2_cap: the largest decay of the second moments, in (0, 1); None for no cap, as in the paper.
-            Big Vision has 0.999.
-        eps2: ε₂ ≥ 0, the RMS that a parameter is taken to have at least, so that one at zero can move.
+        factored: whether to factor the second moments at all.
+        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
+            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        relative_step: whether to use the paper's learning rate, min(0.01, 1 / √t).
+        weight_decay: alias of ``weight_decay_rate``, under the name that all optimizers share.
+        decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
+        scanned: axis along which layers are stacked, by pattern of path, such as ``{"^layers/": 0}``; each
+            layer is a block of its own.
+        nu_dtype: dtype of the second moments; None for the parameters' dtype, at least float32.
+        beta2_cap: largest decay rate of the second moments, in (0, 1), such as Big Vision's 0.999; None for no
+            cap, as in the paper.
+        eps2: ε₂ ≥ 0, lower bound of a parameter's RMS, so that a parameter at zero can move.
 
     Returns:
         A transformation whose ``update`` needs the parameters, unless there is neither decay nor
         ``multiply_by_parameter_scale``.
 
     Raises:
-        TypeError: an argument is not a number where one is asked for.
-        ValueError: an argument is outside its domain; the relative step and a learning rate are both asked for;
-            or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain; ``relative_step`` and a learning rate are both given; or
+            the shape of a gradient differs from that of its parameter.
 
     Example:
         >>> tx = adafactor(0.5)

@@ -42,18 +42,19 @@ def scale_by_rss(
     """Rescale updates by the root of the sum of their squares.
 
     Args:
-        initial_accumulator_value: ≥ 0, what the sum starts at.
-        eps: ε ≥ 0, added to the root.
-        eps_in_sqrt: add ε under the root instead.
-        accumulator_dtype: dtype of the sum; None for the parameters', float32 at the least.
+        initial_accumulator_value: initial value s₀ ≥ 0 of the sum of squares.
+        eps: ε ≥ 0, added to the root of the sum.
+        eps_in_sqrt: whether to add ε under the root, not to the root.
+        accumulator_dtype: dtype of the sum; None for the parameters' dtype, at least float32.
 
     Returns:
         A transformation that keeps its updates' dtype. A coordinate that has never had a gradient stays where
         it is, also with ε = 0.
 
     Raises:
-        TypeError: a hyperparameter is not a number.
-        ValueError: it is outside its domain, or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> tx = scale_by_rss(0.0, 0.0)
@@ -110,22 +111,23 @@ def adagrad(
     The defaults are the paper's; ``adagrad(learning_rate, 0.1, 1e-7, eps_in_sqrt=True)`` is Optax's.
 
     Args:
-        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count.
-        initial_accumulator_value: s₀ ≥ 0, what the sum of squares starts at.
+        learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count.
+        initial_accumulator_value: initial value s₀ ≥ 0 of the sum of squares.
         eps: ε ≥ 0, added to the root of the sum.
-        eps_in_sqrt: add ε under that root instead, as Optax.
-        weight_decay: λ ≥ 0, decoupled; a number or a schedule.
-        weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
-            ``optimiz.groups`` such as ``groups.no_decay()``. None for all of them.
-        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
-        accumulator_dtype: dtype of the sum; None for the parameters', float32 at the least.
+        eps_in_sqrt: whether to add ε under the root, as Optax does, not to the root.
+        weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule.
+        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
+            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
+        accumulator_dtype: dtype of the sum; None for the parameters' dtype, at least float32.
 
     Returns:
         A transformation whose ``update`` needs the parameters only where there is weight decay.
 
     Raises:
-        TypeError: an argument is not a number where one is asked for.
-        ValueError: an argument is outside its domain, or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> tx = adagrad(0.5)

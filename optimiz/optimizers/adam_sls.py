@@ -51,30 +51,33 @@ def adam_sls(
     """Adam whose step size is searched for at every update.
 
     Args:
-        c: in (0, 1), the share of the promised decrease that is asked for.
-        b1: β₁ in [0, 1), decay of the first moment.
-        b2: β₂ in [0, 1), decay of the second moment.
-        eps: ε ≥ 0, added to the root.
-        init_step: η > 0, the first step size to be tried.
-        shrink: in (0, 1), multiplies a step size that was refused.
-        growth: ≥ 1, multiplies the step size before each search.
-        max_trials: forward passes in one search, ≥ 1. From 0.1 down to a step size for fine-tuning takes about
-            60.
-        max_step: > 0; no step size grows beyond.
-        tolerance: ≥ 0, the rounding error of the loss, in units in its last place.
-        on_failure: see ``optimiz.scale_by_armijo``.
-        weight_decay: λ ≥ 0, decoupled and multiplied by η; it does not enter the search.
-        weight_decay_mask: which parameters decay; None for all of them.
-        mu_dtype: dtype of the first moment; None for the parameters'.
-        nu_dtype: dtype of the second moment; None for the parameters', float32 at the least.
+        c: c in (0, 1), fraction of the predicted decrease that an accepted step must achieve.
+        b1: β₁ in [0, 1), decay rate of the first moment.
+        b2: β₂ in [0, 1), decay rate of the second moment.
+        eps: ε ≥ 0, added to the root of the second moment.
+        init_step: initial step size η > 0.
+        shrink: factor in (0, 1) for a step size that is rejected.
+        growth: factor ≥ 1 for the step size before each search.
+        max_trials: maximum number of forward passes per search, ≥ 1. From 0.1 down to a step size for
+            fine-tuning takes about 60.
+        max_step: largest step size, > 0.
+        tolerance: rounding error of the loss that the search allows for, ≥ 0, in units in the last place.
+        on_failure: what follows a failed search, see ``optimiz.scale_by_armijo``.
+        weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule, multiplied by the step size. The
+            search leaves it out.
+        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
+            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        mu_dtype: dtype of the first moment; None for the parameters' dtype.
+        nu_dtype: dtype of the second moment; None for the parameters' dtype, at least float32.
 
     Returns:
         A transformation whose ``update`` needs ``params``, ``value``, ``grad`` and ``value_fn``, see
         ``optimiz.scale_by_armijo``.
 
     Raises:
-        TypeError: an argument is of the wrong type.
-        ValueError: it is outside its domain, or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> import jax.numpy as jnp

@@ -44,18 +44,19 @@ def scale_by_adamax(
     """Rescale updates by AdaMax's rule.
 
     Args:
-        b1: β₁ in [0, 1), decay of the first moment.
-        b2: β₂ in [0, 1), decay of the largest gradient.
+        b1: β₁ in [0, 1), decay rate of the first moment.
+        b2: β₂ in [0, 1), decay rate of the largest gradient.
         eps: ε ≥ 0, added to each gradient's magnitude.
-        mu_dtype: dtype of the first moment; None for the parameters'.
-        nu_dtype: dtype of the largest gradient; None for the parameters', float32 at the least.
+        mu_dtype: dtype of the first moment; None for the parameters' dtype.
+        nu_dtype: dtype of the largest gradient; None for the parameters' dtype, at least float32.
 
     Returns:
         A transformation that keeps its updates' dtype.
 
     Raises:
-        TypeError: a hyperparameter is not a number.
-        ValueError: it is outside its domain, or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> tx = scale_by_adamax(0.5, 0.5, 0.0)
@@ -110,23 +111,24 @@ def adamax(
     """Adam scaled by the largest recent gradient.
 
     Args:
-        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count.
-        b1: β₁ in [0, 1), decay of the first moment.
-        b2: β₂ in [0, 1), decay of the largest gradient.
+        learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count.
+        b1: β₁ in [0, 1), decay rate of the first moment.
+        b2: β₂ in [0, 1), decay rate of the largest gradient.
         eps: ε ≥ 0, added to each gradient's magnitude.
-        weight_decay: λ ≥ 0, decoupled; a number or a schedule.
-        weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
-            ``optimiz.groups`` such as ``groups.no_decay()``. None for all of them.
-        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
-        mu_dtype: dtype of the first moment; None for the parameters'.
-        nu_dtype: dtype of the largest gradient; None for the parameters', float32 at the least.
+        weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule.
+        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
+            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
+        mu_dtype: dtype of the first moment; None for the parameters' dtype.
+        nu_dtype: dtype of the largest gradient; None for the parameters' dtype, at least float32.
 
     Returns:
         A transformation whose ``update`` needs the parameters only where there is weight decay.
 
     Raises:
-        TypeError: an argument is not a number where one is asked for.
-        ValueError: an argument is outside its domain, or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> tx = adamax(0.75, b1=0.5, b2=0.5)
@@ -161,24 +163,25 @@ def adamaxw(
     """AdaMax with decoupled weight decay unless told otherwise, and the decay where Optax has it.
 
     Args:
-        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count.
-        b1: β₁ in [0, 1), decay of the first moment.
-        b2: β₂ in [0, 1), decay of the largest gradient.
+        learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count.
+        b1: β₁ in [0, 1), decay rate of the first moment.
+        b2: β₂ in [0, 1), decay rate of the largest gradient.
         eps: ε ≥ 0, added to each gradient's magnitude.
-        weight_decay: λ ≥ 0, decoupled; a number or a schedule.
-        mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
-            ``optimiz.groups`` such as ``groups.no_decay()``. None for all of them.
-        weight_decay_mask: the same, by the name that it has everywhere else in this suite.
-        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
-        mu_dtype: dtype of the first moment; None for the parameters'.
-        nu_dtype: dtype of the largest gradient; None for the parameters', float32 at the least.
+        weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule.
+        mask: parameters that decay: a tree of booleans, a prefix of one, a function of the parameters, or a
+            rule such as ``groups.no_decay()``. None for all.
+        weight_decay_mask: alias of ``mask``, under the name that all optimizers share.
+        decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
+        mu_dtype: dtype of the first moment; None for the parameters' dtype.
+        nu_dtype: dtype of the largest gradient; None for the parameters' dtype, at least float32.
 
     Returns:
         A transformation whose ``update`` needs the parameters, unless the decay is 0.
 
     Raises:
-        TypeError: an argument is not a number where one is asked for.
-        ValueError: an argument is outside its domain, or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> tx = adamaxw(0.5, weight_decay=0.5)

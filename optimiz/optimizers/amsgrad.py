@@ -53,22 +53,23 @@ def scale_by_amsgrad(
     """Rescale updates by AMSGrad's moments.
 
     Args:
-        b1: β₁ in [0, 1), decay of the first moment.
-        b2: β₂ in [0, 1), decay of the second moment.
-        eps: ε ≥ 0, added to the root.
-        eps_root: ε_root ≥ 0, added under the root.
-        mu_dtype: dtype of the first moment; None for the parameters'.
-        bias_correction_mu: correct the first moment for its start at zero.
-        bias_correction_nu: correct the second moment for its start at zero.
-        max_before_correction: take the maximum of the second moments before that correction.
-        nu_dtype: dtype of the second moment and its maximum; None for the parameters', float32 at the least.
+        b1: β₁ in [0, 1), decay rate of the first moment.
+        b2: β₂ in [0, 1), decay rate of the second moment.
+        eps: ε ≥ 0, added to the root of the second moment.
+        eps_root: ε_root ≥ 0, added to the second moment under the root.
+        mu_dtype: dtype of the first moment; None for the parameters' dtype.
+        bias_correction_mu: whether to correct the first moment for its start at zero.
+        bias_correction_nu: whether to correct the second moment for its start at zero.
+        max_before_correction: whether to take the maximum of the second moments before that correction.
+        nu_dtype: dtype of the second moment and its maximum; None for the parameters' dtype, at least float32.
 
     Returns:
         A transformation that keeps its updates' dtype.
 
     Raises:
-        TypeError: a hyperparameter is not a number.
-        ValueError: it is outside its domain, or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> tx = scale_by_amsgrad(0.5, 0.75, 0.0, bias_correction_mu=False, bias_correction_nu=False)
@@ -137,28 +138,29 @@ def amsgrad(
     """Adam with the largest second moment so far.
 
     Args:
-        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count.
-        b1: β₁ in [0, 1), decay of the first moment.
-        b2: β₂ in [0, 1), decay of the second moment.
-        eps: ε ≥ 0, added to the root of the largest second moment.
-        eps_root: ≥ 0, added under that root.
-        mu_dtype: dtype of the first moment; None for the parameters'.
-        bias_correction_mu: correct the first moment for its start at zero; False is the paper's.
-        bias_correction_nu: correct the second moment for its start at zero; False is the paper's.
-        max_before_correction: correct the maximum of the second moments, as PyTorch, in place of taking the
-            maximum of the corrected ones, as Optax.
-        weight_decay: λ ≥ 0, decoupled; a number or a schedule.
-        weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
-            ``optimiz.groups`` such as ``groups.no_decay()``. None for all of them.
-        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
-        nu_dtype: dtype of the second moment and its maximum; None for the parameters', float32 at the least.
+        learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count.
+        b1: β₁ in [0, 1), decay rate of the first moment.
+        b2: β₂ in [0, 1), decay rate of the second moment.
+        eps: ε ≥ 0, added to the root of the second moment.
+        eps_root: ε_root ≥ 0, added to the second moment under the root.
+        mu_dtype: dtype of the first moment; None for the parameters' dtype.
+        bias_correction_mu: whether to correct the first moment for its start at zero; not in the paper.
+        bias_correction_nu: whether to correct the second moment for its start at zero; not in the paper.
+        max_before_correction: whether to correct the maximum of the second moments, as PyTorch does, or to take
+            the maximum of the corrected ones, as Optax does.
+        weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule.
+        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
+            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
+        nu_dtype: dtype of the second moment and its maximum; None for the parameters' dtype, at least float32.
 
     Returns:
         A transformation whose ``update`` needs the parameters only where there is weight decay.
 
     Raises:
-        TypeError: an argument is not a number where one is asked for.
-        ValueError: an argument is outside its domain, or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> tx = amsgrad(0.5, 0.5, 0.75, bias_correction_mu=False, bias_correction_nu=False)

@@ -52,30 +52,32 @@ def lamb(
     """Layer-wise adaptive moments.
 
     Args:
-        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count.
-        b1: β₁ in [0, 1), decay of the first moment.
-        b2: β₂ in [0, 1), decay of the second moment.
-        eps: ε ≥ 0, added to the root of the corrected second moment.
-        eps_root: ≥ 0, added under that root.
-        weight_decay: λ ≥ 0, part of what the ratio scales; a number or a schedule.
-        mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
-            ``optimiz.groups`` such as ``groups.no_decay()``. None for all of them.
-        weight_decay_mask: the same, by the name that it has everywhere else in this suite.
-        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
-        trust_ratio_mask: which parameters have a ratio, the others step as Adam's; None for all of them.
-        min_norm: γ_l ≥ 0, the least that counts as the norm of a layer.
-        max_norm: γ_u ≥ γ_l, the most that counts as one; None for no limit.
-        scanned: axis of stacking by pattern of path, such as ``{"^layers/": 0}``, so that each layer that
-            ``nn.scan`` has stacked has a ratio of its own.
-        mu_dtype: dtype of the first moment; None for the parameters'.
-        nu_dtype: dtype of the second moment; None for the parameters', float32 at the least.
+        learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count.
+        b1: β₁ in [0, 1), decay rate of the first moment.
+        b2: β₂ in [0, 1), decay rate of the second moment.
+        eps: ε ≥ 0, added to the root of the second moment.
+        eps_root: ε_root ≥ 0, added to the second moment under the root.
+        weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule, scaled by the trust ratio.
+        mask: parameters that decay: a tree of booleans, a prefix of one, a function of the parameters, or a
+            rule such as ``groups.no_decay()``. None for all.
+        weight_decay_mask: alias of ``mask``, under the name that all optimizers share.
+        decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
+        trust_ratio_mask: parameters that have a trust ratio, in the form of ``weight_decay_mask``; the others
+            take Adam's step. None for all.
+        min_norm: γ_l ≥ 0, lower bound of a layer's norm.
+        max_norm: γ_u ≥ γ_l, upper bound of that norm; None for no bound.
+        scanned: axis along which layers are stacked, by pattern of path, such as ``{"^layers/": 0}``; each
+            layer has a ratio of its own.
+        mu_dtype: dtype of the first moment; None for the parameters' dtype.
+        nu_dtype: dtype of the second moment; None for the parameters' dtype, at least float32.
 
     Returns:
         A transformation whose ``update`` needs the parameters.
 
     Raises:
-        TypeError: an argument is not a number where one is asked for.
-        ValueError: an argument is outside its domain, or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> import jax.numpy as jnp

@@ -49,29 +49,30 @@ def lars(
     """Layer-wise adaptive rate scaling.
 
     Args:
-        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count. It is inside the momentum:
-            a rate that falls does not shorten the steps begun before.
-        weight_decay: λ ≥ 0, part of what the ratio and the momentum see; a number or a schedule.
-        weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
-            ``optimiz.groups`` such as ``groups.no_decay()``. True or None for all of them.
-        trust_coefficient: c > 0, how far a layer moves against its own norm, at η = 1.
+        learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count. It is inside the
+            momentum: a rate that falls does not shorten the steps begun before.
+        weight_decay: weight decay λ ≥ 0, a number or a schedule, part of the trust ratio and of the momentum.
+        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
+            parameters, or a rule such as ``groups.no_decay()``. True or None for all.
+        trust_coefficient: c > 0, length of a layer's step relative to the layer's norm, at η = 1.
         eps: ε ≥ 0, added to the ratio's denominator.
-        trust_ratio_mask: which parameters have a ratio, the others keep 1; as ``weight_decay_mask``. Common
-            practice spares biases and norms in both.
-        momentum: μ in [0, 1).
-        nesterov: look the momentum up one step ahead.
-        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
-        trust: the ratio's denominator, see above.
-        scanned: axis of stacking by pattern of path, such as ``{"^layers/": 0}``, so that each layer that
-            ``nn.scan`` has stacked has a ratio of its own.
-        accumulator_dtype: dtype of the momentum; None for the parameters'.
+        trust_ratio_mask: parameters that have a trust ratio, in the form of ``weight_decay_mask``; that of the
+            others is 1. Biases and norms are commonly left out of both. True or None for all.
+        momentum: μ in [0, 1), decay rate of the momentum.
+        nesterov: whether to use Nesterov's momentum.
+        decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
+        trust: denominator of the trust ratio: ``"sum"`` of two norms, or ``"norm"`` of the sum.
+        scanned: axis along which layers are stacked, by pattern of path, such as ``{"^layers/": 0}``; each
+            layer has a ratio of its own.
+        accumulator_dtype: dtype of the momentum; None for the parameters' dtype.
 
     Returns:
         A transformation whose ``update`` needs the parameters.
 
     Raises:
-        TypeError: an argument is not a number where one is asked for.
-        ValueError: an argument is outside its domain, or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> import jax.numpy as jnp

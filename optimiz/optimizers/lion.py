@@ -46,18 +46,19 @@ def scale_by_lion(
 
     Args:
         b1: β₁ in [0, 1), weight of the momentum in the direction.
-        b2: β₂ in [0, 1), decay of the momentum.
-        mu_dtype: dtype of the momentum; None for the parameters', float32 at the least.
-        mode: how the interpolation x becomes a direction: ``"hard"`` its sign, ``"smooth"``
-            tanh(smooth_beta x), ``"refined"`` x itself within (-1, 1) and its sign outside.
-        smooth_beta: > 0, steepness of the smooth mode.
+        b2: β₂ in [0, 1), decay rate of the momentum.
+        mu_dtype: dtype of the momentum; None for the parameters' dtype, at least float32.
+        mode: function from the interpolation x to the direction: ``"hard"`` for its sign, ``"smooth"`` for
+            tanh(smooth_beta x), ``"refined"`` for x inside (-1, 1) and its sign outside.
+        smooth_beta: steepness of the smooth mode, > 0.
 
     Returns:
         A transformation that keeps its updates' dtype.
 
     Raises:
-        TypeError: a hyperparameter is not a number.
-        ValueError: it is outside its domain, or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> tx = scale_by_lion(0.9, 0.5)
@@ -122,28 +123,30 @@ def lion(
     """Evolved sign momentum.
 
     Args:
-        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count. Rates of a third to a
-            tenth of Adam's are usual, with a decay larger by the same factor.
+        learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count. Rates of a third
+            to a tenth of Adam's are usual, with a decay larger by the same factor.
         b1: β₁ in [0, 1), weight of the momentum in the direction.
-        b2: β₂ in [0, 1), decay of the momentum.
-        mu_dtype: dtype of the momentum; None for the parameters', float32 at the least.
-        weight_decay: λ ≥ 0, decoupled; a number or a schedule.
-        mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
-            ``optimiz.groups`` such as ``groups.no_decay()``. None for all of them.
-        weight_decay_mask: the same, by the name that it has everywhere else in this suite.
-        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
+        b2: β₂ in [0, 1), decay rate of the momentum.
+        mu_dtype: dtype of the momentum; None for the parameters' dtype, at least float32.
+        weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule.
+        mask: parameters that decay: a tree of booleans, a prefix of one, a function of the parameters, or a
+            rule such as ``groups.no_decay()``. None for all.
+        weight_decay_mask: alias of ``mask``, under the name that all optimizers share.
+        decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
         mode: ``"hard"``, ``"smooth"`` or ``"refined"``; see :func:`scale_by_lion`.
-        smooth_beta: > 0, steepness of the smooth mode.
-        scale_by_param_rms: multiply each parameter's step, decay included, by its root mean square.
-        min_rms: > 0, the least that this factor can be.
+        smooth_beta: steepness of the smooth mode, > 0.
+        scale_by_param_rms: whether to multiply each parameter's step, decay included, by the parameter's root
+            mean square.
+        min_rms: lower bound of that factor, > 0.
 
     Returns:
         A transformation whose ``update`` needs the parameters, unless the decay is 0 and
         ``scale_by_param_rms`` is off.
 
     Raises:
-        TypeError: an argument is not a number where one is asked for.
-        ValueError: an argument is outside its domain, or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> tx = lion(0.5, weight_decay=0.5)

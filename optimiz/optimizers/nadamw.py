@@ -43,25 +43,26 @@ def nadamw(
     """Adam with Nesterov's momentum and decoupled weight decay.
 
     Args:
-        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count.
-        b1: β₁ in [0, 1), decay of the first moment.
-        b2: β₂ in [0, 1), decay of the second moment.
-        eps: ε ≥ 0, added to the root of the corrected second moment.
-        eps_root: ≥ 0, added under that root.
-        mu_dtype: dtype of the first moment; None for the parameters'.
-        weight_decay: λ ≥ 0, decoupled; a number or a schedule.
-        mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
-            ``optimiz.groups`` such as ``groups.no_decay()``. None for all of them.
-        weight_decay_mask: the same, by the name that it has everywhere else in this suite.
-        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
-        nu_dtype: dtype of the second moment; None for the parameters', float32 at the least.
+        learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count.
+        b1: β₁ in [0, 1), decay rate of the first moment.
+        b2: β₂ in [0, 1), decay rate of the second moment.
+        eps: ε ≥ 0, added to the root of the second moment.
+        eps_root: ε_root ≥ 0, added to the second moment under the root.
+        mu_dtype: dtype of the first moment; None for the parameters' dtype.
+        weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule.
+        mask: parameters that decay: a tree of booleans, a prefix of one, a function of the parameters, or a
+            rule such as ``groups.no_decay()``. None for all.
+        weight_decay_mask: alias of ``mask``, under the name that all optimizers share.
+        decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
+        nu_dtype: dtype of the second moment; None for the parameters' dtype, at least float32.
 
     Returns:
         A transformation whose ``update`` needs the parameters, unless the decay is 0.
 
     Raises:
-        TypeError: an argument is not a number where one is asked for.
-        ValueError: an argument is outside its domain, or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> import jax.numpy as jnp

@@ -53,20 +53,21 @@ def scale_by_rms(
     """Rescale updates by the root of their recent mean square, or of their variance.
 
     Args:
-        decay: a in [0, 1), decay of the averages.
-        eps: ε ≥ 0, added to the root.
-        initial_scale: ≥ 0, what the mean square starts at.
-        eps_in_sqrt: add ε under the root instead.
-        bias_correction: correct the averages for their start at zero.
-        centered: divide by the deviation from the mean gradient.
-        nu_dtype: dtype of the mean square; None for the parameters', float32 at the least.
+        decay: a in [0, 1), decay rate of the averages.
+        eps: ε ≥ 0, added to the root of the mean square.
+        initial_scale: initial value of the mean square, ≥ 0.
+        eps_in_sqrt: whether to add ε under the root, not to the root.
+        bias_correction: whether to correct the averages for their start at zero.
+        centered: whether to divide by the standard deviation, not by the root mean square.
+        nu_dtype: dtype of the mean square; None for the parameters' dtype, at least float32.
 
     Returns:
         A transformation that keeps its updates' dtype.
 
     Raises:
-        TypeError: a hyperparameter is not a number.
-        ValueError: it is outside its domain, or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> tx = scale_by_rms(0.75, 1.0)
@@ -143,31 +144,32 @@ def rmsprop(
     Places of ε and of the learning rate are PyTorch's; ``eps_in_sqrt=True, lr_in_momentum=True`` is Optax's.
 
     Args:
-        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count.
-        decay: a in [0, 1), decay of the mean square.
-        eps: ε ≥ 0, added to the root.
-        initial_scale: ≥ 0, what the mean square starts at; 1 in TensorFlow.
-        eps_in_sqrt: add ε under the root instead, as Optax.
-        centered: divide by the deviation from the mean gradient.
-        momentum: μ in [0, 1); None for none, and no state.
-        nesterov: look the momentum up one step ahead.
-        bias_correction: correct the averages for their start at zero. With ``centered`` the first variance is
-            then 0, and the first step g / ε, unless ``initial_scale`` is positive.
-        lr_in_momentum: let the momentum gather steps, each at the rate of its own time, as Optax, in place of
-            directions. The weight decay, being part of a step, is then gathered too.
-        weight_decay: λ ≥ 0, decoupled; a number or a schedule.
-        weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
-            ``optimiz.groups`` such as ``groups.no_decay()``. None for all of them.
-        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
-        nu_dtype: dtype of the mean square; None for the parameters', float32 at the least.
-        accumulator_dtype: dtype of the momentum; None for the parameters'.
+        learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count.
+        decay: a in [0, 1), decay rate of the mean square.
+        eps: ε ≥ 0, added to the root of the mean square.
+        initial_scale: initial value of the mean square, ≥ 0; 1 in TensorFlow.
+        eps_in_sqrt: whether to add ε under the root, as Optax does, not to the root.
+        centered: whether to divide by the standard deviation, not by the root mean square.
+        momentum: μ in [0, 1), decay rate of the momentum; None for no momentum and no state.
+        nesterov: whether to use Nesterov's momentum.
+        bias_correction: whether to correct the averages for their start at zero. With ``centered`` the first
+            variance is then 0, and the first step g / ε, unless ``initial_scale`` is positive.
+        lr_in_momentum: whether the momentum accumulates steps, each with the learning rate of its time, as in
+            Optax, or directions. The weight decay is part of a step and is then accumulated too.
+        weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule.
+        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
+            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
+        nu_dtype: dtype of the mean square; None for the parameters' dtype, at least float32.
+        accumulator_dtype: dtype of the momentum; None for the parameters' dtype.
 
     Returns:
         A transformation whose ``update`` needs the parameters only where there is weight decay.
 
     Raises:
-        TypeError: an argument is not a number where one is asked for.
-        ValueError: an argument is outside its domain, or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> tx = rmsprop(0.5, decay=0.75, eps=1.0)

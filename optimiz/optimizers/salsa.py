@@ -65,37 +65,40 @@ def salsa(
     """Adam without a learning rate to tune.
 
     Args:
-        decay: a schedule of multipliers, from 1 to the share of the step size that is left at the end of the
-            run, such as ``schedules.over_steps(schedules.linear(1.0), steps)``; None for no decay. It shortens
-            the step, and the search does not see it.
-        c: in (0, 1), the share of the promised decrease that is asked for.
-        b1: β₁ in [0, 1), decay of the first moment.
-        b2: β₂ in [0, 1), decay of the second moment.
-        eps: ε ≥ 0, added to the root.
-        beta: β in [0, 1), decay of H and S.
-        init_step: η > 0, where the first search begins; one that is too small costs a trial or two more.
-        expand: > 1, multiplies the step size in the first search until it is refused; None to take the first
-            that is accepted.
-        shrink: in (0, 1), multiplies a step size that was refused.
-        growth: ≥ 1, multiplies the step size before each search.
-        every: updates from one search to the next, ≥ 1.
-        first: updates at the start that are all searched, ≥ 1.
-        max_trials: forward passes in one search, ≥ 1.
-        max_step: > 0; no step size grows beyond.
-        weight_decay: λ ≥ 0, decoupled and multiplied by the step size; it does not enter the search.
-        weight_decay_mask: which parameters decay; None for all of them.
-        multipliers: of the step size, by parameter, as in ``optimiz.scale_by_groups``: a new head on a trained
-            network gains from one of 10 to 50. The search takes them into account.
-        mu_dtype: dtype of the first moment; None for the parameters'.
-        nu_dtype: dtype of the second moment; None for the parameters', float32 at the least.
+        decay: schedule of multipliers of the step, from 1 to the fraction that is left at the end of the run,
+            such as ``schedules.over_steps(schedules.linear(1.0), steps)``; None for no decay. The search does
+            not see it.
+        c: c in (0, 1), fraction of the predicted decrease that an accepted step must achieve.
+        b1: β₁ in [0, 1), decay rate of the first moment.
+        b2: β₂ in [0, 1), decay rate of the second moment.
+        eps: ε ≥ 0, added to the root of the second moment.
+        beta: β in [0, 1), decay rate of the averages H and S.
+        init_step: initial step size η > 0. One that is too small costs a trial or two more.
+        expand: factor > 1 for the step size in the first search, applied until a step size is rejected; None to
+            take the first that is accepted.
+        shrink: factor in (0, 1) for a step size that is rejected.
+        growth: factor ≥ 1 for the step size before each search.
+        every: number of updates from one search to the next, ≥ 1.
+        first: number of updates at the start that are all searched, ≥ 1.
+        max_trials: maximum number of forward passes per search, ≥ 1.
+        max_step: largest step size, > 0.
+        weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule, multiplied by the step size. The
+            search leaves it out.
+        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
+            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        multipliers: multipliers of the step size by parameter, as in ``optimiz.scale_by_groups``; a new head on
+            a trained network gains from one of 10 to 50. The search takes them into account.
+        mu_dtype: dtype of the first moment; None for the parameters' dtype.
+        nu_dtype: dtype of the second moment; None for the parameters' dtype, at least float32.
 
     Returns:
         A transformation whose ``update`` needs ``params``, ``value``, ``grad`` and ``value_fn``, see
         ``optimiz.scale_by_armijo``.
 
     Raises:
-        TypeError: an argument is of the wrong type.
-        ValueError: it is outside its domain, or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> tx = salsa(c=0.5, init_step=0.25, expand=2.0)
@@ -158,21 +161,23 @@ def salsa_class(
     """SaLSa as the authors' class for experiments, with their experiments' c and β.
 
     Args:
-        c: in (0, 1), the share of the promised decrease that is asked for.
-        b1: β₁ in [0, 1), decay of the first moment.
-        b2: β₂ in [0, 1), decay of the second moment.
-        eps: ε ≥ 0, added to the root.
-        beta: β in [0, 1), decay of H and S.
-        init_step: η > 0, the first step size to be tried.
-        units: parameters → unit of each, see ``optimiz.groups.search_units``; None for one unit.
-        every_update: search at every update, and not by the rule of ``optimiz.search_when_changing``.
+        c: c in (0, 1), fraction of the predicted decrease that an accepted step must achieve.
+        b1: β₁ in [0, 1), decay rate of the first moment.
+        b2: β₂ in [0, 1), decay rate of the second moment.
+        eps: ε ≥ 0, added to the root of the second moment.
+        beta: β in [0, 1), decay rate of the averages H and S.
+        init_step: initial step size η > 0.
+        units: function from the parameters to the unit of each, see ``optimiz.groups.search_units``; None for
+            one unit.
+        every_update: whether to search at every update, not by the rule of ``optimiz.search_when_changing``.
 
     Returns:
         A transformation whose ``update`` needs ``params``, ``value``, ``grad`` and ``value_fn``.
 
     Raises:
-        TypeError: an argument is of the wrong type.
-        ValueError: it is outside its domain, or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> tx = salsa_class(0.5, init_step=1.0)
@@ -218,20 +223,21 @@ def salsa_packaged(
     point that was tested, without momentum; growth lasts for one update, unless it is searched.
 
     Args:
-        c: in (0, 1), the share of the promised decrease that is asked for.
-        b1: β₁ in [0, 1), decay of the first moment.
-        b2: β₂ in [0, 1), decay of the second moment.
-        eps: ε ≥ 0, added to the root.
-        beta: β in [0, 1), decay of H and S.
-        init_step: η > 0, the first step size to be tried.
-        momentum_search: search along the direction with momentum, ``use_mv`` in the package.
+        c: c in (0, 1), fraction of the predicted decrease that an accepted step must achieve.
+        b1: β₁ in [0, 1), decay rate of the first moment.
+        b2: β₂ in [0, 1), decay rate of the second moment.
+        eps: ε ≥ 0, added to the root of the second moment.
+        beta: β in [0, 1), decay rate of the averages H and S.
+        init_step: initial step size η > 0.
+        momentum_search: whether to search along the direction with momentum (``use_mv`` in the package).
 
     Returns:
         A transformation whose ``update`` needs ``params``, ``value``, ``grad`` and ``value_fn``.
 
     Raises:
-        TypeError: an argument is of the wrong type.
-        ValueError: it is outside its domain, or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> tx = salsa_packaged()

@@ -39,24 +39,24 @@ def sgd(
     """Stochastic gradient descent with optional momentum.
 
     Args:
-        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count.
-        momentum: μ in [0, 1); None for none, and no state.
-        nesterov: step along g + μ m in place of m.
-        accumulator_dtype: dtype of the momentum; None for the parameters'.
-        dampening: τ in [0, 1], as in PyTorch: every gradient but the first enters the momentum by 1 - τ.
-            None, or 0, for none.
-        weight_decay: λ ≥ 0, decoupled; a number or a schedule.
-        weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
-            ``optimiz.groups``. None for all of them.
-        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
+        learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count.
+        momentum: μ in [0, 1), decay rate of the momentum; None for no momentum and no state.
+        nesterov: whether to use Nesterov's momentum: step along g + μ m, not along m.
+        accumulator_dtype: dtype of the momentum; None for the parameters' dtype.
+        dampening: τ in [0, 1], PyTorch's dampening: every gradient but the first enters the momentum with
+            weight 1 - τ. None or 0 for no dampening.
+        weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule.
+        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
+            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
 
     Returns:
         A transformation whose ``update`` needs the parameters only where there is weight decay.
 
     Raises:
-        TypeError: an argument is not a number where one is asked for.
+        TypeError: an argument has the wrong type.
         ValueError: an argument is outside its domain; there is dampening without momentum, or with
-            ``nesterov``; or a gradient's shape is not its parameter's.
+            ``nesterov``; or the shape of a gradient differs from that of its parameter.
 
     Example:
         >>> import jax.numpy as jnp

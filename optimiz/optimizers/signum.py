@@ -38,21 +38,22 @@ def signum(
     """SGD along the sign of the momentum.
 
     Args:
-        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count.
-        beta: β in [0, 1); 0 is SignSGD.
-        accumulator_dtype: dtype of the momentum; None for the parameters', float32 at the least.
-        weight_decay: λ ≥ 0, a number or a schedule.
-        weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
-            ``optimiz.groups``. None for all of them.
-        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
+        learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count.
+        beta: β in [0, 1), decay rate of the momentum; 0 for SignSGD.
+        accumulator_dtype: dtype of the momentum; None for the parameters' dtype, at least float32.
+        weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule; see ``decay``.
+        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
+            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
         decay: ``"decoupled"`` shrinks the parameters; ``"l2"`` adds λ θ to the gradient before the momentum.
 
     Returns:
         A transformation whose ``update`` needs the parameters only where there is weight decay.
 
     Raises:
-        TypeError: an argument is not a number where one is asked for.
-        ValueError: an argument is outside its domain, or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> import jax.numpy as jnp

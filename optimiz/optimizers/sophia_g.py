@@ -57,34 +57,37 @@ def sophia_g(
     this step's data, or a pair of logits and the weights [...] of their positions in the mean loss.
 
     Args:
-        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count.
-        b1: β₁ in [0, 1), decay of the momentum.
-        b2: β₂ in [0, 1), decay of h, per refresh.
-        eps: ε ≥ 0, the least denominator.
-        weight_decay: λ ≥ 0, decoupled; a number or a schedule.
-        weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
-            ``optimiz.groups`` such as ``groups.no_decay()``. None for all of them.
-        gamma: γ ≥ 0, factor of h; raise it if less than a tenth of the coordinates is not clipped, see
+        learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count.
+        b1: β₁ in [0, 1), decay rate of the momentum.
+        b2: β₂ in [0, 1), decay rate of h, per refresh.
+        eps: ε ≥ 0, smallest denominator.
+        weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule.
+        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
+            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        gamma: γ ≥ 0, factor of h. Raise it if fewer than a tenth of the coordinates are left unclipped, see
             ``unclipped`` in the state.
-        classes: number of classes, or size of the vocabulary, ≥ 2: what the logits must span.
-        update_interval: k ≥ 1, updates from one refresh of h to the next.
-        key: a random key for the labels, or an integer seed for one.
-        microbatches: n ≥ 1 for an estimate from n parts of the data, one at a time in memory: ``logits_fn`` is
-            then called with the part's index as its second argument.
-        axis_name: axis of ``pmap`` or ``shard_map`` along which the data are split.
-        mu_dtype: dtype of the momentum; None for the parameters', float32 at the least.
-        nu_dtype: dtype of h; None for the parameters', float32 at the least.
-        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
-        scale_by_param_rms: multiply each parameter's step, decay excluded, by its root mean square.
-        min_rms: > 0, the least that this factor can be.
+        classes: number of classes, or size of the vocabulary, ≥ 2; the length of the logits' last axis.
+        update_interval: k ≥ 1, number of updates from one refresh of h to the next.
+        key: random key for the labels, or an integer seed.
+        microbatches: number n ≥ 1 of parts of the data from which to estimate, one at a time in memory;
+            ``logits_fn`` is then called with the index of the part as its second argument. None for one call
+            without an index.
+        axis_name: name of the axis of ``pmap`` or ``shard_map`` along which the data are split.
+        mu_dtype: dtype of the momentum; None for the parameters' dtype, at least float32.
+        nu_dtype: dtype of h; None for the parameters' dtype, at least float32.
+        decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
+        scale_by_param_rms: whether to multiply each parameter's step, without the decay, by the parameter's
+            root mean square.
+        min_rms: lower bound of that factor, > 0.
 
     Returns:
         A transformation whose ``update`` needs the parameters and ``logits_fn``.
 
     Raises:
-        TypeError: an argument is not a number where one is asked for.
-        ValueError: an argument is outside its domain, or a gradient's shape is not its parameter's; or, in
-            ``update``, ``logits_fn`` is missing or its logits do not span the classes.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter; or, in ``update``, ``logits_fn`` is missing or its logits do not have one entry per
+            class.
 
     Example:
         >>> import jax.numpy as jnp

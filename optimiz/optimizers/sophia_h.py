@@ -56,33 +56,35 @@ def sophia_h(
     there is none it takes ``value_fn``, which ``optimiz.training`` offers.
 
     Args:
-        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count.
-        b1: β₁ in [0, 1), decay of the momentum.
-        b2: β₂ in [0, 1), decay of h, per refresh.
-        eps: ε ≥ 0, the least denominator.
-        weight_decay: λ ≥ 0, decoupled; a number or a schedule.
-        weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
-            ``optimiz.groups`` such as ``groups.no_decay()``. None for all of them.
-        gamma: γ ≥ 0, factor of h; raise it if less than a tenth of the coordinates is not clipped, see
+        learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count.
+        b1: β₁ in [0, 1), decay rate of the momentum.
+        b2: β₂ in [0, 1), decay rate of h, per refresh.
+        eps: ε ≥ 0, smallest denominator.
+        weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule.
+        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
+            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        gamma: γ ≥ 0, factor of h. Raise it if fewer than a tenth of the coordinates are left unclipped, see
             ``unclipped`` in the state.
-        update_interval: k ≥ 1, updates from one refresh of h to the next.
-        key: a random key for the signs, or an integer seed for one.
-        microbatches: n ≥ 1 for the mean of the estimates from n parts of the data, one at a time in memory:
-            ``obj_fn`` is then called with the part's index as its second argument.
-        axis_name: axis of ``pmap`` or ``shard_map`` along which the data are split.
-        mu_dtype: dtype of the momentum; None for the parameters', float32 at the least.
-        nu_dtype: dtype of h; None for the parameters', float32 at the least.
-        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
-        debias: divide the momentum by 1 - β₁ᵗ before the clip.
-        refresh: whether the step of a refresh uses the new h (``"before_step"``) or the old (``"after_step"``).
+        update_interval: k ≥ 1, number of updates from one refresh of h to the next.
+        key: random key for the signs, or an integer seed.
+        microbatches: number n ≥ 1 of parts of the data over which to average, one at a time in memory;
+            ``obj_fn`` is then called with the index of the part as its second argument. None for one call
+            without an index.
+        axis_name: name of the axis of ``pmap`` or ``shard_map`` along which the data are split.
+        mu_dtype: dtype of the momentum; None for the parameters' dtype, at least float32.
+        nu_dtype: dtype of h; None for the parameters' dtype, at least float32.
+        decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
+        debias: whether to divide the momentum by 1 - β₁ᵗ before it is clipped.
+        refresh: whether the step of a refresh uses the new h (``"before_step"``) or the old one
+            (``"after_step"``).
 
     Returns:
         A transformation whose ``update`` needs the parameters and ``obj_fn`` or ``value_fn``.
 
     Raises:
-        TypeError: an argument is not a number where one is asked for.
-        ValueError: an argument is outside its domain, or a gradient's shape is not its parameter's; or, in
-            ``update``, ``obj_fn`` is missing.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter; or, in ``update``, ``obj_fn`` is missing.
 
     Example:
         >>> import jax.numpy as jnp

@@ -42,23 +42,25 @@ def sqrt_size_sgd(
     """SGD with momentum and the rate √size per block.
 
     Args:
-        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count.
-        momentum: μ in [0, 1).
-        weight_decay: λ ≥ 0, decoupled and not scaled by the size; a number or a schedule.
-        weight_decay_mask: which parameters decay: a tree of booleans, a prefix, a function, or a rule of
-            ``optimiz.groups``. None for all of them.
-        decay_coupling: what the decay shares with the learning rate, see ``optimiz.decoupled_weight_decay``.
-        normalize: as that of ``optimiz.sgd_sai``: None for √size itself, ``"max"`` to divide it by its largest.
-        scanned: axis of stacking by pattern of path, such as ``{"^layers/": 0}``, so that each layer that
-            ``nn.scan`` has stacked is a block of its own.
-        mu_dtype: dtype of the momentum; None for the parameters', float32 at the least.
+        learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count.
+        momentum: μ in [0, 1), decay rate of the momentum.
+        weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule, not scaled by √size.
+        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
+            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
+        normalize: as in ``optimiz.sgd_sai``: None for √size itself, ``"max"`` to divide it by the largest
+            √size.
+        scanned: axis along which layers are stacked, by pattern of path, such as ``{"^layers/": 0}``; each
+            layer is a block of its own.
+        mu_dtype: dtype of the momentum; None for the parameters' dtype, at least float32.
 
     Returns:
         A transformation whose ``update`` needs the parameters, unless the decay is 0.
 
     Raises:
-        TypeError: an argument is not a number where one is asked for.
-        ValueError: an argument is outside its domain, or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> import jax.numpy as jnp

@@ -45,9 +45,9 @@ def accumulate(
         parameters, the gradients'. Extra arguments are passed on as the last micro-batch of a window has them.
 
     Raises:
-        TypeError: ``tx`` is no transformation, or ``every`` not an integer; or,
-            in ``update``, the optimizer changes its state's dtypes.
-        ValueError: it is less than 1, or a gradient's shape is not its parameter's.
+        TypeError: ``tx`` is not a transformation, or ``every`` not an integer; or, in ``update``, the optimizer
+            changes its state's dtypes.
+        ValueError: it is less than 1, or the shape of a gradient differs from that of its parameter.
 
     Example:
         >>> tx = accumulate(optax.sgd(0.5), every=2)

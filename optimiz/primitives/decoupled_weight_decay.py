@@ -48,8 +48,8 @@ def decoupled_weight_decay(
 
     Args:
         weight_decay: λ ≥ 0, a number, or a schedule from the 0-based update count to a scalar.
-        mask: which parameters decay: a tree of booleans, a prefix of one, a function from the parameters to
-            such a tree, or a rule of ``optimiz.groups``. None for all of them.
+        mask: parameters that decay: a tree of booleans, a prefix of one, a function of the parameters, or a
+            rule such as ``groups.no_decay()``. None for all.
         coupling: what the decay shares with the learning rate, see above.
         learning_rate: η of the step that follows; ``"schedule"`` and ``"independent"`` need it.
 

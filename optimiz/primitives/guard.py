@@ -51,7 +51,7 @@ def guard(
         A transformation that passes extra arguments on.
 
     Raises:
-        TypeError: ``tx`` is no transformation, or ``give_up_after`` not an integer.
+        TypeError: ``tx`` is not a transformation, or ``give_up_after`` not an integer.
         ValueError: it is negative.
 
     Example:

@@ -65,8 +65,8 @@ def gauss_newton_bartlett(
     parameter on which the logits do not depend gets 0.
 
     Args:
-        classes: number of classes, or size of the vocabulary, ≥ 2: what the logits must span.
-        key: a random key, or an integer seed for one.
+        classes: number of classes, or size of the vocabulary, ≥ 2; the length of the logits' last axis.
+        key: random key, or an integer seed.
         microbatches: n ≥ 1 parts in which to go through the data, one at a time in memory: ``logits_fn`` is
             then called with the part's index i < n, a traced int32, as its second argument. None for one call
             without an index.
@@ -135,7 +135,7 @@ def hutchinson(
     ``value_fn``, which a loop that serves line searches offers.
 
     Args:
-        key: a random key, or an integer seed for one.
+        key: random key, or an integer seed.
         microbatches: n ≥ 1 parts of which to take the mean, one at a time in memory, each with new signs:
             ``obj_fn`` is then called with the part's index i < n, a traced int32, as its second argument (and
             ``value_fn`` will not do). None for one call without an index.

@@ -57,7 +57,7 @@ def low_bit(
         A transformation that passes extra arguments on.
 
     Raises:
-        TypeError: ``tx`` is no transformation, ``fmt`` is none of these, or ``min_size`` is not an integer.
+        TypeError: ``tx`` is not a transformation, ``fmt`` is none of these, or ``min_size`` is not an integer.
         ValueError: ``min_size`` is less than 1; or, in ``init``, the state is in few bits already, or what
             of it belongs to parameters cannot be told.
 

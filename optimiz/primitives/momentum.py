@@ -63,18 +63,19 @@ def trace(
     """Heavy-ball momentum: the decayed sum of all updates so far.
 
     Args:
-        decay: μ in [0, 1).
-        nesterov: return g + μ m in place of m.
-        accumulator_dtype: dtype of the state; None for the parameters'.
-        dampening: τ in [0, 1], the share that is taken off every update but the first; None or 0 for none.
+        decay: μ in [0, 1), decay rate of the momentum.
+        nesterov: whether to return g + μ m, not m.
+        accumulator_dtype: dtype of the state; None for the parameters' dtype.
+        dampening: τ in [0, 1], PyTorch's dampening: every update but the first enters with weight 1 - τ. None
+            or 0 for no dampening.
 
     Returns:
         A transformation that keeps its updates' dtype.
 
     Raises:
         TypeError: ``decay`` or ``dampening`` is not a number.
-        ValueError: it is outside its domain; there is dampening with ``nesterov``, which has no such form; or a
-            gradient's shape is not its parameter's.
+        ValueError: it is outside its domain; there is dampening with ``nesterov``, which has no such form; or
+            the shape of a gradient differs from that of its parameter.
 
     Example:
         >>> tx = trace(0.5)
@@ -110,15 +111,15 @@ def ema(
     """Exponential moving average of the updates, from zero and without bias correction.
 
     Args:
-        decay: μ in [0, 1).
-        accumulator_dtype: dtype of the state; None for the parameters', float32 at the least.
+        decay: μ in [0, 1), decay rate of the momentum.
+        accumulator_dtype: dtype of the state; None for the parameters' dtype, at least float32.
 
     Returns:
         A transformation that keeps its updates' dtype.
 
     Raises:
         TypeError: ``decay`` is not a number.
-        ValueError: it is outside [0, 1), or a gradient's shape is not its parameter's.
+        ValueError: it is outside [0, 1), or the shape of a gradient differs from that of its parameter.
 
     Example:
         >>> tx = ema(0.5)
@@ -146,15 +147,15 @@ def seeded_ema(
     """Exponential moving average that starts at the first update instead of at zero.
 
     Args:
-        decay: μ in [0, 1); 0 returns every update as it came.
-        accumulator_dtype: dtype of the state; None for the parameters', float32 at the least.
+        decay: μ in [0, 1), decay rate of the average; 0 returns every update unchanged.
+        accumulator_dtype: dtype of the state; None for the parameters' dtype, at least float32.
 
     Returns:
         A transformation that keeps its updates' dtype.
 
     Raises:
         TypeError: ``decay`` is not a number.
-        ValueError: it is outside [0, 1), or a gradient's shape is not its parameter's.
+        ValueError: it is outside [0, 1), or the shape of a gradient differs from that of its parameter.
 
     Example:
         >>> tx = seeded_ema(0.5)

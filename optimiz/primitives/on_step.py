@@ -17,7 +17,7 @@ def on_step(tx: optax.GradientTransformation) -> optax.GradientTransformationExt
         A transformation of ``numerics.Directions``, with the state of ``tx``.
 
     Raises:
-        TypeError: ``tx`` is no transformation; or, in ``update``, there are no two directions.
+        TypeError: ``tx`` is not a transformation; or, in ``update``, there are no two directions.
 
     Example:
         >>> from optimiz.numerics import Directions

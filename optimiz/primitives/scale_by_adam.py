@@ -45,13 +45,13 @@ def scale_by_adam(
     r"""Rescale updates by Adam's moments.
 
     Args:
-        b1: β₁ in [0, 1), decay of the first moment.
-        b2: β₂ in [0, 1), decay of the second moment.
-        eps: ε ≥ 0, added to the root.
-        eps_root: ε_root ≥ 0, added under the root.
-        mu_dtype: dtype of the first moment; None for the parameters'.
-        nesterov: look the first moment up one step ahead.
-        nu_dtype: dtype of the second moment; None for the parameters', float32 at the least.
+        b1: β₁ in [0, 1), decay rate of the first moment.
+        b2: β₂ in [0, 1), decay rate of the second moment.
+        eps: ε ≥ 0, added to the root of the second moment.
+        eps_root: ε_root ≥ 0, added to the second moment under the root.
+        mu_dtype: dtype of the first moment; None for the parameters' dtype.
+        nesterov: whether to use Nesterov's momentum.
+        nu_dtype: dtype of the second moment; None for the parameters' dtype, at least float32.
         for_search: return ``numerics.Directions`` for :func:`scale_by_armijo`: beside the direction, one to
             search along, in which g stands for :math:`\hat m`. Its slope is never negative.
 
@@ -59,8 +59,9 @@ def scale_by_adam(
         A transformation that keeps its updates' dtype.
 
     Raises:
-        TypeError: a hyperparameter is not a number.
-        ValueError: it is outside its domain, or a gradient's shape is not its parameter's.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> tx = scale_by_adam(0.9, 0.999, 0.0)

@@ -79,20 +79,20 @@ def scale_by_armijo(
     r"""Multiply by minus the step size that a line search finds.
 
     Args:
-        c: in (0, 1), the share of the promised decrease that is asked for.
-        init_step: η > 0, the first step size to be tried.
-        shrink: in (0, 1), multiplies a step size that was refused.
+        c: c in (0, 1), fraction of the predicted decrease that an accepted step must achieve.
+        init_step: initial step size η > 0.
+        shrink: factor in (0, 1) for a step size that is rejected.
         growth: (step sizes [U], whether this update is searched) → where the search begins, or the step size if
             there is none; see ``numerics.grow_each_step``.
         search_due: whether to search, from the state; see ``optimiz.search_every`` and
             ``optimiz.search_when_changing``.
-        max_trials: forward passes in one search, ≥ 1.
-        beta: in [0, 1), decay of the averages of slope and decrease; 0 for none.
-        expand: > 1, multiplies the step size in the very first search, for as long as trials are accepted; None
-            to take the first that is.
-        min_step: ≥ 0; a search that gets here has failed.
-        max_step: > 0; no step size grows beyond.
-        tolerance: ≥ 0, the rounding error of the loss, in units in its last place.
+        max_trials: maximum number of forward passes per search, ≥ 1.
+        beta: β in [0, 1), decay rate of the averages of slope and decrease; 0 for no averaging.
+        expand: factor > 1 for the step size in the very first search, applied while trials are accepted; None
+            to take the first that is accepted.
+        min_step: smallest step size, ≥ 0; a search that reaches it has failed.
+        max_step: largest step size, > 0.
+        tolerance: rounding error of the loss that the search allows for, ≥ 0, in units in the last place.
         keep_untested: whether growth between searches is kept; if not, it lasts for one update.
         on_failure: ``"revert"`` to go back to the last step size, shrunk once, and start the averages afresh;
             ``"keep"`` to keep what is left of it. Either way this update moves by what is left.
@@ -100,11 +100,11 @@ def scale_by_armijo(
             at the same length, ``"search"`` to search along it nevertheless.
         move_along: ``"step"`` or, for the searched unit, ``"search"``: the point that was tested is the next
             one.
-        units: parameters → unit of each, see ``groups.search_units``; None for one unit. One unit is searched
-            at a time, in turn.
-        others: where the other units are during trials: ``"frozen"``, where they were, or ``"prefix"``, those
-            before it moved by their own step sizes.
-        together: first searches in which all units move by one step size.
+        units: function from the parameters to the unit of each, see ``groups.search_units``; None for one unit.
+            Units are searched one at a time, in turn.
+        others: position of the other units during trials: ``"frozen"``, unmoved, or ``"prefix"``, with the
+            units before this one moved by their own step sizes.
+        together: number of searches at the start, ≥ 0, in which all units share one step size.
         together_slope: slopes [U] → the slope of these searches.
 
     Returns:
@@ -114,7 +114,7 @@ def scale_by_armijo(
         parameter's size.
 
     Raises:
-        TypeError: an argument is of the wrong type.
+        TypeError: an argument has the wrong type.
         ValueError: it is outside its domain; or, in ``update``, an extra argument is missing or not reduced
             over devices, or parameters are masked and ``value_fn`` does not fill them in.
 

@@ -51,16 +51,17 @@ def scale_by_gsnr(
         eps: ε ≥ 0, added to the standard deviation.
         normalize: None for the released code (raw G, unbiased variance); ``"max"`` for the paper's
             Algorithm 1 (population variance; each G divided by the largest among the blocks measured).
-        degenerate: what to do with a block whose ratio means nothing, see above.
-        scanned: axis of stacking by pattern of path, such as ``{"^layers/": 0}``; each layer along it is a
-            block of its own.
+        degenerate: how to treat a block whose ratio is meaningless, see above.
+        scanned: axis along which layers are stacked, by pattern of path, such as ``{"^layers/": 0}``; each
+            layer is a block of its own.
 
     Returns:
         A transformation that keeps its updates' dtype; G is computed and kept in float32 at the least.
 
     Raises:
         TypeError: ``eps`` is not a number.
-        ValueError: an argument is outside its domain, or a gradient's shape is not its parameter's.
+        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
+            parameter.
 
     Example:
         >>> tx = scale_by_gsnr(0.0, normalize="max")

@@ -49,7 +49,7 @@ def scale_by_learning_rate(
     """Turn a direction of ascent into the update: minus the learning rate times it.
 
     Args:
-        learning_rate: η ≥ 0, a number, or a schedule from the 0-based update count to a scalar.
+        learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count to a scalar.
         counted_elsewhere: whether another part of the chain, such as ``scale_by_adam``, has a ``count``. Then
             that of a constant rate has another name, and ``optax.tree.get(state, "count")`` finds one, as it
             does in the states of Optax's optimizers.

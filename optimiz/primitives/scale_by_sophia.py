@@ -68,23 +68,24 @@ def scale_by_sophia(
     whose last ĥ was all zero, and where ``nu`` is still all zero it always was.
 
     Args:
-        b1: β₁ in [0, 1), decay of the momentum.
-        b2: β₂ in [0, 1), decay of h, per refresh.
-        eps: ε ≥ 0, the least denominator.
+        b1: β₁ in [0, 1), decay rate of the momentum.
+        b2: β₂ in [0, 1), decay rate of h, per refresh.
+        eps: ε ≥ 0, smallest denominator.
         gamma: γ ≥ 0, factor of h. The smaller it is, the more coordinates are clipped.
-        update_interval: k ≥ 1, updates from one refresh of h to the next.
+        update_interval: k ≥ 1, number of updates from one refresh of h to the next.
         hessian_diagonal_fn: transformation whose update is ĥ; it is given the updates, the parameters and all
             extra arguments.
-        mu_dtype: dtype of the momentum; None for the parameters', float32 at the least.
-        nu_dtype: dtype of h; None for the parameters', float32 at the least.
-        debias: divide the momentum by 1 - β₁ᵗ before the clip.
-        refresh: whether the step of a refresh uses the new h (``"before_step"``) or the old (``"after_step"``).
+        mu_dtype: dtype of the momentum; None for the parameters' dtype, at least float32.
+        nu_dtype: dtype of h; None for the parameters' dtype, at least float32.
+        debias: whether to divide the momentum by 1 - β₁ᵗ before it is clipped.
+        refresh: whether the step of a refresh uses the new h (``"before_step"``) or the old one
+            (``"after_step"``).
 
     Returns:
         A transformation that keeps its updates' dtype.
 
     Raises:
-        TypeError: a hyperparameter is not a number, or ``update_interval`` not an integer.
+        TypeError: an argument has the wrong type, or ``update_interval`` not an integer.
         ValueError: it is outside its domain, or the shape of a gradient or of ĥ is not its parameter's; or
             ``update`` is not given the parameters.
 

@@ -42,23 +42,23 @@ def scale_by_trust_ratio(
     """Scale each block's update by the norm of its parameters over its own.
 
     Args:
-        min_norm: γ_l ≥ 0, the least that counts as the norm of a block of parameters.
+        min_norm: γ_l ≥ 0, lower bound of the norm of a block of parameters.
         trust_coefficient: c > 0.
         eps: ε ≥ 0, added to the denominator.
-        max_norm: γ_u ≥ γ_l, the most that counts as one; None for no limit.
+        max_norm: γ_u ≥ γ_l, upper bound of that norm; None for no bound.
         decay: a transformation that adds a multiple of each parameter to the direction, such as
             ``optimiz.decoupled_weight_decay``, run here so that its norm is told from the gradient's; None to
             take the update as it comes.
         mask: which parameters have a ratio, the others keep 1: a tree of booleans, a prefix, a function, or a
             rule of ``optimiz.groups``. None for all of them.
-        scanned: axis of stacking by pattern of path, such as ``{"^layers/": 0}``; each layer along it is a
-            block of its own.
+        scanned: axis along which layers are stacked, by pattern of path, such as ``{"^layers/": 0}``; each
+            layer is a block of its own.
 
     Returns:
         A transformation that keeps its updates' dtype; its ``update`` needs the parameters.
 
     Raises:
-        TypeError: a hyperparameter is not a number.
+        TypeError: an argument has the wrong type.
         ValueError: it is outside its domain; or ``update`` is not given the parameters, or is given a gradient
             whose shape is not its parameter's.
 

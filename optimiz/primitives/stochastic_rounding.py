@@ -35,7 +35,7 @@ def stochastic_rounding(key: jax.Array | int) -> optax.GradientTransformationExt
     """Turn updates into steps to a random neighbour of where they lead; the last of a chain.
 
     Args:
-        key: a random key, or an integer seed for one.
+        key: random key, or an integer seed.
 
     Returns:
         A transformation whose ``update`` needs the parameters. Its updates are in their dtype; those of
