@@ -1,11 +1,11 @@
-"""The one training loop: steps are dispatched ahead of the device, and looked at now and then.
+"""The one training loop: steps are dispatched ahead of the device, and the host looks at them now and then.
 
-A run ends after a number of updates, or when its budget of reference time is spent, on any machine
-after the same update. The clock is on the device, and the host reads it when it looks. It reckons
-then how many updates there are until the next mark, which is a fraction of the budget to evaluate
-at or to grow at, or its end, and looks again there; a step that it dispatches beyond the mark does nothing.
-A step is dispatched with the next batch, whatever it makes of it; only where examples are selected, so that
-some batches yield no update, does the host wait and see.
+A run ends after a number of updates, or when its budget of reference time is spent: after the same update on
+any machine. The clock is on the device, and the host reads it when it looks. It then reckons how many updates
+there are until the next milestone of the budget, at which to evaluate, to grow or to end, and looks again
+there; a step that was dispatched beyond the milestone does nothing. The next batch is prepared while the device
+works on the present one. Only where examples are selected, so that some batches yield no update, does the host
+wait for each.
 """
 
 import logging
@@ -16,12 +16,11 @@ from typing import Any, NoReturn
 import jax
 
 from optimiz.training import divergence, preemption
-from optimiz.training.account import Account
 from optimiz.training.conditions import conditions, refuse_other_numerics, refuse_other_step, warn_of_others
 from optimiz.training.distributed import processes, replicas
 from optimiz.training.result import Diverged, Progress, Result
+from optimiz.training.run_log import RunLog
 from optimiz.training.run_plan import RunPlan
-from optimiz.training.stopwatch import Stopwatch
 from optimiz.training.storage import checkpoint
 from optimiz.training.storage.run_directory import CHECKPOINTS, STEPS, RunError, write_settings
 from optimiz.training.task import batch_shapes, beside
@@ -34,10 +33,10 @@ class Loop:
     """A run under way.
 
     Args:
-        plan: what it is made of.
+        plan: what the run is made of.
         path: its directory, claimed.
-        described: what decides its trajectory.
-        request: to leave.
+        described: what decides its trajectory, as plain JSON.
+        request: a request to preempt it, if one comes in.
         progress: called at every look.
     """
 
@@ -52,58 +51,49 @@ class Loop:
         self._plan, self._task, self._settings = plan, plan.task, plan.settings
         self._path, self._checkpoints, self._described = path, path / CHECKPOINTS, described
         self._request = request
-        self._account = Account(path, plan.settings, plan.methods.growth, progress)
-        self._marks = self._account.marks
-        selection = plan.methods.selection
-        self._waits = selection is not None and selection.waits
+        self._run_log = RunLog(path, plan.settings, plan.methods, progress)
         self._stage = 0  # growths made
-        mesh = None if plan.layout is None else plan.layout.mesh.shape
-        self._conditions = conditions(mesh)
+        self._conditions = conditions(None if plan.layout is None else plan.layout.mesh.shape)
         self._digests: dict[str, str] = {}  # of the steps traced, by stage
         self._comparable = False  # with those of the checkpoint that the run goes on from
-        self._more: str | None = None  # steps than the checkpoint was told to make
+        self._more: str | None = None  # steps than when the checkpoint was saved
         self._step: jax.stages.Compiled | None = None  # None until that of the present stage is compiled
 
     def train(self) -> Result:
-        """Go on from the newest checkpoint, or begin, and go through to the end."""
-        account = self._account
+        """Go on from the newest checkpoint, or begin, and train to the end."""
+        run_log = self._run_log
         self._plan.check()
         state = self._restored()
-        if state is not None and account.finished:
-            _log.warning("%s is finished: all %d steps are done", self._path, account.steps)
-            self._refuse_unsound(state)
+        if state is not None and run_log.finished:
+            _log.warning("%s is finished: all %d steps are done", self._path, run_log.steps)
+            self._refuse_not_finite(state)
             return self._result(state)
 
         checkpoint.probe(self._checkpoints)
-        batch = self._task.batches(account.drawn)
-        shapes = batch_shapes(batch, f"batches({account.drawn})")
+        batch = self._task.batches(run_log.drawn)
+        shapes = batch_shapes(batch, f"batches({run_log.drawn})")
         self._compile(self._plan.like(self._stage), self._plan.place(batch))
         processes.from_first(lambda: write_settings(self._path, self._described))  # there may be more steps
         if state is None:
             state = self._plan.first()
-        account.read_clock(state)
-        account.stopwatch.start()
-        while not account.finished:
-            batch = self._task.batches(account.drawn)
-            found = batch_shapes(batch, f"batches({account.drawn})")
+        run_log.start()
+        while not run_log.finished:
+            batch = self._task.batches(run_log.drawn)
+            found = batch_shapes(batch, f"batches({run_log.drawn})")
             if found != shapes:
-                raise ValueError(f"batches({account.drawn}) has {found}, the batches before had {shapes}")
+                raise ValueError(f"batches({run_log.drawn}) has {found}, the batches before had {shapes}")
             if self._step is None:
-                with account.stopwatch.paused():
-                    self._compile(state, self._plan.place(batch))
-                    account.read_clock(state)
+                self._compile(state, self._plan.place(batch))
             assert self._step is not None
             # Nothing waits here: the next batch is made while the device works on this one.
-            until = self._plan.everywhere(self._marks.until)
-            state, figures = self._step(state, self._plan.place(batch), *until)
+            moment = self._plan.everywhere(run_log.moment)
+            state, metrics = self._step(state, self._plan.place(batch), *moment)
             if self._in_lockstep:
-                jax.block_until_ready(figures)
-            account.drawn += 1
-            if self._made(state):
-                account.dispatched(figures)
+                jax.block_until_ready(metrics)
+            if run_log.dispatched(state, metrics):
                 state = self._after_update(state)
-            elif self._marks.reached(state.clock) or self._asked_to_leave:
-                state = self._look_round(state, due=lambda every: account.finished)
+            elif run_log.at_milestone(state) or self._preempted:
+                state = self._look(state, due=lambda every: run_log.finished)
         return self._result(state)
 
     def _restored(self) -> TrainState | None:
@@ -120,47 +110,43 @@ class Loop:
 
         longer = plan.methods.growth is None
         saved = checkpoint.restore(self._checkpoints, like, self._described, longer)
-        processes.from_first(lambda: self._account.journal.cut(saved.record if saved else None))
         if saved is None:
+            self._run_log.resume(None, None)
             return None
+        self._run_log.resume(saved.state, saved.record)
         self._stage = saved.record.get("stage", 0)
         self._digests = dict(saved.record.get("traced", {}))
         if saved.settings != self._described:
             was = saved.settings["settings"]["steps"]
             self._more = f"{STEPS} was {was}, is {self._settings.steps}"
-        self._account.go_on_from(saved.state, saved.record, self._waits)
-        _log.info("%s goes on after %d steps", self._path, self._account.steps)
-        if not self._account.finished and processes.is_first():
+        _log.info("%s goes on after %d steps", self._path, self._run_log.steps)
+        if not self._run_log.finished and processes.is_first():
             was = saved.record.get("conditions", {})
             self._comparable = warn_of_others(str(self._path), was, self._conditions)
         return saved.state
 
     def _compile(self, state: TrainState, batch: Mapping[str, jax.Array]) -> None:
-        account, stopwatch = self._account, Stopwatch()
-        stopwatch.start()
-        self._step, digest, end = self._plan.compile(self._stage, state, batch)
-        saved = self._digests.get(str(self._stage)) if self._comparable else None
-        processes.from_first(lambda: refuse_other_step(str(self._path), saved, digest, self._more))
-        self._digests[str(self._stage)] = digest
+        with self._run_log.timed("compile") as timing:
+            self._step, digest, end = self._plan.compile(self._stage, state, batch)
+            saved = self._digests.get(str(self._stage)) if self._comparable else None
+            processes.from_first(lambda: refuse_other_step(str(self._path), saved, digest, self._more))
+            self._digests[str(self._stage)] = digest
+            self._refuse_early_end(end)
+            memory = self._step.memory_analysis()
+            if memory is not None:
+                timing["temporary_bytes"] = memory.temp_size_in_bytes
+                timing["argument_bytes"] = memory.argument_size_in_bytes
+        self._run_log.plan_ahead(self._plan.least_price(state, batch))
+
+    def _refuse_early_end(self, end: int | None) -> None:
+        """Refuse to make more steps than before under a schedule that is 0 by then, or else warn of it."""
         steps = self._settings.steps
-        if end is not None and steps is not None and end < steps:
-            message = (
-                f"{self._path}: a schedule is bound to {end} steps and 0 from then on, of {steps} in settings"
-            )
-            if self._more is not None:
-                raise RunError(f"{message}: bind it to as many, or choose another directory")
-            _log.warning(message)
-        taken = stopwatch.lap()
-        account.compile_seconds += taken
-        memory = self._step.memory_analysis()
-        planned = {}
-        if memory is not None:
-            planned["temporary_bytes"] = memory.temp_size_in_bytes
-            planned["argument_bytes"] = memory.argument_size_in_bytes
-        account.note("compile", taken, **planned)
-        least = self._plan.least_price(state, batch)
-        if least is not None:
-            self._marks.price(least, account.steps)
+        if end is None or steps is None or end >= steps:
+            return
+        message = f"{self._path}: a schedule is bound to {end} steps and 0 from then on, of {steps} in settings"
+        if self._more is not None:
+            raise RunError(f"{message}: bind it to as many, or choose another directory")
+        _log.warning(message)
 
     @property
     def _in_lockstep(self) -> bool:
@@ -168,36 +154,27 @@ class Loop:
         return jax.process_count() > 1 and jax.local_device_count() > 1 and jax.default_backend() == "cpu"
 
     @property
-    def _asked_to_leave(self) -> bool:
-        # Several processes hear of it at different steps, and look at the same ones: they agree when they look.
+    def _preempted(self) -> bool:
+        # Several processes receive the signal at different steps, and look at the same ones: they agree there.
         return jax.process_count() == 1 and self._request.received is not None
 
-    def _made(self, state: TrainState) -> bool:
-        """Whether that was an update, and not a look at candidates, for which alone the host waits."""
-        return not self._waits or int(state.step) > self._account.steps
-
-    def _due(self, every: int) -> bool:
-        return self._account.finished or (every > 0 and self._account.steps % every == 0)
-
     def _after_update(self, state: TrainState) -> TrainState:
-        settings, evaluates = self._settings, self._task.evaluate is not None
-        # The first look comes at once, so that a loss that is wrong from the start says so.
-        if not (
-            self._account.steps in (1, self._marks.horizon)
-            or (self._waits and self._marks.reached(state.clock))
-            or self._asked_to_leave
-            or self._due(settings.log_every)
-            or self._due(settings.save_every)
-            or self._due(settings.compare_replicas_every)
-            or (evaluates and self._due(settings.evaluate_every))
-        ):
-            return state
-        return self._look_round(state, self._due)
+        settings, due = self._settings, self._run_log.due
+        evaluates = self._task.evaluate is not None
+        looks = (
+            self._run_log.must_look(state)
+            or self._preempted
+            or due(settings.log_every)
+            or due(settings.save_every)
+            or due(settings.compare_replicas_every)
+            or (evaluates and due(settings.evaluate_every))
+        )
+        return self._look(state, due) if looks else state
 
-    def _look_round(self, state: TrainState, due: Callable[[int], bool]) -> TrainState:
-        """Look, and do what is due."""
-        settings, spent, account = self._settings, self._marks.spent, self._account
-        end = account.look(state)
+    def _look(self, state: TrainState, due: Callable[[int], bool]) -> TrainState:
+        """Look at the steps made, and do what is due."""
+        settings, run_log = self._settings, self._run_log
+        end, at_milestone = run_log.look(state)
         if self._request.was_stopped:
             self._request.was_stopped = False
             _log.warning(
@@ -207,82 +184,76 @@ class Loop:
             message = f"{divergence.ended(end)}; {checkpoint.newest(self._checkpoints)}"
             raise Diverged(message, end["step"], self._result(state))
         is_best = False
-        if self._task.evaluate is not None and (self._marks.crossed(spent) or due(settings.evaluate_every)):
+        if self._task.evaluate is not None and (at_milestone or due(settings.evaluate_every)):
             is_best = self._evaluate(state)
-        while self._stage < self._marks.stage(account.steps) and not account.finished:
+        while self._stage < run_log.stage and not run_log.finished:
             state = self._grown(state)
-        leave = processes.any_process(self._request.received is not None)
-        saves = leave or is_best or due(settings.save_every)
+        preempted = processes.any_process(self._request.received is not None)
+        saves = preempted or is_best or due(settings.save_every)
         if self._plan.layout is not None and (saves or due(settings.compare_replicas_every)):
-            replicas.refuse_differing(state.params, account.steps)
+            replicas.refuse_differing(state.params, run_log.steps)
         if saves:
             self._save(state)
-        if leave:
-            _log.warning("asked to leave: %s is saved after %d steps", self._path, account.steps)
+        if preempted:
+            _log.warning("preempted: %s is saved after %d steps", self._path, run_log.steps)
             raise preemption.Preempted
         return state
 
-    def _refuse_unsound(self, state: TrainState) -> None:
+    def _refuse_not_finite(self, state: TrainState) -> None:
         """End the run where its last update has left something that is not finite.
 
         Raises:
             Diverged: it has.
         """
-        spoilt = divergence.not_finite(state.params, state.opt_state, state.model_state)
-        if processes.any_process(spoilt is not None):
-            self._end_diverged(state, f"{spoilt or 'an array on another process'} is not finite")
+        name = divergence.not_finite(state.params, state.opt_state, state.model_state)
+        if processes.any_process(name is not None):
+            self._end_diverged(state, f"{name or 'an array on another process'} is not finite")
 
     def _end_diverged(self, state: TrainState, why: str) -> NoReturn:
-        steps, kept = self._account.steps, checkpoint.newest(self._checkpoints)
+        steps, kept = self._run_log.steps, checkpoint.newest(self._checkpoints)
         raise Diverged(f"after {steps} updates {why}; {kept}", steps - 1, self._result(state))
 
     def _evaluate(self, state: TrainState) -> bool:
         """Evaluate; whether it is the best so far, and to be kept."""
         assert self._task.evaluate is not None
-        self._refuse_unsound(state)
-        with self._account.beside("evaluate"):
+        self._refuse_not_finite(state)
+        with self._run_log.timed("evaluate"):
             own = self._plan.own
-            figures = self._task.evaluate(own(state.params), **beside(own(state.model_state)))
+            metrics = self._task.evaluate(own(state.params), **beside(own(state.model_state)))
             try:
-                figures = {name: float(value) for name, value in figures.items()}
+                metrics = {name: float(value) for name, value in metrics.items()}
             except (AttributeError, TypeError, ValueError):
-                raise ValueError(f"evaluate must return numbers by name, got {figures}") from None
-            figures, spoilt = divergence.judged(figures)
-            self._account.evaluated(figures)
+                raise ValueError(f"evaluate must return numbers by name, got {metrics}") from None
+            metrics, not_finite = divergence.judged(metrics)
+            self._run_log.evaluated(metrics)
         # Of several processes each evaluates on its own.
-        if processes.any_process(spoilt is not None):
-            self._end_diverged(state, f"the evaluation gives {spoilt or 'on another process no finite loss'}")
-        return self._account.is_best(figures)
+        if processes.any_process(not_finite is not None):
+            where = not_finite or "on another process no finite loss"
+            self._end_diverged(state, f"the evaluation gives {where}")
+        return self._run_log.is_best(metrics)
 
     def _grown(self, state: TrainState) -> TrainState:
-        with self._account.beside("growth"):
+        with self._run_log.timed("growth"):
             self._stage += 1
             self._step = None
             return self._plan.grown(state, self._stage)
 
     def _save(self, state: TrainState) -> None:
-        account = self._account
-        self._refuse_unsound(state)
-        with account.beside("save"):
-            record = processes.from_first(
-                lambda: account.journal.sync() | {"seconds": account.stopwatch.seconds}
-            )
-            if self._plan.methods.growth is not None:
-                record["stage"] = self._stage
-            best = None if account.best is None else account.best["checkpoint"]
-            if account.best is not None:
-                record["best"] = account.best
-            record |= {"traced": self._digests, "conditions": self._conditions}
+        self._refuse_not_finite(state)
+        with self._run_log.timed("save"):
+            stage = {} if self._plan.methods.growth is None else {"stage": self._stage}
             checkpoint.save(
                 self._checkpoints,
-                account.drawn,
+                self._run_log.drawn,
                 state,
                 settings=self._described,
-                record=record,
+                record=self._run_log.record()
+                | stage
+                | {"traced": self._digests, "conditions": self._conditions},
                 keep=self._settings.keep,
-                best=best,
+                best=self._run_log.best_checkpoint,
             )
 
     def _result(self, state: TrainState) -> Result:
         own = self._plan.own
-        return self._account.result(own(state.params), own(state.model_state))
+        return self._run_log.result(own(state.params), own(state.model_state))

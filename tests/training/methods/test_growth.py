@@ -11,7 +11,7 @@ import pytest
 import optimiz
 from optimiz import training
 from optimiz.training import Growth, Methods, Settings, Task
-from optimiz.training.budget.milestones import Marks
+from optimiz.training.budget.milestones import Milestones
 from optimiz.training.methods.growth import grow
 from optimiz.training.methods.per_generation_counts import own_counts
 from tests.training import layered
@@ -113,10 +113,10 @@ def test_counters_after_the_second_switch():
     """golden: switches at 12.5 and 30 of 100 updates; one update after the second."""
     tx, growth = optimiz.adam(0.1), plan(1, 2, 4)
     params = tree(1, False, drawing(0))
-    state, stage, marks = tx.init(params), 0, Marks(Settings(steps=100), growth)
+    state, stage, milestones = tx.init(params), 0, Milestones(100, grow_at=growth.at)
     update = jax.jit(tx.update)
     for step in range(31):
-        while stage < marks.stage(step):
+        while stage < milestones.stage(step):
             stage += 1
             before = params["layers"]
             params, state = grow(growth, tx, stage, params, state)

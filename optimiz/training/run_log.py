@@ -1,0 +1,277 @@
+"""The log of a run: how far it is, what it computed, how long that took, and what of it is shown.
+
+Steps are dispatched ahead of the device. The log counts them, keeps their metrics on the device until the host
+looks, and knows at which step that has to be: at the first, and at the next milestone of the budget.
+"""
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from optimiz.training import divergence
+from optimiz.training.budget.clock import as_nanoseconds
+from optimiz.training.budget.milestones import Milestones
+from optimiz.training.distributed import processes
+from optimiz.training.methods.methods import Methods
+from optimiz.training.result import Progress, Result
+from optimiz.training.settings import Settings
+from optimiz.training.step import StepMetrics
+from optimiz.training.storage.metrics_log import MetricsLog
+from optimiz.training.train_state import TrainState
+
+_log = logging.getLogger(__name__)
+
+
+class RunLog:
+    """What a run has done, and what lies ahead of it.
+
+    Args:
+        path: the run's directory.
+        settings: how long the run is, and when to look.
+        methods: whether the model grows, and whether a batch of candidates may yield no update.
+        progress: called at every look; None for nobody.
+
+    Attributes:
+        steps: updates dispatched; after a look, updates made.
+        drawn: batches dispatched. There are more of them than updates if examples are selected and too few are
+            kept.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        methods: Methods,
+        progress: Callable[[Progress], object] | None,
+    ):
+        self.steps = self.drawn = 0
+        self._path, self._settings, self._progress = path, settings, progress
+        self._waits = methods.selection is not None and methods.selection.waits
+        grow_at = () if methods.growth is None else methods.growth.at
+        self._milestones = Milestones(settings.steps, settings.budget, settings.evaluate_at, grow_at)
+        self._rows = MetricsLog(path, watched=progress is not None)
+        self._pending: list[StepMetrics] = []  # of the updates since the last look
+        self._best: dict[str, Any] | None = None  # evaluation, where the settings name a metric
+        self._seconds = self._compile_seconds = 0.0
+        self._lap_started = 0.0
+
+    @property
+    def finished(self) -> bool:
+        """Whether all updates are dispatched, or the budget is spent."""
+        return self.steps == self._settings.steps or self._milestones.all_spent
+
+    @property
+    def stage(self) -> int:
+        """How often the model is to have grown by now."""
+        return self._milestones.stage(self.steps)
+
+    @property
+    def moment(self) -> tuple[jax.Array, ...]:
+        """The next milestone as an argument of the step; none without a budget."""
+        return self._milestones.moment
+
+    def resume(self, state: TrainState | None, record: Mapping[str, Any] | None) -> None:
+        """Go on from a checkpoint, or begin.
+
+        Args:
+            state: that was saved; None where there is no checkpoint.
+            record: that was saved with it.
+
+        Raises:
+            RunError: the metrics are not those that the checkpoint recorded.
+        """
+        processes.from_first(lambda: self._rows.truncate(record))
+        if state is None or record is None:
+            return
+        self._seconds = record["seconds"]
+        best = record.get("best")
+        kept_by = (self._settings.keep_best, self._settings.lower_is_better)
+        if best is not None and (best["figure"], best["lower_is_better"]) == kept_by:
+            self._best = best
+        self.steps = int(state.step)
+        self.drawn = int(state.selection.drawn) if self._waits else self.steps
+        if state.clock is not None:
+            self._milestones.spent = as_nanoseconds(state.clock.spent)
+
+    def plan_ahead(self, least_price: float | None) -> None:
+        """Reckon when the next milestone is reached.
+
+        Args:
+            least_price: of an update from now on, in seconds; None without a budget.
+        """
+        if least_price is not None:
+            self._milestones.set_price(least_price, self.steps)
+        self._milestones.look_ahead(self.steps)
+
+    def start(self) -> None:
+        """Begin to count the seconds of updates."""
+        self._lap_started = time.perf_counter()
+
+    @contextlib.contextmanager
+    def timed(self, event: str) -> Iterator[dict[str, float]]:
+        """Write down how long the body takes, and leave that out of the seconds of updates.
+
+        Args:
+            event: its name.
+
+        Yields:
+            A dict for what else is to be written down with it, by name.
+        """
+        more: dict[str, float] = {}
+        started = time.perf_counter()
+        yield more
+        seconds = time.perf_counter() - started
+        self._lap_started += seconds
+        if event == "compile":
+            self._compile_seconds += seconds
+        self._rows.write_timing(self.steps, event, seconds, **more)
+
+    def dispatched(self, state: TrainState, metrics: StepMetrics) -> bool:
+        """Enter a step that the device may still be working on.
+
+        Args:
+            state: after the step.
+            metrics: of it.
+
+        Returns:
+            Whether it makes an update. Only where a batch of candidates may yield none does this wait.
+        """
+        self.drawn += 1
+        if self._waits and int(state.step) <= self.steps:
+            return False
+        self._pending.append(metrics)
+        self.steps += 1
+        return True
+
+    def due(self, every: int) -> bool:
+        """Whether something is due that is done every so many updates, 0 for at the end alone."""
+        return self.finished or (every > 0 and self.steps % every == 0)
+
+    def must_look(self, state: TrainState) -> bool:
+        """Whether to look at once: after the first update, as its loss may be wrong, and at a milestone."""
+        if self.steps in (1, self._milestones.horizon):
+            return True
+        return self._waits and self.at_milestone(state)
+
+    def at_milestone(self, state: TrainState) -> bool:
+        """Whether the clock has come to the next milestone; waits for the device."""
+        return self._milestones.reached(state.clock)
+
+    def look(self, state: TrainState) -> tuple[dict[str, Any] | None, bool]:
+        """Wait for the steps dispatched so far, and write down the metrics of those that made an update.
+
+        Returns:
+            The row of the update that ends the run, with which the log then ends, or None; and whether a
+            milestone was passed at which to evaluate.
+        """
+        jax.block_until_ready(state)
+        seconds = time.perf_counter() - self._lap_started
+        self._seconds += seconds
+        first, spent = self.steps - len(self._pending), self._milestones.spent
+        if state.clock is not None:
+            made = int(state.step)
+            self.drawn -= self.steps - made  # beyond a milestone nothing is done
+            self.steps, self._milestones.spent = made, as_nanoseconds(state.clock.spent)
+        self._milestones.look_ahead(self.steps)
+        made_metrics = jax.device_get(self._pending[: self.steps - first])
+        self._pending.clear()
+        rows = [_row(step, metrics) for step, metrics in enumerate(made_metrics, start=first)]
+        end = divergence.end_of(rows, [metrics.sound for metrics in made_metrics])
+        if end is not None:  # what follows is of no use, and how much of it there is depends on the look
+            rows = rows[: end + 1]
+        self._rows.write(rows)
+        self._rows.write_timing(self.steps, "updates", seconds)
+        bad = [row for row in rows if divergence.is_bad(row)]
+        if end is not None:
+            self.steps = rows[-1]["step"] + 1
+            if "fraction" in rows[-1]:
+                self._milestones.spend(rows[-1]["fraction"])
+        elif bad and processes.is_first():
+            message = divergence.told(bad[-1])
+            _log.warning("%s goes on, bad steps since the last look: %d; %s", self._path, len(bad), message)
+        if rows:  # a look at candidates alone has none
+            self._show({name: rows[-1][name] for name in ("loss", "gradient_norm")})
+        self.start()
+        return (None if end is None else rows[-1]), self._milestones.crossed(spent)
+
+    def evaluated(self, metrics: Mapping[str, float]) -> None:
+        """Write down an evaluation, and show it."""
+        spent = self._milestones.fraction
+        fraction = {} if spent is None else {"fraction": spent}
+        self._rows.write([{"steps": self.steps, **fraction, "evaluation": metrics}])
+        self._show(metrics)
+
+    def is_best(self, metrics: Mapping[str, float]) -> bool:
+        """Take note of an evaluation if it is the best so far; whether it is, the same on every process.
+
+        Raises:
+            ValueError: the metric to keep the best by is not among them.
+        """
+        name, lower = self._settings.keep_best, self._settings.lower_is_better
+        if name is None:
+            return False
+        if name not in metrics:
+            raise ValueError(f"evaluate gives no figure {name!r} to keep the best by; it gives {list(metrics)}")
+        value, before = metrics[name], None if self._best is None else self._best["value"]
+        better = before is None or (value < before if lower else value > before)
+        best = {"figure": name, "lower_is_better": lower, "value": value}
+        best |= {"steps": self.steps, "checkpoint": self.drawn}
+        self._best = processes.from_first(lambda: best if better and math.isfinite(value) else self._best)
+        return self._best is not None and self._best["checkpoint"] == self.drawn
+
+    @property
+    def best_checkpoint(self) -> int | None:
+        """The number of the checkpoint of the best evaluation; None if there is none."""
+        return None if self._best is None else self._best["checkpoint"]
+
+    def record(self) -> dict[str, Any]:
+        """Force the metrics onto the disk, and return what a checkpoint saves of the log."""
+        record = processes.from_first(lambda: self._rows.sync() | {"seconds": self._seconds})
+        return record | ({} if self._best is None else {"best": self._best})
+
+    def result(self, params: Any, model_state: Any) -> Result:
+        """Close the log."""
+        processes.any_process(True)  # wait until the first process has written what all now read
+        spent = None if self._milestones.fraction is None else self._milestones.spent / 1e9
+        return Result(
+            params=params,
+            history=self._rows.history(),
+            steps=self.steps,
+            seconds=self._seconds,
+            compile_seconds=self._compile_seconds,
+            reference_seconds=spent,
+            # Written down, because a finished run that is read back compiles nothing.
+            temporary_bytes=self._rows.temporary_bytes(),
+            model_state=model_state,
+        )
+
+    def _show(self, metrics: Mapping[str, float]) -> None:
+        """Show how far the run is, for as long as that can be shown."""
+        if self._progress is None:
+            return
+        rows, spent = self._rows.take(), self._milestones.fraction
+        try:
+            self._progress(Progress(self.steps, self._settings.steps, self._seconds, metrics, spent, rows))
+        except OSError as error:  # whoever read it has gone, or its disk is full
+            _log.warning("%s goes on unseen: progress raised %r", self._path, error)
+            self._progress = None
+
+
+def _row(step: int, metrics: StepMetrics) -> dict[str, Any]:
+    """The metrics of the update of a 0-based index, as a row of ``metrics.jsonl``."""
+    fixed = {"loss": metrics.loss, "gradient_norm": metrics.gradient_norm, "fraction": metrics.fraction}
+    row = {"step": step} | {name: float(x) for name, x in fixed.items() if x is not None}
+    return row | {name: _number(x) for name, x in metrics.logged_scalars.items() if name not in row}
+
+
+def _number(x: jax.typing.ArrayLike) -> Any:
+    """A Python number, or a list of them."""
+    x = np.asarray(x)
+    return (x if np.issubdtype(x.dtype, np.integer) else x.astype(float)).tolist()
