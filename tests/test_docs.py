@@ -1,10 +1,13 @@
 """The documents lead to files and headings that exist, and the README stays short."""
 
+import importlib.util
 import re
 import runpy
+import shlex
 import tomllib
 
 import pytest
+from absl import flags
 
 from tests.conftest import ROOT
 
@@ -14,6 +17,8 @@ DOCUMENTS = [
     *sorted(ROOT.glob("examples/**/*.md")),
     *sorted(ROOT.glob("tests/records/*.md")),
 ]
+
+WRITTEN = [path for path in DOCUMENTS if path.name != "CHANGELOG.md" and path.parent in (ROOT, ROOT / "docs")]
 
 
 def without_code(text):
@@ -37,6 +42,33 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(document):
         file = (document.parent / path).resolve() if path else document
         assert file.exists() and file.is_relative_to(ROOT), target
         assert not anchor or anchor in anchors(file), target
+
+
+@pytest.mark.parametrize("document", WRITTEN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_path_that_is_named_exists(document):
+    for path in re.findall(
+        r"(?<![\w/.])((?:optimiz|examples|tests|docs)/[\w./]*)(?![<\w])", document.read_text("utf-8")
+    ):
+        assert (ROOT / path.rstrip(".")).exists(), path
+
+
+COMMANDS = [
+    line
+    for document in WRITTEN
+    for line in re.findall(r"python -m (?:examples|tests)\..*", document.read_text("utf-8"))
+]
+
+
+@pytest.mark.parametrize("line", sorted({re.sub(r"`.*", "", line) for line in COMMANDS}))
+def test_every_command_names_a_program_and_its_flags(line):
+    _, _, module, *arguments = shlex.split(line, comments=True)
+    assert importlib.util.find_spec(module), module
+    given = [
+        argument.removeprefix("--").partition("=")[0] for argument in arguments if argument.startswith("--")
+    ]
+    if given and module.startswith("examples."):
+        known = {*importlib.import_module(module).FLAGS, *flags.FLAGS, "help"}
+        assert set(given) <= known
 
 
 def test_every_page_is_in_the_index():
