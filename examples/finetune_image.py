@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from examples.data import baseline, image_summary, images
-from examples.shared import command, devices, optimizers, program_flags, terminal
+from examples.shared import command, devices, optimizers, program_flags
 from examples.shared.train_each import Plan, check_flags, made_or_left_out
 from examples.tasks.image_classification import CROP, FLIP, ImageClassification, choose, draw_mistakes
-from optimiz import compare, schedules, training
+from optimiz import schedules, training
 
 FLAGS = program_flags.Flags()
 _MODEL = FLAGS.DEFINE_path("model", "resnet", '"resnet", "vit", or the directory of a pretrained ViT.')
@@ -103,27 +103,23 @@ def main() -> None:
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
     with training.claimed(plan.output, identity | {"learning_rates": rates}, plan.resume):
-        record, left_out = None, {}
+        record = None
         if training.is_first():  # before anything is trained, as it can fail
-            print("computing the baseline, without any optimizer", flush=True)
-            compute = functools.partial(baseline.pixel_baseline, **parts)
-            baselines = made_or_left_out("baseline of pixels", left_out, compute)
-            record = compare.Record(
-                title=f"Image classification by {_MODEL.value} with {', '.join(chosen)}",
-                command=command.typed("finetune_image"),
+            record = plan.new_record(
+                "finetune_image",
+                f"Image classification by {_MODEL.value} with {', '.join(chosen)}",
                 task=summary.rows(),
                 settings=decisive | {"augment": ", ".join(augment)},
-                baselines=baselines or {},
+                baseline="baseline of pixels",
+                compute=functools.partial(baseline.pixel_baseline, **parts),
                 test_examples=len(parts["test"].images),
-                runs=[],
-                left_out=left_out,
+                figure="accuracy",
             )
-            compare.check_report(record, plan.output, figure="accuracy")
         each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout)
         trained = list(each)
         if record is None:
             return
-        pictures = {}
+        pictures, left_out = {}, dict(record.left_out)
         for name, params, _ in trained:
 
             def draw(path: Path, params: Any = params) -> int:
@@ -136,9 +132,7 @@ def main() -> None:
                 pictures[picture] = f"The surest of {count} mistakes of {name}"
         runs = [run for _, _, run in trained]
         record = dataclasses.replace(record, runs=runs, pictures=pictures, left_out=left_out)
-        report = compare.write_report(record, plan.output, figure="accuracy")
-    terminal.show(compare.summary(record, figure="accuracy"))
-    print(f"\nreport: {report}")
+        plan.report(record, figure="accuracy")
 
 
 if __name__ == "__main__":

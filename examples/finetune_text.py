@@ -14,10 +14,10 @@ import functools
 
 from examples.data import baseline, docstrings, text
 from examples.models import pretrained
-from examples.shared import command, data_flags, devices, optimizers, program_flags, terminal
-from examples.shared.train_each import Plan, check_flags, made_or_left_out
+from examples.shared import command, data_flags, devices, optimizers, program_flags
+from examples.shared.train_each import Plan, check_flags
 from examples.tasks.text_classification import TextClassification
-from optimiz import compare, schedules, training
+from optimiz import schedules, training
 
 FLAGS = program_flags.Flags()
 _MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
@@ -113,32 +113,20 @@ def main() -> None:
     with training.claimed(plan.output, identity | {"learning_rates": rates}, plan.resume):
         record = None
         if training.is_first():  # before anything is trained, as it can fail
-            left_out: dict[str, str] = {}
-            print("computing the baseline, without any optimizer", flush=True)
-            compute = functools.partial(baseline.tfidf_baseline, **parts)
-            baselines = made_or_left_out("TF-IDF baseline", left_out, compute)
-            record = compare.Record(
-                title=f"Fine-tuning {model_name} with {', '.join(chosen)}",
-                command=command.typed("finetune_text"),
-                task={
-                    "model": model_name,
-                    **problem.summary.rows(),
-                },
+            record = plan.new_record(
+                "finetune_text",
+                f"Fine-tuning {model_name} with {', '.join(chosen)}",
+                task={"model": model_name, **problem.summary.rows()},
                 settings=decisive,
-                baselines=baselines or {},
+                baseline="TF-IDF baseline",
+                compute=functools.partial(baseline.tfidf_baseline, **parts),
                 test_examples=len(parts["test"].texts),
-                runs=[],
-                left_out=left_out,
+                figure="accuracy",
             )
-            compare.check_report(record, plan.output, figure="accuracy")
         each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout)
         runs = [run for _, _, run in each]
-        if record is None:
-            return
-        record = dataclasses.replace(record, runs=runs)
-        report = compare.write_report(record, plan.output, figure="accuracy")
-    terminal.show(compare.summary(record, figure="accuracy"))
-    print(f"\nreport: {report}")
+        if record is not None:
+            plan.report(dataclasses.replace(record, runs=runs), figure="accuracy")
 
 
 if __name__ == "__main__":

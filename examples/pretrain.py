@@ -20,7 +20,7 @@ import jax
 from examples import finetune_text
 from examples.data import corpus, tokenization
 from examples.data.text_summary import of_unknown
-from examples.shared import command, devices, optimizers, program_flags, signals, terminal
+from examples.shared import command, devices, optimizers, program_flags, signals
 from examples.shared.train_each import Plan, check_flags, made_or_left_out
 from examples.tasks.objectives import OBJECTIVES, Size
 from examples.tasks.pretraining import EVALUATION_ROWS, Pretraining
@@ -152,26 +152,24 @@ def main() -> None:
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
     with training.claimed(plan.output, identity | {"learning_rates": rates}, plan.resume):
-        record, left_out = None, {}
+        record = None
         if training.is_first():  # before anything is trained, as it can fail
             training.write_whole(kept, vocabulary.tokenizer.to_str(pretty=True))
-            frequencies = made_or_left_out("baseline of frequencies", left_out, problem.frequencies)
-            record = compare.Record(
-                title=f"Pre-training ({_OBJECTIVE.value}) with {', '.join(chosen)}",
-                command=command.typed("pretrain"),
+            record = plan.new_record(
+                "pretrain",
+                f"Pre-training ({_OBJECTIVE.value}) with {', '.join(chosen)}",
                 task={
                     **summary.rows(),
                     "vocabulary": vocabulary.size,
                     "rows": ", ".join(f"{len(rows)} {name}" for name, rows in problem.rows.items()),
                 },
                 settings=decisive,
-                baselines={"frequencies of tokens": frequencies} if frequencies else {},
+                baseline="baseline of frequencies",
+                compute=lambda: {"frequencies of tokens": problem.frequencies()},
                 test_examples=min(len(problem.rows["test"]), EVALUATION_ROWS),
-                runs=[],
-                left_out=left_out,
+                figure="bits_per_byte",
             )
-            compare.check_report(record, plan.output, figure="bits_per_byte")
-        runs, samples = [], {}
+        runs, samples, left_out = [], {}, {} if record is None else dict(record.left_out)
         each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout)
         for name, params, run in each:
             runs.append(run)
@@ -182,12 +180,10 @@ def main() -> None:
                     samples[f"{name} writes"] = made_or_left_out(f"sample of {name}", left_out, write) or []
         if record is None:
             return
+        for name, lines in samples.items():
+            print(f"\n{name}\n\n" + "\n".join(f"  {compare.shown(line)}" for line in lines), end="\n\n")
         record = dataclasses.replace(record, runs=runs, samples=samples, left_out=left_out)
-        report = compare.write_report(record, plan.output, figure="bits_per_byte")
-    terminal.show(compare.summary(record, figure="bits_per_byte"))
-    for name, lines in samples.items():
-        print(f"\n{name}\n\n" + "\n".join(f"  {compare.shown(line)}" for line in lines))
-    print(f"\nreport: {report}", flush=True)
+        plan.report(record, figure="bits_per_byte")
     if downstream:
         signals.replace_process("-m", "examples.finetune_text", *downstream)
 

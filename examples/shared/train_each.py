@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import optax
 from absl import flags
 
-from examples.shared import program_flags, terminal
+from examples.shared import command, program_flags, terminal
 from examples.shared.optimizers import Choice
 from optimiz import compare, groups, schedules, training
 
@@ -18,19 +18,19 @@ _T = TypeVar("_T")
 
 
 def made_or_left_out(name: str, left_out: dict[str, str], make: Callable[[], _T]) -> _T | None:
-    """A part of a report, such as a baseline or a picture; where it cannot be made, the reason.
+    """Make a part of a report, such as a baseline or a picture; where that fails, keep the reason instead.
 
     Args:
-        name: of it.
-        left_out: for the report; name → reason, where it is left out.
-        make: makes it.
+        name: name of the part.
+        left_out: {name: reason} of the parts that the report lacks, to which this one is added if it fails.
+        make: function that makes the part.
 
     Returns:
-        What was made, or None.
+        The part, or None.
     """
     try:
         return make()
-    except Exception as error:  # whatever it is: the report is worth more than one of its parts
+    except Exception as error:  # of any kind: the report is worth more than one of its parts
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         left_out[name] = f"{kind}{error}"
         print(compare.shown(f"warning: {name} is left out of the report: {left_out[name]}"), flush=True)
@@ -74,13 +74,13 @@ class Plan:
     """How each optimizer is run.
 
     Attributes:
-        settings: of every run; its length is in steps.
-        batch_size: for the speed that is shown.
-        learning_rate: the peak; None for the optimizer's own.
+        settings: settings of every run; its length is in steps.
+        batch_size: examples per update, for the speed that is shown.
+        learning_rate: peak rate; None for each optimizer's own.
         warmup: share of the steps over which the rate rises from 0.
-        weight_decay: decoupled; biases and norms are left out.
-        output: the directory; each run has one in it, by the optimizer's name.
-        resume: go on with the runs that are there.
+        weight_decay: decoupled weight decay; biases and norms are left out.
+        output: directory of the report; each run has a directory in it, by the optimizer's name.
+        resume: whether to continue the runs that are there.
     """
 
     settings: training.Settings
@@ -93,10 +93,10 @@ class Plan:
 
     @classmethod
     def of(cls, own: program_flags.Flags, *, log_every: int) -> "Plan":
-        """What a trainer's flags say of it.
+        """The plan of a trainer's flags.
 
         Args:
-            own: those of the names above, and of the settings ``steps``, ``seed``, ``evaluate_every``,
+            own: flags of the names above, and of the settings ``steps``, ``seed``, ``evaluate_every``,
                 ``save_every`` and ``keep_best``.
             log_every: steps between two losses that are kept.
 
@@ -151,6 +151,60 @@ class Plan:
         """
         return {choice.name: self.optimizer(choice, decay, multipliers) for choice in choices}
 
+    def new_record(
+        self,
+        program: str,
+        title: str,
+        *,
+        task: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        baseline: str,
+        compute: Callable[[], Mapping[str, Any]],
+        test_examples: int,
+        figure: str,
+    ) -> compare.Record:
+        """The record, without runs as yet: its baseline is computed, and its report is known to be possible.
+
+        Args:
+            program: name of the trainer.
+            title: heading of the report.
+            task: what the task is, for the report.
+            settings: what all runs share, for the report.
+            baseline: name of the baseline, for the report where it is left out.
+            compute: computes the baselines; where it fails, the report says why and goes without.
+            test_examples: number of examples behind each test figure.
+            figure: the test figure that ranks.
+
+        Raises:
+            ValueError: no report could be written of such a record.
+        """
+        print("computing the baseline, without any optimizer", flush=True)
+        left_out: dict[str, str] = {}
+        baselines = made_or_left_out(baseline, left_out, compute)
+        record = compare.Record(
+            title=title,
+            command=command.typed(program),
+            task=task,
+            settings=settings,
+            baselines=baselines or {},
+            test_examples=test_examples,
+            runs=[],
+            left_out=left_out,
+        )
+        compare.check_report(record, self.output, figure=figure)
+        return record
+
+    def report(self, record: compare.Record, *, figure: str) -> None:
+        """Write the report, and show its summary and its path.
+
+        Args:
+            record: the record, with its runs.
+            figure: the test figure that ranks.
+        """
+        path = compare.write_report(record, self.output, figure=figure)
+        terminal.show(compare.summary(record, figure=figure))
+        print(f"\nreport: {path}", flush=True)
+
     def train_each(
         self,
         chosen: Mapping[str, tuple[optax.GradientTransformation, float | None]],
@@ -159,14 +213,14 @@ class Plan:
         identity: Mapping[str, Any],
         layout: training.Layout | None = None,
     ) -> Iterator[tuple[str, Any, compare.Run]]:
-        """Train with one optimizer after the other, and test what each has made.
+        """Train with one optimizer after the other, and test each result.
 
         Args:
-            chosen: name → optimizer and its peak rate.
-            task: what to learn.
+            chosen: {name: (optimizer, peak rate)}.
+            task: the task.
             test: parameters → test figures.
-            identity: what decides the trajectories beside optimizer, rate and settings.
-            layout: of the runs on a mesh.
+            identity: what decides the trajectories, apart from optimizer, rate and settings.
+            layout: layout of the runs on a mesh.
 
         Yields:
             Name, trained parameters and record of each run.
@@ -184,7 +238,7 @@ class Plan:
                     progress=progress,
                 )
             seed, figures = self.settings.seed, test(result.params)
-            if not math.isfinite(figures.get("loss", 0.0)):  # then the answers were made of NaN
+            if not math.isfinite(figures.get("loss", 0.0)):  # then the predictions come from NaN
                 figures = dict.fromkeys(figures, math.nan)
             run = compare.Run.of(result, tx, optimizer=name, learning_rate=rate, seed=seed, test=figures)
             yield name, result.params, run

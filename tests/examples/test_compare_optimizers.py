@@ -66,7 +66,7 @@ def test_the_comparison_its_report_and_its_resumption(arguments):
     (code, printed, _), held, other, resumed = call(arguments, *again)
     assert code == 0 and re.search(r"^4/4  \d+ min left  salsa  seed 1  step \d", printed, re.MULTILINE)
     assert "over 2 seeds" in printed and f"report: {out / 'report.md'}" in printed
-    assert held[0] == 2 and "go on with it (--resume), or choose another --output" in held[2][0]
+    assert held[0] == 2 and "continue it with --resume, or choose another --output" in held[2][0]
     assert other[0] == 1 and "budget was 4.0, is 5.0" in other[2][0]
     assert resumed[0] == 0 and "step" not in resumed[1]  # what is there is read, and not run again
 
