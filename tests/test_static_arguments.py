@@ -49,6 +49,22 @@ def test_what_decides_the_shapes_of_adafactor_is_to_be_static():
         jax.jit(update)(PARAMS, state, PARAMS)
 
 
+@pytest.mark.parametrize(
+    ("name", "hyperparameter", "dtype"),
+    [("adam", "b2", jnp.bfloat16), ("amsgrad", "b2", jnp.bfloat16), ("adamax", "b2", jnp.bfloat16)]
+    + [(name, "eps", jnp.float16) for name in ("adam", "adagrad", "rmsprop", "adamax", "sophia_h")],
+)
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_a_dtype_that_rounds_a_usual_value_to_zero_or_one_is_refused_also_under_jit(
+    name, hyperparameter, dtype, wrap
+):
+    params = {"w": jnp.ones(3, dtype)}
+    make = getattr(optimiz, name)
+    with pytest.raises(ValueError, match=rf"{hyperparameter} must .*; under optax.inject_hyperparams give"):
+        wrap(optax.inject_hyperparams(make)(0.1).init)(params)
+    wrap(optax.inject_hyperparams(make, hyperparam_dtype=jnp.float32)(0.1).init)(params)
+
+
 def test_a_rounded_hyperparameter_is_refused_with_the_dtype_to_ask_for():
     params = {"w": jnp.ones(3, jnp.bfloat16)}
     for name in ("adam", "adamw", "adamax", "amsgrad", "lamb", "nadam", "nadamw", "salsa", "adam_sls"):

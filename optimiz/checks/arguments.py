@@ -13,6 +13,8 @@ from jax.core import Tracer
 
 from optimiz.checks.misplaced import OfProgress, bound, described, makes_things, uncalled
 
+_FEW_BITS = (jnp.bfloat16, jnp.float16)
+_IN_FLOAT32 = "; under optax.inject_hyperparams give hyperparam_dtype=jnp.float32"
 _LARGEST_COUNT = 2**31 - 1  # updates are counted in int32
 
 
@@ -24,6 +26,7 @@ def number(
     gt: float = -math.inf,
     le: float = math.inf,
     lt: float = math.inf,
+    typical: float | None = None,
 ) -> None:
     """Check that a scalar hyperparameter is a finite number within its bounds.
 
@@ -34,12 +37,14 @@ def number(
         gt: lower bound, excluded.
         le: upper bound, included.
         lt: upper bound, excluded.
+        typical: a usual value, near 0 or 1. A dtype that rounds it to 0 or 1 is refused, even if traced.
 
     Raises:
-        TypeError: ``value`` is not a scalar number (a string such as ``"1e-3"``, for one).
-        ValueError: ``value`` is NaN, infinite, or outside the bounds.
+        TypeError: ``value`` is not a scalar number, such as the string ``"1e-3"``.
+        ValueError: ``value`` is NaN, infinite, outside the bounds, or of a dtype that cannot hold usual values.
     """
     if isinstance(value, Tracer):
+        _not_rounded_away(name, value, typical)
         return
     if not _is_real(value):
         raise TypeError(f"{name} must be a number, got {_in_place_of_a_number(name, value)}")
@@ -48,6 +53,7 @@ def number(
         left = "(" if gt >= ge else "["
         right = ")" if lt <= le else "]"
         raise ValueError(f"{name} must be in {left}{low:g}, {high:g}{right}, got {value}{_of_few_bits(value)}")
+    _not_rounded_away(name, value, typical)
 
 
 def _is_real(value: Any) -> bool:
@@ -64,12 +70,19 @@ def _in_place_of_a_number(name: str, value: Any) -> str:
     return f"{what}; optax.inject_hyperparams takes a schedule for {name}"
 
 
+def _not_rounded_away(name: str, value: Any, typical: float | None) -> None:
+    dtype = getattr(value, "dtype", None)
+    if typical is None or dtype not in _FEW_BITS:
+        return
+    rounded = float(np.asarray(typical, dtype))
+    if rounded in (0, 1) and (isinstance(value, Tracer) or float(value) == rounded):
+        raise ValueError(f"{name} must not be {dtype}, in which {typical:g} is {rounded:g}{_IN_FLOAT32}")
+
+
 def _of_few_bits(value: Any) -> str:
     """What to do where a number that was right has become one that is not, by rounding."""
     dtype = getattr(value, "dtype", None)
-    if dtype not in (jnp.bfloat16, jnp.float16):
-        return ""
-    return f", in {dtype}; under optax.inject_hyperparams give hyperparam_dtype=jnp.float32"
+    return f", in {dtype}{_IN_FLOAT32}" if dtype in _FEW_BITS else ""
 
 
 def integer(name: str, value: Any, *, ge: int) -> None:

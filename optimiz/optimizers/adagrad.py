@@ -65,7 +65,7 @@ def scale_by_rss(
         ([-0.5], [16.0])
     """
     checks.number("initial_accumulator_value", initial_accumulator_value, ge=0)
-    checks.number("eps", eps, ge=0)
+    checks.number("eps", eps, ge=0, typical=1e-10)
 
     def init_fn(params):
         return ScaleByRssState(

@@ -76,7 +76,7 @@ def scale_by_rms(
         ([1.5], [9.0])
     """
     checks.number("decay", decay, ge=0, lt=1)
-    checks.number("eps", eps, ge=0)
+    checks.number("eps", eps, ge=0, typical=1e-8)
     checks.number("initial_scale", initial_scale, ge=0)
 
     def init_fn(params):

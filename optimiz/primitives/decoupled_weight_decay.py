@@ -115,4 +115,12 @@ def decoupled_weight_decay(
         return updates, state
 
     tx = optax.GradientTransformationExtraArgs(init_fn, update_fn)
-    return tx if decays is None else optax.masked(tx, decays)
+    if decays is None:
+        return tx
+
+    def masked_update_fn(updates, state, params=None, **extra_args):
+        checks.needs_params(params)
+        # A function of values gets the parameters, where optax.masked calls it with the updates.
+        return optax.masked(tx, decays(params)).update(updates, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(optax.masked(tx, decays).init, masked_update_fn)

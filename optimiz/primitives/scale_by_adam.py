@@ -72,8 +72,8 @@ def scale_by_adam(
     """
     checks.floating("mu_dtype", mu_dtype)
     checks.number("b1", b1, ge=0, lt=1)
-    checks.number("b2", b2, ge=0, lt=1)
-    checks.number("eps", eps, ge=0)
+    checks.number("b2", b2, ge=0, lt=1, typical=0.999)
+    checks.number("eps", eps, ge=0, typical=1e-8)
     checks.number("eps_root", eps_root, ge=0)
 
     def init_fn(params):

@@ -99,7 +99,7 @@ def scale_by_sophia(
     """
     checks.number("b1", b1, ge=0, lt=1)
     checks.number("b2", b2, ge=0, lt=1)
-    checks.number("eps", eps, ge=0)
+    checks.number("eps", eps, ge=0, typical=1e-12)
     checks.number("gamma", gamma, ge=0)
     checks.integer("update_interval", update_interval, ge=1)
     checks.one_of("refresh", refresh, ("before_step", "after_step"))

@@ -94,7 +94,7 @@ def scale_by_trust_ratio(
         del extra_args
         checks.needs_params(params)
         checks.same_shapes("gradient", updates, "parameter", params)
-        axes, chosen = blocks(updates)
+        axes, chosen = blocks(params)
         wide = jax.tree.map(numerics.widen, updates)
         directions = jax.tree.leaves(wide)
         wholes, strengths = directions, [None] * len(directions)

@@ -101,3 +101,10 @@ def test_a_coupling_that_cannot_be_is_refused():
         optimiz.adamw(lambda count: 0.1, decay_coupling="schedule")
     with pytest.raises(ValueError, match="mask and weight_decay_mask are the same thing; give one of them"):
         optimiz.adamw(0.1, mask=True, weight_decay_mask=True)
+
+
+def test_a_mask_function_that_reads_values_reads_those_of_the_parameters():
+    tx = optimiz.decoupled_weight_decay(0.5, lambda params: jax.tree.map(lambda p: bool(p > 0), params))
+    params = {"a": jnp.array(2.0), "b": jnp.array(-2.0)}
+    updates, _ = tx.update({"a": jnp.array(-1.0), "b": jnp.array(1.0)}, tx.init(params), params)
+    assert jax.tree.map(float, updates) == {"a": 0.0, "b": 1.0}

@@ -144,3 +144,10 @@ def test_needs_parameters_of_the_same_shapes():
         tx.update(UPDATES, tx.init(PARAMS))
     with pytest.raises(ValueError, match=r"\['bias'\] has shape \(1,\)"):
         scaled(tx, UPDATES | {"bias": jnp.ones(1)})
+
+
+def test_a_mask_function_that_reads_values_reads_those_of_the_parameters():
+    tx = scale_by_trust_ratio(mask=lambda params: jax.tree.map(lambda p: bool(p > 0), params))
+    params = {"a": jnp.array(2.0), "b": jnp.array(-2.0)}
+    updates, _ = tx.update({"a": jnp.array(-1.0), "b": jnp.array(1.0)}, tx.init(params), params)
+    assert jax.tree.map(float, updates) == {"a": -2.0, "b": 1.0}
