@@ -9,7 +9,7 @@ import pytest
 
 import optimiz
 from optimiz.optimizers.adafactor import _relative_step, adafactor, scale_by_factored_rms
-from tests.golden import fixture_a, stacked
+from tests.golden import fixture_a, parity, stacked
 
 # Fixture A, relative step; PyTorch 2.13 gives the factored row to 1.4e-17.
 FACTORED = """
@@ -306,3 +306,61 @@ def test_refuses_a_cap_or_a_scale_outside_its_domain(kwargs):
     [name] = kwargs
     with pytest.raises(ValueError, match=f"{name} must be in"):
         adafactor(0.1, **kwargs)
+
+
+# The sources of the golden trajectories, and our arguments for their settings.
+def _as_torch(rate, s):
+    eps, eps_of_scale = s["eps"]
+    assert eps_of_scale == 1e-3  # the paper's, and the default of ours
+    return adafactor(
+        rate,
+        min_dim_size_to_factor=1,
+        decay_rate=-s["beta2_decay"],
+        clipping_threshold=s["d"],
+        weight_decay=s["weight_decay"],
+        eps=eps,
+    )
+
+
+def _as_big_vision(rate, s):
+    return adafactor(
+        rate,
+        min_dim_size_to_factor=s["min_dim_size_to_factor"],
+        decay_rate=s["decay_rate"],
+        multiply_by_parameter_scale=False,
+        clipping_threshold=s["clipping_threshold"],
+        momentum=s["momentum"],
+        dtype_momentum=jnp.result_type(float),
+        weight_decay=s["weight_decay"],
+        eps=s["eps"],
+    )
+
+
+SOURCES = {
+    "adafactor": parity.Case(
+        title="Adafactor",
+        code="torch.optim.Adafactor",
+        home="torch",
+        settings={"beta2_decay": -0.8, "eps": [1e-30, 1e-3], "d": 1.0, "weight_decay": 0.1},
+        note="The source's rate is at most 1/√t, which the rates given never exceed.",
+        ours=_as_torch,
+    ),
+    "adafactor_threshold": parity.Case(
+        title="Adafactor, Big Vision's form, with momentum",
+        paper="Zhai et al., [2106.04560](https://arxiv.org/abs/2106.04560)",
+        code="timm.optim.AdafactorBigVision",
+        home="timm",
+        settings={
+            "min_dim_size_to_factor": 8,
+            "decay_rate": 0.8,
+            "beta2_cap": 1.0,
+            "momentum": 0.9,
+            "momentum_dtype": "torch.float64",
+            "eps": 1e-30,
+            "weight_decay": 0.1,
+            "clipping_threshold": 1.0,
+        },
+        note="Ours with multiply_by_parameter_scale=False. One array is long enough to be factored.",
+        ours=_as_big_vision,
+    ),
+}

@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from optimiz.optimizers.adagrad import adagrad
-from tests.golden import fixture_a, trajectory
+from tests.golden import fixture_a, parity, trajectory
 
 # PyTorch 2.13 Adagrad on fixture A.
 CONSTANT = """
@@ -112,3 +112,16 @@ def test_a_nan_gradient_stays_visible():
 def test_refuses_bad_arguments_by_name(kwargs, message):
     with pytest.raises(ValueError, match=message):
         adagrad(1e-3, **kwargs)
+
+
+# The sources of the golden trajectories, and our arguments for their settings.
+SOURCES = {
+    "adagrad": parity.Case(
+        title="AdaGrad",
+        code="torch.optim.Adagrad",
+        home="torch",
+        settings={"eps": 1e-10, "weight_decay": 0.1},
+        note=parity.L2,
+        ours=lambda rate, s: parity.l2(s, adagrad(rate, eps=s["eps"])),
+    )
+}

@@ -6,7 +6,7 @@ import pytest
 
 from optimiz.optimizers.adam import adam
 from optimiz.optimizers.adamw import adamw
-from tests.golden import fixture_a, trajectory
+from tests.golden import fixture_a, parity, trajectory
 
 # PyTorch 2.13 Adam on fixture A.
 CONSTANT = """
@@ -75,3 +75,16 @@ def test_is_adamw_but_for_the_default_of_the_decay():
 def test_refuses_bad_arguments_by_name(kwargs, message):
     with pytest.raises(ValueError, match=message):
         adam(1e-3, **kwargs)
+
+
+# The sources of the golden trajectories, and our arguments for their settings.
+SOURCES = {
+    "adam": parity.Case(
+        title="Adam",
+        code="torch.optim.Adam",
+        home="torch",
+        settings=parity.MOMENTS,
+        note=parity.L2,
+        ours=lambda rate, s: parity.l2(s, adam(rate, **parity.moments(s))),
+    )
+}

@@ -6,7 +6,7 @@ import pytest
 
 from optimiz import groups
 from optimiz.optimizers.adamax import adamax, adamaxw
-from tests.golden import fixture_a, trajectory
+from tests.golden import fixture_a, parity, trajectory
 
 # PyTorch 2.13 Adamax on fixture A.
 CONSTANT = """
@@ -117,3 +117,24 @@ def test_refuses_bad_arguments_by_name(make, kwargs, message):
 def test_refuses_two_masks():
     with pytest.raises(ValueError, match="mask and weight_decay_mask are the same thing"):
         adamaxw(1e-3, mask=True, weight_decay_mask=True)
+
+
+# The sources of the golden trajectories, and our arguments for their settings.
+SOURCES = {
+    "adamax": parity.Case(
+        title="AdaMax",
+        code="torch.optim.Adamax",
+        home="torch",
+        settings=parity.MOMENTS,
+        note=parity.L2,
+        ours=lambda rate, s: parity.l2(s, adamax(rate, **parity.moments(s))),
+    ),
+    "adamaxw": parity.Case(
+        title="AdaMaxW",
+        paper="Kingma and Ba, [1412.6980](https://arxiv.org/abs/1412.6980)",
+        code="pytorch_optimizer.AdaMax",
+        home="pytorch-optimizer",
+        settings=parity.MOMENTS | {"weight_decouple": True},
+        ours=lambda rate, s: adamaxw(rate, weight_decay=s["weight_decay"], **parity.moments(s)),
+    ),
+}

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 import optimiz
-from tests.golden import fixture_a
+from tests.golden import fixture_a, parity
 
 # PyTorch 2.13 Adam and AdamW on fixture A.
 ADAM = """
@@ -139,3 +139,15 @@ def test_a_beta_that_bfloat16_rounds_to_one_is_refused_and_float32_is_taken():
     updates, _ = tx.update(params, tx.init(params), params)
     np.testing.assert_allclose(updates.astype(jnp.float32), -0.1, rtol=4e-3)
     assert updates.dtype == jnp.bfloat16
+
+
+# The sources of the golden trajectories, and our arguments for their settings.
+SOURCES = {
+    "adamw": parity.Case(
+        title="AdamW",
+        code="torch.optim.AdamW",
+        home="torch",
+        settings=parity.MOMENTS,
+        ours=lambda rate, s: optimiz.adamw(rate, weight_decay=s["weight_decay"], **parity.moments(s)),
+    )
+}

@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from optimiz.optimizers.amsgrad import amsgrad
-from tests.golden import fixture_a, trajectory
+from tests.golden import fixture_a, parity, trajectory
 
 # PyTorch 2.13 Adam(amsgrad=True) on fixture A.
 PYTORCH = """
@@ -131,3 +131,18 @@ def test_a_nan_gradient_stays_visible():
 def test_refuses_bad_arguments_by_name(kwargs, message):
     with pytest.raises(ValueError, match=message):
         amsgrad(1e-3, **kwargs)
+
+
+# The sources of the golden trajectories, and our arguments for their settings.
+SOURCES = {
+    "amsgrad": parity.Case(
+        title="AMSGrad",
+        code="torch.optim.AdamW",
+        home="torch",
+        settings=parity.MOMENTS | {"amsgrad": True},
+        note="Ours with max_before_correction=True, which is PyTorch's order.",
+        ours=lambda rate, s: amsgrad(
+            rate, max_before_correction=True, weight_decay=s["weight_decay"], **parity.moments(s)
+        ),
+    )
+}

@@ -9,7 +9,7 @@ import pytest
 
 from optimiz import groups
 from optimiz.optimizers.lamb import lamb
-from tests.golden import fixture_a, stacked
+from tests.golden import fixture_a, parity, stacked
 
 # Fixture A, wd 0.1, the equations in float64 and Optax 0.2.8.
 GOLDEN = """
@@ -128,3 +128,15 @@ def test_needs_the_parameters():
     tx = lamb(1e-3)
     with pytest.raises(ValueError, match="needs the parameters"):
         tx.update(jnp.ones(3), tx.init(jnp.ones(3)))
+
+
+# The sources of the golden trajectories, and our arguments for their settings.
+SOURCES = {
+    "lamb": parity.Case(
+        title="LAMB",
+        code="timm.optim.Lamb",
+        home="timm",
+        settings=parity.MOMENTS | {"eps": 1e-6, "max_grad_norm": None},
+        ours=lambda rate, s: lamb(rate, weight_decay=s["weight_decay"], **parity.moments(s)),
+    )
+}

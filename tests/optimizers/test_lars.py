@@ -9,7 +9,7 @@ import pytest
 
 from optimiz import groups
 from optimiz.optimizers.lars import lars
-from tests.golden import fixture_a, stacked
+from tests.golden import fixture_a, parity, stacked
 
 # Fixture A, mu 0.9, c 0.001, wd 0.1, lr 1: the equations in float64, and for the norm Optax 0.2.8 as well.
 PAPER = """
@@ -149,3 +149,27 @@ def test_needs_the_parameters():
     tx = lars(1e-3)
     with pytest.raises(ValueError, match="needs the parameters"):
         tx.update(jnp.ones(3), tx.init(jnp.ones(3)))
+
+
+# The sources of the golden trajectories, and our arguments for their settings.
+def _step_with_the_rate_inside_the_momentum(optimizer, case, rate, curvature):
+    del curvature
+    for group in optimizer.param_groups:
+        group["lr"] = 1.0
+        group["trust_coeff"] = rate * case.settings["trust_coeff"]
+    optimizer.step()
+
+
+SOURCES = {
+    "lars": parity.Case(
+        title="LARS",
+        code="timm.optim.Lars",
+        home="timm",
+        settings={"momentum": 0.9, "weight_decay": 0.1, "trust_coeff": 0.1, "eps": 1e-8},
+        step=_step_with_the_rate_inside_the_momentum,
+        note="The source's rate is outside the momentum, the paper's inside: it comes in by trust_coeff.",
+        ours=lambda rate, s: lars(
+            rate, s["weight_decay"], trust_coefficient=s["trust_coeff"], eps=s["eps"], momentum=s["momentum"]
+        ),
+    )
+}

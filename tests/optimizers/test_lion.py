@@ -6,7 +6,7 @@ import optax
 import pytest
 
 import optimiz
-from tests.golden import fixture_a
+from tests.golden import fixture_a, parity
 
 # Fixture A, wd 0.1, read off public reference code (plain, and scaled by the parameter as for T5).
 PLAIN = """
@@ -64,3 +64,16 @@ def test_bfloat16_parameters_get_bfloat16_updates_from_an_array_rate():
 def test_refuses_bad_arguments_by_name(kwargs, message):
     with pytest.raises(ValueError, match=message):
         optimiz.lion(1e-3, **kwargs)
+
+
+# The sources of the golden trajectories, and our arguments for their settings.
+SOURCES = {
+    "lion": parity.Case(
+        title="Lion",
+        code="lion.lion_pytorch.Lion",
+        home="github:google/automl",
+        settings={"betas": [0.9, 0.99], "weight_decay": 0.1},
+        note="The authors' repository.",
+        ours=lambda rate, s: optimiz.lion(rate, *s["betas"], weight_decay=s["weight_decay"]),
+    )
+}

@@ -6,7 +6,7 @@ import pytest
 
 from optimiz.optimizers.adam import adam
 from optimiz.optimizers.nadam import nadam
-from tests.golden import fixture_a, trajectory
+from tests.golden import fixture_a, parity, trajectory
 
 
 def test_equals_the_equations():
@@ -43,3 +43,16 @@ def test_is_adam_with_nesterovs_momentum():
 def test_refuses_bad_arguments_by_name(kwargs, message):
     with pytest.raises(ValueError, match=message):
         nadam(1e-3, **kwargs)
+
+
+# The sources of the golden trajectories, and our arguments for their settings.
+SOURCES = {
+    "nadam": parity.Case(
+        title="NAdam",
+        code="torch.optim.NAdam",
+        home="torch",
+        settings=parity.MOMENTS | {"momentum_decay": 1e6},
+        note=f"{parity.CONSTANT_B1} {parity.L2}",
+        ours=lambda rate, s: parity.l2(s, nadam(rate, **parity.moments(s))),
+    )
+}

@@ -8,7 +8,7 @@ import pytest
 from optimiz import groups
 from optimiz.optimizers.adamw import adamw
 from optimiz.optimizers.nadamw import nadamw
-from tests.golden import fixture_a, trajectory
+from tests.golden import fixture_a, parity, trajectory
 
 
 def test_equals_the_equations():
@@ -61,3 +61,17 @@ def test_mask_takes_the_group_rule_by_either_name(name):
 def test_refuses_bad_arguments_by_name(kwargs, message):
     with pytest.raises(ValueError, match=message):
         nadamw(1e-3, **kwargs)
+
+
+# The sources of the golden trajectories, and our arguments for their settings.
+SOURCES = {
+    "nadamw": parity.Case(
+        title="NAdamW",
+        paper="Dozat (ICLR workshop 2016)",
+        code="torch.optim.NAdam",
+        home="torch",
+        settings=parity.MOMENTS | {"momentum_decay": 1e6, "decoupled_weight_decay": True},
+        note=parity.CONSTANT_B1,
+        ours=lambda rate, s: nadamw(rate, weight_decay=s["weight_decay"], **parity.moments(s)),
+    )
+}

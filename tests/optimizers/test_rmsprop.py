@@ -6,7 +6,7 @@ import pytest
 
 from optimiz.optimizers.rmsprop import rmsprop, scale_by_rms
 from optimiz.primitives.scale_by_adam import scale_by_adam
-from tests.golden import fixture_a, trajectory
+from tests.golden import fixture_a, parity, trajectory
 
 # PyTorch 2.13 RMSprop on fixture A, alpha 0.99.
 PLAIN = """
@@ -191,3 +191,26 @@ def test_a_nan_gradient_stays_visible(kwargs):
 def test_refuses_bad_arguments_by_name(kwargs, message):
     with pytest.raises(ValueError, match=message):
         rmsprop(1e-3, **kwargs)
+
+
+# The sources of the golden trajectories, and our arguments for their settings.
+SOURCES = {
+    "rmsprop": parity.Case(
+        title="RMSprop",
+        code="torch.optim.RMSprop",
+        home="torch",
+        settings={"alpha": 0.9, "eps": 1e-8, "weight_decay": 0.1},
+        note=parity.L2,
+        ours=lambda rate, s: parity.l2(s, rmsprop(rate, s["alpha"], s["eps"])),
+    ),
+    "rmsprop_centered": parity.Case(
+        title="RMSprop, centered, with momentum",
+        code="torch.optim.RMSprop",
+        home="torch",
+        settings={"alpha": 0.9, "eps": 1e-8, "weight_decay": 0.1, "centered": True, "momentum": 0.9},
+        note=parity.L2,
+        ours=lambda rate, s: parity.l2(
+            s, rmsprop(rate, s["alpha"], s["eps"], centered=s["centered"], momentum=s["momentum"])
+        ),
+    ),
+}

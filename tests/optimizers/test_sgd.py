@@ -5,7 +5,7 @@ import optax
 import pytest
 
 import optimiz
-from tests.golden import fixture_a
+from tests.golden import fixture_a, parity
 
 # PyTorch 2.13 SGD on fixture A.
 PLAIN = "1.0005 -2.0015 2.997 .495 -.007 -1 .097 -.2"
@@ -107,3 +107,35 @@ def test_dampening_by_the_decay_is_the_seeded_average():
 def test_refuses_dampening_that_has_no_meaning(kwargs, message):
     with pytest.raises(ValueError, match=message):
         optimiz.sgd(0.1, **kwargs)
+
+
+# The sources of the golden trajectories, and our arguments for their settings.
+SOURCES = {
+    "sgd": parity.Case(
+        title="SGD",
+        paper="Robbins and Monro (1951)",
+        code="torch.optim.SGD",
+        home="torch",
+        settings={"weight_decay": 0.1},
+        note=parity.L2,
+        ours=lambda rate, s: parity.l2(s, optimiz.sgd(rate)),
+    ),
+    "sgd_momentum": parity.Case(
+        title="SGD with momentum",
+        paper="Polyak (1964)",
+        code="torch.optim.SGD",
+        home="torch",
+        settings={"momentum": 0.9, "weight_decay": 0.1},
+        note=parity.L2,
+        ours=lambda rate, s: parity.l2(s, optimiz.sgd(rate, s["momentum"])),
+    ),
+    "sgd_nesterov": parity.Case(
+        title="SGD with Nesterov's momentum",
+        paper="Nesterov (1983)",
+        code="torch.optim.SGD",
+        home="torch",
+        settings={"momentum": 0.9, "weight_decay": 0.1, "nesterov": True},
+        note=parity.L2,
+        ours=lambda rate, s: parity.l2(s, optimiz.sgd(rate, s["momentum"], s["nesterov"])),
+    ),
+}

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 import optimiz
-from tests.golden import fixture_a
+from tests.golden import fixture_a, parity
 
 # The authors' release 1.0.3 on fixture A, wd 0.1 unless said otherwise.
 RELEASE = """
@@ -112,3 +112,16 @@ def test_needs_parameters_to_decay():
     tx = optimiz.sgd_sai()
     with pytest.raises(ValueError, match="needs the parameters"):
         tx.update(jnp.ones(3), tx.init(jnp.ones(3)))
+
+
+# The sources of the golden trajectories, and our arguments for their settings.
+SOURCES = {
+    "sgd_sai": parity.Case(
+        title="SGD-SaI",
+        code="sgd_sai.SGD_sai",
+        home="sgd-sai",
+        settings={"momentum": 0.9, "eps": 1e-8, "weight_decay": 0.1},
+        note='The authors\' release; ours with degenerate="reference", for the parameter of one entry.',
+        ours=lambda rate, s: optimiz.sgd_sai(rate, degenerate="reference", **s),
+    )
+}

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import optimiz
-from tests.golden import fixture_a
+from tests.golden import fixture_a, parity
 
 # Bernstein et al.'s rule on fixture A, every step a multiple of the rate.
 ROW = ".99 -2.01 2.99 .5 -.02 -1.01 .1 -.21"
@@ -30,3 +30,15 @@ def test_decay_acts_on_entries_without_gradient():
 def test_refuses_a_negative_decay():
     with pytest.raises(ValueError, match=r"weight_decay must be in \[0, inf\), got -1"):
         optimiz.sign_sgd(0.1, weight_decay=-1)
+
+
+# The sources of the golden trajectories, and our arguments for their settings.
+SOURCES = {
+    "sign_sgd": parity.Case(
+        title="SignSGD",
+        code="pytorch_optimizer.SignSGD",
+        home="pytorch-optimizer",
+        settings={"momentum": 0.0, "weight_decay": 0.1},
+        ours=lambda rate, s: optimiz.sign_sgd(rate, weight_decay=s["weight_decay"]),
+    )
+}

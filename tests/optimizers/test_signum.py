@@ -5,7 +5,7 @@ import optax
 import pytest
 
 import optimiz
-from tests.golden import fixture_a
+from tests.golden import fixture_a, parity
 
 # Fixture A. The rows without decay and with L2 were read off public reference code; the decoupled one follows
 # from the equations.
@@ -51,3 +51,15 @@ def test_moves_by_the_whole_rate_while_the_momentum_lasts():
 def test_refuses_an_unknown_decay():
     with pytest.raises(ValueError, match="decay must be one of 'decoupled', 'l2', got 'L2'"):
         optimiz.signum(0.1, decay="L2")
+
+
+# The sources of the golden trajectories, and our arguments for their settings.
+SOURCES = {
+    "signum": parity.Case(
+        title="Signum",
+        code="pytorch_optimizer.SignSGD",
+        home="pytorch-optimizer",
+        settings={"momentum": 0.9, "weight_decay": 0.1},
+        ours=lambda rate, s: optimiz.signum(rate, s["momentum"], weight_decay=s["weight_decay"]),
+    )
+}

@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from optimiz.optimizers.sophia_g import sophia_g
-from tests.golden import fixture_a
+from tests.golden import fixture_a, parity
 
 # Fixture A, wd 0.1, betas (0.965, 0.99), read off public reference code. The curvature is given before the
 # first step. Where every coordinate is clipped the row is that of Signum: the second and third prove the ratio.
@@ -158,3 +158,34 @@ def test_what_it_needs_is_named_and_what_others_need_is_ignored():
 def test_refuses_bad_arguments_by_name(kwargs, message):
     with pytest.raises(ValueError, match=message):
         sophia_g(0.1, **({"classes": 3} | kwargs))
+
+
+# The sources of the golden trajectories, and our arguments for their settings.
+def _step(optimizer, case, rate, curvature):
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    if curvature is not None:
+        gradients = [p.grad for p in params]
+        for p, g_hat in zip(params, curvature, strict=True):
+            p.grad = g_hat
+        optimizer.update_hessian()
+        for p, g in zip(params, gradients, strict=True):
+            p.grad = g
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step(bs=case.step_settings["bs"])
+
+
+SOURCES = {
+    "sophia_g": parity.Case(
+        title="Sophia-G (Gauss-Newton-Bartlett)",
+        code="sophia.SophiaG",
+        home="github:Liuhong99/Sophia",
+        settings={"betas": [0.96, 0.99], "rho": 0.04, "weight_decay": 0.1},
+        step_settings={"bs": 50},
+        step=_step,
+        note="The authors' repository. The gradient on sampled labels is given; γ is rho × bs.",
+        ours=lambda rate, s: sophia_g(
+            rate, *s["betas"], weight_decay=s["weight_decay"], gamma=s["rho"] * s["bs"], classes=2
+        ),
+    )
+}

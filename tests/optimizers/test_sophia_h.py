@@ -9,6 +9,7 @@ from optimiz.optimizers.sophia_h import sophia_h
 from optimiz.training import train_state
 from optimiz.training.compiled_step import compile_step
 from optimiz.training.step import StepSpec
+from tests.golden import parity
 from tests.training import tiny
 
 START = {
@@ -148,3 +149,25 @@ def test_what_it_needs_is_named():
 def test_refuses_bad_arguments_by_name(kwargs, message):
     with pytest.raises(ValueError, match=message):
         sophia_h(0.1, **kwargs)
+
+
+# The sources of the golden trajectories, and our arguments for their settings.
+def _step(optimizer, case, rate, curvature):
+    for group in optimizer.param_groups:
+        group["lr"] = rate / case.settings["p"]
+    optimizer.step(hessian=curvature)
+
+
+SOURCES = {
+    "sophia_h": parity.Case(
+        title="Sophia-H (Hutchinson)",
+        code="pytorch_optimizer.SophiaH",
+        home="pytorch-optimizer",
+        settings={"betas": [0.96, 0.99], "p": 2.0, "eps": 1e-12, "weight_decay": 0.2},
+        step=_step,
+        note="The diagonal is given. The source clips at p without γ: γ is p, its rate η / γ, its decay γ λ.",
+        ours=lambda rate, s: sophia_h(
+            rate, *s["betas"], s["eps"] * s["p"], s["weight_decay"] / s["p"], gamma=s["p"]
+        ),
+    )
+}

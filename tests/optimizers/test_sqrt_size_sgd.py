@@ -8,7 +8,7 @@ import pytest
 
 import optimiz
 from optimiz.optimizers.sqrt_size_sgd import sqrt_size_sgd
-from tests.golden import stacked
+from tests.golden import parity, stacked
 
 
 def rate(count):
@@ -96,3 +96,30 @@ def test_refuses_a_pattern_that_matches_nothing_and_a_gradient_that_does_not_fit
     tx = sqrt_size_sgd(weight_decay=0.0)
     with pytest.raises(ValueError, match=r"has shape \(1,\)"):
         tx.update({"a": jnp.ones(1)}, tx.init({"a": jnp.ones(3)}))
+
+
+# The sources of the golden trajectories, and our arguments for their settings.
+def _equations(case, given):
+    """The leaves after every step."""
+    mu, decay = case.settings["momentum"], case.settings["weight_decay"]
+    params = list(given["params"].values())
+    momentum = [g[0] for g in given["gradients"].values()]
+    for count, rate in enumerate(given["rates"]):
+        if count > 0:
+            latest = [g[count] for g in given["gradients"].values()]
+            momentum = [mu * m + (1 - mu) * g for m, g in zip(momentum, latest, strict=True)]
+        params = [p - rate * (np.sqrt(p.size) * m + decay * p) for p, m in zip(params, momentum, strict=True)]
+        yield params
+
+
+SOURCES = {
+    "sqrt_size_sgd": parity.Case(
+        title="SGD with the rate √size, the control for SGD-SaI",
+        paper="none, it is a baseline",
+        equations=_equations,
+        home="numpy",
+        settings={"momentum": 0.9, "weight_decay": 0.1},
+        note="The equations of its page in NumPy: nobody has published code of it.",
+        ours=lambda rate, s: optimiz.sqrt_size_sgd(rate, **s),
+    )
+}
