@@ -12,9 +12,9 @@ given.
 import dataclasses
 import functools
 
-from examples.data import baseline, docstrings, text
+from examples.data import baseline, data_flags, docstrings, text
 from examples.models import pretrained
-from examples.shared import command, data_flags, devices, optimizers, program_flags
+from examples.shared import command, devices, optimizers, program_flags
 from examples.shared.train_each import Plan, check_flags
 from examples.tasks.text_classification import TextClassification
 from optimiz import schedules, training

@@ -18,9 +18,9 @@ from typing import Any
 import optax
 
 import optimiz
-from examples.data import docstrings, text
+from examples.data import data_flags, docstrings, text
 from examples.models import pretrained
-from examples.shared import command, data_flags, optimizers, program_flags, terminal
+from examples.shared import command, optimizers, program_flags, terminal
 from examples.shared.study_record import in_columns
 from examples.studies.line_search import report
 from examples.tasks.text_classification import TextClassification

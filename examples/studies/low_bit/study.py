@@ -24,9 +24,9 @@ import numpy as np
 import optax
 
 import optimiz
-from examples.data import corpus, docstrings, text, tokenization
+from examples.data import corpus, data_flags, docstrings, text, tokenization
 from examples.models import pretrained
-from examples.shared import command, data_flags, program_flags, terminal
+from examples.shared import command, program_flags, terminal
 from examples.shared.study_record import in_columns
 from examples.studies.low_bit import arms as low_bit_arms
 from examples.studies.low_bit import report
