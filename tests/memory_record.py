@@ -1,7 +1,9 @@
 """The record of state sizes: every optimizer in every format for the shapes of known models, and its page.
 
-python -m tests.memory_record            measures (it allocates nothing), and renders
-python -m tests.memory_record --render   renders what was measured before
+    python -m tests.memory_record METHOD ...    measures these, which allocates nothing, and merges them
+    python -m tests.memory_record               measures all
+
+``python -m examples.records`` renders the page.
 
 A layer's arrays recur, and a state's size is a sum over arrays: each shape of a model is measured once, and
 counted as often as the model has it. test_memory_record.py compares that with a whole model.
@@ -101,19 +103,11 @@ def total(model: str, name: str, fmt: Any) -> int:
     return size
 
 
-def measure() -> dict[str, Any]:
-    """The record."""
+def measure(names: list[str]) -> dict[str, dict[str, dict[str, int]]]:
+    """Bytes by model, optimizer and format."""
     return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "models": {
-            model: {
-                "parameters": parameters(model),
-                "bytes": {
-                    name: {label: total(model, name, fmt) for label, fmt in FORMATS.items()} for name in TABLE
-                },
-            }
-            for model in MODELS
-        },
+        model: {name: {label: total(model, name, fmt) for label, fmt in FORMATS.items()} for name in names}
+        for model in MODELS
     }
 
 
@@ -156,13 +150,22 @@ def render(record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    """Write the record, unless it is only to be rendered, and the page."""
-    if "--render" not in sys.argv:
-        RECORD.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8")
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
-    RECORD.with_suffix(".md").write_text(render(record), encoding="utf-8")
+def main(names: list[str]) -> None:
+    """Measure optimizers and merge them into the record; without names all of them."""
+    if unknown := [name for name in names if name not in TABLE]:
+        raise SystemExit(f"METHOD must be one of {', '.join(TABLE)}, got {unknown[0]}")
+    record: dict[str, Any] = {"models": {}}
+    if RECORD.exists():
+        record = json.loads(RECORD.read_text(encoding="utf-8"))
+    measured = measure(names or list(TABLE))
+    models = {}
+    for model, added in measured.items():
+        before = record["models"].get(model, {"bytes": {}})["bytes"]
+        kept = {name: sizes for name, sizes in sorted((before | added).items()) if name in TABLE}
+        models[model] = {"parameters": parameters(model), "bytes": kept}
+    record = {"date": datetime.datetime.now(datetime.UTC).date().isoformat(), "models": models}
+    RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,5 +1,6 @@
 """One update of an optimizer and of its peers: what it takes to compile, in memory, and in time."""
 
+import inspect
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,34 +10,44 @@ import jax.numpy as jnp
 import optax
 
 import optimiz
+from optimiz import methods
 
 RATE, CLIP, DECAY = 1e-4, 1.0, {"weight_decay": 0.1}
+FUSED = ("Adam", "AdamW", "SGD", "Adagrad")  # PyTorch's classes with a fused step
 CLIPPED = optax.chain(optimiz.clip_by_global_norm(CLIP), optimiz.adamw(RATE, **DECAY))
 CLIPPED_OF_OPTAX = optax.chain(optax.clip_by_global_norm(CLIP), optax.adamw(RATE, **DECAY))
-# Ours, Optax's of the same name, and PyTorch's: its class and arguments.
+
+
+def _ours_and_peers(method: methods.Method) -> tuple[Any, Any, Any]:
+    """A method, Optax's function of the same name, and PyTorch's class and arguments if its step is fused.
+
+    Weight decay is on where Optax's function has it, or where it is the method's default.
+    """
+    twin, decay = method.optax_twin, inspect.signature(method.factory).parameters["weight_decay"].default
+    decays = bool(decay) if twin is None else "weight_decay" in inspect.signature(twin).parameters
+    given = DECAY if decays else {}
+    fused = method.torch if method.torch and method.torch[0] in FUSED else None
+    return (
+        method.factory(RATE, **method.settings, **given),
+        twin and twin(RATE, **method.settings, **given),
+        fused and (fused[0], {**fused[1], **given}),
+    )
+
+
+# Every method that needs no loss, and some of them with what is put around it.
 METHODS: dict[str, tuple[Any, Any, Any]] = {
-    "adamw": (optimiz.adamw(RATE, **DECAY), optax.adamw(RATE, **DECAY), ("AdamW", DECAY)),
+    name: _ours_and_peers(method) for name, method in methods.METHODS.items() if method.kind == "rate"
+} | {
     "clip + adamw": (CLIPPED, CLIPPED_OF_OPTAX, None),
     "guarded clip + adamw": (optimiz.guard(CLIPPED, 3), optax.apply_if_finite(CLIPPED_OF_OPTAX, 3), None),
-    "sgd_sai": (optimiz.sgd_sai(RATE, **DECAY), None, None),
-    "lion": (optimiz.lion(RATE, **DECAY), optax.lion(RATE, **DECAY), None),
-    "lamb": (optimiz.lamb(RATE, **DECAY), optax.lamb(RATE, **DECAY), None),
-    "lars": (optimiz.lars(RATE, **DECAY), optax.lars(RATE, **DECAY), None),
-    "adafactor": (optimiz.adafactor(RATE), optax.adafactor(RATE), None),
-    "sgd": (optimiz.sgd(RATE, 0.9), optax.sgd(RATE, 0.9), ("SGD", {"momentum": 0.9})),
-    "adagrad": (optimiz.adagrad(RATE), optax.adagrad(RATE), ("Adagrad", {})),
-    "rmsprop": (optimiz.rmsprop(RATE), optax.rmsprop(RATE), None),
-    "amsgrad": (optimiz.amsgrad(RATE), optax.amsgrad(RATE), None),
-    "adamax": (optimiz.adamax(RATE), optax.adamax(RATE), None),
-    "nadamw": (optimiz.nadamw(RATE, **DECAY), optax.nadamw(RATE, **DECAY), None),
-    "sign_sgd": (optimiz.sign_sgd(RATE), optax.sign_sgd(RATE), None),
-    "signum": (optimiz.signum(RATE), None, None),
     "adamw in Int8": (optimiz.low_bit(optimiz.adamw(RATE, **DECAY), optimiz.Int8()), None, None),
 }
-# Arrays of the parameters' size that must have been read before a step is known: norms and means are taken of
-# the gradient (clip), of parameters and both moments (LAMB), of gradient and parameters (LARS), and of the
-# gradient twice and the parameters (Adafactor); and a guard looks at all that the step is made of.
-READ_BEFORE = {"clip + adamw": 1, "guarded clip + adamw": 5, "lamb": 3, "lars": 2, "adafactor": 3}
+# Arrays of the parameters' size that must have been read before a step is known, because norms and means are
+# taken of them: clip reads the gradient, and a guard looks at all that the step is made of.
+READ_BEFORE = {name: method.read_before for name, method in methods.METHODS.items()} | {
+    "clip + adamw": 1,
+    "guarded clip + adamw": 5,
+}
 # Of the width, and the number of layers.
 MODELS = {
     "tiny": (64, 1),
