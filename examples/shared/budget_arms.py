@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 
+import jax
 import optax
 
 from examples.shared import optimizers
@@ -33,11 +34,12 @@ def arms(names: Sequence[str], rates: Sequence[float] | None, classes: int) -> l
             grid = [float(f"{own * multiple:.3g}") for multiple in _MULTIPLES]
         else:
             grid = rates
-        found += [compare.Arm(choice.name, rate, functools.partial(_make, choice, rate)) for rate in grid]
+        make = functools.partial(_make, choice)  # one for all rates, which then share a compiled step
+        found += [compare.Arm(choice.name, rate, make) for rate in grid]
     return found
 
 
-def _make(choice: optimizers.Choice, rate: float | None) -> optax.GradientTransformation:
+def _make(choice: optimizers.Choice, rate: jax.typing.ArrayLike | None = None) -> optax.GradientTransformation:
     shape = schedules.linear(1.0) if rate is None else schedules.warm_up(schedules.linear(rate), WARMUP)
     multipliers = optimizers.head_multipliers(_HEAD_RATE)
     schedule = schedules.over_budget(shape)

@@ -1,6 +1,7 @@
 """Compare optimizers on one task: run the matrix, keep the record, and render the report from it."""
 
 from optimiz.compare import _installed as _installed
+from optimiz.compare.arm import Arm as Arm
 from optimiz.compare.curves import learning_curves as learning_curves
 from optimiz.compare.curves import rate_curves as rate_curves
 from optimiz.compare.curves import running_mean as running_mean
@@ -17,7 +18,6 @@ from optimiz.compare.markdown import joined as joined
 from optimiz.compare.markdown import listed as listed
 from optimiz.compare.markdown import shown as shown
 from optimiz.compare.markdown import table as table
-from optimiz.compare.matrix import Arm as Arm
 from optimiz.compare.matrix import MatrixProgress as MatrixProgress
 from optimiz.compare.matrix import run_matrix as run_matrix
 from optimiz.compare.pictures import drawn as drawn

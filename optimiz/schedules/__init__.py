@@ -7,6 +7,7 @@ of a budget that was spent before the update, as :func:`spending` says it.
 """
 
 from optimiz.schedules.binding import called as called
+from optimiz.schedules.binding import made as made
 from optimiz.schedules.binding import over_budget as over_budget
 from optimiz.schedules.binding import over_steps as over_steps
 from optimiz.schedules.binding import peak as peak

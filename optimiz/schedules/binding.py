@@ -15,6 +15,7 @@ from optimiz.schedules.shapes import Shape, as_chain, evaluate
 
 _FRACTION: contextvars.ContextVar[jax.typing.ArrayLike] = contextvars.ContextVar("fraction of the budget spent")
 _CALLED: contextvars.ContextVar["list[_OverSteps] | None"] = contextvars.ContextVar("called", default=None)
+_MADE: contextvars.ContextVar["list[_OverSteps] | None"] = contextvars.ContextVar("made", default=None)
 
 _GRID = 10_000  # equal parts of a budget; its peak is looked for at their ends, for it has no steps
 
@@ -47,7 +48,11 @@ def over_steps(
     chain = _scalar_chain(shape)
     checks.integer("steps", steps, ge=1)
     breaks = (*(math.floor(start * steps + 0.5) for start in chain.starts), int(steps))
-    return _OverSteps(chain, breaks, shifted)
+    schedule = _OverSteps(chain, breaks, shifted)
+    made = _MADE.get()
+    if made is not None:
+        made.append(schedule)
+    return schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,27 +144,53 @@ def called() -> Iterator[list["_OverSteps"]]:
         >>> zero_from(schedules)
         8
     """
+    with _collected(_CALLED) as schedules:
+        yield schedules
+
+
+@contextlib.contextmanager
+def made() -> Iterator[list["_OverSteps"]]:
+    """Collect the schedules that :func:`over_steps` makes in the body.
+
+    Example:
+        >>> from optimiz.schedules import linear
+        >>> with made() as schedules:
+        ...     tx = optax.sgd(over_steps(linear(1.0), 8))
+        >>> len(schedules)
+        1
+    """
+    with _collected(_MADE) as schedules:
+        yield schedules
+
+
+@contextlib.contextmanager
+def _collected(
+    variable: contextvars.ContextVar["list[_OverSteps] | None"],
+) -> Iterator[list["_OverSteps"]]:
     schedules: list[_OverSteps] = []
-    token = _CALLED.set(schedules)
+    token = variable.set(schedules)
     try:
         yield schedules
     finally:
-        _CALLED.reset(token)
+        variable.reset(token)
 
 
-def zero_from(schedules: Iterable["_OverSteps"]) -> int | None:
-    """The least count from which on one of the schedules of :func:`called` is 0; None if none is.
+def zero_from(schedules: Iterable["_OverSteps"], known: Iterable["_OverSteps"] = ()) -> int | None:
+    """The smallest count from which on one of the schedules of :func:`called` is 0; None if none ends at 0.
 
     Args:
         schedules: made by :func:`over_steps`.
+        known: made of numbers, by the function that made some of the others of traced values; the end of these
+            is read from the one of ``known`` that is bound to the same steps.
 
     Example:
         >>> from optimiz.schedules import constant, linear
         >>> zero_from([over_steps(linear(1.0), 8), over_steps(constant(1.0), 4)])
         8
     """
-    ends = [schedule.breaks[-1] for schedule in schedules if float(schedule(schedule.breaks[-1])) == 0]
-    return min(ends, default=None)
+    bound = lambda schedule: (schedule.breaks, schedule.shifted)  # noqa: E731
+    read = [like for one in schedules for like in ([k for k in known if bound(k) == bound(one)] or [one])]
+    return min((like.breaks[-1] for like in read if float(like(like.breaks[-1])) == 0), default=None)
 
 
 @contextlib.contextmanager

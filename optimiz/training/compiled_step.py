@@ -1,13 +1,14 @@
 """The step, traced, checked and compiled."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from optimiz import schedules
+from optimiz.training.at_rate import traced_rate
 from optimiz.training.budget.step_cost import EXTRA_WORK, extra_work
 from optimiz.training.distributed.sharding import Layout
 from optimiz.training.step import StepMetrics, StepSpec, no_metrics, train_step
@@ -20,14 +21,15 @@ class CompiledStep(NamedTuple):
 
     Args:
         executable: (state, batch) → (state, metrics). Under a budget it takes a third argument, the moment
-            (int32 [2], as a clock's ``spent``) from which on it does nothing. It consumes (donates) the state.
+            (int32 [2], as a clock's ``spent``) from which on it does nothing. If it takes a learning rate, that
+            is the last argument. It consumes (donates) the state.
         digest: of what was traced, the same in every process.
-        schedules_end: the step from which on a schedule is 0; None if there is no such step.
+        schedules: that the optimizer calls, of those bound to steps.
     """
 
     executable: jax.stages.Compiled
     digest: str
-    schedules_end: int | None
+    schedules: Sequence[Any]
 
 
 # The last one alone: it keeps the data alive that the loss refers to.
@@ -50,7 +52,7 @@ def compile_step(spec: StepSpec, layout: Layout | None = None) -> CompiledStep:
         places["in_shardings"] = (state, layout.batch, *[layout.whole] * (len(arguments) - 2))
         places["out_shardings"] = (state, layout.whole)
     traced = jax.jit(step, donate_argnums=0, **places).trace(*arguments)
-    return CompiledStep(traced.lower().compile(), trace_digest(traced.jaxpr), schedules.zero_from(called))
+    return CompiledStep(traced.lower().compile(), trace_digest(traced.jaxpr), called)
 
 
 def trace_step(spec: StepSpec) -> None:
@@ -71,11 +73,20 @@ def _checked_step(spec: StepSpec) -> tuple[Callable[..., tuple[TrainState, StepM
     called: set[str] = set()
 
     @jax.jit  # for its cache: it is traced once
-    def train(state: TrainState, batch: Any) -> tuple[TrainState, StepMetrics]:
-        return train_step(spec, called, state, batch)
+    def train(state: TrainState, batch: Any, *rate: jax.Array) -> tuple[TrainState, StepMetrics]:
+        return train_step(spec.at(*rate) if rate else spec, called, state, batch)
 
     state, batch = spec.shapes
-    after, metrics = jax.eval_shape(train, state, batch)
+    rate = () if spec.make is None else (traced_rate(),)
+    try:
+        after, metrics = jax.eval_shape(train, state, batch, *rate)
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+        if rate:
+            error.add_note(
+                "tx was called with a traced learning rate, so that runs at other rates can share the compiled "
+                "step. If it needs the number, pass tx(learning_rate) in its place, and no learning_rate"
+            )
+        raise
     _check_same_types(state, after)
     counted = jax.eval_shape(extra_work, state.opt_state)
     if spec.price is not None and called and not counted:
@@ -84,19 +95,22 @@ def _checked_step(spec: StepSpec) -> tuple[Callable[..., tuple[TrainState, StepM
             "often: what it evaluates cannot be charged to a budget"
         )
     if state.clock is None:
-        return train, (state, batch)
+        return train, (state, batch, *rate)
     waits = spec.selection is not None and spec.selection.waits
     steps_differ_in_price = counted or spec.layer_drop is not None or waits
 
-    def train_until(state: TrainState, batch: Any, moment: jax.Array) -> tuple[TrainState, StepMetrics]:
+    def train_until(
+        state: TrainState, batch: Any, moment: jax.Array, *rate: jax.Array
+    ) -> tuple[TrainState, StepMetrics]:
         assert state.clock is not None
         if not steps_differ_in_price:  # the host knows without asking when to stop
-            return train(state, batch)
+            return train(state, batch, *rate)
         due = state.clock.before(moment).astype(jnp.int32)
+        turn = lambda _, carry: train(carry[0], batch, *rate)  # noqa: E731
         # A loop of one turn or none, and not a branch: what a loop carries is updated in place.
-        return jax.lax.fori_loop(0, due, lambda _, carry: train(carry[0], batch), (state, no_metrics(metrics)))
+        return jax.lax.fori_loop(0, due, turn, (state, no_metrics(metrics)))
 
-    return train_until, (state, batch, state.clock.spent)
+    return train_until, (state, batch, state.clock.spent, *rate)
 
 
 def _check_same_types(before: Any, after: Any) -> None:

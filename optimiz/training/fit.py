@@ -16,13 +16,14 @@ loss that is no longer finite is of the last kind, ``Diverged``; ``optimiz.train
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import optax
 
 from optimiz import checks
 from optimiz.training import preemption
+from optimiz.training.at_rate import AtRate, Factory
 from optimiz.training.budget.price_table import Reference
 from optimiz.training.conditions import conditions
 from optimiz.training.distributed import processes
@@ -37,11 +38,12 @@ from optimiz.training.task import Task
 
 def fit(
     task: Task,
-    tx: optax.GradientTransformation,
+    tx: optax.GradientTransformation | Factory,
     settings: Settings,
     directory: str | os.PathLike[str],
     *,
     identity: Mapping[str, Any],
+    learning_rate: float | None = None,
     reference: Reference | None = None,
     methods: Methods = PLAIN,
     layout: Layout | None = None,
@@ -54,11 +56,17 @@ def fit(
     Args:
         task: what to learn.
         tx: the optimizer; it is offered ``value``, ``grad`` and ``value_fn``, and ``logits_fn`` where
-            the task has logits.
+            the task has logits. With ``learning_rate``, a function of it that makes the optimizer, such as
+            ``optimiz.adamw``.
         settings: how long, and when to look.
         directory: of this run alone; empty or not there for a new one.
         identity: what else decides the trajectory (optimizer, learning rate, model, data), by name,
             as plain JSON; a resumed run must come with the same.
+        learning_rate: from which ``tx`` makes the optimizer. Successive runs that differ in nothing but their
+            rate and seed then share one compiled step, which takes the rate as an argument, so ``tx`` is also
+            called with a traced rate. Whichever run compiled it, the result is the same to the bit; that of
+            ``fit(task, tx(learning_rate), ...)``, where the rate is a constant, may differ by rounding. It is
+            added to ``identity``.
         reference: what the work costs, where the settings name a budget; its prices, and not the machine
             at hand, decide the trajectory. Evaluations and checkpoints are not charged.
         methods: which layers and which examples are trained on.
@@ -86,9 +94,18 @@ def fit(
             and there is neither ``resume`` nor ``overwrite``; or ``Diverged``, where it is the loss.
         Preempted: SIGTERM, SIGINT or SIGHUP came in, and the run is saved.
     """
-    _check_types(
-        task, tx, settings, directory, identity, methods, layout, reference, resume, overwrite, progress
-    )
+    _check_types(task, settings, directory, identity, methods, layout, reference, resume, overwrite, progress)
+    if learning_rate is None:
+        checks.transformation("tx", tx)
+        at_rate, optimizer = None, cast(optax.GradientTransformation, tx)
+    else:
+        at_rate = AtRate.of(tx, learning_rate)
+        optimizer, rate = at_rate.tx, at_rate.learning_rate
+        if identity.get("learning_rate", rate) != rate:
+            raise ValueError(
+                f"learning_rate must be that of identity, got {rate} and {identity['learning_rate']!r}"
+            )
+        identity = {**identity, "learning_rate": rate}
     if (settings.budget is None) != (reference is None):
         raise ValueError(
             f"a budget needs a reference and a reference a budget, got budget={settings.budget} and "
@@ -111,7 +128,7 @@ def fit(
     # What decides when the processes meet must be the same too.
     when, numerics = dataclasses.asdict(settings), conditions(mesh)["numerics"]
     processes.refuse_differing(described | {"when": when, "mesh": mesh, "jax.config": numerics})
-    plan = RunPlan(task, tx, settings, reference, methods, layout)
+    plan = RunPlan(task, optimizer, settings, reference, methods, layout, at_rate)
     told = progress if processes.is_first() else None
     with (
         processes.claimed(directory, described, resume, overwrite, longer=methods.growth is None) as path,
@@ -122,7 +139,6 @@ def fit(
 
 def _check_types(
     task: Any,
-    tx: Any,
     settings: Any,
     directory: Any,
     identity: Any,
@@ -138,7 +154,6 @@ def _check_types(
     Raises:
         TypeError: there is one.
     """
-    checks.transformation("tx", tx)
     asked_for = {
         "task": (task, Task, "a training.Task"),
         "settings": (settings, Settings, "a training.Settings, such as training.Settings(steps=1_000)"),

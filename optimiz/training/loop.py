@@ -53,6 +53,7 @@ class Loop:
         self._request = request
         self._run_log = RunLog(path, plan.settings, plan.methods, progress)
         self._stage = 0  # growths made
+        self._rate = plan.rate()
         self._conditions = conditions(None if plan.layout is None else plan.layout.mesh.shape)
         self._digests: dict[str, str] = {}  # of the steps traced, by stage
         self._comparable = False  # with those of the checkpoint that the run goes on from
@@ -87,7 +88,7 @@ class Loop:
             assert self._step is not None
             # Nothing waits here: the next batch is made while the device works on this one.
             moment = self._plan.everywhere(run_log.moment)
-            state, metrics = self._step(state, self._plan.place(batch), *moment)
+            state, metrics = self._step(state, self._plan.place(batch), *moment, *self._rate)
             if self._in_lockstep:
                 jax.block_until_ready(metrics)
             if run_log.dispatched(state, metrics):
@@ -127,11 +128,12 @@ class Loop:
 
     def _compile(self, state: TrainState, batch: Mapping[str, jax.Array]) -> None:
         with self._run_log.timed("compile") as timing:
-            self._step, digest, end = self._plan.compile(self._stage, state, batch)
+            compiled = self._plan.compile(self._stage, state, batch)
+            self._step, digest = compiled.executable, compiled.digest
             saved = self._digests.get(str(self._stage)) if self._comparable else None
             processes.from_first(lambda: refuse_other_step(str(self._path), saved, digest, self._more))
             self._digests[str(self._stage)] = digest
-            self._refuse_early_end(end)
+            self._refuse_early_end(self._plan.schedules_end(compiled))
             memory = self._step.memory_analysis()
             if memory is not None:
                 timing["temporary_bytes"] = memory.temp_size_in_bytes

@@ -11,9 +11,11 @@ from typing import Any
 import jax
 import optax
 
+from optimiz import schedules
+from optimiz.training.at_rate import AtRate
 from optimiz.training.budget.price_table import Reference
 from optimiz.training.budget.step_cost import least_price
-from optimiz.training.compiled_step import CompiledStep, compile_step
+from optimiz.training.compiled_step import CompiledStep, compile_step, trace_step
 from optimiz.training.distributed.sharding import Layout, warn_of_whole
 from optimiz.training.methods.methods import Methods
 from optimiz.training.settings import Settings
@@ -31,7 +33,17 @@ from optimiz.training.train_state import (
 
 @dataclasses.dataclass(frozen=True)
 class RunPlan:
-    """A run's parts; each argument as of ``fit``."""
+    """A run's parts; the arguments are those of ``fit``.
+
+    Args:
+        task: what to learn.
+        tx: the optimizer.
+        settings: how long, and when to evaluate and save.
+        reference: the prices of the work, under a budget.
+        methods: which layers and which examples are trained.
+        layout: of the run on a mesh of devices; None for one device.
+        at_rate: the learning rate that ``tx`` was made from, if the compiled step is to be one for all rates.
+    """
 
     task: Task
     tx: optax.GradientTransformation
@@ -39,6 +51,7 @@ class RunPlan:
     reference: Reference | None
     methods: Methods
     layout: Layout | None
+    at_rate: AtRate | None = None
 
     def check(self) -> None:
         """Refuse what cannot be trained, saved or grown, and warn of state that is whole on every device.
@@ -72,11 +85,23 @@ class RunPlan:
 
     def compile(self, stage: int, state: TrainState, batch: Mapping[str, jax.Array]) -> CompiledStep:
         """The compiled step at a stage."""
-        growth = self.methods.growth
-        tx = self.tx if growth is None else growth.optimizer(self.tx, stage)
-        price = None if self.reference is None else self.reference.seconds
-        spec = StepSpec.of(self.task, tx, state, batch, price, self.methods, self.settings.steps)
-        return compile_step(spec, self.layout)
+        return compile_step(self._spec(stage, state, batch), self.layout)
+
+    def trace(self) -> None:
+        """Check that the first step can be compiled, at the cost of tracing it.
+
+        Raises:
+            ValueError: as ``trace_step``.
+        """
+        trace_step(self._spec(0, self.like(0), self.task.batches(0)))
+
+    def schedules_end(self, step: CompiledStep) -> int | None:
+        """The step from which on a schedule of the optimizer is 0; None if there is no such step."""
+        return schedules.zero_from(step.schedules, () if self.at_rate is None else self.at_rate.schedules)
+
+    def rate(self) -> tuple[jax.Array, ...]:
+        """The learning rate as the last argument of the step, if it takes one."""
+        return () if self.at_rate is None else self.everywhere((self.at_rate.argument,))
 
     def least_price(self, state: TrainState, batch: Mapping[str, Any]) -> float | None:
         """What a step costs at the least, in seconds of reference time; None without a budget."""
@@ -98,6 +123,16 @@ class RunPlan:
     def own(self, params: Any) -> Any:
         """The parameters as a caller may read them on this process."""
         return params if self.layout is None else self.layout.own(params)
+
+    def _spec(self, stage: int, state: TrainState, batch: Mapping[str, Any]) -> StepSpec:
+        growth = self.methods.growth
+        staged = lambda tx: tx if growth is None else growth.optimizer(tx, stage)  # noqa: E731
+        price = None if self.reference is None else self.reference.seconds
+        spec = StepSpec.of(self.task, staged(self.tx), state, batch, price, self.methods, self.settings.steps)
+        if self.at_rate is None:
+            return spec
+        make = self.at_rate.make
+        return spec.of_any_rate(make if growth is None or stage == 0 else lambda rate: staged(make(rate)))
 
     def _initial(self) -> TrainState:
         seed, budget = self.settings.seed, self.settings.budget

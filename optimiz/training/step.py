@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import optax
 
 from optimiz.hyperparams import hyperparams
+from optimiz.training.at_rate import Factory
 from optimiz.training.budget.clock import Clock
 from optimiz.training.budget.step_cost import FORWARD, charge, charge_step
 from optimiz.training.divergence import sound
@@ -69,12 +70,13 @@ class StepSpec:
     """Everything a step is compiled from; equal specifications share a compiled step.
 
     Functions are compared by identity, arrays by shape and dtype. Runs that differ in nothing but their seed
-    have equal specifications if they share the loss, the optimizer and the prices.
+    have equal specifications if they share the loss, the optimizer and the prices; so do runs at different
+    learning rates, if they share the function that makes the optimizer.
 
     Args:
         loss: the task's.
         logits: the task's, or None.
-        tx: the optimizer.
+        tx: the optimizer; None if it is made from the learning rate.
         price: (work, depth=, batch=) → seconds of reference time; None without a budget.
         depth: number of layers, if the task has ``depth``.
         layer_drop: which layers are on; None for all.
@@ -83,11 +85,12 @@ class StepSpec:
         steps: in the whole run, where layers are dropped by them.
         structure: of the pair of state and batch.
         leaves: the shapes and dtypes of its arrays.
+        make: learning rate → optimizer; the rate is then an argument of the step. None if there is ``tx``.
     """
 
     loss: Callable[..., Any]
     logits: Callable[..., Any] | None
-    tx: optax.GradientTransformation
+    tx: optax.GradientTransformation | None
     price: Callable[..., float] | None
     depth: int | None
     layer_drop: LayerDrop | None
@@ -96,6 +99,7 @@ class StepSpec:
     steps: int | None
     structure: Any
     leaves: tuple[jax.ShapeDtypeStruct, ...]
+    make: Factory | None = None
 
     @classmethod
     def of(
@@ -140,6 +144,19 @@ class StepSpec:
             structure=structure,
             leaves=tuple(leaves),
         )
+
+    def of_any_rate(self, make: Factory) -> "StepSpec":
+        """The same for every learning rate, which is then an argument of the step.
+
+        Args:
+            make: learning rate → optimizer.
+        """
+        return dataclasses.replace(self, tx=None, make=make)
+
+    def at(self, rate: jax.typing.ArrayLike) -> "StepSpec":
+        """The specification at a learning rate, which may be traced."""
+        assert self.make is not None
+        return dataclasses.replace(self, tx=self.make(rate), make=None)
 
     @property
     def shapes(self) -> tuple[TrainState, Any]:
@@ -235,6 +252,7 @@ def _update(
         {"value_fn": value_fn} if spec.logits is None else {"value_fn": value_fn, "logits_fn": logits_fn}
     )
     offered = {name: recorded(called, name, _of_params(name, f)) for name, f in functions.items()}
+    assert spec.tx is not None  # see StepSpec.at
     with on_clock(before):
         updates, opt_state = optax.with_extra_args_support(spec.tx).update(
             grads, state.opt_state, state.params, value=value, grad=grads, **offered

@@ -55,15 +55,16 @@ def prices(**seconds):
 PRICES = prices(step=0.1, forward=0.1, hessian=0.1)  # one object, so that runs share a compiled step
 
 
-def arm(name, rate, make):
-    schedule = schedules.over_budget(schedules.linear(1.0 if rate is None else rate))
-    return compare.Arm(name, rate, lambda: make(schedule))
+def grid(name, rates, make):
+    """An optimizer at some rates, or at none."""
+    on_schedule = lambda rate=1.0: make(schedules.over_budget(schedules.linear(rate)))  # noqa: E731
+    return [compare.Arm(name, rate, on_schedule) for rate in rates]
 
 
 def arms():
     """Two rates of one optimizer, the higher of which diverges, and one that pays for evaluations."""
-    grid = [arm("sgd", rate, optimiz.sgd) for rate in (0.5, 1e38)]
-    return [*grid, arm("search", None, lambda rate: counting(rate, evaluations=lambda count: 3))]
+    search = grid("search", [None], lambda rate: counting(rate, evaluations=lambda count: 3))
+    return [*grid("sgd", (0.5, 1e38), optimiz.sgd), *search]
 
 
 def run(directory, chosen=None, **changes):

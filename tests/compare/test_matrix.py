@@ -17,6 +17,7 @@ import pytest
 import optimiz
 from optimiz import compare, training
 from optimiz.compare import matrix, report
+from optimiz.training import compiled_step
 from optimiz.training.storage import checkpoint
 from tests.compare import small
 from tests.compare.small import ONE, SEARCH
@@ -93,7 +94,7 @@ def test_progress_is_over_the_whole_matrix(all_arms):
 def test_seeds_share_a_compiled_step_and_the_results_stay_the_same(uninterrupted, tmp_path):
     first, second = uninterrupted
     assert second.compile_seconds < 0.2 * first.compile_seconds
-    training.step._compiled.cache_clear()
+    compiled_step.compile_step.cache_clear()
     (alone,) = small.run(tmp_path, ONE, seeds=[1])
     assert alone.history == second.history and alone.test == second.test
 
@@ -226,17 +227,17 @@ def needs_hessian(schedule):
             r"search cannot be trained on this task: the reference lacks forward\(batch=8\)",
         ),
         (
-            {"chosen": [small.arm("lbfgs", None, unpaid)]},
+            {"chosen": [*small.grid("lbfgs", [None], unpaid)]},
             ValueError,
             "lbfgs cannot be trained .* calls value_fn",
         ),
         (
-            {"chosen": [small.arm("newton", None, needs_hessian)]},
+            {"chosen": [*small.grid("newton", [None], needs_hessian)]},
             ValueError,
             "newton cannot be trained on this task: .*'hessian'",
         ),
         (
-            {"chosen": [small.arm("sophia_g", 0.1, lambda rate: optimiz.sophia_g(rate, classes=3))]},
+            {"chosen": small.grid("sophia_g", [0.1], lambda rate: optimiz.sophia_g(rate, classes=3))},
             ValueError,
             "sophia_g 0.1 cannot be trained on this task: gauss_newton_bartlett needs logits_fn",
         ),
@@ -258,14 +259,19 @@ def needs_hessian(schedule):
         ({"settings": 100}, TypeError, "settings must be a training.Settings; got 100"),
         ({"lower_is_better": "accuracy_gap"}, TypeError, r"such as \['accuracy_gap'\], got 'accuracy_gap'"),
         (
-            {"chosen": [compare.Arm("sgd", 0.1, optimiz.sgd)]},
+            {"chosen": [compare.Arm("sgd", None, optimiz.sgd)]},
             ValueError,
-            r"sgd 0.1 cannot be trained on this task: sgd\(\) missing 1 required",
+            r"sgd cannot be trained on this task: sgd\(\) missing 1 required",
         ),
         (
-            {"chosen": [compare.Arm("sgd", 0.1, lambda: optimiz.sgd)]},
+            {"chosen": [compare.Arm("sgd", 0.1, lambda rate: optimiz.sgd)]},
             ValueError,
-            r"sgd 0.1 cannot be trained on this task: what make\(\) returns must be .* call it: sgd\(…\)",
+            r"sgd 0.1 cannot be trained on this task: what make returns must be .* call it: sgd\(…\)",
+        ),
+        (
+            {"chosen": [compare.Arm("sgd", 0.1, lambda: optimiz.sgd(0.1))]},
+            ValueError,
+            r"sgd 0.1 cannot be trained on this task: .*takes 0 positional arguments but 1 was given",
         ),
     ],
 )
@@ -291,11 +297,11 @@ def test_arms_may_train_by_methods_on_what_they_make_of_the_task(tmp_path):
     selection = training.Methods(selection=training.RhoLoss(batch=8))
     batches = layered.task(size=16).batches
     arms = [
-        compare.Arm("plain", 0.1, lambda: optimiz.sgd(0.1)),
+        compare.Arm("plain", 0.1, optimiz.sgd),
         compare.Arm(
             "rho",
             0.1,
-            lambda: optimiz.sgd(0.1),
+            optimiz.sgd,
             methods=selection,
             adapt=lambda task: dataclasses.replace(task, batches=batches),
         ),
@@ -360,18 +366,18 @@ def test_an_arm_is_refused_by_name(name, rate, error, message):
 
 
 def test_an_arm_whose_make_is_an_optimizer_is_told_what_makes_one():
-    with pytest.raises(TypeError, match=r"make of sgd must be a function that builds .*, such as lambda: opt"):
+    with pytest.raises(TypeError, match=r"make of sgd must be a function of the learning rate .*, such as opt"):
         compare.Arm("sgd", 0.1, optimiz.sgd(0.1))
 
 
 def test_a_model_with_a_state_is_compared_at_the_state_that_it_has_learnt(tmp_path):
     task, settings = test_model_state.linen(), training.Settings(steps=4)
-    arms = [compare.Arm("sgd", 0.1, lambda: optimiz.sgd(0.1))]
+    arms = [compare.Arm("sgd", 0.1, optimiz.sgd)]
     run = lambda name, **more: compare.run_matrix(  # noqa: E731
         arms, [0], lambda seed: task, settings, tmp_path / name, identity={}, figure="loss", **more
     )[0]
     (tested, validated) = run("a", test=task.evaluate), run("b")
-    alone = training.fit(task, optimiz.sgd(0.1), settings, tmp_path / "alone", identity={})
+    alone = training.fit(task, optimiz.sgd, settings, tmp_path / "alone", identity={}, learning_rate=0.1)
     right = float(task.evaluate(alone.params, model_state=alone.model_state)["loss"])
     assert tested.test == validated.test == {"loss": right}
     assert tested.fingerprint == validated.fingerprint and "gini_norm" in tested.heterogeneity

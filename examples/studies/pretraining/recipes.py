@@ -11,6 +11,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -124,9 +125,7 @@ def arms(setting: Setting, name: str, rates: list[float] | None) -> list[compare
     recipe = optimizers.among(name, RECIPES)(setting)
     rates = rates or [float(f"{RATES[recipe.optimizer] * multiple:.3g}") for multiple in _MULTIPLES]
     make = functools.partial(_make, setting, recipe.optimizer)
-    return [
-        compare.Arm(name, rate, functools.partial(make, rate), recipe.methods, recipe.adapt) for rate in rates
-    ]
+    return [compare.Arm(name, rate, make, recipe.methods, recipe.adapt) for rate in rates]
 
 
 def grid(setting: Setting, names: Sequence[str], rates: list[float] | None) -> list[compare.Arm]:
@@ -140,10 +139,12 @@ def grid(setting: Setting, names: Sequence[str], rates: list[float] | None) -> l
 
 def half_way(setting: Setting, rate: float) -> compare.Arm:
     """The unfair baseline: when the budget is spent, half of its schedule is still to come."""
-    return compare.Arm(HALF_WAY, rate, functools.partial(_make, setting, BASELINE, rate, share=0.5))
+    return compare.Arm(HALF_WAY, rate, functools.partial(_make, setting, BASELINE, share=0.5))
 
 
-def _make(setting: Setting, name: str, rate: float, share: float = 1.0) -> optax.GradientTransformation:
+def _make(
+    setting: Setting, name: str, rate: jax.typing.ArrayLike, share: float = 1.0
+) -> optax.GradientTransformation:
     """The optimizer on a warm-up and a cosine, of which the budget covers a share."""
     whole = schedules.warm_up(schedules.cosine(rate), WARMUP)
     schedule = schedules.over_budget(lambda spent: whole(share * jnp.asarray(spent)))

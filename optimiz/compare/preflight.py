@@ -1,0 +1,191 @@
+"""What a matrix checks before its first run, so that no hours are spent on what cannot be run or ranked."""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from optimiz import checks, training
+from optimiz.compare.arm import Arm, directory_name
+from optimiz.compare.directions import lower_is_better as is_lower_better
+from optimiz.training.at_rate import AtRate
+from optimiz.training.run_plan import RunPlan
+from optimiz.training.task import beside
+from optimiz.training.train_state import keys
+
+_ASK = "lower_is_better=[{0!r}] or higher_is_better=[{0!r}], here and in the Record"
+
+_log = logging.getLogger(__name__)
+
+
+class Preflight(NamedTuple):
+    """What the checks have found out.
+
+    Attributes:
+        figures: names of the final figures.
+        sharing: the arms whose compiled step takes the learning rate as an argument.
+    """
+
+    figures: Sequence[str] = ()
+    sharing: Sequence[Arm] = ()
+
+
+def check_arguments(
+    arms: Any,
+    seeds: Any,
+    task_of: Any,
+    settings: Any,
+    identity: Any,
+    figure: Any,
+    lower_is_better: Any,
+    higher_is_better: Any,
+    test: Any,
+    extra: Any,
+) -> None:
+    """Check the arguments of ``run_matrix``, without computing anything.
+
+    Raises:
+        TypeError: one is not of its kind.
+        ValueError: there are no arms or seeds, one is given twice, or it is not known which way the figure is
+            better.
+    """
+    checks.kinds(
+        {
+            "arms": (arms, Sequence, "a list of compare.Arm"),
+            "seeds": (seeds, Sequence, "a list of integers"),
+            "task_of": (task_of, Callable, "a function, seed → training.Task"),
+            "settings": (settings, training.Settings, "a training.Settings"),
+            "identity": (identity, Mapping, "a mapping of what decides the runs, such as {'data': 'mnist'}"),
+            "test": (test, (Callable, type(None)), "a function, parameters → figures by name, or None"),
+            "extra": (extra, (Callable, type(None)), "a function, (arm, seed, result) → plain JSON, or None"),
+        }
+    )
+    checks.kinds({f"arms[{i}]": (arm, Arm, "a compare.Arm") for i, arm in enumerate(arms)})
+    is_lower_better(figure, lower_is_better, higher_is_better, ask=_ASK.format(figure))
+    _check_distinct("arms", [str(arm) for arm in arms])
+    _check_distinct("seeds", [str(seed) for seed in seeds])
+    for seed in seeds:
+        checks.integer("each seed", seed, ge=0)
+
+
+def _check_distinct(name: str, values: Sequence[str]) -> None:
+    if not values:
+        raise ValueError(f"{name} must hold at least one, got none")
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{name} must be different from each other, got {value} twice")
+    directories: dict[str, str] = {}
+    for value in values:  # some file systems do not tell A from a
+        other = directories.setdefault(directory_name(value).casefold(), value)
+        if other != value:
+            raise ValueError(f"{name} must differ in more than case and spaces, got {other!r} and {value!r}")
+
+
+def preflight(
+    arms: Sequence[Arm],
+    task_of: Callable[[int], training.Task],
+    settings: training.Settings,
+    reference: training.Reference | None,
+    test: Callable[..., Mapping[str, float]] | None,
+    figure: str,
+) -> Preflight:
+    """Trace every optimizer's step, and evaluate an untrained model.
+
+    Args:
+        arms: of the matrix.
+        task_of: seed → task.
+        settings: of the run from which this is tried.
+        reference: prices, under a budget.
+        test: as of ``run_matrix``.
+        figure: by which runs will be ranked.
+
+    Raises:
+        TypeError: ``task_of`` does not return a task.
+        ValueError: a task or an optimizer cannot be trained, with the arm and the reason; or ``evaluate`` or
+            ``test`` gives no such figure, or something else than numbers.
+    """
+    task = task_of(settings.seed)
+    checks.kinds({f"task_of({settings.seed})": (task, training.Task, "a training.Task")})
+    if task.evaluate is None:
+        raise ValueError("the task must evaluate, or there is nothing to compare")
+    return Preflight(
+        sharing=_sharing(arms, task, settings, reference),
+        figures=_figures(
+            task, settings.seed, {"evaluate": task.evaluate} | ({"test": test} if test else {}), figure
+        ),
+    )
+
+
+def _sharing(
+    arms: Sequence[Arm], task: training.Task, settings: training.Settings, reference: training.Reference | None
+) -> list[Arm]:
+    """The arms whose compiled step takes the learning rate as an argument; every arm can be trained."""
+    alike: dict[tuple[str, int], list[Arm]] = {}
+    for arm in arms:
+        alike.setdefault((arm.name, id(arm.make)), []).append(arm)
+    sharing = []
+    for group in alike.values():
+        for arm in group:
+            try:
+                tx = arm.optimizer()
+                checks.transformation("what make returns", tx)
+                plan = RunPlan(arm.task(task), tx, settings, reference, arm.methods, layout=None)
+                if arm is group[-1] and _traces_at_any_rate(plan, group):
+                    sharing += group
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{arm} cannot be trained on this task: {error}") from error
+    return sharing
+
+
+def _traces_at_any_rate(plan: RunPlan, arms: Sequence[Arm]) -> bool:
+    """Whether the step can be traced with the learning rate as an argument, and not for a rate alone.
+
+    Args:
+        plan: of a run of the last of the arms.
+        arms: that have one ``make``.
+
+    Raises:
+        ValueError: it cannot be traced for a rate either.
+    """
+    plan.check()
+    arm, reason = arms[-1], None
+    if arm.learning_rate is not None:
+        try:
+            hash(arm.make)
+            dataclasses.replace(plan, at_rate=AtRate.of(arm.make, arm.learning_rate)).trace()
+            return True
+        except Exception as error:  # whatever it is: without a traced rate it may not occur
+            reason = error
+    plan.trace()
+    if reason is not None and len(arms) > 1:
+        message, *_ = str(reason).splitlines() or [""]
+        _log.warning(
+            "%s is compiled at each of its %d learning rates, because make needs the value of the rate: %s",
+            arm.name,
+            len(arms),
+            message,
+        )
+    return False
+
+
+def _figures(
+    task: training.Task, seed: int, given: Mapping[str, Callable[..., Mapping[str, float]]], figure: str
+) -> list[str]:
+    """The names of the final figures."""
+    params, model_state = untrained(task, seed)
+    names: list[str] = []
+    for name, figures_of in given.items():
+        figures = figures_of(params, **beside(model_state))
+        try:
+            names = list({figure: float(value) for figure, value in figures.items()})
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(f"{name} must return numbers by name, got {figures!r}") from None
+        if figure not in names:
+            raise ValueError(f"{name} gives no figure {figure!r}; it gives {', '.join(names)}")
+    return names
+
+
+def untrained(task: training.Task, seed: int) -> tuple[Any, Any]:
+    """The initial parameters and model state; the latter is None for a model without."""
+    key = keys(seed)[0]
+    return task.init(key), None if task.model_state is None else task.model_state(key)
