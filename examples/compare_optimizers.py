@@ -14,9 +14,9 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from examples.data import baseline, docstrings, text
+from examples.data import baseline, data_flags, docstrings, text
 from examples.models import pretrained
-from examples.shared import command, data_flags, optimizers, program_flags, terminal
+from examples.shared import command, optimizers, program_flags, terminal
 from examples.shared.budget_arms import WARMUP, WEIGHT_DECAY, arms
 from examples.shared.prices import given_or_measured
 from examples.shared.train_each import made_or_left_out

@@ -55,6 +55,7 @@ program_flags.check(
     lambda names: {*names} <= {CROP, FLIP} or names == ["none"], "must be crop, flip, both, or none", _AUGMENT
 )
 program_flags.check(lambda x: x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT, _SMOOTHING)
+program_flags.check(lambda x: x > 0, "must be above 0, or the new head would not be trained", _HEAD_RATE)
 check_flags(FLAGS, lambda name: choose_optimizer(name, 2), _OPTIMIZER, _LEARNING_RATE, _MODEL)
 for _flag in (_TEST, _IMAGE_SIZE):
     _goes = f"--{_flag.name} goes with --data; the digits have a test part and a size of their own"

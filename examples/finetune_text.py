@@ -12,9 +12,9 @@ given.
 import dataclasses
 import functools
 
-from examples.data import baseline, docstrings, text
+from examples.data import baseline, data_flags, docstrings, text
 from examples.models import pretrained
-from examples.shared import command, data_flags, devices, optimizers, program_flags
+from examples.shared import command, devices, optimizers, program_flags
 from examples.shared.train_each import Plan, check_flags
 from examples.tasks.text_classification import TextClassification
 from optimiz import schedules, training
@@ -32,7 +32,7 @@ _LEARNING_RATE = FLAGS.DEFINE_float(
 )
 _HEAD_RATE = FLAGS.DEFINE_float("head_rate", 50.0, "Rate of the new head, in multiples of the encoder's.")
 _WEIGHT_DECAY = FLAGS.DEFINE_float("weight_decay", 0.01, "Decoupled; biases and norms are left out.")
-_WARMUP = FLAGS.DEFINE_float("warmup", 0.1, "Share of the steps over which the rate rises from 0.")
+_WARMUP = FLAGS.DEFINE_float("warmup", 0.1, "Share of the steps over which a rate rises from 0.")
 _STEPS = FLAGS.DEFINE_integer("steps", 150, "Updates.", lower_bound=1)
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 32, "Examples per update.", lower_bound=1)
 _LENGTH = FLAGS.DEFINE_integer(
@@ -52,6 +52,7 @@ FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", requi
 _DECISIVE = (_STEPS, _BATCH_SIZE, _SEED, _LENGTH, _POOLING, _DROPOUT, _WARMUP, _WEIGHT_DECAY, _HEAD_RATE)
 _OWN_LENGTH = 24
 program_flags.check(lambda x: x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT)
+program_flags.check(lambda x: x > 0, "must be above 0, or the new head would not be trained", _HEAD_RATE)
 check_flags(FLAGS, lambda name: optimizers.choose(name, classes=2), _OPTIMIZER, _LEARNING_RATE)
 
 

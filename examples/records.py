@@ -10,11 +10,9 @@ a picture depend on Matplotlib's version, so the check only requires that pictur
 
 import dataclasses
 import functools
-import importlib
 import json
 import re
 import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,19 +39,14 @@ _COMPARISONS = {  # in examples/results: folder → the figure that ranks the me
     "digits/vit": "accuracy",
     "causal": "bits_per_byte",
 }
-_STUDIES = {  # in examples/studies: folder → the module that renders its rows
+_STUDIES = {  # in examples/studies: folder → the module that renders its record
     **dict.fromkeys([f"line_search/results/{data}" for data in ("topics", "sst2", "cola")], line_search),
     **dict.fromkeys([f"low_bit/results/{data}" for data in ("wikitext2", "sst2", "topics")], low_bit),
     "heterogeneity/results": heterogeneity,
     "pretraining/results": pretraining,
 }
 _BENCHMARKS = {"trainers": trainers_report, "update": update_report}
-_MEASURED = {  # in tests/records: record → the module that renders its page
-    "contract": "tests.contract.record",
-    "layouts": "tests.training.layouts_record",
-    "memory": "tests.memory_record",
-    "scaling": "tests.scaling_record",
-}
+_MEASURED = ("contract", "layouts", "memory", "scaling")  # records in tests/records that have a page
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,15 +74,15 @@ def reports() -> dict[str, Report]:
     for name, module in _STUDIES.items():
         folder, study = ROOT / "examples/studies" / name, _study(name)
         found[f"examples/studies/{name}/report.md"] = Report(
-            functools.partial(module.render, study, study.command),
-            functools.partial(module.write, study, folder, study.command),
+            functools.partial(module.render, study),
+            functools.partial(module.write, study, folder),
         )
     for name, module in _BENCHMARKS.items():
         path = f"examples/benchmarks/results/{name}/report.md"
         found[path] = _page(path, functools.partial(module.report, _benchmark(name)))
     for name in _MEASURED:
         path = f"tests/records/{name}.md"
-        found[path] = _page(path, functools.partial(_rendered, _MEASURED[name], "render", name))
+        found[path] = _page(path, functools.partial(_rendered, name))
     return found
 
 
@@ -108,11 +101,11 @@ def sections() -> dict[str, Callable[[], str]]:
         "pretraining": lambda: pretraining.summary(_study("pretraining/results")),
         "speed": lambda: update_report.summary(_benchmark("update")),
         "trainers": lambda: trainers_report.summary(_benchmark("trainers")),
-        "parity": lambda: _rendered("tests.golden.parity_record", "render", "parity"),
-        "model_parity": lambda: _rendered("tests.golden.model_parity_record", "render", "model_parity"),
-        "faults": lambda: _rendered("tests.faults_record", "render", "faults"),
-        "layouts": lambda: _rendered(_MEASURED["layouts"], "in_words", "layouts"),
-        "scaling": lambda: _rendered(_MEASURED["scaling"], "in_words", "scaling"),
+        "parity": lambda: _rendered("parity"),
+        "model_parity": lambda: _rendered("model_parity"),
+        "faults": lambda: _rendered("faults"),
+        "layouts": lambda: _rendered("layouts", in_words=True),
+        "scaling": lambda: _rendered("scaling", in_words=True),
     }
 
 
@@ -166,23 +159,22 @@ def _page(path: str, render: Callable[[], str]) -> Report:
     return Report(render, lambda: training.write_whole(ROOT / path, render()))
 
 
-@functools.cache
 def _comparison(name: str) -> compare.Record:
-    return compare.Record.read(ROOT / "examples/results" / name / "record.json")
+    return _record(f"examples/results/{name}")
+
+
+def _study(name: str) -> compare.Record:
+    return _record(f"examples/studies/{name}")
+
+
+def _studies(name: str) -> dict[str, compare.Record]:
+    """The records of a study, by what it was run on."""
+    return {Path(folder).name: _study(folder) for folder in _STUDIES if folder.startswith(f"{name}/")}
 
 
 @functools.cache
-def _study(name: str) -> Any:
-    """The rows of a study; its command is that of the committed page."""
-    folder = ROOT / "examples/studies" / name
-    head, *rows = map(json.loads, _text(folder / "rows.jsonl").splitlines())
-    (typed,) = re.findall(r"^- command: `(.*)`$", _text(folder / "report.md"), re.MULTILINE)
-    return types.SimpleNamespace(head=head, rows=rows, command=typed)
-
-
-def _studies(name: str) -> dict[str, Any]:
-    """The rows of all runs of a study, by what it was run on."""
-    return {Path(folder).name: _study(folder) for folder in _STUDIES if folder.startswith(f"{name}/")}
+def _record(folder: str) -> compare.Record:
+    return compare.Record.read(ROOT / folder / "record.json")
 
 
 @functools.cache
@@ -191,10 +183,24 @@ def _benchmark(name: str) -> dict[str, Any]:
 
 
 @functools.cache
-def _rendered(module: str, function: str, record: str) -> str:
-    """What a module of the tests makes of a record."""
-    content = json.loads(_text(ROOT / f"tests/records/{record}.json"))
-    return getattr(importlib.import_module(module), function)(content)
+def _rendered(name: str, *, in_words: bool = False) -> str:
+    """A record in tests/records as a page, or as the sentences that the documentation has of it."""
+    from tests import faults_record, memory_record, scaling_record
+    from tests.contract import record as contract
+    from tests.golden import model_parity_record, parity_record
+    from tests.training import layouts_record
+
+    module = {
+        "contract": contract,
+        "faults": faults_record,
+        "layouts": layouts_record,
+        "memory": memory_record,
+        "model_parity": model_parity_record,
+        "parity": parity_record,
+        "scaling": scaling_record,
+    }[name]
+    render = module.in_words if in_words else module.render
+    return render(json.loads(_text(ROOT / f"tests/records/{name}.json")))
 
 
 def _text(path: Path) -> str:

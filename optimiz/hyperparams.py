@@ -34,7 +34,7 @@ def hyperparams(state: Any) -> dict[str, jax.typing.ArrayLike]:
         Numbers by the name of their field, which follows the label of its group under ``optax.partition``
         (``"head/learning_rate"``) and, where several parts of a chain have such a field, its place in the chain
         (``"1/learning_rate"``). Only ``count``, of which each part has its own, is shown once. What
-        ``optax.inject_hyperparams`` injects is shown in place of what the optimizer within kept of it. The
+        ``optax.inject_hyperparams`` injects is shown instead of what the optimizer within kept of it. The
         moments of a parameter that is one bare scalar are scalars, and shown.
 
     Raises:

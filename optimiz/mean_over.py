@@ -2,7 +2,7 @@
 
 Under ``jax.pmap`` and ``jax.shard_map`` each device sees its part of the batch alone. What a line search
 compares must be the same on all of them, or they part: each takes another step, or leaves a loop in which the
-others wait for ever. ``jax.lax.pmean`` around the loss makes the value the same, and not the gradient: its
+others wait forever. ``jax.lax.pmean`` around the loss makes the value the same, and not the gradient: its
 transpose is again a mean over devices, of their cotangents, so that every device is left with the gradient of
 its own part. A search that asks for the slope at a trial, such as the zoom of ``optax.lbfgs``, then deadlocks.
 
@@ -30,7 +30,7 @@ def mean_over(
         bit. It can be differentiated once, in reverse.
 
     Raises:
-        TypeError: ``value_fn`` is no function, or ``axis_name`` is one.
+        TypeError: ``value_fn`` is not a function, or ``axis_name`` is one.
 
     Example:
         >>> def replica(w, x):  # one device of one: its part is the whole

@@ -48,7 +48,7 @@ def state_bytes(tx: optax.GradientTransformation, params: Any) -> StateBytes:
         The exact size of every array of the state, and of all of them.
 
     Raises:
-        TypeError: ``tx`` is no transformation.
+        TypeError: ``tx`` is not a transformation.
 
     Example:
         >>> import jax.numpy as jnp

@@ -5,6 +5,7 @@ import inspect
 import re
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
@@ -322,7 +323,6 @@ def test_a_callable_tree_of_another_structure_is_said_to_have_been_called():
 
 
 def test_equinox_modules():
-    eqx = pytest.importorskip("equinox")
     net = eqx.nn.Linear(2, 2, key=jax.random.key(0))
     mask = jax.tree.map(lambda p: p.ndim > 1, net)
     for make in WITH_TREES.values():

@@ -27,12 +27,14 @@ class Choice:
         learning_rate: the suggested peak of the schedule; None where a line search finds it, or where no run
             has chosen one.
         searches: whether a line search finds the learning rate.
+        scales_parts: whether the multipliers of the learning rate have an effect.
     """
 
     name: str
     make: Callable[[optax.Schedule, float, Any, Any], optax.GradientTransformation]
     learning_rate: float | None
     searches: bool = False
+    scales_parts: bool = True
 
     def peak(self, given: float | None, flag: str = "--learning_rate") -> float | None:
         """The peak learning rate: the one given, or the suggested one; None for a line search.
@@ -76,6 +78,7 @@ def choose(name: str, *, from_scratch: bool = False, classes: int | None = None)
         _maker(method, classes),
         method.from_scratch_rate if from_scratch else method.fine_tuning_rate,
         searches=method.kind == "line search",
+        scales_parts=method.kind != "line search" or method.takes("multipliers"),
     )
 
 

@@ -44,10 +44,10 @@ def check_flags(
     learning_rate: flags.FlagHolder,
     *others: flags.FlagHolder,
 ) -> None:
-    """Refuse unknown optimizers, a rate that none of them takes, and the lack of one, when flags are parsed.
+    """Refuse unknown optimizers, the lack of a rate, and flags that none of the optimizers heeds.
 
     Args:
-        own: the program's flags.
+        own: the program's flags; of ``warmup`` and ``head_rate``, those that it has are checked too.
         choose: name → optimizer; raises a ValueError where there is none.
         optimizers: the flag of their names.
         learning_rate: the flag of the peak rate of all that take one.
@@ -56,17 +56,31 @@ def check_flags(
     program_flags.check_each(choose, optimizers)
     program_flags.check(lambda x: x > 0, "must be above 0, or nothing would be trained", learning_rate)
 
-    def is_taken(values: dict[str, Any]) -> bool:
-        choices, rate = [], values[learning_rate.name]
-        for name in values[optimizers.name]:
+    def chosen(names: Iterable[str]) -> Iterator[Choice]:
+        for name in names:
             with contextlib.suppress(ValueError):  # reported already
-                choices.append(choose(name))
-        for choice in choices:
-            choice.peak(rate)
-        return rate is None or not choices or not all(choice.searches for choice in choices)
+                yield choose(name)
 
-    domain = f"--{learning_rate.name} goes with an optimizer that takes a rate; those asked for find their own"
-    program_flags.check_together(is_taken, domain, own, optimizers, learning_rate, *others)
+    def have_rates(values: dict[str, Any]) -> bool:
+        for choice in chosen(values[optimizers.name]):
+            choice.peak(values[learning_rate.name])
+        return True
+
+    program_flags.check_together(have_rates, "need a rate", own, optimizers, learning_rate, *others)
+    for name, heeds in {
+        learning_rate.name: lambda choice: not choice.searches,
+        "warmup": lambda choice: not choice.searches,
+        "head_rate": lambda choice: choice.scales_parts,
+    }.items():
+        if name not in own:
+            continue
+
+        def is_heeded(values: dict[str, Any], name: str = name, heeds: Callable = heeds) -> bool:
+            choices = list(chosen(values[optimizers.name]))
+            return own[name].using_default_value or not choices or any(map(heeds, choices))
+
+        domain = f"--{name} goes with an optimizer that takes a rate; those given find their own"
+        program_flags.check_together(is_heeded, domain, own, optimizers, own[name], *others)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ _USED_AS_IT_STANDS = {"params", "updates", "count"}
 
 
 def uncalled(name: str, value: Any) -> None:
-    """Check that an argument is not a class, or a function that makes things, in place of what they make.
+    """Check that an argument is not a class, or a function that makes things, instead of what they make.
 
     Args:
         name: the argument's name, for the message.

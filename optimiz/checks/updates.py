@@ -30,7 +30,7 @@ def needs_loss(params: optax.Params, value: Any, grad: Any, value_fn: Any) -> No
         value_fn: parameters → the loss.
 
     Raises:
-        TypeError: ``value_fn`` is no function.
+        TypeError: ``value_fn`` is not a function.
         ValueError: an argument is missing; ``value`` is not a scalar; or parameters are masked and ``value_fn``
             does not fill them in.
     """

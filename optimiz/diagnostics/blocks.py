@@ -109,7 +109,7 @@ class Partition:
     numbers: list[np.ndarray]
 
     def norms(self, tree: Any) -> jax.Array:
-        """Euclidean norm of each block of a tree, [B], in float32 at the least; NaN where not finite."""
+        """Euclidean norm of each block of a tree, [B], in at least float32; NaN where not finite."""
         return self.joined([self.leaf_norms(i, x) for i, x in enumerate(jax.tree.leaves(tree))])
 
     def leaf_norms(self, leaf: int, x: jax.Array) -> jax.Array:

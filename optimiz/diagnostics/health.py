@@ -59,7 +59,7 @@ def health(rows: Sequence[Mapping[str, Any]], *, share: float = 1.0) -> list[Fin
     curve = LossCurve.of(rows)
     findings = [_not_finite(rows)]
     if len(curve.loss) >= LEAST_LOSSES:
-        # What explains the loss is named in place of what it looks like.
+        # What explains the loss is named instead of what it looks like.
         tests = [loss_troubles.too_high]
         tests += [loss_troubles.stands_still] if share >= HALF else []
         tests += [loss_troubles.falls_straight] if share == 1 else []

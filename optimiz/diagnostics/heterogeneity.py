@@ -26,7 +26,7 @@ from optimiz.diagnostics.blocks import Labels, partition
 
 
 class Heterogeneity(NamedTuple):
-    """What :func:`heterogeneity` measures; all but the count of zero blocks in float32 at the least."""
+    """What :func:`heterogeneity` measures; all but the count of zero blocks in at least float32."""
 
     norm: jax.Array  # [B]: n_b
     rms: jax.Array  # [B]: r_b, the root mean square of the block's entries

@@ -29,7 +29,7 @@ def describe(params: optax.Params, answers: Any) -> str:
         A row per parameter or block, then the totals per answer.
 
     Raises:
-        TypeError: ``answers`` is a function that makes rules.
+        TypeError: ``answers`` is a function that returns rules.
         ValueError: the tree of answers does not fit ``params``.
 
     Example:

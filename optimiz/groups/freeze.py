@@ -29,7 +29,7 @@ def freeze(
         A transformation. Its ``init`` raises ValueError if nothing, or everything, is frozen.
 
     Raises:
-        TypeError: ``tx`` is no transformation, or ``rule`` a function that makes rules.
+        TypeError: ``tx`` is not a transformation, or ``rule`` a function that returns rules.
 
     Example:
         >>> import jax.numpy as jnp

@@ -54,7 +54,7 @@ def depth(reading: Reading, layers: str) -> int:
         raise ValueError(
             f"no layer found: no path matches {layers!r} and no parameter is scanned; there are "
             f"{reading.some_paths()}. Where Optax masks all layers, pass the answer for the whole tree "
-            "in place of the function"
+            "instead of the function"
         )
     return max(found, default=0)
 
@@ -86,7 +86,7 @@ def layerwise_decay(
         :func:`optimiz.scale_by_groups`. It raises ValueError if there is no layer.
 
     Raises:
-        TypeError: ``rate`` is not a number, or a rule is a function that makes rules.
+        TypeError: ``rate`` is not a number, or a rule is a function that returns rules.
         ValueError: ``rate`` is outside (0, 1], or ``layers`` has not exactly one group.
 
     Example:

@@ -65,7 +65,7 @@ def search_units(
         or if a unit would be empty.
 
     Raises:
-        TypeError: ``units`` is not an integer, or ``embeddings`` a function that makes rules.
+        TypeError: ``units`` is not an integer, or ``embeddings`` a function that returns rules.
         ValueError: ``units`` is less than 3, or ``layers`` has not exactly one group.
 
     Example:

@@ -20,7 +20,7 @@ def norm_and_deviation(
     Args:
         g: gradient of one block, or of a stack of blocks; any shape, real.
         ddof: 1 for the unbiased variance, as the authors' code, 0 for the population's, as their paper.
-        axes: the axes that make up one block; None for all of them.
+        axes: the axes that make up one block; None for all.
 
     Returns:
         Both in the compute dtype: scalars for ``axes=None``, else with the axes of a block kept at length 1,

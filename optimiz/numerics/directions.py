@@ -9,7 +9,7 @@ from optimiz.numerics.units import unit_scale, unit_vdot
 
 
 class Directions(NamedTuple):
-    """What a line search is given in place of one tree of updates; both have the sign of the gradient.
+    """What a line search is given instead of one tree of updates; both have the sign of the gradient.
 
     Attributes:
         search: along which step sizes are tried; its slope must not be negative.

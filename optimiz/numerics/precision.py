@@ -10,7 +10,7 @@ from optimiz.numerics.dispatch import dispatched_once
 
 @functools.cache
 def compute_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
-    """The dtype in which statistics of such an array are computed: float32 at the least.
+    """The dtype in which statistics of such an array are computed: at least float32.
 
     Example:
         >>> compute_dtype(jnp.bfloat16), compute_dtype(jnp.float64)

@@ -19,7 +19,7 @@ smallest code. Zero is exactly zero in all of them, and NaN or infinity makes it
 The codes have the array's shape and the scales its rank, so that one partition spec fits both. The noise is a
 hash of position and salt, so that nothing depends on how the array is split over devices.
 
-Source: blocks and their scales as in arXiv 2110.02861 (Dettmers et al.); powers in place of its table of codes.
+Source: blocks and their scales as in arXiv 2110.02861 (Dettmers et al.); powers instead of its table of codes.
 """
 
 import abc
@@ -93,7 +93,7 @@ class _Blockwise(abc.ABC):
         own = _spread(scales, codes, self.block)
         roots = own < 0
         code = self._unpack(codes, roots)
-        # No division: what is cheap XLA computes again where it is used, in place of keeping it in memory.
+        # No division: what is cheap XLA computes again where it is used, instead of keeping it in memory.
         share = self._share(jnp.abs(code) * jnp.where(roots, 1 / self.tops[1], 1 / self.tops[0]), roots)
         return jnp.abs(own) * jnp.where(code < 0, -share, share)
 

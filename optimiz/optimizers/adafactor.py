@@ -9,7 +9,7 @@ r"""Adafactor: RMS-scaled steps whose second moment is kept, for a matrix, as on
     m &\leftarrow \mu\, m + (1 - \mu) \max(\epsilon_2, \text{RMS}(\theta))\, \hat U, \qquad
     \theta \leftarrow \theta - \eta_t (m + \lambda\, \theta)
 
-What has fewer than two long axes keeps V whole. Statistics and RMS are those of a block: one parameter tensor,
+A parameter with fewer than two long axes keeps V whole. Statistics and RMS are per block: one parameter tensor,
 or one layer of a tensor that ``nn.scan`` has stacked. The first β is 0, so that V needs no bias correction.
 
 Source: arXiv 1804.04235 (Shazeer and Stern), Algorithms 4 and 5; ε₂ is its 1e-3. The relative step is its
@@ -17,11 +17,11 @@ Source: arXiv 1804.04235 (Shazeer and Stern), Algorithms 4 and 5; ε₂ is its 1
 (arXiv 2106.04560), 0.999 there, and 0.95 for some models.
 
 Departures from ``optax.adafactor``: the decay is scaled by the learning rate (``decay_coupling="independent"``
-undoes it); the learning rate multiplies the momentum and is not averaged with it; ``decay_offset`` leaves a
-fresh state free of NaN; the axis along which layers are stacked is never factored (``scanned``); statistics are
+undoes it); the learning rate multiplies the momentum and is not averaged with it; ``decay_offset`` does not
+make a fresh state NaN; the axis along which layers are stacked is never factored (``scanned``); statistics are
 float32 for bfloat16 parameters, β is float64 for float64 ones, and a gradient too large to be squared does no
-lasting harm; with ε₁ = 0 a gradient of zero moves nothing, in place of 0/0; updates in the parameter's dtype;
-refusal of bad arguments.
+lasting harm; with ε₁ = 0 a gradient of zero moves nothing, instead of 0/0; updates in the parameter's dtype;
+validation of arguments.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,10 +41,10 @@ from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
 class ScaleByFactoredRmsState(NamedTuple):
     """State of :func:`scale_by_factored_rms`."""
 
-    count: jax.Array  # int32 scalar: updates made so far
-    v_row: optax.Params  # per leaf: R, with the longer factored axis at length 1; a scalar where V is whole
-    v_col: optax.Params  # per leaf: C, with the shorter factored axis at length 1; a scalar where V is whole
-    v: optax.Params  # per leaf: V, like the parameter; a scalar where it is factored
+    count: jax.Array  # int32 scalar: number of updates so far
+    v_row: optax.Params  # per leaf: R, with the longer factored axis at length 1; a scalar if V is whole
+    v_col: optax.Params  # per leaf: C, with the shorter factored axis at length 1; a scalar if V is whole
+    v: optax.Params  # per leaf: V, like the parameter; a scalar if it is factored
 
 
 def scale_by_factored_rms(
@@ -59,7 +59,7 @@ def scale_by_factored_rms(
     clipping_threshold: jax.typing.ArrayLike | None = None,
     beta2_cap: jax.typing.ArrayLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Divide updates by the root of their factored mean square.
+    """Divide updates by the root of their factored second moment.
 
     Args:
         decay_rate: c > 0; at update t the squared gradient enters the mean with weight t to the power of -c.
@@ -79,7 +79,7 @@ def scale_by_factored_rms(
             cap.
 
     Returns:
-        A transformation that keeps its updates' dtype.
+        A transformation that keeps the dtype of its updates.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -329,17 +329,18 @@ def _scale_by_param_block_rms(
 def _mean_square(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     """The mean over some axes, which are kept at length 1, limited to the largest square; NaN stays."""
     square = jnp.mean(numerics.abs_sq(numerics.widen(x)), axis=axes, keepdims=True)
-    # XLA's loops of sums end at a limit from two sides: what follows, one core would compute by itself.
+    # Clipped on both sides, which ends XLA's loop of the sum here; otherwise a single core computes what
+    # follows.
     return jnp.clip(square, 0, numerics.largest_square(square.dtype))
 
 
 def _root(square: jax.Array) -> jax.Array:
-    # Where it is 0 there was no gradient, now or before.
+    # Where it is 0, all gradients were 0.
     return jnp.sqrt(numerics.nonzero_divisor(square))
 
 
 def _mean(x: jax.Array, axis: int) -> jax.Array:
-    # Divided before they are summed: the sum of squares may not be finite where their mean is.
+    # Divided before they are summed: the sum of squares may overflow where their mean does not.
     return jnp.sum(x / x.shape[axis], axis=axis, keepdims=True)
 
 

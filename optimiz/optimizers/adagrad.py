@@ -7,11 +7,11 @@ r"""AdaGrad: the gradient over the root of the sum of all squared gradients so f
 
 Source: Duchi, Hazan and Singer (JMLR 12, 2011), which has no λ; ε as in PyTorch.
 
-Departures from ``optax.adagrad``: s starts at 0, in place of 0.1, and ε = 1e-10 is added to the root, in place
+Departures from ``optax.adagrad``: s starts at 0, instead of 0.1, and ε = 1e-10 is added to the root, in place
 of 1e-7 under it (``adagrad(learning_rate, 0.1, 1e-7, eps_in_sqrt=True)`` is Optax's); s is float32 for bfloat16
-and float16 parameters unless asked otherwise (in bfloat16 a sum of ones ends at 256) and keeps its dtype
-whatever the gradients'; gradients too large to be squared, or to be summed up, leave s at its largest finite
-value; decoupled weight decay; updates in the parameter's dtype; refusal of bad arguments.
+and float16 parameters unless another dtype is given (in bfloat16 a sum of ones ends at 256) and keeps its dtype
+whatever the gradients'; gradients too large to be squared or summed leave s at its largest finite value;
+decoupled weight decay; updates in the parameter's dtype; validation of arguments.
 """
 
 from collections.abc import Callable
@@ -48,8 +48,8 @@ def scale_by_rss(
         accumulator_dtype: dtype of the sum; None for the parameters' dtype, at least float32.
 
     Returns:
-        A transformation that keeps its updates' dtype. A coordinate that has never had a gradient stays where
-        it is, also with ε = 0.
+        A transformation that keeps the dtype of its updates. A coordinate that has never had a gradient does
+        not move, even with ε = 0.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -81,7 +81,7 @@ def scale_by_rss(
         def leaf(g, total):
             wide = numerics.widen(g)
             real = numerics.real_dtype(g.dtype)
-            # The sum never decays: at infinity it would hold its coordinate still for good.
+            # The sum never decays: at infinity it would freeze its coordinate for good.
             largest = min(float(jnp.finfo(dtype).max) for dtype in (real, total.dtype))
             before = total.astype(real)
             s = before + jnp.minimum(numerics.limited_square(wide), largest - before)
@@ -122,7 +122,7 @@ def adagrad(
         accumulator_dtype: dtype of the sum; None for the parameters' dtype, at least float32.
 
     Returns:
-        A transformation whose ``update`` needs the parameters only where there is weight decay.
+        A transformation whose ``update`` needs the parameters if there is weight decay.
 
     Raises:
         TypeError: an argument has the wrong type.

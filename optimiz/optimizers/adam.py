@@ -9,7 +9,7 @@ Source: arXiv 1412.6980, which has no λ.
 
 Departures from ``optax.adam``: those of ``optimiz.scale_by_adam`` (a float32 second moment for bfloat16
 parameters, and a huge gradient does no lasting harm); decoupled weight decay; updates in the parameter's dtype;
-refusal of bad arguments. For weight decay as an L2 penalty put ``optax.add_decayed_weights`` in front.
+validation of arguments. For weight decay as an L2 penalty, put ``optax.add_decayed_weights`` in front.
 """
 
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def adam(
         nu_dtype: dtype of the second moment; None for the parameters' dtype, at least float32.
 
     Returns:
-        A transformation whose ``update`` needs the parameters only where there is weight decay.
+        A transformation whose ``update`` needs the parameters if there is weight decay.
 
     Raises:
         TypeError: an argument has the wrong type.

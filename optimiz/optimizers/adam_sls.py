@@ -1,12 +1,12 @@
-r"""ADAMSLS: Adam, with the step size that a line search finds.
+r"""ADAMSLS: Adam with a step size from a line search.
 
-The direction of search is Adam's without momentum, the parameters move with momentum:
+The search direction is Adam's without momentum; the parameters move with momentum:
 
 .. math::
     d_s = D\, g, \qquad d = D\, \hat m, \qquad D = 1 / (\sqrt{\hat v} + \epsilon) \\
     f(w) - f(w - \eta d_s) \ge c\, \eta \langle g, d_s \rangle, \qquad w \leftarrow w - \eta\, d
 
-where m̂ and v̂ are Adam's corrected moments. Before each search η grows a little, and it shrinks until the rule
+where m̂ and v̂ are Adam's corrected moments. Before each search η grows a little; it then shrinks until the rule
 holds.
 
 Source: Kenneweg, Galli, Kenneweg and Hammer, arXiv 2403.18506, and their code.
@@ -48,7 +48,7 @@ def adam_sls(
     mu_dtype: jax.typing.DTypeLike | None = None,
     nu_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam whose step size is searched for at every update.
+    """Adam with a step size searched at every update.
 
     Args:
         c: c in (0, 1), fraction of the predicted decrease that an accepted step must achieve.

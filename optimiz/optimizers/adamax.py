@@ -1,16 +1,16 @@
-r"""AdaMax: Adam with the decayed largest gradient in place of the root of the second moment.
+r"""AdaMax: Adam with the decayed largest gradient instead of the root of the second moment.
 
 .. math::
     m &\leftarrow \beta_1 m + (1 - \beta_1) g, \qquad u \leftarrow \max(\beta_2 u,\; |g| + \epsilon) \\
     \theta &\leftarrow \theta - \eta_t \left( \frac{m}{(1 - \beta_1^t)\, u} + \lambda\, \theta \right)
 
 Source: arXiv 1412.6980, section 7.1, which has neither ε nor λ; ε as in PyTorch and Optax. The largest gradient
-needs no correction of its start.
+needs no bias correction.
 
 Departures from ``optax.adamax`` and ``optax.adamaxw``: u is float32 for bfloat16 and float16 parameters unless
-asked otherwise (in bfloat16 β₂ = 0.999 is 1, so that Optax's never decays), and both moments keep their dtypes
-whatever the gradients'; with ε = 0 a coordinate that has never had a gradient stays where it is, in place of
-0/0; decoupled weight decay in both; updates in the parameter's dtype; refusal of bad arguments.
+another dtype is given (in bfloat16 β₂ = 0.999 is 1, so that Optax's never decays), and both moments keep their
+dtypes whatever the gradients'; with ε = 0 a coordinate that has never had a gradient does not move, instead of
+0/0; decoupled weight decay in both; updates in the parameter's dtype; validation of arguments.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
 class ScaleByAdamaxState(NamedTuple):
     """State of :func:`scale_by_adamax`."""
 
-    count: jax.Array  # int32 scalar: updates made so far
+    count: jax.Array  # int32 scalar: number of updates so far
     mu: optax.Updates  # like the parameters
     nu: optax.Updates  # u; like the parameters, real
 
@@ -51,7 +51,7 @@ def scale_by_adamax(
         nu_dtype: dtype of the largest gradient; None for the parameters' dtype, at least float32.
 
     Returns:
-        A transformation that keeps its updates' dtype.
+        A transformation that keeps the dtype of its updates.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -86,7 +86,7 @@ def scale_by_adamax(
             real = numerics.real_dtype(g.dtype)
             m = b1 * mu.astype(wide.dtype) + (1 - b1) * wide
             u = jnp.maximum(b2 * nu.astype(real), jnp.abs(wide) + eps)
-            # Divided by u first: m over the correction alone may overflow.
+            # Divided by u first: m divided by the correction alone may overflow.
             direction = m / numerics.nonzero_divisor(u) / of_m[real]
             return direction.astype(g.dtype), m.astype(mu.dtype), u.astype(nu.dtype)
 
@@ -123,7 +123,7 @@ def adamax(
         nu_dtype: dtype of the largest gradient; None for the parameters' dtype, at least float32.
 
     Returns:
-        A transformation whose ``update`` needs the parameters only where there is weight decay.
+        A transformation whose ``update`` needs the parameters if there is weight decay.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -160,7 +160,7 @@ def adamaxw(
     mu_dtype: jax.typing.DTypeLike | None = None,
     nu_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """AdaMax with decoupled weight decay unless told otherwise, and the decay where Optax has it.
+    """AdaMax with decoupled weight decay, with the signature of ``optax.adamaxw``.
 
     Args:
         learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count.
@@ -176,7 +176,7 @@ def adamaxw(
         nu_dtype: dtype of the largest gradient; None for the parameters' dtype, at least float32.
 
     Returns:
-        A transformation whose ``update`` needs the parameters, unless the decay is 0.
+        A transformation whose ``update`` needs the parameters if there is weight decay.
 
     Raises:
         TypeError: an argument has the wrong type.

@@ -9,7 +9,7 @@ Source: arXiv 1711.05101. The paper's decay carries the schedule's multiplier wi
 its λ is η times this one's; the form here is PyTorch's and Optax's.
 
 Departures from ``optax.adamw``: those of ``optimiz.scale_by_adam`` (a float32 second moment for bfloat16
-parameters, and a huge gradient does no lasting harm); updates in the parameter's dtype; refusal of bad
+parameters, and a huge gradient does no lasting harm); updates in the parameter's dtype; validation of
 arguments.
 """
 
@@ -58,7 +58,7 @@ def adamw(
         nu_dtype: dtype of the second moment; None for the parameters' dtype, at least float32.
 
     Returns:
-        A transformation whose ``update`` needs the parameters, unless the decay is 0.
+        A transformation whose ``update`` needs the parameters if there is weight decay.
 
     Raises:
         TypeError: an argument has the wrong type.

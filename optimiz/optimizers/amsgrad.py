@@ -1,4 +1,4 @@
-r"""AMSGrad: Adam whose second moment never shrinks, so that its rates never grow.
+r"""AMSGrad: Adam with a second moment that never decreases, so that step sizes never grow.
 
 .. math::
     m &\leftarrow \beta_1 m + (1 - \beta_1) g, \qquad v \leftarrow \beta_2 v + (1 - \beta_2) |g|^2 \\
@@ -11,10 +11,10 @@ no λ. The corrections are Optax's. PyTorch takes the maximum of v as it is and 
 :math:`\bar v / (1 - \beta_2^t)`, which weighs a large early gradient less (``max_before_correction``).
 
 Departures from ``optax.amsgrad``: both second moments are float32 for bfloat16 and float16 parameters unless
-asked otherwise (in bfloat16 β₂ = 0.999 is 1, so that Optax's v never decays), and all moments keep their dtypes
-whatever the gradients'; a finite gradient too large to be squared enters at the largest value that can be; with
-ε = 0 a coordinate that has never had a gradient stays where it is, in place of 0/0; PyTorch's order; decoupled
-weight decay; updates in the parameter's dtype; refusal of bad arguments.
+another dtype is given (in bfloat16 β₂ = 0.999 is 1, so that Optax's v never decays), and all moments keep their
+dtypes whatever the gradients'; a finite gradient too large to be squared enters at the largest value that can
+be; with ε = 0 a coordinate that has never had a gradient does not move, instead of 0/0; PyTorch's order;
+decoupled weight decay; updates in the parameter's dtype; validation of arguments.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
 class ScaleByAmsgradState(NamedTuple):
     """State of :func:`scale_by_amsgrad`."""
 
-    count: jax.Array  # int32 scalar: updates made so far
+    count: jax.Array  # int32 scalar: number of updates so far
     mu: optax.Updates  # like the parameters
     nu: optax.Updates  # like the parameters, real
     nu_max: optax.Updates  # like nu
@@ -64,7 +64,7 @@ def scale_by_amsgrad(
         nu_dtype: dtype of the second moment and its maximum; None for the parameters' dtype, at least float32.
 
     Returns:
-        A transformation that keeps its updates' dtype.
+        A transformation that keeps the dtype of its updates.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -109,7 +109,7 @@ def scale_by_amsgrad(
             before, after = (1, correction) if max_before_correction else (correction, 1)
             v_max = jnp.maximum(nu_max.astype(real), v / before)
             root = jnp.sqrt(v_max / after + eps_root) + eps
-            # Where the root is 0 no gradient was ever seen, and m is 0 too.
+            # Where the root is 0, all gradients were 0, and so is m.
             direction = m_hat / numerics.nonzero_divisor(root, eps)
             return direction.astype(g.dtype), m.astype(mu.dtype), v.astype(nu.dtype), v_max.astype(nu_max.dtype)
 
@@ -155,7 +155,7 @@ def amsgrad(
         nu_dtype: dtype of the second moment and its maximum; None for the parameters' dtype, at least float32.
 
     Returns:
-        A transformation whose ``update`` needs the parameters only where there is weight decay.
+        A transformation whose ``update`` needs the parameters if there is weight decay.
 
     Raises:
         TypeError: an argument has the wrong type.

@@ -1,8 +1,8 @@
-r"""SGD with the step size that a line search finds.
+r"""SGD with a step size from a line search.
 
 .. math:: f(w) - f(w - \eta g) \ge c\, \eta\, \|g\|^2, \qquad w \leftarrow w - \eta\, g
 
-Before each search η grows by :math:`\gamma^{1/n}`, n updates being an epoch, and it shrinks until the rule
+Before each search η grows by :math:`\gamma^{1/n}`, with n updates per epoch; it then shrinks until the rule
 holds.
 
 Source: Vaswani et al., arXiv 1905.09997, and their code.
@@ -36,7 +36,7 @@ def armijo_sgd(
     weight_decay: optax.ScalarOrSchedule = 0.0,
     weight_decay_mask: Any | Callable[[optax.Params], Any] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Gradient descent whose step size is searched for at every update.
+    """Gradient descent with a step size searched at every update.
 
     Args:
         c: c in (0, 1), fraction of the predicted decrease that an accepted step must achieve.

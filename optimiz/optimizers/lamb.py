@@ -1,4 +1,4 @@
-r"""LAMB: Adam's direction, scaled layer by layer to the size of the parameters, for large batches.
+r"""LAMB: Adam's direction, scaled layer by layer to the norm of the parameters, for large batches.
 
 .. math::
     m &\leftarrow \beta_1 m + (1 - \beta_1) g, \qquad v \leftarrow \beta_2 v + (1 - \beta_2) g^2 \\
@@ -14,7 +14,7 @@ Source: arXiv 1904.00962, Algorithm 2.
 Departures from ``optax.lamb``: the bounds γ on the norm; a mask for the ratio (common practice spares biases
 and norms); stacked layers; norms in float32 that neither overflow nor underflow; those of
 ``optimiz.scale_by_adam`` (a float32 second moment for bfloat16 parameters, and a huge gradient does no lasting
-harm); updates in the parameter's dtype; refusal of bad arguments.
+harm); updates in the parameter's dtype; validation of arguments.
 """
 
 from collections.abc import Callable, Mapping
@@ -98,4 +98,4 @@ def lamb(
         scale_by_trust_ratio(min_norm, max_norm=max_norm, mask=trust_ratio_mask, scanned=scanned),
         scale_by_learning_rate(learning_rate, counted_elsewhere=True),
     )
-    return low_memory_update(chain)  # for the norm of r
+    return low_memory_update(chain)  # numerics.fusion, rule 1, for the norm of r

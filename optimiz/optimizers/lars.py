@@ -13,8 +13,8 @@ Source: arXiv 1708.03888 (You, Gitman and Ginsburg), Algorithm 1.
 
 Departures from ``optax.lars``: the denominator is the paper's, Optax's is ``trust="norm"`` (they agree without
 decay); stacked layers; norms in float32 that neither overflow nor underflow; those of ``optimiz.trace``
-(float32 arithmetic, and a state whose dtype no gradient changes); updates in the parameter's dtype; refusal of
-bad arguments.
+(float32 arithmetic, and a state whose dtype no gradient changes); updates in the parameter's dtype; validation
+of arguments.
 """
 
 from collections.abc import Callable, Mapping
@@ -50,7 +50,7 @@ def lars(
 
     Args:
         learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count. It is inside the
-            momentum: a rate that falls does not shorten the steps begun before.
+            momentum: a rate that falls does not shorten earlier steps that the momentum still holds.
         weight_decay: weight decay λ ≥ 0, a number or a schedule, part of the trust ratio and of the momentum.
         weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
             parameters, or a rule such as ``groups.no_decay()``. True or None for all.
@@ -86,7 +86,7 @@ def lars(
     checks.one_of("trust", trust, ("sum", "norm"))
     decay = decoupled_weight_decay(
         weight_decay,
-        None if weight_decay_mask is True else weight_decay_mask,  # True is Optax's word for no mask
+        None if weight_decay_mask is True else weight_decay_mask,  # True means no mask in Optax
         coupling=decay_coupling,
         learning_rate=learning_rate,
     )
@@ -100,7 +100,7 @@ def lars(
             mask=trust_ratio_mask,
             scanned=scanned,
         ),
-        scale_by_learning_rate(learning_rate),  # before the momentum, because the paper's rate is inside it
+        scale_by_learning_rate(learning_rate),  # before the momentum, as in the paper
         trace(momentum, nesterov, accumulator_dtype),
     )
-    return low_memory_update(chain)  # for the norms of the gradient and of the decay
+    return low_memory_update(chain)  # numerics.fusion, rule 1, for the norms of gradient and decay

@@ -5,15 +5,14 @@ r"""Lion: the sign of an interpolation between momentum and gradient, found by s
     \theta &\leftarrow \theta - \eta_t (d + \lambda\, \theta) \\
     m &\leftarrow \beta_2 m + (1 - \beta_2) g, \qquad m_0 = 0
 
-The direction uses the momentum from before its update; where β₁ ≤ β₂ it is computed from the new one, which is
-the same to rounding. For real parameters.
+The direction uses the momentum before its update. If β₁ ≤ β₂ it is computed from the new momentum, which is the
+same up to rounding. For real parameters.
 
 Source: arXiv 2302.06675 (Chen et al.). The scaling of the step by each parameter's root mean square is that of
 the T5 experiments of arXiv 2307.06440.
 
-Departures from ``optax.lion``: float32 momentum for bfloat16 parameters unless asked otherwise; updates in the
-parameter's dtype; refusal of bad arguments; the smooth variants of the sign and the scaling by the parameter
-can be reached from here.
+Departures from ``optax.lion``: float32 momentum for bfloat16 parameters unless another dtype is given; updates
+in the parameter's dtype; validation of arguments; smooth variants of the sign; scaling by the parameter.
 """
 
 from collections.abc import Callable
@@ -53,7 +52,7 @@ def scale_by_lion(
         smooth_beta: steepness of the smooth mode, > 0.
 
     Returns:
-        A transformation that keeps its updates' dtype.
+        A transformation that keeps the dtype of its updates.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -133,7 +132,7 @@ def lion(
             rule such as ``groups.no_decay()``. None for all.
         weight_decay_mask: alias of ``mask``, under the name that all optimizers share.
         decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
-        mode: ``"hard"``, ``"smooth"`` or ``"refined"``; see :func:`scale_by_lion`.
+        mode: sign function ``"hard"``, ``"smooth"`` or ``"refined"``; see :func:`scale_by_lion`.
         smooth_beta: steepness of the smooth mode, > 0.
         scale_by_param_rms: whether to multiply each parameter's step, decay included, by the parameter's root
             mean square.

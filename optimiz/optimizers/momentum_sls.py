@@ -5,13 +5,13 @@ r"""Adam with a line search along its own direction, momentum included.
     S \leftarrow \beta S + (1 - \beta) \langle g, d \rangle \\
     H \ge c\, \eta\, S, \qquad w \leftarrow w - \eta\, d
 
-where d is Adam's direction; the point that was tested is the next one.
+where d is Adam's direction; the parameters move to the point that was tested.
 
 Source: Kenneweg, Kenneweg and Hammer, arXiv 2403.18519, and their code.
 
 Departures from the code: the slope is the exact ⟨g, d⟩ and not a difference quotient over 5e-9, which float32
-cannot resolve and which costs one forward pass and more; a direction that does not descend on this batch is
-replaced by the gradient at the same length, where the code asks for a rise of at most c; step sizes are
+cannot resolve and which costs at least one more forward pass; a direction that does not descend on this batch
+is replaced by the gradient at the same length, where the code asks for a rise of at most c; step sizes are
 bounded; a search that fails goes back to the last step size; the rule allows for the rounding of the loss.
 """
 
@@ -47,7 +47,7 @@ def momentum_sls(
     mu_dtype: jax.typing.DTypeLike | None = None,
     nu_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam whose step size is searched for, momentum included.
+    """Adam with a step size searched along its own direction.
 
     Args:
         c: c in (0, 1), fraction of the predicted decrease that an accepted step must achieve.

@@ -1,4 +1,4 @@
-r"""NAdam: Adam with Nesterov's momentum, the first moment looked up one step ahead.
+r"""NAdam: Adam with Nesterov's momentum.
 
 .. math::
     m &\leftarrow \beta_1 m + (1 - \beta_1) g, \qquad v \leftarrow \beta_2 v + (1 - \beta_2) g^2 \\
@@ -7,12 +7,12 @@ r"""NAdam: Adam with Nesterov's momentum, the first moment looked up one step ah
         {\sqrt{v / (1 - \beta_2^t)} + \epsilon} + \lambda\, \theta \right)
 
 Source: Dozat (ICLR workshop 2016), at a constant β₁ and without λ. Its algorithm multiplies the corrected v by
-β₂ once more; this page, like Optax, does not. The β₁ of ``torch.optim.NAdam`` follows a schedule, so that its
-numbers are others.
+β₂ once more; this page, like Optax, does not. The β₁ of ``torch.optim.NAdam`` follows a schedule, so its
+numbers differ.
 
 Departures from ``optax.nadam``: those of ``optimiz.scale_by_adam`` (a float32 second moment for bfloat16
 parameters, and a huge gradient does no lasting harm); decoupled weight decay; updates in the parameter's dtype;
-refusal of bad arguments.
+validation of arguments.
 """
 
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def nadam(
         nu_dtype: dtype of the second moment; None for the parameters' dtype, at least float32.
 
     Returns:
-        A transformation whose ``update`` needs the parameters only where there is weight decay.
+        A transformation whose ``update`` needs the parameters if there is weight decay.
 
     Raises:
         TypeError: an argument has the wrong type.

@@ -10,7 +10,7 @@ Source: Dozat (ICLR workshop 2016) for the direction, arXiv 1711.05101 for the d
 Optax, which the learning rate multiplies.
 
 Departures from ``optax.nadamw``: those of ``optimiz.scale_by_adam`` (a float32 second moment for bfloat16
-parameters, and a huge gradient does no lasting harm); updates in the parameter's dtype; refusal of bad
+parameters, and a huge gradient does no lasting harm); updates in the parameter's dtype; validation of
 arguments.
 """
 
@@ -57,7 +57,7 @@ def nadamw(
         nu_dtype: dtype of the second moment; None for the parameters' dtype, at least float32.
 
     Returns:
-        A transformation whose ``update`` needs the parameters, unless the decay is 0.
+        A transformation whose ``update`` needs the parameters if there is weight decay.
 
     Raises:
         TypeError: an argument has the wrong type.

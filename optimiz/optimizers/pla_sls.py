@@ -1,13 +1,13 @@
-r"""PLASLS: Adam with a step size for each unit of a network, found by line searches in turn.
+r"""PLASLS: Adam with a step size for each unit of a network, from line searches in turn.
 
-As ``adam_sls``, but for each unit u (embeddings, groups of layers, head) there is a step size η_u. At each
-update one unit is searched, round robin, while the others stand still, and then all move:
+Like ``adam_sls``, with a step size η_u for each unit u (embeddings, groups of layers, head). Each update
+searches one unit, round robin, while the others stand still, and then moves all:
 
 .. math::
     f(w) - f(w - \eta_u d_{s,u}) \ge c\, \eta_u \langle g_u, d_{s,u} \rangle, \qquad
     w_v \leftarrow w_v - \eta_v d_v \text{ for all } v
 
-In the first updates there is one search for all units together.
+The first updates search one step size for all units.
 
 Source: Kenneweg, Galli, Kenneweg and Hammer, arXiv 2403.18506, and their code.
 
@@ -52,7 +52,7 @@ def pla_sls(
     mu_dtype: jax.typing.DTypeLike | None = None,
     nu_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam with a step size per unit, of which one is searched for at every update.
+    """Adam with a step size per unit, one of which is searched at every update.
 
     Args:
         units: function from the parameters to the unit of each, see ``optimiz.groups.search_units``.

@@ -10,13 +10,13 @@ r"""RMSprop: the gradient over the root of its recent mean square, optionally ce
 Source: Hinton's lecture 6e (2012), which has v alone, with a = 0.9; the place of ε and of the learning rate,
 outside root and buffer, are PyTorch's, whose a is 0.99.
 
-Departures from ``optax.rmsprop``: ε is added to the root, in place of under it (``eps_in_sqrt=True`` is
-Optax's); the momentum gathers directions, so that a new learning rate acts at once, in place of steps
-(``lr_in_momentum=True`` is Optax's); v is float32 for bfloat16 and float16 parameters unless asked otherwise,
-and the state keeps its dtypes whatever the gradients'; a finite gradient too large to be squared enters at the
-largest value that can be; a variance that rounding takes below 0 counts as 0, in place of NaN; with ε = 0 a
-coordinate that has never had a gradient stays where it is, in place of 0/0; decoupled weight decay; updates in
-the parameter's dtype; refusal of bad arguments.
+Departures from ``optax.rmsprop``: ε is added to the root, instead of under it (``eps_in_sqrt=True`` is
+Optax's); the momentum gathers directions, so that a new learning rate acts at once, instead of steps
+(``lr_in_momentum=True`` is Optax's); v is float32 for bfloat16 and float16 parameters unless another dtype is
+given, and the state keeps its dtypes whatever the gradients'; a finite gradient too large to be squared enters
+at the largest value that can be; a variance that rounding takes below 0 counts as 0, instead of NaN; with ε = 0
+a coordinate that has never had a gradient does not move, instead of 0/0; decoupled weight decay; updates in the
+parameter's dtype; validation of arguments.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
 class ScaleByRmsState(NamedTuple):
     """State of :func:`scale_by_rms`."""
 
-    count: jax.Array  # int32 scalar: updates made so far
+    count: jax.Array  # int32 scalar: number of updates so far
     mu: optax.Updates  # like the parameters; empty unless centered
     nu: optax.Updates  # like the parameters, real
 
@@ -62,7 +62,7 @@ def scale_by_rms(
         nu_dtype: dtype of the mean square; None for the parameters' dtype, at least float32.
 
     Returns:
-        A transformation that keeps its updates' dtype.
+        A transformation that keeps the dtype of its updates.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -80,7 +80,7 @@ def scale_by_rms(
     checks.number("initial_scale", initial_scale, ge=0)
 
     def init_fn(params):
-        # The mean is as wide as the mean square: the variance is a small difference of the two.
+        # As wide as the mean square, because the variance is a small difference of the two.
         mu = jax.tree.map(lambda p: numerics.zero_moment(p, None), params) if centered else ()
         nu = jax.tree.map(lambda p: numerics.real_moment(p, nu_dtype, initial_scale), params)
         return ScaleByRmsState(jnp.zeros([], jnp.int32), mu, nu)
@@ -99,7 +99,7 @@ def scale_by_rms(
             return x / corrections[numerics.real_dtype(x.dtype)] if bias_correction else x
 
         def variance(v, m):
-            # Of equal gradients it is 0, and rounding may take it below.
+            # Rounding may make the variance of equal gradients negative.
             return jnp.maximum(corrected(v) - numerics.abs_sq(corrected(m)), 0)
 
         def limited(g):
@@ -141,7 +141,8 @@ def rmsprop(
 ) -> optax.GradientTransformationExtraArgs:
     """Gradient over its recent root mean square.
 
-    Places of ε and of the learning rate are PyTorch's; ``eps_in_sqrt=True, lr_in_momentum=True`` is Optax's.
+    ε and the learning rate are where PyTorch has them; ``eps_in_sqrt=True, lr_in_momentum=True`` is Optax's
+    form.
 
     Args:
         learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count.
@@ -164,7 +165,7 @@ def rmsprop(
         accumulator_dtype: dtype of the momentum; None for the parameters' dtype.
 
     Returns:
-        A transformation whose ``update`` needs the parameters only where there is weight decay.
+        A transformation whose ``update`` needs the parameters if there is weight decay.
 
     Raises:
         TypeError: an argument has the wrong type.

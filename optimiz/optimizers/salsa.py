@@ -8,20 +8,19 @@ the parameters move along d = D m̂:
     H \leftarrow \beta H + (1 - \beta) \left( f(w) - f(w - \eta d_s) \right) \\
     H \ge c\, \eta\, S, \qquad w \leftarrow w - \eta\, d
 
-H keeps the decreases of accepted steps only. Searches are few, and in between η rests.
+H averages the decreases of accepted steps only. Searches are rare, and η is constant in between.
 
-There are three functions. :func:`salsa` is the one to use: its settings are those that did best where we
-measured (``examples/studies/line_search``). :func:`salsa_class` and :func:`salsa_packaged` equal the two
-implementations of the authors, which differ from each other, decision by decision.
+Use :func:`salsa`, whose defaults did best in ``examples/studies/line_search``. :func:`salsa_class` and
+:func:`salsa_packaged` reproduce the authors' two implementations, which differ from each other.
 
 Source: Kenneweg, Kenneweg and Hammer, arXiv 2407.20650, and their code.
 
-Departures from the authors' class: in ``salsa`` the first search begins at a small step size and goes up, so
-that it takes about ten forward passes and not sixty; there is a search every few updates, where the class
-searches at each of the first 70; step sizes grow where they are searched, are halved where they are refused,
-and are bounded; after a search that fails, η is what it was, shrunk once, and the averages start afresh, where
-the class keeps 0.9²⁰⁰ of η and takes thousands of updates to regrow it; the rule allows for the rounding of the
-loss; the step may be decayed to zero over a run; and parameters may have multipliers of the step size.
+Departures from the authors' class: the first search of ``salsa`` begins at a small step size and goes up, which
+takes about ten forward passes instead of sixty; there is a search every few updates, where the class searches
+at each of the first 70; step sizes grow at searches, are halved when rejected, and are bounded; a failed search
+restores η, shrunk once, and resets the averages, where the class keeps 0.9²⁰⁰ of η and takes thousands of
+updates to regrow it; the rule allows for the rounding of the loss; the step may be decayed to zero over a run;
+parameters may have multipliers of the step size.
 """
 
 from collections.abc import Callable
@@ -219,8 +218,8 @@ def salsa_packaged(
 ) -> optax.GradientTransformationExtraArgs:
     """SaLSa as the authors' package ``SaLSa-Optimizer``.
 
-    Its moments are corrected as if there had been one more update. After a search the parameters stay at the
-    point that was tested, without momentum; growth lasts for one update, unless it is searched.
+    Its moments are corrected as if there had been one more update. A search moves the parameters to the point
+    that was tested, without momentum; growth lasts for one update, unless that update is searched.
 
     Args:
         c: c in (0, 1), fraction of the predicted decrease that an accepted step must achieve.
@@ -272,5 +271,5 @@ def salsa_packaged(
     )
 
 
-# What the authors' code lacks.
+# Safeguards that the authors' code does not have.
 _UNGUARDED: dict[str, Any] = {"min_step": 0.0, "max_step": jnp.inf, "tolerance": 0.0, "on_failure": "keep"}

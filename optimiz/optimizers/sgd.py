@@ -9,8 +9,8 @@ Source: Polyak (1964); Sutskever et al. (ICML 2013) for the learning rate outsid
 Optax have it; the dampening is PyTorch's.
 
 Departures from ``optax.sgd``: decoupled weight decay; and, as everywhere in this suite, float32 arithmetic for
-bfloat16 parameters, updates in the parameter's dtype, and refusal of bad arguments. For weight decay as an L2
-penalty put ``optax.add_decayed_weights`` in front.
+bfloat16 parameters, updates in the parameter's dtype, and validation of arguments. For weight decay as an L2
+penalty, put ``optax.add_decayed_weights`` in front.
 """
 
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def sgd(
         decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
 
     Returns:
-        A transformation whose ``update`` needs the parameters only where there is weight decay.
+        A transformation whose ``update`` needs the parameters if there is weight decay.
 
     Raises:
         TypeError: an argument has the wrong type.

@@ -9,8 +9,8 @@ It keeps one parameter-shaped buffer, half of Adam's state. The decay is not sca
 
 Source: arXiv 2412.11768v2 (Xu et al.); the authors' release 1.0.3.
 
-G is close to the square root of the block's size whenever the gradient's mean is near zero: a fair claim about
-the method needs momentum SGD with the rate √size per block beside it.
+G is close to the square root of the block's size whenever the gradient's mean is near zero, so a fair
+comparison of the method includes momentum SGD with the rate √size per block (``optimiz.sqrt_size_sgd``).
 
 Departures from the release, each undone by ``degenerate="reference"`` where it concerns G: a block of one
 entry or of zero variance gets G = 1 (the release moves it by 1e5 and more at the default rate), a block whose
@@ -45,7 +45,7 @@ def sgd_sai(
     scanned: Mapping[str, int] | None = None,
     mu_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """SGD with learning-rate Scaling at Initialization.
+    """SGD with learning-rate scaling at initialization.
 
     Args:
         learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count.
@@ -65,7 +65,7 @@ def sgd_sai(
         mu_dtype: dtype of the momentum; None for the parameters' dtype, at least float32.
 
     Returns:
-        A transformation whose ``update`` needs the parameters, unless the decay is 0.
+        A transformation whose ``update`` needs the parameters if there is weight decay.
 
     Raises:
         TypeError: an argument has the wrong type.

@@ -7,7 +7,7 @@ entry whose gradient is 0 only decays. For real parameters.
 
 Source: arXiv 1802.04434 (Bernstein et al.).
 
-Departures from ``optax.sign_sgd``: weight decay; updates in the parameter's dtype; refusal of bad arguments.
+Departures from ``optax.sign_sgd``: weight decay; updates in the parameter's dtype; validation of arguments.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def sign_sgd(
         decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
 
     Returns:
-        A transformation whose ``update`` needs the parameters only where there is weight decay.
+        A transformation whose ``update`` needs the parameters if there is weight decay.
 
     Raises:
         TypeError: an argument has the wrong type.

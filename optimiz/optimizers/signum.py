@@ -9,8 +9,8 @@ The step has the size of SignSGD's at the same rate. For real parameters.
 Source: arXiv 1802.04434 (Bernstein et al.).
 
 Departures from ``optax.signum``: weight decay; float32 momentum for bfloat16 parameters; updates in the
-parameter's dtype; refusal of bad arguments. Some published code adds λ θ to the gradient before the momentum,
-where it can only flip signs: that is ``decay="l2"``, for comparison with it.
+parameter's dtype; validation of arguments. Some published code adds λ θ to the gradient before the momentum,
+where it can only flip signs: ``decay="l2"`` reproduces it.
 """
 
 from collections.abc import Callable
@@ -45,10 +45,11 @@ def signum(
         weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
             parameters, or a rule such as ``groups.no_decay()``. None for all.
         decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
-        decay: ``"decoupled"`` shrinks the parameters; ``"l2"`` adds λ θ to the gradient before the momentum.
+        decay: ``"decoupled"`` to shrink the parameters, ``"l2"`` to add λ θ to the gradient before the
+            momentum.
 
     Returns:
-        A transformation whose ``update`` needs the parameters only where there is weight decay.
+        A transformation whose ``update`` needs the parameters if there is weight decay.
 
     Raises:
         TypeError: an argument has the wrong type.

@@ -1,4 +1,4 @@
-r"""Momentum SGD whose rate is in proportion to the root of each block's size: the control for SGD-SaI.
+r"""Momentum SGD with a rate proportional to the root of each block's size: the baseline for SGD-SaI.
 
 .. math::
     m_i &\leftarrow \mu\, m_i + (1 - \mu)\, g_i, \qquad m_i^{(1)} = g_i^{(1)} \\
@@ -9,10 +9,11 @@ stacked.
 
 Source: none; it is a baseline. SGD-SaI (arXiv 2412.11768) scales a block by the g-SNR of its first gradient,
 for which :math:`G^2 = (d - 1) + d\, \bar g^2 / s^2`. Where that gradient's mean is near zero, G is
-:math:`\sqrt d` and says nothing of the gradient: what SGD-SaI gains by measuring is what it gains over this.
+:math:`\sqrt d` and carries no information about the gradient: SGD-SaI's gain over this baseline is what its
+measurement contributes.
 
-Departures from ``optimiz.sgd_sai``: nothing is measured, so that there is no ε, no degenerate block, and no
-state but the momentum's.
+Departures from ``optimiz.sgd_sai``: nothing is measured, so there is no ε, no degenerate block, and no state
+except the momentum's.
 """
 
 import math
@@ -55,7 +56,7 @@ def sqrt_size_sgd(
         mu_dtype: dtype of the momentum; None for the parameters' dtype, at least float32.
 
     Returns:
-        A transformation whose ``update`` needs the parameters, unless the decay is 0.
+        A transformation whose ``update`` needs the parameters if there is weight decay.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -92,7 +93,7 @@ def _scale_by_root_of_size(
             math.sqrt(math.prod(u.shape[a] for a in numerics.block_axes(u.ndim, scanned_axis)))
             for u, scanned_axis in zip(leaves, groups.scanned_axes(updates, scanned), strict=True)
         ]
-        # Every block may be empty, and then there is nothing to divide.
+        # Every block may be empty.
         largest = max(roots, default=0) or 1 if normalize == "max" else 1
         scaled = zip(leaves, roots, strict=True)
         return tree.unflatten([numerics.scaled(u, r / largest) for u, r in scaled])

@@ -3,13 +3,13 @@ r"""Accumulate gradients over micro-batches, and step once for every k of them.
 .. math:: \bar g \leftarrow \bar g + g / k; \qquad
     \text{after every k-th, step along } \bar g \text{, then } \bar g \leftarrow 0
 
-In between the update is exactly zero. The mean over k micro-batches of one size is the gradient of the batch
-that they make together, to rounding.
+In between, the update is exactly zero. The mean over k micro-batches of equal size is the gradient of the whole
+batch, up to rounding.
 
 Departures from ``optax.MultiSteps``: the optimizer runs only when a step is due, under ``lax.cond`` (Optax runs
-it at every micro-batch and throws the result away). A micro-batch that is not finite makes the mean so, which
-the optimizer sees, but not the zero updates before (Optax's are 0 × NaN). Wrap the optimizer in
-``optimiz.guard`` to skip such a window, or this in it to leave out such a micro-batch.
+it at every micro-batch and discards the result). A gradient that is not finite makes the mean non-finite, and
+the optimizer sees that; the updates before stay zero (Optax's are 0 × NaN). Wrap the optimizer in
+``optimiz.guard`` to skip such a window, or wrap ``accumulate`` in it to skip such a micro-batch.
 """
 
 from typing import Any, NamedTuple
@@ -25,8 +25,8 @@ class AccumulateState(NamedTuple):
     """State of :func:`accumulate`."""
 
     micro_step: jax.Array  # int32 scalar: micro-batches in the mean so far, less than k
-    mean: optax.Updates  # like the parameters, float32 at the least: their part of it
-    inner_state: Any  # of the optimizer
+    mean: optax.Updates  # like the parameters, at least float32: the sum of g / k so far
+    inner_state: Any  # state of the optimizer
 
 
 def accumulate(
@@ -34,20 +34,20 @@ def accumulate(
 ) -> optax.GradientTransformationExtraArgs:
     """Run an optimizer on the mean of every ``every`` gradients.
 
-    Under ``vmap`` a branch is taken on both sides, and the optimizer runs at every micro-batch.
+    Under ``vmap`` both branches run, so that the optimizer runs at every micro-batch.
 
     Args:
-        tx: the optimizer.
-        every: k ≥ 1, micro-batches per step. Learning-rate schedules count steps.
+        tx: optimizer to run.
+        every: number k ≥ 1 of micro-batches per step. Learning-rate schedules count steps.
 
     Returns:
         A transformation whose updates have the parameters' dtype, or, where ``update`` is not given the
-        parameters, the gradients'. Extra arguments are passed on as the last micro-batch of a window has them.
+        parameters, the gradients'. The optimizer gets the extra arguments of the last micro-batch of a window.
 
     Raises:
         TypeError: ``tx`` is not a transformation, or ``every`` not an integer; or, in ``update``, the optimizer
             changes its state's dtypes.
-        ValueError: it is less than 1, or the shape of a gradient differs from that of its parameter.
+        ValueError: ``every`` is less than 1, or the shape of a gradient differs from that of its parameter.
 
     Example:
         >>> tx = accumulate(optax.sgd(0.5), every=2)
@@ -71,11 +71,11 @@ def accumulate(
         like = updates if params is None else params
 
         def mean():
-            # Divided before they are added: the sum of k finite gradients need not be finite, their mean is.
+            # Divided before they are added: the sum of k finite gradients may overflow, their mean does not.
             return jax.tree.map(lambda m, g: m + g.astype(m.dtype) / every, state.mean, updates)
 
         def step(like):
-            # In the gradients' dtype, in which one big batch would have delivered it.
+            # In the gradients' dtype, as from one large batch.
             g = jax.tree.map(lambda m, g: m.astype(g.dtype), mean(), updates)
             proposed, inner_state = tx.update(g, state.inner_state, params, **extra_args)
             _keeps_its_types(state.inner_state, inner_state)
@@ -85,9 +85,8 @@ def accumulate(
         def wait(like):
             return jax.tree.map(jnp.zeros_like, like), state.inner_state, jnp.array(False)
 
-        # An operand, since zeros like an array that the branch closes over need not have its sharding.
-        # The new mean is computed once more, in the place of the old one: behind the branch, which reads that
-        # one, and of what comes out of the branch, so that XLA knows the order and need not copy it.
+        # ``like`` is an operand: zeros like an array that a branch closes over may lose its sharding. The new
+        # mean is computed again after the branch, so that it can overwrite the old one, which the branch reads.
         proposed, inner_state, due = numerics.cond(state.micro_step + 1 >= every, step, wait, like)
         new_mean = jax.tree.map(lambda m: jnp.where(due, 0, m), mean())
         return proposed, AccumulateState(jnp.where(due, 0, state.micro_step + 1), new_mean, inner_state)
@@ -96,7 +95,7 @@ def accumulate(
 
 
 def _keeps_its_types(before: Any, after: Any) -> None:
-    """Refuse, at a step, an optimizer whose state is not what it was between steps."""
+    """Refuse an optimizer whose step changes the types of its state."""
     new = jax.tree.leaves(after)
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(before), new, strict=True):
         kept = (jnp.shape(x), jnp.result_type(x)) == (jnp.shape(y), jnp.result_type(y))

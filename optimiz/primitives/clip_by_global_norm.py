@@ -1,17 +1,17 @@
-r"""Clip all updates together, where their joint norm is too large.
+r"""Clip updates by their global norm.
 
 .. math:: g \leftarrow g \min(1, c \,/\, \|g\|_2), \qquad \|g\|_2 = \Big( \sum_i \|g_i\|_2^2 \Big)^{1/2}
 
-Parameters that ``optax.masked``, ``optax.partition`` or ``optimiz.groups.freeze`` keep away have no part in the
+Parameters that ``optax.masked``, ``optax.partition`` or ``optimiz.groups.freeze`` hide are not part of the
 norm.
 
 Source: arXiv 1211.5063.
 
-Departures from ``optax.clip_by_global_norm``: the norm is summed in float32 at the least (Optax's is bfloat16
-for bfloat16 gradients) and neither overflows nor underflows, so that a gradient of 1e30 is clipped and not set
-to zero, and one of 1e-30 has a norm; a zero gradient stays zero also where c = 0, in place of 0/0; where one
-entry is infinite all updates are NaN, as they are where one is NaN (Optax's are NaN there and 0, a clean step,
-everywhere else); and the norm is kept in the state, where a log can read it.
+Departures from ``optax.clip_by_global_norm``: the norm is summed in at least float32 (Optax's is bfloat16
+for bfloat16 gradients) and neither overflows nor underflows, so that a gradient of 1e30 is clipped, not set to
+zero, and one of 1e-30 has a norm; a zero gradient with c = 0 stays zero instead of 0/0; an infinite entry makes
+all updates NaN, as a NaN does (Optax's are NaN there and 0 everywhere else); the norm is kept in the state for
+logging.
 """
 
 import functools
@@ -27,22 +27,22 @@ from optimiz import checks, numerics
 class ClipByGlobalNormState(NamedTuple):
     """State of :func:`clip_by_global_norm`."""
 
-    global_norm: jax.Array  # float32 scalar: of the last updates, before they were clipped
+    global_norm: jax.Array  # float32 scalar: norm of the last updates before clipping
 
 
 def clip_by_global_norm(max_norm: jax.typing.ArrayLike) -> optax.GradientTransformationExtraArgs:
-    """Scale all updates by one factor, so that their joint norm is at most ``max_norm``.
+    """Scale all updates by one factor so that their global norm is at most ``max_norm``.
 
     Args:
-        max_norm: c ≥ 0.
+        max_norm: largest norm c ≥ 0.
 
     Returns:
-        A transformation that keeps its updates' dtype.
+        A transformation that keeps the dtype of its updates.
 
     Raises:
         TypeError: ``max_norm`` is not a number.
-        ValueError: it is NaN, infinite or negative; or, in ``update``, an update's shape is not its
-            parameter's.
+        ValueError: ``max_norm`` is NaN, infinite or negative; or, in ``update``, the shape of an update differs
+            from that of its parameter.
 
     Example:
         >>> tx = clip_by_global_norm(2.5)
@@ -93,8 +93,8 @@ def _square(g: jax.Array, scale: jax.Array | None) -> jax.Array:
 def _factors(
     scale: jax.Array, root: jax.Array, max_norm: jax.typing.ArrayLike
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The norm, and the two factors that clip to it."""
-    norm = root / scale  # infinite where the dtype has no such number; the root is finite even then
+    """The norm and the two factors that clip to it."""
+    norm = root / scale  # infinite if it exceeds the dtype's range; the root stays finite
     limit = jnp.asarray(max_norm, root.dtype)
     factor = jnp.where(jnp.isfinite(root), limit / jnp.where(root == 0, 1, root), jnp.nan)
     # Where nothing is clipped both are 1, which changes no bit; numerics.fusion, rule 4.

@@ -2,21 +2,22 @@ r"""Decoupled weight decay: add c λ θ to the direction, after everything that 
 
 .. math:: d \leftarrow d + c_t\, \lambda\, \theta
 
-Followed by the step, the parameters shrink by :math:`\eta_t c_t \lambda`, whatever the gradient's scale. The
-coupling says what the decay shares with the learning rate:
+The step that follows shrinks the parameters by :math:`\eta_t c_t \lambda`, whatever the gradient's scale. The
+coupling determines how the decay scales with the learning rate:
 
 ===================  =================  ==========================================================
 coupling             decay of a step    c
 ===================  =================  ==========================================================
 ``"learning_rate"``  η λ                1; PyTorch and Optax
-``"schedule"``       (η / peak of η) λ  1 / peak; the paper: the schedule's multiplier, not the rate
-``"independent"``    λ                  1 / η; where η is 0 nothing moves, and nothing decays
+``"schedule"``       (η / peak of η) λ  1 / peak; as in the paper, the schedule without its base rate
+``"independent"``    λ                  1 / η, or 0 where η is 0
 ===================  =================  ==========================================================
 
 Source: arXiv 1711.05101 (AdamW).
 
-Departures from ``optax.add_decayed_weights``: the couplings; the updates keep their dtype whatever kind of
-number λ is; the mask may be any rule of ``optimiz.groups``, which refuses to match nothing.
+Departures from ``optax.add_decayed_weights``: the couplings; the updates keep their dtype whatever type of
+number λ is; the mask may be a rule of ``optimiz.groups``, which raises if it matches nothing; a mask function
+is called with the parameters, never with the updates.
 """
 
 from collections.abc import Callable
@@ -32,7 +33,7 @@ Coupling = Literal["learning_rate", "schedule", "independent"]
 
 
 class DecoupledWeightDecayState(NamedTuple):
-    """State of :func:`decoupled_weight_decay` where the decay or its coupling varies over the steps."""
+    """State of :func:`decoupled_weight_decay` if the decay or its coupling varies over the steps."""
 
     count: jax.Array  # int32 scalar: updates made so far
 
@@ -47,23 +48,24 @@ def decoupled_weight_decay(
     """Add the parameters, times the decay, to the direction.
 
     Args:
-        weight_decay: λ ≥ 0, a number, or a schedule from the 0-based update count to a scalar.
+        weight_decay: λ ≥ 0, a number or a schedule of the 0-based update count.
         mask: parameters that decay: a tree of booleans, a prefix of one, a function of the parameters, or a
             rule such as ``groups.no_decay()``. None for all.
-        coupling: what the decay shares with the learning rate, see above.
-        learning_rate: η of the step that follows; ``"schedule"`` and ``"independent"`` need it.
+        coupling: how the decay scales with the learning rate, see above.
+        learning_rate: learning rate η of the step that follows, which ``"schedule"`` and ``"independent"``
+            need.
 
     Returns:
-        A transformation that keeps its updates' dtype. A decay known to be 0 is the identity, and asks for
-        no parameters.
+        A transformation that keeps the dtype of its updates. A decay that is known to be 0 is the identity and
+        needs no parameters.
 
     Raises:
         TypeError: ``weight_decay`` or ``learning_rate`` is neither a schedule nor a number; or an answer of the
             mask is not a boolean.
-        ValueError: one is NaN, infinite or negative, or a schedule of the decay that is so at the first update;
-            the coupling is unknown, or ``"schedule"`` with a schedule whose peak is unknown; or ``update`` is
-            not given the parameters, or given updates of
-            other shapes, or comes after a step in its chain.
+        ValueError: one of the two is NaN, infinite or negative, also at the first update of a schedule; the
+            coupling is unknown, or is ``"schedule"`` and the peak of the schedule is unknown; or, in
+            ``update``, the parameters are missing, the shape of an update differs from that of its parameter,
+            or the transformation comes after a step in its chain.
 
     Example:
         >>> tx = decoupled_weight_decay(0.5)
@@ -83,7 +85,7 @@ def decoupled_weight_decay(
         return optax.with_extra_args_support(optax.identity())
     largest = schedules.peak(eta_of_step) if coupling == "schedule" else 1.0
 
-    # A count is kept where something varies; a decay that is traced has the state of one that is 0.
+    # Only what varies needs a count. A traced decay may be 0, whose state is empty.
     varies = callable(weight_decay) or (coupling == "independent" and callable(learning_rate))
 
     def strength(count: jax.typing.ArrayLike) -> jax.Array:

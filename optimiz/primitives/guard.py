@@ -1,22 +1,22 @@
-"""Guard an optimizer: a step that is not finite is skipped whole, and counted.
+"""Guard an optimizer: a step that is not finite is skipped entirely and counted.
 
-A step is bad where an entry of the gradient, or of the update that the optimizer makes of it, is NaN or
-infinite. Then the update is zero and the optimizer's state stays as it was, bit for bit: moments, counters,
-schedule. Nothing decays. The next good step is the one that would have been taken without the bad one. The
-state itself is not tested: some hold an infinity by right, such as the best loss before there is one.
+A step is bad if an entry of the gradient, or of the optimizer's update, is NaN or infinite. The update is then
+zero and the optimizer's state stays as it was, bit for bit: moments, counters, schedule. Nothing decays. The
+next good step is the one that would have been taken without the bad one. The state itself is not tested, since
+it may hold an infinity legitimately, such as the best loss so far.
 
-More bad steps in a row than ``give_up_after`` are no accident of a batch: from then on the update is NaN in
-every entry, so that parameters and loss show it to whoever watches them. The optimizer's state is still that of
-the last good step; a run that goes back to good parameters can go on with it.
+After more than ``give_up_after`` bad steps in a row, the update is NaN in every entry, so that the failure is
+visible in the parameters and in the loss. The optimizer's state is still that of the last good step; a run that
+restores good parameters can continue with it.
 
-Put it around all else. In a data-parallel run average the gradients first: the decision is taken on what
-``update`` is given, and is the same on all devices where that is. Around ``optimiz.accumulate`` a bad
-micro-batch is left out of its window; inside of it, the window is skipped. Around ``optax.MultiSteps`` it does
-the same, but inside of it one bad micro-batch spoils every window that follows, since Optax empties a window by
-0 × NaN, until the guard gives up.
+Put the guard around everything else. In a data-parallel run, average the gradients first: the decision depends
+on what ``update`` is given, and must be the same on all devices. Around ``optimiz.accumulate``, a bad
+micro-batch is left out of its window; inside, the whole window is skipped. The same holds for
+``optax.MultiSteps``, except that inside it one bad micro-batch also spoils the windows that follow, because
+Optax resets a window by 0 × NaN.
 
-Departures from ``optax.apply_if_finite``: the update is tested as well as the gradient; what persists turns the
-update into NaN, where Optax gives the bad gradient to the optimizer and so, for good, to its moments; the
+Departures from ``optax.apply_if_finite``: the update is tested as well as the gradient; if bad steps persist
+the update is NaN, where Optax passes the bad gradient to the optimizer and so to its moments for good; the
 optimizer may return updates of another dtype than the gradient's.
 """
 
@@ -33,26 +33,26 @@ from optimiz import checks, numerics
 class GuardState(NamedTuple):
     """State of :func:`guard`."""
 
-    skipped: jax.Array  # int32 scalar: bad steps so far
-    skipped_in_a_row: jax.Array  # int32 scalar: of them, those since the last good one
-    inner_state: Any  # of the guarded optimizer, after its last good step
+    skipped: jax.Array  # int32 scalar: number of bad steps so far
+    skipped_in_a_row: jax.Array  # int32 scalar: number of them since the last good step
+    inner_state: Any  # state of the optimizer after its last good step
 
 
 def guard(
     tx: optax.GradientTransformation, give_up_after: jax.typing.ArrayLike
 ) -> optax.GradientTransformationExtraArgs:
-    """Skip, whole, every step whose gradient or update is not finite.
+    """Skip every step whose gradient or update is not finite.
 
     Args:
         tx: the whole optimizer.
-        give_up_after: K ≥ 0, how many bad steps in a row are skipped before the update turns NaN.
+        give_up_after: number K ≥ 0 of consecutive bad steps that are skipped before the update turns NaN.
 
     Returns:
         A transformation that passes extra arguments on.
 
     Raises:
         TypeError: ``tx`` is not a transformation, or ``give_up_after`` not an integer.
-        ValueError: it is negative.
+        ValueError: ``give_up_after`` is negative.
 
     Example:
         >>> tx = guard(optax.sgd(0.5, momentum=0.5), give_up_after=1)
@@ -81,8 +81,8 @@ def guard(
         in_a_row = jnp.where(good, 0, numerics.increment(state.skipped_in_a_row))
         instead = jnp.where(in_a_row > give_up_after, jnp.float32(jnp.nan), jnp.float32(0))
 
-        # A select, and not a branch, which would have to hold both states whole before it. The update is made
-        # after the state and of what was selected, so that each new array can take the place of the old one.
+        # A select, because a branch would hold both states in memory. The update is computed after the state
+        # and from what was selected, so that each new array can overwrite the old one; numerics.fusion, rule 3.
         def select(new, old):
             new.value = jnp.where(good, numerics.materialise(new), old)
             return new.value
@@ -97,6 +97,6 @@ def guard(
 
 
 def _zero_if_finite(*arrays: jax.Array) -> jax.Array:
-    """Zero in every entry that is finite in all arrays, NaN in the others."""
+    """Zero where all arrays are finite, NaN elsewhere."""
     wide = [numerics.widen(x) for x in arrays if jnp.issubdtype(x.dtype, jnp.inexact)]
     return functools.reduce(jnp.add, [x - x for x in wide], jnp.zeros([], jnp.float32))

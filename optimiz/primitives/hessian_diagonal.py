@@ -1,4 +1,4 @@
-r"""The diagonal of the Hessian without the Hessian: two unbiased estimators.
+r"""Two unbiased estimators of the Hessian's diagonal.
 
 .. math::
     \text{Gauss-Newton-Bartlett:} \quad & \hat y_b \sim p_b = \operatorname{softmax}(z_b), \qquad
@@ -8,29 +8,28 @@ r"""The diagonal of the Hessian without the Hessian: two unbiased estimators.
 
 Here z_b are the logits at position b, a function of the parameters with Jacobian J_b, and w_b is the position's
 weight in the mean loss: 1, or 0 where it is padding. A label drawn from the model itself gives a gradient of
-mean zero, and the labels are independent: so the cross terms of the square vanish, and the mean of ĥ is the
-diagonal of the Gauss-Newton matrix of the mean loss,
-:math:`\tfrac 1 W \sum_b w_b J_b^\top (\operatorname{diag} p_b - p_b p_b^\top) J_b`. With equal weights ĥ is
-B ĝ², B being the number of labels drawn and ĝ the gradient of the mean loss on them. B is counted here and is
-part of ĥ; it is never a constant that someone has to know. ĥ is not negative, and costs one forward and one
-backward pass.
+mean zero, and the labels are independent. So the cross terms of the square vanish, and the expectation of ĥ is
+the diagonal of the Gauss-Newton matrix of the mean loss, :math:`\tfrac 1 W \sum_b w_b J_b^\top
+(\operatorname{diag} p_b - p_b p_b^\top) J_b`. With equal weights ĥ is B ĝ², with B the number of labels drawn,
+which is counted here, and ĝ the gradient of the mean loss on them. ĥ is not negative, and costs one forward and
+one backward pass.
 
 Hutchinson's ĥ costs a Hessian-vector product. It is exact where the Hessian is diagonal, and may be negative.
 
-Both are transformations whose update is ĥ, whatever the updates that go in. Random numbers come from one key,
-the same on all replicas, which the state keeps as the key's data; the count of estimates is folded into it.
+Both are transformations that return ĥ whatever updates they are given. The state holds the data of one random
+key, the same on all replicas, into which the number of estimates is folded.
 
 Source: arXiv 2305.14342 (Liu et al.), Algorithms 1 and 2.
 
-Departures from the paper: u has random signs in place of normal entries (of the two only signs are exact on a
-diagonal Hessian); positions may have weights. From the authors' released code and runs published with it: B
-is not a constant; every micro-batch counts, for gradients are added up *before* they are squared; ĝ is not
-clipped; logits that do not span the classes are refused, such as the hidden states that some models return by
+Departures from the paper: u has random signs instead of normal entries (only signs are exact on a diagonal
+Hessian); positions may have weights. From the authors' released code and runs published with it: B is not a
+constant; every micro-batch counts, because gradients are summed *before* they are squared; ĝ is not clipped;
+logits whose last axis is not the classes are refused, such as the hidden states that some models return under
 that name.
 
 Departures from ``optax.contrib.hutchinson_estimator_diag_hessian``: a tree of float32 and bfloat16 works, where
-Optax's raises; ``value_fn`` will do for ``obj_fn``; micro-batches; the average over replicas, without which
-they drift apart; each instance has a key of its own, and its draws do not depend on ``jax_enable_x64``.
+Optax's raises; ``value_fn`` may stand in for ``obj_fn``; micro-batches; the average over replicas, without
+which they drift apart; each instance has a key of its own, and its draws do not depend on ``jax_enable_x64``.
 """
 
 from collections.abc import Callable, Hashable
@@ -48,7 +47,7 @@ class HessianDiagonalState(NamedTuple):
     """State of :func:`gauss_newton_bartlett` and :func:`hutchinson`."""
 
     key: jax.Array  # uint32: data of the random key
-    estimates: jax.Array  # int32 scalar: estimates made so far
+    estimates: jax.Array  # int32 scalar: number of estimates so far
 
 
 def gauss_newton_bartlett(
@@ -67,19 +66,19 @@ def gauss_newton_bartlett(
     Args:
         classes: number of classes, or size of the vocabulary, ≥ 2; the length of the logits' last axis.
         key: random key, or an integer seed.
-        microbatches: n ≥ 1 parts in which to go through the data, one at a time in memory: ``logits_fn`` is
-            then called with the part's index i < n, a traced int32, as its second argument. None for one call
+        microbatches: number n ≥ 1 of parts of the data, one at a time in memory; ``logits_fn`` is then called
+            with the index i < n of the part, a traced int32, as its second argument. None for one call
             without an index.
         axis_name: axis of ``pmap`` or ``shard_map`` along which the data are split; ``logits_fn`` is to return
             this replica's share. Under a sharded ``jit`` it is None.
 
     Returns:
-        A transformation whose update is ĥ, in float32 at the least.
+        A transformation whose update is ĥ, in at least float32.
 
     Raises:
         TypeError: ``classes``, ``microbatches`` or a seed is not an integer.
-        ValueError: it is too small; or, in ``update``, ``logits_fn`` or the parameters are missing, or the
-            logits do not span the classes.
+        ValueError: one of them is too small; or, in ``update``, ``logits_fn`` or the parameters are missing, or
+            the last axis of the logits is not ``classes`` long.
 
     Example:
         >>> tx = gauss_newton_bartlett(classes=2, key=0)
@@ -117,7 +116,7 @@ def gauss_newton_bartlett(
 
         total = _total(gradient_and_weight, microbatches)
         gradient, weight = total if axis_name is None else jax.lax.psum(total, axis_name)
-        weight = jnp.where(weight == 0, 1, weight)  # all is padding: the gradient is 0
+        weight = jnp.where(weight == 0, 1, weight)  # all positions are padding, and the gradient is 0
         return jax.tree.map(lambda g: jnp.square(numerics.squarable(g)) / weight.astype(g.dtype), gradient)
 
     return _estimator(estimate, key, microbatches, axis_name)
@@ -131,23 +130,23 @@ def hutchinson(
 ) -> optax.GradientTransformationExtraArgs:
     """Estimate the diagonal of the Hessian by random signs.
 
-    ``update`` needs the parameters and ``obj_fn``, the loss as a function of them; where there is none it takes
-    ``value_fn``, which a loop that serves line searches offers.
+    ``update`` needs the parameters and ``obj_fn``, the loss as a function of them; without it, it takes
+    ``value_fn``, which training loops with line searches pass.
 
     Args:
         key: random key, or an integer seed.
-        microbatches: n ≥ 1 parts of which to take the mean, one at a time in memory, each with new signs:
-            ``obj_fn`` is then called with the part's index i < n, a traced int32, as its second argument (and
-            ``value_fn`` will not do). None for one call without an index.
+        microbatches: number n ≥ 1 of parts of the data over which to average, one at a time in memory, each
+            with new signs; ``obj_fn`` is then called with the index i < n of the part, a traced int32, as its
+            second argument, and ``value_fn`` is not used. None for one call without an index.
         axis_name: axis of ``pmap`` or ``shard_map`` along which the data are split; ``obj_fn`` is to return the
             loss of this replica's share. Under a sharded ``jit`` it is None.
 
     Returns:
-        A transformation whose update is ĥ, in float32 at the least.
+        A transformation whose update is ĥ, in at least float32.
 
     Raises:
         TypeError: ``microbatches`` or a seed is not an integer.
-        ValueError: it is too small; or, in ``update``, ``obj_fn`` or the parameters are missing.
+        ValueError: one of them is too small; or, in ``update``, ``obj_fn`` or the parameters are missing.
 
     Example:
         >>> tx = hutchinson(key=0)
@@ -187,14 +186,14 @@ def _estimator(
     microbatches: int | None,
     axis_name: Hashable | None,
 ) -> optax.GradientTransformationExtraArgs:
-    """The transformation around ``estimate(params, key, **extra_args)``: its checks and its random key."""
+    """The transformation around ``estimate(params, key, **extra_args)``: checks and random key."""
     checks.key("key", key)
     if microbatches is not None:
         checks.integer("microbatches", microbatches, ge=1)
 
     def init_fn(params):
         del params
-        # A copy: a key that the caller keeps may not be donated with the state.
+        # A copy, because the caller's key must not be donated with the state.
         data = jnp.array(jax.random.key_data(numerics.typed_key(key)), copy=True)
         return HessianDiagonalState(data, jnp.zeros([], jnp.int32))
 
@@ -202,7 +201,7 @@ def _estimator(
         del updates
         checks.needs_params(params)
         if axis_name is not None:
-            # Else shard_map adds up the cotangents of what is replicated, and they would be added up twice.
+            # Otherwise shard_map sums the cotangents of replicated parameters, and they would be summed twice.
             params = jax.lax.pcast(params, axis_name, to="varying")
         base = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(numerics.typed_key(key)))
         drawn = jax.random.fold_in(base, state.estimates)
@@ -217,7 +216,7 @@ def _fold(key: jax.Array, index: tuple[jax.Array, ...]) -> jax.Array:
 
 
 def _total(term: Callable[..., Any], microbatches: int | None) -> Any:
-    """The sum of term(i) over the micro-batches, or term() where the data come in one."""
+    """The sum of term(i) over the micro-batches, or term() without micro-batches."""
     if microbatches is None:
         return term()
     zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(term, jnp.zeros([], jnp.int32)))

@@ -1,12 +1,12 @@
-r"""Carry along what rounding takes from each step, so that parameters of few bits follow those of many.
+r"""Compensate the rounding of each step, so that low-precision parameters follow high-precision ones.
 
 .. math::
     y &= u + c, \qquad d = \operatorname{fl}(y) \\
     \theta' &= \operatorname{fl}(\theta + d), \qquad c \leftarrow y - (\theta' - \theta)
 
-This is compensated summation. θ + c is the parameter to about twice its digits, at the price of a second
-number of its size; ``optimiz.stochastic_rounding`` costs no memory, and is noise. It comes last in a chain,
-since it has to know what ``optax.apply_updates`` will make of its update; where it does not, tracing fails.
+This is compensated summation. θ + c is the parameter with about twice its digits, at the cost of a second array
+of its size; ``optimiz.stochastic_rounding`` costs no memory and adds noise. It must come last in a chain, since
+it needs the exact result of ``optax.apply_updates``; tracing fails otherwise.
 
 Source: Kahan, "Further remarks on reducing truncation errors", Communications of the ACM 8 (1965); for training
 in bfloat16, arXiv 2010.06192 (Zamirai et al.).
@@ -24,11 +24,11 @@ from optimiz import checks, numerics
 class KahanState(NamedTuple):
     """State of :func:`kahan`."""
 
-    compensation: optax.Params  # like the parameters: what they lack
+    compensation: optax.Params  # like the parameters: what rounding took from them
 
 
 def kahan() -> optax.GradientTransformationExtraArgs:
-    """Compensate the rounding of the parameters; the last of a chain.
+    """Compensate the rounding of the parameters, as the last transformation of a chain.
 
     Returns:
         A transformation whose ``update`` needs the parameters. Its updates are in their dtype.
@@ -59,12 +59,12 @@ def kahan() -> optax.GradientTransformationExtraArgs:
 
         def leaf(u, p, c):
             wide = jnp.promote_types(jnp.result_type(u), numerics.compute_dtype(p.dtype))
-            # XLA may leave out a conversion to bfloat16 and back, but not this rounding.
+            # XLA may drop a conversion to bfloat16 and back, but not this rounding.
             rounded = (lambda x: numerics.nearest(x, p.dtype)) if numerics.is_narrow(p.dtype) else lambda x: x
             y, start = u.astype(wide) + c.astype(wide), p.astype(wide)
             step = rounded(y)
             lost = y - (rounded(start + step) - start)
-            # A step that is not finite is seen in the parameter; one that comes after it shall not be lost.
+            # A step that is not finite shows in the parameter; the compensation recovers from it.
             return step.astype(p.dtype), jnp.where(jnp.isfinite(lost), lost, 0).astype(p.dtype)
 
         updates, compensation = numerics.map_many(leaf, 2, updates, params, state.compensation)

@@ -1,25 +1,22 @@
-"""Keep an optimizer's statistics in eight or sixteen bits, whatever the optimizer.
+"""Store the statistics of any optimizer in eight or sixteen bits.
 
-Around any transformation: before its update what it keeps of each parameter is decoded to float32, after it
-the new state is encoded, array by array, and XLA fuses the three: no float32 copy of the state is ever in
-memory. How numbers are stored is the format's page, ``optimiz.numerics.quantisation``. Nothing is known of the
-optimizer. What is stored in few bits is decided at ``init``; all else stays as it is:
+Before the optimizer's update its state is decoded to float32, and after it the new state is encoded, array by
+array. XLA fuses the three. ``optimiz.numerics.quantisation`` documents the formats. ``init`` decides, without
+knowing the optimizer, what is stored in few bits; everything else stays as it is:
 
-- Arrays that belong to parameters, have a parameter's shape and hold real floats, ``min_size`` of them or more.
-  So biases, norms and factored moments, which together weigh next to nothing, stay in float32.
-- Of these, arrays whose start does not depend on the parameters' values. Averages and sums start at a constant.
-  What starts as a copy of the parameters (the iterates of schedule-free, the origin of DoG or Prodigy) is a
-  point in their space, to which eight bits would do what they do to the parameters. It is found by following
-  the values through ``init``.
+- Arrays that belong to parameters, have a parameter's shape and hold at least ``min_size`` real floats. So
+  biases, norms and factored moments, which take little memory, stay in float32.
+- Of these, arrays whose initial value does not depend on the values of the parameters. Averages and sums start
+  at a constant. What starts as a copy of the parameters (the iterates of schedule-free, the origin of DoG or
+  Prodigy) needs the parameters' precision. ``init`` finds it by tracing which values it depends on.
 
-Whether an array is a first or a second moment makes a difference to how it is stored, but is not decided here,
-where names would have to tell: each block is stored by its own signs.
+First and second moments are stored differently, by the signs in each block, not by their names.
 
-The optimizer within is initialised as for float32 parameters, so that its statistics are float32 during the
-update also where the parameters are bfloat16; its updates leave in the dtype in which the gradients came, or in
-the parameters'. Put this around the optimizer, and ``optimiz.accumulate`` or ``optax.MultiSteps`` around this:
-a mean of gradients would be rounded at each micro-batch. Call ``init`` under ``jax.jit`` where the state would
-not fit in float32.
+The optimizer is initialized as for float32 parameters, so that its statistics are float32 during the update
+even if the parameters are bfloat16. Updates keep the dtype of the gradients, or of the parameters. Put
+``low_bit`` around the optimizer, and ``optimiz.accumulate`` or ``optax.MultiSteps`` around ``low_bit``, or the
+mean of the gradients is rounded at each micro-batch. Call ``init`` under ``jax.jit`` if the state would not fit
+in float32.
 """
 
 from collections.abc import Callable
@@ -35,9 +32,9 @@ from optimiz import checks, numerics
 class LowBitState(NamedTuple):
     """State of :func:`low_bit`."""
 
-    salt: jax.Array  # int32 scalar: updates made so far, from which the rounding has its noise
-    scales: tuple[Any, ...]  # for each tree of the inner state that is like the parameters, one of scales
-    inner_state: Any  # of the optimizer, with codes in place of its statistics
+    salt: jax.Array  # int32 scalar: number of updates so far, the seed of the rounding noise
+    scales: tuple[Any, ...]  # one tree of scales per parameter-like tree of the inner state
+    inner_state: Any  # state of the optimizer, with codes instead of statistics
 
 
 def low_bit(
@@ -50,16 +47,16 @@ def low_bit(
 
     Args:
         tx: any transformation.
-        fmt: ``Int8(block=256)``, ``Float8(block=256)`` or ``BFloat16()``.
-        min_size: ≥ 1, entries that an array has at the least to be stored in few bits.
+        fmt: storage format, ``Int8(block=256)``, ``Float8(block=256)`` or ``BFloat16()``.
+        min_size: smallest number of entries, ≥ 1, of an array that is stored in few bits.
 
     Returns:
         A transformation that passes extra arguments on.
 
     Raises:
         TypeError: ``tx`` is not a transformation, ``fmt`` is none of these, or ``min_size`` is not an integer.
-        ValueError: ``min_size`` is less than 1; or, in ``init``, the state is in few bits already, or what
-            of it belongs to parameters cannot be told.
+        ValueError: ``min_size`` is less than 1; or, in ``init``, the state is stored in few bits already, or it
+            is unknown which arrays of the state belong to parameters.
 
     Example:
         >>> tx = low_bit(optax.trace(0.5), numerics.Int8(), min_size=16)
@@ -92,7 +89,8 @@ def low_bit(
                 raise ValueError(f"low_bit goes around an optimizer once; its state holds {x.dtype} already")
             statistic = belongs and not is_copy and jnp.issubdtype(x.dtype, jnp.floating)
             if statistic and x.shape in shapes and x.size >= min_size and fmt.suits(x.shape):
-                # Most are zeros, which XLA would otherwise encode while it compiles: that takes minutes.
+                # Not shared with what makes x: XLA would encode constant zeros while it compiles, which takes
+                # minutes.
                 return encode(numerics.rematerialise(x), jnp.int32(0))
             return x, numerics.no_scales(x)
 
@@ -102,20 +100,20 @@ def low_bit(
 
     def update_fn(updates, state, params=None, **extra_args):
         codes, structure = jax.tree.flatten(state.inner_state)
-        scales = _beside(tx, state.inner_state, state.scales)
+        scales = _scales_of(tx, state.inner_state, state.scales)
         coded = [s is not None and c.dtype == fmt.dtype for c, s in zip(codes, scales, strict=True)]
         rows = list(zip(codes, scales, coded, strict=True))
         inner_state = structure.unflatten([decode(c, s) if few else c for c, s, few in rows])
 
         proposed, inner_state = tx.update(updates, inner_state, params, **extra_args)
 
-        # As without this wrapper, around which the optimizer would have its state in the parameters' dtype.
+        # The dtypes that the optimizer would return without this wrapper.
         like = updates if params is None else params
         proposed = jax.tree.map(
             lambda u, g, p: u if u.dtype == p.dtype else u.astype(g.dtype), proposed, updates, like
         )
         salt = numerics.increment(state.salt)
-        # Far apart for two arrays: in all the updates of a run no two meet.
+        # So far apart that no two arrays share a salt within a run.
         salts = salt.astype(jnp.uint32) + jnp.arange(len(rows), dtype=jnp.uint32) * jnp.uint32(0x9E3779B1)
         pairs = [
             encode(x, salts[i]) if few else (x, s)
@@ -129,7 +127,7 @@ def low_bit(
 
 
 def _widened(p: Any) -> Any:
-    """A parameter in float32 at the least; of what is only a shape, that shape."""
+    """A parameter, or its shape, in at least float32."""
     if not jnp.issubdtype(p.dtype, jnp.floating):
         return p
     if isinstance(p, jax.ShapeDtypeStruct):
@@ -138,12 +136,12 @@ def _widened(p: Any) -> Any:
 
 
 def _belong_to_parameters(tx: optax.GradientTransformation, state: Any) -> Any:
-    """For each array of a state whether it belongs to a parameter."""
+    """For each array of a state, whether it belongs to a parameter."""
     try:
         return optax.tree_map_params(tx, lambda _: True, state, transform_non_params=lambda _: False)
     except Exception as error:
         raise ValueError(
-            "low_bit cannot tell what of this optimizer's state belongs to parameters, because "
+            "low_bit cannot find out which arrays of this optimizer's state belong to parameters, because "
             "optax.tree_map_params cannot, as with optax.lbfgs and Optax's line searches: put low_bit around "
             "the other parts of the chain"
         ) from error
@@ -156,8 +154,8 @@ def _of_parameters(tx: optax.GradientTransformation, state: Any) -> tuple[Any, .
     return tuple(found)
 
 
-def _beside(tx: optax.GradientTransformation, state: Any, trees: tuple[Any, ...]) -> list[Any]:
-    """For each leaf of a state the leaf of ``trees`` that belongs to it, or None."""
+def _scales_of(tx: optax.GradientTransformation, state: Any, trees: tuple[Any, ...]) -> list[Any]:
+    """For each leaf of a state, the leaf of ``trees`` at its place, or None."""
     waiting = iter(trees)
     placed = optax.tree_map_params(
         tx, lambda _: next(waiting), state, transform_non_params=lambda _: False, is_leaf=lambda _: True
@@ -166,13 +164,13 @@ def _beside(tx: optax.GradientTransformation, state: Any, trees: tuple[Any, ...]
 
 
 def _depend_on_values(function: Callable[[Any], Any], tree: Any) -> list[bool]:
-    """For each leaf of the result, whether the values of the argument enter it, and not its shapes alone."""
+    """For each leaf of the result, whether it depends on the values of the argument."""
     traced = jax.make_jaxpr(function)(tree).jaxpr
     return _reached(traced, [True] * len(traced.invars))
 
 
 def _reached(jaxpr: Any, marks: list[bool]) -> list[bool]:
-    """Which outputs a jaxpr makes of its marked inputs."""
+    """Which outputs of a jaxpr depend on its marked inputs."""
     marked = {id(v) for v, mark in zip(jaxpr.invars, marks, strict=True) if mark}
     for equation in jaxpr.eqns:
         entering = [id(v) in marked for v in equation.invars]

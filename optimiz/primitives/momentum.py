@@ -1,4 +1,4 @@
-r"""Momentum in its four forms.
+r"""Momentum in four forms.
 
 .. math::
     \text{trace:}          \quad & m \leftarrow \mu m + g             && m_0 = 0 \\
@@ -7,10 +7,10 @@ r"""Momentum in its four forms.
     \text{seeded ema:}     \quad & \text{the same, but } m_1 = g
 
 At an equal learning rate the trace steps 1 / (1 - μ) times as far as the averages. The seeded average starts
-at the first update itself and so needs no bias correction; so does the dampened trace, which is PyTorch's.
+at the first update and needs no bias correction; the same holds for the dampened trace, which is PyTorch's.
 
 Departures from ``optax.trace`` and ``optax.ema``: the arithmetic is float32 for bfloat16 and float16
-parameters, and so is the state of the averages unless another dtype is asked for (that of ``trace`` has the
+parameters, and so is the state of the averages unless another dtype is given (that of ``trace`` has the
 parameters', as Optax's); the state keeps its dtype whatever the gradients' (Optax's turns float32 when
 float32 gradients meet bfloat16 parameters, which ``scan`` refuses); a gradient of the wrong shape is refused
 where Optax broadcasts it.
@@ -60,11 +60,11 @@ def trace(
     *,
     dampening: jax.typing.ArrayLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Heavy-ball momentum: the decayed sum of all updates so far.
+    """Heavy-ball momentum: the decayed sum of all updates.
 
     Args:
         decay: μ in [0, 1), decay rate of the momentum.
-        nesterov: whether to return g + μ m, not m.
+        nesterov: whether to return g + μ m (Nesterov's momentum), not m.
         accumulator_dtype: dtype of the state; None for the parameters' dtype.
         dampening: τ in [0, 1], PyTorch's dampening: every update but the first enters with weight 1 - τ. None
             or 0 for no dampening.
@@ -74,8 +74,8 @@ def trace(
 
     Raises:
         TypeError: ``decay`` or ``dampening`` is not a number.
-        ValueError: it is outside its domain; there is dampening with ``nesterov``, which has no such form; or
-            the shape of a gradient differs from that of its parameter.
+        ValueError: one of them is outside its domain; there is dampening with ``nesterov``, which has no such
+            form; or the shape of a gradient differs from that of its parameter.
 
     Example:
         >>> tx = trace(0.5)
@@ -119,7 +119,7 @@ def ema(
 
     Raises:
         TypeError: ``decay`` is not a number.
-        ValueError: it is outside [0, 1), or the shape of a gradient differs from that of its parameter.
+        ValueError: ``decay`` is outside [0, 1), or the shape of a gradient differs from that of its parameter.
 
     Example:
         >>> tx = ema(0.5)
@@ -155,7 +155,7 @@ def seeded_ema(
 
     Raises:
         TypeError: ``decay`` is not a number.
-        ValueError: it is outside [0, 1), or the shape of a gradient differs from that of its parameter.
+        ValueError: ``decay`` is outside [0, 1), or the shape of a gradient differs from that of its parameter.
 
     Example:
         >>> tx = seeded_ema(0.5)

@@ -1,4 +1,4 @@
-"""A transformation of the step direction alone, where a line search has another one to search along."""
+"""Transform only the step direction of a line search, not its search direction."""
 
 import optax
 
@@ -6,9 +6,9 @@ from optimiz import checks, numerics
 
 
 def on_step(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Apply a transformation to the ``step`` of ``numerics.Directions`` and leave its ``search`` as it is.
+    """Apply a transformation to the ``step`` of ``numerics.Directions``, not to its ``search``.
 
-    So what is no part of the loss, such as weight decay, does not enter Armijo's rule.
+    So what is not part of the loss, such as weight decay, does not enter Armijo's rule.
 
     Args:
         tx: any transformation.
@@ -17,7 +17,8 @@ def on_step(tx: optax.GradientTransformation) -> optax.GradientTransformationExt
         A transformation of ``numerics.Directions``, with the state of ``tx``.
 
     Raises:
-        TypeError: ``tx`` is not a transformation; or, in ``update``, there are no two directions.
+        TypeError: ``tx`` is not a transformation; or, in ``update``, the updates are not
+            ``numerics.Directions``.
 
     Example:
         >>> from optimiz.numerics import Directions

@@ -1,4 +1,4 @@
-r"""Adam's direction: the first moment over the root of the second, both corrected for their start at zero.
+r"""Adam's direction: the first moment over the root of the second, both with bias correction.
 
 .. math::
     m &\leftarrow \beta_1 m + (1 - \beta_1) g, \qquad \hat m = m / (1 - \beta_1^t) \\
@@ -7,11 +7,11 @@ r"""Adam's direction: the first moment over the root of the second, both correct
 
 Source: arXiv 1412.6980. With ``nesterov``, Dozat (2016): :math:`\hat m` is looked up one step ahead.
 
-Departures from ``optax.scale_by_adam``: the arithmetic, and the second moment unless asked otherwise, are
-float32 for bfloat16 and float16 parameters (in bfloat16 β₂ = 0.999 is 1, so that Optax's second moment never
-decays); both moments keep their dtypes whatever the gradients'; a finite gradient too large to be squared
-enters at the largest value that can be, in place of making v infinite for good; with ε = 0 a coordinate that
-has never had a gradient stays where it is, in place of 0/0; a gradient of the wrong shape is refused.
+Departures from ``optax.scale_by_adam``: the arithmetic, and the second moment unless another dtype is given,
+are float32 for bfloat16 and float16 parameters (in bfloat16 β₂ = 0.999 is 1, so that Optax's second moment
+never decays); both moments keep their dtypes whatever the gradients'; a finite gradient too large to be squared
+enters at the largest value that can be, instead of making v infinite for good; with ε = 0 a coordinate that has
+never had a gradient does not move, instead of 0/0; a gradient of the wrong shape is refused.
 """
 
 from typing import NamedTuple
@@ -52,8 +52,8 @@ def scale_by_adam(
         mu_dtype: dtype of the first moment; None for the parameters' dtype.
         nesterov: whether to use Nesterov's momentum.
         nu_dtype: dtype of the second moment; None for the parameters' dtype, at least float32.
-        for_search: return ``numerics.Directions`` for :func:`scale_by_armijo`: beside the direction, one to
-            search along, in which g stands for :math:`\hat m`. Its slope is never negative.
+        for_search: whether to return ``numerics.Directions`` for :func:`scale_by_armijo`: next to the
+            direction, one to search along, with g instead of :math:`\hat m`, whose slope is never negative.
 
     Returns:
         A transformation that keeps its updates' dtype.
@@ -100,7 +100,7 @@ def scale_by_adam(
             v = b2 * nu.astype(real) + (1 - b2) * numerics.limited_square(wide)
             m_hat = b1 * m / of_next[real] + (1 - b1) * limited / of_m[real] if nesterov else m / of_m[real]
             root = jnp.sqrt(v / of_v[real] + eps_root) + eps
-            # Where the root is 0 no gradient was ever seen, and m is 0 too.
+            # Where the root is 0, all gradients were 0, and so is m.
             scale = numerics.nonzero_divisor(root, eps)
             direction = (m_hat / scale).astype(g.dtype)
             search = (limited / scale).astype(g.dtype) if for_search else direction

@@ -1,28 +1,27 @@
-r"""The step, found by a line search: minus the largest tried step size that lowers the loss enough.
+r"""The step, found by a line search: minus the first step size tried that decreases the loss enough.
 
-It stands last in a chain, where else a learning rate stands. Parameters are divided into *units* u, each with a
-step size η_u. A search tries step sizes along the *search direction* until Armijo's rule (``numerics.armijo``)
+It comes last in a chain, instead of a learning rate. Parameters are divided into *units* u, each with a step
+size η_u. A search tries step sizes along the *search direction* until Armijo's rule (``numerics.armijo``)
 holds, and then the parameters move along the *step direction* d:
 
 .. math:: w_u \leftarrow w_u - \eta_u\, d_u
 
-The two directions come as ``numerics.Directions``; one tree of updates is both. All trials of a step go to
-``value_fn``, which has to be the loss of one mini-batch under one random key; each is one forward pass and
-needs one more set of parameters. Where an update is differentiated, a step size is a constant multiple of the
-one with which its search began, and no trial is.
+The two directions come as ``numerics.Directions``; a single tree of updates is both. Every trial calls
+``value_fn``, which must be the loss of one mini-batch under one random key; a trial is one forward pass and
+holds one more set of parameters. When an update is differentiated, a step size is a constant multiple of the
+one with which its search began, and trials are not differentiated.
 
-Under ``jit`` with sharded arrays there is nothing to observe. Under ``shard_map`` and ``pmap`` every device has
-to take the same decision, so ``value`` and ``value_fn`` must be reduced over devices (``jax.lax.pmean``) and
-``grad`` must be the gradient of the reduced loss. With ``check_vma=True`` what is not reduced is refused, but
-for one mistake: the gradient of a device's own loss, which JAX sums there, looks reduced and is too large.
-Elsewhere nothing can be seen, and replicas drift apart or wait for each other for ever.
+Sharded arrays under ``jit`` need nothing special. Under ``shard_map`` and ``pmap`` every device must take the
+same decision, so ``value`` and ``value_fn`` must be reduced over devices (``jax.lax.pmean``) and ``grad`` must
+be the gradient of the reduced loss. With ``check_vma=True``, arguments that are not reduced are refused, except
+for the gradient of a device's own loss, which JAX sums there, so that it looks reduced and is too large.
+Without it the mistake cannot be detected, and replicas drift apart or deadlock.
 
 Source: arXiv 1905.09997, 2403.18506 and 2407.20650.
 
 Departures from ``optax.scale_by_backtracking_linesearch``: directions keep the sign of the gradient, and the
-minus is here; there is a step size per unit; a failed search shrinks the last step size and does not set it to
-zero; a direction that does not descend is replaced; extra arguments of others are ignored; and it compiles
-once.
+minus is here; there is a step size per unit; a failed search shrinks the last step size instead of setting it
+to zero; a direction that does not descend is replaced; unrelated extra arguments are ignored; it compiles once.
 """
 
 import math
@@ -40,18 +39,18 @@ from optimiz.numerics import Directions
 class ScaleByArmijoState(NamedTuple):
     """State of :func:`scale_by_armijo`; U units, floats in float32, or float64 for float64 parameters."""
 
-    count: jax.Array  # int32 scalar: updates made so far
+    count: jax.Array  # int32 scalar: number of updates so far
     step_size: jax.Array  # [U]
     decrease: jax.Array  # [U]: moving average of accepted decreases
     slope: jax.Array  # [U]: moving average of slopes
     last_search: jax.Array  # int32 scalar: the count at the last search
     fast: jax.Array  # scalar: moving average over searches of the first step size, over about 10
     slow: jax.Array  # scalar: the same, over about 100
-    searches: jax.Array  # int32 scalar: searches made so far
-    evaluations: jax.Array  # int32 scalar: trials so far, each one forward pass
+    searches: jax.Array  # int32 scalar: number of searches so far
+    evaluations: jax.Array  # int32 scalar: number of trials so far, each one forward pass
     failures: jax.Array  # int32 scalar: searches in which no trial was accepted
-    ascents: jax.Array  # int32 scalar: updates in which a direction that did not descend was replaced
-    voids: jax.Array  # int32 scalar: updates whose value or slope was not finite, and which moved nothing
+    ascents: jax.Array  # int32 scalar: updates whose direction did not descend and was replaced
+    voids: jax.Array  # int32 scalar: updates that moved nothing because value or slope was not finite
 
 
 def scale_by_armijo(
@@ -82,9 +81,9 @@ def scale_by_armijo(
         c: c in (0, 1), fraction of the predicted decrease that an accepted step must achieve.
         init_step: initial step size η > 0.
         shrink: factor in (0, 1) for a step size that is rejected.
-        growth: (step sizes [U], whether this update is searched) → where the search begins, or the step size if
-            there is none; see ``numerics.grow_each_step``.
-        search_due: whether to search, from the state; see ``optimiz.search_every`` and
+        growth: function of the step sizes [U] and whether this update is searched, to the step sizes at which
+            the search begins, or which apply without one; see ``numerics.grow_each_step``.
+        search_due: function from the state to whether to search; see ``optimiz.search_every`` and
             ``optimiz.search_when_changing``.
         max_trials: maximum number of forward passes per search, ≥ 1.
         beta: β in [0, 1), decay rate of the averages of slope and decrease; 0 for no averaging.
@@ -93,30 +92,30 @@ def scale_by_armijo(
         min_step: smallest step size, ≥ 0; a search that reaches it has failed.
         max_step: largest step size, > 0.
         tolerance: rounding error of the loss that the search allows for, ≥ 0, in units in the last place.
-        keep_untested: whether growth between searches is kept; if not, it lasts for one update.
-        on_failure: ``"revert"`` to go back to the last step size, shrunk once, and start the averages afresh;
-            ``"keep"`` to keep what is left of it. Either way this update moves by what is left.
-        on_ascent: what to do with a tree of updates that does not descend: ``"steepest"`` to take the gradient
-            at the same length, ``"search"`` to search along it nevertheless.
-        move_along: ``"step"`` or, for the searched unit, ``"search"``: the point that was tested is the next
-            one.
+        keep_untested: whether growth between searches is kept, not only for one update.
+        on_failure: ``"revert"`` to go back to the last step size, shrunk once, and reset the averages;
+            ``"keep"`` to keep the last step size tried. Either way, this update moves by the last one tried.
+        on_ascent: what to do with updates that do not descend: ``"steepest"`` to take the gradient at the same
+            length, ``"search"`` to search along them nevertheless.
+        move_along: direction along which the searched unit moves: ``"step"``, or ``"search"``, so that it ends
+            at the point that was tested.
         units: function from the parameters to the unit of each, see ``groups.search_units``; None for one unit.
             Units are searched one at a time, in turn.
         others: position of the other units during trials: ``"frozen"``, unmoved, or ``"prefix"``, with the
             units before this one moved by their own step sizes.
         together: number of searches at the start, ≥ 0, in which all units share one step size.
-        together_slope: slopes [U] → the slope of these searches.
+        together_slope: function from the slopes [U] to the slope of these searches.
 
     Returns:
         A transformation whose ``update`` needs ``params`` and the extra arguments ``value``, ``grad`` and
-        ``value_fn``: the loss, its gradient, and the loss as a function of the parameters (or of it and
-        something else, which is ignored). Updates have the parameters' dtype. The state has no array of a
-        parameter's size.
+        ``value_fn``: the loss, its gradient, and the loss as a function of the parameters, which may also
+        return a tuple that begins with the loss. Updates have the parameters' dtype. The state has no array of
+        a parameter's size.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: it is outside its domain; or, in ``update``, an extra argument is missing or not reduced
-            over devices, or parameters are masked and ``value_fn`` does not fill them in.
+        ValueError: an argument is outside its domain; or, in ``update``, an extra argument is missing or not
+            reduced over devices, or parameters are masked and ``value_fn`` does not fill them in.
 
     Example:
         >>> from functools import partial
@@ -163,7 +162,7 @@ def scale_by_armijo(
         dtype = jnp.result_type(jnp.float32, *(numerics.real_dtype(p.dtype) for p in jax.tree.leaves(params)))
         number = numerics.number_of_units(label(params))
 
-        def zero():  # a buffer for each, so that the state can be donated
+        def zero():  # one buffer each, so that the state can be donated
             return jnp.zeros([], jnp.int32)
 
         return ScaleByArmijoState(

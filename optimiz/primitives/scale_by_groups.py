@@ -1,10 +1,10 @@
-r"""Scale each update by a multiplier of its own: a learning rate per group of parameters.
+r"""Scale each update by its own multiplier: a learning rate per group of parameters.
 
 .. math:: u_i \leftarrow m_i\, u_i
 
-After an optimizer, m_i multiplies its learning rate, decoupled weight decay included. Before a line search,
-it does so if both ``numerics.Directions`` are scaled, as they are here. There is no state: multipliers are
-numbers, or follow from paths and shapes each time an update is traced.
+After an optimizer, m_i multiplies its learning rate, including the decoupled weight decay. Before a line search
+it does the same, because both ``numerics.Directions`` are scaled. There is no state: multipliers are numbers,
+or are computed from paths and shapes whenever an update is traced.
 """
 
 from collections.abc import Callable
@@ -22,18 +22,18 @@ from optimiz import checks, numerics
 def scale_by_groups(
     multipliers: Any | Callable[[optax.Params], Any],
 ) -> optax.GradientTransformationExtraArgs:
-    """Scale each update by a multiplier of its own.
+    """Scale each update by its own multiplier.
 
     Args:
         multipliers: m >= 0, numbers or arrays that broadcast to the shape of what they scale: a tree
-            of them, a prefix of one, or a function from the parameters to such a tree, of which it
-            must not read the values; see ``optimiz.groups.layerwise_decay``.
+            of them, a prefix of one, or a function from the parameters, whose values it must not
+            read, to such a tree; see ``optimiz.groups.layerwise_decay``.
 
     Returns:
         A transformation without state that keeps its updates' dtype.
 
     Raises:
-        TypeError: a multiplier is not a number, or ``multipliers`` is a function that makes functions.
+        TypeError: a multiplier is not a number, or ``multipliers`` is a function that returns functions.
         ValueError: one is NaN, infinite or negative, or does not broadcast to the shape of what it
             scales; or the trees do not fit.
 
@@ -51,7 +51,7 @@ def scale_by_groups(
         return _check(multipliers_of(tree))
 
     def init_fn(params):
-        of(params)  # what is wrong with a rule is said here rather than at the first update
+        of(params)  # raises here, not at the first update, if a rule does not fit
         return optax.EmptyState()
 
     def update_fn(updates, state, params=None, **extra_args):

@@ -1,14 +1,14 @@
-r"""Scale each block once and for all by the g-SNR of its first gradient.
+r"""Scale each block by the g-SNR of its first gradient, for the whole run.
 
 .. math:: d_i = G_i\, g_i, \qquad G_i = \|g_i^{(1)}\|_2 \,/\, (s(g_i^{(1)}) + \epsilon)
 
 A block is one parameter tensor, or one layer of a tensor that ``nn.scan`` has stacked. G is latched at the
-block's first usable gradient and is part of the state from then on: it survives a checkpoint, which the
-authors' code does not see to (it measures again after a restart).
+block's first usable gradient and kept in the state, so that it survives a restart from a checkpoint (the
+authors' code measures it again).
 
 Source: arXiv 2412.11768, section 4.1, and the authors' release 1.0.3.
 
-What happens to a block whose ratio means nothing (``degenerate``):
+Blocks whose ratio is meaningless (``degenerate``):
 
 =============================  ==================  =======================================
 the block's first gradient     ``"reference"``     ``"unit"``
@@ -16,7 +16,7 @@ the block's first gradient     ``"reference"``     ``"unit"``
 has one entry, or zero         G = norm / ε        G = 1
 variance (to rounding)
 is zero                        G = 0: frozen       wait for the first that is not zero
-is NaN, infinite, or too       G = NaN, 0 or ∞:    wait; this update passes as it came
+is NaN, infinite, or too       G = NaN, 0 or ∞:    wait; this update is not scaled
 large to be squared            poisoned
 =============================  ==================  =======================================
 """
@@ -34,7 +34,7 @@ from optimiz import checks, groups, numerics
 class ScaleByGsnrState(NamedTuple):
     """State of :func:`scale_by_gsnr`."""
 
-    gsnr: optax.Params  # per leaf: G, a scalar, or one per layer with kept dimensions
+    gsnr: optax.Params  # per leaf: G, a scalar, or one per layer with dimensions kept
     latched: optax.Params  # per leaf: bool of the same shape, whether G has been measured
 
 
@@ -56,7 +56,7 @@ def scale_by_gsnr(
             layer is a block of its own.
 
     Returns:
-        A transformation that keeps its updates' dtype; G is computed and kept in float32 at the least.
+        A transformation that keeps its updates' dtype; G is computed and kept in at least float32.
 
     Raises:
         TypeError: ``eps`` is not a number.
@@ -92,14 +92,14 @@ def scale_by_gsnr(
         for p, axis in zip(leaves, groups.scanned_axes(params, scanned), strict=True):
             shape = () if axis is None else [n if a == axis else 1 for a, n in enumerate(p.shape)]
             gsnr.append(jnp.ones(shape, numerics.compute_dtype(p.dtype)))
-            latched.append(jnp.full(shape, p.size == 0))  # an empty leaf has nothing to wait for
+            latched.append(jnp.full(shape, p.size == 0))  # an empty leaf never has a gradient
         return ScaleByGsnrState(tree.unflatten(gsnr), tree.unflatten(latched))
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
         if params is not None:
             checks.same_shapes("gradient", updates, "parameter", params)
-        else:  # of parameters the state knows the paths alone
+        else:  # the state holds the paths of the parameters, not their shapes
             of_paths = (jax.tree.map(lambda _: 0, tree) for tree in (updates, state.gsnr))
             checks.same_shapes("gradient", next(of_paths), "parameter", next(of_paths))
         leaves, tree = jax.tree.flatten(updates)
@@ -114,10 +114,10 @@ def scale_by_gsnr(
                 [done | usable for done, (_, usable) in zip(latched, measured, strict=True)],
             )
 
-        # The measurement costs its passes over the gradient only while a block is waiting for it.
+        # The passes over the gradient run only while a block is waiting.
         all_done = _all(latched)
         gsnr, latched = numerics.cond(all_done, lambda: (gsnr, latched), latch)
-        scales = _or_one(gsnr, latched)
+        scales = _scales(gsnr, latched)
         if normalize == "max":
             each = [jnp.max(jnp.where(d, r, 0), initial=0) for r, d in zip(gsnr, latched, strict=True)]
             largest = jnp.max(numerics.stacked([jnp.float32(0), *each]))
@@ -135,5 +135,5 @@ def _all(latched: list[jax.Array]) -> jax.Array:
 
 
 @numerics.dispatched_once
-def _or_one(gsnr: list[jax.Array], latched: list[jax.Array]) -> list[jax.Array]:
+def _scales(gsnr: list[jax.Array], latched: list[jax.Array]) -> list[jax.Array]:
     return [jnp.where(done, ratio, 1) for ratio, done in zip(gsnr, latched, strict=True)]

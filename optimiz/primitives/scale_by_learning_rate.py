@@ -1,9 +1,9 @@
-"""The step: multiply by minus the learning rate. It comes last in a chain and is its only minus sign.
+"""The step: multiply by minus the learning rate. It comes last in a chain and holds its only minus sign.
 
-Departures from ``optax.scale_by_learning_rate``: the update leaves in the parameter's dtype whatever kind of
-number the learning rate is (a NumPy, JAX or traced float32 scalar turns Optax's bfloat16 updates into
-float32); a gradient whose shape is not its parameter's is refused; so is a rate that is NaN, infinite or
-negative; and the rate that was used is kept in the state, where a log can read it.
+Departures from ``optax.scale_by_learning_rate``: the update has the parameter's dtype whatever type of number
+the learning rate is (a NumPy, JAX or traced float32 scalar turns Optax's bfloat16 updates into float32); a
+gradient whose shape differs from its parameter's is refused, as is a rate that is NaN, infinite or negative;
+the rate is kept in the state for logging.
 """
 
 import functools
@@ -17,21 +17,21 @@ from optimiz import checks, numerics
 
 
 class ScaleByLearningRateState(NamedTuple):
-    """State of :func:`scale_by_learning_rate` where the rate is a schedule, or nothing else counts."""
+    """State of :func:`scale_by_learning_rate` if the rate is a schedule, or nothing else counts updates."""
 
     count: jax.Array  # int32 scalar: updates made so far
-    # Not by its full name: optax.tree.get and tree.set look for that of optax.inject_hyperparams.
+    # Not named learning_rate, which optax.tree.get and tree.set look for in optax.inject_hyperparams.
     rate: jax.Array  # float32 scalar: the learning rate of the last update (before it: of the first)
 
 
 class ScaleByConstantRateState(NamedTuple):
-    """State of :func:`scale_by_learning_rate` where the rate is a number and something else counts."""
+    """State of :func:`scale_by_learning_rate` if the rate is a number and something else counts updates."""
 
     steps: jax.Array  # int32 scalar: updates made so far
     rate: jax.Array  # float32 scalar: the learning rate
 
 
-# In its path, and so in a saved file, it is the count that it was when both had one state.
+# In paths, and so in checkpoints, ``steps`` is called ``count``, so that both states have the same layout.
 _PATHS = tuple(map(jax.tree_util.GetAttrKey, ScaleByLearningRateState._fields))
 jax.tree_util.register_pytree_with_keys(
     ScaleByConstantRateState,
@@ -49,14 +49,14 @@ def scale_by_learning_rate(
     """Turn a direction of ascent into the update: minus the learning rate times it.
 
     Args:
-        learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count to a scalar.
-        counted_elsewhere: whether another part of the chain, such as ``scale_by_adam``, has a ``count``. Then
-            that of a constant rate has another name, and ``optax.tree.get(state, "count")`` finds one, as it
-            does in the states of Optax's optimizers.
+        learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count.
+        counted_elsewhere: whether another part of the chain, such as ``scale_by_adam``, has a ``count``. The
+            count of a constant rate then has another name, so that ``optax.tree.get(state, "count")`` finds
+            only one, as in Optax's optimizers.
 
     Returns:
         A transformation whose updates have the parameters' dtype, or, where ``update`` is not given the
-        parameters, the dtype they came in.
+        parameters, the dtype of the updates.
 
     Raises:
         TypeError: the learning rate is neither a number nor callable.

@@ -5,9 +5,9 @@ r"""Sophia's direction: momentum over the Hessian's diagonal, each coordinate cl
     h &\leftarrow \beta_2 h + (1 - \beta_2)\, \hat h \quad \text{at updates } 0, k, 2k, \dots, \qquad h_0 = 0 \\
     d &= \operatorname{clip}\left( \frac{m}{\max(\gamma h, \epsilon)},\, -1,\, 1 \right)
 
-Where the curvature is not positive, d is the sign of the momentum. ĥ comes from a transformation, such as those
-of ``hessian_diagonal``. It runs inside ``lax.cond``: the updates between two refreshes neither pay for it nor
-touch h, to the last bit. (Under ``vmap`` over the state, JAX runs both branches at every update.)
+Where the curvature is not positive, d is the sign of the momentum. A transformation, such as those of
+``hessian_diagonal``, estimates ĥ inside ``lax.cond``, so that updates between two refreshes do not pay for it
+and leave h as it is. (Under ``vmap`` over the state, JAX runs both branches at every update.)
 
 Two scalings of this rule are in use, and numbers do not carry over between them. The first form of the authors'
 code steps by η' clip(m / max(h, ε'), -ρ', ρ'): the same for η = η' ρ', γ = ρ', ε = ε' ρ'. Its later form
@@ -16,13 +16,13 @@ in ``gauss_newton_bartlett``, and for γ = ρ B where ĥ is a bare squared gradi
 
 Source: arXiv 2305.14342 (Liu et al.), Algorithm 3.
 
-Departures from the authors' later code: the maximum with ε, as in the paper, in place of adding it; the two
+Departures from the authors' later code: the maximum with ε, as in the paper, instead of adding it; the two
 differ where γ h is about as small as ε, and only the first bears a negative h.
 
 Departures from ``optax.contrib.sophia``: the momentum is not debiased, and the step of a refresh uses the new h
 (``debias=True`` and ``refresh="after_step"`` give Optax's, whose first step is a pure sign step); moments are
-float32 for bfloat16 parameters unless asked otherwise; a tree without leaves works; the share of coordinates
-that are not clipped is kept in the state in place of being printed by a host callback; there is no
+float32 for bfloat16 parameters unless another dtype is given; a tree without leaves works; the share of
+coordinates that are not clipped is kept in the state instead of being printed by a host callback; there is no
 ``clip_threshold``, which is the first scaling above. An infinite momentum or curvature gives NaN, where a clip
 or a division would make a clean step of it.
 """

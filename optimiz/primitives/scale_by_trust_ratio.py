@@ -1,4 +1,4 @@
-r"""Scale each block's update to the size of its parameters: a learning rate per layer.
+r"""Scale each block's update to the norm of its parameters: a learning rate per layer.
 
 .. math::
     d \leftarrow c\, \frac{\phi(\|\theta\|)}{\|d\| + \epsilon}\, d, \qquad
@@ -7,12 +7,12 @@ r"""Scale each block's update to the size of its parameters: a learning rate per
 A block is one parameter tensor, or one layer of a tensor that ``nn.scan`` has stacked. Where φ(‖θ‖) or ‖d‖ is 0
 the ratio is 1: parameters that start at zero move.
 
-With ``decay``, d is a gradient and a decay that is added here, and the denominator is the sum of their two
-norms in place of the norm of their sum.
+With ``decay``, d is the sum of a gradient and a decay that is added here, and the denominator is the sum of
+their norms, not the norm of their sum.
 
 Departures from ``optax.scale_by_trust_ratio``: norms are float32 for bfloat16 and float16 and neither overflow
-nor underflow; γ_l bounds the norm of the parameters alone, Optax's ``min_norm`` that of the update as well;
-γ_u, the sum of norms, the mask and stacked layers are new.
+nor underflow; γ_l bounds only the norm of the parameters, Optax's ``min_norm`` also that of the update; γ_u,
+the sum of norms, the mask and stacked layers are new.
 
 The update is held in memory for its norm, unless ``optimiz.low_memory_update`` is around the chain.
 """
@@ -46,11 +46,11 @@ def scale_by_trust_ratio(
         trust_coefficient: c > 0.
         eps: ε ≥ 0, added to the denominator.
         max_norm: γ_u ≥ γ_l, upper bound of that norm; None for no bound.
-        decay: a transformation that adds a multiple of each parameter to the direction, such as
-            ``optimiz.decoupled_weight_decay``, run here so that its norm is told from the gradient's; None to
-            take the update as it comes.
-        mask: which parameters have a ratio, the others keep 1: a tree of booleans, a prefix, a function, or a
-            rule of ``optimiz.groups``. None for all of them.
+        decay: transformation that adds a multiple of each parameter to the direction, such as
+            ``optimiz.decoupled_weight_decay``; it runs here so that its norm is measured separately. None to
+            take the update as it is.
+        mask: parameters that have a ratio, the others have 1: a tree of booleans, a prefix of one, a function
+            of the parameters, or a rule of ``optimiz.groups``. None for all.
         scanned: axis along which layers are stacked, by pattern of path, such as ``{"^layers/": 0}``; each
             layer is a block of its own.
 
@@ -81,13 +81,13 @@ def scale_by_trust_ratio(
     has_ratio = checks.mask("the mask of the trust ratio", True if mask is None else mask)
 
     def blocks(tree):
-        """Per leaf, the axes of its blocks, and whether it has a ratio."""
+        """The axes of each leaf's blocks, and whether it has a ratio."""
         chosen = jax.tree.leaves(jax.tree.broadcast(has_ratio(tree), tree))
         leaves = zip(jax.tree.leaves(tree), groups.scanned_axes(tree, scanned), strict=True)
         return [numerics.block_axes(leaf.ndim, axis) for leaf, axis in leaves], chosen
 
     def init_fn(params):
-        blocks(params)  # what is wrong with a rule is said here rather than at the first update
+        blocks(params)  # raises here, not at the first update, if a rule does not fit
         return optax.EmptyState() if decay is None else decay.init(params)
 
     def update_fn(updates, state, params=None, **extra_args):
@@ -99,7 +99,7 @@ def scale_by_trust_ratio(
         directions = jax.tree.leaves(wide)
         wholes, strengths = directions, [None] * len(directions)
         if decay is not None:
-            # Its norm is that of the parameters times what it makes of a one.
+            # The decay's norm is that of the parameters times the decay of a one.
             of_ones, _ = decay.update(optax.tree.zeros_like(wide), state, optax.tree.ones_like(params))
             strengths = [_first_entries(x, a) for x, a in zip(jax.tree.leaves(of_ones), axes, strict=True)]
             sums, state = decay.update(wide, state, params)
@@ -127,7 +127,7 @@ def scale_by_trust_ratio(
 
 
 def _first_entries(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """One entry of each block, of the shape that a sum over the block has."""
+    """One entry of each block, in the shape of a sum over the block."""
     return x[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(x.ndim))]
 
 
@@ -152,6 +152,6 @@ def _scaled(
     eps: jax.typing.ArrayLike,
 ) -> jax.Array:
     zero = (numerator == 0) | (denominator == 0)
-    # Dividing first: the ratio by itself may not be finite where its product with the update is.
+    # Divided first: the ratio alone may overflow where its product with the update does not.
     whole = whole / jnp.where(zero, 1, denominator + eps)
     return whole * jnp.where(zero, 1, trust_coefficient * numerator)

@@ -1,18 +1,18 @@
-r"""Round parameters of few bits at random and without bias, so that steps below their resolution count.
+r"""Round low-precision parameters at random and without bias, so that steps below their resolution count.
 
 .. math:: \theta \leftarrow \operatorname{SR}(\theta + u)
 
-A bfloat16 parameter of 1 has neighbours at a distance of 2⁻⁷ and 2⁻⁸: rounded to the nearest, it never moves
-by steps of 1e-4, and with weight decay and a small rate most of a network stands still. At random it moves one
-time out of eighty, by a whole neighbour, and in the mean it is where it would be in float32.
+The neighbours of a bfloat16 parameter of 1 are 2⁻⁷ above and 2⁻⁸ below. Rounded to nearest, it never moves by
+steps of 1e-4, and with weight decay and a small rate most of a network stands still. Rounded at random, it
+moves to a neighbour about once in forty steps, and on average it is where it would be in float32.
 
-This comes last in a chain: what came after it would undo it, and tracing fails if anything does. It replaces
-the update by the step from θ to the number chosen, so that plain ``optax.apply_updates``, in the parameters'
-own dtype, lands exactly on it. Where θ and θ + u are of such different size that the step itself must be
-rounded, the choice is between numbers that a step does reach; see ``numerics.stochastic_step``.
+This must come last in a chain, because a later transformation would undo it; tracing fails otherwise. It
+replaces the update by the step from θ to the chosen number, so that ``optax.apply_updates``, in the parameters'
+dtype, arrives exactly there. Where θ and θ + u differ so much in size that the step itself is rounded, the
+choice is between numbers that a step can reach; see ``numerics.stochastic_step``.
 
-The key is part of the state: a resumed run rounds as the one that was never stopped, and replicas of the same
-state round alike, whatever the layout of devices.
+The key is part of the state, so that a resumed run rounds as an uninterrupted one does, and replicas of the
+same state round alike, whatever the layout of devices.
 """
 
 from typing import NamedTuple
@@ -28,23 +28,23 @@ class StochasticRoundingState(NamedTuple):
     """State of :func:`stochastic_rounding`."""
 
     count: jax.Array  # int32 scalar: updates made so far
-    key: jax.Array  # uint32: data of the random key, which never changes; each update folds its count in
+    key: jax.Array  # uint32: data of the random key, which stays the same; each update folds its count in
 
 
 def stochastic_rounding(key: jax.Array | int) -> optax.GradientTransformationExtraArgs:
-    """Turn updates into steps to a random neighbour of where they lead; the last of a chain.
+    """Replace updates by steps to a random neighbour of their target, as the last transformation of a chain.
 
     Args:
         key: random key, or an integer seed.
 
     Returns:
-        A transformation whose ``update`` needs the parameters. Its updates are in their dtype; those of
-        parameters of 32 bits or more, and of complex or integer ones, pass.
+        A transformation whose ``update`` needs the parameters. Its updates are in their dtype. Updates of
+        parameters with 32 bits or more, and of complex or integer ones, are not rounded.
 
     Raises:
         TypeError: ``key`` is neither a key nor an integer.
-        ValueError: it is a negative seed; or, in ``update``, the parameters are missing, an update's shape is
-            not its parameter's, or another transformation comes after this one.
+        ValueError: ``key`` is a negative seed; or, in ``update``, the parameters are missing, an update's shape
+            is not its parameter's, or another transformation comes after this one.
 
     Example:
         >>> tx = optax.chain(optax.sgd(1.0), stochastic_rounding(0))
@@ -59,7 +59,7 @@ def stochastic_rounding(key: jax.Array | int) -> optax.GradientTransformationExt
 
     def init_fn(params):
         del params
-        # A copy: a key that the caller keeps may not be donated with the state.
+        # A copy, because the caller's key must not be donated with the state.
         data = jnp.array(jax.random.key_data(numerics.typed_key(key)), copy=True)
         return StochasticRoundingState(jnp.zeros([], jnp.int32), data)
 
@@ -75,7 +75,7 @@ def stochastic_rounding(key: jax.Array | int) -> optax.GradientTransformationExt
             if not numerics.is_narrow(p.dtype):
                 return u.astype(p.dtype)
             bits = jax.random.bits(jax.random.fold_in(drawn, index), p.shape, jnp.uint16)
-            # 16 bits are as many as float32 has beyond bfloat16: the probabilities are exact.
+            # float32 has 16 bits more than bfloat16, so 16 random bits make the probabilities exact.
             noise = bits.astype(jnp.float32) * 2.0**-16
             return numerics.stochastic_step(p, u, noise).astype(p.dtype)
 

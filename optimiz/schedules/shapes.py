@@ -108,7 +108,7 @@ def linear(peak: float, end: float | None = None, *, floor: float | None = None)
     Args:
         peak: the value at x = 0, at least 0.
         end: the value at x = 1, at least 0, in the unit of ``peak``, of which it may also be more; None for 0.
-        floor: the value at x = 1 as a *fraction of the peak*, in [0, 1], in place of ``end``.
+        floor: the value at x = 1 as a *fraction of the peak*, in [0, 1], instead of ``end``.
 
     Raises:
         TypeError: an argument is not a number.

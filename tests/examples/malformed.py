@@ -24,8 +24,8 @@ from safetensors.numpy import load_file, save
 
 from examples.data import corpus, images, tokenization
 from examples.models import pretrained
+from examples.shared import study_record
 from examples.shared.optimizers import choose
-from examples.shared.rows import Rows
 from optimiz import compare, training
 from optimiz.training.storage import checkpoint, run_directory
 from optimiz.training.storage.manifest import sha256
@@ -310,15 +310,15 @@ WRITTEN = {
         writes("m.jsonl", '{"step": 0}\n5\n'),
         r"m\.jsonl:2 must be a JSON object, got int",
     ),
-    "a study's rows: not JSON": (
-        lambda folder: Rows(folder / "rows.jsonl", {}, lambda row: {}),
-        writes("rows.jsonl", '{"settings": {}, "environment": {}}\n{"a\n'),
-        r"rows\.jsonl:2 is not JSON",
+    "a study's measurement: torn": (
+        lambda folder: study_record.measured_once(folder / "blocks.json", list),
+        writes("blocks.json", '[{"norm": 0.1'),
+        r"blocks\.json is not JSON",
     ),
-    "a study's rows: no settings": (
-        lambda folder: Rows(folder / "rows.jsonl", {}, lambda row: {}),
-        writes("rows.jsonl", '{"a": 1}\n'),
-        r"rows\.jsonl:1: there is no settings; there is a",
+    "a finished run: no schema": (
+        lambda folder: compare.Run.read(folder / "result.json"),
+        writes("result.json", '{"a": 1}\n'),
+        r"result\.json is not a whole record: there is no 'schema'",
     ),
     "a record: torn": (record, writes("record.json", '{"schema": 1'), r"record\.json is not a whole record"),
     "a record: a list": (record, writes("record.json", "[]"), r"record\.json is not a whole record"),

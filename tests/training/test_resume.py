@@ -210,7 +210,7 @@ def test_killed_at_any_time_loses_the_unsaved_steps_alone(tmp_path, record_prope
 
 
 @pytest.mark.survives("SIGKILL in a step, in a save, or between rename and clean-up")
-def test_killed_before_the_first_checkpoint_starts_over(tmp_path, reference):
+def test_killed_before_the_first_checkpoint_starts_over(tmp_path, reference, caplog):
     tiny.fit(tmp_path)
     timings = tmp_path / "timings.jsonl"  # of a run that never came to save
     timings.write_text("".join(line for line in timings.open() if '"save"' not in line))
@@ -220,6 +220,7 @@ def test_killed_before_the_first_checkpoint_starts_over(tmp_path, reference):
     for checkpoint in (tmp_path / "checkpoints").iterdir():
         checkpoint.rename(checkpoint.with_name("partial-20"))
     tiny.fit(tmp_path)
+    assert "begins anew: it was stopped before its first checkpoint" in caplog.text
     assert_same_run(tmp_path, reference)
     events = [row["event"] for row in training.read_metrics(tmp_path / "timings.jsonl")]
     assert events.count("compile") == 2
@@ -231,6 +232,11 @@ def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(tmp_path):
     before = (tmp_path / "metrics.jsonl").read_bytes()
     with pytest.raises(
         training.RunError, match="was saved after 20 steps, and its checkpoints are gone: put them"
+    ):
+        tiny.fit(tmp_path)
+    (tmp_path / "timings.jsonl").unlink()
+    with pytest.raises(
+        training.RunError, match="holds metrics, but neither timings nor a checkpoint: put them"
     ):
         tiny.fit(tmp_path)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before

@@ -1,13 +1,12 @@
-"""What the heterogeneity study measures: one training run, and the curvatures that one begins with.
+"""The tasks of the heterogeneity study, its optimizers, and the curvature with which a run begins.
 
-Models learn scikit-learn's digits, four fifths of them. What is measured is the gradient before it is clipped,
-and of the parameters the weights and scales, as in the source, arXiv 2502.00213.
+Models learn scikit-learn's digits, four fifths of them. The gradient is measured before it is clipped, over
+weights and scales, as in the source, arXiv 2502.00213.
 """
 
 import functools
-import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,7 @@ from sklearn.datasets import load_digits
 import optimiz
 from examples.models import small
 from examples.models.adapters import from_nnx
-from optimiz import diagnostics, groups, schedules, training
+from optimiz import compare, diagnostics, groups, schedules, training
 
 MODELS: dict[str, Callable[[nnx.Rngs], nnx.Module]] = {
     "post_ln": lambda rngs: small.PatchTransformer(10, norm_first=False, rngs=rngs),
@@ -37,16 +36,43 @@ CLIP = 1.0
 MEASURED = ~groups.biases
 
 
+class HeterogeneityState(NamedTuple):
+    """State of :func:`log_heterogeneity`; ``training.fit`` writes its scalars to the metrics of each update."""
+
+    gini_norm: jax.Array
+    gini_rms: jax.Array
+    max_over_min: jax.Array
+    max_over_median: jax.Array
+    entropy: jax.Array
+    log_spread: jax.Array
+    zero_blocks: jax.Array
+
+
+def log_heterogeneity() -> optax.GradientTransformation:
+    """Measure the heterogeneity of every gradient, and pass it on unchanged."""
+
+    def measure(grads: optax.Updates) -> HeterogeneityState:
+        found = diagnostics.heterogeneity(grads)
+        return HeterogeneityState(*(getattr(found, name) for name in HeterogeneityState._fields))
+
+    def init_fn(params: optax.Params) -> HeterogeneityState:
+        return jax.tree.map(jnp.zeros_like, measure(params))
+
+    return optax.GradientTransformation(
+        init_fn, lambda updates, state, params=None: (updates, measure(updates))
+    )
+
+
 class Study:
-    """The task, and the compiled step of each model and optimizer, which all rates and seeds share.
+    """The tasks of all models, and their optimizers.
 
     Args:
-        epochs: times that each example is seen.
+        epochs: epochs of a run.
         batch_size: examples per update.
-        iterations: of power iteration, at the most.
+        iterations: iterations of the power method, at most.
 
     Attributes:
-        train: the examples to learn from, by name of the array.
+        train: the training examples, by name of the array.
         test: the others.
         steps: updates of a run.
     """
@@ -61,88 +87,93 @@ class Study:
         self._batch_size, self._iterations = batch_size, iterations
         self.steps = epochs * self._epoch
 
-    def run(self, model: str, optimizer: str, learning_rate: float, seed: int) -> dict[str, Any]:
-        """One run: the loss by epoch, heterogeneity where each begins, and the final figures."""
-        tx, step = self._step(model, optimizer)
-        params, batches = self._beginning(model, seed)
-        names = diagnostics.block_names(_measured(params))
-        state, losses, probes = tx.init(params), [], []
-        for i in range(self.steps):
-            params, state, loss = step(params, state, batches(i), jnp.float32(learning_rate))
-            losses.append(loss)
-            if i % self._epoch == 0:
-                probes.append(diagnostics.readings(state, names)["heterogeneity"])
-        (train_loss, _), (_, accuracy) = (self._loss(model)(params, part) for part in (self.train, self.test))
+    def task(self, model: str, seed: int) -> training.Task:
+        """A model's task; its evaluation gives the loss on the training set and the test accuracy."""
+        losses, figures = self._functions(model)
+
+        def evaluate(params: Any) -> dict[str, float]:
+            (train_loss, _), (_, accuracy) = (figures(params, part) for part in (self.train, self.test))
+            return {"train_loss": float(train_loss), "accuracy": float(accuracy)}
+
+        return training.Task(
+            init=lambda _: from_nnx(MODELS[model](nnx.Rngs(seed)))[0],
+            loss=losses,
+            batches=training.shuffled(self.train, self._batch_size, seed),
+            evaluate=evaluate,
+        )
+
+    def arm(self, model: str, optimizer: str, learning_rate: float) -> compare.Arm:
+        """An optimizer for a model, behind the measurement and the clip; its rate decays linearly to zero."""
+        make = functools.partial(self._maker(optimizer), learning_rate)
+        return compare.Arm(optimizer, learning_rate, make, extra={"model": model})
+
+    @functools.cache  # noqa: B019
+    def _maker(self, optimizer: str) -> Callable[[float], optax.GradientTransformation]:
+        def make(rate: float) -> optax.GradientTransformation:
+            return optax.chain(
+                optax.masked(log_heterogeneity(), MEASURED),
+                optax.clip_by_global_norm(CLIP),
+                OPTIMIZERS[optimizer](schedules.over_steps(schedules.linear(rate), self.steps)),
+            )
+
+        return make
+
+    def by_epoch(self, arm: compare.Arm, seed: int, result: training.Result) -> dict[str, Any]:
+        """The mean training loss of each epoch, and heterogeneity at its beginning."""
+        rows = [row for row in result.history if "loss" in row]
+        losses = np.full(self.steps, np.nan)
+        losses[: len(rows)] = [row["loss"] for row in rows]
+        probes = rows[:: self._epoch]
         return {
-            "loss": [_finite(x) for x in np.reshape(losses, (-1, self._epoch)).mean(1)],
-            "training_loss": _finite(train_loss),
-            "test_accuracy": float(accuracy),
-            "heterogeneity": [{name: _finite(x) for name, x in probe.items()} for probe in probes],
+            "loss": _finite(losses.reshape(-1, self._epoch).mean(1)),
+            "heterogeneity": [
+                dict(zip(names := HeterogeneityState._fields, _finite([row[n] for n in names]), strict=True))
+                for row in probes
+            ],
         }
 
     def curvature(self, model: str, seed: int) -> dict[str, Any]:
         """Gradient and curvature of each block at the start, on the first batch of a run."""
-        params, batches = self._beginning(model, seed)
-        found = self._curvature(model)(_measured(params), params, batches(0))
+        task = self.task(model, seed)
+        params = task.init(jax.random.key(0))
+        measured = jax.tree.map(lambda p, kept: p if kept else None, params, MEASURED(params))
+        found = self._curvature(model)(measured, params, task.batches(0))
         arrays = {name: np.asarray(x).tolist() for name, x in found._asdict().items()}
-        return {"blocks": diagnostics.block_names(_measured(params))} | arrays
-
-    def _beginning(self, model: str, seed: int) -> tuple[Any, Callable[[int], Mapping[str, np.ndarray]]]:
-        """Parameters, and the batches: the same for every optimizer."""
-        params, _ = from_nnx(MODELS[model](nnx.Rngs(seed)))
-        return params, training.shuffled(self.train, self._batch_size, seed)
+        return {"model": model, "seed": seed, "blocks": diagnostics.block_names(measured)} | arrays
 
     @functools.cache  # noqa: B019
-    def _loss(self, model: str) -> Callable[..., tuple[jax.Array, jax.Array]]:
-        """(parameters, batch) → the mean loss, and the share of right answers."""
+    def _functions(self, model: str) -> tuple[Callable[..., jax.Array], Callable[..., Any]]:
+        """The losses of a batch by example; and its mean loss and accuracy, compiled."""
         _, apply = from_nnx(MODELS[model](nnx.Rngs(0)))
 
-        @jax.jit
-        def loss(params: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
+        def losses(params: Any, batch: Mapping[str, Any], key: jax.Array | None = None) -> jax.Array:
             logits = apply(params, batch["image"])
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
-            return losses.mean(), jnp.mean(logits.argmax(-1) == batch["label"])
+            return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
 
-        return loss
+        @jax.jit
+        def figures(params: Any, batch: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
+            right = apply(params, batch["image"]).argmax(-1) == batch["label"]
+            return losses(params, batch).mean(), right.mean()
 
-    @functools.cache  # noqa: B019
-    def _step(self, model: str, optimizer: str) -> tuple[optax.GradientTransformation, Callable[..., Any]]:
-        """The optimizer at rate 1, behind the probe, and a step: parameters, state, batch, rate → the next."""
-        tx = optax.chain(
-            optax.masked(diagnostics.probe(every=self._epoch), MEASURED),
-            optax.clip_by_global_norm(CLIP),
-            OPTIMIZERS[optimizer](schedules.over_steps(schedules.linear(1.0), self.steps)),
-        )
-
-        @functools.partial(jax.jit, donate_argnums=(0, 1))
-        def step(params: Any, state: Any, batch: Any, rate: jax.Array) -> tuple[Any, Any, jax.Array]:
-            (value, _), grads = jax.value_and_grad(self._loss(model), has_aux=True)(params, batch)
-            updates, state = tx.update(grads, state, params)
-            return optax.apply_updates(params, jax.tree.map(lambda u: rate * u, updates)), state, value
-
-        return tx, step
+        return losses, figures
 
     @functools.cache  # noqa: B019
     def _curvature(self, model: str) -> Callable[..., diagnostics.Curvature]:
         """(what is measured, all parameters, batch) → gradient and curvature of each block."""
+        losses, _ = self._functions(model)
 
         @jax.jit
         def measure(measured: Any, params: Any, batch: Any) -> diagnostics.Curvature:
             def loss(measured: Any) -> jax.Array:
                 fill = lambda m, p: p if m is None else m  # noqa: E731
                 whole = jax.tree.map(fill, measured, params, is_leaf=lambda m: m is None)
-                return self._loss(model)(whole, batch)[0]
+                return losses(whole, batch).mean()
 
             return diagnostics.block_curvature(loss, measured, iterations=self._iterations, tolerance=0.01)
 
         return measure
 
 
-def _measured(params: Any) -> Any:
-    """The tree of what is measured, with None in place of the rest."""
-    return jax.tree.map(lambda p, kept: p if kept else None, params, MEASURED(params))
-
-
-def _finite(x: Any) -> float | None:
-    """The number; None where it is not finite, which JSON has no word for."""
-    return float(x) if math.isfinite(x) else None
+def _finite(values: Sequence[float] | np.ndarray) -> list[float | None]:
+    """The numbers; None for one that is not finite, which JSON cannot express."""
+    return [float(x) if np.isfinite(x) else None for x in values]

@@ -1,8 +1,8 @@
-"""The page that is rendered from the rows of the heterogeneity study.
+"""The report of the heterogeneity study, rendered from its record.
 
-The figure by which optimizers are compared is the training loss at the end, as in the source; a lead is a
-difference of its decimal logarithm, so that 1 is ten times less loss. What the page says in words follows from
-the numbers: a difference is called one where its 95 % interval over the seeds (paired t) leaves out zero.
+Optimizers are compared by the final training loss, as in the source. A lead is a difference of its decimal
+logarithm, so that 1 means a tenth of the loss. A difference is called significant if its 95 % interval over the
+seeds (paired t) excludes zero.
 """
 
 import functools
@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from examples.shared import markdown, pictures
-from examples.shared.rows import Rows
-from examples.studies.heterogeneity.rows import STATISTIC, Results, final_loss
+from examples.shared.study_record import column
+from examples.studies.heterogeneity.results import STATISTIC, Results, final_loss
 from optimiz import compare
 
 SHOWN = {
@@ -27,7 +27,7 @@ SHOWN = {
     "log_spread": "spread of log₁₀ norms / √size",
 }
 
-# What is shown of a model: (results, model, statistic) → values by seed.
+# The measurements of a model: (results, model, statistic) → values by seed.
 WHEN = {
     "at the start": Results.at_start,
     "with SGD": lambda results, model, statistic: results.in_training(model, "sgd", statistic),
@@ -35,54 +35,50 @@ WHEN = {
 }
 
 
-def write(rows: Rows, directory: Path, asked: str) -> str:
-    """Write ``report.md`` and ``study.png``, and return the part of the page that is the result.
+def write(record: compare.Record, directory: Path) -> str:
+    """Write the record, ``report.md`` and ``study.png``, and return the part of the page that is the result.
 
     Args:
-        rows: of one study.
+        record: record of the study.
         directory: where to write.
-        asked: the command, as typed.
     """
-    draw = functools.partial(_draw, _results(rows))
-    pictures.write_page(render(rows, asked), directory / "report.md", "study.png", draw)
-    return summary(rows)
+    record.write(directory / "record.json")
+    draw = functools.partial(_draw, Results(record))
+    pictures.write_page(render(record), directory / "report.md", "study.png", draw)
+    return summary(record)
 
 
-def summary(rows: Rows) -> str:
+def summary(record: compare.Record) -> str:
     """The part of the page that is the result."""
-    return in_words(_results(rows))
+    return in_words(Results(record))
 
 
-def _results(rows: Rows) -> Results:
-    return Results(markdown.with_names(rows.rows, "model", "optimizer"))
-
-
-def render(rows: Rows, asked: str) -> str:
+def render(record: compare.Record) -> str:
     """The page, as Markdown."""
-    results = _results(rows)
+    results = Results(record)
     page = [
-        "# Gradient heterogeneity and Adam's lead",
+        f"# {compare.escaped(record.title)}",
         in_words(results),
         "![Training loss by optimizer, heterogeneity in training, and curvature by block](study.png)",
         "## What Adam gains",
-        "At the best rate of a decade grid, chosen on seed 0 by the final training loss (in brackets its least "
-        "and greatest over seeds; the mean is geometric). A lead is the decimal logarithm of the other's final "
-        "training loss over Adam's, with its 95 % interval over seeds.",
+        "At the best rate of a decade grid, chosen on seed 0 by the final training loss (in brackets its "
+        "minimum and maximum over seeds; the mean is geometric). A lead is the decimal logarithm of the "
+        "other's final training loss over Adam's, with its 95 % interval over seeds.",
         _gains(results),
         "## How unequal gradients are",
-        "Over weights and scales, before clipping, one block a tensor: at the start, and the mean over later "
-        "epochs of the runs with SGD and with Adam. The mean over seeds ± its standard error.",
+        "Over weights and scales, before clipping, with one block per tensor: at the start, and the mean "
+        "over later epochs of the runs with SGD and with Adam. The mean over seeds ± its standard error.",
         _unequal(results),
         "## Curvature at the start",
         "The largest eigenvalue of each diagonal block of the Hessian: its mean weighted by squared gradient "
         "norms, Λ_G, and by sizes, Λ_P, and Spearman's correlation of norm and eigenvalue over the blocks.",
         _curvatures(results),
         "## Two blocks of known gradient and curvature",
-        "Steps until a quadratic has fallen to a hundredth, at the best rate of a fine grid with linear decay. "
-        "The first block has gradient 1 and curvature 1.",
+        "Steps until a quadratic has decreased to a hundredth, at the best rate of a fine grid with linear "
+        "decay. The first block has gradient 1 and curvature 1.",
         _quadratics(results),
-        markdown.what_was_run(asked, rows.head["settings"] | rows.head["environment"]),
-        "Every number is in `rows.jsonl`, or is computed from what is there.",
+        markdown.what_was_run(record),
+        "Every number is in `record.json`, or is computed from what is there.",
     ]
     return "\n\n".join(page) + "\n"
 
@@ -112,8 +108,8 @@ def in_words(results: Results) -> str:
     }
     alike = [f"{SHOWN[name]} {when}" for (when, name), x in cells.items() if _order(x) == _by_lead(results)]
     sentences.append(
-        f"Of the {len(cells)} measurements below, {len(alike)} order them so, where chance would make it "
-        f"{len(cells) / math.factorial(len(models)):.2g}: {', '.join(alike) or 'none'}."
+        f"Of the {len(cells)} measurements below, {len(alike)} order them so, and by chance "
+        f"{len(cells) / math.factorial(len(models)):.2g} would: {', '.join(alike) or 'none'}."
     )
     if {"post_ln", "pre_ln"} <= set(models):
         sentences += [
@@ -127,18 +123,18 @@ def in_words(results: Results) -> str:
 
 
 def _edges(results: Results) -> str:
-    """Whose best rate has another on one side only; the end of the first sentence."""
+    """Whose best rate is at an edge of its grid; the end of the first sentence."""
     names = []
     for model in results.models:
         for name in results.optimizers(model):
-            grid = {run["learning_rate"] for run in results.runs(model, name)}
+            grid = {run.learning_rate for run in results.runs(model, name)}
             if compare.at_edge(results.best_rate(model, name), grid):
                 names.append(f"{name} on {model}")
     if not names:
         return "."
     are = "is at the edge of its grid" if len(names) == 1 else "are at the edges of their grids"
     rates = "rate" if len(names) == 1 else "rates"
-    return f"; **the best {rates} of {', '.join(names)} {are}**, and one beyond may be better."
+    return f"; **the best {rates} of {', '.join(names)} {are}**, and rates beyond may be better."
 
 
 def _leads(results: Results, optimizer: str) -> str:
@@ -147,7 +143,7 @@ def _leads(results: Results, optimizer: str) -> str:
 
 
 def _order(values: Mapping[str, float]) -> list[str]:
-    """The names, the greatest value first."""
+    """The names, by descending value."""
     return sorted(values, key=lambda name: -values[name])
 
 
@@ -156,7 +152,7 @@ def _by_lead(results: Results) -> list[str]:
 
 
 def _placement(when: str, post: Sequence[float], pre: Sequence[float]) -> str:
-    """Whether Post-LN is the more heterogeneous, as the source claims."""
+    """Whether Post-LN is more heterogeneous, as the source claims."""
     d = compare.paired_difference(post, pre)
     means = f"{statistics.fmean(post):.3f} and {statistics.fmean(pre):.3f}"
     numbers = f"{means}, difference {d.low:+.3f} to {d.high:+.3f}"
@@ -166,7 +162,7 @@ def _placement(when: str, post: Sequence[float], pre: Sequence[float]) -> str:
 
 
 def _two_blocks_in_words(results: Results) -> str:
-    cells = results.of("two_blocks")
+    cells = results.two_blocks
     slower = [row["sgd"] / row["sign_sgd"] for row in cells]
     by_weights, by_curvature, by_norm = (
         float(spearmanr(slower, x).statistic)
@@ -192,10 +188,10 @@ def _gains(results: Results) -> str:
     for model in results.models:
         for name in results.optimizers(model):
             runs, d = results.best_runs(model, name), results.lead(model, name)
-            rate, grid = runs[0]["learning_rate"], {run["learning_rate"] for run in results.runs(model, name)}
+            rate, grid = runs[0].learning_rate, {run.learning_rate for run in results.runs(model, name)}
             losses = [final_loss(run) for run in runs]
             mean = 10 ** statistics.fmean(map(math.log10, losses))
-            accuracy = compare.estimate([run["test_accuracy"] for run in runs])
+            accuracy = compare.estimate(np.array([run.test["accuracy"] for run in runs], float).tolist())
             lines.append(
                 [
                     model,
@@ -220,9 +216,9 @@ def _unequal(results: Results) -> str:
 
 
 def _curvatures(results: Results) -> str:
-    header = ["model", "seed", "Λ_G", "Λ_P", "Λ_G / Λ_P", "Spearman", "blocks", "of them converged"]
+    header = ["model", "seed", "Λ_G", "Λ_P", "Λ_G / Λ_P", "Spearman", "blocks", "converged blocks"]
     lines = []
-    for row in results.of("curvature"):
+    for row in results.curvature:
         gradient, size = row["gradient_weighted"], row["size_weighted"]
         cells = [gradient, size, gradient / size, row["rank_correlation"]]
         counts = [len(row["blocks"]), sum(row["converged"])]
@@ -233,7 +229,7 @@ def _curvatures(results: Results) -> str:
 def _quadratics(results: Results) -> str:
     header = ["gradient of the second block", "its curvature", "Λ_G / Λ_P", "SGD", "SignSGD"]
     lines = []
-    for row in results.of("two_blocks"):
+    for row in results.two_blocks:
         cells = [row["norm"], row["curvature"], row["gradient_weighted"] / row["size_weighted"]]
         lines.append([f"{x:.3g}" for x in [*cells, row["sgd"], row["sign_sgd"]]])
     return compare.table(header, lines)
@@ -246,9 +242,7 @@ def _draw(results: Results, path: Path) -> None:
     for place, model in enumerate(models):
         axes = picture.add_subplot(grid[0, 2 * place : 2 * place + 2])
         for name in results.optimizers(model):
-            curves = [
-                [math.nan if x is None else x for x in run["loss"]] for run in results.best_runs(model, name)
-            ]
+            curves = [column(run, "loss") for run in results.best_runs(model, name)]
             axes.plot(range(1, len(curves[0]) + 1), np.exp(np.mean(np.log(curves), 0)), label=name)
         axes.set(yscale="log", xlabel="epoch", title=f"{model}: training loss by epoch")
         axes.legend(frameon=False)
@@ -256,13 +250,14 @@ def _draw(results: Results, path: Path) -> None:
         axes = picture.add_subplot(grid[1, 2 * place : 2 * place + 2])
         for i, model in enumerate(models):
             ginis = [
-                [probe[STATISTIC] for probe in run["heterogeneity"]] for run in results.best_runs(model, name)
+                [probe[STATISTIC] for probe in run.extra["heterogeneity"]]
+                for run in results.best_runs(model, name)
             ]
             axes.plot(np.array(ginis).T, color=f"C{i}", alpha=0.6, label=[model, *[None] * (len(ginis) - 1)])
         axes.set(xlabel="epochs done", ylim=(0, 1), title=f"{SHOWN[STATISTIC]} with {name}, a line per seed")
         axes.legend(frameon=False)
     axes = picture.add_subplot(grid[1, 4:])
-    for row in (row for row in results.of("curvature") if row["seed"] == 0):
+    for row in (row for row in results.curvature if row["seed"] == 0):
         axes.loglog(row["norm"], np.maximum(row["eigenvalue"], 1e-6), "o", label=row["model"], alpha=0.7)
     axes.set(
         xlabel="gradient norm",

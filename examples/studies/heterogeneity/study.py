@@ -1,39 +1,37 @@
-"""Gradient heterogeneity and the lead of Adam: does the one predict the other, and LayerNorm's place the one.
+"""Test whether gradient heterogeneity predicts Adam's lead, and whether LayerNorm's placement predicts it.
 
     python -m examples.studies.heterogeneity.study --output=runs/heterogeneity
 
 A Post-LN Transformer, the same with Pre-LN, and a convolutional network learn digits from scratch, with five
-optimizers. Each has the rate of a decade grid at which the run from seed 0 ends with the least training loss,
-and then as many seeds as asked; for one seed all see the same batches. The gradient is clipped, and the rate
-decays linearly to zero. Beside these stands a quadratic of two blocks. What has been computed is kept in
-``rows.jsonl``: the same command goes on where it was stopped.
+optimizers. Each has the rate of a decade grid at which the run from seed 0 ends with the lowest training
+loss, and then runs from all seeds, which see the same batches for every optimizer. The gradient is clipped,
+and the rate decays linearly to zero. In addition a quadratic of two blocks is minimized. The same command
+continues a study that was stopped.
 
-Departures from arXiv 2502.00213, which fine-tunes RoBERTa, ViT and ResNet18: models are small and are not
-pretrained, and the place of LayerNorm is all that the two Transformers differ in.
+Departures from arXiv 2502.00213, which fine-tunes RoBERTa, ViT and ResNet18: models are small and not
+pretrained, and the two Transformers differ only in the placement of LayerNorm.
 """
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from examples.shared import command, program_flags, terminal
-from examples.shared.rows import Rows
+from examples.shared.study_record import in_columns, measured_once
 from examples.studies.heterogeneity import report, two_blocks
-from examples.studies.heterogeneity import rows as heterogeneity_rows
 from examples.studies.heterogeneity.measures import CLIP, MODELS, OPTIMIZERS, Study
-from examples.studies.heterogeneity.rows import Results
+from examples.studies.heterogeneity.results import final_loss
+from optimiz import compare, training
 
 FLAGS = program_flags.Flags()
 _MODELS = FLAGS.DEFINE_list("models", list(MODELS), "Models, in turn.")
 _OPTIMIZERS = FLAGS.DEFINE_list("optimizers", list(OPTIMIZERS), "Optimizers, in turn; sgd and adam among them.")
 _RATES = FLAGS.DEFINE_list("learning_rates", None, "The grid; default: five decades, by optimizer.")
-_EPOCHS = FLAGS.DEFINE_integer("epochs", 8, "Times that each example is seen.", lower_bound=1)
+_EPOCHS = FLAGS.DEFINE_integer("epochs", 8, "Epochs.", lower_bound=1)
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 32, "Examples per update.", lower_bound=1)
 _SEEDS = FLAGS.DEFINE_integer("seeds", 5, "Runs of each optimizer at its rate.", lower_bound=2)
-_ITERATIONS = FLAGS.DEFINE_integer("iterations", 20, "Of power iteration, at the most.", lower_bound=1)
-_CURVATURES = FLAGS.DEFINE_integer("curvatures", 2, "Seeds of which curvatures are measured.", lower_bound=0)
-_OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the rows and the report.", required=True)
+_ITERATIONS = FLAGS.DEFINE_integer("iterations", 20, "Iterations of the power method, at most.", lower_bound=1)
+_CURVATURES = FLAGS.DEFINE_integer("curvatures", 2, "Seeds whose curvature is measured.", lower_bound=0)
+_OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)
 
 program_flags.check_among(MODELS, _MODELS)
 program_flags.check_among(OPTIMIZERS, _OPTIMIZERS)
@@ -44,40 +42,67 @@ GRIDS = dict.fromkeys(("sgd", "momentum"), (1e-3, 1e-2, 1e-1, 1.0, 10.0))
 GRIDS |= dict.fromkeys(("sign_sgd", "signum", "adam"), (1e-5, 1e-4, 1e-3, 1e-2, 1e-1))
 
 
-def fill(rows: Rows, study: Study) -> None:
-    """Run what is missing: the quadratic, then the grid from seed 0, the other seeds, and the curvatures."""
-    for norm, curvature in itertools.product((0.1, 1.0, 10.0, 100.0), (1.0, 10.0, 100.0)):
-        ensure(rows, two_blocks.measure, kind="two_blocks", norm=norm, curvature=curvature)
-    for model, optimizer in itertools.product(_MODELS.value, _OPTIMIZERS.value):
-        arm = {"kind": "run", "model": model, "optimizer": optimizer}
-        for rate in map(float, _RATES.value or GRIDS[optimizer]):
-            ensure(rows, study.run, **arm, learning_rate=rate, seed=0)
-        best = Results(rows.rows).best_rate(model, optimizer)
-        for seed in range(1, _SEEDS.value):
-            ensure(rows, study.run, **arm, learning_rate=best, seed=seed)
-    for model, seed in itertools.product(_MODELS.value, range(_CURVATURES.value)):
-        ensure(rows, study.curvature, kind="curvature", model=model, seed=seed)
+def train(study: Study, model: str, settings: dict[str, object], output: Path) -> list[compare.Run]:
+    """Run every optimizer at every rate from seed 0, and at the best one from the other seeds."""
+    grid = [
+        study.arm(model, optimizer, float(rate))
+        for optimizer in _OPTIMIZERS.value
+        for rate in _RATES.value or GRIDS[optimizer]
+    ]
+    with terminal.matrix_bar() as progress:
 
+        def run_matrix(arms: list[compare.Arm], seeds: range) -> list[compare.Run]:
+            return compare.run_matrix(
+                arms,
+                seeds,
+                lambda seed: study.task(model, seed),
+                training.Settings(steps=study.steps),
+                output / "runs" / model,
+                identity=settings,
+                figure="train_loss",
+                lower_is_better=["train_loss"],
+                extra=study.by_epoch,
+                progress=progress,
+            )
 
-def ensure(rows: Rows, measure: Callable[..., dict[str, Any]], kind: str, **of: Any) -> None:
-    """Measure what there is no row of, and say so."""
-    if not rows.has(kind=kind, **of):
-        rows.add({"kind": kind} | of | measure(**of))
-        print(kind, *of.values(), flush=True)
+        runs = run_matrix(grid, range(1))
+        best: dict[str, float] = {}
+        for run in sorted(runs, key=final_loss):
+            best.setdefault(run.optimizer, run.learning_rate)
+        chosen = [arm for arm in grid if arm.learning_rate == best[arm.name]]
+        return runs + run_matrix(chosen, range(1, _SEEDS.value))
 
 
 def main() -> None:
     """Run what is missing, then write the report."""
     output = Path(_OUTPUT.value)
-    output.mkdir(parents=True, exist_ok=True)
     study = Study(_EPOCHS.value, _BATCH_SIZE.value, _ITERATIONS.value)
     settings = {flag.name: flag.value for flag in (_EPOCHS, _BATCH_SIZE, _ITERATIONS)}
     settings |= {"updates": study.steps, "clip": CLIP, "data": "scikit-learn's digits"}
     settings |= {"train_examples": len(study.train["label"]), "test_examples": len(study.test["label"])}
-    with Rows(output / "rows.jsonl", settings, heterogeneity_rows.fields) as rows:
-        fill(rows, study)
-        asked = command.typed("studies.heterogeneity.study")
-        terminal.show(rows.reported(lambda rows: report.write(rows, output, asked)))
+    with training.claimed(output, settings, resume=True):
+        quadratics = measured_once(
+            output / "two_blocks.json", lambda: [two_blocks.measure(*cell) for cell in two_blocks.CELLS]
+        )
+        runs = [run for model in _MODELS.value for run in train(study, model, settings, output)]
+        curvatures = [
+            measured_once(
+                output / f"curvature_{model}_{seed}.json", lambda m=model, s=seed: study.curvature(m, s)
+            )
+            for model, seed in itertools.product(_MODELS.value, range(_CURVATURES.value))
+        ]
+        record = compare.Record(
+            title="Gradient heterogeneity and Adam's lead",
+            command=command.typed("studies.heterogeneity.study"),
+            task={},
+            settings=settings,
+            baselines={},
+            test_examples=settings["test_examples"],
+            runs=in_columns(runs),
+            extra={"curvature": curvatures, "two_blocks": quadratics},
+        )
+        summary = report.write(record, output)
+    terminal.show(summary)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@ r"""Two blocks whose gradient and curvature are chosen, and the steps that gradi
 .. math::
     f(x) = \tfrac12 \sum_b \lambda_b x_b^2, \qquad x_b = n_b / \lambda_b \text{ at the start}
 
-so that block b, of one parameter, begins with a gradient of norm n_b and has curvature λ_b throughout. The rate
-decays linearly to zero. The number of steps is the least of a grid with which, at the best constant of a grid,
-f ends at no more than a hundredth of its start.
+so that block b, of one parameter, starts with a gradient of norm n_b and has curvature λ_b throughout. The
+rate decays linearly to zero. The number of steps is the smallest of a grid with which, at the best peak rate
+of a grid, f ends at no more than a hundredth of its start.
 """
 
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -22,11 +23,12 @@ from optimiz import schedules
 STEPS = sorted({round(2 ** (i / 2)) for i in range(23)})  # up to 2048, by factors of √2
 RATES = np.logspace(-5, 2, 141, dtype=np.float32)  # twenty a decade
 TARGET = 0.01
+CELLS = list(itertools.product((0.1, 1.0, 10.0, 100.0), (1.0, 10.0, 100.0)))  # norm and curvature
 
 
 @functools.partial(jax.jit, static_argnames="optimizer")
 def _ends(norms: jax.Array, curvatures: jax.Array, steps: jax.Array, *, optimizer: Any) -> jax.Array:
-    """The least of f at the end over its start, over the grid of rates."""
+    """The smallest ratio of the final f to the initial f, over the grid of rates."""
 
     def loss(x: jax.Array) -> jax.Array:
         return jnp.sum(curvatures * x**2) / 2
@@ -47,7 +49,7 @@ def _ends(norms: jax.Array, curvatures: jax.Array, steps: jax.Array, *, optimize
 
 
 def steps_needed(norms: tuple[float, float], curvatures: tuple[float, float], optimizer: Any) -> int | None:
-    """The steps that an optimizer needs.
+    """Count the steps that an optimizer needs.
 
     Args:
         norms: n_b > 0.
@@ -55,7 +57,7 @@ def steps_needed(norms: tuple[float, float], curvatures: tuple[float, float], op
         optimizer: schedule → transformation.
 
     Returns:
-        The least of ``STEPS`` that suffices; None where none does.
+        The smallest of ``STEPS`` that suffices; None if none does.
     """
     for steps in STEPS:
         end = _ends(jnp.array(norms), jnp.array(curvatures), jnp.array(steps), optimizer=optimizer)
@@ -65,13 +67,15 @@ def steps_needed(norms: tuple[float, float], curvatures: tuple[float, float], op
 
 
 def measure(norm: float, curvature: float) -> dict[str, float | None]:
-    """Compare the two methods where the second block has these and the first has 1 and 1.
+    """Compare the two methods on a second block with these, next to a first one with 1 and 1.
 
     Returns:
-        The steps of each, and the curvature weighted by squared gradients and by sizes.
+        The cell, the steps of each method, and the curvature weighted by squared gradients and by sizes.
     """
     norms, curvatures = (1.0, norm), (1.0, curvature)
     return {
+        "norm": norm,
+        "curvature": curvature,
         "gradient_weighted": (1 + norm**2 * curvature) / (1 + norm**2),
         "size_weighted": (1 + curvature) / 2,
         "sgd": steps_needed(norms, curvatures, optimiz.sgd),

@@ -1,4 +1,4 @@
-"""The arms of the low-bit study: an optimizer, its rate, and the form of its state and of the parameters."""
+"""The arms of the low-bit study: an optimizer, its rate, and the form of its state and parameters."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -18,12 +18,12 @@ _HEAD_RATE, _WEIGHT_DECAY, _WARMUP = 50.0, 0.01, 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """How state and parameters are kept.
+    """How state and parameters are stored.
 
     Attributes:
-        wrap: optimizer → one that keeps its state so, and rounds the parameters so.
+        wrap: optimizer → one that stores its state, and rounds the parameters, in this form.
         dtype: of the parameters between two updates.
-        target: percent that the loss may be above that in float32; None where nothing is promised.
+        target: percent by which the loss may exceed that in float32; None if nothing is promised.
     """
 
     wrap: Callable[[optax.GradientTransformation], optax.GradientTransformation] = lambda tx: tx
@@ -51,37 +51,37 @@ _LOW_RATE_FORMS = (FLOAT32, "bf16", "bf16 stochastic", "bf16 kahan")
 
 
 class Arm(NamedTuple):
-    """What is run from each seed."""
+    """An optimizer at a peak rate, in a form."""
 
     optimizer: str
-    learning_rate: float  # peak
+    learning_rate: float
     form: str
 
     @property
     def base(self) -> "Arm":
-        """The same in float32."""
+        """The same arm in float32."""
         return self._replace(form=FLOAT32)
 
 
-def arms(names: Sequence[str], low_rate: float, *, from_nothing: bool) -> list[Arm]:
-    """Every arm, each optimizer's own in float32 first.
+def arms(names: Sequence[str], low_rate: float, *, from_scratch: bool) -> list[Arm]:
+    """Every arm, float32 first for each optimizer.
 
-    AdamW, whose steps are of the size of its rate, has the arms with bfloat16 parameters too, at its own rate
+    AdamW, whose steps have the size of its rate, also has the arms with bfloat16 parameters, at its own rate
     and at a low one.
 
     Args:
         names: names of optimizers.
-        low_rate: peak.
-        from_nothing: train a model, and do not fine-tune one with a new head.
+        low_rate: peak of the low rate.
+        from_scratch: whether a model is trained from scratch, rather than fine-tuned with a new head.
 
     Raises:
-        ValueError: an optimizer is unknown, finds its rate itself, or has no rate that a run has chosen.
+        ValueError: an optimizer is unknown, needs no rate, or has no rate that a run has chosen.
     """
     found = []
     for name in names:
-        choice = optimizers.choose(name, from_scratch=from_nothing)
+        choice = optimizers.choose(name, from_scratch=from_scratch)
         if choice.searches:
-            raise ValueError(f"optimizer {name!r} finds its rate itself; this study is of those that take one")
+            raise ValueError(f"optimizer {name!r} needs no learning rate; this study is of those that take one")
         if choice.learning_rate is None:
             raise ValueError(
                 f"optimizer {name!r} has no learning rate that a run has chosen, which this study takes"
@@ -95,19 +95,19 @@ def arms(names: Sequence[str], low_rate: float, *, from_nothing: bool) -> list[A
 
 
 def optimizer(
-    name: str, form: str, rate: float | jax.Array, steps: int, *, from_nothing: bool
+    name: str, form: str, rate: float | jax.Array, steps: int, *, from_scratch: bool
 ) -> optax.GradientTransformation:
-    """The optimizer in a form; its rate warms up over a tenth of the steps, and falls to zero.
+    """The optimizer in a form; its rate warms up over a tenth of the steps, and decays to zero.
 
     Args:
-        name: of the optimizer.
+        name: name of the optimizer.
         form: one of ``FORMS``.
-        rate: the peak; an argument of a compiled step may be one.
-        steps: of the run.
-        from_nothing: all parameters have one rate; else that of a new head is higher.
+        rate: the peak, which may be traced.
+        steps: updates of the run.
+        from_scratch: whether all parameters have one rate; otherwise that of a new head is higher.
     """
     shape = schedules.over_steps(schedules.warm_up(schedules.linear(1.0), _WARMUP), steps)
-    multipliers = optimizers.one_rate if from_nothing else optimizers.head_multipliers(_HEAD_RATE)
+    multipliers = optimizers.one_rate if from_scratch else optimizers.head_multipliers(_HEAD_RATE)
     make = optimizers.choose(name).make
     tx = make(lambda count: rate * shape(count), _WEIGHT_DECAY, groups.no_decay(), multipliers)
     return FORMS[form].wrap(tx)

@@ -21,11 +21,10 @@ import jax
 from examples import irreducible_losses
 from examples.shared import command, optimizers, program_flags, terminal
 from examples.shared.prices import given_or_measured
-from examples.shared.rows import Rows
 from examples.studies.pretraining import recipes, report
 from examples.studies.pretraining.downstream import Downstream
 from examples.studies.pretraining.recipes import BASELINE, RECIPES, Setting, half_way
-from examples.studies.pretraining.report import UNTRAINED, final_loss
+from examples.studies.pretraining.report import UNTRAINED
 from optimiz import compare, training
 
 FLAGS = program_flags.Flags()
@@ -80,9 +79,8 @@ def run(setting: Setting, grid: Sequence[compare.Arm], given: training.Reference
     """
     sizes = {flag.name: flag.value for flag in _SIZES}
     identity = sizes | setting.identity()
-    training.write_whole(
-        output / irreducible_losses.TOKENIZER, setting.problem.vocabulary.tokenizer.to_str(pretty=True)
-    )
+    tokenizer = setting.problem.vocabulary.tokenizer.to_str(pretty=True)
+    training.write_whole(output / irreducible_losses.TOKENIZER, tokenizer)
     about = sizes | {"batch_size": setting.batch_size}
     measure = functools.partial(recipes.prices, setting, about)
     reference = given_or_measured(given, measure, output / "reference.json")
@@ -91,13 +89,7 @@ def run(setting: Setting, grid: Sequence[compare.Arm], given: training.Reference
     def test(params: Any) -> dict[str, float]:
         return {"loss": pretrained(params)["loss"], "accuracy": downstream(params)["accuracy"]}
 
-    settings = identity | {"budget": _BUDGET.value, "reference": reference.prices()}
-    settings |= {"reference_date": reference.date}
-    with (
-        # Before the runs, so that rows of other settings are refused before hours of work.
-        Rows(output / "rows.jsonl", settings, report.fields) as rows,
-        terminal.matrix_bar() as progress,
-    ):
+    with terminal.matrix_bar() as progress:
         run_matrix = functools.partial(
             compare.run_matrix,
             task_of=setting.task,
@@ -109,22 +101,27 @@ def run(setting: Setting, grid: Sequence[compare.Arm], given: training.Reference
             test=test,
             progress=progress,
         )
-        tuned = [report.row_of(run) for run in run_matrix(grid, [0])]
+        tuned = [report.kept(run, tested=False) for run in run_matrix(grid, [0])]
         best: dict[str, compare.Arm] = {}
-        for arm, _ in sorted(zip(grid, tuned, strict=True), key=lambda pair: final_loss(pair[1])):
+        for arm, _ in sorted(zip(grid, tuned, strict=True), key=lambda pair: report.final_loss(pair[1])):
             best.setdefault(arm.name, arm)
         unfair = half_way(setting, best[BASELINE].learning_rate)
         chosen = [arm for arm in grid if arm is best[arm.name]]
-        final = [report.row_of(run) for run in run_matrix([*chosen, unfair], range(_SEEDS.value))]
-        for row in [*final, *({**row, "test": None} for row in tuned)]:  # what was not chosen is not tested
-            if not rows.has(arm=row["arm"], learning_rate=row["learning_rate"], seed=row["seed"]):
-                rows.add(row)
-        for seed in range(_SEEDS.value):
-            if not rows.has(arm=UNTRAINED, seed=seed):
-                start = setting.problem.start(jax.random.key(seed))
-                rows.add({"arm": UNTRAINED, "learning_rate": None, "seed": seed, "test": test(start)})
-        message = command.typed("studies.pretraining.study")
-        return rows.reported(lambda rows: report.write(rows, output, message))
+        final = [report.kept(run, tested=True) for run in run_matrix([*chosen, unfair], range(_SEEDS.value))]
+    starts = (setting.problem.start(jax.random.key(seed)) for seed in range(_SEEDS.value))
+    rates = {arm.name: arm.learning_rate for arm in chosen}
+    record = compare.Record(
+        title="Recipes for pre-training on the same budget of reference time",
+        command=command.typed("studies.pretraining.study"),
+        task={},
+        settings=identity
+        | {"budget": _BUDGET.value, "reference": reference.prices(), "reference_date": reference.date},
+        baselines={},
+        test_examples=downstream.examples,
+        runs=[*final, *(run for run in tuned if run.learning_rate != rates[run.optimizer])],
+        extra={UNTRAINED: [test(start) for start in starts]},
+    )
+    return report.write(record, output)
 
 
 def main() -> None:

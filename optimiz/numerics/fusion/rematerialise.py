@@ -1,4 +1,4 @@
-"""Compute an intermediate array once more, in place of holding it in memory."""
+"""Compute an intermediate array once more, instead of holding it in memory."""
 
 from typing import Any
 

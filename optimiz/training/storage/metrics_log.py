@@ -5,6 +5,7 @@ a resumed run goes on from there.
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from optimiz.training.distributed import processes
 from optimiz.training.storage import metrics_file
 from optimiz.training.storage.run_directory import METRICS, TIMINGS, RunError
+
+_log = logging.getLogger(__name__)
 
 
 class MetricsLog:
@@ -36,7 +39,7 @@ class MetricsLog:
 
         Raises:
             RunError: the metrics are shorter than recorded, or differ; or there is no checkpoint, and the
-                timings say that there was one.
+                timings say that there was one, or are gone too.
         """
         metrics_file.drop_torn_line(self._timings)
         saves = [row for row in metrics_file.read_metrics(self._timings) if row.get("event") == "save"]
@@ -45,6 +48,13 @@ class MetricsLog:
                 f"{self._metrics.parent} was saved after {saves[-1].get('steps')} steps, and its checkpoints "
                 "are gone: put them back, or begin anew in another directory"
             )
+        if record is None and metrics_file.read(self._metrics):
+            if not self._timings.exists():  # they are begun before the metrics
+                raise RunError(
+                    f"{self._metrics.parent} holds metrics, but neither timings nor a checkpoint: put them "
+                    "back, or begin anew in another directory"
+                )
+            _log.warning("%s begins anew: it was stopped before its first checkpoint", self._metrics.parent)
         size = 0 if record is None else record["metrics_bytes"]
         metrics_file.truncate(self._metrics, size)
         self._digest = hashlib.sha256(metrics_file.read(self._metrics))

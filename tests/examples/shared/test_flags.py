@@ -111,6 +111,19 @@ def test_a_name_that_nothing_has_is_refused(program):
             "--learning_rate goes with an optimizer",
         ),
         ("finetune_text", ["--warmup=1"], "must be in [0, 1)"),
+        (
+            "finetune_text",
+            ["--optimizer=salsa,pla_sls", "--warmup=0.2"],
+            "--warmup goes with an optimizer that",
+        ),
+        ("finetune_text", ["--optimizer=adam_sls", "--head_rate=2"], "--head_rate goes with an optimizer that"),
+        (
+            "pretrain",
+            ["--optimizer=salsa", "--warmup=0.2"],
+            "--warmup goes with an optimizer that takes a rate",
+        ),
+        ("finetune_text", ["--head_rate=0"], "must be above 0, or the new head would not be trained"),
+        ("finetune_image", ["--head_rate=0"], "must be above 0, or the new head would not be trained"),
         ("finetune_image", ["--test=x.npz"], "--test goes with --data"),
         ("finetune_image", ["--image_size=8"], "--image_size goes with --data"),
         ("finetune_image", ["--dropout=0.1"], "--dropout is of a ViT"),
@@ -169,6 +182,18 @@ def test_a_name_that_nothing_has_is_refused(program):
 )
 def test_what_does_not_go_together_is_said(program, argv, said):
     assert said in (refused(program, *argv) or "nothing")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--optimizer=salsa", "--head_rate=2"],  # its step sizes are multiplied
+        ["--optimizer=salsa,adamw", "--warmup=0.2", "--learning_rate=0.1", "--head_rate=2"],
+        ["--optimizer=pla_sls"],
+    ],
+)
+def test_a_flag_that_one_of_the_optimizers_heeds_is_taken(argv):
+    assert refused("finetune_text", *argv) is None
 
 
 def test_digits_of_another_script_are_the_numbers_that_they_are():

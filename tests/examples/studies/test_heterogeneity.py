@@ -1,5 +1,6 @@
-import json
+import dataclasses
 import math
+import shutil
 import subprocess
 import sys
 
@@ -14,9 +15,11 @@ from examples.models import small
 from examples.models.adapters import from_nnx
 from examples.studies.heterogeneity import report, two_blocks
 from examples.studies.heterogeneity.measures import Study
-from examples.studies.heterogeneity.rows import Results
+from examples.studies.heterogeneity.results import Results
+from optimiz import compare, training
 from optimiz.diagnostics.heterogeneity import gini
-from tests.examples.test_finetune_text import ROOT
+from tests.compare import records
+from tests.conftest import ROOT
 
 
 def transformer(norm_first, seed=0):
@@ -90,73 +93,80 @@ def study(tmp_path_factory):
 
 
 @pytest.mark.long
-def test_the_best_of_a_grid_runs_from_every_seed_and_the_report_is_of_the_rows(study):
+def test_the_best_of_a_grid_runs_from_every_seed_and_the_report_is_rendered_from_the_record(study):
     output, command = study
-    head, *rows = map(json.loads, (output / "rows.jsonl").read_text().splitlines())
-    assert head["settings"]["updates"] == 4 and head["environment"]["versions"]["optimiz"]
-    results = Results(rows)
+    record = compare.Record.read(output / "record.json")
+    assert record.settings["updates"] == 4 and record.environment["versions"]["optimiz"]
+    results = Results(record)
     assert results.models == ["post_ln"] and results.optimizers("post_ln") == ["sgd", "adam"]
     for optimizer in ("sgd", "adam"):
-        grid = {r["learning_rate"]: r for r in results.runs("post_ln", optimizer) if r["seed"] == 0}
-        best = min(grid, key=lambda rate: grid[rate]["training_loss"])
+        grid = {run.learning_rate: run for run in results.runs("post_ln", optimizer) if run.seed == 0}
+        best = min(grid, key=lambda rate: grid[rate].test["train_loss"])
         assert set(grid) == {1e-3, 1e-1} and results.best_rate("post_ln", optimizer) == best
         chosen = results.best_runs("post_ln", optimizer)
-        assert [(r["learning_rate"], r["seed"]) for r in chosen] == [(best, 0), (best, 1)]
-    starts = [r["heterogeneity"][0] for r in results.of("run") if r["seed"] == 0]
-    assert starts == [starts[0]] * 4  # before the first update no rate and no optimizer has a part in it
-    asked = " ".join(["python", "-m", *command[2:]])
-    assert (output / "report.md").read_text() == report.render(head, results, asked)
+        assert [(run.learning_rate, run.seed) for run in chosen] == [(best, 0), (best, 1)]
+    starts = [run.extra["heterogeneity"][0] for run in record.runs if run.seed == 0]
+    assert starts == [starts[0]] * 4  # before the first update neither rate nor optimizer matters
+    assert (output / "report.md").read_text() == report.render(record)
     assert (output / "study.png").stat().st_size > 10_000
 
-    whole = (output / "rows.jsonl").read_text().splitlines(keepends=True)
-    lost = next(i for i, line in enumerate(whole) if '"optimizer": "sgd"' in line)
-    (output / "rows.jsonl").write_text("".join([*whole[:lost], *whole[lost + 1 :]]) + whole[lost][:50])
+    shutil.rmtree(next(output.glob("runs/post_ln/sgd_*/seed_0")))  # as if it had been stopped before this run
     subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
-    assert sorted((output / "rows.jsonl").read_text().splitlines(keepends=True)) == sorted(whole)
+    again = compare.Record.read(output / "record.json")
+    assert [run.extra for run in again.runs] == [
+        run.extra for run in record.runs
+    ] and again.extra == record.extra
 
 
 @pytest.mark.long
-def test_gradients_and_curvatures_are_those_of_weights_and_scales():
+def test_gradients_and_curvatures_are_those_of_weights_and_scales(tmp_path):
     study = Study(epochs=1, batch_size=32, iterations=2)
     measured = study.curvature("conv_net", 0)
     assert len(measured["blocks"]) == len(measured["eigenvalue"]) == len(measured["norm"]) == 16
     assert not any("bias" in block for block in measured["blocks"])
-    first = study.run("conv_net", "sgd", 0.1, 0)["heterogeneity"][0]
+    tx = study.arm("conv_net", "sgd", 0.1).make()
+    result = training.fit(study.task("conv_net", 0), tx, training.Settings(steps=1), tmp_path, identity={})
+    first = study.by_epoch(None, 0, result)["heterogeneity"][0]
     assert float(gini(jnp.array(measured["norm"]))) == pytest.approx(first["gini_norm"], rel=1e-4)
 
 
 def run(optimizer, seed, loss, rate=0.1, model="post_ln", gini_norm=0.5):
-    row = {"kind": "run", "model": model, "optimizer": optimizer, "learning_rate": rate, "seed": seed}
-    row |= {"loss": [loss], "training_loss": loss, "test_accuracy": 0.9}
     start = dict.fromkeys(report.SHOWN, gini_norm)
-    return row | {"heterogeneity": [start, {name: x / 2 for name, x in start.items()}]}
+    extra = {
+        "model": model,
+        "loss": [loss],
+        "heterogeneity": [start, {name: x / 2 for name, x in start.items()}],
+    }
+    test = {"train_loss": loss, "accuracy": 0.9}
+    return records.run(optimizer, 0.9, rate=rate, seed=seed, test=test, extra=extra)
+
+
+def results_of(runs, two_blocks=()):
+    extra = {"curvature": [], "two_blocks": list(two_blocks)}
+    return Results(dataclasses.replace(records.record(*runs), extra=extra))
 
 
 def test_what_diverged_is_the_worst_of_a_grid_and_a_lead_is_in_decades():
-    rows = [run("sgd", 0, None, rate=10.0), run("sgd", 0, 1.0), run("sgd", 1, 2.0)]
-    rows += [run("adam", 0, 0.01), run("adam", 1, 0.02)]
-    results = Results(rows)
+    runs = [run("sgd", 0, None, rate=10.0), run("sgd", 0, 1.0), run("sgd", 1, 2.0)]
+    results = results_of([*runs, run("adam", 0, 0.01), run("adam", 1, 0.02)])
     assert results.best_rate("post_ln", "sgd") == 0.1
     assert results.lead("post_ln", "sgd").mean == pytest.approx(2.0)
     assert results.at_start("post_ln") == [0.5, 0.5] and results.in_training("post_ln", "adam") == [0.25, 0.25]
 
 
-@pytest.mark.parametrize(("post", "pre", "said"), [
+@pytest.mark.parametrize(("post", "pre", "message"), [
     ([0.6, 0.7, 0.65], [0.4, 0.5, 0.46], "Post-LN is **more** heterogeneous than Pre-LN at the start"),
     ([0.4, 0.5, 0.46], [0.6, 0.7, 0.65], "Post-LN is **less** heterogeneous than Pre-LN at the start"),
     ([0.4, 0.7, 0.50], [0.6, 0.5, 0.55], "Between Post-LN and Pre-LN there is **no significant difference**"),
 ])  # fmt: skip
-def test_the_words_follow_from_the_numbers(post, pre, said):
-    rows = [
-        {"kind": "two_blocks", "norm": n, "curvature": c} | two_blocks.measure(n, c)
-        for n in (0.1, 10.0)
-        for c in (1.0, 100.0)
-    ]
+def test_the_words_follow_from_the_numbers(post, pre, message):
+    cells = [two_blocks.measure(n, c) for n in (0.1, 10.0) for c in (1.0, 100.0)]
+    runs = []
     for model, ginis in (("post_ln", post), ("pre_ln", pre)):
         for seed, value in enumerate(ginis):
-            rows += [run("sgd", seed, 1.0 + seed, model=model, gini_norm=value)]
-            rows += [run("adam", seed, 0.1 if model == "post_ln" else 0.5, model=model, gini_norm=value)]
-    words = report.in_words(Results(rows))
-    assert said in words and words.startswith("All models were trained from scratch")
+            runs += [run("sgd", seed, 1.0 + seed, model=model, gini_norm=value)]
+            runs += [run("adam", seed, 0.1 if model == "post_ln" else 0.5, model=model, gini_norm=value)]
+    words = report.in_words(results_of(runs, cells))
+    assert message in words and words.startswith("All models were trained from scratch")
     alike = sum(post) > sum(pre)  # Adam leads by more with Post-LN
     assert ("does order the models" in words, "does **not** order the models" in words) == (alike, not alike)

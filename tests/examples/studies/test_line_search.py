@@ -1,4 +1,7 @@
-import json
+"""The line-search study as a person runs it, and its report."""
+
+import dataclasses
+import shutil
 import subprocess
 import sys
 
@@ -6,7 +9,9 @@ import numpy as np
 import pytest
 
 from examples.studies.line_search import report as line_search_report
-from tests.examples.test_finetune_text import ROOT, data, model  # noqa: F401
+from optimiz import compare
+from tests.conftest import ROOT
+from tests.examples.test_finetune_text import data, model  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -26,42 +31,41 @@ def study(model, data, tmp_path_factory):  # noqa: F811
 
 
 @pytest.mark.long
-def test_every_method_runs_from_every_seed_and_the_report_is_of_the_rows(study):
+def test_every_method_runs_from_every_seed_and_the_report_is_rendered_from_the_record(study):
     output, _ = study
-    head, *rows = map(json.loads, (output / "rows.jsonl").read_text().splitlines())
+    record = compare.Record.read(output / "record.json")
     searches = [(name, None) for name in ("salsa", "salsa_head", "adam_sls", "pla_sls")]
     arms = [*searches, ("adam_head", 1e-4), ("adam_head", 1e-3)]
-    assert [(r["method"], r["learning_rate"], r["seed"]) for r in rows] == [
-        (*a, s) for s in (0, 1) for a in arms
+    runs = record.runs
+    assert [(run.optimizer, run.learning_rate, run.seed) for run in runs] == [
+        (*a, s) for a in arms for s in (0, 1)
     ]
-    for row in rows:
-        assert len(row["loss"]) == head["settings"]["updates"] == 2
-        assert (row["evaluations"][-1] > 0) == (row["learning_rate"] is None)
-        units = 4 if row["method"] == "pla_sls" else 1  # embeddings, two layers, head
-        assert np.shape(row["step_size"]) == (2, units)
+    for run in runs:
+        assert len(run.extra["loss"]) == record.settings["updates"] == run.steps == 2 and not run.history
+        assert ("evaluations" in run.extra) == (run.learning_rate is None)
+        if run.learning_rate is None:
+            units = 4 if run.optimizer == "pla_sls" else 1  # embeddings, two layers, head
+            assert run.extra["evaluations"][-1] > 0 and np.shape(run.extra["step_size"]) == (2, units)
     for seed in (0, 1):  # all begin with the same parameters, batch and dropout
-        assert len({round(row["loss"][0], 5) for row in rows if row["seed"] == seed}) == 1
-    report = (output / "report.md").read_text()
-    assert line_search_report.table(line_search_report.by_arm(rows), "accuracy") in report
-    assert "| adam_head 0.001 |" in report and (output / "curves.png").stat().st_size > 10_000
+        assert len({round(run.extra["loss"][0], 5) for run in runs if run.seed == seed}) == 1
+    text = (output / "report.md").read_text()
+    assert text == line_search_report.render(record)
+    assert "| adam_head 0.001 |" in text and (output / "curves.png").stat().st_size > 10_000
 
 
 @pytest.mark.long
-def test_it_goes_on_where_it_was_stopped(study):
+def test_a_study_continues_where_it_was_stopped(study):
     output, command = study
-    whole = (output / "rows.jsonl").read_text()
-    lines = whole.splitlines(keepends=True)
-    (output / "rows.jsonl").write_text("".join(lines[:-1]) + lines[-1][:50])  # killed in the last line
+    before = compare.Record.read(output / "record.json")
+    shutil.rmtree(output / "runs/salsa/seed_1")  # as if it had been stopped before this run
     subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
-    again = (output / "rows.jsonl").read_text()
-    assert again.splitlines()[:-1] == whole.splitlines()[:-1]
-    last, wanted = (json.loads(text.splitlines()[-1]) for text in (again, whole))
-    assert (last["method"], last["seed"]) == (wanted["method"], wanted["seed"])
-    np.testing.assert_allclose(last["loss"], wanted["loss"], rtol=1e-5)
+    after = compare.Record.read(output / "record.json")
+    timeless = [dataclasses.replace(run, seconds=0.0, compile_seconds=0.0) for run in after.runs]
+    assert timeless == [dataclasses.replace(run, seconds=0.0, compile_seconds=0.0) for run in before.runs]
 
 
 @pytest.mark.long
-def test_rows_of_other_settings_are_refused(study):
+def test_a_study_with_other_settings_is_refused(study):
     _, command = study
     other = subprocess.run([*command, "--rows=40"], cwd=ROOT, capture_output=True, text=True)
-    assert other.returncode == 2 and "rows.jsonl is of other settings" in other.stderr
+    assert other.returncode == 1 and "rows was 48, is 40" in other.stderr

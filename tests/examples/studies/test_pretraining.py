@@ -13,8 +13,8 @@ from examples import irreducible_losses
 from examples.shared import command
 from examples.studies.pretraining import recipes, study
 from examples.studies.pretraining.recipes import BASELINE, HALF_WAY, RECIPES
-from examples.studies.pretraining.report import UNTRAINED, Judged, in_words, table
-from optimiz import schedules, training
+from examples.studies.pretraining.report import UNTRAINED, Results, in_words, table
+from optimiz import compare, schedules, training
 from optimiz.training import Timing, Work
 from tests.compare import records
 from tests.examples.test_pretrain import text
@@ -65,27 +65,39 @@ def as_if_run(arm, seed):
     return records.run(arm.name, None, rate=arm.learning_rate, seed=seed, history=history, test=test, **spent)
 
 
-def test_recipes_are_tuned_on_one_seed_then_run_from_all(arguments, monkeypatch, capsys):
-    asked = []
+class FakeDownstream:
+    examples = 10
 
-    def run_matrix(arms, seeds, *_, **__):
-        asked.append(([str(arm) for arm in arms], list(seeds)))
+    def __init__(self, problem, directory):
+        pass
+
+    def __call__(self, params):
+        return {"accuracy": 0.1}
+
+
+def test_recipes_are_tuned_on_one_seed_then_run_from_all(arguments, monkeypatch, capsys):
+    calls = []
+
+    def run_matrix(arms, seeds, **_):
+        calls.append(([str(arm) for arm in arms], list(seeds)))
         return [as_if_run(arm, seed) for arm in arms for seed in seeds]
 
     monkeypatch.setattr(study.compare, "run_matrix", run_matrix)
-    monkeypatch.setattr(study, "Downstream", lambda problem, directory: lambda params: {"accuracy": 0.1})
+    monkeypatch.setattr(study, "Downstream", FakeDownstream)
     arguments |= {"recipes": "lion", "learning_rates": "0.01,0.02,0.4", "seeds": 2}
     call(study, "studies.pretraining.study", arguments)
     grid = [f"{name} {rate}" for name in ("adamw", "lion") for rate in (0.01, 0.02, 0.4)]
-    assert asked == [(grid, [0]), (["adamw 0.02", "lion 0.02", "adamw_half_way 0.02"], [0, 1])]
-    report, rows = ((arguments["output"] / name).read_text() for name in ("report.md", "rows.jsonl"))
+    assert calls == [(grid, [0]), (["adamw 0.02", "lion 0.02", "adamw_half_way 0.02"], [0, 1])]
+    report = (arguments["output"] / "report.md").read_text()
+    runs = compare.Record.read(arguments["output"] / "record.json").runs
     assert "| adamw | 0.01: 4.477, **0.02: 4.176**, 0.4: 5.125 | 1 | 1000.00 | 4.226 ± 0.050 |" in report
-    assert rows.count("\n") == 1 + 6 + 4 + 2  # settings, grid without what is run again, and untrained
+    assert len(runs) == 6 + 4  # the chosen arms from both seeds, and the rest of the grid, which is not tested
+    assert [bool(run.test) for run in runs] == [True] * 6 + [False] * 4
     assert (arguments["output"] / "curves.png").stat().st_size > 10_000
     assert "**lion**, 0.02: test loss 4.226" in capsys.readouterr().out
 
     call(study, "studies.pretraining.study", arguments | {"resume": True})
-    assert (arguments["output"] / "rows.jsonl").read_text() == rows
+    assert compare.Record.read(arguments["output"] / "record.json").runs == runs
 
 
 @pytest.mark.long
@@ -156,70 +168,74 @@ def test_a_mistake_is_one_line_and_leaves_nothing(arguments, losses, capsys, cha
 # --- what the report says ---------------------------------------------------------------------------------
 
 
-def row(arm, rate, seed, loss, accuracy=0.3, diverged_at=None):
+def run(name, rate, seed, loss, accuracy=0.3, diverged_at=None):
     known = diverged_at is None
-    return {
-        "arm": arm,
-        "learning_rate": rate,
-        "seed": seed,
-        "steps": 100,
-        "reference_seconds": 1.0,
-        "diverged_at": diverged_at,
-        "validation": [[0.5, 5.0], [1.0, loss]] if known else [],
-        "test": {"loss": loss if known else None, "accuracy": accuracy if known else None},
-    }
+    return records.run(
+        name,
+        accuracy,
+        rate=rate,
+        seed=seed,
+        steps=100,
+        reference_seconds=1.0,
+        diverged_at=diverged_at,
+        history=[],
+        test={"loss": loss if known else None, "accuracy": accuracy if known else None},
+        extra={"validation": [[0.5, 5.0], [1.0, loss]] if known else []},
+    )
 
 
-def rows_of(**losses):
-    """Runs at one rate: arm → losses by seed."""
-    found = [row(arm, 0.1, seed, loss) for arm, of_arm in losses.items() for seed, loss in enumerate(of_arm)]
-    return found + [row(UNTRAINED, None, seed, 6.0, 0.1) for seed in range(3)]
+def results_of(*more, **losses):
+    """Runs at one rate: recipe → losses by seed; and more runs."""
+    runs = [run(name, 0.1, seed, loss) for name, found in losses.items() for seed, loss in enumerate(found)]
+    untrained = {UNTRAINED: [{"loss": 6.0, "accuracy": 0.1}] * 3}
+    return Results(dataclasses.replace(records.record(*runs, *more), extra=untrained))
 
 
 BASE = {BASELINE: [4.0, 4.1, 4.2], HALF_WAY: [4.5, 4.6, 4.71]}
 
 
 @pytest.mark.parametrize(
-    ("losses", "said"),
+    ("losses", "message"),
     [
         (
             [3.9, 4.0, 4.11],
-            "test loss 4.003 ± 0.061, -0.097 beside adamw (-0.111 to -0.082), significantly better;",
+            "test loss 4.003 ± 0.061, -0.097 relative to adamw (-0.111 to -0.082), significantly better;",
         ),
         ([4.1, 4.2, 4.31], "significantly worse;"),
         ([3.8, 4.3, 4.1], "no significant difference;"),
-        ([4.3, 4.4, 4.5], "Of these, lion would be a false gain: the decayed baseline is not above it."),
-        ([3.9, 4.0, 4.1], "None of these is a false gain: the decayed baseline is above them too."),
-        ([4.3, 4.4, 4.5], "1 of 1 ways has a lower loss than adamw_half_way, significantly lion."),
-        ([4.3, 4.4, 4.5], "0 of 1 ways have a lower loss than adamw, **none significantly**."),
+        (
+            [4.3, 4.4, 4.5],
+            "Of these, lion would be a spurious gain: its loss is not below the decayed baseline's.",
+        ),
+        ([3.9, 4.0, 4.1], "No gain is spurious: the decayed baseline has a higher loss than these, too."),
+        ([4.3, 4.4, 4.5], "1 of 1 recipes has a lower loss than adamw_half_way, significantly lion."),
+        ([4.3, 4.4, 4.5], "0 of 1 recipes have a lower loss than adamw, **none significantly**."),
         (
             [4.0, 4.1, 4.2],
-            "accuracy of 0.300 ± 0.000, +0.200 beside untrained (+0.200 to +0.200), no significant",
+            "accuracy of 0.300 ± 0.000, +0.200 relative to untrained (+0.200 to +0.200), no significant",
         ),
     ],
 )
-def test_the_words_follow_from_the_numbers(losses, said):
-    assert said in in_words(Judged(rows_of(**BASE, lion=losses)))
+def test_the_words_follow_from_the_numbers(losses, message):
+    assert message in in_words(results_of(**BASE, lion=losses))
 
 
-def test_a_wrong_arm_that_is_not_worse_pretends_nothing():
-    rows = rows_of(**{BASELINE: [4.0, 4.1, 4.2], HALF_WAY: [4.0, 4.2, 4.1]}, lion=[4.3, 4.4, 4.5])
-    assert "Here the wrong arm is not significantly worse than the decayed one" in in_words(Judged(rows))
+def test_an_unfair_baseline_that_is_not_worse_misleads_little():
+    results = results_of(**{BASELINE: [4.0, 4.1, 4.2], HALF_WAY: [4.0, 4.2, 4.1]}, lion=[4.3, 4.4, 4.5])
+    assert "Here the unfair baseline is not significantly worse than the fair one" in in_words(results)
 
 
 def test_the_rate_is_that_of_the_lowest_validation_loss_of_seed_0():
-    rows = rows_of(**BASE)
-    rows += [row("lion", 0.01, 0, 4.3), row("lion", 0.1, 0, 4.4), row("lion", 1.0, 0, 9.0, diverged_at=7)]
-    rows += [row("lion", 0.01, seed, 4.3) for seed in (1, 2)]
-    judged = Judged(rows)
-    assert [run["seed"] for run in judged.runs["lion"]] == [0, 1, 2] and judged.ways == ["lion"]
-    assert "| lion | **0.01: 4.300**, 0.1: 4.400, 1: diverged | 100 | 10.00 | 4.300 ± 0.000 |" in table(judged)
-    first = in_words(judged).split("\n")[0]
-    assert "(**the best rate of lion is at the edge of its grid**: one beyond may be better)" in first
+    runs = [run("lion", 0.01, 0, 4.3), run("lion", 0.1, 0, 4.4), run("lion", 1.0, 0, 9.0, diverged_at=7)]
+    runs += [run("lion", 0.01, seed, 4.3) for seed in (1, 2)]
+    results = results_of(*runs, **BASE)
+    assert [run.seed for run in results.runs["lion"]] == [0, 1, 2] and results.recipes == ["lion"]
+    assert "| lion | **0.01: 4.300**, 0.1: 4.400, 1: diverged | 100 | 10.00 | 4.300 ± 0.000 |" in table(results)
+    first = in_words(results).split("\n")[0]
+    assert "(**the best rate of lion is at the edge of its grid**: rates beyond may be better)" in first
 
 
 def test_a_run_that_diverged_is_infinitely_bad():
-    rows = [*rows_of(**BASE, lion=[3.0, 3.0]), row("lion", 0.1, 2, 9.0, diverged_at=7)]
-    said = in_words(Judged(rows))
-    assert "test loss inf, **diverged**; accuracy -inf, **diverged**" in said
-    assert "0 of 1 ways have a lower loss than adamw, **none significantly**." in said
+    words = in_words(results_of(run("lion", 0.1, 2, 9.0, diverged_at=7), **BASE, lion=[3.0, 3.0]))
+    assert "test loss inf, **diverged**; accuracy -inf, **diverged**" in words
+    assert "0 of 1 recipes have a lower loss than adamw, **none significantly**." in words
