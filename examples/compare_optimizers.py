@@ -54,7 +54,7 @@ program_flags.check_each(lambda name: optimizers.choose(name, classes=2), _OPTIM
 program_flags.check_rates(_LEARNING_RATES)
 program_flags.check(lambda x: 1e-9 <= x <= 1e9, "must be in [1e-9, 1e9]", _BUDGET)
 program_flags.check_together(
-    lambda x: [arm.make() for arm in arms(x["optimizers"], x["learning_rates"] and [1.0], classes=2)],
+    lambda x: [arm.optimizer() for arm in arms(x["optimizers"], x["learning_rates"] and [1.0], classes=2)],
     "must be optimizers that can be built",
     FLAGS,
     _OPTIMIZERS,
@@ -90,7 +90,7 @@ def main() -> None:
     output, model_name = Path(_OUTPUT.value), pretrained.described(_MODEL.value, model)
     # An optimizer's own share of a step is small, so that all are charged the price of the first one.
     about = {"task": _TASK.value, "batch_size": _BATCH_SIZE.value, "optimizer": grid[0].name}
-    measure = lambda: training.calibrate(task_of(0), grid[0].make(), about=about, n=_TIMED)  # noqa: E731
+    measure = lambda: training.calibrate(task_of(0), grid[0].optimizer(), about=about, n=_TIMED)  # noqa: E731
     with training.claimed(output, identity, _RESUME.value), terminal.matrix_bar() as progress:
         left_out: dict[str, str] = {}
         print("computing the baseline, without any optimizer", flush=True)
