@@ -81,6 +81,12 @@ def test_the_readme_is_short():
     assert (ROOT / "README.md").stat().st_size <= 8_000
 
 
+def test_the_readme_has_one_line_that_runs_the_tests():
+    """The same line as .ci/run types."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert sum(line.endswith("python -m pytest") for line in lines) == 1
+
+
 def test_on_an_index_every_link_of_the_readme_is_absolute(monkeypatch):
     setuptools = pytest.importorskip("setuptools")
     monkeypatch.setattr(setuptools, "setup", lambda **_: None)
