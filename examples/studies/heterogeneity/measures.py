@@ -104,8 +104,7 @@ class Study:
 
     def arm(self, model: str, optimizer: str, learning_rate: float) -> compare.Arm:
         """An optimizer for a model, behind the measurement and the clip; its rate decays linearly to zero."""
-        make = functools.partial(self._maker(optimizer), learning_rate)
-        return compare.Arm(optimizer, learning_rate, make, extra={"model": model})
+        return compare.Arm(optimizer, learning_rate, self._maker(optimizer), extra={"model": model})
 
     @functools.cache  # noqa: B019
     def _maker(self, optimizer: str) -> Callable[[float], optax.GradientTransformation]:

@@ -10,7 +10,6 @@ tune. For each seed, all runs begin with the same parameters and see the same ba
 The same command continues a study that was stopped.
 """
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,7 +79,7 @@ def arms(steps: int) -> list[compare.Arm]:
     found = [compare.Arm(name, None, make) for name, make in searches(steps).items()]
     for name in _METHODS.value:
         make = grids(steps)[name]
-        found += [compare.Arm(name, float(rate), functools.partial(make, float(rate))) for rate in _RATES.value]
+        found += [compare.Arm(name, float(rate), make) for rate in _RATES.value]
     return found
 
 

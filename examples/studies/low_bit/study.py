@@ -92,7 +92,7 @@ class Study:
         return compare.Arm(
             f"{arm.optimizer}.{arm.form.replace(' ', '_')}",
             arm.learning_rate,
-            functools.partial(self.maker(arm.optimizer, arm.form), arm.learning_rate),
+            self.maker(arm.optimizer, arm.form),
             adapt=None if FORMS[arm.form].dtype == jnp.float32 else functools.partial(stored_as, arm.form),
             extra={"optimizer": arm.optimizer, "form": arm.form},
         )
@@ -102,7 +102,7 @@ class Study:
         dtype, params = FORMS[arm.extra["form"]].dtype, jax.tree.leaves(result.params)
         start = jax.tree.leaves(jax.tree.map(lambda p: np.asarray(p, dtype), self.start(seed)))
         moved = sum(int(np.sum(np.asarray(p) != s)) for p, s in zip(params, start, strict=True))
-        size = optimiz.state_bytes(arm.make(), result.params).total + sum(p.nbytes for p in params)
+        size = optimiz.state_bytes(arm.optimizer(), result.params).total + sum(p.nbytes for p in params)
         count = sum(p.size for p in params)
         return {"bytes_per_parameter": size / count, "moved": moved / count}
 

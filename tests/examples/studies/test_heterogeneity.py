@@ -124,7 +124,7 @@ def test_gradients_and_curvatures_are_those_of_weights_and_scales(tmp_path):
     measured = study.curvature("conv_net", 0)
     assert len(measured["blocks"]) == len(measured["eigenvalue"]) == len(measured["norm"]) == 16
     assert not any("bias" in block for block in measured["blocks"])
-    tx = study.arm("conv_net", "sgd", 0.1).make()
+    tx = study.arm("conv_net", "sgd", 0.1).optimizer()
     result = training.fit(study.task("conv_net", 0), tx, training.Settings(steps=1), tmp_path, identity={})
     first = study.by_epoch(None, 0, result)["heterogeneity"][0]
     assert float(gini(jnp.array(measured["norm"]))) == pytest.approx(first["gini_norm"], rel=1e-4)
