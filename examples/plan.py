@@ -88,17 +88,23 @@ def table(rows: Any) -> str:
     return compare.table(header, lines) + "\n"
 
 
+def summary(record: Mapping[str, Any]) -> str:
+    """The table, and above it what was planned."""
+    settings, versions = record["settings"], record["environment"]["versions"]
+    rows = record["rows"]
+    about = (
+        f"{settings['model']}, {rows[0]['parameters']:,} parameters in {settings['dtype']}, on "
+        f"{settings['target']}, mesh {settings['mesh'] or 'data'}. Sizes are of one device, 1 GiB = 2³⁰ "
+        "bytes. An update moves bytes to and from the device's memory; its bound is what any update must read "
+        "and write, and it takes at least the bytes over the bandwidth. Two figures are those of the branches "
+        f"that move least and most. {rows[0]['date']}, jax {versions['jax']}, optax {versions['optax']}."
+    )
+    return f"{about}\n\n{table(rows)}"
+
+
 def report(record: Mapping[str, Any]) -> str:
     """The page, in Markdown."""
-    settings, versions = record["settings"], record["environment"]["versions"]
-    count = record["rows"][0]["parameters"]
-    about = (
-        f"{settings['model']}, {count:,} parameters in {settings['dtype']}, on {settings['target']}"
-        f" as {settings['mesh'] or 'data'}; sizes are of one device, 1 GiB = 2³⁰ bytes. Moved are the bytes to"
-        " and from the device's memory, its bound what any update must read and write, the time at least"
-        f" the bytes over the bandwidth. jax {versions['jax']}, optax {versions['optax']}."
-    )
-    return f"# Plan\n\n{about}\n\n{table(record['rows'])}"
+    return f"# Plan\n\n{summary(record)}"
 
 
 def _gib(size: int | None) -> str:

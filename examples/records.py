@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from examples import plan
 from examples.benchmarks import trainers_report, update_report
 from examples.shared import command, program_flags
 from examples.studies.heterogeneity import report as heterogeneity
@@ -45,7 +46,10 @@ _STUDIES = {  # in examples/studies: folder → the module that renders its reco
     "heterogeneity/results": heterogeneity,
     "pretraining/results": pretraining,
 }
-_BENCHMARKS = {"trainers": trainers_report, "update": update_report}
+_BENCHMARKS = {
+    **{"trainers": trainers_report, "update": update_report},
+    **dict.fromkeys(["plan/llama_v5e_4x4", "plan/gpt2_xl_h200"], plan),
+}
 _MEASURED = ("contract", "layouts", "memory", "scaling")  # records in tests/records that have a page
 
 
@@ -101,6 +105,8 @@ def sections() -> dict[str, Callable[[], str]]:
         "pretraining": lambda: pretraining.summary(_study("pretraining/results")),
         "speed": lambda: update_report.summary(_benchmark("update")),
         "trainers": lambda: trainers_report.summary(_benchmark("trainers")),
+        "plan_tpu": lambda: plan.summary(_benchmark("plan/llama_v5e_4x4")),
+        "plan_gpu": lambda: plan.summary(_benchmark("plan/gpt2_xl_h200")),
         "parity": lambda: _rendered("parity"),
         "model_parity": lambda: _rendered("model_parity"),
         "faults": lambda: _rendered("faults"),
