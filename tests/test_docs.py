@@ -6,9 +6,14 @@ import runpy
 import shlex
 import tomllib
 
+import jax
+import jax.numpy as jnp
+import optax
 import pytest
 from absl import flags
 
+import optimiz
+from optimiz import groups, schedules
 from tests.conftest import ROOT
 
 DOCUMENTS = [
@@ -69,6 +74,26 @@ def test_every_command_names_a_program_and_its_flags(line):
     if given and module.startswith("examples."):
         known = {*importlib.import_module(module).FLAGS, *flags.FLAGS, "help"}
         assert set(given) <= known
+
+
+@pytest.mark.parametrize("page", ["groups", "line_search", "memory", "schedules"])
+def test_the_code_of_a_page_runs(page):
+    params = {
+        "embed": jnp.ones((8, 4)),
+        "layers": [{"kernel": jnp.ones((4, 4)), "bias": jnp.ones(4)} for _ in range(2)],
+        "head": {"kernel": jnp.ones((4, 2)), "bias": jnp.ones(2)},
+    }
+
+    def loss(params):
+        return sum(jnp.sum((leaf - 0.5) ** 2) for leaf in jax.tree.leaves(params))
+
+    names = {"jax": jax, "optax": optax, "optimiz": optimiz, "groups": groups, "schedules": schedules}
+    names |= {"params": params, "loss": loss}
+    text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, page, "exec"), names)
 
 
 def test_every_page_is_in_the_index():
