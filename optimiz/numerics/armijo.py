@@ -1,4 +1,4 @@
-r"""Armijo's rule: a step is long enough to be worth it if the loss falls by a share of what the slope promises.
+r"""Armijo's rule: a step is accepted if the loss falls by at least a fraction of what the slope predicts.
 
 With loss f, gradient g and a direction of descent -d, the slope is s = ⟨g, d⟩, and a step size η is accepted if
 
@@ -15,9 +15,9 @@ import jax.numpy as jnp
 
 
 def smoothed(average: jax.Array, value: jax.Array, beta: jax.typing.ArrayLike) -> jax.Array:
-    """One step of an exponential moving average from zero.
+    """One step of an exponential moving average from zero, without bias correction.
 
-    Its start is not corrected: that would multiply both sides of the rule by the same number.
+    The correction would multiply both sides of Armijo's rule by the same number.
 
     Example:
         >>> float(smoothed(jnp.float32(2.0), jnp.float32(4.0), 0.75))
@@ -33,17 +33,17 @@ def sufficient_decrease(
     c: jax.typing.ArrayLike,
     tolerance: jax.typing.ArrayLike = 0.0,
 ) -> jax.Array:
-    """Whether a decrease is at least the share c of what the slope promises.
+    """Whether a decrease is at least the fraction c of what the slope predicts.
 
     Args:
-        decrease: f(w) - f(w - η d), or its average; one that is not finite is not enough.
+        decrease: f(w) - f(w - η d), or its average; not sufficient if it is not finite.
         slope: s = ⟨g, d⟩, or its average.
-        step_size: η.
-        c: in (0, 1).
-        tolerance: how far rounding may have moved the decrease.
+        step_size: step size η.
+        c: required fraction of the predicted decrease, in (0, 1).
+        tolerance: largest rounding error of the decrease.
 
     Returns:
-        A bool, of the arguments' shape.
+        A boolean array of the arguments' shape.
 
     Example:
         >>> # f = x² at x = 1 along its gradient: f falls by 3/4 with η = 1/4, and not at all with η = 1.
@@ -54,24 +54,24 @@ def sufficient_decrease(
 
 
 def grow_each_step(step_size: jax.Array, due: jax.Array, *, factor: float) -> jax.Array:
-    """Proposal for the next step size: longer at every step, searched or not.
+    """Propose the next step size: larger at every step, searched or not.
 
     Args:
-        step_size: of the last step, any shape.
+        step_size: step size of the last step, any shape.
         due: whether this step is searched.
-        factor: ≥ 1.
+        factor: growth factor ≥ 1.
     """
     del due
     return step_size * factor
 
 
 def grow_each_search(step_size: jax.Array, due: jax.Array, *, factor: float) -> jax.Array:
-    """Proposal for the next step size: longer where it is tested, and as it was accepted in between.
+    """Propose the next step size: larger at a search, unchanged in between.
 
     Args:
-        step_size: of the last step, any shape.
+        step_size: step size of the last step, any shape.
         due: whether this step is searched.
-        factor: ≥ 1.
+        factor: growth factor ≥ 1.
 
     Example:
         >>> grow_each_search(jnp.array(2.0), jnp.array([True, False]), factor=1.5).tolist()

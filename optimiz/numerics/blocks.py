@@ -12,14 +12,14 @@ from optimiz.numerics.precision import widen
 def norm_and_deviation(
     g: jax.Array, *, ddof: int, axes: tuple[int, ...] | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    r"""Euclidean norm and standard deviation of a block of gradient: the pair behind its g-SNR.
+    r"""Euclidean norm and standard deviation of a block of a gradient, of which its g-SNR is the ratio.
 
     The gradient signal-to-noise ratio is :math:`G = \|g\|_2 / (s(g) + \epsilon)`. For a gradient of mean near
-    zero it is about :math:`\sqrt d`, d being the number of entries.
+    zero it is about :math:`\sqrt d`, with d the number of entries.
 
     Args:
         g: gradient of one block, or of a stack of blocks; any shape, real.
-        ddof: 1 for the unbiased variance, as the authors' code, 0 for the population's, as their paper.
+        ddof: 1 for the unbiased variance, as in the authors' code; 0 for the population's, as in their paper.
         axes: the axes that make up one block; None for all.
 
     Returns:
@@ -46,7 +46,7 @@ def norm_and_deviation(
 
 
 def block_axes(ndim: int, scanned: int | None) -> tuple[int, ...]:
-    """The axes that make up one block: all of a parameter's but the one along which layers are stacked.
+    """The axes of one block: all of a parameter's except the one along which layers are stacked.
 
     Example:
         >>> block_axes(3, None), block_axes(3, 0)

@@ -1,10 +1,10 @@
-"""Branches and loops that compile nothing where nothing is compiled.
+"""Branches and loops that compile nothing outside of ``jit``.
 
-``jax.lax`` compiles a branch or a loop when it is called, also outside of ``jit``, once for each pair of
-functions. Those of an update are new at every update, for they close over its arrays: an update would be
-compiled each time, and what was compiled be kept. So where the predicate has a value Python takes the branch,
-and where ``vmap`` alone gives it several both are taken, as ``vmap`` has it. Within ``jit`` the three are
-``jax.lax``'s own. What is left is a loop within ``vmap`` alone whose lanes do not end together.
+``jax.lax`` compiles a branch or a loop when it is called, even outside of ``jit``, once for each function. The
+functions of an update close over its arrays and so are new at every update, which would be compiled, and
+cached, each time. So if the predicate has a value, Python takes the branch; under ``vmap`` alone, both branches
+run. Within ``jit`` the three functions are those of ``jax.lax``. Only a loop under ``vmap`` alone whose lanes
+do not end together is still compiled.
 """
 
 from collections.abc import Callable
@@ -20,9 +20,9 @@ T = TypeVar("T")
 
 
 def is_staged() -> bool:
-    """Whether what is computed here becomes part of a program: within ``jit``, ``scan`` and their like.
+    """Whether computations here become part of a compiled program, as under ``jit`` or ``scan``.
 
-    Within ``vmap`` or ``grad`` alone it does not, although arrays are traced.
+    Under ``vmap`` or ``grad`` alone they do not, although arrays are traced.
 
     Example:
         >>> is_staged(), jax.jit(lambda: jnp.array(is_staged()))().item()
@@ -35,7 +35,7 @@ _zero = dispatched_once(lambda: jnp.zeros([]))
 
 
 def cond(predicate: jax.Array, if_true: Callable[..., T], if_false: Callable[..., T], *operands: Any) -> T:
-    """``jax.lax.cond``, see above.
+    """``jax.lax.cond``; see the module docstring.
 
     Example:
         >>> cond(jnp.array(1) > 0, lambda x: 2 * x, lambda x: x, 3)
@@ -50,7 +50,7 @@ def cond(predicate: jax.Array, if_true: Callable[..., T], if_false: Callable[...
 
 
 def while_loop(goes_on: Callable[[T], jax.Array], body: Callable[[T], T], start: T) -> T:
-    """``jax.lax.while_loop``, see above.
+    """``jax.lax.while_loop``; see the module docstring.
 
     Example:
         >>> while_loop(lambda x: x < 10, lambda x: 2 * x, jnp.array(3)).item()
@@ -63,7 +63,7 @@ def while_loop(goes_on: Callable[[T], jax.Array], body: Callable[[T], T], start:
 
 
 def fori_loop(times: jax.Array | int, body: Callable[[jax.Array, T], T], start: T) -> T:
-    """``jax.lax.fori_loop`` from an int32 0, see above.
+    """``jax.lax.fori_loop`` from 0; see the module docstring.
 
     Example:
         >>> fori_loop(4, lambda i, total: total + i, jnp.array(0)).item()
@@ -77,7 +77,7 @@ def fori_loop(times: jax.Array | int, body: Callable[[jax.Array, T], T], start: 
 
 
 def _value(predicate: jax.Array) -> bool | None:
-    """The predicate's value, or None where it has none yet."""
+    """The predicate's value, or None if it is not known yet."""
     if not isinstance(predicate, Tracer):
         return bool(predicate)
     try:

@@ -1,4 +1,4 @@
-"""The directions of a line search: one along which it tries step sizes, and one along which parameters move."""
+"""The two directions of a line search: one to try step sizes along, and one to move the parameters along."""
 
 from typing import Any, NamedTuple
 
@@ -9,11 +9,11 @@ from optimiz.numerics.units import unit_scale, unit_vdot
 
 
 class Directions(NamedTuple):
-    """What a line search is given instead of one tree of updates; both have the sign of the gradient.
+    """The directions of a line search, instead of one tree of updates; both have the sign of the gradient.
 
     Attributes:
-        search: along which step sizes are tried; its slope must not be negative.
-        step: along which the parameters move once a step size is found.
+        search: direction along which step sizes are tried; its slope must not be negative.
+        step: direction along which the parameters move once a step size is found.
     """
 
     search: Any
@@ -26,11 +26,11 @@ def directions_of(
     """Both directions, the slope of each unit along the first, and whether any had to be replaced.
 
     Args:
-        updates: a tree of arrays with the sign of the gradient, for both; or :class:`Directions`, which stay as
-            they are.
+        updates: a tree of arrays with the sign of the gradient, used for both; or :class:`Directions`, which
+            are returned unchanged.
         grad: the gradient, a tree of the same shapes.
         labels: the unit of each parameter, see ``numerics.units``.
-        dtype: a real one, in which products are taken and summed.
+        dtype: real dtype of the products and sums.
         steepest: whether the gradient replaces, at the same length, a unit's updates that do not descend.
 
     Returns:
@@ -49,9 +49,9 @@ def directions_of(
         return Directions(updates, updates), slopes, jnp.zeros([], bool)
     ascends = slopes < 0
     squares = [unit_vdot(labels, tree, tree, dtype) for tree in (updates, grad)]
-    # 1 and 1 where it is not needed: a root of 0 has no derivative.
+    # 1 / 1 where it is not needed, because a root of 0 has no derivative.
     length = jnp.sqrt(jnp.where(ascends, squares[0], 1) / jnp.where(ascends, squares[1], 1))
-    length = jnp.where(ascends & jnp.isfinite(length), length, 0)  # squares may leave the range
+    length = jnp.where(ascends & jnp.isfinite(length), length, 0)  # squares may overflow
     replacement = unit_scale(labels, length, grad)
     rest = unit_scale(labels, jnp.where(ascends, 0, jnp.ones([], dtype)), updates)
     direction = jax.tree.map(jnp.add, replacement, rest)
@@ -63,13 +63,13 @@ def directions_of(
 
 
 def moves(labels: Any, sizes: Directions, directions: Directions, params: Any) -> Any:
-    """The updates for the step sizes of each unit along both directions, in the parameters' dtype.
+    """The updates for given step sizes of each unit along both directions, in the parameters' dtype.
 
     Args:
         labels: the unit of each parameter, see ``numerics.units``.
-        sizes: step sizes, [U] for either direction.
+        sizes: step sizes [U] along each direction.
         directions: trees with the sign of the gradient.
-        params: a tree of the same shapes, from which dtypes are taken.
+        params: a tree of the same shapes, which gives the dtypes.
 
     Example:
         >>> along = Directions(search=jnp.array([1.0]), step=jnp.array([10.0]))

@@ -1,7 +1,7 @@
 """One dispatch for several operations on small arrays.
 
-Outside of ``jit`` every operation is dispatched by itself, and for a small array that is all that it costs.
-Here a few operations that belong together are compiled once, for all updates, and dispatched together.
+Outside of ``jit`` every operation is dispatched by itself, which is the whole cost of a small array. Here a few
+operations are compiled once for all updates and dispatched together.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 
 def dispatched_once(function: Callable[P, T], static: Sequence[str] = ()) -> Callable[P, T]:
-    """The same function, a call of which outside of ``jit`` is one dispatch; within, it is as written out.
+    """Make a call outside of ``jit`` a single dispatch; inside, the function is inlined.
 
     Args:
-        function: of arrays to a pytree of arrays, of a module: one that is made anew at each update would be
-            compiled at each.
-        static: names of arguments that are no arrays.
+        function: a function from arrays to a pytree of arrays, defined at module level; one that is new at each
+            update would be compiled at each.
+        static: names of arguments that are not arrays.
 
     Example:
         >>> double = dispatched_once(lambda x: x + x)
@@ -33,7 +33,7 @@ def dispatched_once(function: Callable[P, T], static: Sequence[str] = ()) -> Cal
 
 @dispatched_once
 def increment(count: jax.Array) -> jax.Array:
-    """One more, or the same where its dtype has no larger number.
+    """A count plus one, or the same count at the largest number of its dtype.
 
     Example:
         >>> increment(jnp.int32(2)).item()

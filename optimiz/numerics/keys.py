@@ -3,15 +3,15 @@
 import jax
 import jax.numpy as jnp
 
-# Named, so that a run is resumed on the same random numbers whatever the default is then.
+# Fixed, so that a resumed run draws the same random numbers whatever JAX's default.
 _KEY_IMPL = "threefry2x32"
 
 
 def typed_key(key: jax.Array | int) -> jax.Array:
-    """The random key that an argument means.
+    """The random key for an argument.
 
     Args:
-        key: a random key, typed or the data of a threefry key, or an integer seed for one.
+        key: a random key, typed or as the data of a threefry key, or an integer seed.
 
     Example:
         >>> jax.random.key_data(typed_key(3)).tolist()

@@ -1,6 +1,6 @@
-"""The search itself: smaller step sizes until one is accepted, or larger ones for as long as they are.
+"""The search: decrease the step size until it is accepted, or increase it while it is.
 
-It knows neither the loss nor the rule: both are functions of the step size.
+The loss and the rule are functions of the step size.
 """
 
 from collections.abc import Callable
@@ -13,24 +13,24 @@ from optimiz.numerics.control_flow import while_loop
 
 
 class Found(NamedTuple):
-    """What a search leaves."""
+    """The result of a search."""
 
-    step_size: jax.Array  # the one that was accepted; if there is none, what is left after the last refusal
-    decrease: jax.Array  # the averaged decrease of the accepted step size; 0 if there is none
-    trials: jax.Array  # int32
-    accepted: jax.Array  # bool
+    step_size: jax.Array  # the accepted one; without one, the step size after the last rejection
+    decrease: jax.Array  # averaged decrease at the accepted step size; 0 without one
+    trials: jax.Array  # int32: number of trials
+    accepted: jax.Array  # bool: whether a step size was accepted
 
 
 @jax.custom_jvp
 def multiple_of(start: jax.Array, step_size: jax.Array) -> jax.Array:
-    """The step size that a search has found, which as it is differentiated is a constant multiple of its start.
+    """The step size that a search has found, differentiated as a constant multiple of its start.
 
-    That is its derivative, wherever no trial is on the edge of being accepted; and a loop whose number of turns
-    is not known has none in reverse.
+    That is its derivative, except where a trial is at the boundary of acceptance. A loop with an unknown number
+    of iterations has no reverse-mode derivative of its own.
 
     Args:
-        start: η > 0, where the search began.
-        step_size: what it found.
+        start: step size η > 0 at which the search began.
+        step_size: step size that it found.
 
     Example:
         >>> jax.grad(multiple_of)(2.0, 0.5).item()
@@ -47,7 +47,7 @@ def _(primals: Any, tangents: Any) -> Any:
 
 
 def untried(start: jax.Array) -> Found:
-    """What there is before the first trial."""
+    """The result before the first trial."""
     return Found(start, jnp.zeros_like(start), jnp.zeros([], jnp.int32), jnp.zeros([], bool))
 
 
@@ -66,18 +66,18 @@ def line_search(
     """Shrink the step size until it is accepted, or expand it until it is not.
 
     Args:
-        average_decrease: step size → by how much the loss falls, or an average of it; a trial.
-        accepts: (decrease, step size) → whether that is enough.
-        start: η > 0, a scalar, the first step size to be tried.
-        max_trials: ≥ 1.
-        shrink: in (0, 1), multiplies a step size that was refused.
-        expand: ≥ 1, multiplies one that was accepted, for as long as they are.
-        expanding: whether to go on after a trial was accepted.
-        min_step: ≥ 0; a search that gets below ends.
-        max_step: > 0; an expansion ends before it gets beyond.
+        average_decrease: function from a step size to the decrease of the loss, or an average of it; a trial.
+        accepts: function from decrease and step size to whether the decrease is sufficient.
+        start: first step size to try, η > 0, a scalar.
+        max_trials: maximum number of trials, ≥ 1.
+        shrink: factor in (0, 1) for a step size that is rejected.
+        expand: factor ≥ 1 for a step size that is accepted, while ``expanding``.
+        expanding: whether to continue after a trial is accepted.
+        min_step: lower bound, ≥ 0, at which the search ends.
+        max_step: upper bound, > 0, of an expansion.
 
     Returns:
-        The last step size that was accepted, and what it took to find it.
+        The last step size that was accepted, with the number of trials.
 
     Example:
         >>> def search(start, expanding):  # f = x² at x = 1 along its gradient falls by 4 η (1 - η)

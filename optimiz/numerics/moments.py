@@ -16,7 +16,7 @@ def zero_moment(p: jax.Array, dtype: jax.typing.DTypeLike | None) -> jax.Array:
 
     Args:
         p: the parameter, or a ``jax.ShapeDtypeStruct``.
-        dtype: the accumulator's dtype; None for the parameter's compute dtype.
+        dtype: dtype of the accumulator; None for the parameter's compute dtype.
 
     Raises:
         TypeError: ``dtype`` is not floating point.
@@ -32,8 +32,8 @@ def real_moment(
 
     Args:
         p: the parameter, or a ``jax.ShapeDtypeStruct``.
-        dtype: the accumulator's dtype; None for :func:`real_dtype` of the parameter's.
-        value: what it starts at.
+        dtype: dtype of the accumulator; None for :func:`real_dtype` of the parameter's.
+        value: initial value.
 
     Raises:
         TypeError: ``dtype`` is not floating point.
@@ -50,12 +50,12 @@ def abs_sq(x: jax.Array) -> jax.Array:
 
 @dispatched_once
 def squarable(g: jax.Array) -> jax.Array:
-    """``g`` with finite entries limited to those whose square is finite; what is not finite is NaN.
+    """``g`` with finite entries limited so that their squares are finite; other entries become NaN.
 
-    One finite gradient of 1e30 would otherwise leave an accumulated square at infinity for good.
+    Otherwise one finite gradient of 1e30 would leave an accumulated square at infinity for good.
 
     Args:
-        g: any shape, of a compute dtype; real and imaginary parts are limited apart.
+        g: any shape, of a compute dtype; real and imaginary parts are limited separately.
 
     Returns:
         The same shape and dtype.
@@ -72,12 +72,12 @@ def squarable(g: jax.Array) -> jax.Array:
 
 
 def largest_square(dtype: jax.typing.DTypeLike) -> float:
-    """The square of the largest number that :func:`squarable` lets through, a power of two.
+    """The square of the largest number that :func:`squarable` returns, a power of two.
 
-    The largest power of two over 16: sums of two squares are finite as well.
+    It is the largest power of two divided by 16, so that sums of two squares are finite too.
 
     Args:
-        dtype: of the gradient.
+        dtype: dtype of the gradient.
     """
     return 4.0 ** (jnp.finfo(compute_dtype(dtype)).maxexp // 2 - 2)
 
@@ -103,11 +103,11 @@ def limited_square(g: jax.Array) -> jax.Array:
 
 
 def nonzero_divisor(x: jax.Array, least: jax.typing.ArrayLike = 0.0) -> jax.Array:
-    """``x`` for a divisor: 1 where it is 0.
+    """``x``, but 1 where it is 0, as a divisor.
 
     Args:
         x: entries ≥ 0, or NaN; any shape.
-        least: what the entries are not below. A positive Python number says that none is 0.
+        least: lower bound of the entries. If it is a positive Python number, ``x`` is returned unchanged.
 
     Example:
         >>> nonzero_divisor(jnp.array([0.0, 3.0, jnp.inf])).tolist()
@@ -120,13 +120,14 @@ def nonzero_divisor(x: jax.Array, least: jax.typing.ArrayLike = 0.0) -> jax.Arra
 
 
 def bias_correction(decay: jax.typing.ArrayLike, count: jax.Array) -> jax.Array:
-    r"""The weight that an exponential moving average from zero has gathered: 1 - decayᵗ.
+    r"""The total weight of an exponential moving average from zero: 1 - decayᵗ.
 
-    Written as -expm1(t log decay): in float32 0.999 is off by 3e-8, and so 1 - 0.999 by 3e-5.
+    Computed as -expm1(t log decay). In float32, 0.999 has a relative error of 3e-8, and so 1 - 0.999 one of
+    3e-5.
 
     Args:
-        decay: in [0, 1).
-        count: t ≥ 1, a float scalar.
+        decay: decay rate in [0, 1).
+        count: number of updates t ≥ 1, a float scalar.
 
     Returns:
         A scalar of the dtype of ``count``.
@@ -148,12 +149,12 @@ def _gathered(log_decay: jax.typing.ArrayLike, count: jax.Array) -> jax.Array:
 
 
 def bias_corrections(decay: jax.typing.ArrayLike, count: jax.Array, tree: Any) -> dict[jnp.dtype, jax.Array]:
-    """:func:`bias_correction` once for all leaves of a dtype: by the :func:`real_dtype` of theirs.
+    """:func:`bias_correction` once per :func:`real_dtype` of the leaves.
 
     Args:
-        decay: in [0, 1).
-        count: t ≥ 1, an integer scalar.
-        tree: of arrays.
+        decay: decay rate in [0, 1).
+        count: number of updates t ≥ 1, an integer scalar.
+        tree: a pytree of arrays.
 
     Example:
         >>> list(bias_corrections(0.9, jnp.int32(1), [jnp.zeros(2), jnp.zeros(3, jnp.bfloat16)]))

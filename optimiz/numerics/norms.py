@@ -1,7 +1,7 @@
 """Euclidean norms that neither overflow nor underflow, in one pass over the entries.
 
-In float32 neither 1e30 nor 1e-30 has a square. Squares are summed as they are; only where a sum shows that it
-is not to be trusted are they summed once more, of entries times a power of two, which costs no digit.
+In float32 neither 1e30 nor 1e-30 has a square. Squares are summed as they are. Only if a sum may have
+overflowed or underflowed, the entries are summed again, multiplied by a power of two, which is exact.
 """
 
 import functools
@@ -24,20 +24,20 @@ def of_scaled_roots(
     function: Callable[[list[tuple[jax.Array, jax.Array]]], T],
     sums: Callable[[Sequence[jax.Array] | None], Sequence[jax.Array]],
 ) -> T:
-    """Of sums of squares: a power of two s for each, and the root of the sum over entries times s.
+    """Apply a function to roots of sums of squares, each with a power of two s that scales the entries.
 
-    The norm is the root over s. It may be infinite where the root is not.
+    The norm is the root divided by s, and may be infinite where the root is not.
 
     Args:
-        function: of a list of pairs (s, root), one per sum and of its shape, to a pytree of arrays. It ends
-            both branches, so that XLA does not put what it computes into every loop that its results enter.
+        function: a function from a list of pairs (s, root), one per sum and of its shape, to a pytree of
+            arrays. It runs at the end of both branches, so that XLA does not copy it into every loop that uses
+            its results.
         sums: function from one s per sum, or None for 1 in all of them, to the sums of :math:`|s x|^2`, of any
-            shapes and a compute dtype. It is called for the second pass as well: what it makes there of arrays
-            that are in memory is not held for it.
+            shapes and a compute dtype. It is called again for the second pass.
 
     Returns:
-        The function's result. Every s is 1, unless the sum over the entries as they are is not finite or so
-        small that squares may be missing in it. A root is not finite only where an entry is not.
+        The function's result. Every s is 1, unless a plain sum is not finite, or so small that squares may have
+        underflowed. A root is not finite only if an entry is not.
 
     Example:
         >>> x = jnp.array([3e30, -4e30])
@@ -60,8 +60,8 @@ def _scales(totals: list[jax.Array]) -> tuple[list[jax.Array], jax.Array, list[j
 
     def scale(total: jax.Array) -> jax.Array:
         largest = jnp.finfo(total.dtype).maxexp  # 128 for float32
-        # So that the square of the largest number is finite, and that of the smallest normal one is not 0. The
-        # square of the latter is finite as well: XLA takes it by itself where an entry is known to be 0.
+        # The scaled square of the largest number is finite, and that of the smallest normal one is not 0. The
+        # square of ``up`` is finite too, because XLA may compute it alone where an entry is known to be 0.
         down, up = 2.0 ** (-25 * largest // 32), 2.0 ** (largest // 2 - 1)
         small = total < 2.0 ** (-largest // 2)
         one, down, up = (jnp.asarray(s, total.dtype) for s in (1, down, up))
@@ -72,11 +72,11 @@ def _scales(totals: list[jax.Array]) -> tuple[list[jax.Array], jax.Array, list[j
 
 
 def block_norms(arrays: Callable[[], Sequence[jax.Array]], axes: Sequence[tuple[int, ...]]) -> list[jax.Array]:
-    """Euclidean norms of arrays over some axes, finite and not zero wherever they are so in exact arithmetic.
+    """Euclidean norms of arrays over some axes, without overflow or underflow.
 
     Args:
-        arrays: function that computes the arrays, of any shapes; see :func:`of_scaled_roots`.
-        axes: for each the axes that make up one block, see :func:`block_axes`.
+        arrays: function that computes the arrays, of any shapes; it may be called twice.
+        axes: the axes of one block for each array, see :func:`block_axes`.
 
     Returns:
         The norms in the real compute dtypes, with the axes of a block kept at length 1; 0 for no entries, and

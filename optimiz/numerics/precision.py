@@ -1,4 +1,4 @@
-"""Dtypes: in which one computes, and how a value gets there and back."""
+"""The dtype in which to compute, and conversion to and from it."""
 
 import functools
 
@@ -10,7 +10,7 @@ from optimiz.numerics.dispatch import dispatched_once
 
 @functools.cache
 def compute_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
-    """The dtype in which statistics of such an array are computed: at least float32.
+    """The dtype in which to compute with arrays of a dtype: at least float32.
 
     Example:
         >>> compute_dtype(jnp.bfloat16), compute_dtype(jnp.float64)
@@ -21,7 +21,7 @@ def compute_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
 
 @functools.cache
 def real_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
-    """The compute dtype of such an array's squared magnitudes.
+    """The compute dtype of squared magnitudes of arrays of a dtype.
 
     Example:
         >>> real_dtype(jnp.float16), real_dtype(jnp.complex64)
@@ -31,7 +31,7 @@ def real_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
 
 
 def widen(x: jax.Array) -> jax.Array:
-    """``x`` in its compute dtype: bfloat16 and float16 become float32, all else stays.
+    """``x`` in its compute dtype: bfloat16 and float16 become float32, others stay.
 
     Args:
         x: any shape.
@@ -43,7 +43,7 @@ def widen(x: jax.Array) -> jax.Array:
 
 
 def narrow(x: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
-    """``x`` in a dtype, with finite entries limited to those that it can hold; NaN and infinity stay.
+    """``x`` in another dtype, with finite entries limited to its range; NaN and infinity stay.
 
     Example:
         >>> narrow(jnp.array([1e6, -2.0, jnp.inf]), jnp.float16).tolist()
@@ -70,8 +70,8 @@ def scaled(x: jax.Array, factor: jax.typing.ArrayLike) -> jax.Array:
 def times(scalar: jax.typing.ArrayLike, x: jax.Array) -> jax.Array:
     """``x`` times a real scalar, computed and returned in its compute dtype.
 
-    Not together with a sum that follows: some processors round the two once if they are compiled as one, and an
-    update outside of ``jit`` would not be Optax's to the bit.
+    It is dispatched apart from a sum that follows: compiled together, some processors round the two only once,
+    and an update outside of ``jit`` would not equal Optax's bit for bit.
 
     Example:
         >>> times(0.5, jnp.array([1.0, 3.0], jnp.bfloat16))
@@ -92,7 +92,7 @@ def plus(x: jax.Array, y: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
 
 
 def is_narrow(dtype: jax.typing.DTypeLike) -> bool:
-    """Whether it is a real float of fewer bits than one computes in.
+    """Whether a dtype is a real float with fewer bits than float32.
 
     Example:
         >>> is_narrow(jnp.bfloat16), is_narrow(jnp.float32), is_narrow(jnp.int8)

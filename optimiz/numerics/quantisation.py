@@ -7,9 +7,9 @@ A block that holds a negative number is stored by that map, with p = 2 for the i
 the floats (C = 448). A block that holds none is stored without the sign and by its roots, that is with p twice
 as large: (c / 255)⁴ and (c / 448)². This is the map for second moments. It resolves the root of v, by which
 Adam divides, at least as finely as the other one resolves m, and reaches down to 2e-10 and 2e-11 of the largest
-v of the block, where a linear map ends at 4e-3. Which of the two a block is in is told by the sign of its
-scale: negative for the roots. So what kind of statistic an array holds is read off its values and not off its
-name, and either map is right for a block that both can hold.
+v of the block, where a linear map ends at 4e-3. The sign of its scale shows
+which map a block uses, negative for the roots. So the kind of statistic is read off the values of an array, not
+off its name, and either map is correct for a block that both can hold.
 
 Rounding is stochastic in x itself, not in its code, so that the mean of what is stored is x: an average that
 moves by a thousandth of itself at each update, as Adam's v does, would otherwise never leave its code. The
@@ -33,14 +33,14 @@ from jax.sharding import PartitionSpec
 from optimiz import checks
 from optimiz.numerics.rounding import grid_step, hashed_noise, stochastic_round
 
-# The least scale: the smallest codes of a block are normal numbers then, and not flushed to 0.
+# Smallest scale, so that the smallest codes of a block decode to normal numbers.
 _LEAST = 2.0**-90
-_SHORTEST_ROW = 16  # with fewer entries to a scale there is little to save
+_SHORTEST_ROW = 16  # fewer entries per scale save little memory
 
 
 @dataclasses.dataclass(frozen=True)
 class _Blockwise(abc.ABC):
-    """What the two formats with scales share; see the top of this page."""
+    """What the two formats with scales share; see the module docstring."""
 
     block: int = 256
 
@@ -52,7 +52,7 @@ class _Blockwise(abc.ABC):
         checks.integer("block", self.block, ge=_SHORTEST_ROW)
 
     def suits(self, shape: tuple[int, ...]) -> bool:
-        """Whether rows are long enough for the scales to weigh little."""
+        """Whether rows are long enough for the scales to take little memory."""
         return len(shape) > 0 and shape[-1] >= _SHORTEST_ROW
 
     def encode(self, x: jax.Array, salt: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -60,7 +60,7 @@ class _Blockwise(abc.ABC):
 
         Args:
             x: real, of a shape [..., n] that :meth:`suits`.
-            salt: an integer scalar, another one for each time and each array.
+            salt: an integer scalar, a different one for each call and each array.
 
         Returns:
             The codes [..., n], and the float32 scales [..., ⌈n / block⌉].
@@ -93,7 +93,7 @@ class _Blockwise(abc.ABC):
         own = _spread(scales, codes, self.block)
         roots = own < 0
         code = self._unpack(codes, roots)
-        # No division: what is cheap XLA computes again where it is used, instead of keeping it in memory.
+        # No division: XLA recomputes cheap operations where they are used, instead of holding the result.
         share = self._share(jnp.abs(code) * jnp.where(roots, 1 / self.tops[1], 1 / self.tops[0]), roots)
         return jnp.abs(own) * jnp.where(code < 0, -share, share)
 
@@ -153,7 +153,7 @@ class Float8(_Blockwise):
     def _step(self, position):
         return grid_step(position, self.dtype)
 
-    # The conversions by hand: XLA's, where there is no hardware for them, are too dear to be done twice.
+    # Converted by hand: without hardware support, XLA's conversions are too expensive to repeat.
 
     def _pack(self, code):
         size = jnp.abs(code)
@@ -196,7 +196,7 @@ class BFloat16:
 
 
 def no_scales(x: jax.Array) -> jax.Array:
-    """What stands for the scales of an array that has none: a single zero, of the array's rank."""
+    """A placeholder for the scales of an array that has none: a single zero, of the array's rank."""
     return jnp.zeros((1,) * jnp.ndim(x), jnp.float32)
 
 

@@ -1,4 +1,4 @@
-r"""Rounding to a narrower float: to the nearest, and at random so that the mean is the number itself.
+r"""Rounding to a narrower float, to nearest or at random without bias.
 
 .. math:: \operatorname{SR}(x) = \begin{cases}
     \lceil x \rceil & \text{with probability }
@@ -6,14 +6,14 @@ r"""Rounding to a narrower float: to the nearest, and at random so that the mean
     \lfloor x \rfloor & \text{otherwise}
     \end{cases}
 
-⌊x⌋ and ⌈x⌉ are the neighbours of x among the numbers that the dtype holds, subnormal ones included. What is
-rounded stays in float32: XLA may leave out a conversion to bfloat16 and back, but not this arithmetic.
+⌊x⌋ and ⌈x⌉ are the neighbours of x in the dtype, subnormal numbers included. Results stay in float32, because
+XLA may drop a conversion to bfloat16 and back, but not this arithmetic.
 """
 
 import jax
 import jax.numpy as jnp
 
-_BITS = 24  # of a uniform number: as many as a float32 holds
+_BITS = 24  # of a uniform number, as many as float32 resolves
 
 
 def grid_step(x: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
@@ -24,8 +24,8 @@ def grid_step(x: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
         dtype: a float of 16 or 8 bits.
 
     Returns:
-        A power of two, float32; infinite where x is not finite. Where bfloat16 holds numbers closer together
-        than 2⁻¹²⁶, which is where |x| < 2⁻¹¹⁹, it is that: float32 has no reliable arithmetic below.
+        A power of two, float32; infinite where x is not finite. It is at least 2⁻¹²⁶, below which float32
+        arithmetic is unreliable, although bfloat16 numbers with |x| < 2⁻¹¹⁹ are closer together.
 
     Example:
         >>> grid_step(jnp.array([1.0, -3.0]), jnp.bfloat16).tolist()  # 2⁻⁷ and 2⁻⁶
@@ -39,7 +39,7 @@ def grid_step(x: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
 
 
 def nearest(x: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
-    """A number rounded to the nearest number of a dtype, ties to even; too large a number to the largest.
+    """A number rounded to the nearest number of a dtype, ties to even, and at most the largest.
 
     Args:
         x: float32, any shape.
@@ -82,20 +82,20 @@ def stochastic_round(x: jax.Array, dtype: jax.typing.DTypeLike, noise: jax.Array
 def stochastic_step(p: jax.Array, u: jax.Array, noise: jax.Array) -> jax.Array:
     """The step from p, a number of few bits, to a random neighbour of p + u: d with E[fl(p + d)] = p + u.
 
-    The two candidates are the steps to the neighbours of p + u, the one rounded down and the other up to
-    numbers of p's dtype. Steps that do not change p by more than a factor of two are exact (Sterbenz), and lead
-    to the neighbours. Where p and u nearly cancel, p + u has neighbours closer than any step reaches, and where
-    u is large adding it to p rounds: so the probability is that of where the candidates do land, on either side
-    of p + u.
+    The two candidates are the steps to the neighbours of p + u, one rounded down and the other up to numbers of
+    p's dtype. Steps that do not change p by more than a factor of two are exact (Sterbenz), and lead to the
+    neighbours. Where p and u nearly cancel, p + u has neighbours closer than any step reaches, and where u is
+    large, adding it to p rounds. So the probability follows from where the candidates land, on either side of p
+    + u.
 
     Args:
-        p: the parameter, a float of 16 or 8 bits, any shape.
+        p: parameter, a float of 16 or 8 bits, any shape.
         u: its update, of the same shape.
         noise: uniform in [0, 1), float32, of the same shape.
 
     Returns:
-        d in float32, a number of p's dtype: converting it loses nothing, and adding it to p leads to the number
-        that was chosen. Where p + u is not finite, u.
+        d in float32, exactly representable in p's dtype; adding it to p gives the chosen number. Where p + u is
+        not finite, u.
 
     Example:
         >>> p = jnp.ones(2, jnp.bfloat16)
@@ -112,15 +112,15 @@ def stochastic_step(p: jax.Array, u: jax.Array, noise: jax.Array) -> jax.Array:
 
 
 def hashed_noise(shape: tuple[int, ...], salt: jax.Array) -> jax.Array:
-    """Numbers uniform in [0, 1) that are a hash of each entry's position and a salt.
+    """Uniform numbers in [0, 1): a hash of each entry's position and a salt.
 
-    About ten operations a number, which XLA fuses with what they are for; ``jax.random`` is worth its price
-    where the quality of each bit matters. A sharded array has the numbers of the whole one. Where each device
-    runs its own program, in ``shard_map``, positions are those within the shard.
+    They take about ten operations each, which XLA fuses with their use; use ``jax.random`` where the quality of
+    each bit matters. A sharded array has the numbers of the whole array. In ``shard_map``, positions are those
+    within the shard.
 
     Args:
-        shape: of the numbers.
-        salt: an integer scalar, another one for each time and each array.
+        shape: shape of the result.
+        salt: an integer scalar, a different one for each call and each array.
 
     Returns:
         float32, multiples of 2⁻²⁴.
@@ -135,7 +135,7 @@ def hashed_noise(shape: tuple[int, ...], salt: jax.Array) -> jax.Array:
     position = jnp.zeros(shape, jnp.uint32)
     for axis, size in enumerate(shape):
         position = position * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
-    # Twice, since salts that count would else lead along the same sequence.
+    # Hashed twice, since consecutive salts would otherwise walk along the same sequence.
     bits = _mixed(position ^ _mixed(salt.astype(jnp.uint32) + jnp.uint32(0x9E3779B9)))
     return (bits >> (32 - _BITS)).astype(jnp.float32) * 2.0**-_BITS
 

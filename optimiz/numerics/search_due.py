@@ -1,4 +1,4 @@
-"""When to search: rules that tell from the searches so far whether a line search is due."""
+"""Rules for when a line search is due, given the searches so far."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -10,16 +10,16 @@ from optimiz import checks
 
 
 class Searches(Protocol):
-    """The searches so far, as ``ScaleByArmijoState`` tells of them."""
+    """The searches so far, as in ``ScaleByArmijoState``."""
 
     @property
     def count(self) -> jax.Array:
-        """Updates made so far."""
+        """Number of updates so far."""
         ...
 
     @property
     def last_search(self) -> jax.Array:
-        """The count at the last search."""
+        """Count at the last search."""
         ...
 
     @property
@@ -34,15 +34,15 @@ class Searches(Protocol):
 
 
 def search_every(steps: int, first: int = 1) -> Callable[[Searches], jax.Array]:
-    """When to search: at each of the first few updates, and from then on at every k-th.
+    """Search at each of the first few updates, and then at every k-th.
 
     Args:
-        steps: k ≥ 1.
-        first: updates at the start that are all searched, ≥ 1.
+        steps: number k ≥ 1 of updates from one search to the next.
+        first: number of updates at the start that are all searched, ≥ 1.
 
     Raises:
         TypeError: an argument is not an integer.
-        ValueError: it is less than 1.
+        ValueError: an argument is less than 1.
 
     Example:
         >>> from optimiz import scale_by_armijo
@@ -62,19 +62,19 @@ def search_every(steps: int, first: int = 1) -> Callable[[Searches], jax.Array]:
 
 
 def search_when_changing(cap: float = 10.0, first: int = 10) -> Callable[[Searches], jax.Array]:
-    """When to search: the more often, the more the step size changes.
+    """Search more often, the more the step size changes.
 
     With r ≥ 1 the ratio of the fast and the slow moving average of the step size, there are min(cap, 1/(r - 1))
-    updates from one search to the next. The slow one starts at almost zero, so that about 70 searches pass
-    before r comes near 1.
+    updates from one search to the next. Both averages start near zero, so that about 70 searches pass before r
+    is close to 1.
 
     Args:
-        cap: the most updates from one search to the next, ≥ 1.
-        first: updates at the start that are all searched, ≥ 1.
+        cap: largest number of updates from one search to the next, ≥ 1.
+        first: number of updates at the start that are all searched, ≥ 1.
 
     Raises:
         TypeError: an argument is not a number.
-        ValueError: it is less than 1.
+        ValueError: an argument is less than 1.
 
     Example:
         >>> from optimiz import scale_by_armijo

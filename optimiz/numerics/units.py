@@ -1,8 +1,7 @@
 """Sums and multiples per unit, a unit being a set of parameters, or of layers of stacked ones.
 
 Labels are a tree of integers u ≥ 0, one per parameter, or of integer arrays that broadcast against the
-parameter and tell one layer of a stack from another; -1 is in no unit. They are static: which parameter is in
-which unit never depends on a value.
+parameter and give each layer of a stack its unit; -1 is in no unit. They are static and never depend on values.
 """
 
 from typing import Any
@@ -28,14 +27,14 @@ def unit_vdot(labels: Any, a: Any, b: Any, dtype: jax.typing.DTypeLike) -> jax.A
     """The inner product of two trees, unit by unit.
 
     Args:
-        labels: see above.
+        labels: units of the parameters, see the module docstring.
         a: a tree of arrays.
         b: a tree of the same shapes.
-        dtype: a real one, in which products are taken and summed.
+        dtype: real dtype of the products and sums.
 
     Returns:
-        An array [U]: of complex arrays the real part of ā b. What is in no unit counts nowhere, whatever its
-        value.
+        An array [U]; for complex arrays, the real part of ā b. Parameters in no unit are left out, whatever
+        their values.
 
     Example:
         >>> labels = {"layers": np.array([[0], [1]]), "x": 0}
@@ -52,7 +51,7 @@ def unit_vdot(labels: Any, a: Any, b: Any, dtype: jax.typing.DTypeLike) -> jax.A
         if jnp.iscomplexobj(x):
             product += x.imag.astype(dtype) * y.imag.astype(dtype)
         product = jnp.sum(product, axis=within).reshape(-1)
-        # A sum and not a matrix product, which accelerators round to fewer bits.
+        # A sum, not a matrix product, which accelerators compute with fewer bits.
         return jnp.sum(jnp.where(units[:, None] == label.reshape(-1), product, 0), axis=1)
 
     parts = jax.tree.map(leaf, labels, a, b)
@@ -60,10 +59,10 @@ def unit_vdot(labels: Any, a: Any, b: Any, dtype: jax.typing.DTypeLike) -> jax.A
 
 
 def unit_scale(labels: Any, coefficients: jax.Array, tree: Any) -> Any:
-    """Each parameter times the coefficient of its unit; what is in no unit times 0.
+    """Each parameter times the coefficient of its unit, or times 0 in no unit.
 
     Args:
-        labels: see above.
+        labels: units of the parameters, see the module docstring.
         coefficients: an array [U]; may be traced.
         tree: a tree of arrays.
 
