@@ -1,10 +1,9 @@
-"""What an optimizer is doing, read from its state for a log: learning rate, counts, norms.
+"""Scalars of an optimizer's state for a log: learning rate, counts, norms.
 
 A reading is a scalar field of a state, such as ``skipped`` of ``guard``; the ``rate`` of
-``scale_by_learning_rate`` is shown as ``learning_rate``. States are known by how Optax and this suite declare
-them: NamedTuples whose names end in ``State``. Who keeps a state may have wrapped its arrays, as
-``flax.nnx.Variable`` does, or have made mappings of its tuples, as ``flax.nnx.state`` and checkpoints do: there
-the scalars beside a state's trees are its numbers.
+``scale_by_learning_rate`` is shown as ``learning_rate``. States are NamedTuples whose names end in ``State``,
+as in Optax and this suite. Their arrays may be wrapped, as by ``flax.nnx.Variable``, and their tuples may be
+mappings, as in ``flax.nnx.state`` and checkpoints.
 """
 
 from collections import Counter
@@ -18,7 +17,7 @@ import optax
 
 _NAMES = {"rate": "learning_rate", "steps": "count"}
 
-# How ``guard`` and ``optax.apply_if_finite`` call the number of steps skipped since the last good one.
+# Names in ``guard`` and ``optax.apply_if_finite`` of the number of steps skipped since the last good one.
 _SKIPPED_IN_A_ROW = ("skipped_in_a_row", "notfinite_count")
 
 
@@ -26,16 +25,16 @@ def hyperparams(state: Any) -> dict[str, jax.typing.ArrayLike]:
     """The scalars of an optimizer's state, by name.
 
     Args:
-        state: of any optimizer, however nested; may be traced. Arrays may be wrapped and tuples be mappings, as
-            in ``flax.nnx.Optimizer(...).opt_state`` and ``flax.nnx.state(optimizer)``; of what holds a state by
-            the name ``opt_state``, that is read.
+        state: state of any optimizer, however nested; may be traced. Arrays may be wrapped and tuples may be
+            mappings, as in ``flax.nnx.Optimizer(...).opt_state`` and ``flax.nnx.state(optimizer)``; of an
+            object with an attribute ``opt_state``, that is read.
 
     Returns:
-        Numbers by the name of their field, which follows the label of its group under ``optax.partition``
-        (``"head/learning_rate"``) and, where several parts of a chain have such a field, its place in the chain
-        (``"1/learning_rate"``). Only ``count``, of which each part has its own, is shown once. What
-        ``optax.inject_hyperparams`` injects is shown instead of what the optimizer within kept of it. The
-        moments of a parameter that is one bare scalar are scalars, and shown.
+        Numbers by the name of their field, prefixed by the label of their group under ``optax.partition``
+        (``"head/learning_rate"``) and, if several parts of a chain have such a field, by their place in the
+        chain (``"1/learning_rate"``). ``count``, which several parts have, is shown once. Values that
+        ``optax.inject_hyperparams`` injects are shown instead of the inner optimizer's copies. If the
+        parameters are a single scalar, its moments are scalars and shown too.
 
     Raises:
         TypeError: ``state`` is an optimizer.
@@ -54,10 +53,10 @@ def hyperparams(state: Any) -> dict[str, jax.typing.ArrayLike]:
 
 
 def bare(node: Any) -> Any:
-    """The array within what only wraps one, such as ``flax.nnx.Variable``; anything else as it is.
+    """The array inside a wrapper such as ``flax.nnx.Variable``; anything else is returned as it is.
 
     Args:
-        node: any part of a pytree.
+        node: any node of a pytree.
     """
     if isinstance(node, tuple | list | Mapping) or _is_array(node):
         return node
@@ -66,7 +65,7 @@ def bare(node: Any) -> Any:
 
 
 def _read(node: Any, *, of_state: bool) -> dict[str, jax.typing.ArrayLike]:
-    """The readings of a part of a state; of a mapping the numbers are shown if it is ``of_state``."""
+    """The readings of a part of a state; the numbers of a mapping are shown if it is ``of_state``."""
     node = bare(node)
     if isinstance(node, Mapping):
         return _of_mapping(node, of_state)
@@ -75,7 +74,7 @@ def _read(node: Any, *, of_state: bool) -> dict[str, jax.typing.ArrayLike]:
     if isinstance(node, tuple):
         return _of_fields(node._asdict(), of_state=False)  # pyright: ignore[reportAttributeAccessIssue]
     fields = _children(node)
-    if "opt_state" in fields:  # what trains, such as flax.nnx.Optimizer
+    if "opt_state" in fields:  # such as flax.nnx.Optimizer
         return _read(fields["opt_state"], of_state=True)
     if _is_state(node):
         return _of_fields(fields, of_state=False)
@@ -97,9 +96,9 @@ def _of_mapping(node: Mapping[Any, Any], of_state: bool) -> dict[str, jax.typing
 
 
 def _of_fields(fields: Mapping[str, Any], of_state: bool) -> dict[str, jax.typing.ArrayLike]:
-    """Readings of one state: those of the states within it, and its own numbers.
+    """Readings of one state: those of the states inside it, and its own numbers.
 
-    In a mapping what is within is known by its name to be a state, and not the parameters' moments.
+    In a mapping, a state is distinguished from the parameters' moments by its name.
     """
     if {"hyperparams", "inner_state"} <= fields.keys():  # of optax.inject_hyperparams
         injected = bare(fields["hyperparams"])
@@ -110,10 +109,10 @@ def _of_fields(fields: Mapping[str, Any], of_state: bool) -> dict[str, jax.typin
 
 
 def skipped_in_a_row(readings: Mapping[str, Any]) -> list[Any]:
-    """How many steps whatever skips bad ones has skipped since the last good one; empty where nothing does.
+    """The numbers of steps skipped since the last good one; empty if nothing skips steps.
 
     Args:
-        readings: by name, as :func:`hyperparams` gives them.
+        readings: scalars by name, as :func:`hyperparams` returns them.
 
     Example:
         >>> skipped_in_a_row({"count": 7, "head/skipped": 3, "head/skipped_in_a_row": 2})
@@ -139,7 +138,7 @@ def _merged(parts: Iterable[dict[str, jax.typing.ArrayLike]]) -> dict[str, jax.t
 
 
 def _children(node: Any) -> dict[str, Any]:
-    """What a node of a class that JAX knows holds, by name; nothing of what is no such node."""
+    """The children of a pytree node, by name; empty for a leaf."""
     entries = jax.tree_util.tree_leaves_with_path(node, is_leaf=lambda x: x is not node)
     return {jax.tree_util.keystr(path, simple=True): child for path, child in entries if path}
 

@@ -1,12 +1,12 @@
-"""A loss that devices share: its mean over a mapped axis, with the gradient of that mean.
+"""The mean of a loss over a mapped axis, with the gradient of that mean.
 
-Under ``jax.pmap`` and ``jax.shard_map`` each device sees its part of the batch alone. What a line search
-compares must be the same on all of them, or they part: each takes another step, or leaves a loop in which the
-others wait forever. ``jax.lax.pmean`` around the loss makes the value the same, and not the gradient: its
-transpose is again a mean over devices, of their cotangents, so that every device is left with the gradient of
-its own part. A search that asks for the slope at a trial, such as the zoom of ``optax.lbfgs``, then deadlocks.
+Under ``jax.pmap`` and ``jax.shard_map`` each device sees only its part of the batch. What a line search
+compares must be equal on all of them, or they take different steps, or some leave a loop in which the others
+wait forever. ``jax.lax.pmean`` around the loss makes the values equal, but not the gradients: its transpose is
+again a mean over devices, of their cotangents, so that every device has the gradient of its own part. A search
+that evaluates the slope at a trial, such as the zoom of ``optax.lbfgs``, then deadlocks.
 
-Sharded ``jit`` needs none of this: there the batch is whole.
+Sharded ``jit`` does not need this, since the batch is whole there.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -21,13 +21,14 @@ def mean_over(
     """Average a loss over a mapped axis, and its gradient with it.
 
     Args:
-        axis_name: of the axis, or several, of ``jax.pmap`` or ``jax.shard_map`` along which the batch is split
-            in equal parts.
-        value_fn: parameters, the same on every device, → this device's mean loss, a scalar.
+        axis_name: name, or names, of the axes of ``jax.pmap`` or ``jax.shard_map`` along which the batch is
+            split in equal parts.
+        value_fn: function from the parameters, which are equal on all devices, to this device's mean loss, a
+            scalar.
 
     Returns:
-        Parameters → the mean loss of the whole batch. Value and gradient are the same on every device, to the
-        bit. It can be differentiated once, in reverse.
+        A function from the parameters to the mean loss of the whole batch. Value and gradient are equal on all
+        devices, bit for bit. It can be differentiated once, in reverse mode.
 
     Raises:
         TypeError: ``value_fn`` is not a function, or ``axis_name`` is one.
@@ -46,8 +47,7 @@ def mean_over(
         )
 
     def own(tree: Any) -> Any:
-        # Where shard_map keeps account of what differs, it would add up the gradients of the parameters that it
-        # takes for shared.
+        # Otherwise shard_map, where it tracks what varies, would sum the gradients of shared parameters.
         return jax.lax.pcast(tree, axis_name, to="varying")
 
     def mean(tree: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What an optimizer's state weighs, array by array, for parameters of any size: shapes are enough."""
+"""The size of an optimizer's state, array by array, from shapes alone."""
 
 import dataclasses
 from typing import Any
@@ -11,11 +11,11 @@ from optimiz import checks
 
 @dataclasses.dataclass(frozen=True)
 class StateBytes:
-    """The size of an optimizer's state; as a string, a table.
+    """The size of an optimizer's state; its string is a table.
 
     Attributes:
-        arrays: path in the state → bytes.
-        parameters: number of the parameters' entries.
+        arrays: bytes by path in the state.
+        parameters: number of entries of the parameters.
     """
 
     arrays: dict[str, int]
@@ -28,7 +28,7 @@ class StateBytes:
 
     @property
     def per_parameter(self) -> float:
-        """Bytes for each entry of the parameters."""
+        """Bytes per entry of the parameters."""
         return self.total / max(self.parameters, 1)
 
     def __str__(self) -> str:
@@ -38,14 +38,14 @@ class StateBytes:
 
 
 def state_bytes(tx: optax.GradientTransformation, params: Any) -> StateBytes:
-    """Measure an optimizer's state without making it.
+    """Measure an optimizer's state without allocating it.
 
     Args:
         tx: any transformation.
         params: a tree of parameters, or of ``jax.ShapeDtypeStruct``, of any size: nothing is allocated.
 
     Returns:
-        The exact size of every array of the state, and of all of them.
+        The exact size of every array of the state, and their total.
 
     Raises:
         TypeError: ``tx`` is not a transformation.

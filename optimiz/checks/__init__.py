@@ -1,9 +1,9 @@
-"""Refuse bad arguments by name, where the transform is built or traced.
+"""Refuse bad arguments by name, when a transformation is built or traced.
 
-Mistakes are caught before anything changes: a hyperparameter outside its domain, or something of another kind
-than is meant, when the transform is built; a gradient tree that does not fit the parameters, or a chain in the
-wrong order, when the update is traced. A hyperparameter that is itself traced (under ``vmap``, ``jit`` or
-``optax.inject_hyperparams``) has no value yet and passes.
+A hyperparameter outside its domain, or an argument of the wrong kind, is refused when the transformation is
+built. A gradient tree that does not fit the parameters, or a chain in the wrong order, is refused when the
+update is traced. A traced hyperparameter (under ``vmap``, ``jit`` or ``optax.inject_hyperparams``) has no value
+yet and passes.
 """
 
 from optimiz.checks.arguments import at_first as at_first

@@ -1,4 +1,4 @@
-"""Hyperparameters: what is outside its domain is refused by name, where the transformation is built."""
+"""Checks of hyperparameters, when a transformation is built."""
 
 import math
 import numbers
@@ -80,7 +80,7 @@ def _not_rounded_away(name: str, value: Any, typical: float | None) -> None:
 
 
 def _of_few_bits(value: Any) -> str:
-    """What to do where a number that was right has become one that is not, by rounding."""
+    """What to do if rounding has moved a valid number outside its domain."""
     dtype = getattr(value, "dtype", None)
     return f", in {dtype}{_IN_FLOAT32}" if dtype in _FEW_BITS else ""
 
@@ -95,7 +95,7 @@ def integer(name: str, value: Any, *, ge: int) -> None:
 
     Raises:
         TypeError: ``value`` is not an integer scalar.
-        ValueError: it is less than ``ge``, or more than 2^31 - 1.
+        ValueError: ``value`` is less than ``ge``, or greater than 2^31 - 1.
     """
     if isinstance(value, Tracer):
         return
@@ -108,15 +108,15 @@ def integer(name: str, value: Any, *, ge: int) -> None:
 
 
 def static(name: str, value: Any, argument: str | None = None) -> None:
-    """Check that an argument that is read while the transformation is built has not become an array.
+    """Check that an argument that must be known when the transformation is built is not an array.
 
     Args:
-        name: what it is, for the message.
-        value: whatever was given.
-        argument: what the optimizer calls it; None for ``name``.
+        name: name for the message.
+        value: the argument.
+        argument: name of the optimizer's argument; None for ``name``.
 
     Raises:
-        TypeError: it has.
+        TypeError: ``value`` is an array.
     """
     if isinstance(value, jax.Array):
         argument = argument or name
@@ -132,7 +132,7 @@ def floating(name: str, dtype: jax.typing.DTypeLike | None) -> None:
     """Check that the dtype of a statistic is floating point, or None.
 
     Raises:
-        TypeError: it is not: an integer would round an average to nothing; or it is an array.
+        TypeError: ``dtype`` is not floating point (an integer would round an average to 0), or is an array.
     """
     static(name, dtype)
     if dtype is not None and not jnp.issubdtype(dtype, jnp.inexact):
@@ -142,11 +142,11 @@ def floating(name: str, dtype: jax.typing.DTypeLike | None) -> None:
 
 
 def key(name: str, value: Any) -> None:
-    """Check that an argument is a random key, typed or the data of a threefry key, or an integer seed for one.
+    """Check that an argument is a random key, typed or as the data of a threefry key, or an integer seed.
 
     Raises:
-        TypeError: it is neither.
-        ValueError: it is a seed that is negative or more than 2^31 - 1.
+        TypeError: ``value`` is neither.
+        ValueError: ``value`` is a seed that is negative or greater than 2^31 - 1.
     """
     dtype, shape = getattr(value, "dtype", None), np.shape(value)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
@@ -155,19 +155,19 @@ def key(name: str, value: Any) -> None:
 
 
 def schedule(name: str, value: optax.ScalarOrSchedule) -> Callable[[jax.typing.ArrayLike], jax.Array]:
-    """Check a hyperparameter that may vary over the run, and make it a schedule if it does not.
+    """Check a hyperparameter that may be a schedule, and turn a number into one.
 
     Args:
         name: the argument's name, for the message.
-        value: a number that is not negative, or a schedule from the 0-based update count to a scalar.
+        value: a number ≥ 0, or a schedule of the 0-based update count.
 
     Returns:
         A schedule whose values are arrays of shape ().
 
     Raises:
-        TypeError: ``value`` is neither callable nor a number; it is a shape that is bound to no steps, or a
-            function that makes schedules; or, when the schedule is called, its value is no number.
-        ValueError: it is NaN, infinite or negative; or, when the schedule is called, its value is not a
+        TypeError: ``value`` is neither callable nor a number; it is a shape that is not bound to steps, or a
+            function that returns schedules; or, when the schedule is called, its value is not a number.
+        ValueError: ``value`` is NaN, infinite or negative; or, when the schedule is called, its value is not a
             scalar.
     """
     bound(name, value)
@@ -198,7 +198,7 @@ def schedule(name: str, value: optax.ScalarOrSchedule) -> Callable[[jax.typing.A
     return at
 
 
-_array = jax.jit(lambda number: number, inline=True)  # outside of jit a tenth of the time of jnp.asarray
+_array = jax.jit(lambda number: number, inline=True)  # ten times as fast as jnp.asarray outside of jit
 
 
 def at_first(name: str, at: Callable[[jax.typing.ArrayLike], jax.Array]) -> jax.Array:
@@ -206,10 +206,10 @@ def at_first(name: str, at: Callable[[jax.typing.ArrayLike], jax.Array]) -> jax.
 
     Args:
         name: the argument's name, for the message.
-        at: what :func:`schedule` returned.
+        at: schedule that :func:`schedule` returned.
 
     Raises:
-        ValueError: it is NaN, infinite or negative.
+        ValueError: the value is NaN, infinite or negative.
     """
     value = at(jnp.zeros([], jnp.int32))
     number(f"{name} at the first update", value, ge=0)
@@ -220,8 +220,8 @@ def one_of(name: str, value: Any, allowed: Sequence[Any]) -> None:
     """Check that an argument is one of a few values.
 
     Raises:
-        ValueError: it is not.
-        TypeError: it is an array.
+        ValueError: ``value`` is not allowed.
+        TypeError: ``value`` is an array.
     """
     static(name, value)
     if not any(value is choice or value == choice for choice in allowed):
@@ -230,10 +230,10 @@ def one_of(name: str, value: Any, allowed: Sequence[Any]) -> None:
 
 
 def either(name: str, value: Any, other_name: str, other: Any) -> Any:
-    """The one of two arguments for the same thing that was given, or None.
+    """The value of an argument that has two names, or None.
 
     Raises:
-        ValueError: both were given.
+        ValueError: both names are given.
     """
     if value is not None and other is not None:
         raise ValueError(f"{name} and {other_name} are the same thing; give one of them")
@@ -241,5 +241,5 @@ def either(name: str, value: Any, other_name: str, other: Any) -> Any:
 
 
 def is_zero(value: Any) -> bool:
-    """Whether a hyperparameter is known, at construction, to be zero; a traced one is not."""
+    """Whether a hyperparameter is known to be zero at construction; a traced one is not."""
     return isinstance(value, (int, float)) and value == 0

@@ -1,18 +1,18 @@
-"""What has to be installed beside JAX and Optax is asked for by the name of the extra that brings it."""
+"""Packages that JAX and Optax do not bring: an error names the extra that installs them."""
 
 import importlib.util
 
 
 def installed(what: str, extra: str, *packages: str) -> None:
-    """Refuse what needs packages that are not there.
+    """Check that packages are installed.
 
     Args:
-        what: needs them.
-        extra: of ``optimiz``, which brings them.
+        what: name of what needs the packages, for the message.
+        extra: extra of ``optimiz`` that installs them.
         *packages: names to import.
 
     Raises:
-        ModuleNotFoundError: naming those that are missing, and what to install.
+        ModuleNotFoundError: a package is missing; the message says what to install.
 
     Example:
         >>> installed("optimiz.compare", "train", "no_such_package")

@@ -1,4 +1,4 @@
-"""One thing given where another is meant: a shape for a schedule, a function for what it makes."""
+"""Arguments of the wrong kind: a shape instead of a schedule, a function instead of its result."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class OfProgress:
-    """A function of a run's progress from 0 to 1: no schedule before it is bound to steps or to a budget."""
+    """A function of a run's progress from 0 to 1, which becomes a schedule when bound to steps or a budget."""
 
 
 class OfCount:
@@ -15,30 +15,29 @@ class OfCount:
 
 BINDING = "schedules.over_steps(shape, steps=…) or schedules.over_budget(shape)"
 
-# What tells a function of the suite that is used as it stands from one that makes what is used.
-_USED_AS_IT_STANDS = {"params", "updates", "count"}
+# Parameters of functions of this suite that are used as they are, not called to return what is used.
+_USED_UNCALLED = {"params", "updates", "count"}
 
 
 def uncalled(name: str, value: Any) -> None:
-    """Check that an argument is not a class, or a function that makes things, instead of what they make.
+    """Check that an argument is not a class, or a function that should have been called.
 
     Args:
         name: the argument's name, for the message.
-        value: whatever was given. Of functions only those of this suite, and Optax's that make schedules, are
-            known to make things.
+        value: the argument. Only functions of this suite and of Optax's schedules are recognized.
 
     Raises:
-        TypeError: it is one.
+        TypeError: ``value`` is one.
     """
     if makes_things(value):
         raise TypeError(f"{name} got {described(value)}")
 
 
 def bound(name: str, value: Any) -> None:
-    """Check that an argument is not a shape that nobody has bound to steps or to a budget.
+    """Check that an argument is not a shape that is not bound to steps or to a budget.
 
     Raises:
-        TypeError: it is one.
+        TypeError: ``value`` is one.
     """
     if isinstance(value, OfProgress):
         raise TypeError(
@@ -48,14 +47,14 @@ def bound(name: str, value: Any) -> None:
 
 
 def transformation(name: str, value: Any) -> None:
-    """Check that an argument is a transformation, and not the function that makes it.
+    """Check that an argument is a transformation, not the function that returns it.
 
     Args:
         name: the argument's name, for the message.
         value: anything with ``init`` and ``update``, such as an ``optax.GradientTransformation``.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: ``value`` is not a transformation.
     """
     methods = (getattr(value, method, None) for method in ("init", "update"))
     if isinstance(value, type) or not all(map(callable, methods)):
@@ -64,32 +63,32 @@ def transformation(name: str, value: Any) -> None:
         )
 
 
-def kinds(asked_for: Mapping[str, tuple[Any, Any, str]]) -> None:
-    """Check that arguments are of the kinds that are asked for.
+def kinds(expected: Mapping[str, tuple[Any, Any, str]]) -> None:
+    """Check the types of several arguments.
 
     Args:
-        asked_for: the argument's name → its value, the type or types, and what is asked for in words.
+        expected: value, type or types, and a description of the type, by the argument's name.
 
     Raises:
-        TypeError: naming the first that is of another.
+        TypeError: an argument has another type; the message names the first.
     """
-    for name, (value, kind, asked) in asked_for.items():
+    for name, (value, kind, description) in expected.items():
         if not isinstance(value, kind):
-            raise TypeError(f"{name} must be {asked}; got {value!r}")
+            raise TypeError(f"{name} must be {description}; got {value!r}")
 
 
 def makes_things(value: Any) -> bool:
-    """Whether an argument is a class, or a function of this suite or of Optax's schedules that makes things."""
+    """Whether a value is a class, or a function of this suite or of Optax's schedules that should be called."""
     if isinstance(value, type):
         return True
     if not inspect.isfunction(value) or value.__qualname__ != value.__name__:
         return False
     known = value.__module__.startswith(("optimiz.", "optax.schedules."))
-    return known and not _USED_AS_IT_STANDS & inspect.signature(value).parameters.keys()
+    return known and not _USED_UNCALLED & inspect.signature(value).parameters.keys()
 
 
 def described(value: Any) -> str:
-    """An argument as a message shows it: what makes things with the parentheses to add, what is long cut."""
+    """A value in a message: a function with the parentheses to add, a long representation cut off."""
     if isinstance(value, type) or inspect.isroutine(value):
         kind = "class" if isinstance(value, type) else "function"
         call = f"{value.__name__}({'…' if _needs_arguments(value) else ''})"

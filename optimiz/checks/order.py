@@ -1,9 +1,8 @@
 """The order of a chain, checked while an update is traced.
 
-Optax's ``chain`` tells its members nothing of each other: a transformation is given updates, and not who comes
-after it. But while one is called, the call of its chain is on the stack, with all members and the states of
-those that are done. That is read here, however deep the chain and whatever is around it. A chain that is not
-Optax's is not seen.
+A member of ``optax.chain`` does not know the other members. But while it is called, the frame of its chain is
+on the stack, with all members and the new states of those that have run. This is read here, however deep the
+chain is nested. Only Optax's chains are seen.
 """
 
 import inspect
@@ -22,14 +21,14 @@ _REWRITE = {"lookahead", "mechanize", "schedule_free"}
 
 
 def comes_last(name: str, params: optax.Params | None) -> None:
-    """Check that nothing comes after the transformation that is being called, in no chain around it.
+    """Check that nothing comes after the transformation that is being called, in any chain around it.
 
     Args:
-        name: of the transformation, for the message.
-        params: that it is given. Where some are masked, what comes after may be of the others.
+        name: name of the transformation, for the message.
+        params: parameters that it is given. If some are masked, a later transformation may act on those.
 
     Raises:
-        ValueError: something does; or a wrapper of Optax makes another update of what this one makes.
+        ValueError: something comes after it, or a wrapper of Optax replaces its update.
     """
     for wrapper in _rewriting():
         raise ValueError(
@@ -45,15 +44,15 @@ def comes_last(name: str, params: optax.Params | None) -> None:
 
 
 def no_step_before(name: str, updates: optax.Updates, why: str) -> None:
-    """Check that no step comes before the transformation that is being called, in no chain around it.
+    """Check that no step comes before the transformation that is being called, in any chain around it.
 
     Args:
-        name: of the transformation, for the message.
-        updates: that it is given. Where some are masked, a step may have been of the others.
-        why: what is wrong about it.
+        name: name of the transformation, for the message.
+        updates: updates that it is given. If some are masked, a step may have acted on those.
+        why: reason why that is wrong, for the message.
 
     Raises:
-        ValueError: one does.
+        ValueError: a step comes before it.
     """
     _refuse_step_before(_chains(), name, updates, why)
 
@@ -62,12 +61,12 @@ def only_step(name: str, updates: optax.Updates, why: str) -> None:
     """Check that no step comes before the step that is being called, and no step or decay of Optax after it.
 
     Args:
-        name: of the step, for the message.
-        updates: that it is given. Where some are masked, the others may be of those.
-        why: what is wrong about a step before it.
+        name: name of the step, for the message.
+        updates: updates that it is given. If some are masked, other steps and decays may act on those.
+        why: reason why a step before it is wrong, for the message.
 
     Raises:
-        ValueError: one does. A decay is refused if it, or its second value where it is a schedule, is positive.
+        ValueError: there is one. A decay is refused if it, or the second value of its schedule, is positive.
     """
     chains = _chains()
     _refuse_step_before(chains, name, updates, why)
@@ -95,12 +94,12 @@ def _refuse_step_before(chains: list["_Chain"], name: str, updates: optax.Update
 class _Chain(NamedTuple):
     """A chain that is being called."""
 
-    after: list[Callable[..., Any]]  # update functions that are still to come
-    done: list[tuple[Callable[..., Any], Any]]  # update functions that are done, with their states
+    after: list[Callable[..., Any]]  # update functions that have not run yet
+    done: list[tuple[Callable[..., Any], Any]]  # update functions that have run, with their new states
 
 
 def _rewriting() -> Iterator[str]:
-    """The wrappers of Optax that are being called and make another update of what they are given."""
+    """The wrappers of Optax that are being called and replace the update of what they wrap."""
     frame = inspect.currentframe()
     while frame is not None:
         name = frame.f_code.co_qualname.partition(".")[0]
@@ -110,7 +109,7 @@ def _rewriting() -> Iterator[str]:
 
 
 def _chains() -> list[_Chain]:
-    """The chains that are being called, the innermost first."""
+    """The chains that are being called, innermost first."""
     chains, frame = [], inspect.currentframe()
     while frame is not None:  # at every update outside of jit, of a stack that may be deep
         if id(frame.f_code) in _IDS_OF_CHAINS:  # which hashes no code
@@ -136,28 +135,28 @@ _IDS_OF_CHAINS = set(map(id, _CHAINS))
 _MASKED = _code(optax.masked(optax.identity(), True).update)
 _OF_SOME = {_MASKED, _code(optax.partition({0: optax.identity()}, 0).update)}
 _MADE_OF_OTHERS = _CHAINS | _OF_SOME
-# Those that a chain may end with: what is frozen is not rounded either.
+# A chain may end with these; what is frozen needs no rounding.
 _HARMLESS = {
     _code(tx.update) for tx in (optax.identity(), optax.set_to_zero(), optax.snapshot("norm", optax.tree.norm))
 }
 
 
 def _within(update: Callable[..., Any]) -> Callable[..., Any]:
-    """The update function within what lets it ignore extra arguments."""
+    """The update function inside ``optax.with_extra_args_support``."""
     if _code(update) is _WITH_EXTRA_ARGS:
         return _held(update)["tx"].update
     return update
 
 
 def _held(update: Callable[..., Any]) -> Mapping[str, Any]:
-    """What an update function closes over, by name."""
+    """The variables that an update function closes over, by name."""
     code = _code(update)
     cells = getattr(update, "__closure__", None) or ()
     return {} if code is None else {n: c.cell_contents for n, c in zip(code.co_freevars, cells, strict=True)}
 
 
 def _parts(update: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
-    """The update functions in chains, masks and partitions of Optax, or the one that is given."""
+    """The update functions inside chains, masks and partitions of Optax, or the given one."""
     update = _within(update)
     if _code(update) not in _MADE_OF_OTHERS:
         yield update
@@ -175,7 +174,7 @@ def _undoes_nothing(update: Callable[..., Any]) -> bool:
 
 
 def _decays(update: Callable[..., Any]) -> bool:
-    """Whether Optax's weight decay is among the parts, by a number or a schedule that is positive."""
+    """Whether the parts include Optax's weight decay with a positive number or schedule."""
     for part in _parts(update):
         if _name(part) == "add_decayed_weights":
             decay: Any = _held(part).get("weight_decay", 0.0)
@@ -187,7 +186,7 @@ def _decays(update: Callable[..., Any]) -> bool:
 
 
 def _has_stepped(update: Callable[..., Any], state: Any, updates: optax.Updates) -> bool:
-    """Whether a member of a chain that is done was a step, of all parameters or of some."""
+    """Whether a member of a chain that has run was a step, of all or of some parameters."""
     update = _within(update)
     if _code(update) is _MASKED:
         mask = _held(update)["mask"]
@@ -198,7 +197,7 @@ def _has_stepped(update: Callable[..., Any], state: Any, updates: optax.Updates)
 
 
 def _steps(update: Callable[..., Any]) -> bool:
-    """Whether this is a step of Optax; -1 alone, with which one goes uphill on purpose, is none."""
+    """Whether this is a step of Optax. A factor of exactly -1, for gradient ascent, is not one."""
     held = _held(update) if _name(update) in ("scale", "scale_by_schedule") else {}
     if "step_size_fn" in held:
         schedule = held["step_size_fn"]

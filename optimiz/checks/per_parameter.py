@@ -1,7 +1,6 @@
-"""Something for every parameter: a tree, a prefix of one, or a function from the parameters to such a tree.
+"""An argument with a value per parameter: a tree, a prefix of one, or a function of the parameters.
 
-A tree is a tree, also where its class can be called, as an Equinox module's can: it is a tree of the
-parameters' structure that decides, and not ``callable``.
+A tree with the parameters' structure is a tree even if it is callable, as an Equinox module is.
 """
 
 import functools
@@ -15,7 +14,7 @@ from jax.core import Tracer
 from optimiz.checks.arguments import static
 from optimiz.checks.misplaced import OfCount, OfProgress, uncalled
 
-# What the optimizers call it.
+# Names of the optimizers' arguments.
 _ARGUMENTS = {
     "the mask of the weight decay": "weight_decay_mask",
     "the mask of the trust ratio": "trust_ratio_mask",
@@ -23,18 +22,18 @@ _ARGUMENTS = {
 
 
 def per_parameter(name: str, given: Any) -> Callable[[Any], Any]:
-    """Check an argument that says something of every parameter, and make it a function of them.
+    """Check an argument with a value per parameter, and make it a function of the parameters.
 
     Args:
         name: the argument's name, for the message.
-        given: a tree, a prefix of one, or a function from the parameters to such a tree.
+        given: a tree, a prefix of one, or a function of the parameters that returns one.
 
     Returns:
         A function from a tree of parameters to the tree, or prefix. It raises TypeError where ``given`` returns
         a function.
 
     Raises:
-        TypeError: ``given`` is a function that makes such functions, a class, a shape or a schedule.
+        TypeError: ``given`` is a function that should have been called, a class, a shape or a schedule.
 
     Example:
         >>> per_parameter("mask", {"stem": False, "head": True})({"stem": 1.0, "head": 1.0})
@@ -62,19 +61,18 @@ def per_parameter(name: str, given: Any) -> Callable[[Any], Any]:
 
 
 def mask(name: str, given: Any) -> Callable[[Any], Any]:
-    """Check an argument that says yes or no for every parameter, and make it a function of them.
+    """Check an argument with a boolean per parameter, and make it a function of the parameters.
 
     Args:
         name: the argument's name, for the message.
-        given: a tree of booleans, a prefix of one, or a function from the parameters to such a tree.
+        given: a tree of booleans, a prefix of one, or a function of the parameters that returns one.
 
     Returns:
-        A function from a tree of parameters to the tree, or prefix, of bools. It raises TypeError for an answer
-        that is neither yes nor no.
+        A function from a tree of parameters to the tree, or prefix, of bools. It raises TypeError for a value
+        that is not a boolean.
 
     Raises:
-        TypeError: as :func:`per_parameter`, an answer of a tree is neither yes nor no, or ``given`` is an
-            array.
+        TypeError: as for :func:`per_parameter`; or a value is not a boolean, or ``given`` is an array.
     """
     static(name, given, _ARGUMENTS.get(name, name))
     of = per_parameter(name, given)

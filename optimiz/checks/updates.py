@@ -1,4 +1,4 @@
-"""What ``update`` is given: a tree that does not fit the parameters is refused by path, while it is traced."""
+"""Checks of the arguments of ``update``, while it is traced: a tree that does not fit is refused by path."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ def needs_params(params: optax.Params | None) -> None:
     """Check that ``update`` was given the parameters.
 
     Raises:
-        ValueError: it was not.
+        ValueError: ``params`` is None.
     """
     if params is None:
         raise ValueError("this transformation needs the parameters: update(updates, state, params)")
@@ -26,8 +26,8 @@ def needs_loss(params: optax.Params, value: Any, grad: Any, value_fn: Any) -> No
     Args:
         params: the parameters.
         value: the loss.
-        grad: its gradient.
-        value_fn: parameters → the loss.
+        grad: gradient of the loss.
+        value_fn: the loss as a function of the parameters.
 
     Raises:
         TypeError: ``value_fn`` is not a function.
@@ -59,10 +59,10 @@ def needs_loss(params: optax.Params, value: Any, grad: Any, value_fn: Any) -> No
 
 @contextlib.contextmanager
 def calling(name: str) -> Iterator[None]:
-    """Call, in the body, a function that ``update`` was given: what it must not do is said beside its error.
+    """Call a function that ``update`` was given, in the body: errors get a note on what it must not do.
 
     Args:
-        name: the argument's name, for the note.
+        name: name of the argument, for the note.
     """
     try:
         yield
@@ -76,10 +76,10 @@ def calling(name: str) -> Iterator[None]:
 
 
 def same_on_devices(name: str, x: jax.Array) -> None:
-    """Check, where its type tells, that an array does not differ from device to device.
+    """Check that an array does not differ between devices, as far as its type shows.
 
     Raises:
-        ValueError: it does, over a mesh axis of ``jax.shard_map``.
+        ValueError: the array varies over a mesh axis of ``jax.shard_map``.
     """
     kind: Any = jax.typeof(x)
     varying = kind.mat.varying if hasattr(kind, "mat") else kind.vma  # vma in JAX 0.9
@@ -89,23 +89,23 @@ def same_on_devices(name: str, x: jax.Array) -> None:
 
 
 def same_shapes(name: str, tree: Any, reference_name: str, reference: Any) -> None:
-    """Check that two trees have one structure and, leaf by leaf, one shape.
+    """Check that two trees have the same structure and the same shapes.
 
-    Optax broadcasts a gradient of shape (1,) over a parameter of shape (4,) without a word; here it is an
-    error, raised while tracing and so free at run time.
+    Optax silently broadcasts a gradient of shape (1,) over a parameter of shape (4,). Here it is an error,
+    raised while tracing and so free at run time.
 
     Args:
-        name: what ``tree`` is, for the message.
+        name: name of ``tree``, for the message.
         tree: a pytree of arrays.
-        reference_name: what ``reference`` is, for the message.
-        reference: a pytree of arrays with the wanted structure and shapes.
+        reference_name: name of ``reference``, for the message.
+        reference: a pytree of arrays with the expected structure and shapes.
 
     Raises:
-        ValueError: naming the first path at which they differ.
+        ValueError: they differ; the message names the first path.
     """
     if _shapes(tree) == _shapes(reference):
         return
-    # Paths take time, and only a message needs them: a tree may also be of another class than the parameters'.
+    # Paths are slow, so they are computed only here. The trees may be of different classes.
     leaves = dict(jax.tree_util.tree_leaves_with_path(tree))
     wanted = dict(jax.tree_util.tree_leaves_with_path(reference))
     for path in sorted(leaves.keys() ^ wanted.keys(), key=jax.tree_util.keystr):

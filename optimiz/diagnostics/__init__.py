@@ -1,7 +1,7 @@
-"""What a run is doing: numbers from gradients and parameters, and its troubles in words.
+"""Diagnostics of a run: statistics of gradients and parameters, and problems with evidence and a remedy.
 
-Nothing here changes an update. A *block* is a parameter tensor, a layer of a stacked one, or whatever
-parameters one label names.
+Nothing here changes an update. A *block* is a parameter tensor, a layer of a stacked one, or the parameters
+with one label.
 """
 
 from optimiz.diagnostics.blocks import block_names as block_names

@@ -1,14 +1,13 @@
-"""Blocks: the pieces into which the parameters are cut to be compared.
+"""Blocks: groups of parameters that are compared with each other.
 
-A tree of labels says which: parameters of one label are one block. The label of a parameter along one of whose
-axes layers are stacked may be an array that broadcasts against it, one label per layer. ``optimiz.groups``
-makes labels too: ``groups.label`` by rules, ``groups.kinds.kinds`` by the part of a Transformer; and a rule's
-two answers are two labels.
+A tree of labels defines them: parameters with one label are one block. The label of a parameter along one of
+whose axes layers are stacked may be an array that broadcasts against it, one label per layer.
+``optimiz.groups`` makes labels too: ``groups.label`` by rules, ``groups.kinds.kinds`` by the part of a
+Transformer; the two values of a rule are two labels.
 """
 
 import dataclasses
 import functools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 import optax
 
 from optimiz import checks, groups, numerics
+from optimiz.groups.layers import layer_reader
 from optimiz.groups.rules import Leaf, read
 
 Labels = Callable[[optax.Params], Any]
@@ -25,10 +25,10 @@ Labels = Callable[[optax.Params], Any]
 
 
 def by_tensor(scanned: Mapping[str, int] | None = None) -> Labels:
-    """Every parameter tensor is a block; of stacked layers, every layer of it.
+    """One block per parameter tensor, or per layer of stacked layers.
 
     Args:
-        scanned: axis of stacking by pattern of path, such as ``{"^layers/": 0}``.
+        scanned: axis along which layers are stacked, by pattern of path, such as ``{"^layers/": 0}``.
 
     Returns:
         A function from a tree of parameters to the tree of labels: paths, with the layer in brackets where
@@ -45,32 +45,31 @@ def by_tensor(scanned: Mapping[str, int] | None = None) -> Labels:
 
 
 def by_layer(scanned: Mapping[str, int] | None = None, layers: str = groups.LAYER_INDEX) -> Labels:
-    """Every layer is a block, and what is in no layer is one more.
+    """One block per layer, and one for the parameters outside the layers.
 
-    Layers of one index are one block, also where there is an encoder and a decoder.
+    Layers with the same index are one block, even in an encoder and a decoder.
 
     Args:
-        scanned: axis of stacking by pattern of path, such as ``{"^layers/": 0}``.
+        scanned: axis along which layers are stacked, by pattern of path, such as ``{"^layers/": 0}``.
         layers: a regular expression over paths with one group, the layer's index from 0.
 
     Returns:
         A function from a tree of parameters to the tree of labels: ``"layer_0"`` …, and ``"outside"``.
 
     Raises:
-        ValueError: ``layers`` has not exactly one group.
+        TypeError: ``layers`` is not a regular expression.
+        ValueError: ``layers`` does not have exactly one group.
 
     Example:
         >>> params = {"head": jnp.ones(2), "layers": [jnp.ones(3), jnp.ones(3)]}
         >>> block_names(params, by_layer())
         ('outside', 'layer_0', 'layer_1')
     """
-    expression = re.compile(layers)
-    if expression.groups != 1:
-        raise ValueError(f"layers must have one group, the layer's index, got {layers!r}")
+    layer_of = layer_reader(layers)
 
     def of_leaf(leaf: Leaf) -> str:
-        found = expression.search(leaf.path)
-        return "outside" if found is None else f"layer_{int(found[1])}"
+        layer = layer_of(leaf.path)
+        return "outside" if layer is None else f"layer_{layer}"
 
     return functools.partial(_labelled, of_leaf, lambda leaf, layer: f"layer_{layer}", scanned)
 
@@ -81,7 +80,7 @@ def _labelled(
     scanned: Mapping[str, int] | None,
     params: optax.Params,
 ) -> Any:
-    """The tree of labels: of a whole parameter, or of each layer where layers are stacked."""
+    """The tree of labels, one per parameter, or one per layer where layers are stacked."""
     reading = read(params, scanned)
     labels = []
     for leaf in reading.leaves:
@@ -96,12 +95,12 @@ def _labelled(
 
 @dataclasses.dataclass(frozen=True)
 class Partition:
-    """The B blocks of a tree, known from paths and shapes alone.
+    """The B blocks of a tree, from paths and shapes alone.
 
     Attributes:
-        names: of the blocks, in the order in which their first parameters stand in the tree.
-        sizes: [B], the number of entries of each.
-        numbers: for each leaf the number of its block, in [0, B), of a shape that broadcasts against it.
+        names: names of the blocks, in the order of their first parameters in the tree.
+        sizes: number of entries of each block, [B].
+        numbers: for each leaf the index of its block, in [0, B), of a shape that broadcasts against the leaf.
     """
 
     names: tuple[str, ...]
@@ -113,7 +112,7 @@ class Partition:
         return self.joined([self.leaf_norms(i, x) for i, x in enumerate(jax.tree.leaves(tree))])
 
     def leaf_norms(self, leaf: int, x: jax.Array) -> jax.Array:
-        """Norms of the parts of a leaf, one for each label that it has."""
+        """Norms of the parts of a leaf, one per label."""
         return numerics.block_norm(
             x, tuple(a for a, n in enumerate(self.numbers[leaf].shape) if n == 1)
         ).ravel()
@@ -122,7 +121,7 @@ class Partition:
         """Norms of the blocks, [B], from those of the parts of every leaf."""
         block_of_part = np.concatenate([number.ravel() for number in self.numbers])
         members = [np.flatnonzero(block_of_part == b) for b in range(len(self.names))]
-        # All blocks are given as many parts as the largest has; the part after the last is a zero.
+        # Padded to as many parts as the largest block has; the index after the last part is that of a zero.
         most = max(map(len, members))
         table = np.array([np.pad(m, (0, most - len(m)), constant_values=len(block_of_part)) for m in members])
         parts = jnp.concatenate([*leaf_norms, jnp.zeros(1, jnp.float32)])
@@ -133,11 +132,11 @@ def partition(tree: Any, blocks: Labels | Any | None = None) -> Partition:
     """Cut a tree into blocks.
 
     Args:
-        tree: parameters, or something of their shape. Parameters without entries are in no block.
+        tree: parameters, or a tree of their shapes. Empty parameters are in no block.
         blocks: labels, as a function of the tree or as a tree (or prefix); None for :func:`by_tensor`.
 
     Raises:
-        TypeError: ``blocks`` is one label, or a function that makes labels.
+        TypeError: ``blocks`` is one label, or a function that returns labels.
         ValueError: the labels do not fit the tree, or the label of a parameter does not broadcast against it.
     """
     if isinstance(blocks, str):

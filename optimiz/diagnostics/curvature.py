@@ -7,18 +7,18 @@ With H_b the Hessian of the loss with respect to block b alone, of size P_b of P
     \Lambda_G = \sum_b \frac{\|g_b\|^2}{\|g\|^2} \lambda_b, \qquad
     \Lambda_P = \sum_b \frac{P_b}{P} \lambda_b
 
-The first is said to govern gradient descent, which suffers where large gradients meet high curvature; the
-second sign descent. λ_b is the algebraic maximum: power iteration on H_b finds the eigenvalue of largest
+Λ_G is said to govern gradient descent, which is slow where large gradients meet high curvature, and Λ_P sign
+descent. λ_b is the algebraic maximum: power iteration on H_b finds the eigenvalue of largest
 magnitude, μ, and where that is negative, or was not found, it goes on with H_b + |μ| I, whose eigenvalue of
 largest magnitude is λ_b + |μ|. Each product H v is a forward derivative of the gradient.
 
 It has converged when :math:`\|H_b v - \lambda v\| \le \tau\, \max(\|H_b v\|, |\mu|)`, which bounds the distance
 from λ to an eigenvalue of H_b.
 
-Source: arXiv 2502.00213 (Tomihari and Sato). The weighted sums are as recalled from it, not checked against it.
+Source: arXiv 2502.00213 (Tomihari and Sato). The weighted sums have not been checked against it.
 
-Departures from the authors' code: that stops where λ changes by less than a thousandth, which may be long
-before λ is found, and looks for a positive eigenvalue among the first five, one after another, without a shift.
+Departures from the authors' code: it stops where λ changes by less than a thousandth, which may be long before
+λ is found, and looks for a positive eigenvalue among the first five, one after another, without a shift.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class Curvature(NamedTuple):
     eigenvalue: jax.Array  # [B]: λ_b
     residual: jax.Array  # [B]: ‖H_b v - λ_b v‖, at least the distance from λ_b to an eigenvalue
     converged: jax.Array  # [B]: bool
-    products: jax.Array  # [B], int32: Hessian-vector products spent
+    products: jax.Array  # [B], int32: number of Hessian-vector products
     norm: jax.Array  # [B]: ‖g_b‖
     gradient_weighted: jax.Array  # Λ_G; 0 where the gradient is zero
     size_weighted: jax.Array  # Λ_P
@@ -61,19 +61,19 @@ def block_curvature(
     after another in one compiled loop. Under ``jit`` it is compiled once for many calls.
 
     Args:
-        loss: from the parameters to a scalar, twice differentiable: of one batch, without dropout.
-        params: real; bfloat16 and float16 are widened to float32 first.
+        loss: twice differentiable function from the parameters to a scalar, for one batch and without dropout.
+        params: real parameters; bfloat16 and float16 are widened to float32 first.
         blocks: labels, as a function of the tree or as a tree (or prefix); None for one block per tensor,
             ``by_tensor()``.
-        iterations: ≥ 1, the most steps of power iteration, with and without the shift.
-        tolerance: τ > 0.
-        seed: of the vectors from which power iteration starts.
+        iterations: maximum number of steps of each power iteration, ≥ 1.
+        tolerance: relative tolerance τ > 0 of convergence, see the module docstring.
+        seed: seed of the initial vectors of the power iteration.
 
     Returns:
         Arrays over blocks, in the order of ``block_names(params, blocks)``, and scalars.
 
     Raises:
-        TypeError: an argument is not a number where one is asked for, or a parameter is not real.
+        TypeError: an argument has the wrong type, or a parameter is not real.
         ValueError: an argument is outside its domain; the labels do not fit; there are no parameters.
 
     Example:
@@ -96,7 +96,7 @@ def block_curvature(
     if not cut.names:
         raise ValueError("params must have entries, got none")
     params = jax.tree.map(lambda p: numerics.widen(jnp.asarray(p)), params)
-    # Linearized once: what does not depend on v is computed once for all blocks and iterations.
+    # Linearized once, so that what does not depend on v is shared by all blocks and iterations.
     gradient, product = jax.linearize(jax.grad(loss), params)
 
     def measure(b: jax.Array) -> tuple[jax.Array, ...]:
@@ -112,7 +112,7 @@ def block_curvature(
         plain = _power_iteration(hessian, start, 0, iterations, tolerance)
 
         def shifted() -> _Iterate:
-            # The vector of a negative eigenvalue has next to nothing of the one that is sought.
+            # The eigenvector of a negative eigenvalue has almost no component along the one sought.
             again = jax.tree.map(lambda v, s: jnp.where(plain.eigenvalue > 0, v, s), plain.v, start)
             found = _power_iteration(hessian, again, _norm(plain.product), iterations, tolerance)
             return found._replace(products=plain.products + found.products)

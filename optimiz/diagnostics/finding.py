@@ -1,17 +1,17 @@
-"""What is wrong with a run, in words."""
+"""A problem of a run, with evidence and a remedy."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """A trouble of a run.
+    """A problem of a run.
 
     Attributes:
-        name: of the trouble, in snake case.
-        evidence: what the rows show, in numbers.
+        name: name of the problem, in snake case.
+        evidence: figures from the rows that show it.
         remedy: what to try.
-        step: where it began, or was first seen.
+        step: step at which it began, or was first seen.
     """
 
     name: str

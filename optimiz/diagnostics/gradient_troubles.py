@@ -1,6 +1,6 @@
-"""What the gradients of a run can be seen to suffer from: blocks that explode or are dead, and clipping.
+"""Problems of a run that its gradients show: exploding or dead blocks, and clipping.
 
-Each function returns its finding, or None where the rows show no such thing, or not clearly enough.
+Each function returns its finding, or None if the rows do not show the problem clearly.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,18 +14,18 @@ from optimiz.diagnostics.loss_curve import EARLY, LEAST_LOSSES
 from optimiz.groups.kinds import kind
 from optimiz.groups.rules import Leaf
 
-# Clipped more often than not, the gradient's norm no longer counts: it is normalized.
+# Clipped more often than not, gradients are in effect normalized.
 MOST = 0.5
 
-# Against the median block. In float32 a sum of millions of entries is exact to about this.
+# Relative to the median block; about the accuracy of a float32 sum of millions of entries.
 DEAD = 1e-6
 
-# Times its norm in the first quarter of the run: two decades are more than any schedule or warm-up explains, in
-# a block that was not next to nothing at first, as those behind a layer that starts at zero are.
+# Relative to the first quarter of the run: no schedule or warm-up explains two decades. Blocks that were almost
+# zero at first, such as those behind a layer that starts at zero, do not count.
 EXPLODED = 100.0
 NEXT_TO_NOTHING = 1e-3
 
-# So many measurements in a row are no accident of a batch.
+# Fewer measurements in a row may be due to a batch.
 LEAST_PROBES = 3
 
 
@@ -80,7 +80,7 @@ def dead_blocks(rows: Sequence[Mapping[str, Any]]) -> Finding | None:
         "dead_blocks",
         f"in the last {len(steps) - half} measurements, from step {steps[half]} on, the gradient is zero, or "
         f"at most {DEAD:g} of the median block's, in {', '.join(dead_names)}",
-        "See that these parameters are used and not cut off by stop_gradient; dead ReLUs want a smaller "
+        "Check that these parameters are used and not cut off by stop_gradient; dead ReLUs want a smaller "
         "learning rate or another activation; leave out of the optimizer what is frozen on purpose.",
         steps[half],
     )

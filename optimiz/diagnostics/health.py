@@ -1,14 +1,14 @@
-"""The health of a run: its metrics go in, its troubles come out, each with evidence and a remedy.
+"""The health of a run: its problems, from its metrics, each with evidence and a remedy.
 
-A row is a dict, as a trainer writes it to ``metrics.jsonl``:
+A row is a dict, as trainers write it to ``metrics.jsonl``:
 
-- ``{"step", "loss", "gradient_norm"}`` of the update of that 0-based index, beside which there may stand
+- ``{"step", "loss", "gradient_norm"}`` of the update with that 0-based index, optionally with
   ``learning_rate`` and ``clipped_share``, the share of the updates since the last row that were clipped;
 - ``{"steps", "evaluation": {"loss", …}}`` of an evaluation after that many updates;
 - ``{"step", "block_norms": {block: norm}}``, alone or as part of the first; see ``diagnostics.readings``.
 
-All but ``step`` and ``steps`` may be missing; what cannot be judged is not reported. The row of a step that
-``optimiz.guard`` has skipped, which says so, is passed over.
+Everything except ``step`` and ``steps`` may be missing; problems that the rows cannot show are not reported.
+Rows of steps that ``optimiz.guard`` has skipped are left out.
 """
 
 import math
@@ -22,20 +22,20 @@ from optimiz.diagnostics.gradient_troubles import clipping, dead_blocks, explodi
 from optimiz.diagnostics.loss_curve import LEAST_LOSSES, LossCurve
 from optimiz.hyperparams import skipped_in_a_row
 
-# A run that stands still may be warming up until half of it is done.
+# A loss that stands still in the first half may be due to the warm-up.
 HALF = 0.5
 
 
 def health(rows: Sequence[Mapping[str, Any]], *, share: float = 1.0) -> list[Finding]:
-    """Name the troubles of a run.
+    """Find the problems of a run.
 
     Args:
-        rows: of its metrics, in the order in which they were written.
-        share: of the run that is done, in [0, 1]. The run meant below is what there is of it; that a loss
-            stands still is a trouble from half of the run on, and that it falls in a straight line at its end.
+        rows: rows of metrics, in the order in which they were written.
+        share: fraction of the run that is done, in [0, 1]. A loss that stands still is a problem from half of
+            the run on; one that falls in a straight line, only at its end.
 
     Returns:
-        Findings, the gravest first; none for a healthy run. Their names are ``not_finite``,
+        Findings, the most serious first; none for a healthy run. Their names are ``not_finite``,
         ``learning_rate_too_high``, ``learning_rate_too_low``, ``warm_up_too_short``, ``oscillation``,
         ``plateau``, ``over_fitting``, ``exploding_blocks``, ``dead_blocks`` and ``clipping_most_steps``.
 
@@ -59,7 +59,7 @@ def health(rows: Sequence[Mapping[str, Any]], *, share: float = 1.0) -> list[Fin
     curve = LossCurve.of(rows)
     findings = [_not_finite(rows)]
     if len(curve.loss) >= LEAST_LOSSES:
-        # What explains the loss is named instead of what it looks like.
+        # Only the first that applies, ordered from cause to symptom.
         tests = [loss_troubles.too_high]
         tests += [loss_troubles.stands_still] if share >= HALF else []
         tests += [loss_troubles.falls_straight] if share == 1 else []
@@ -72,7 +72,7 @@ def health(rows: Sequence[Mapping[str, Any]], *, share: float = 1.0) -> list[Fin
 
 
 def not_finite(row: Mapping[str, Any]) -> dict[str, float]:
-    """The figures of a row that are not finite, by name."""
+    """The metrics of a row that are not finite, by name."""
     figures = {name: row[name] for name in ("loss", "gradient_norm") if name in row}
     figures |= row.get("block_norms", {})
     figures |= {f"evaluation {name}": value for name, value in row.get("evaluation", {}).items()}
@@ -84,7 +84,7 @@ def _not_finite(rows: Sequence[Mapping[str, Any]]) -> Finding | None:
     if first is None:
         return None
     figures: dict[str, float] = {}
-    for row in rows:  # a probe may write a row of its own
+    for row in rows:  # a probe may write a separate row
         if row.get("step") == first.get("step") and row.get("steps") == first.get("steps"):
             figures |= not_finite(row)
     step = first.get("step", first.get("steps"))

@@ -8,11 +8,11 @@ With P_b the size of block b of B and g_b its gradient, before it is clipped,
         x_{(1)} \le \dots \le x_{(B)} \\
     H &= -\textstyle\sum_b q_b \ln q_b
 
-Gini is 0 for equal blocks and 1 - 1/B where one block has all; H is ln B and 0.
+Gini is 0 for equal blocks and 1 - 1/B where one block has everything; H is ln B and 0.
 
 Source: the notion is that of arXiv 2502.00213 (Tomihari and Sato): gradient norms that differ among blocks slow
-gradient descent, and sign-based methods and Adam much less. The statistics are the choice of this suite; the
-authors' code measures norms alone.
+gradient descent, and sign-based methods and Adam much less. The statistics are chosen here; the
+authors' code measures only norms.
 """
 
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from optimiz.diagnostics.blocks import Labels, partition
 
 
 class Heterogeneity(NamedTuple):
-    """What :func:`heterogeneity` measures; all but the count of zero blocks in at least float32."""
+    """The result of :func:`heterogeneity`; everything but the number of zero blocks in at least float32."""
 
     norm: jax.Array  # [B]: n_b
     rms: jax.Array  # [B]: r_b, the root mean square of the block's entries
@@ -42,13 +42,12 @@ class Heterogeneity(NamedTuple):
 def heterogeneity(grads: optax.Updates, blocks: Labels | Any | None = None) -> Heterogeneity:
     """Compare the gradients of the blocks of a model.
 
-    All but ``norm`` and ``rms`` do not change when the gradient is multiplied by a positive number. A gradient
-    of zero has Gini 0, entropy 0 and infinite ratios. Where an entry of a block is NaN or infinite, the block's
-    norm is NaN, and so is every statistic over blocks.
+    Everything except ``norm`` and ``rms`` is invariant to the scale of the gradient. A gradient of zero has
+    Gini 0, entropy 0 and infinite ratios. Where an entry of a block is NaN or infinite, the block's norm is
+    NaN, and so is every statistic over blocks.
 
     Args:
-        grads: g, of the whole batch or averaged over its parts and over devices, before it is clipped. Entries
-            may be complex.
+        grads: gradient of the whole batch, averaged over devices, before clipping. Entries may be complex.
         blocks: labels, as a function of the tree or as a tree (or prefix): ``by_layer()``, a label or rule of
             ``optimiz.groups``. None for one block per tensor, ``by_tensor()``.
 
@@ -74,11 +73,11 @@ def heterogeneity(grads: optax.Updates, blocks: Labels | Any | None = None) -> H
 
 
 def of_norms(norm: jax.Array, sizes: np.ndarray) -> Heterogeneity:
-    """The same from the norms of the blocks.
+    """As :func:`heterogeneity`, from the norms of the blocks.
 
     Args:
-        norm: n, [B], B ≥ 1.
-        sizes: P, [B], the number of entries of each block.
+        norm: norms n of the blocks, [B], B ≥ 1.
+        sizes: number of entries P of each block, [B].
     """
     rms = norm / np.sqrt(sizes).astype(norm.dtype)
     largest = jnp.max(norm)

@@ -1,7 +1,7 @@
-"""The training losses of a run as a curve, and parts of it that can be compared.
+"""The training losses of a run as a curve, and parts of it to compare.
 
-Losses are compared as means over parts of the run, with the standard error that comes from batches that differ:
-the noisier a run, the longer it has to be before something is said of it.
+Losses are compared as means over parts of the run, with the standard error due to the batches: the noisier a
+run, the longer it must be before a problem is reported.
 """
 
 import dataclasses
@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-# With fewer losses there is no trend to speak of; a part of the run still has five.
+# Fewer losses show no trend; an eighth of the run still has five.
 LEAST_LOSSES = 40
 
-# Differences of means are told from noise at this many standard errors: one in 15,000 by chance.
+# Differences of means count from this many standard errors: one in 15,000 by chance.
 SIGNIFICANT = 4.0
 
 # A transient is over after the first quarter; usual warm-ups are 1 to 10 % of a run.
@@ -31,7 +31,7 @@ class LossCurve:
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Any]]) -> "LossCurve":
-        """The curve of a run's rows; those without a loss have no part in it."""
+        """The curve of a run's rows, without those that have no loss."""
         rows = [row for row in rows if "loss" in row]
         loss = np.array([float(row["loss"]) for row in rows])
         finite = int(np.argmin(np.append(np.isfinite(loss), False)))
@@ -40,24 +40,24 @@ class LossCurve:
         return cls(step[:finite], loss[:finite], None if None in rate else np.array(rate, float))
 
     def part(self, start: float, end: float) -> "Part":
-        """The losses between two shares of the run's rows."""
+        """The losses between two fractions of the run's rows."""
         return Part(self.loss[round(start * len(self.loss)) : round(end * len(self.loss))])
 
     @property
     def progress(self) -> np.ndarray:
-        """How far the updates had gone before each row: the sum of the learning rates, or of the steps."""
+        """Progress at each row: the share of the sum of the learning rates, or of the steps."""
         lengths = np.ones(len(self.loss)) if self.rate is None else self.rate
         return (np.cumsum(lengths) - lengths / 2) / max(lengths.sum(), np.finfo(float).tiny)
 
     @property
     def rates(self) -> str:
-        """How high the learning rate was, as the end of a sentence; empty where the rows do not say."""
+        """The largest learning rate, as the end of a sentence; empty if the rows have none."""
         return "" if self.rate is None else f", at learning rates up to {self.rate.max():.3g}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Losses of a part of a run."""
+    """The losses of a part of a run."""
 
     loss: np.ndarray
 
@@ -68,7 +68,7 @@ class Part:
 
     @property
     def deviation(self) -> float:
-        """Of one batch from another, by their differences: a trend is no noise."""
+        """Standard deviation between batches, from differences, which a trend does not affect."""
         return float(np.std(np.diff(self.loss)) / math.sqrt(2))
 
     @property

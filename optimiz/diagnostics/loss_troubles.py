@@ -1,6 +1,6 @@
-"""What a curve of losses can be seen to suffer from, one function a trouble.
+"""Problems of a run that its losses show, one function each.
 
-Each returns its finding, or None where the curve shows no such thing, or not clearly enough.
+Each returns its finding, or None if the curve does not show the problem clearly.
 """
 
 import math
@@ -12,17 +12,17 @@ import numpy as np
 from optimiz.diagnostics.finding import Finding
 from optimiz.diagnostics.loss_curve import EARLY, LEAST_LOSSES, SIGNIFICANT, LossCurve, Part, error_between
 
-# A loss above the first by a quarter, and by twice what batches differ by, is no bad batch: a running median of
-# five is within one such deviation in 96 of 100 cases.
+# A loss above the first by a quarter, and by two deviations between batches, is not due to a bad batch: a
+# running median of five is within one deviation in 96 of 100 cases.
 SPIKE = 1.25
 SPIKE_DEVIATIONS = 2.0
 
-# A run that ends having lost a quarter of what it had gained has not merely met a few hard batches.
+# A run that loses a quarter of what it had gained has not merely met a few hard batches.
 LOST_SHARE = 0.25
 
-# A loss that falls exponentially falls in the second half by 0.7 of what it did in the first when it has come
-# half of its way. Where it is below half of the first loss, something was learnt, whatever the curve's shape.
-# One that falls far more in the second half was held up in the first, as by a rate that had to decay.
+# An exponential decay that is half done falls in the second half by 0.7 of its fall in the first. Below half of
+# the first loss something was learnt, whatever the shape of the curve. A loss that falls far more in the second
+# half was held up in the first, for example by a rate that had to decay.
 STRAIGHT, BENT = 0.7, 2.0
 HARDLY_LOWER = 0.5
 
@@ -42,13 +42,13 @@ SWING = 0.05
 OVER_FITTING = 1.10
 
 TOO_LOW = (
-    "Multiply the learning rate by 3 to 10. If the loss still does not move, see that gradients reach the "
+    "Multiply the learning rate by 3 to 10. If the loss still does not move, check that gradients reach the "
     "parameters and that the optimizer is given all of them."
 )
 
 
 def too_high(curve: LossCurve) -> Finding | None:
-    """The loss ends far above where it began, or loses what it had gained."""
+    """The loss ends far above its start, or far above its minimum."""
     tenths = [curve.part(i / 10, (i + 1) / 10) for i in range(10)]
     best = min(range(10), key=lambda i: tenths[i].level)
     least, last, first = tenths[best], tenths[-1], curve.loss[0]
@@ -102,7 +102,7 @@ def falls_straight(curve: LossCurve) -> Finding | None:
 
 
 def warm_up_too_short(curve: LossCurve) -> Finding | None:
-    """The loss rises at first, and comes back."""
+    """The loss rises at first and comes back."""
     early = curve.loss[: round(EARLY * len(curve.loss))]
     running = np.median(np.lib.stride_tricks.sliding_window_view(early, 5), axis=1)
     rest = curve.part(EARLY, 1)
@@ -163,8 +163,8 @@ def over_fitting(rows: Sequence[Mapping[str, Any]], curve: LossCurve) -> Finding
     """The loss on held-out data rises while that of training falls.
 
     Args:
-        rows: of the run's metrics.
-        curve: of the same rows.
+        rows: rows of the run's metrics.
+        curve: loss curve of the same rows.
     """
     pairs = [(row["steps"], row["evaluation"].get("loss", math.nan)) for row in rows if "evaluation" in row]
     pairs = [(int(steps), float(loss)) for steps, loss in pairs if math.isfinite(float(loss))]

@@ -1,13 +1,12 @@
-"""A probe in a chain: measure the heterogeneity of the gradient every k steps, and pass it on untouched.
+"""A probe in a chain: measure the heterogeneity of the gradient every k steps, without changing it.
 
-Put it first, or after the average over devices: it measures what ``update`` is given. Between two
-measurements it computes comparisons alone. What a branch may read has to be whole in memory when it is passed.
-So large arrays have branches of their own: one for all would keep them in memory together, which is dear in a
-step that mostly moves memory. ``tests/records/probe_cost.json`` has what is left of the cost. Under ``vmap`` a
-branch is taken on both sides: it measures at every step.
+Put it first, or after the average over devices, since it measures what ``update`` is given. Between
+measurements it only evaluates comparisons. Operands of a branch are held in memory, so large arrays have
+branches of their own; a single branch would hold all of them together. ``tests/records/probe_cost.json``
+records the remaining cost. Under ``vmap`` both branches run, so that it measures at every step.
 
-State holds arrays alone. Their blocks are named by ``block_names(params, blocks)``; within ``optax.masked`` and
-its like, by that of the tree with the holes.
+``block_names(params, blocks)`` names the blocks of the arrays in the state; inside ``optax.masked`` or
+``optax.partition``, call it with the masked tree.
 """
 
 from collections.abc import Mapping
@@ -23,33 +22,33 @@ from optimiz.diagnostics.blocks import Labels, partition
 from optimiz.diagnostics.heterogeneity import Heterogeneity, heterogeneity, of_norms
 from optimiz.hyperparams import bare
 
-LARGE = 1_000_000  # entries of an array that has a branch of its own; a branch costs some microseconds
+LARGE = 1_000_000  # entries from which an array has its own branch; a branch costs some microseconds
 
 
 class ProbeState(NamedTuple):
     """State of :func:`probe`."""
 
-    count: jax.Array  # int32 scalar: updates so far
+    count: jax.Array  # int32 scalar: number of updates so far
     probed_step: jax.Array  # int32 scalar: 0-based index of the update last measured, -1 before the first
-    heterogeneity: Heterogeneity  # of that update; zeros before the first
+    heterogeneity: Heterogeneity  # statistics of that update; zeros before the first
 
 
 def probe(
     blocks: Labels | Any | None = None, *, every: jax.typing.ArrayLike
 ) -> optax.GradientTransformationExtraArgs:
-    """Measure the heterogeneity of the updates at every k-th of them, from the first on.
+    """Measure the heterogeneity of every k-th update, beginning with the first.
 
     Args:
         blocks: labels, as a function of the tree or as a tree (or prefix); None for one block per tensor,
             ``by_tensor()``.
-        every: k ≥ 1.
+        every: number k ≥ 1 of updates from one measurement to the next.
 
     Returns:
-        A transformation whose updates are those it is given. :func:`readings` reads its state.
+        A transformation that returns its updates unchanged. :func:`readings` reads its state.
 
     Raises:
-        TypeError: ``every`` is not an integer, or ``blocks`` is a function that makes labels.
-        ValueError: it is less than 1; or, in ``init``, the labels do not fit the parameters.
+        TypeError: ``every`` is not an integer, or ``blocks`` is a function that returns labels.
+        ValueError: ``every`` is less than 1; or, in ``init``, the labels do not fit the parameters.
 
     Example:
         >>> tx = optax.chain(probe(every=2), optax.sgd(0.5))
@@ -98,19 +97,19 @@ def probe(
 
 
 def readings(state: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """What a probe has measured last, as a row for a log.
+    """The last measurement of a probe, as a row for a log.
 
     Args:
-        state: of an optimizer that has one probe in it, however nested, its arrays wrapped or not, see
+        state: state of an optimizer that contains one probe, however nested, with arrays wrapped or not, see
             ``optimiz.hyperparams``; not traced.
-        names: of the blocks, from ``block_names``.
+        names: names of the blocks, from ``block_names``.
 
     Returns:
         ``{"step": 0, "heterogeneity": {statistic: number}, "block_norms": {name: n_b}, "block_rms": {name:
         r_b}}``; empty before the first measurement.
 
     Raises:
-        ValueError: there is not one probe, or it measures another number of blocks.
+        ValueError: there is not exactly one probe, or it measures another number of blocks.
 
     Example:
         >>> grads = {"a": jnp.array([3.0]), "b": jnp.array([1.0])}
@@ -144,7 +143,7 @@ def readings(state: Any, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _fields(node: Any) -> Mapping[str, Any] | None:
-    """The fields of a probe's state, also where a mapping has been made of it; None of anything else."""
+    """The fields of a probe's state, or of a mapping made from it; None for anything else."""
     if isinstance(node, ProbeState):
         return node._asdict()
     return node if isinstance(node, Mapping) and set(node) == set(ProbeState._fields) else None

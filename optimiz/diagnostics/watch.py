@@ -1,4 +1,4 @@
-"""The health of a run under way: every trouble is named once, when it is first seen."""
+"""The health of a run in progress: each problem is reported once, when it is first found."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,16 +8,15 @@ from optimiz import checks
 from optimiz.diagnostics.finding import Finding
 from optimiz.diagnostics.health import health, not_finite
 
-# A run is judged when it has grown by so much, so that judging it all along costs no more than a few
-# judgements of the whole.
+# A run is examined again when it has grown by this factor, so that the total cost is that of a few examinations
+# of the whole run.
 GROWTH = 1.1
 
 
 class Watch:
-    """Names the troubles of one run as its rows come in.
+    """Report the problems of one run as its rows come in, see :func:`health`.
 
-    A run is judged by what there is of it so far, see :func:`health`: what only its course as a whole can show
-    is not named before there is enough of it.
+    Problems that only a long enough run can show are reported later.
 
     Example:
         >>> watch = Watch()
@@ -25,7 +24,7 @@ class Watch:
         []
         >>> [finding.name for finding in watch([{"step": 1, "loss": float("nan")}], 0.6)]
         ['not_finite']
-        >>> watch([{"step": 2, "loss": float("nan")}], 1.0)  # it has been named
+        >>> watch([{"step": 2, "loss": float("nan")}], 1.0)  # reported before
         []
     """
 
@@ -35,14 +34,14 @@ class Watch:
         self._due = 0
 
     def __call__(self, rows: Sequence[Mapping[str, Any]], share: float) -> list[Finding]:
-        """Take in the next rows.
+        """Add the next rows.
 
         Args:
-            rows: that were written since the last call, in their order.
-            share: of the run that is done, in [0, 1].
+            rows: rows that were written since the last call, in order.
+            share: fraction of the run that is done, in [0, 1].
 
         Returns:
-            The troubles that have not been named before, the gravest first.
+            Findings that have not been reported before, the most serious first.
 
         Raises:
             TypeError: a row is not a mapping, or the share not a number.

@@ -1,8 +1,8 @@
-"""Which parameters: from path, rank and scanned axis to masks, labels, multipliers and frozen groups.
+"""Groups of parameters: masks, labels, multipliers and frozen groups from path, rank and scanned axis.
 
-Coverage is total: a pattern that matches nothing, a label without a parameter and a parameter without a label
-are errors. The first two are not checked on a *partial* tree, one with ``optax.MaskedNode`` holes or without
-leaves, because so Optax calls a function for one group of parameters.
+A pattern that matches nothing, a label without a parameter and a parameter without a label are errors. The
+first two are not checked on a *partial* tree, which has ``optax.MaskedNode`` holes or no leaves, because Optax
+calls a function with such a tree for one group of parameters.
 """
 
 from optimiz.groups.describe import describe as describe

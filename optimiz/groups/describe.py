@@ -1,4 +1,4 @@
-"""The table of what a rule, labels or multipliers cover."""
+"""A table of the parameters that a rule, labels or multipliers cover."""
 
 import collections
 import re
@@ -15,10 +15,9 @@ from optimiz.groups.rules import Leaf, read
 
 
 def describe(params: optax.Params, answers: Any) -> str:
-    """Return a table of what is covered, to be read before a run.
+    """Return a table of the parameters and what a rule, labels or multipliers assign to them.
 
-    Consecutive layers that are answered alike are one block, and a block with one answer throughout
-    is one row.
+    Consecutive layers with equal assignments are one block, and a block with a single one is one row.
 
     Args:
         params: a tree of parameters, of arrays or of their shapes.
@@ -29,7 +28,7 @@ def describe(params: optax.Params, answers: Any) -> str:
         A row per parameter or block, then the totals per answer.
 
     Raises:
-        TypeError: ``answers`` is a function that returns rules.
+        TypeError: ``answers`` is a function that returns rules, not a rule.
         ValueError: the tree of answers does not fit ``params``.
 
     Example:
@@ -75,7 +74,7 @@ def _answer_text(answer: Any) -> str:
 
 
 def _folded(covered: Sequence[tuple[Leaf, str]]) -> list[tuple[str, str, str, str]]:
-    """Rows of the table: a stack of layers stands where its first parameter does."""
+    """Rows of the table, with a stack of layers at the place of its first parameter."""
     stacks = collections.defaultdict(lambda: collections.defaultdict(list))
     for leaf, text in covered:
         found = re.search(LAYER_INDEX, leaf.path)
@@ -88,7 +87,7 @@ def _folded(covered: Sequence[tuple[Leaf, str]]) -> list[tuple[str, str, str, st
 
     rows = []
     for (head, is_stack), layers in stacks.items():
-        runs = []  # of consecutive equal layers: first index, last index, parameters of one layer
+        runs = []  # consecutive equal layers: first index, last index, parameters of one layer
         for index, layer in sorted(layers.items()):
             if runs and runs[-1][1:] == (index - 1, layer):
                 runs[-1] = (runs[-1][0], index, layer)

@@ -15,21 +15,22 @@ from optimiz.groups.rules import everything
 def freeze(
     tx: optax.GradientTransformation, rule: Any | Callable[[optax.Params], Any]
 ) -> optax.GradientTransformationExtraArgs:
-    """Train with ``tx`` all parameters but those that the rule names.
+    """Freeze the parameters that a rule selects, and train the others with ``tx``.
 
-    A frozen parameter gets a zero update, has no state, and is not seen by ``tx``: it counts in no
-    global norm. A line search may be inside ``tx``: ``value_fn`` is still called with all
-    parameters, of which only the others move, and ``grad`` is still the gradient of all.
+    A frozen parameter gets a zero update, has no state, and is not seen by ``tx``, so that it is not part of a
+    global norm. With a line search in ``tx``, ``value_fn`` is still called with all parameters, and ``grad`` is
+    still the gradient of all.
 
     Args:
         tx: any transformation.
-        rule: what is frozen: a rule, another function from the parameters to a tree of booleans, or the tree.
+        rule: parameters to freeze: a rule, another function from the parameters to a tree of booleans, or a
+            tree of booleans.
 
     Returns:
         A transformation. Its ``init`` raises ValueError if nothing, or everything, is frozen.
 
     Raises:
-        TypeError: ``tx`` is not a transformation, or ``rule`` a function that returns rules.
+        TypeError: ``tx`` is not a transformation, or ``rule`` is a function that returns rules.
 
     Example:
         >>> import jax.numpy as jnp
@@ -64,7 +65,7 @@ def freeze(
                 return value_fn(with_frozen(trained), *args, **kwargs)
 
             marked: Any = of_trained
-            marked.fills_in_masked = True  # tells scale_by_armijo that holes are no mistake
+            marked.fills_in_masked = True  # scale_by_armijo accepts holes then
             extra_args["value_fn"] = marked
         return groups.update(updates, state, params, **extra_args)
 

@@ -1,4 +1,4 @@
-"""Kinds: which part of a Transformer a parameter is, by the names that models give their modules.
+"""Kinds: the part of a Transformer that a parameter belongs to, by the name of its module.
 
 The names are those of Flax and its examples, of Hugging Face's BERT, RoBERTa, DistilBERT, BART, T5, GPT-2,
 GPT-NeoX and Llama, of timm's and torchvision's ViT, and of PyTorch's own layers. A path may be joined by ``/``
@@ -18,10 +18,10 @@ def _named(*names: str, within: str = "") -> re.Pattern[str]:
     return re.compile(rf"(?i){within}(?:^|/)(?:{'|'.join(names)})(?:/|$)")
 
 
-# Within attention, names are short; elsewhere the same words mean something else.
+# Short names count only within attention, since they mean something else elsewhere.
 _ATTENTION = r"(?:^|/)[^/]*att(?:n|ention)[^/]*(?:/.*)?"
 
-# In this order: BERT's attention/output is not its output, nor a head's dense layer one of the MLP.
+# The first match decides: BERT's attention/output is not an MLP's, nor is a head's dense layer.
 _KINDS = (
     ("embedding", _named("shared", "relative_attention_bias", "conv_proj", "class_token")),
     ("head", _named(r"(?:\w+_)?heads?", "classifier", "score", "pooler", "predictions", "qa_outputs")),
@@ -45,12 +45,12 @@ def kind(path: str) -> str:
     """The part of a Transformer that the parameter at a path belongs to.
 
     Args:
-        path: as of a :class:`optimiz.groups.Leaf`; ``.`` separates as ``/`` does.
+        path: path of a parameter, as in :class:`optimiz.groups.Leaf`, with ``/`` or ``.`` as separator.
 
     Returns:
         ``"q"``, ``"k"``, ``"v"``, ``"qkv"`` where the three are one tensor, ``"o"`` for the projection out of
-        attention, ``"mlp"``, ``"norm"``, ``"embedding"``, ``"head"``, or ``"other"``. A bias is of its
-        module's kind.
+        attention, ``"mlp"``, ``"norm"``, ``"embedding"``, ``"head"``, or ``"other"``. A bias has the
+        kind of its module.
 
     Example:
         >>> kind("layers/0/attention/query/kernel"), kind("model.layers.0.mlp.up_proj.weight")

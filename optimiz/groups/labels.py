@@ -1,4 +1,4 @@
-"""Labels: a name for each parameter, for ``optax.partition``."""
+"""Labels of parameters, for ``optax.partition``."""
 
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
@@ -13,12 +13,12 @@ from optimiz.groups.rules import read
 def label(
     rules: Mapping[Hashable, Any | Callable[[optax.Params], Any]], default: Hashable | None = None
 ) -> Callable[[optax.Params], Any]:
-    """Name each parameter after the first rule that covers it, for ``optax.partition``.
+    """Label each parameter by the first rule that covers it, for ``optax.partition``.
 
     Args:
-        rules: rule by label, or another function from the parameters to a tree of booleans, or such a tree; the
-            first that answers True wins.
-        default: label of what no rule covers; None to refuse such parameters.
+        rules: rule by label, or another function from the parameters to a tree of booleans, or such a tree. The
+            first rule that is True for a parameter decides.
+        default: label of parameters that no rule covers; None to refuse them.
 
     Returns:
         A function from a tree of parameters to the tree of labels. It raises ValueError for a

@@ -1,4 +1,4 @@
-"""Layers: which one a parameter is in, and a learning rate that falls with the distance from the output."""
+"""Layers: the layer of a parameter, and learning rates that decrease with the distance from the output."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -16,14 +16,14 @@ LAYER_INDEX = r"(?i)(?:^|/)(?:\w*(?:layer|block)s?|h)[/_]?(\d+)(?:/|$)"
 
 
 def layer_reader(layers: str) -> Callable[[str], int | None]:
-    """A function from a path to the index of the layer that it is in, or None.
+    """A function from a path to the index of its layer, or None.
 
     Args:
         layers: a regular expression over paths with one group, the layer's index from 0.
 
     Raises:
-        TypeError: ``layers`` is no regular expression.
-        ValueError: it has not exactly one group.
+        TypeError: ``layers`` is not a regular expression.
+        ValueError: ``layers`` does not have exactly one group.
     """
     if not isinstance(layers, str | re.Pattern):
         raise TypeError(
@@ -43,10 +43,10 @@ def layer_reader(layers: str) -> Callable[[str], int | None]:
 def depth(reading: Reading, layers: str) -> int:
     """The number of layers of a tree of parameters.
 
-    Optax's holes count, so that one group of parameters has the depth of the whole model.
+    Masked parameters count, so that one group of parameters has the depth of the whole model.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no layer.
     """
     found = [i + 1 for i in map(layer_reader(layers), reading.paths) if i is not None]
     found += [leaf.shape[leaf.scanned] for leaf in reading.leaves if leaf.scanned is not None]
@@ -69,17 +69,17 @@ def layerwise_decay(
 ) -> Callable[[optax.Params], Any]:
     """Multipliers that shrink the learning rate with the distance from the output.
 
-    With N layers: 1 for the head and whatever else is in no layer, rate^(N - i) for layer i,
-    rate^(N + 1) for the embeddings. What is in a layer belongs to it, whatever its name.
+    With N layers: 1 for the head and everything else outside the layers, rate^(N - i) for layer i, and
+    rate^(N + 1) for the embeddings. A parameter in a layer belongs to it, whatever its name.
 
     Args:
-        rate: in (0, 1]; 0.65 to 0.9 is usual.
+        rate: factor per layer, in (0, 1]; 0.65 to 0.9 is usual.
         layers: a regular expression over paths with one group, the layer's index from 0.
-        embeddings: rule for what lies below the first layer.
+        embeddings: rule for the parameters below the first layer.
         scanned: axis of stacked layers by pattern of path; their multipliers are a vector along
             that axis.
-        with_last: rule for what is in no layer and yet has the multiplier of the last one. timm gives it to the
-            final norm of an encoder: ``path("^norm/")``. None for nothing.
+        with_last: rule for parameters outside the layers that get the multiplier of the last layer, such as the
+            final norm of an encoder in timm, ``path("^norm/")``. None for no such parameters.
 
     Returns:
         A function from a tree of parameters to the tree of multipliers, see
@@ -87,7 +87,7 @@ def layerwise_decay(
 
     Raises:
         TypeError: ``rate`` is not a number, or a rule is a function that returns rules.
-        ValueError: ``rate`` is outside (0, 1], or ``layers`` has not exactly one group.
+        ValueError: ``rate`` is outside (0, 1], or ``layers`` does not have exactly one group.
 
     Example:
         >>> layerwise_decay(0.5)({"embed": 1.0, "layers": [1.0, 1.0], "head": 1.0})

@@ -1,11 +1,11 @@
-"""Rules: a yes or no for each parameter, from its path, rank and scanned axis.
+"""Rules: a boolean for each parameter, from its path, rank and scanned axis.
 
-Everything is read from paths and shapes, never from values, so that answers are static under ``jit`` and the
-same for arrays and for ``jax.ShapeDtypeStruct``.
+Rules read paths and shapes, never values, so that their answers are static under ``jit`` and the same for
+arrays and for ``jax.ShapeDtypeStruct``.
 
-``scanned`` says what a tree does not. ``nn.scan`` stacks equal layers along an axis, so that a stacked bias has
-two dimensions, and its rank is still 1; ``{"^layers/": 0}`` declares axis 0 of every parameter whose path
-matches ``^layers/`` to be such an axis.
+``scanned`` declares what a tree does not show. ``nn.scan`` stacks equal layers along an axis, so that a stacked
+bias has two dimensions, although its rank is 1. ``{"^layers/": 0}`` declares axis 0 of every parameter whose
+path matches ``^layers/`` to be such an axis.
 """
 
 import collections
@@ -25,14 +25,14 @@ from optimiz import checks
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-    """What a rule may look at: one parameter, without its values.
+    """A parameter as a rule sees it, without its values.
 
     Attributes:
         path: keys from the root joined by ``/``, the same for dicts, lists, NamedTuples,
             dataclasses and ``nnx.State``: a box that only holds a ``.value`` (``nnx.Param``,
             ``nn.Partitioned``) adds no key.
-        shape: the whole shape.
-        scanned: the axis along which layers are stacked, or None.
+        shape: shape of the whole parameter.
+        scanned: axis along which layers are stacked, or None.
     """
 
     path: str
@@ -79,20 +79,20 @@ def _is_hole(node: Any) -> bool:
 
 
 def read(tree: Any, scanned: Mapping[str, int] | None = None) -> Reading:
-    """See a tree as rules do.
+    """Read a tree of parameters as rules see it.
 
     Args:
         tree: parameters, or their shapes; holes are None and ``optax.MaskedNode``.
-        scanned: axis of stacking by pattern of path.
+        scanned: axis along which layers are stacked, by pattern of path.
 
     Raises:
-        TypeError: ``tree`` is a bare integer array, which is a step count and not a tree of parameters; or
-            ``scanned`` is no mapping.
-        ValueError: as :func:`scanned_axes`.
+        TypeError: ``tree`` is a bare integer array, which is a step count, not a tree of parameters; or
+            ``scanned`` is not a mapping.
+        ValueError: as for :func:`scanned_axes`.
     """
     _check_is_no_count(tree)
     _check_scanned(scanned)
-    # Holes are kept while paths are computed: a tree has the same paths whatever Optax has masked.
+    # Holes are kept while paths are computed, so that a tree has the same paths whatever Optax masks.
     entries = jax.tree_util.tree_leaves_with_path(tree, is_leaf=_is_hole)
     nodes = {path[:end] for path, _ in entries for end in range(1, len(path) + 1)}
     children = collections.Counter(node[:-1] for node in nodes)
@@ -147,7 +147,7 @@ def scanned_axes(tree: Any, scanned: Mapping[str, int] | None = None) -> list[in
 
     Args:
         tree: a tree of parameters, of arrays or of their shapes.
-        scanned: axis of stacking by pattern of path.
+        scanned: axis along which layers are stacked, by pattern of path.
 
     Returns:
         One axis or None per leaf.
@@ -169,16 +169,16 @@ def scanned_axes(tree: Any, scanned: Mapping[str, int] | None = None) -> list[in
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Rule:
-    """A yes or no for each parameter; called on a tree, it returns a tree of bools.
+    """A boolean for each parameter; called on a tree, a rule returns a tree of bools.
 
-    So a rule is a mask wherever Optax takes a function for one. Rules combine with ``&``, ``|`` and
-    ``~``. A rule of one's own is ``Rule("large", lambda leaf: leaf.size > 4096)``.
+    So a rule is a mask wherever Optax accepts a function. Rules combine with ``&``, ``|`` and ``~``. A custom
+    rule is ``Rule("large", lambda leaf: leaf.size > 4096)``.
 
     Attributes:
-        name: how error messages call it.
-        test: the answer for one parameter.
+        name: name for error messages.
+        test: function from one parameter to its boolean.
         patterns: regular expressions of which each must match a path on a whole tree.
-        scanned: axis of stacking by pattern of path.
+        scanned: axis along which layers are stacked, by pattern of path.
 
     Example:
         >>> (path("^head/") & ~biases)({"head": {"bias": 1.0, "kernel": 1.0}, "stem": 1.0})
@@ -191,7 +191,7 @@ class Rule:
     scanned: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __call__(self, params: optax.Params) -> Any:
-        """Answer for every parameter of a tree.
+        """Return the tree of booleans for a tree of parameters.
 
         Raises:
             ValueError: a pattern matches nothing on a whole tree.
@@ -220,7 +220,7 @@ class Rule:
         checks.uncalled(f"{self.name} {sign}", other)
         if not isinstance(other, Rule):
             raise TypeError(f"{self.name} {sign} must be followed by another rule, got {other!r}")
-        # A scanned axis is a fact about the tree, so each side learns what the other was told.
+        # A scanned axis is a property of the tree, so it holds for both sides.
         for pattern in self.scanned.keys() & other.scanned.keys():
             axes = self.scanned[pattern], other.scanned[pattern]
             if axes[0] != axes[1]:
@@ -259,7 +259,7 @@ def rank(*ranks: int, scanned: Mapping[str, int] | None = None) -> Rule:
 
     Args:
         *ranks: the numbers of dimensions.
-        scanned: axis of stacking by pattern of path.
+        scanned: axis along which layers are stacked, by pattern of path.
 
     Example:
         >>> tree = {"layers": {"bias": jnp.ones((3, 2))}, "table": jnp.ones((3, 2))}
@@ -301,12 +301,12 @@ tokens such as ``cls_token``."""
 def no_decay(embeddings: bool = False, scanned: Mapping[str, int] | None = None) -> Rule:
     """Rule for weight decay: False on the parameters that conventionally have none.
 
-    Those are biases, scales and biases of norms, and whatever else has rank 0 or 1. A name is enough,
+    Those are biases, scales and biases of norms, and everything else of rank 0 or 1. Names decide first,
     because dimensions mislead: the biases of Flax's attention have two, ``[heads, head_dim]``.
 
     Args:
-        embeddings: whether embeddings are spared too.
-        scanned: axis of stacking by pattern of path, for parameters without a telling name.
+        embeddings: whether embeddings have no decay either.
+        scanned: axis along which layers are stacked, by pattern of path, for parameters without a telling name.
 
     Returns:
         A mask, True where decay applies.

@@ -19,11 +19,11 @@ that never moves."""
 
 
 def units_by(*rules: Rule, rest: bool = True) -> Units:
-    """Units of one's own: the first rule that covers a parameter gives its unit.
+    """Custom units: the first rule that covers a parameter gives its unit.
 
     Args:
-        *rules: rule u is unit u.
-        rest: whether what no rule covers is one more unit; if not, it never moves.
+        *rules: one rule per unit, in order.
+        rest: whether the parameters that no rule covers are one more unit; otherwise they never move.
 
     Returns:
         A function from a tree of parameters to the tree of units. It raises ValueError, on a whole tree, for a
@@ -51,14 +51,15 @@ def search_units(
 ) -> Units:
     """Units of a Transformer: the embeddings, groups of consecutive layers, and the head.
 
-    Unit 0 is the embeddings and the last unit is whatever else is in no layer (pooler and head). Of L layers,
-    the units 1 ≤ i ≤ n - 2 between them take those from ⌈L (i - 1) / (n - 2)⌉ on, up to ⌈L i / (n - 2)⌉.
+    Unit 0 is the embeddings and the last unit is everything else outside the layers (pooler and head). Of L
+    layers, the units 1 ≤ i ≤ n - 2 between them take those from ⌈L (i - 1) / (n - 2)⌉ on, up to ⌈L i / (n -
+    2)⌉.
 
     Args:
-        units: n ≥ 3, at most the number of layers and two more; None for just that, a unit per layer.
+        units: n ≥ 3, at most the number of layers and two more; None for that maximum, a unit per layer.
         layers: a regular expression over paths with one group, the layer's index from 0.
-        embeddings: rule for the first unit. What is in a layer belongs to it, whatever its name.
-        scanned: axis of stacked layers by pattern of path; each layer has its unit nevertheless.
+        embeddings: rule for the first unit. A parameter in a layer belongs to it, whatever its name.
+        scanned: axis along which layers are stacked, by pattern of path; each layer still has its own unit.
 
     Returns:
         A function from a tree of parameters to the tree of units. It raises ValueError if there is no layer,
@@ -66,7 +67,7 @@ def search_units(
 
     Raises:
         TypeError: ``units`` is not an integer, or ``embeddings`` a function that returns rules.
-        ValueError: ``units`` is less than 3, or ``layers`` has not exactly one group.
+        ValueError: ``units`` is less than 3, or ``layers`` does not have exactly one group.
 
     Example:
         >>> search_units()({"embed": 1.0, "layers": [1.0, 1.0], "head": 1.0})
@@ -117,7 +118,7 @@ def query_key_value(params: optax.Params) -> Any:
     """Units of attention: the projections to queries, to keys, to values, and the rest.
 
     Args:
-        params: a tree of parameters. Projections that are fused into one tensor cannot be told apart.
+        params: a tree of parameters. Projections that are fused into one tensor cannot be separated.
 
     Raises:
         ValueError: on a whole tree, there is no such projection.

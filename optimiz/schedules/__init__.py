@@ -2,8 +2,8 @@
 
 A *shape* is a function from the progress of a run, x in [0, 1], to a value. It knows nothing of steps; bound by
 :func:`over_steps`, it is an ordinary Optax schedule of the update count c. Counts are 0-based: T steps apply
-η(0) … η(T - 1). Past the end a schedule holds η(T). Bound by :func:`over_budget`, its progress is the fraction
-of a budget that was spent before the update, as :func:`spending` says it.
+η(0) … η(T - 1). After the end a schedule stays at η(T). Bound by :func:`over_budget`, its progress is the
+fraction of a budget that was spent before the update, as set by :func:`spending`.
 """
 
 from optimiz.schedules.binding import called as called

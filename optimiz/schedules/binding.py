@@ -1,4 +1,4 @@
-"""Binding a shape to steps, or to a budget, which makes it a schedule."""
+"""Binding a shape to steps or to a budget, which makes it a schedule."""
 
 import contextlib
 import contextvars
@@ -17,7 +17,7 @@ _FRACTION: contextvars.ContextVar[jax.typing.ArrayLike] = contextvars.ContextVar
 _CALLED: contextvars.ContextVar["list[_OverSteps] | None"] = contextvars.ContextVar("called", default=None)
 _MADE: contextvars.ContextVar["list[_OverSteps] | None"] = contextvars.ContextVar("made", default=None)
 
-_GRID = 10_000  # equal parts of a budget; its peak is looked for at their ends, for it has no steps
+_GRID = 10_000  # grid on which the peak over a budget is searched, since a budget has no steps
 
 
 def over_steps(
@@ -26,7 +26,7 @@ def over_steps(
     """Bind a shape to a number of steps: an Optax schedule.
 
     Args:
-        shape: a shape, or any function of x in [0, 1] made of ``jax.numpy`` operations.
+        shape: a shape, or any function of x in [0, 1] that consists of ``jax.numpy`` operations.
         steps: T >= 1, the updates of the whole run, warm-up included.
         shifted: read the shape one step ahead: T steps apply η(1) … η(T), so that no update is lost to a
             warm-up from 0, and the last one gets the end value.
@@ -57,7 +57,7 @@ def over_steps(
 
 @dataclasses.dataclass(frozen=True)
 class _OverSteps(checks.OfCount):
-    """A chain of pieces whose breaks are counts; the last one is the end of the run."""
+    """A chain of pieces whose breaks are counts, the last of which is the end of the run."""
 
     chain: Shape
     breaks: tuple[int, ...]
@@ -79,12 +79,12 @@ class _OverSteps(checks.OfCount):
 def over_budget(shape: Callable[[jax.Array], jax.typing.ArrayLike]) -> optax.Schedule:
     """Bind a shape to a budget: an Optax schedule of the fraction of it that is spent, whatever the count.
 
-    The fraction is that of the innermost :func:`spending` around ``init`` and ``update``, which
-    ``optimiz.training.fit`` sets where its settings name a budget. Before the first update it is 0; from the
-    moment at which the budget is spent the value is the shape's end value, exactly.
+    The fraction is set by the innermost :func:`spending` around ``init`` and ``update``, which
+    ``optimiz.training.fit`` does if its settings have a budget. Before the first update it is 0; once the
+    budget is spent, the value is exactly the shape's end value.
 
     Args:
-        shape: a shape, or any function of x in [0, 1] made of ``jax.numpy`` operations.
+        shape: a shape, or any function of x in [0, 1] that consists of ``jax.numpy`` operations.
 
     Returns:
         A function from the update count, which it ignores, to the value: float32 (float64 under
@@ -109,7 +109,7 @@ def over_budget(shape: Callable[[jax.Array], jax.typing.ArrayLike]) -> optax.Sch
 
 @dataclasses.dataclass(frozen=True)
 class _OverBudget(checks.OfCount):
-    """A chain of pieces whose progress is the ambient fraction of the budget."""
+    """A chain of pieces whose progress is the fraction of the budget set by :func:`spending`."""
 
     chain: Shape
 
@@ -131,10 +131,10 @@ class _OverBudget(checks.OfCount):
 
 @contextlib.contextmanager
 def called() -> Iterator[list["_OverSteps"]]:
-    """Learn which schedules made by :func:`over_steps` are called in the body, each once.
+    """Collect the schedules made by :func:`over_steps` that are called in the body.
 
     Yields:
-        They, as they are called; a function that was traced before does not call them again.
+        The list of schedules, each once. A function that was traced before does not call them again.
 
     Example:
         >>> from optimiz.schedules import linear
@@ -195,12 +195,12 @@ def zero_from(schedules: Iterable["_OverSteps"], known: Iterable["_OverSteps"] =
 
 @contextlib.contextmanager
 def spending(fraction: jax.typing.ArrayLike) -> Iterator[None]:
-    """Say, to every schedule called in the body, what fraction of the budget is spent.
+    """Set the fraction of the budget that is spent, for the schedules called in the body.
 
-    Enter it within the function that is compiled, not around the call of it: ``jit`` keeps what it traced.
+    Use it inside the compiled function, not around its call, because ``jit`` caches what it traced.
 
     Args:
-        fraction: of the budget, a scalar, may be traced; outside [0, 1] it is the nearer end.
+        fraction: fraction of the budget, a scalar that may be traced, clipped to [0, 1].
 
     Example:
         >>> from optimiz.schedules import linear
@@ -233,11 +233,11 @@ def peak(schedule: optax.ScalarOrSchedule) -> jax.typing.ArrayLike:
 
     Args:
         schedule: made by :func:`over_steps` or :func:`over_budget`; or a number, which is its own peak. Over a
-            budget it is looked for at every break and on a grid of 10,000 parts.
+            budget it is evaluated at every break and on a grid of 10,000 parts.
 
     Raises:
-        TypeError: it is a shape that is bound to nothing, or neither a schedule nor a number.
-        ValueError: it is another function, which does not say where it ends.
+        TypeError: ``schedule`` is a shape that is not bound, or neither a schedule nor a number.
+        ValueError: ``schedule`` is another function, whose end is unknown.
 
     Example:
         >>> from optimiz.schedules import linear, warm_up

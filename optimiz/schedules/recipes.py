@@ -1,4 +1,4 @@
-"""Recipes: the shapes of whole runs, one call long."""
+"""Recipes: the shapes of whole runs, in one call."""
 
 import itertools
 from collections.abc import Callable
@@ -88,7 +88,7 @@ def wsd(
     cooldown: Callable[[jax.Array], jax.typing.ArrayLike] = _STRAIGHT,
     start: float = 0.0,
 ) -> Shape:
-    r"""Shape: linear warm-up, the peak for as long as you like, then a decay: warm-up, stable, decay.
+    r"""Shape: linear warm-up, a constant peak, then a decay (warm-up, stable, decay).
 
     .. math:: \eta = \eta_\text{max} (f + (1 - f)\, k(u)) \quad\text{over the decay},\; u \in [0, 1]
 
@@ -121,7 +121,7 @@ def wsd(
     checks.number("start", start, ge=0, le=1)
     if warmup + decay > 1:
         raise ValueError(f"warmup and decay must be at most 1 together, got {warmup} and {decay}")
-    stable_end = max(warmup, 1 - decay)  # which a rounding can part, where nothing is stable
+    stable_end = max(warmup, 1 - decay)  # equal, up to rounding, if nothing is stable
     ramp, stable = linear(start * peak, end=peak), constant(peak)
     return Shape((0.0, warmup, stable_end), (ramp, stable, _along("cooldown", cooldown, peak, floor * peak)))
 
@@ -135,7 +135,7 @@ def one_cycle(
     floor: float = 1 / 250_000,
     anneal: Callable[[jax.Array], jax.typing.ArrayLike] = _HALF_A_COSINE,
 ) -> Shape:
-    """Shape: from a fraction of the peak up to it, and down again to a far smaller one.
+    """Shape: from a fraction of the peak up to the peak, and down to a much smaller fraction.
 
     The default is ``optax.cosine_onecycle_schedule``'s; ``back=0.85, anneal=linear(1.0)`` is
     ``optax.linear_onecycle_schedule``'s. Optax rounds the breaks between phases down to whole steps,
@@ -143,12 +143,12 @@ def one_cycle(
 
     Args:
         peak: the largest value, at least 0.
-        warmup: where it is reached, in (0, 1).
-        back: where the value is back at its start, in (warmup, 1), from where it goes on to the floor;
-            None to go from the peak to the floor at one go.
+        warmup: progress at which the peak is reached, in (0, 1).
+        back: progress at which the value is back at its start, in (warmup, 1), before it goes on to the floor;
+            None to go straight from the peak to the floor.
         start: the value at x = 0 as a *fraction of the peak*, in [0, 1].
         floor: the value at x = 1 as a *fraction of the peak*, in [0, 1].
-        anneal: how a phase goes from one value to the next, a shape from 1 to 0: ``cosine(1.0)``,
+        anneal: shape from 1 to 0 of the way from one value to the next: ``cosine(1.0)``,
             ``linear(1.0)`` or any other.
 
     Raises:
@@ -178,6 +178,6 @@ def one_cycle(
 def _along(
     name: str, k: Callable[[jax.Array], jax.typing.ArrayLike], start: float, end: float
 ) -> Callable[[jax.Array], jax.Array]:
-    """The piece that is at ``start`` where k is 1, and at ``end`` where k is 0."""
+    """The piece with the value ``start`` where k is 1 and ``end`` where k is 0."""
     k = as_chain(name, k)
     return lambda u: start * k(u) + end * (1 - k(u))

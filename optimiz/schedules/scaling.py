@@ -1,4 +1,4 @@
-r"""Scaling rules: the learning rate that goes with another batch size.
+r"""Scaling rules: the learning rate for another batch size.
 
 .. math::
     \text{linear:}      \quad & \eta = \eta_0\, B / B_0 \\
@@ -13,12 +13,12 @@ from optimiz import checks
 def linear_scaling(
     base_rate: jax.typing.ArrayLike, base_batch: jax.typing.ArrayLike, batch: jax.typing.ArrayLike
 ) -> jax.typing.ArrayLike:
-    """The rate times the ratio of batch sizes: usual with SGD, after a warm-up.
+    """The learning rate times the ratio of batch sizes, as is usual for SGD after a warm-up.
 
     Args:
-        base_rate: η₀ ≥ 0, the rate that is known to be good.
-        base_batch: B₀ > 0, the batch it is good for, in examples or in tokens.
-        batch: B > 0, the batch to train with, in the same unit.
+        base_rate: learning rate η₀ ≥ 0 that is known to work.
+        base_batch: batch size B₀ > 0 for which it works, in examples or in tokens.
+        batch: batch size B > 0 to train with, in the same unit.
 
     Raises:
         TypeError: an argument is not a number.
@@ -37,12 +37,12 @@ def linear_scaling(
 def sqrt_scaling(
     base_rate: jax.typing.ArrayLike, base_batch: jax.typing.ArrayLike, batch: jax.typing.ArrayLike
 ) -> jax.typing.ArrayLike:
-    """The rate times the square root of the ratio of batch sizes: usual with Adam and its kin.
+    """The learning rate times the square root of the ratio of batch sizes, as is usual for Adam.
 
     Args:
-        base_rate: η₀ ≥ 0, the rate that is known to be good.
-        base_batch: B₀ > 0, the batch it is good for, in examples or in tokens.
-        batch: B > 0, the batch to train with, in the same unit.
+        base_rate: learning rate η₀ ≥ 0 that is known to work.
+        base_batch: batch size B₀ > 0 for which it works, in examples or in tokens.
+        batch: batch size B > 0 to train with, in the same unit.
 
     Raises:
         TypeError: an argument is not a number.

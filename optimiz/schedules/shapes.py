@@ -1,7 +1,7 @@
 r"""Shapes: functions from the progress of a run, x in [0, 1], to a value.
 
 A shape is a chain of pieces, each a function of its own progress u. Over T steps the breaks x_i between pieces
-fall on whole steps b_i, the nearest to x_i T, and u comes from integer differences,
+are rounded to whole steps b_i, the nearest to x_i T, and u is computed from integer differences,
 
 .. math:: \eta(c) = f_i(u), \qquad u = (c - b_i) / (b_{i+1} - b_i), \qquad b_i \le c < b_{i+1},
 
@@ -21,9 +21,9 @@ from optimiz import checks
 
 @dataclasses.dataclass(frozen=True)
 class Shape(checks.OfProgress):
-    """A chain of pieces over [0, 1]; call it with a progress for the value there.
+    """A chain of pieces over [0, 1]; call it with a progress for its value there.
 
-    It is no schedule of steps, and refuses to be called with a count; ``over_steps`` makes it one.
+    It is not a schedule, and refuses to be called with a count; ``over_steps`` makes it one.
 
     Attributes:
         starts: where each piece starts, ascending from 0; the last one ends at 1.
@@ -59,8 +59,8 @@ def evaluate(
 
     def inside(piece, start, end):
         done, length = (position - start).astype(dtype), end - start
-        # Not left to the arithmetic: XLA may multiply by the reciprocal, and 41 * (1 / 41) < 1; and the float32
-        # nearest to 1 - x need not be 1 minus the one nearest to x.
+        # Compared explicitly: XLA may multiply by the reciprocal, and 41 * (1 / 41) < 1 in float32; nor is 1
+        # minus the float32 nearest to x always the one nearest to 1 - x.
         over = (position >= end) | (done >= length)
         u = jnp.where(over, 1, jnp.maximum(done, 0) / (length or 1))
         return jnp.asarray(piece(u), dtype)
@@ -85,7 +85,7 @@ def as_chain(name: str, shape: Callable[[jax.Array], jax.typing.ArrayLike]) -> S
 
 
 def constant(peak: float) -> Shape:
-    """Shape: the peak throughout.
+    """Shape: constant at the peak.
 
     Args:
         peak: the value, at least 0.
@@ -103,11 +103,11 @@ def constant(peak: float) -> Shape:
 
 
 def linear(peak: float, end: float | None = None, *, floor: float | None = None) -> Shape:
-    """Shape: from the peak straight to the end value.
+    """Shape: linear from the peak to the end value.
 
     Args:
         peak: the value at x = 0, at least 0.
-        end: the value at x = 1, at least 0, in the unit of ``peak``, of which it may also be more; None for 0.
+        end: the value at x = 1, at least 0, in the unit of ``peak``, which it may exceed; None for 0.
         floor: the value at x = 1 as a *fraction of the peak*, in [0, 1], instead of ``end``.
 
     Raises:
@@ -222,7 +222,7 @@ def inverse_sqrt(peak: float, warmup: float, *, start: float = 0.0) -> Shape:
 
 
 def step(peak: float, factors: Mapping[float, float]) -> Shape:
-    """Shape: the peak times each factor whose boundary has been reached.
+    """Shape: the peak times the factors whose boundaries have been reached.
 
     Args:
         peak: the value at x = 0, at least 0.
@@ -251,11 +251,11 @@ def step(peak: float, factors: Mapping[float, float]) -> Shape:
 def warm_up(
     shape: Callable[[jax.Array], jax.typing.ArrayLike], fraction: float, *, start: float = 0.0
 ) -> Shape:
-    """Shape: straight up to the shape's first value, then the shape over the rest of the run.
+    """Shape: linear warm-up to a shape's first value, then the shape over the rest of the run.
 
     Args:
         shape: any shape.
-        fraction: share of the run that warms up, in [0, 1).
+        fraction: fraction of the run that warms up, in [0, 1).
         start: the value at x = 0 as a *fraction of the shape's first*, in [0, 1]; the ``start_factor`` of
             PyTorch's ``LinearLR``, which is 1/3 there.
 
