@@ -1,12 +1,12 @@
-"""Measure what a step of each trainer takes: time, and the memory of the compiled step.
+"""Measure a step of each trainer: its time, and the memory of the compiled step.
 
     python -m examples.benchmarks.trainers --output=runs/trainers
     python -m examples.benchmarks.trainers --trainers=gpt2,t5 --updates=201 --output=runs/trainers
 
-Each trainer is run as a user runs it, by its command and at its default size, with AdamW. A time is of the
-updates between two looks, with the batches that are made for them: there alone a trainer waits for the device.
-The first update is not counted, nor are evaluations and compilation. Rows that the record of --output has
-already are kept, so that the table can be filled in several calls.
+Each trainer is run by its command, as a user runs it, at its default size and with AdamW. A time covers the
+updates between two log points, where the trainer waits for the device, including the batches that are made
+for them. The first update is not counted, nor are evaluations and compilation. Rows that are already in the
+record of --output are kept, so that the table can be filled in several calls.
 """
 
 import datetime
@@ -28,7 +28,7 @@ from examples.benchmarks import trainers_report
 from examples.shared import command, markdown, program_flags, signals, terminal
 from optimiz import compare
 
-# The title, what a batch is, and the arguments.
+# Title, batch, and arguments.
 TRAINERS: dict[str, tuple[str, str, list[str]]] = {
     "minilm": ("fine-tune MiniLM-L6", "32 × 24 tokens", ["examples.finetune_text"]),
     "resnet": ("ResNet-8", "64 × 8 × 8 pixels", ["examples.finetune_image"]),
@@ -39,8 +39,8 @@ TRAINERS: dict[str, tuple[str, str, list[str]]] = {
 }
 
 FLAGS = program_flags.Flags()
-_TRAINERS = FLAGS.DEFINE_list("trainers", list(TRAINERS), "What to measure.")
-_UPDATES = FLAGS.DEFINE_integer("updates", 101, "Of each; the first is not counted.", lower_bound=21)
+_TRAINERS = FLAGS.DEFINE_list("trainers", list(TRAINERS), "Trainers to measure.")
+_UPDATES = FLAGS.DEFINE_integer("updates", 101, "Updates of each; the first is not counted.", lower_bound=21)
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the record and the report.", required=True)
 program_flags.check_among(TRAINERS, _TRAINERS)
 
@@ -50,10 +50,10 @@ def measured(name: str, updates: int) -> dict[str, Any]:
 
     Args:
         name: one of TRAINERS.
-        updates: to make.
+        updates: number of updates.
 
     Raises:
-        ValueError: the trainer has failed; with what it said last.
+        ValueError: the trainer has failed, with its last message.
     """
     title, batch, arguments = TRAINERS[name]
     argv = [*arguments, "--optimizer=adamw", f"--steps={updates}", "--evaluate_every=0"]
@@ -62,8 +62,8 @@ def measured(name: str, updates: int) -> dict[str, Any]:
         trainer = [sys.executable, "-m", *argv, f"--output={output}"]
         done = signals.run(trainer, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         if done.returncode:
-            said = done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"]
-            raise ValueError(f"{name}: {said[-1]}")
+            message = done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"]
+            raise ValueError(f"{name}: {message[-1]}")
         timings = (output / "adamw/timings.jsonl").read_text(encoding="utf-8")
         (manifest,) = (output / "adamw/checkpoints").glob("*/manifest.json")
         arrays = json.loads(manifest.read_text(encoding="utf-8"))["arrays"]
@@ -80,11 +80,12 @@ def measured(name: str, updates: int) -> dict[str, Any]:
 
 
 def planned_and_taken(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The memory that the compiler plans for a step, and the seconds of an update, by stretch of updates."""
+    """The memory that the compiler plans for a step, and the seconds per update of each stretch."""
     (compiled,) = (row for row in rows if row["event"] == "compile")
-    looks = [row for row in rows if row["event"] == "updates"]
+    stretch_ends = [row for row in rows if row["event"] == "updates"]
     stretches = [
-        (after["steps"] - before["steps"], after["seconds"]) for before, after in itertools.pairwise(looks)
+        (after["steps"] - before["steps"], after["seconds"])
+        for before, after in itertools.pairwise(stretch_ends)
     ]
     longest = max(updates for updates, _ in stretches)
     return {
@@ -101,7 +102,7 @@ def shape_of(array: str) -> tuple[int, ...]:
 
 
 def size_of(array: str) -> int:
-    """The bytes of an array that is written as ``float32[3, 4]``; a random key has none to speak of."""
+    """The bytes of an array that is written as ``float32[3, 4]``; a random key counts as none."""
     dtype = array[: array.index("[")]
     return 0 if dtype.startswith("key") else math.prod(shape_of(array)) * jnp.dtype(dtype).itemsize
 

@@ -1,4 +1,4 @@
-"""The page that is rendered from a record of trainers' steps."""
+"""The report of the trainers' benchmark, rendered from its record."""
 
 import json
 import statistics
@@ -12,9 +12,9 @@ Record = Mapping[str, Any]
 
 
 def summary(record: Record) -> str:
-    """One line per trainer, and under them what was measured where."""
+    """One line per trainer, and below them when and where it was measured."""
     header = ["trainer", "batch", "parameters", "ms / update", "spread", "arguments, MB"]
-    header += ["of it optimizer's state", "temporary, MB"]
+    header += ["optimizer state, MB", "temporary, MB"]
     lines = []
     for row in record["rows"]:
         low, median, high = statistics.quantiles(row["seconds"], n=4, method="inclusive")
@@ -27,10 +27,10 @@ def summary(record: Record) -> str:
     stretches = sorted({len(row["seconds"]) for row in record["rows"]})
     updates = sorted({row["updates_per_stretch"] for row in record["rows"]})
     words = (
-        f"{_range(dates)}, {where['device']} with {where['cpu_cores']} cores, jax "
-        f"{versions['jax']}, AdamW, float32. Times are medians over {_range(stretches)} stretches of "
-        f"{_range(updates)} updates, batches included; the spread is the interquartile range. Memory is what "
-        "the compiler plans for a step: its arguments are parameters, state and batch.\n"
+        f"{_range(dates)}, {where['device']} with {where['cpu_cores']} cores, jax {versions['jax']}, AdamW, "
+        f"float32. Times are medians over {_range(stretches)} stretches of {_range(updates)} updates, "
+        "including the batches; the spread is the interquartile range. Memory is what the compiler plans for "
+        "a step, whose arguments are parameters, state and batch.\n"
     )
     return f"{compare.table(header, lines, words=2)}\n\n{words}"
 
@@ -40,7 +40,7 @@ def _range(ascending: list[Any]) -> str:
 
 
 def write(record: Record, path: Path) -> None:
-    """Write a record, and its report beside it."""
+    """Write a record, and its report in the same directory."""
     path.parent.mkdir(parents=True, exist_ok=True)
     training.write_whole(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     training.write_whole(path.parent / "report.md", report(record))

@@ -1,13 +1,13 @@
-"""Measure the update alone: time, memory, and size of the compiled step, beside Optax and PyTorch.
+"""Measure the update alone: time, memory and program size, compared with Optax and PyTorch.
 
     python -m examples.benchmarks.update --output=runs/update
     python -m examples.benchmarks.update --model=gpt2-xl --dtype=bfloat16 --methods=adamw,lion --output=runs/xl
 
-A step is ``update`` and ``optax.apply_updates`` in one compiled function that is given parameters and state for
-good (donated), on the shapes of a GPT-2. Everything is timed in turn, round by round, in one process, so that a
-ratio is of two times taken within a second of each other. A plain copy of as many numbers is timed among them:
-what it moves per second is the bandwidth. Rows that the record of --output has already are kept, so that the
-table can be filled in several calls. PyTorch's fused optimizers run where torch is installed.
+A step is ``update`` and ``optax.apply_updates`` in one compiled function with donated parameters and state,
+on the shapes of a GPT-2. In each round all of them take one step in turn, in one process, so that the two
+times of a ratio are taken within a second of each other. A plain copy of as many numbers is timed as well:
+what it moves per second is the bandwidth. Rows that are already in the record of --output are kept, so that
+the table can be filled in several calls. PyTorch's fused optimizers are included if torch is installed.
 """
 
 import datetime
@@ -20,11 +20,11 @@ from examples.shared import command, markdown, program_flags, terminal
 from optimiz import compare
 
 FLAGS = program_flags.Flags()
-_METHODS = FLAGS.DEFINE_list("methods", list(update_speed.METHODS), "What to measure.")
-_MODEL = FLAGS.DEFINE_enum("model", "gpt2", list(update_speed.MODELS), "Whose shapes.")
-_DTYPE = FLAGS.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of parameters and gradients.")
-_ROUNDS = FLAGS.DEFINE_integer("rounds", 9, "Steps of each that are timed.", lower_bound=3)
-_LEAVES = FLAGS.DEFINE_bool("leaves", False, "Measure compilation, by the number of leaves, instead.")
+_METHODS = FLAGS.DEFINE_list("methods", list(update_speed.METHODS), "Methods to measure.")
+_MODEL = FLAGS.DEFINE_enum("model", "gpt2", list(update_speed.MODELS), "Model whose shapes are used.")
+_DTYPE = FLAGS.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Dtype of parameters and gradients.")
+_ROUNDS = FLAGS.DEFINE_integer("rounds", 9, "Timed steps of each method.", lower_bound=3)
+_LEAVES = FLAGS.DEFINE_bool("leaves", False, "Measure compilation by number of leaves instead.")
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the record and the report.", required=True)
 program_flags.check_among(update_speed.METHODS, _METHODS)
 
@@ -42,7 +42,7 @@ def main() -> None:
     if path.exists():
         record = markdown.read_record(path, update_report.report)
         if record.get("settings") != settings:
-            raise ValueError(f"{path} is of other settings: {record.get('settings')}, not {settings}")
+            raise ValueError(f"{path} has other settings: {record.get('settings')}, not {settings}")
     if _LEAVES.value:
         record["compilation"] = [update_speed.compilation(*each) for each in update_speed.COMPILED]
     for name in () if _LEAVES.value else _METHODS.value:

@@ -1,4 +1,4 @@
-"""The page that is rendered from a record of updates."""
+"""The report of the update benchmark, rendered from its record."""
 
 import json
 import statistics
@@ -12,7 +12,7 @@ Record = Mapping[str, Any]
 
 
 def ratio(seconds: Mapping[str, Sequence[float]], peer: str) -> float | None:
-    """The median over the rounds of our time over a peer's; None where there is no such peer."""
+    """The median over the rounds of our time over a peer's; None if there is no such peer."""
     if peer not in seconds:
         return None
     return statistics.median(a / b for a, b in zip(seconds["optimiz"], seconds[peer], strict=True))
@@ -20,7 +20,7 @@ def ratio(seconds: Mapping[str, Sequence[float]], peer: str) -> float | None:
 
 def table(record: Record) -> str:
     """One line per method."""
-    header = ["method", "ms", "spread", "of Optax's time", "of torch's", "of bandwidth"]
+    header = ["method", "ms", "spread", "time / Optax's", "time / torch's", "share of bandwidth"]
     header += ["temporary bytes / parameter", "Optax's"]
     lines = []
     for row in record["rows"]:
@@ -38,7 +38,7 @@ def table(record: Record) -> str:
 
 
 def compilation(record: Record) -> str:
-    """What tracing and compiling take."""
+    """Program sizes and compile times, as Markdown."""
     lines = []
     for row in record["compilation"]:
         ops = [row[who]["hlo_ops"] for who in ("optimiz", "optax")]
@@ -49,21 +49,21 @@ def compilation(record: Record) -> str:
 
 
 def summary(record: Record) -> str:
-    """The table, and under it what was measured where."""
+    """The table, and below it when and where it was measured."""
     settings, where = record["settings"], record["environment"]
     rows = {row["method"]: row for row in record["rows"]}
     versions, date = where["versions"], record["rows"][0]["date"]
     copies = [row["copy_bytes"] / s for row in record["rows"] for s in row["seconds"]["copy"]]
     text = (
         f"\nOne update of {settings['parameters'] / 1e6:.0f} million {settings['dtype']} parameters "
-        f"({settings['model']}'s shapes), {date}, {where['device']} with {where['cpu_cores']} cores, "
-        f"jax {versions['jax']}, optax {versions['optax']}. Times are medians; ratios are medians over rounds "
-        "in which each took one step in turn; the spread is the interquartile range. Bandwidth: the bytes "
-        "that the update must move, over its time, beside those of a copy in the same rounds, "
-        f"{statistics.median(copies) / 1e9:.0f} GB/s in the median.\n"
+        f"({settings['model']}'s shapes), {date}, {where['device']} with {where['cpu_cores']} cores, jax "
+        f"{versions['jax']}, optax {versions['optax']}. Times are medians; ratios are medians over rounds, in "
+        "each of which every method took one step; the spread is the interquartile range. Bandwidth: the "
+        "bytes that the update must move per second, as a share of what a copy moves in the same rounds "
+        f"(median {statistics.median(copies) / 1e9:.0f} GB/s).\n"
     )
     if "sgd_sai" in rows and (r := ratio(rows["sgd_sai"]["seconds"], "optax clip + adamw")):
-        text += f"\nSGD-SaI takes {r:.2f} of the time of Optax's clip_by_global_norm and adamw.\n"
+        text += f"\nSGD-SaI takes {r:.2f} times as long as Optax's clip_by_global_norm and adamw.\n"
     return table(record) + text
 
 
@@ -76,7 +76,7 @@ def report(record: Record) -> str:
 
 
 def write(record: Record, path: Path) -> None:
-    """Write a record, and its report beside it."""
+    """Write a record, and its report in the same directory."""
     path.parent.mkdir(parents=True, exist_ok=True)
     training.write_whole(path, json.dumps(record, indent=1) + "\n")
     if record["rows"]:

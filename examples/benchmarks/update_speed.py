@@ -1,4 +1,4 @@
-"""One update of an optimizer and of its peers: what it takes to compile, in memory, and in time."""
+"""One update of an optimizer and of its peers: compilation, memory and time."""
 
 import inspect
 import time
@@ -94,7 +94,7 @@ def structs(shapes: Any, dtype: str) -> Any:
 
 
 def compiled(tx: optax.GradientTransformation, params: Any) -> tuple[jax.stages.Compiled, dict[str, float]]:
-    """The donated step of an optimizer, and what it takes before it runs."""
+    """The donated step of an optimizer, and its memory, size and compile time."""
 
     def step(params, state, grads):
         updates, state = tx.update(grads, state, params)
@@ -128,7 +128,7 @@ def stepper(
 
 
 def torch_stepper(name: str, options: Any, params: Any) -> Callable[[], None] | None:
-    """The same for PyTorch's fused optimizer, or None where torch is not installed."""
+    """The same for PyTorch's fused optimizer; None if torch is not installed."""
     try:
         import torch
     except ImportError:
@@ -152,7 +152,7 @@ def torch_stepper(name: str, options: Any, params: Any) -> Callable[[], None] | 
 
 
 def measured(name: str, params: Any, rounds: int) -> dict[str, Any]:
-    """The row of a method: every figure of ours and of its peers."""
+    """The row of a method: the figures of ours and of its peers."""
     ours, theirs, torch_s = METHODS[name]
     sizes = jax.tree.leaves(params)
     grads = jax.tree.map(lambda p: jnp.full(p.shape, 1e-3, p.dtype), params)

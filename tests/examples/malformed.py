@@ -152,7 +152,7 @@ SAFETENSORS = {
     "a byte short": (lambda tensors: save(tensors)[:-1], "damaged: "),
     "unknown type": (packed({"a": entry(dtype="F33")}, bytes(8)), "damaged: .*F33"),
     "integers": (lambda t: save(t | {QUERY: t[QUERY].astype(np.int32)}), f"1 mismatched .{QUERY} I32"),
-    "a name twice": (repeated, f"header says '{QUERY}' twice"),
+    "a name twice": (repeated, f"header has '{QUERY}' twice"),
     "a tensor missing": (without, f"1 missing .{QUERY} float"),
     "a tensor too many": (lambda t: save(t | {"w": np.ones(2, np.float32)}), r"1 unknown .*w float \[2\]"),
     "a tensor turned": (
@@ -190,11 +190,11 @@ CONFIGURATIONS = {
     "torn": (lambda text: text[: len(text) // 2].encode(), "config.json is not JSON: .*line"),
     "a list": (lambda text: b"[1]", "config.json must hold a JSON object, got list"),
     "not UTF-8": (lambda text: text.encode("utf-16"), "config.json is not JSON: .*utf-8"),
-    "a bomb": (lambda text: DEEP, "config.json is not JSON: too deep a nesting"),
+    "a bomb": (lambda text: DEEP, "config.json is not JSON: nested too deeply"),
     "a number of 5,000 digits": (lambda text: b'{"a": ' + b"9" * 5000 + b"}", "config.json is not JSON"),
     "a key twice": (
         lambda text: text.replace("{", '{"hidden_size": 1024,', 1).encode(),
-        "config.json says 'hidden_size' twice",
+        "config.json has 'hidden_size' twice",
     ),
     "YAML with a tag": (
         lambda text: f'!!python/object/apply:eval ["{CODE}"]'.encode(),

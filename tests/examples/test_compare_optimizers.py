@@ -87,16 +87,16 @@ def test_the_comparison_its_report_and_its_resumption(arguments):
 
 
 @pytest.mark.long
-def test_troubles_are_told_while_it_runs_and_prices_are_measured_once_and_kept(arguments, tmp_path):
+def test_problems_are_printed_during_a_run_and_prices_are_measured_once_and_kept(arguments, tmp_path):
     wild = arguments | {"output": tmp_path / "wild", "optimizers": "sgd", "learning_rates": "1e30"}
     del arguments["reference"]
     arguments |= {"optimizers": "sgd", "seeds": 1, "budget": 1e-9}
     path = arguments["output"] / "reference.json"
     (code, printed, _), (first, _, _), (second, _, _) = call(wild, arguments, arguments | {"resume": True})
-    told = re.findall(
+    seeds = re.findall(
         r"^sgd 1e\+30, seed (\d): not finite \(step .*If the loss rose before, .*$", printed, re.M
     )
-    assert told == ["0", "1"] and printed.index("seed 0: not finite") < printed.index("\n2/2  ")
+    assert seeds == ["0", "1"] and printed.index("seed 0: not finite") < printed.index("\n2/2  ")
     assert code == first == second == 0  # other prices would be refused
     times = training.Reference.read(path).times
     assert {(work.name, work.batch) for work in times} == {("step", 8), ("forward", 8)}

@@ -148,7 +148,7 @@ def test_what_a_preprocessor_does_not_say_is_as_in_transformers(pretrained_vit, 
 def test_a_preprocessor_that_is_a_pipe(pretrained_vit):
     (pretrained_vit / "preprocessor_config.json").unlink()
     os.mkfifo(pretrained_vit / "preprocessor_config.json")
-    with pytest.raises(ValueError, match=r"preprocessor_config\.json is no regular file"):
+    with pytest.raises(ValueError, match=r"preprocessor_config\.json is not a regular file"):
         choose(str(pretrained_vit), 8, 3, 3, 0.0)
 
 

@@ -44,7 +44,7 @@ def test_refuses_a_method_it_does_not_have_and_a_record_of_other_settings(measur
     _, command = measured
     for arguments, message in (
         (["--methods=adamv"], "flag --methods=['adamv']: must be of adafactor, adagrad,"),
-        (["--dtype=bfloat16"], "record.json is of other settings"),
+        (["--dtype=bfloat16"], "record.json has other settings"),
     ):
         other = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
         assert other.returncode == 2 and message in other.stderr
@@ -54,7 +54,7 @@ def test_every_method_can_be_named_by_the_flag():
     assert not any("," in name for name in update_speed.METHODS)
 
 
-def test_compilation_is_measured_beside_optaxs():
+def test_compilation_is_measured_together_with_optax():
     assert {"adamw", "lamb"} <= {name for name, leaves in update_speed.COMPILED if leaves == 100}
     row = update_speed.compilation("lion", 2)
     assert (row["method"], row["leaves"]) == ("lion", 2)

@@ -366,7 +366,7 @@ REFUSED = {
         "x.jsonl",
         '{"text": "a", "label": 1}\n{"text": "a", "label": 1, "label": 0}\n',
         {},
-        ":2 says 'label' twice",
+        ":2 has 'label' twice",
     ),
     "minus one as a real": ("x.tsv", TSV + "c\t-1.0\n", {}, ":4: label '-1.0' means no label"),
     "header and columns": (
@@ -388,7 +388,7 @@ REFUSED = {
         {},
         ":2: a carriage return in a field",
     ),
-    "a key twice in an array": ("x.json", '[{"text": "a", "text": "b"}]', {}, ": says 'text' twice"),
+    "a key twice in an array": ("x.json", '[{"text": "a", "text": "b"}]', {}, ": has 'text' twice"),
     "a torn array": ("x.json", '[{"text": "a"}', {}, ": is not JSON: "),
     "a Latin-1 array": ("x.json", '[{"text": "é"}]'.encode("latin-1"), {}, ": not UTF-8, see encoding=: "),
     "label NaN": ("x.jsonl", '{"text": "a", "label": NaN}\n', {}, ":1: label must be a class"),
@@ -426,7 +426,7 @@ REFUSED = {
         ":2 is not JSON: ",
     ),
     "JSON string": ("x.json", '"a"\n', {}, ":1 must hold a JSON object, got str"),
-    "deep JSON": ("x.jsonl", "[" * 200_000 + "\n", {}, ": is not JSON: too deep a nesting"),
+    "deep JSON": ("x.jsonl", "[" * 200_000 + "\n", {}, ": is not JSON: nested too deeply"),
     "long number": (
         "x.jsonl",
         '{"label": ' + "9" * 5000 + "}\n",

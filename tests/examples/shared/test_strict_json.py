@@ -15,10 +15,10 @@ def test_an_object_is_read_as_it_stands(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"a": 1, "b": {"c": 1, "c": 1}}', "^x:3 says 'c' twice$"),
+        ('{"a": 1, "b": {"c": 1, "c": 1}}', "^x:3 has 'c' twice$"),
         ("[1]", "^x:3 must hold a JSON object, got list$"),
         ('{"a": ', "^x:3 is not JSON: Expecting value: line 1 column 7"),
-        ("[" * 200_000, "^x:3 is not JSON: too deep a nesting$"),
+        ("[" * 200_000, "^x:3 is not JSON: nested too deeply$"),
         ('{"a": 1}'.encode("utf-16"), "^x:3 is not JSON: 'utf-8' codec can't decode"),
     ],
 )
@@ -31,11 +31,11 @@ def test_a_file_is_bounded_before_it_is_read(tmp_path):
     path = tmp_path / "x.json"
     with path.open("wb") as file:
         file.truncate(3 * 2**30)  # of a hole: it takes no room
-    with pytest.raises(ValueError, match=r"x\.json has 3,221,225,472 bytes; one of at most 16,777,216 is read"):
+    with pytest.raises(ValueError, match=r"x\.json has 3,221,225,472 bytes; at most 16,777,216 are read"):
         read_object(path)
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(ValueError, match=r"x\.json is no regular file"):
+    with pytest.raises(ValueError, match=r"x\.json is not a regular file"):
         read_object(path)
     with pytest.raises(FileNotFoundError):
         read_object(tmp_path / "none.json")

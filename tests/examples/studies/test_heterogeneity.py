@@ -26,7 +26,7 @@ def transformer(norm_first, seed=0):
     return from_nnx(small.PatchTransformer(10, norm_first, rngs=nnx.Rngs(seed)))
 
 
-def test_the_place_of_the_norms_is_all_that_the_transformers_differ_in():
+def test_the_transformers_differ_only_in_the_placement_of_layer_norm():
     (post, apply_post), (pre, apply_pre) = transformer(False), transformer(True)
     jax.tree.map(np.testing.assert_array_equal, post, pre)
     images = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
@@ -63,7 +63,7 @@ def test_the_convolution_is_a_convolution(stride):
     np.testing.assert_allclose(conv(x), expected, atol=1e-5)
 
 
-def test_two_blocks_need_the_steps_that_can_be_reckoned():
+def test_two_blocks_need_the_steps_that_can_be_calculated():
     # Of one curvature, SGD is there in one step, whatever the gradients.
     unequal = two_blocks.measure(10.0, 1.0)
     assert (unequal["sgd"], unequal["gradient_weighted"], unequal["size_weighted"]) == (1, 1.0, 1.0)

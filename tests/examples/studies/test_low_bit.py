@@ -102,8 +102,8 @@ def test_the_arms():
 
 
 @pytest.mark.parametrize(("form", "moves"), [("bf16", False), ("bf16 stochastic", True), ("bf16 kahan", True)])
-def test_at_the_low_rate_plain_bfloat16_stands_still(form, moves):
-    # Steps of 3e-5 at the most, and from 2⁻⁷ up half the distance of neighbours is 2⁻¹⁵ = 3.05e-5.
+def test_at_the_low_rate_plain_bfloat16_does_not_move(form, moves):
+    # Steps of at most 3e-5, and from 2⁻⁷ up half the distance of neighbours is 2⁻¹⁵ = 3.05e-5.
     params = {"kernel": jnp.full((8, 8), 0.015, jnp.bfloat16)}
     tx = optimizer("adamw", form, 3e-5, 20, from_scratch=True)
     state, now = tx.init(params), params

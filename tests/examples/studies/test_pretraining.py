@@ -112,7 +112,7 @@ def test_every_recipe_runs(arguments, folder):
     ]  # fmt: skip
 
 
-def test_irreducible_losses_are_of_every_row_and_of_these_rows_alone(losses, folder):
+def test_irreducible_losses_cover_exactly_the_training_rows(losses, folder):
     of = irreducible_losses.problem(losses / "tokenizer.json", str(folder / "text.txt"), *SIZES.values())
     found = irreducible_losses.read(losses, of.fingerprint())
     assert found.ids.tolist() == list(range(len(of.rows["train"])))
