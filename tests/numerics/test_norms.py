@@ -43,3 +43,20 @@ def test_what_is_known_to_be_zero_has_norm_zero_also_where_it_is_compiled():
     for dtype in (np.float32, np.float64):
         with jax.enable_x64(dtype == np.float64):
             assert [norm.tolist() for norm in jax.jit(norms)(np.array([3.0, 4.0], dtype))] == [[5.0], [0.0]]
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.complex64])
+@pytest.mark.parametrize("scale", [1e30, 1.0, 1e-30])
+def test_block_norm_neither_overflows_nor_underflows(dtype, scale):
+    x = (np.random.default_rng(2).normal(size=(3, 4, 5)) * scale).astype(dtype)
+    got = numerics.block_norm(jnp.asarray(x), numerics.block_axes(3, 0))
+    wanted = np.sqrt((np.abs(x.astype(np.complex128)) ** 2).sum(axis=(1, 2), keepdims=True))
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
+def test_block_norm_is_zero_without_entries_and_nan_if_one_is_not_finite():
+    assert numerics.block_norm(jnp.zeros((0, 3)), (0, 1)).tolist() == [[0.0]]
+    assert numerics.block_norm(jnp.array(-3.0), ()) == 3.0
+    for bad in (jnp.nan, jnp.inf):
+        assert np.isnan(numerics.block_norm(jnp.array([1.0, bad]), (0,)))
