@@ -125,7 +125,7 @@ def test_after_the_first_updates_nothing_is_compiled(case):
 
 
 @pytest.mark.parametrize("case", ["kahan", "stochastic_rounding", "lamb", "low_bit(Int8)"])
-def test_nor_for_parameters_in_bfloat16(case):
+def test_after_the_first_updates_nothing_is_compiled_for_bfloat16_parameters(case):
     _listen()
     training = _Training(CASES[case](), jnp.bfloat16)
     for _ in range(_WARM):
@@ -168,7 +168,7 @@ def test_twenty_updates_leave_nothing_in_memory(case):
         pytest.param("probe", marks=pytest.mark.long),
     ],
 )
-def test_nor_is_anything_compiled_under_vmap_or_grad_alone(case):
+def test_nothing_is_compiled_under_vmap_or_grad_alone(case):
     _listen()
     training = _Training(CASES[case]())
     tx, p, state = training.tx, training.params, training.state

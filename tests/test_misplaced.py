@@ -316,7 +316,7 @@ def test_a_prefix_that_holds_one_is_a_tree():
     assert float(scaled["net"].kernel[0, 0]) == 2 and float(scaled["head"][0]) == 3
 
 
-def test_a_callable_tree_of_another_structure_is_said_to_have_been_called():
+def test_an_error_notes_that_a_callable_tree_of_another_structure_was_called():
     with pytest.raises(TypeError) as caught:
         optimiz.lamb(0.1, trust_ratio_mask=MASK).init({"other": jnp.ones(2)})
     assert "was called with them" in "".join(caught.value.__notes__)
@@ -406,7 +406,7 @@ def test_rules_that_are_functions_are_used_as_they_stand():
     "answer, shown",
     [("no", "'no'"), (0.5, "0.5"), (jnp.ones(2), r"Array\(\[1"), (jnp.zeros((2, 2), bool), "Array")],
 )
-def test_a_mask_says_yes_or_no(answer, shown):
+def test_a_mask_must_be_boolean(answer, shown):
     for make in (optimiz.adamw, optimiz.lion):
         with pytest.raises(
             TypeError, match=f"must say True or False of each parameter, got {shown}(.|\\n)* at \\['bias'\\]"
@@ -451,7 +451,7 @@ def test_a_schedule_that_optax_has_called_says_how_it_is_passed():
     )
 
 
-def test_a_beta_that_optax_has_rounded_to_one_says_so():
+def test_a_beta_that_optax_has_rounded_to_one_is_refused():
     half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
     with pytest.raises(ValueError, match=r"b2 must be in .* in bfloat16; .* hyperparam_dtype=jnp.float32"):
         optax.inject_hyperparams(optimiz.adam)(learning_rate=0.1).init(half)

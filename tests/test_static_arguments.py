@@ -33,7 +33,7 @@ def _by_name(params):
         ("pla_sls", "units", _by_name),
     ],
 )
-def test_an_argument_that_is_no_number_is_to_be_static(name, argument, value):
+def test_an_argument_that_is_not_a_number_must_be_static(name, argument, value):
     rate = {} if name in ("salsa", "pla_sls") else {"learning_rate": 0.1}
     decay = {"weight_decay": 0.5} if argument == "weight_decay_mask" else {}
     make = getattr(optimiz, name)
@@ -42,7 +42,7 @@ def test_an_argument_that_is_no_number_is_to_be_static(name, argument, value):
         optax.inject_hyperparams(make)(**rate, **decay, **{argument: value}).init(PARAMS)
 
 
-def test_what_decides_the_shapes_of_adafactor_is_to_be_static():
+def test_what_determines_the_shapes_of_adafactor_must_be_static():
     state = optax.inject_hyperparams(optimiz.adafactor)(0.1).init(PARAMS)
     update = optax.inject_hyperparams(optimiz.adafactor)(0.1).update
     with pytest.raises(TypeError, match=r'static_args=\("min_dim_size_to_factor",\)'):

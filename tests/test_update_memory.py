@@ -60,12 +60,12 @@ SUMS_OVER_THE_GRADIENT = {name for name, method in METHODS.items() if method.sum
 @pytest.mark.parametrize(
     "name", sorted(OPTIMIZERS.keys() - SUMS_OVER_THE_GRADIENT - {"adafactor_without_decay"})
 )
-def test_nor_does_it_where_the_gradient_is_clipped(name):
+def test_an_update_of_a_clipped_gradient_needs_no_memory_of_its_own(name):
     assert temporary_bytes_per_parameter(clipped(OPTIMIZERS[name])) <= 0.05
 
 
 @pytest.mark.parametrize("name", sorted(SUMS_OVER_THE_GRADIENT))
-def test_nor_within_low_memory_update_where_sums_over_the_clipped_gradient_are_taken(name):
+def test_sums_over_the_clipped_gradient_need_no_memory_within_low_memory_update(name):
     tx = clipped(OPTIMIZERS[name])
     assert 3.9 < temporary_bytes_per_parameter(tx) < 4.1
     assert temporary_bytes_per_parameter(optimiz.low_memory_update(tx)) <= 0.05
@@ -78,7 +78,7 @@ GUARDED = ("adamw", "adagrad", "sgd_sai", "lamb")
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in GUARDED else pytest.mark.long) for n in OPTIMIZERS]
 )
-def test_nor_does_a_guard_around_it(name):
+def test_a_guarded_update_needs_no_memory_of_its_own(name):
     assert temporary_bytes_per_parameter(optimiz.guard(clipped(OPTIMIZERS[name]), 3)) <= 0.05
 
 
@@ -87,7 +87,7 @@ NARROW = ("sgd_plain", "adagrad", "lion", "sgd_sai", "adafactor")
 
 
 @pytest.mark.parametrize("name", NARROW)
-def test_nor_does_one_of_bfloat16_parameters(name):
+def test_an_update_of_bfloat16_parameters_needs_no_memory_of_its_own(name):
     assert temporary_bytes_per_parameter(OPTIMIZERS[name], jnp.bfloat16) <= 0.05
 
 

@@ -83,8 +83,7 @@ def scale_by_factored_rms(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = scale_by_factored_rms(0.8)
@@ -242,8 +241,7 @@ def adafactor(
             RMS. None for no decay.
         eps: ε₁ ≥ 0, added to the squared gradient.
         factored: whether to factor the second moments at all.
-        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
-            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        weight_decay_mask: mask of the parameters that decay, such as ``groups.no_decay()``; None for all.
         relative_step: whether to use the paper's learning rate, min(0.01, 1 / √t).
         weight_decay: alias of ``weight_decay_rate``, under the name that all optimizers share.
         decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
@@ -261,7 +259,7 @@ def adafactor(
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: an argument is outside its domain; ``relative_step`` and a learning rate are both given; or
-            the shape of a gradient differs from that of its parameter.
+            a gradient has another shape than its parameter.
 
     Example:
         >>> tx = adafactor(0.5)

@@ -53,8 +53,7 @@ def scale_by_rss(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = scale_by_rss(0.0, 0.0)
@@ -116,8 +115,7 @@ def adagrad(
         eps: ε ≥ 0, added to the root of the sum.
         eps_in_sqrt: whether to add ε under the root, as Optax does, not to the root.
         weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule.
-        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
-            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        weight_decay_mask: mask of the parameters that decay, such as ``groups.no_decay()``; None for all.
         decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
         accumulator_dtype: dtype of the sum; None for the parameters' dtype, at least float32.
 
@@ -126,8 +124,7 @@ def adagrad(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = adagrad(0.5)

@@ -48,8 +48,7 @@ def adam(
         mu_dtype: dtype of the first moment; None for the parameters' dtype.
         nesterov: whether to use Nesterov's momentum (NAdam).
         weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule.
-        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
-            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        weight_decay_mask: mask of the parameters that decay, such as ``groups.no_decay()``; None for all.
         decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
         nu_dtype: dtype of the second moment; None for the parameters' dtype, at least float32.
 
@@ -58,8 +57,7 @@ def adam(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> import jax.numpy as jnp

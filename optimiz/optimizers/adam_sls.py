@@ -65,8 +65,7 @@ def adam_sls(
         on_failure: what follows a failed search, see ``optimiz.scale_by_armijo``.
         weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule, multiplied by the step size. The
             search leaves it out.
-        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
-            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        weight_decay_mask: mask of the parameters that decay, such as ``groups.no_decay()``; None for all.
         mu_dtype: dtype of the first moment; None for the parameters' dtype.
         nu_dtype: dtype of the second moment; None for the parameters' dtype, at least float32.
 
@@ -76,8 +75,7 @@ def adam_sls(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> import jax.numpy as jnp

@@ -55,8 +55,7 @@ def scale_by_adamax(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = scale_by_adamax(0.5, 0.5, 0.0)
@@ -116,8 +115,7 @@ def adamax(
         b2: β₂ in [0, 1), decay rate of the largest gradient.
         eps: ε ≥ 0, added to each gradient's magnitude.
         weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule.
-        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
-            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        weight_decay_mask: mask of the parameters that decay, such as ``groups.no_decay()``; None for all.
         decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
         mu_dtype: dtype of the first moment; None for the parameters' dtype.
         nu_dtype: dtype of the largest gradient; None for the parameters' dtype, at least float32.
@@ -127,8 +125,7 @@ def adamax(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = adamax(0.75, b1=0.5, b2=0.5)
@@ -168,8 +165,7 @@ def adamaxw(
         b2: β₂ in [0, 1), decay rate of the largest gradient.
         eps: ε ≥ 0, added to each gradient's magnitude.
         weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule.
-        mask: parameters that decay: a tree of booleans, a prefix of one, a function of the parameters, or a
-            rule such as ``groups.no_decay()``. None for all.
+        mask: mask of the parameters that decay, such as ``groups.no_decay()``; None for all.
         weight_decay_mask: alias of ``mask``, under the name that all optimizers share.
         decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
         mu_dtype: dtype of the first moment; None for the parameters' dtype.
@@ -180,8 +176,7 @@ def adamaxw(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = adamaxw(0.5, weight_decay=0.5)

@@ -68,8 +68,7 @@ def scale_by_amsgrad(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = scale_by_amsgrad(0.5, 0.75, 0.0, bias_correction_mu=False, bias_correction_nu=False)
@@ -149,8 +148,7 @@ def amsgrad(
         max_before_correction: whether to correct the maximum of the second moments, as PyTorch does, or to take
             the maximum of the corrected ones, as Optax does.
         weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule.
-        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
-            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        weight_decay_mask: mask of the parameters that decay, such as ``groups.no_decay()``; None for all.
         decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
         nu_dtype: dtype of the second moment and its maximum; None for the parameters' dtype, at least float32.
 
@@ -159,8 +157,7 @@ def amsgrad(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = amsgrad(0.5, 0.5, 0.75, bias_correction_mu=False, bias_correction_nu=False)

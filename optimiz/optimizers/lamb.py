@@ -58,8 +58,7 @@ def lamb(
         eps: ε ≥ 0, added to the root of the second moment.
         eps_root: ε_root ≥ 0, added to the second moment under the root.
         weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule, scaled by the trust ratio.
-        mask: parameters that decay: a tree of booleans, a prefix of one, a function of the parameters, or a
-            rule such as ``groups.no_decay()``. None for all.
+        mask: mask of the parameters that decay, such as ``groups.no_decay()``; None for all.
         weight_decay_mask: alias of ``mask``, under the name that all optimizers share.
         decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
         trust_ratio_mask: parameters that have a trust ratio, in the form of ``weight_decay_mask``; the others
@@ -76,8 +75,7 @@ def lamb(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> import jax.numpy as jnp

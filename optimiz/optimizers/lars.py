@@ -52,8 +52,8 @@ def lars(
         learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count. It is inside the
             momentum: a rate that falls does not shorten earlier steps that the momentum still holds.
         weight_decay: weight decay λ ≥ 0, a number or a schedule, part of the trust ratio and of the momentum.
-        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
-            parameters, or a rule such as ``groups.no_decay()``. True or None for all.
+        weight_decay_mask: mask of the parameters that decay, such as ``groups.no_decay()``; True or None for
+            all.
         trust_coefficient: c > 0, length of a layer's step relative to the layer's norm, at η = 1.
         eps: ε ≥ 0, added to the ratio's denominator.
         trust_ratio_mask: parameters that have a trust ratio, in the form of ``weight_decay_mask``; that of the
@@ -71,8 +71,7 @@ def lars(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> import jax.numpy as jnp

@@ -56,8 +56,7 @@ def scale_by_lion(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = scale_by_lion(0.9, 0.5)
@@ -128,8 +127,7 @@ def lion(
         b2: β₂ in [0, 1), decay rate of the momentum.
         mu_dtype: dtype of the momentum; None for the parameters' dtype, at least float32.
         weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule.
-        mask: parameters that decay: a tree of booleans, a prefix of one, a function of the parameters, or a
-            rule such as ``groups.no_decay()``. None for all.
+        mask: mask of the parameters that decay, such as ``groups.no_decay()``; None for all.
         weight_decay_mask: alias of ``mask``, under the name that all optimizers share.
         decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
         mode: sign function ``"hard"``, ``"smooth"`` or ``"refined"``; see :func:`scale_by_lion`.
@@ -144,8 +142,7 @@ def lion(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = lion(0.5, weight_decay=0.5)

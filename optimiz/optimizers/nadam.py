@@ -49,8 +49,7 @@ def nadam(
         eps_root: ε_root ≥ 0, added to the second moment under the root.
         mu_dtype: dtype of the first moment; None for the parameters' dtype.
         weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule.
-        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
-            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        weight_decay_mask: mask of the parameters that decay, such as ``groups.no_decay()``; None for all.
         decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
         nu_dtype: dtype of the second moment; None for the parameters' dtype, at least float32.
 
@@ -59,8 +58,7 @@ def nadam(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> import jax.numpy as jnp

@@ -66,8 +66,7 @@ def scale_by_rms(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = scale_by_rms(0.75, 1.0)
@@ -158,8 +157,7 @@ def rmsprop(
         lr_in_momentum: whether the momentum accumulates steps, each with the learning rate of its time, as in
             Optax, or directions. The weight decay is part of a step and is then accumulated too.
         weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule.
-        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
-            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        weight_decay_mask: mask of the parameters that decay, such as ``groups.no_decay()``; None for all.
         decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
         nu_dtype: dtype of the mean square; None for the parameters' dtype, at least float32.
         accumulator_dtype: dtype of the momentum; None for the parameters' dtype.
@@ -169,8 +167,7 @@ def rmsprop(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = rmsprop(0.5, decay=0.75, eps=1.0)

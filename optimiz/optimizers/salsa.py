@@ -83,8 +83,7 @@ def salsa(
         max_step: largest step size, > 0.
         weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule, multiplied by the step size. The
             search leaves it out.
-        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
-            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        weight_decay_mask: mask of the parameters that decay, such as ``groups.no_decay()``; None for all.
         multipliers: multipliers of the step size by parameter, as in ``optimiz.scale_by_groups``; a new head on
             a trained network gains from one of 10 to 50. The search takes them into account.
         mu_dtype: dtype of the first moment; None for the parameters' dtype.
@@ -96,8 +95,7 @@ def salsa(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = salsa(c=0.5, init_step=0.25, expand=2.0)
@@ -175,8 +173,7 @@ def salsa_class(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = salsa_class(0.5, init_step=1.0)
@@ -235,8 +232,7 @@ def salsa_packaged(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = salsa_packaged()

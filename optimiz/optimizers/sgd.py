@@ -46,8 +46,7 @@ def sgd(
         dampening: τ in [0, 1], PyTorch's dampening: every gradient but the first enters the momentum with
             weight 1 - τ. None or 0 for no dampening.
         weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule.
-        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
-            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        weight_decay_mask: mask of the parameters that decay, such as ``groups.no_decay()``; None for all.
         decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
 
     Returns:
@@ -56,7 +55,7 @@ def sgd(
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: an argument is outside its domain; there is dampening without momentum, or with
-            ``nesterov``; or the shape of a gradient differs from that of its parameter.
+            ``nesterov``; or a gradient has another shape than its parameter.
 
     Example:
         >>> import jax.numpy as jnp

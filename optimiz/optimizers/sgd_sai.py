@@ -52,8 +52,7 @@ def sgd_sai(
         momentum: μ in [0, 1), decay rate of the momentum.
         eps: ε ≥ 0, added to the standard deviation of a block's gradient.
         weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule.
-        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
-            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        weight_decay_mask: mask of the parameters that decay, such as ``groups.no_decay()``; None for all.
         decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
         normalize: None for the released code (raw G, unbiased variance), ``"max"`` for the paper's
             Algorithm 1 (population variance, G divided by its largest). The two need very different rates:
@@ -69,8 +68,7 @@ def sgd_sai(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> import jax.numpy as jnp

@@ -42,8 +42,7 @@ def signum(
         beta: β in [0, 1), decay rate of the momentum; 0 for SignSGD.
         accumulator_dtype: dtype of the momentum; None for the parameters' dtype, at least float32.
         weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule; see ``decay``.
-        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
-            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        weight_decay_mask: mask of the parameters that decay, such as ``groups.no_decay()``; None for all.
         decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
         decay: ``"decoupled"`` to shrink the parameters, ``"l2"`` to add λ θ to the gradient before the
             momentum.
@@ -53,8 +52,7 @@ def signum(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> import jax.numpy as jnp

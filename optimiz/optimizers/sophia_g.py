@@ -62,8 +62,7 @@ def sophia_g(
         b2: β₂ in [0, 1), decay rate of h, per refresh.
         eps: ε ≥ 0, smallest denominator.
         weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule.
-        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
-            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        weight_decay_mask: mask of the parameters that decay, such as ``groups.no_decay()``; None for all.
         gamma: γ ≥ 0, factor of h. Raise it if fewer than a tenth of the coordinates are left unclipped, see
             ``unclipped`` in the state.
         classes: number of classes, or size of the vocabulary, ≥ 2; the length of the logits' last axis.
@@ -85,9 +84,8 @@ def sophia_g(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter; or, in ``update``, ``logits_fn`` is missing or its logits do not have one entry per
-            class.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter; or,
+            in ``update``, ``logits_fn`` is missing or its logits do not have one entry per class.
 
     Example:
         >>> import jax.numpy as jnp

@@ -61,8 +61,7 @@ def sophia_h(
         b2: β₂ in [0, 1), decay rate of h, per refresh.
         eps: ε ≥ 0, smallest denominator.
         weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule.
-        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
-            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        weight_decay_mask: mask of the parameters that decay, such as ``groups.no_decay()``; None for all.
         gamma: γ ≥ 0, factor of h. Raise it if fewer than a tenth of the coordinates are left unclipped, see
             ``unclipped`` in the state.
         update_interval: k ≥ 1, number of updates from one refresh of h to the next.
@@ -83,8 +82,8 @@ def sophia_h(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter; or, in ``update``, ``obj_fn`` is missing.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter; or,
+            in ``update``, ``obj_fn`` is missing.
 
     Example:
         >>> import jax.numpy as jnp

@@ -46,8 +46,7 @@ def sqrt_size_sgd(
         learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count.
         momentum: μ in [0, 1), decay rate of the momentum.
         weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule, not scaled by √size.
-        weight_decay_mask: parameters that decay: a tree of booleans, a prefix of one, a function of the
-            parameters, or a rule such as ``groups.no_decay()``. None for all.
+        weight_decay_mask: mask of the parameters that decay, such as ``groups.no_decay()``; None for all.
         decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
         normalize: as in ``optimiz.sgd_sai``: None for √size itself, ``"max"`` to divide it by the largest
             √size.
@@ -60,8 +59,7 @@ def sqrt_size_sgd(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> import jax.numpy as jnp

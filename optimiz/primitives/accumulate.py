@@ -47,7 +47,7 @@ def accumulate(
     Raises:
         TypeError: ``tx`` is not a transformation, or ``every`` not an integer; or, in ``update``, the optimizer
             changes its state's dtypes.
-        ValueError: ``every`` is less than 1, or the shape of a gradient differs from that of its parameter.
+        ValueError: ``every`` is less than 1, or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = accumulate(optax.sgd(0.5), every=2)

@@ -41,8 +41,8 @@ def clip_by_global_norm(max_norm: jax.typing.ArrayLike) -> optax.GradientTransfo
 
     Raises:
         TypeError: ``max_norm`` is not a number.
-        ValueError: ``max_norm`` is NaN, infinite or negative; or, in ``update``, the shape of an update differs
-            from that of its parameter.
+        ValueError: ``max_norm`` is NaN, infinite or negative; or, in ``update``, an update has another shape
+            than its parameter.
 
     Example:
         >>> tx = clip_by_global_norm(2.5)

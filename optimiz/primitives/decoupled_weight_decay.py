@@ -49,8 +49,8 @@ def decoupled_weight_decay(
 
     Args:
         weight_decay: λ ≥ 0, a number or a schedule of the 0-based update count.
-        mask: parameters that decay: a tree of booleans, a prefix of one, a function of the parameters, or a
-            rule such as ``groups.no_decay()``. None for all.
+        mask: mask of the parameters that decay, such as ``groups.no_decay()``: a tree of booleans, a prefix of
+            one, or a function of the parameters; None for all.
         coupling: how the decay scales with the learning rate, see above.
         learning_rate: learning rate η of the step that follows, which ``"schedule"`` and ``"independent"``
             need.
@@ -64,8 +64,8 @@ def decoupled_weight_decay(
             mask is not a boolean.
         ValueError: one of the two is NaN, infinite or negative, also at the first update of a schedule; the
             coupling is unknown, or is ``"schedule"`` and the peak of the schedule is unknown; or, in
-            ``update``, the parameters are missing, the shape of an update differs from that of its parameter,
-            or the transformation comes after a step in its chain.
+            ``update``, the parameters are missing, an update has another shape than its parameter, or the
+            transformation comes after a step in its chain.
 
     Example:
         >>> tx = decoupled_weight_decay(0.5)

@@ -75,7 +75,7 @@ def trace(
     Raises:
         TypeError: ``decay`` or ``dampening`` is not a number.
         ValueError: one of them is outside its domain; there is dampening with ``nesterov``, which has no such
-            form; or the shape of a gradient differs from that of its parameter.
+            form; or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = trace(0.5)
@@ -119,7 +119,7 @@ def ema(
 
     Raises:
         TypeError: ``decay`` is not a number.
-        ValueError: ``decay`` is outside [0, 1), or the shape of a gradient differs from that of its parameter.
+        ValueError: ``decay`` is outside [0, 1), or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = ema(0.5)
@@ -155,7 +155,7 @@ def seeded_ema(
 
     Raises:
         TypeError: ``decay`` is not a number.
-        ValueError: ``decay`` is outside [0, 1), or the shape of a gradient differs from that of its parameter.
+        ValueError: ``decay`` is outside [0, 1), or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = seeded_ema(0.5)

@@ -60,8 +60,7 @@ def scale_by_adam(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = scale_by_adam(0.9, 0.999, 0.0)

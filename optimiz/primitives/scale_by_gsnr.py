@@ -60,8 +60,7 @@ def scale_by_gsnr(
 
     Raises:
         TypeError: ``eps`` is not a number.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain, or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = scale_by_gsnr(0.0, normalize="max")

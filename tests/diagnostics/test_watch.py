@@ -18,7 +18,7 @@ def live(rows, every=5):
 
 
 @pytest.mark.parametrize("tx", runs.HEALTHY.values(), ids=runs.HEALTHY)
-def test_nothing_is_said_of_a_healthy_run_at_any_time(tx):
+def test_a_healthy_run_has_no_findings_at_any_time(tx):
     for noise in (0.0, 0.2):
         assert live(runs.train(tx, noise=noise, examples=4096)) == []
 

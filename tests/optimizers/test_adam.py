@@ -43,7 +43,7 @@ def test_is_a_drop_in_for_optax(args, nesterov):
     )
 
 
-def test_first_moment_has_the_dtype_asked_for():
+def test_first_moment_has_the_given_dtype():
     for make in (adam, optax.adam):
         _, state = fixture_a.after_three_steps(make(0.01, mu_dtype=jnp.bfloat16), jnp.float32)
         assert state[0].mu["W"].dtype == jnp.bfloat16 and state[0].nu["W"].dtype == jnp.float32

@@ -118,7 +118,7 @@ def test_parameters_at_zero_move_along_the_gradient():
     np.testing.assert_allclose(updates, [-0.2, 0.3], rtol=1e-6)
 
 
-def test_momentum_has_the_dtype_asked_for_and_keeps_it():
+def test_momentum_has_and_keeps_the_given_dtype():
     params = jnp.ones(3, jnp.bfloat16)
     for dtype in (None, jnp.float32):
         tx = lars(jnp.float32(0.1), accumulator_dtype=dtype)

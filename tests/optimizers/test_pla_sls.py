@@ -55,7 +55,7 @@ def test_with_one_unit_it_is_adam_sls():
     problem_p.check(pla_sls(ONE_UNIT, 0.3, **AS_THE_CODE), problem_p.ADAM_SLS)
 
 
-def test_departure_other_units_are_frozen_in_a_search_unless_the_code_is_asked_for():
+def test_departure_other_units_are_frozen_in_a_search_unless_prefix_is_given():
     tried = []
 
     def value_fn(p):

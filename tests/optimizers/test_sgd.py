@@ -84,7 +84,7 @@ def test_no_dampening_is_pytorchs_default_and_goes_with_everything():
             jax.tree.map(np.testing.assert_array_equal, plain, other)
 
 
-def test_there_is_one_count_beside_dampening():
+def test_with_dampening_there_is_one_count():
     tx = optimiz.sgd(0.1, 0.9, dampening=0.5)
     _, state = tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
     assert optax.tree.get(state, "count") == 1

@@ -75,7 +75,7 @@ def test_momentum_zero_steps_along_the_gradient():
     np.testing.assert_allclose(updates, [-3.0, -5.0], rtol=1e-6)
 
 
-def test_one_entry_block_is_bounded_unless_the_reference_is_asked_for():
+def test_one_entry_block_is_bounded_unless_degenerate_is_reference():
     def first_step(degenerate):
         tx = optimiz.sgd_sai(1e-2, weight_decay=0.0, degenerate=degenerate)
         return float(tx.update(jnp.array([0.3]), tx.init(jnp.zeros(1)))[0][0])

@@ -24,10 +24,7 @@ WORDING = {
     "momentum": "μ in [0, 1), decay rate of the momentum",
     "nesterov": "whether to use Nesterov's momentum",
     "weight_decay": "decoupled weight decay λ ≥ 0, a number or a schedule",
-    "weight_decay_mask": (
-        "parameters that decay: a tree of booleans, a prefix of one, a function of the parameters, or a rule "
-        "such as ``groups.no_decay()``."
-    ),
+    "weight_decay_mask": "mask of the parameters that decay, such as ``groups.no_decay()``;",
     "decay_coupling": "how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.",
     "scanned": 'axis along which layers are stacked, by pattern of path, such as ``{"^layers/": 0}``;',
     "mu_dtype": "dtype of the first moment; None for the parameters' dtype.",

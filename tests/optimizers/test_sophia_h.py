@@ -58,7 +58,7 @@ def test_equals_the_equations_in_float64():
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float64, 1e-12)])
-def test_reproduces_optax_where_it_is_asked_to(dtype, tolerance):
+def test_reproduces_optax_with_its_settings(dtype, tolerance):
     start = jax.tree.map(lambda x: x.astype(dtype), START)
     with jax.enable_x64(True):
         rate = optax.linear_schedule(0.02, 0.0, 25)

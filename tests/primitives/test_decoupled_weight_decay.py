@@ -44,7 +44,7 @@ def test_decay_may_follow_a_schedule():
     assert (float(first["bias"][0]), float(second["bias"][0])) == (0.5, 0.25)
 
 
-def test_zero_is_the_identity_and_asks_for_no_parameters():
+def test_zero_is_the_identity_and_needs_no_parameters():
     tx = optimiz.decoupled_weight_decay(0.0)
     chex.assert_trees_all_equal(tx.update(PARAMS, tx.init(PARAMS), value=1.0)[0], PARAMS)
 
@@ -79,7 +79,7 @@ def test_refuses_missing_parameters_and_bad_numbers():
         ("independent", lambda eta: eta > 0),
     ],
 )
-def test_coupling_says_what_the_decay_shares_with_the_learning_rate(coupling, share):
+def test_coupling_determines_how_the_decay_scales_with_the_learning_rate(coupling, share):
     rates = [0.0, 0.25, 0.5, 0.375, 0.25, 0.125, 0.0]
     schedule = optimiz.schedules.over_steps(optimiz.schedules.warm_up(optimiz.schedules.linear(0.5), 1 / 3), 6)
     tx = optax.chain(

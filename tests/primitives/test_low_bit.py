@@ -375,12 +375,12 @@ def test_numerics_of_the_formats_are_those_of_the_page():
 @pytest.mark.parametrize(
     "tx", [optax.lbfgs(), optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(5))]
 )
-def test_a_state_whose_parameters_cannot_be_told_is_refused(tx):
+def test_a_state_whose_parameters_are_unknown_is_refused(tx):
     with pytest.raises(ValueError, match=r"low_bit cannot tell .* optax\.lbfgs"):
         optimiz.low_bit(tx, numerics.Int8()).init({"w": jnp.ones((64, 64))})
 
 
-def test_low_bit_stands_beside_a_search_of_optax():
+def test_low_bit_works_next_to_a_search_of_optax():
     params = {"w": jnp.ones((64, 64))}
     loss = lambda p: jnp.sum(p["w"] ** 2)  # noqa: E731
     tx = optax.chain(

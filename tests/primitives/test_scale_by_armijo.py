@@ -445,7 +445,7 @@ def test_the_state_has_no_array_of_a_parameters_size():
     assert sum(leaf.size for leaf in state) == len(state)
 
 
-def test_the_loss_may_have_something_else_beside_it():
+def test_the_loss_may_be_returned_with_something_else():
     x = jnp.array([3.0])
     plain, state = searches.step(armijo(), square, x)
     with_aux, state_with_aux = searches.step(armijo(), square, x, value_fn=lambda x: (square(x), {"logits": x}))
