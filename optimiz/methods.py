@@ -85,6 +85,8 @@ class Method:
         sums_over_gradient: sums are taken over the gradient as it arrives. Behind another transformation, such
             as a clip, a copy of the gradient is then held in memory, unless
             ``optimiz.low_memory_update`` is around both.
+        held_bytes: bytes for each float32 parameter that XLA holds on a CPU during an update, where that cannot
+            be avoided, such as for an array of the state that the gradient itself replaces.
     """
 
     factory: Callable[..., optax.GradientTransformationExtraArgs]
@@ -98,6 +100,7 @@ class Method:
     torch: tuple[str, Mapping[str, Any]] | None = None
     read_before: int = 0
     sums_over_gradient: bool = False
+    held_bytes: float = 0.0
 
     @property
     def name(self) -> str:

@@ -44,11 +44,16 @@ def test_no_public_function_takes_a_name_that_it_does_not_know():
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_an_optimizer_has_its_page_its_test_and_its_line_in_the_documentation(name):
+def test_an_optimizer_has_its_page_and_its_test(name):
     assert callable(getattr(optimiz, name))
     page = (ROOT / f"optimiz/optimizers/{name}.py").read_text()
     assert ".. math::" in page and "Source:" in page and "Departures" in page
     assert (ROOT / f"tests/optimizers/test_{name}.py").is_file()
+
+
+@pytest.mark.long  # before a release: a new method comes before its record, of which the documents are rendered
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_an_optimizer_is_listed_in_the_documentation(name):
     listed = written("docs/optimizers.md") + written("docs/line_search.md")
     assert f"[`{name}`](../optimiz/optimizers/{name}.py)" in listed
 
