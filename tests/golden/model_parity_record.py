@@ -160,8 +160,8 @@ def render(record: Mapping[str, Any]) -> str:
     ]
     versions = ", ".join(f"{name} {version}" for name, version in record["golden"].items())
     legend = (
-        f"In float32, on small random models and padded batches, beside {versions}; {record['date']}. Of "
-        "logits where nothing else is said."
+        f"In float32, on small random models and padded batches, compared with {versions}; {record['date']}. "
+        "Logits, unless the row says otherwise."
     )
     return "\n".join(lines) + f"\n\n{legend}"
 
