@@ -114,15 +114,15 @@ def measure(names: list[str]) -> dict[str, dict[str, dict[str, int]]]:
 def render(record: dict[str, Any]) -> str:
     """The record as Markdown."""
     lines = [
-        "# What the optimizers' states weigh",
+        "# Size of the optimizers' states",
         "",
-        f"Bytes per parameter, and all of it in GB = 10⁹ bytes, of float32 parameters on {record['date']}; "
-        "exact, from shapes alone. Arrays of fewer than 4,096 entries stay in float32 in every format. "
-        "Rendered from [memory.json](memory.json) by [memory_record.py](../memory_record.py).",
+        f"Bytes per parameter, and in total in GB = 10⁹ bytes, for float32 parameters, {record['date']}. The "
+        "sizes are exact and follow from shapes alone. Arrays of fewer than 4,096 entries stay in float32 in "
+        "every format. Rendered from [memory.json](memory.json) by [memory_record.py](../memory_record.py).",
         "",
-        "## Beside the source of SGD-SaI",
+        "## Compared with the paper of SGD-SaI",
         "",
-        "| model | optimizer | the source, “GB” | here, GB | here, GiB |",
+        "| model | optimizer | paper, “GB” | here, GB | here, GiB |",
         "| --- | --- | ---: | ---: | ---: |",
     ]
     for model, stated in SOURCE.items():
@@ -131,9 +131,9 @@ def render(record: dict[str, Any]) -> str:
             lines.append(f"| {model} | `{name}` | {size} | {ours / 1e9:.2f} | {ours / 2**30:.2f} |")
     lines += [
         "",
-        "SGD-SaI keeps one float32 number a parameter and AdamW two, here as there. The source does not say "
-        "what it counts; its two figures for Llama-2-7B are not one twice the other, and no unit and count of "
-        "parameters that we tried, tied and untied heads among them, gives both models' figures to the digit.",
+        "In both, SGD-SaI keeps one float32 number per parameter and AdamW two. The paper does not say what it "
+        "counts. Its two figures for Llama-2-7B do not differ by a factor of two. No unit and parameter count "
+        "that we tried, with tied or untied heads, reproduces the figures of both models exactly.",
     ]
     for model, entry in record["models"].items():
         count = entry["parameters"]

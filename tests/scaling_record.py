@@ -164,7 +164,7 @@ def in_words(record: dict[str, Any]) -> str:
         f"{gigabytes['split parameters', 'float32']:.1f} GB where parameters are split too; in bfloat16, with "
         f"the state in eight bits, {gigabytes['data parallel', 'int8']:.0f}, "
         f"{gigabytes['ZeRO-1', 'int8']:.0f} and {gigabytes['split parameters', 'int8']:.1f} GB "
-        "([more of it, up to 70B on 1,024 devices, and the "
+        "([more, up to 70B on 1,024 devices, and the "
         "traffic](../tests/records/scaling.md))."
     )
 
@@ -175,35 +175,38 @@ def render(record: dict[str, Any]) -> str:
     lines = [
         "# What a device holds and sends: Llama 2 on 8 to 1,024 devices",
         "",
-        f"On paper, {record['date']}: no such machine was used. In GB = 10⁹ bytes. Held are parameters, their "
-        "gradients and the optimizer's state; activations, which depend on the batch, come on top. In "
-        "`bfloat16` and `int8` parameters and gradients are bfloat16, and the state is stored by "
-        "`low_bit` in that format, with `stochastic_rounding` of the updates.",
+        f"Calculated on {record['date']}; no such machine was used. GB = 10⁹ bytes. The figures include "
+        "parameters, their gradients and the optimizer's state. Activations depend on the batch and come in "
+        "addition. With `bfloat16` and `int8`, parameters and gradients are bfloat16, and `low_bit` stores the "
+        "state in that format, with `stochastic_rounding` of the updates.",
         "",
         "- **Data parallel**: `Layout(mesh)`. Every device holds everything.",
         "- **ZeRO-1**: `Layout(mesh, shard_state=True)`. Each device holds its part of the state; parameters "
         "and gradients are whole.",
         "- **Split parameters**: `Layout(mesh, rules)` with rules that split each along `data`. Gradients and "
-        "state lie as their parameters; a parameter is gathered when a layer needs it, and let go.",
+        "state are laid out like their parameters. A parameter is gathered when a layer needs it, and released "
+        "afterwards.",
         "",
         "## The arithmetic",
         "",
-        "Around a ring of n devices each sends (n − 1)/n of an array's bytes to gather it, and as much to "
-        "reduce and scatter it; to reduce it to all is both. With P the bytes of the parameters and G = P "
+        "On a ring of n devices, an all-gather of an array sends (n − 1)/n of its bytes from each device. A "
+        "reduce-scatter sends as much, and an all-reduce is both. With P the bytes of the parameters and G = P "
         "those of the gradients, a step sends",
         "",
-        "| layout | what | bytes, of each device |",
+        "| layout | what | bytes per device |",
         "| --- | --- | --- |",
-        "| data parallel | gradients reduced to all | 2 (n − 1)/n · G |",
-        "| ZeRO-1 | gradients reduced and scattered, updates gathered | (n − 1)/n · (G + P) |",
-        "| split parameters | parameters gathered forward and again backward, gradients reduced and "
-        "scattered | (n − 1)/n · (2 P + G) |",
+        "| data parallel | all-reduce of the gradients | 2 (n − 1)/n · G |",
+        "| ZeRO-1 | reduce-scatter of the gradients, all-gather of the updates | (n − 1)/n · (G + P) |",
+        "| split parameters | all-gather of the parameters, forward and again backward, reduce-scatter of the "
+        "gradients | (n − 1)/n · (2 P + G) |",
         "",
-        "Within an update nothing is sent but norms, sums of rows and columns and the like, so that traffic is "
-        f"the same for all but these: Sophia-G takes one more gradient in {SOPHIA_INTERVAL} steps; and each "
-        "trial of a line search is a forward pass, which sends a scalar and, where the parameters are split, "
-        "gathers them, (n − 1)/n · P. A compiler may do worse. On CPU, XLA reduces ZeRO-1's gradients to all, "
-        "(n − 1)/n · (2 G + P) in a step; [a test](../training/distributed/test_sharding.py) counts that in "
+        "An update itself sends only norms, sums of rows and columns and the like, so that the traffic is the "
+        f"same for all optimizers except two kinds. Sophia-G takes one more gradient every {SOPHIA_INTERVAL} "
+        "steps. Each trial of a line search is a forward pass: it sends a scalar, and gathers the parameters "
+        "where they are split, (n − 1)/n · P.",
+        "",
+        "A compiler may do worse. On a CPU, XLA all-reduces ZeRO-1's gradients, which makes "
+        "(n − 1)/n · (2 G + P) in a step. [A test](../training/distributed/test_sharding.py) counts that in "
         "the compiled program, with AdamW and with AdamW in eight bits.",
     ]
     for model, entry in record["models"].items():
