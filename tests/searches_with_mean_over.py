@@ -1,6 +1,6 @@
 """Search along a line on devices that each see a part of the batch: a program, for test_mean_over.py.
 
-XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.searches_with_mean_over OPTIMIZER …
+XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.searches_with_mean_over OPTIMIZER … LAYOUT …
 
 Prints one line of JSON: layout → optimizer → the largest relative difference of a loss from the run on one
 device, and whether the devices of a ``pmap`` kept the same bits.
@@ -86,13 +86,13 @@ LAYOUTS = {
 }
 
 
-def main(names):
+def main(arguments):
     report = {}
-    for name in names:
+    for name in [name for name in arguments if name in OPTIMIZERS]:
         tx = OPTIMIZERS[name]
         alone = on_one_device(tx)
-        for layout, train in LAYOUTS.items():
-            found, same = train(tx)
+        for layout in [layout for layout in arguments if layout in LAYOUTS]:
+            found, same = LAYOUTS[layout](tx)
             difference = float(np.abs(found / alone - 1).max())
             report.setdefault(layout, {})[name] = {"difference": difference, "same": same, "last": found[-1]}
     print(json.dumps(report, default=float))

@@ -115,7 +115,20 @@ class _Training:
         return compiled
 
 
-@pytest.mark.parametrize("case", CASES)
+# Each is of parts that another case has too.
+_TOGETHER = {
+    "guard(lamb)",
+    "guard(accumulate(lars))",
+    "accumulate(salsa)",
+    "low_bit(Float8)",
+    "low_bit(BFloat16)",
+}
+_TOGETHER |= {"low_bit(Float8)", "low_bit(BFloat16)", "scale_by_groups and search"}
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.long] * (case in _TOGETHER)) for case in CASES]
+)
 def test_after_the_first_updates_nothing_is_compiled(case):
     _listen()
     training = _Training(CASES[case]())
@@ -161,9 +174,9 @@ def test_twenty_updates_leave_nothing_in_memory(case):
     "case",
     [
         "lamb",
-        "accumulate",
         "guard",
         "clip",
+        pytest.param("accumulate", marks=pytest.mark.long),
         pytest.param("sophia_h", marks=pytest.mark.long),
         pytest.param("probe", marks=pytest.mark.long),
     ],

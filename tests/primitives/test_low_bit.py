@@ -54,7 +54,7 @@ OPTAX = {
     "ademamix": (optax.contrib.ademamix, 3),
     "madgrad": (optax.contrib.madgrad, 2),
     "muon": (optax.contrib.muon, 1),
-    "noisy_sgd": (optax.noisy_sgd, 0),
+    "noisy_sgd": (functools.partial(optax.noisy_sgd, key=jax.random.key(0)), 0),
     "novograd": (optax.novograd, 1),
     "optimistic_gradient_descent": (optax.optimistic_gradient_descent, 1),
     "rmsprop": (functools.partial(optax.rmsprop, centered=True, momentum=0.9), 3),

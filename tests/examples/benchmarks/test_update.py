@@ -1,53 +1,51 @@
 import json
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 
-from examples.benchmarks import update_report, update_speed
-from tests.conftest import ROOT
+from examples.benchmarks import update, update_report, update_speed
+from examples.shared import command
+
+
+def call(output, *argv):
+    """The program on the smallest model, in this process."""
+    argv = ["benchmarks.update", "--model=tiny", "--rounds=3", f"--output={output}", *argv]
+    with flagsaver.flagsaver():
+        command.parse(argv, update.FLAGS)
+        command.guarded(update.main)
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """A record of two methods on the smallest model, filled in two calls, and the command."""
+    """The directory of a record of two methods, filled in two calls."""
     output = tmp_path_factory.mktemp("update")
-    command = [
-        sys.executable,
-        "-m",
-        "examples.benchmarks.update",
-        "--model=tiny",
-        "--rounds=3",
-        f"--output={output}",
-    ]
     for methods in ("sgd_sai", "sgd_sai,clip + adamw"):
-        subprocess.run([*command, f"--methods={methods}"], check=True, cwd=ROOT, capture_output=True)
-    return output, command
+        call(output, f"--methods={methods}")
+    return output
 
 
 def test_measures_each_method_once_and_renders_what_it_wrote(measured):
-    output, _ = measured
-    record = json.loads((output / "record.json").read_text())
+    record = json.loads((measured / "record.json").read_text())
     assert [row["method"] for row in record["rows"]] == ["sgd_sai", "clip + adamw"]
     parameters = record["settings"]["parameters"]
     for row, arrays in zip(record["rows"], (5, 8), strict=True):  # read and written, per parameter
         assert row["bytes"] == pytest.approx(4 * arrays * parameters, rel=1e-3)
         assert {len(seconds) for seconds in row["seconds"].values()} == {3}
         assert row["programs"]["optimiz"]["hlo_ops"] > 10
-    text = (output / "report.md").read_text()
+    text = (measured / "report.md").read_text()
     assert text == update_report.report(record) and "| clip + adamw | " in text
 
 
-def test_refuses_a_method_it_does_not_have_and_a_record_of_other_settings(measured):
-    _, command = measured
+def test_refuses_a_method_it_does_not_have_and_a_record_of_other_settings(measured, capsys):
     for arguments, message in (
         (["--methods=adamv"], "flag --methods=['adamv']: must be of adafactor, adagrad,"),
         (["--dtype=bfloat16"], "record.json has other settings"),
     ):
-        other = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
-        assert other.returncode == 2 and message in other.stderr
+        with pytest.raises(SystemExit) as exit:
+            call(measured, *arguments)
+        assert exit.value.code == command.EXIT_USAGE and message in capsys.readouterr().err
 
 
 def test_every_method_can_be_named_by_the_flag():

@@ -41,27 +41,29 @@ def test_the_exit_code_is_that_of_a_run():
     assert training.EXIT_PREEMPTED == signals.EXIT_PREEMPTED
 
 
+BUSY = {
+    "waiting": "import time; time.sleep(60)",
+    "working": "exec('while True: pass')",
+    # An exception would be lost in it.
+    "in a callback": "import weakref; f = lambda: 0; "
+    "r = weakref.ref(f, lambda _: __import__('time').sleep(60)); del f",
+    "catching all": "exec('try:\\n while True: pass\\nexcept BaseException:\\n while True: pass')",
+}
+ENDS = {
+    signal.SIGTERM: (75, "preempted (SIGTERM)"),
+    signal.SIGHUP: (75, "preempted (SIGHUP)"),
+    signal.SIGINT: (130, "interrupted"),
+}
+
+
 @pytest.mark.parametrize(
-    ("number", "code", "reason"),
-    [
-        (signal.SIGTERM, 75, "preempted (SIGTERM)"),
-        (signal.SIGHUP, 75, "preempted (SIGHUP)"),
-        (signal.SIGINT, 130, "interrupted"),
-    ],
+    ("number", "busy"),
+    [(number, "waiting") for number in ENDS]
+    + [(signal.SIGTERM, "working"), (signal.SIGHUP, "in a callback"), (signal.SIGINT, "catching all")],
 )
-@pytest.mark.parametrize(
-    "busy",
-    [
-        "import time; time.sleep(60)",
-        "exec('while True: pass')",
-        # Where an exception would be lost.
-        "import weakref; f = lambda: 0; r = weakref.ref(f, lambda _: __import__('time').sleep(60)); del f",
-        "exec('try:\\n while True: pass\\nexcept BaseException:\\n while True: pass')",
-    ],
-    ids=["waiting", "working", "in a callback", "catching all"],
-)
-def test_a_program_outside_of_a_run_exits_at_once_with_one_line(number, code, reason, busy):
-    process = start(BEGIN + READY + busy)
+def test_a_program_outside_of_a_run_exits_at_once_with_one_line(number, busy):
+    code, reason = ENDS[number]
+    process = start(BEGIN + READY + BUSY[busy])
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
     assert ended(process) == (code, [f"{reason}: --resume continues a run from what it has saved"])
