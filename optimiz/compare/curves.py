@@ -17,6 +17,7 @@ from optimiz.compare.run import Run
 
 # Okabe and Ito's palette, told apart by people with any colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_LARGEST = 1e300  # of a drawn value
 
 
 def learning_curves(record: Record, path: str | os.PathLike[str], *, figure: str) -> None:
@@ -131,13 +132,19 @@ def running_mean(values: Sequence[float], share: float = 0.05) -> list[float]:
 _Curve = tuple[Run, Sequence[int], Sequence[float]]
 
 
+def _drawable(values: Sequence[float]) -> np.ndarray:
+    """Values without those that are not finite, and within what Matplotlib can add a margin to."""
+    array = np.asarray(values, float)
+    return np.where(np.isfinite(array), np.clip(array, -_LARGEST, _LARGEST), np.nan)
+
+
 def _draw(axes: Axes, thin: Sequence[_Curve], curves: Sequence[_Curve], style: Mapping[str, Any]) -> None:
     """Each seed as a thin line, and the mean of the curves, over what all of them reached, as a thick one."""
     for run, updates, values in thin:
-        axes.plot(run.spent(updates), values, color=style["color"], alpha=0.18, linewidth=0.8)
+        axes.plot(run.spent(updates), _drawable(values), color=style["color"], alpha=0.18, linewidth=0.8)
     reached = min(len(values) for _, _, values in curves)
     at = np.mean([run.spent(updates)[:reached] for run, updates, _ in curves], axis=0)
-    axes.plot(at, np.mean([values[:reached] for _, _, values in curves], axis=0), **style)
+    axes.plot(at, np.mean([_drawable(values[:reached]) for _, _, values in curves], axis=0), **style)
 
 
 def _directed(record: Record, figure: str) -> str:

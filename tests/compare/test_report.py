@@ -146,6 +146,7 @@ def test_an_evaluation_without_a_loss_has_a_report(tmp_path):
         [run("a", 0.5, rate=None), run("a", 0.5, rate=0.1), run("b", 0.5, rate=None)],
     ],
 )
+@pytest.mark.filterwarnings("error::RuntimeWarning")  # such as of an overflow in Matplotlib's ticks
 def test_whatever_became_of_the_runs_there_is_a_whole_report(tmp_path, runs, caplog):
     text = compare.write_report(record(*runs), tmp_path, figure="accuracy").read_text()
     assert {path.name for path in tmp_path.iterdir()} >= {
