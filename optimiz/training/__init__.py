@@ -9,7 +9,6 @@ from optimiz.training.budget.price_table import Timing as Timing
 from optimiz.training.budget.price_table import Work as Work
 from optimiz.training.calibrate import calibrate as calibrate
 from optimiz.training.calibrate import measure as measure
-from optimiz.training.distributed.processes import claimed as claimed
 from optimiz.training.distributed.processes import from_first as from_first
 from optimiz.training.distributed.processes import is_first as is_first
 from optimiz.training.distributed.processes import join as join
@@ -17,6 +16,10 @@ from optimiz.training.distributed.sharding import Layout as Layout
 from optimiz.training.distributed.sharding import bytes_per_device as bytes_per_device
 from optimiz.training.distributed.sharding import make_mesh as make_mesh
 from optimiz.training.environment import environment as environment
+from optimiz.training.errors import OtherSettings as OtherSettings
+from optimiz.training.errors import RunError as RunError
+from optimiz.training.errors import RunExists as RunExists
+from optimiz.training.errors import UnusableDirectory as UnusableDirectory
 from optimiz.training.fit import fit as fit
 from optimiz.training.methods.growth import Growth as Growth
 from optimiz.training.methods.irreducible import IrreducibleLosses as IrreducibleLosses
@@ -34,10 +37,7 @@ from optimiz.training.settings import Settings as Settings
 from optimiz.training.storage.metrics_file import read_metrics as read_metrics
 from optimiz.training.storage.read_back import load_model_state as load_model_state
 from optimiz.training.storage.read_back import load_params as load_params
-from optimiz.training.storage.run_directory import OtherSettings as OtherSettings
-from optimiz.training.storage.run_directory import RunError as RunError
-from optimiz.training.storage.run_directory import RunExists as RunExists
-from optimiz.training.storage.run_directory import UnusableDirectory as UnusableDirectory
+from optimiz.training.storage.run_directory import claimed as claimed
 from optimiz.training.storage.whole_file import write_whole as write_whole
 from optimiz.training.task import Task as Task
 from optimiz.training.task import mean_loss as mean_loss

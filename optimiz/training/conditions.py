@@ -17,7 +17,8 @@ from typing import Any
 
 import jax
 
-from optimiz.training.storage.run_directory import RunError, refuse_other_settings
+from optimiz.training.errors import RunError
+from optimiz.training.storage.same_settings import refuse_other_settings
 
 _NUMERICS = (
     "jax_enable_x64",

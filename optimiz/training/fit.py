@@ -33,6 +33,8 @@ from optimiz.training.methods.methods import PLAIN, Methods
 from optimiz.training.result import Progress, Result
 from optimiz.training.run_plan import RunPlan
 from optimiz.training.settings import Settings, description
+from optimiz.training.storage.run_directory import claimed
+from optimiz.training.storage.same_settings import refuse_differing
 from optimiz.training.task import Task
 
 
@@ -127,11 +129,11 @@ def fit(
     mesh = None if layout is None else dict(layout.mesh.shape)
     # What decides when the processes meet must be the same too.
     when, numerics = dataclasses.asdict(settings), conditions(mesh)["numerics"]
-    processes.refuse_differing(described | {"when": when, "mesh": mesh, "jax.config": numerics})
+    refuse_differing(described | {"when": when, "mesh": mesh, "jax.config": numerics})
     plan = RunPlan(task, optimizer, settings, reference, methods, layout, at_rate)
     told = progress if processes.is_first() else None
     with (
-        processes.claimed(directory, described, resume, overwrite, longer=methods.growth is None) as path,
+        claimed(directory, described, resume, overwrite, longer=methods.growth is None) as path,
         preemption.deferred() as request,
     ):
         return Loop(plan, path, described, request, told).train()

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from optimiz.training.storage.run_directory import RunError
+from optimiz.training.errors import RunError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One of several processes that share a small run, in which something happens: a program, for test_hosts.py.
+"""One of several processes that share a small run in which something happens: a program of test_processes.py.
 
 python -m tests.training.shared DIRECTORY ADDRESS PROCESSES INDEX [--seed S] [--part STEP] …
 """

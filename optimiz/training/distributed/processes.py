@@ -12,15 +12,12 @@ On CPU give each process one device: several of one process, which begin steps a
 seen to wait for one another for ever.
 """
 
-import contextlib
 import hashlib
 import json
 import math
-import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,8 +26,7 @@ from jax.experimental import multihost_utils
 
 from optimiz import checks
 from optimiz.training.distributed import rendezvous
-from optimiz.training.storage import run_directory
-from optimiz.training.storage.run_directory import RunError, refuse_other_settings
+from optimiz.training.errors import RunError
 
 _HEARTBEAT_SECONDS, _SHUTDOWN_SECONDS = 20, 10
 
@@ -109,33 +105,28 @@ def from_first(find: Callable[[], Any]) -> Any:
             found["value"] = find()
         except RunError as error:
             found["error"] = str(error)
-    found = json.loads(_told(json.dumps(found)))
+    found = json.loads(_from_first_process(json.dumps(found)))
     if "error" in found:
         raise RunError(found["error"])
     return found["value"]
 
 
-def refuse_differing(settings: Mapping[str, Any]) -> None:
-    """Compare what the processes are about to do.
+def differing(value: Any) -> tuple[list[int], Any]:
+    """Compare what the processes bring along.
 
     Args:
-        settings: of this process, as plain JSON.
+        value: of this process, plain JSON.
 
-    Raises:
-        RunError: on every process, those of some differ from the first's; on these it names what differs.
+    Returns:
+        The indices of the processes whose value differs from that of the first, and the value of the first.
     """
     if jax.process_count() == 1:
-        return
-    text = json.dumps(settings, sort_keys=True)
+        return [], value
+    text = json.dumps(value, sort_keys=True)
     digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
     digests = multihost_utils.process_allgather(digest)
-    differing = np.flatnonzero((digests != digests[0]).any(axis=1)).tolist()
-    if not differing:
-        return
-    of_first = json.loads(_told(text))
-    if jax.process_index() in differing:
-        refuse_other_settings("process 0", of_first, settings)
-    raise RunError(f"process {differing[0]} was started with other settings than process 0")
+    indices = np.flatnonzero((digests != digests[0]).any(axis=1)).tolist()
+    return indices, (json.loads(_from_first_process(text)) if indices else value)
 
 
 def any_process(flag: bool) -> bool:
@@ -145,39 +136,8 @@ def any_process(flag: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
-@contextlib.contextmanager
-def claimed(
-    directory: str | os.PathLike[str],
-    settings: Mapping[str, Any],
-    resume: bool,
-    overwrite: bool = False,
-    longer: bool = False,
-) -> Iterator[Path]:
-    """Claim a directory for a run of all processes while the body runs.
-
-    Args:
-        directory: the same for all; it lies where all of them can read and write.
-        settings: what decides the run's trajectory, as plain JSON.
-        resume: whether to go on with the run that is there.
-        overwrite: whether to delete it and begin anew.
-        longer: whether the run may be told to make more steps than it was started with.
-
-    Yields:
-        The absolute path of the directory.
-
-    Raises:
-        ValueError: both ``resume`` and ``overwrite``.
-        RunError: the settings of the processes differ; or the directory cannot be claimed, as
-            :func:`optimiz.training.storage.run_directory.claimed` says.
-    """
-    refuse_differing(settings)
-    with contextlib.ExitStack() as held:
-        claim = run_directory.claimed(directory, settings, resume, overwrite, longer)
-        yield Path(from_first(lambda: str(held.enter_context(claim))))
-
-
-def _told(text: str) -> str:
-    """The text of the first process."""
+def _from_first_process(text: str) -> str:
+    """The text that the first process has."""
     data = np.frombuffer(text.encode(), np.uint8)
     length = int(multihost_utils.broadcast_one_to_all(np.array(len(data))))
     data = data if is_first() else np.zeros(length, np.uint8)

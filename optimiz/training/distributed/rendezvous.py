@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from optimiz.training.storage.run_directory import RunError
+from optimiz.training.errors import RunError
 
 _GREETING, _MOST_BYTES = "optimiz", 4096
 _AGAIN, _PATIENCE = 0.2, 5.0  # seconds until the next try, and for one line

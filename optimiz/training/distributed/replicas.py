@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from optimiz.training.storage.run_directory import RunError
+from optimiz.training.errors import RunError
 
 
 def refuse_differing(params: Any, step: int) -> None:

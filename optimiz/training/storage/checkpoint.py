@@ -25,19 +25,11 @@ import jax
 import numpy as np
 
 from optimiz.training.distributed import processes
+from optimiz.training.errors import RunError, UnusableDirectory, as_run_error, one_line
 from optimiz.training.storage import manifest
-from optimiz.training.storage.run_directory import (
-    DAMAGED,
-    PARTIAL,
-    RunError,
-    UnusableDirectory,
-    delete,
-    flush,
-    is_checkpoint,
-    naming,
-    one_line,
-    refuse_other_settings,
-)
+from optimiz.training.storage.run_directory import DAMAGED, PARTIAL, delete, is_checkpoint
+from optimiz.training.storage.same_settings import refuse_other_settings
+from optimiz.training.storage.whole_file import flush
 
 try:
     import orbax.checkpoint as ocp
@@ -112,7 +104,7 @@ def save(
 
 
 def _delete_all_but(keep: int, best: int | None, folder: Path) -> None:
-    with naming(folder):
+    with as_run_error(folder):
         for old in saved(folder)[:-keep]:
             if int(old.name) == best:
                 continue
@@ -154,7 +146,7 @@ def probe(folder: Path) -> None:
 
 
 def _make_room(partial: Path, needed: int) -> None:
-    with naming(partial):
+    with as_run_error(partial):
         partial.mkdir(parents=True)
         free = shutil.disk_usage(partial).free
         if free < needed:
@@ -163,7 +155,7 @@ def _make_room(partial: Path, needed: int) -> None:
 
 def _vouch_for(partial: Path, content: dict[str, Any]) -> None:
     """Write the manifest, make the checkpoint last, and give it its name."""
-    with naming(partial):
+    with as_run_error(partial):
         manifest.write(partial, content)
         for path in [*partial.rglob("*"), partial]:
             flush(path)
@@ -196,7 +188,7 @@ def restore(
         RunError: every checkpoint is damaged, with the files; or the newest good one has another
             format, other settings, or another tree, shape or dtype, with the first that differs.
     """
-    find = naming(folder)(_newest_undamaged)
+    find = as_run_error(folder)(_newest_undamaged)
     found = processes.from_first(lambda: find(folder, like_of, settings, longer))
     if found is None:
         return None

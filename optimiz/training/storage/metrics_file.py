@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from optimiz.training.storage.run_directory import RunError, flush, naming
+from optimiz.training.errors import RunError, as_run_error
+from optimiz.training.storage.whole_file import flush
 
 _NON_FINITE = ("NaN", "Infinity", "-Infinity")
 
@@ -59,7 +60,7 @@ def read(path: Path) -> bytes:
     Raises:
         RunError: it cannot be read.
     """
-    with naming(path):
+    with as_run_error(path):
         return path.read_bytes() if path.exists() else b""
 
 
@@ -69,7 +70,7 @@ def sync(path: Path) -> int:
     Raises:
         RunError: it cannot be done.
     """
-    with naming(path):
+    with as_run_error(path):
         flush(path)
         return path.stat().st_size
 
@@ -80,7 +81,7 @@ def truncate(path: Path, size: int) -> None:
     Raises:
         RunError: the file is shorter than that, or cannot be cut.
     """
-    with naming(path):
+    with as_run_error(path):
         present = path.stat().st_size if path.exists() else 0
         if present < size:
             raise RunError(f"{path} has {present} bytes, but the checkpoint was made when it had {size}")

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from optimiz.training.distributed import processes
+from optimiz.training.errors import RunError
 from optimiz.training.storage import metrics_file
-from optimiz.training.storage.run_directory import METRICS, TIMINGS, RunError
+from optimiz.training.storage.run_directory import METRICS, TIMINGS
 
 _log = logging.getLogger(__name__)
 

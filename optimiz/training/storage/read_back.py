@@ -10,8 +10,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from optimiz.training.errors import RunError, as_run_error, one_line
 from optimiz.training.storage import checkpoint, manifest
-from optimiz.training.storage.run_directory import CHECKPOINTS, RunError, naming, one_line
+from optimiz.training.storage.run_directory import CHECKPOINTS
 
 
 def load_params(
@@ -52,7 +53,7 @@ def _load(directory: str | os.PathLike[str], step: Any, part: str, like: Any) ->
     if not (step is None or step == "best" or (isinstance(step, Integral) and not isinstance(step, bool))):
         raise TypeError(f'step must be a number of updates, "best" or None for the newest, got {step!r}')
     folder = Path(directory).expanduser().absolute() / CHECKPOINTS
-    with naming(folder):
+    with as_run_error(folder):
         path, content = _found(folder, step)
     there = {name: text for name, text in content["arrays"].items() if _is_within(name, part)}
     if not there:

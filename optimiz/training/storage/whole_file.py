@@ -4,8 +4,6 @@ import contextlib
 import os
 from pathlib import Path
 
-from optimiz.training.storage.run_directory import flush
-
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write a file; one of that name is replaced only once the new one is whole and on the disk.
@@ -28,3 +26,17 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def flush(path: Path) -> None:
+    """Force the content of a file, or the names in a directory, onto the disk."""
+    if os.name == "nt":
+        if path.is_file():  # Windows opens no directory, and flushes no file that is open for reading
+            with path.open("r+b") as file:
+                os.fsync(file.fileno())
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

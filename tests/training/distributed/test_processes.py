@@ -11,6 +11,7 @@ import pytest
 from optimiz import training
 from optimiz.training import RunError
 from optimiz.training.distributed import processes
+from optimiz.training.storage.same_settings import refuse_differing
 from tests.conftest import ROOT, on_devices
 from tests.training import tiny
 
@@ -152,7 +153,8 @@ def test_without_a_cluster_there_is_nothing_to_join():
 def test_alone_a_process_is_the_first_and_agrees_with_itself():
     assert processes.is_first() and processes.any_process(True) and not processes.any_process(False)
     assert processes.from_first(lambda: [1, "a"]) == [1, "a"]
-    processes.refuse_differing({"a": 1})
+    assert processes.differing({"a": 1}) == ([], {"a": 1})
+    refuse_differing({"a": 1})
     with pytest.raises(RunError, match="full"):
         processes.from_first(refuse)
 

@@ -7,8 +7,7 @@ import threading
 import pytest
 
 from optimiz.training import RunError
-from optimiz.training.distributed import processes as hosts
-from optimiz.training.distributed import rendezvous
+from optimiz.training.distributed import processes, rendezvous
 
 
 @pytest.fixture
@@ -122,10 +121,10 @@ def test_whoever_else_comes_is_not_counted(port, sent):
 )
 def test_an_address_without_host_or_port_is_refused(coordinator):
     with pytest.raises(ValueError, match=r'coordinator must be "host:port", with a port in \[1, 65535\], got'):
-        hosts.join(coordinator, 2, 1)
+        processes.join(coordinator, 2, 1)
 
 
 @pytest.mark.parametrize(("processes", "index"), [(0, 0), (-1, 0), (2, -1), (2, 2), (2.0, 1)])
 def test_numbers_that_cannot_be_are_refused(processes, index):
     with pytest.raises((ValueError, TypeError), match=r"^(processes|index) must be"):
-        hosts.join("127.0.0.1:1234", processes, index)
+        processes.join("127.0.0.1:1234", processes, index)

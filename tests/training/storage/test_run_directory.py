@@ -1,7 +1,6 @@
 """A directory belongs to one run and to one process."""
 
 import errno
-import fcntl
 import json
 import os
 import subprocess
@@ -12,7 +11,6 @@ import filelock
 import pytest
 
 from optimiz.training import RunError, RunExists
-from optimiz.training.storage import run_directory
 from optimiz.training.storage.run_directory import claimed
 
 SETTINGS = {"settings": {"steps": 3}, "identity": {"rate": 0.1, "sizes": [1, 2], "name": None}}
@@ -134,21 +132,6 @@ def test_a_file_system_without_locks_is_refused_in_one_line(tmp_path, monkeypatc
 def test_nothing_of_posix_alone_is_imported(missing):
     program = f"import sys; sys.modules[{missing!r}] = None; import optimiz.training, optimiz.compare"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[3])
-
-
-def test_windows_flushes_files_by_a_handle_that_writes_and_no_directory(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("x")
-    modes = []
-
-    def note(descriptor):
-        modes.append(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", note)
-        patched.setattr(os, "name", "nt")
-        run_directory.flush(tmp_path)
-        run_directory.flush(tmp_path / "file")
-    assert modes == [os.O_RDWR]
 
 
 def test_other_settings_are_named_with_both_values(tmp_path):

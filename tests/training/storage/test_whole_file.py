@@ -1,6 +1,7 @@
 """A file is whole, or as it was."""
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -31,3 +32,18 @@ def test_what_was_there_stays_where_the_disk_is_full(tmp_path, monkeypatch, at):
         with pytest.raises(OSError, match=r"No space left on device: '.*record\.json'"):
             training.write_whole(path, "after")
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_windows_flushes_files_by_a_handle_that_writes_and_no_directory(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    modes = []
+
+    def note(descriptor):
+        modes.append(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", note)
+        patched.setattr(os, "name", "nt")
+        whole_file.flush(tmp_path)
+        whole_file.flush(tmp_path / "file")
+    assert modes == [os.O_RDWR]
