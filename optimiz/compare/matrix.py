@@ -36,7 +36,7 @@ from optimiz.compare.preflight import Preflight, check_arguments, preflight, unt
 from optimiz.compare.run import Run
 from optimiz.training.settings import description
 from optimiz.training.storage.run_directory import CHECKPOINTS, METRICS, TIMINGS
-from optimiz.training.task import beside, losses_and_state, mean_loss
+from optimiz.training.task import losses_and_state, mean_loss, model_state_argument
 from optimiz.training.train_state import keys
 
 _RESULT = "result.json"
@@ -226,7 +226,7 @@ class _Matrix:
                 resume=True,
                 progress=self.watch(arm, seed, number),
             )
-            test = evaluate(result.params, **beside(result.model_state))
+            test = evaluate(result.params, **model_state_argument(result.model_state))
         except training.Diverged as diverged:
             _log.warning("%s, seed %d, has diverged: %s", arm, seed, diverged)
             result, diverged_at = diverged.result, diverged.step
@@ -293,7 +293,7 @@ def _beginning(task: training.Task, seed: int) -> tuple[str, dict[str, float]]:
 def _first_heterogeneity(loss: Any) -> Callable[[Any, Any, Any], diagnostics.Heterogeneity]:
     def measured(params: Any, batch: Any, model_state: Any) -> diagnostics.Heterogeneity:
         def mean(params: Any) -> jax.Array:
-            returned = loss(params, batch, None, **beside(model_state))
+            returned = loss(params, batch, None, **model_state_argument(model_state))
             return mean_loss(losses_and_state(returned, model_state)[0], batch)
 
         return diagnostics.heterogeneity(jax.grad(mean)(params))

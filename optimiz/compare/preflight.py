@@ -10,7 +10,7 @@ from optimiz.compare.arm import Arm, directory_name
 from optimiz.compare.directions import lower_is_better as is_lower_better
 from optimiz.training.at_rate import AtRate
 from optimiz.training.run_plan import RunPlan
-from optimiz.training.task import beside
+from optimiz.training.task import model_state_argument
 from optimiz.training.train_state import keys
 
 _ASK = "lower_is_better=[{0!r}] or higher_is_better=[{0!r}], here and in the Record"
@@ -175,7 +175,7 @@ def _figures(
     params, model_state = untrained(task, seed)
     names: list[str] = []
     for name, figures_of in given.items():
-        figures = figures_of(params, **beside(model_state))
+        figures = figures_of(params, **model_state_argument(model_state))
         try:
             names = list({figure: float(value) for figure, value in figures.items()})
         except (AttributeError, TypeError, ValueError):

@@ -14,13 +14,16 @@ from optimiz import schedules, training
 from optimiz.compare.fields import check_types
 from optimiz.compare.json_file import SCHEMA, json_text, read_object, sha256, write_object
 from optimiz.training import environment
+from optimiz.training.budget.step_cost import EXTRA_WORK, FORWARD, HESSIAN
+from optimiz.training.step import SELECTION_FORWARDS
 
 # Of an update: a forward pass, and a backward pass that counts 2.
 STEP_FORWARDS = 3
 
 # Of the extra work that optimizers count in their state. An estimate of the Hessian's diagonal is one more
 # gradient at the least.
-_FORWARDS = {"evaluations": 1, "estimates": STEP_FORWARDS, "looks": 1}
+_FORWARDS = {count: {FORWARD: 1, HESSIAN: STEP_FORWARDS}[work] for count, work in EXTRA_WORK.items()}
+_FORWARDS[SELECTION_FORWARDS] = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,12 +18,19 @@ import optax
 from optimiz import checks, schedules
 from optimiz.training import preemption
 from optimiz.training.budget.price_table import Reference, Timing, Work
-from optimiz.training.budget.step_cost import FORWARD, STEP, extra_work
+from optimiz.training.budget.step_cost import FORWARD, HESSIAN, STEP, extra_work
 from optimiz.training.compiled_step import compile_step
 from optimiz.training.methods.layer_drop import LayerDrop
 from optimiz.training.methods.methods import PLAIN, Methods
 from optimiz.training.step import StepSpec
-from optimiz.training.task import Task, batch_shapes, batch_size, beside, losses_and_state, mean_loss
+from optimiz.training.task import (
+    Task,
+    batch_shapes,
+    batch_size,
+    losses_and_state,
+    mean_loss,
+    model_state_argument,
+)
 from optimiz.training.train_state import check_state, initial_state, own
 
 _WARM_UP = 3  # rounds: the first compiles, and the next may still allocate
@@ -126,7 +133,7 @@ def _times(
     estimates = []
     for work, seconds, extra in steps:
         seconds -= extra.get(FORWARD, 0) * times[work._replace(name=FORWARD)].seconds
-        refreshes = extra.get("hessian", 0)
+        refreshes = extra.get(HESSIAN, 0)
         if refreshes:
             estimates.append((work, seconds, refreshes))
         else:
@@ -138,7 +145,7 @@ def _times(
             raise ValueError(
                 f"n must reach a step without an estimate of the Hessian, got {n} steps with one each"
             )
-        above[work._replace(name="hessian")].append((seconds - times[work].seconds) / refreshes)
+        above[work._replace(name=HESSIAN)].append((seconds - times[work].seconds) / refreshes)
     return times | {work: _timing(taken) for work, taken in above.items()}
 
 
@@ -168,7 +175,7 @@ def _samples(
 
     @jax.jit
     def forward(params: Any, batch: Any, *on: Any) -> jax.Array:
-        returned = task.loss(params, batch, key, *on, **beside(at_first))
+        returned = task.loss(params, batch, key, *on, **model_state_argument(at_first))
         return mean_loss(losses_and_state(returned, at_first)[0], batch)
 
     forwards: dict[Work, list[float]] = collections.defaultdict(list)

@@ -29,6 +29,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from optimiz.groups.state_paths import span_of_parameter
 from optimiz.hyperparams import hyperparams, skipped_in_a_row
 
 
@@ -90,8 +91,7 @@ def _tested(params: Any, opt_state: Any, model_state: Any) -> dict[str, jax.Arra
         if jnp.issubdtype(leaf.dtype, jnp.inexact):
             named[f"model_state{jax.tree_util.keystr(path)}"] = leaf
     for path, leaf in kept:
-        parts = (path[i:j] for i in range(len(path)) for j in range(i + 1, len(path) + 1))
-        if jnp.issubdtype(leaf.dtype, jnp.inexact) and any(part in paths for part in parts):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact) and span_of_parameter(path, paths) is not None:
             named[f"opt_state{jax.tree_util.keystr(path)}"] = leaf
     return named
 

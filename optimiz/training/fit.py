@@ -1,16 +1,15 @@
-"""Train: any task, any optimizer, and a result that a kill does not change.
+"""Train any task with any optimizer; interrupting and resuming a run does not change its result.
 
-A run keeps in its directory
+A run's directory holds
 
     run.json         the settings that decide its trajectory
-    metrics.jsonl    what it computed: the same bytes, however often it was stopped and resumed
-    timings.jsonl    what it took, never the same twice: the seconds of each compilation, stretch
-                     of updates, evaluation and save
-    checkpoints/     the newest ``keep``, by number of updates
+    metrics.jsonl    what it computed: the same bytes, however often it was interrupted and resumed
+    timings.jsonl    how long each compilation, stretch of updates, evaluation and save took
+    checkpoints/     the newest ``keep`` checkpoints, by number of updates
 
-and ends in one of three ways: it returns (exit code 0); it was asked to leave and raises
-``Preempted`` (exit code 75: resume it); or it cannot go on and raises ``RunError`` (exit code 1). A
-loss that is no longer finite is of the last kind, ``Diverged``; ``optimiz.training.divergence`` says when.
+A run ends in one of three ways: it returns (exit code 0); it is preempted and raises ``Preempted`` (exit code
+75: resume it); or it cannot continue and raises ``RunError`` (exit code 1), such as ``Diverged`` if the loss is
+no longer finite; see ``optimiz.training.divergence``.
 """
 
 import dataclasses
@@ -53,50 +52,69 @@ def fit(
     overwrite: bool = False,
     progress: Callable[[Progress], object] | None = None,
 ) -> Result:
-    """Train, from the start or from the newest checkpoint.
+    """Train from the beginning, or from the newest checkpoint.
 
     Args:
-        task: what to learn.
-        tx: the optimizer; it is offered ``value``, ``grad`` and ``value_fn``, and ``logits_fn`` where
-            the task has logits. With ``learning_rate``, a function of it that makes the optimizer, such as
+        task: the learning problem.
+        tx: the optimizer. Every update offers it ``value``, ``grad`` and ``value_fn``, and ``logits_fn`` if the
+            task has logits. With ``learning_rate``, a function from the rate to the optimizer, such as
             ``optimiz.adamw``.
-        settings: how long, and when to look.
-        directory: of this run alone; empty or not there for a new one.
-        identity: what else decides the trajectory (optimizer, learning rate, model, data), by name,
-            as plain JSON; a resumed run must come with the same.
-        learning_rate: from which ``tx`` makes the optimizer. Successive runs that differ in nothing but their
-            rate and seed then share one compiled step, which takes the rate as an argument, so ``tx`` is also
-            called with a traced rate. Whichever run compiled it, the result is the same to the bit; that of
-            ``fit(task, tx(learning_rate), ...)``, where the rate is a constant, may differ by rounding. It is
-            added to ``identity``.
-        reference: what the work costs, where the settings name a budget; its prices, and not the machine
-            at hand, decide the trajectory. Evaluations and checkpoints are not charged.
-        methods: which layers and which examples are trained on.
-        layout: how the run lies on a mesh of devices; None for one device. It is no part of what decides the
-            trajectory: a run may be resumed on another mesh, whose sums differ in their rounding.
-        resume: go on with the run in ``directory``; one that never began begins, one that is
-            finished is read back. ``settings.steps`` may be more than they were, where the step does not depend
-            on them: at a constant rate, say. An evaluation at the old end stays in the history.
-        overwrite: delete the run in ``directory``, if there is one, and begin anew. Nothing else that lies
-            there is deleted.
-        progress: called at every look, with ``Progress``, at a divergence too; ``print`` will do.
+        settings: how long to train, and how often to log, evaluate and save.
+        directory: the directory of this run alone; empty or absent for a new run.
+        identity: whatever else decides the trajectory (optimizer, learning rate, model, data), by name, as
+            plain JSON. A resumed run must be given the same.
+        learning_rate: the learning rate from which ``tx`` makes the optimizer; it is added to ``identity``.
+            Successive runs that differ only in their rate and seed then share one compiled step, which takes the
+            rate as an argument, so ``tx`` is also called with a traced rate. The result is the same to the bit
+            whichever run compiled the step; that of ``fit(task, tx(learning_rate), ...)``, where the rate is a
+            constant, may differ by rounding.
+        reference: the prices of the work, if the settings have a budget. They decide the trajectory, whatever
+            the speed of the machine. Evaluations and checkpoints are not charged.
+        methods: which layers and which examples are trained.
+        layout: where the run's arrays lie on a mesh of devices; None for one device. It does not belong to what
+            decides the trajectory: a run may be resumed on another mesh, where sums round differently.
+        resume: continue the run in ``directory``. A run that never started is started; a finished one is read
+            back. ``settings.steps`` may be larger than before if the step does not depend on it, as at a
+            constant learning rate. The evaluation at the old end stays in the history.
+        overwrite: delete the run in ``directory``, if there is one, and start over. No other file is deleted.
+        progress: function that is called with a ``Progress`` whenever metrics are logged, also if the run
+            diverges, such as ``print``.
 
     Returns:
-        The trained parameters and the run's history, the same to the bit whether it was resumed or
-        not.
+        The trained parameters and the run's history, identical to the bit whether the run was resumed or not.
 
     Raises:
-        TypeError: an argument is of another type, with what is asked for, or ``identity`` holds what is not
-            plain JSON.
-        ValueError: both ``resume`` and ``overwrite``; the task or the optimizer cannot be trained, with the
-            reason, or not by these methods; there is a budget and no reference, or the reverse; the reference
-            lacks work that is to be charged; the layout does not fit the parameters or the batch, or there are
-            several processes and none, or examples to select.
-        RunError: the directory or a checkpoint does not let the run go on; ``RunExists``, where it holds a run
-            and there is neither ``resume`` nor ``overwrite``; or ``Diverged``, where it is the loss.
-        Preempted: SIGTERM, SIGINT or SIGHUP came in, and the run is saved.
+        TypeError: an argument has the wrong type, or ``identity`` holds something other than plain JSON.
+        ValueError: both ``resume`` and ``overwrite`` are given; the task cannot be trained by this optimizer or
+            these methods; only one of budget and reference is given; the reference lacks a price; the layout
+            does not fit the parameters or the batch; or several processes have no layout, or select examples.
+        RunError: the run cannot continue because of its directory or a checkpoint. It is ``RunExists`` if the
+            directory holds a run and neither ``resume`` nor ``overwrite`` is given, and ``Diverged`` if the
+            loss is no longer finite.
+        Preempted: SIGTERM, SIGINT or SIGHUP was received, and the run has been saved.
     """
-    _check_types(task, settings, directory, identity, methods, layout, reference, resume, overwrite, progress)
+    checks.kinds(
+        {
+            "task": (task, Task, "a training.Task"),
+            "settings": (settings, Settings, "a training.Settings, such as training.Settings(steps=1_000)"),
+            "directory": (directory, str | os.PathLike, "a path, such as 'runs/mine'"),
+            "identity": (
+                identity,
+                Mapping,
+                "a mapping of what decides the run, as in {'optimizer': 'adamw'}",
+            ),
+            "methods": (methods, Methods, "a training.Methods"),
+            "layout": (layout, Layout | None, "a training.Layout or None"),
+            "reference": (reference, Reference | None, "a training.Reference or None"),
+            "resume": (resume, bool, "True or False"),
+            "overwrite": (overwrite, bool, "True or False"),
+            "progress": (
+                progress,
+                (Callable, type(None)),
+                "a function of training.Progress, such as print, or None",
+            ),
+        }
+    )
     if learning_rate is None:
         checks.transformation("tx", tx)
         at_rate, optimizer = None, cast(optax.GradientTransformation, tx)
@@ -114,62 +132,26 @@ def fit(
             f"{'no' if reference is None else 'a'} reference"
         )
     if reference is not None and methods.growth is not None and task.depth is None:
-        raise ValueError("a model that grows is charged by its depth: the task must say it, got depth=None")
+        raise ValueError("a model that grows is charged by its depth: Task(depth=) must be given, got None")
     if methods.growth is not None and task.model_state is not None:
-        raise ValueError("a model that grows must be all parameters: it is not known how a model_state grows")
+        raise ValueError("only parameters can grow: Methods(growth=) does not go with Task(model_state=)")
     if settings.keep_best is not None and (task.evaluate is None or methods.growth is not None):
-        lacking = "Task(evaluate=) is None" if task.evaluate is None else "its model grows"
-        raise ValueError(f"Settings(keep_best={settings.keep_best!r}): there is no best of this run: {lacking}")
+        reason = "Task(evaluate=) is None" if task.evaluate is None else "the model grows"
+        raise ValueError(f"Settings(keep_best={settings.keep_best!r}) cannot keep a best checkpoint: {reason}")
     if layout is None and jax.process_count() > 1:
-        raise ValueError(f"a run of {jax.process_count()} processes needs a layout")
+        raise ValueError(f"a run of {jax.process_count()} processes needs a layout, got layout=None")
     if methods.selection is not None and jax.process_count() > 1:
-        raise ValueError(f"examples are selected by one process, there are {jax.process_count()}")
+        raise ValueError(f"Methods(selection=) needs a run of one process, got {jax.process_count()}")
     prices = None if reference is None else reference.prices()
     described = description(settings, identity, prices, methods)
     mesh = None if layout is None else dict(layout.mesh.shape)
-    # What decides when the processes meet must be the same too.
+    # The processes must also agree on when they wait for one another.
     when, numerics = dataclasses.asdict(settings), conditions(mesh)["numerics"]
     refuse_differing(described | {"when": when, "mesh": mesh, "jax.config": numerics})
     plan = RunPlan(task, optimizer, settings, reference, methods, layout, at_rate)
-    told = progress if processes.is_first() else None
+    progress = progress if processes.is_first() else None
     with (
         claimed(directory, described, resume, overwrite, longer=methods.growth is None) as path,
         preemption.deferred() as request,
     ):
-        return Loop(plan, path, described, request, told).train()
-
-
-def _check_types(
-    task: Any,
-    settings: Any,
-    directory: Any,
-    identity: Any,
-    methods: Any,
-    layout: Any,
-    reference: Any,
-    resume: Any,
-    overwrite: Any,
-    progress: Any,
-) -> None:
-    """Refuse arguments of another type by their name, with what is asked for.
-
-    Raises:
-        TypeError: there is one.
-    """
-    asked_for = {
-        "task": (task, Task, "a training.Task"),
-        "settings": (settings, Settings, "a training.Settings, such as training.Settings(steps=1_000)"),
-        "directory": (directory, str | os.PathLike, "a path, such as 'runs/mine'"),
-        "identity": (identity, Mapping, "a mapping of what decides the run, such as {'optimizer': 'adamw'}"),
-        "methods": (methods, Methods, "a training.Methods"),
-        "layout": (layout, Layout | None, "a training.Layout or None"),
-        "reference": (reference, Reference | None, "a training.Reference or None"),
-        "resume": (resume, bool, "True or False"),
-        "overwrite": (overwrite, bool, "True or False"),
-        "progress": (
-            progress,
-            (Callable, type(None)),
-            "a function of training.Progress, such as print, or None",
-        ),
-    }
-    checks.kinds(asked_for)
+        return Loop(plan, path, described, request, progress).train()

@@ -25,7 +25,7 @@ from optimiz.training.run_plan import RunPlan
 from optimiz.training.storage import checkpoint
 from optimiz.training.storage.run_directory import CHECKPOINTS, write_settings
 from optimiz.training.storage.same_settings import STEPS
-from optimiz.training.task import batch_shapes, beside
+from optimiz.training.task import batch_shapes, model_state_argument
 from optimiz.training.train_state import TrainState
 
 _log = logging.getLogger(__name__)
@@ -223,7 +223,7 @@ class Loop:
         self._refuse_not_finite(state)
         with self._run_log.timed("evaluate"):
             own = self._plan.own
-            metrics = self._task.evaluate(own(state.params), **beside(own(state.model_state)))
+            metrics = self._task.evaluate(own(state.params), **model_state_argument(own(state.model_state)))
             try:
                 metrics = {name: float(value) for name, value in metrics.items()}
             except (AttributeError, TypeError, ValueError):

@@ -34,13 +34,16 @@ from optimiz.training.methods.selection import Selection
 from optimiz.training.task import (
     Task,
     batch_size,
-    beside,
     losses_and_state,
     mean_loss,
+    model_state_argument,
     per_example,
     weighted_logits,
 )
 from optimiz.training.train_state import TrainState, on_clock, run_key
+
+SELECTION_FORWARDS = "looks"
+"""The name in ``metrics.jsonl`` of the forward passes over candidates so far, in those of a step's batch."""
 
 # Folded into a step's key, far from what a model would fold into it, so that dropout is the same without them.
 _PATTERN, _SELECTION = 2**32 - 1, 2**32 - 2
@@ -191,7 +194,7 @@ def _update_on_selection(
     assert selection is not None
     drawn = state.selection.drawn if selection.waits else state.step
     key = jax.random.fold_in(jax.random.fold_in(run_key(state), _SELECTION), drawn)
-    returned = spec.loss(state.params, candidates, None, **beside(state.model_state))
+    returned = spec.loss(state.params, candidates, None, **model_state_argument(state.model_state))
     losses = per_example(losses_and_state(returned, state.model_state)[0], candidates)
     chosen = selection.choose(state.selection, losses, candidates, key)
     clock = before
@@ -234,7 +237,7 @@ def _update(
     active = None if layers is None else jnp.sum(layers, dtype=jnp.int32)
 
     def value_and_state(params: Any) -> tuple[jax.Array, Any]:
-        returned = spec.loss(params, batch, key, *pattern, **beside(state.model_state))
+        returned = spec.loss(params, batch, key, *pattern, **model_state_argument(state.model_state))
         losses, model_state = losses_and_state(returned, state.model_state)
         return mean_loss(losses, batch), model_state
 
@@ -243,7 +246,7 @@ def _update(
 
     def logits_fn(params: Any) -> Any:
         assert spec.logits is not None
-        logits = spec.logits(params, batch, key, *pattern, **beside(state.model_state))
+        logits = spec.logits(params, batch, key, *pattern, **model_state_argument(state.model_state))
         return weighted_logits(logits, batch)
 
     (value, model_state), grads = jax.value_and_grad(value_and_state, has_aux=True)(state.params)
@@ -268,7 +271,7 @@ def _update(
         fraction = before.fraction
     if spec.grows and active is None and spec.depth is not None:
         active = jnp.asarray(spec.depth, jnp.int32)
-    counts = {"active_layers": active, "looks": selection_forwards}
+    counts = {"active_layers": active, SELECTION_FORWARDS: selection_forwards}
     logged = _logged_scalars(opt_state) | {name: x for name, x in counts.items() if x is not None}
     # What a bad batch has done to statistics must not outlast it where the optimizer skips the step.
     good = jnp.isfinite(value) & jnp.isfinite(norm)

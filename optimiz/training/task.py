@@ -1,8 +1,7 @@
-"""What is learnt: parameters, a loss per example, a batch for every step, and an evaluation.
+"""What is learned: parameters, a loss per example, a batch for every step, and an evaluation.
 
-The loss comes back per example, not averaged, because only then can a padded batch have an exact
-mean. A batch may weigh its examples with an entry ``"weight"`` of shape [B]; an example of weight 0
-is padding.
+The loss is returned per example, not averaged: only then is the mean over a padded batch exact. A batch may
+weight its examples by an entry ``"weight"`` of shape [B]; an example of weight 0 is padding.
 """
 
 import dataclasses
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 WEIGHT = "weight"
-"""The name of the batch entry that weighs the examples."""
+"""The name of the batch entry that weights the examples."""
 
 Batch = Mapping[str, np.ndarray]
 
@@ -22,7 +21,7 @@ _SIGNATURES = {
     "init": "key → parameters",
     "loss": "(parameters, batch, key) → losses [B]",
     "batches": "step → batch",
-    "evaluate": "parameters → figures by name",
+    "evaluate": "parameters → metrics by name",
     "logits": "(parameters, batch, key) → logits",
     "depth": "parameters → number of layers",
     "model_state": "key → arrays that are not trained",
@@ -31,43 +30,44 @@ _SIGNATURES = {
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A learning problem, free of any optimizer.
+    """A learning problem, independent of the optimizer.
 
     Args:
-        init: key → parameters, a pytree of floating-point arrays. It is also traced for shapes
-            alone (``jax.eval_shape``), so that a resumed run allocates its parameters once.
-        loss: (parameters, batch, key) → losses of shape [B], traced. The key drives dropout and the
-            like; None asks for evaluation mode.
-        batches: step → batch, a dict of arrays with leading dimension B, the same shapes at every
-            step. It is a pure function of the 0-based step, so the position in the data *is* the
-            step. In a run of several processes, this process's share of the batch, as ``Layout.share`` says.
-        evaluate: parameters → validation figures by name, or None for no evaluation. The parameters
-            are reused by the next step: it must not keep them. On a mesh they lie as its ``Layout`` says;
-            of several processes each evaluates on its own, unless the parameters are split between them.
-        logits: (parameters, batch, key) → logits of shape [B, ..., C], traced; or a pair of logits and
-            the weights [B, ...] of their positions in the mean loss, where these are not its example's
-            weight throughout. For optimizers that draw labels from the model, such as ``sophia_g``; None
-            where there is no such optimizer.
-        depth: parameters, or their shapes → number of layers, where reference time is charged by it; None for
-            work that is charged by its batch alone.
-        model_state: key → arrays that the model updates itself and no optimizer trains, such as the running
-            statistics of BatchNorm; the key is that of ``init``. None for a model without.
+        init: key → parameters, a pytree of floating-point arrays. It is also traced for their shapes
+            (``jax.eval_shape``), so that a resumed run allocates its parameters only once.
+        loss: (parameters, batch, key) → losses of shape [B]; it is traced. The key is for dropout and the like;
+            None means evaluation mode.
+        batches: step → batch, a dict of arrays with leading dimension B, of the same shapes at every step. It
+            is a pure function of the 0-based step, so a run's position in the data *is* its step. In a run of
+            several processes it returns this process's part of the batch, see ``Layout.share``.
+        evaluate: parameters → validation metrics by name; None for no evaluation. It must not keep a reference
+            to the parameters, whose memory the next step reuses. On a mesh they are laid out as ``Layout``
+            specifies. Each of several processes evaluates on its own, unless the parameters are split between
+            them.
+        logits: (parameters, batch, key) → logits of shape [B, ..., C]; it is traced. It may return a pair of
+            logits and the weights [B, ...] of their positions in the mean loss, if a position's weight is not
+            that of its example. It is for optimizers that sample labels from the model, such as ``sophia_g``;
+            None if the optimizer is not one of them.
+        depth: parameters, or their shapes → number of layers, if reference time is charged by it; None if work
+            is charged by its batch alone.
+        model_state: key → arrays that the model itself updates and no optimizer trains, such as the running
+            statistics of BatchNorm; the key is the same as for ``init``. None for a model without such state.
 
-    Where layers are dropped, ``loss`` and ``logits`` take a fourth argument, which layers are on: bool [L],
-    traced; without it all of them are.
+    If layers are dropped, ``loss`` and ``logits`` take a fourth argument, which layers are on: bool [L],
+    traced. Without that argument all layers are on.
 
-    Where there is a model state, ``loss``, ``logits`` and ``evaluate`` are given it by keyword, as
-    ``model_state=``, and ``loss`` returns a pair: the losses, and the state after the batch, of the same tree,
-    shapes and dtypes. For Linen that is ``variables["batch_stats"]``, in and out of
-    ``apply(…, mutable=["batch_stats"])``; for NNX a part of ``nnx.split(model, nnx.Param, nnx.BatchStat)``,
-    read off again after the call. The run keeps, saves and resumes it, and a step that is not finite leaves it
-    as it was. It is made by the forward pass before an update; other evaluations of the loss, such as the
-    trials of a line search or the passes over candidates, begin with the same state and leave none. On a mesh a
-    batch is one, and its statistics are those of all of it; examples of weight 0 count in them unless the model
-    masks them.
+    If the task has a model state, ``loss``, ``logits`` and ``evaluate`` receive it as the keyword argument
+    ``model_state``, and ``loss`` returns a pair: the losses, and the state after the batch, with the same tree,
+    shapes and dtypes. In Linen that is ``variables["batch_stats"]``, passed in and returned by
+    ``apply(…, mutable=["batch_stats"])``; in NNX it is a part of ``nnx.split(model, nnx.Param,
+    nnx.BatchStat)``, split off again after the call. The run keeps, saves and resumes the state, and a step
+    that is not finite leaves it unchanged. Only the forward pass of an update changes it: other evaluations of
+    the loss, such as the trials of a line search or the passes over candidates, start from the same state and
+    discard theirs. On a mesh, the statistics are those of the whole batch. Examples of weight 0 enter them
+    unless the model masks them.
 
     Raises:
-        TypeError: a part is not a function, with what is asked for.
+        TypeError: a part is not a function; the message gives the expected signature.
     """
 
     init: Callable[[jax.Array], Any]
@@ -87,41 +87,40 @@ class Task:
             message += f"{', or None' if optional else ''}; got {type(value).__name__}"
             if field.name == "batches" and isinstance(value, Iterable):
                 message += (
-                    ". A run is resumed by the number of its step, so batches are asked for by it: of arrays "
-                    "training.shuffled makes such a function, of a list of batches "
-                    "`lambda step: batches[step % len(batches)]`"
+                    ". A run is resumed by its step, so batches are a function of the step: for arrays use "
+                    "training.shuffled, for a list of batches `lambda step: batches[step % len(batches)]`"
                 )
             raise TypeError(message)
 
 
-def beside(model_state: Any) -> dict[str, Any]:
-    """The keyword argument by which a task's functions get the state of the model, if there is one."""
-    # Taken apart and put together, so that NNX's variables are of the trace in which they will be set.
+def model_state_argument(model_state: Any) -> dict[str, Any]:
+    """The keyword argument that passes the model state to a task's functions; empty without one."""
+    # Flattened and rebuilt, so that NNX's variables belong to the trace in which they will be set.
     return {} if model_state is None else {"model_state": jax.tree.map(lambda x: x, model_state)}
 
 
 def losses_and_state(returned: Any, model_state: Any) -> tuple[Any, Any]:
-    """Take apart what a task's ``loss`` returned.
+    """Split what a task's ``loss`` returned into losses and model state.
 
     Args:
-        returned: losses; with a model state, a pair of them and the state after the batch.
-        model_state: that it was given; None for a model without.
+        returned: the losses; with a model state, a pair of the losses and the state after the batch.
+        model_state: the model state that the loss was given; None for a model without.
 
     Raises:
-        ValueError: it is no such pair, or the state is of another tree, shape or dtype.
+        ValueError: ``returned`` is not such a pair, or the state has another tree, shape or dtype than before.
     """
     if model_state is None:
         return returned, None
     if not isinstance(returned, tuple) or len(returned) != 2:
         raise ValueError(
-            "the loss must return a pair, the losses and the model_state after the batch, as the task has a "
-            f"model_state; it returns {type(returned).__name__}"
+            "the loss of a task with a model_state must return a pair, the losses and the model_state after "
+            f"the batch, got {type(returned).__name__}"
         )
     losses, after = returned
     if jax.tree.structure(after) != jax.tree.structure(model_state):
         raise ValueError(
-            f"the loss must return the model_state as it was given: {jax.tree.structure(model_state)}; it "
-            f"returns {jax.tree.structure(after)}"
+            f"the loss must return a model_state of the same tree, {jax.tree.structure(model_state)}, got "
+            f"{jax.tree.structure(after)}"
         )
     pairs = zip(jax.tree_util.tree_leaves_with_path(model_state), jax.tree.leaves(after), strict=True)
     for (path, old), new in pairs:
@@ -142,8 +141,8 @@ def mean_loss(losses: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
     """Average per-example losses, weighted by ``batch["weight"]`` where there is one.
 
     Args:
-        losses: [B], floating point; the mean is taken in float32 or wider.
-        batch: the batch the losses belong to; its weights [B] are not negative.
+        losses: losses of shape [B], floating point. Their mean is computed in at least float32.
+        batch: the batch that the losses belong to; its weights [B] are not negative.
 
     Returns:
         ``Σ w l / Σ w``, and 0 where every weight is 0.
@@ -173,10 +172,10 @@ def per_example(losses: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
         batch: the batch that it was given.
 
     Returns:
-        The losses [B] in float32 or wider.
+        The losses [B] in at least float32.
 
     Raises:
-        ValueError: they are not a floating-point array of shape [B].
+        ValueError: the losses are not a floating-point array of shape [B].
     """
     examples = batch_size(batch)
     shape, dtype = getattr(losses, "shape", None), getattr(losses, "dtype", type(losses).__name__)
@@ -184,25 +183,20 @@ def per_example(losses: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
         raise ValueError(
             f"the loss must be floating point and of shape ({examples},), one loss per example; "
             f"it is {dtype} of shape {shape}"
-            + (
-                "; to return a state of the model beside it, give Task(model_state=)"
-                if dtype == "tuple"
-                else ""
-            )
+            + ("; to return a model state with it, give Task(model_state=)" if dtype == "tuple" else "")
         )
     return losses.astype(jnp.promote_types(losses.dtype, jnp.float32))
 
 
 def weighted_logits(logits: Any, batch: Mapping[str, Any]) -> Any:
-    """Give logits their batch's weights, unless they come with weights of their own.
+    """Pair logits with the weights of their batch, unless they come with weights of their own.
 
     Args:
-        logits: [B, ..., C]; or a pair of them and the weights [B, ...] of their positions.
-        batch: the batch the logits belong to.
+        logits: logits [B, ..., C], or a pair of logits and the weights [B, ...] of their positions.
+        batch: the batch that the logits belong to.
 
     Returns:
-        The logits as they came, or a pair of them and weights [B, ...]: each position has its
-        example's.
+        The logits unchanged, or a pair of logits and weights [B, ...]: each position has its example's weight.
 
     Example:
         >>> batch = {"x": jnp.zeros(2), "weight": jnp.array([1.0, 0.0])}
@@ -217,18 +211,18 @@ def weighted_logits(logits: Any, batch: Mapping[str, Any]) -> Any:
 
 
 def batch_shapes(batch: Any, name: str) -> dict[str, tuple[tuple[int, ...], Any]]:
-    """Check that a batch is one, and return the shape and dtype of each entry.
+    """Check that a batch is well formed, and return the shape and dtype of each entry.
 
     Args:
         batch: what a task's ``batches`` returned.
-        name: what to call it in a message.
+        name: what a message calls it.
 
     Returns:
         Name → (shape, dtype).
 
     Raises:
-        ValueError: not a non-empty dict of arrays with one leading dimension, or weights that are
-            not [B].
+        ValueError: the batch is not a non-empty dict of arrays with the same leading dimension, or its weights
+            do not have shape [B].
     """
     if not isinstance(batch, dict) or not batch:
         raise ValueError(f"{name} must be a non-empty dict of arrays, got {type(batch).__name__}")

@@ -9,15 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from optimiz import schedules
+from optimiz import numerics, schedules
 from optimiz.training.budget.clock import Clock
 from optimiz.training.distributed.sharding import Layout
 from optimiz.training.methods.growth import Growth, grow
 from optimiz.training.methods.selection import Selection
 from optimiz.training.task import Task
-
-# Named, so that a run is resumed on the same random numbers whatever the default is then.
-_KEY_IMPL = "threefry2x32"
 
 
 class TrainState(NamedTuple):
@@ -74,13 +71,13 @@ def grown_state(plan: Growth, tx: optax.GradientTransformation, state: TrainStat
 
 def keys(seed: int) -> tuple[jax.Array, jax.Array]:
     """The random keys of a run: of its initial parameters, and of its steps."""
-    init_key, steps_key = jax.random.split(jax.random.key(seed, impl=_KEY_IMPL))
+    init_key, steps_key = jax.random.split(numerics.typed_key(seed))
     return init_key, steps_key
 
 
 def run_key(state: TrainState) -> jax.Array:
     """The random key of a run's steps."""
-    return jax.random.wrap_key_data(state.key, impl=_KEY_IMPL)
+    return numerics.typed_key(state.key)
 
 
 def state_shardings(state: TrainState, layout: Layout) -> TrainState:

@@ -335,7 +335,7 @@ def test_a_task_that_cannot_be_trained_says_why(tmp_path, parts, message):
             iter([{}]),
             r".*step → batch; got list_iterator\. .* training\.shuffled .* batches\[step % len",
         ),
-        ("batches", (x for x in ()), r".*; got generator\. A run is resumed by the number of its step"),
+        ("batches", (x for x in ()), r".*; got generator\. A run is resumed by its step"),
         ("batches", [{}], r".*step → batch; got list\."),
         ("evaluate", {"x": 1}, r".*parameters → figures by name, or None; got dict$"),
         ("logits", True, r".*or None; got bool$"),

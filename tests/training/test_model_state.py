@@ -231,9 +231,9 @@ def test_examples_are_chosen_in_evaluation_mode_and_work_is_priced(tmp_path):
     [
         (
             {"loss": lambda p, b, k, model_state: b["y"]},
-            r"must return a pair, the losses and the model_state .*; it",
+            r"must return a pair, the losses and the model_state .*, got",
         ),
-        ({"loss": lambda p, b, k, model_state: (b["y"], {})}, "must return the model_state as it was given: "),
+        ({"loss": lambda p, b, k, model_state: (b["y"], {})}, "must return a model_state of the same tree, "),
         (
             {
                 "loss": lambda p, b, k, model_state: (
@@ -245,7 +245,7 @@ def test_examples_are_chosen_in_evaluation_mode_and_work_is_priced(tmp_path):
         ),
         (
             {"loss": lambda p, b, k: (b["y"], {}), "model_state": None},
-            r"it is tuple of shape None; to return a state of the model .* give Task\(model_state=\)",
+            r"it is tuple of shape None; to return a model state .* give Task\(model_state=\)",
         ),
         ({"model_state": lambda key: None}, r"Task\(model_state=\) must return arrays, got None"),
         (
@@ -261,7 +261,7 @@ def test_a_state_that_cannot_be_kept_is_refused(tmp_path, parts, message):
 
 def test_a_model_that_grows_has_none(tmp_path):
     growth = training.Growth(depths=(1, 2), at=(0.5,))
-    with pytest.raises(ValueError, match="a model that grows must be all parameters"):
+    with pytest.raises(ValueError, match="only parameters can grow"):
         run(linen(depth=lambda params: 1), tmp_path, methods=training.Methods(growth=growth))
 
 

@@ -16,9 +16,14 @@ STEP = "step"
 FORWARD = "forward"
 """The work of one evaluation of the loss."""
 
-# Cumulative counts that optimizers keep in their state, and the work that each of them counts. A wrapper that
-# undoes a step, state and all, takes its counts back, and the step is charged alone.
-EXTRA_WORK = {"evaluations": FORWARD, "estimates": "hessian"}
+HESSIAN = "hessian"
+"""The work of one estimate of a Hessian's diagonal."""
+
+EXTRA_WORK = {"evaluations": FORWARD, "estimates": HESSIAN}
+"""The cumulative counts that optimizers keep in their state, and the work that each counts.
+
+A wrapper that undoes a step restores the counts with the rest of the state; then the step alone is charged.
+"""
 
 
 def extra_work(opt_state: Any) -> dict[str, jax.Array]:

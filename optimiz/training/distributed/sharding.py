@@ -23,6 +23,8 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from optimiz.groups.state_paths import span_of_parameter
+
 DATA = "data"
 """The name of the mesh axis along which batches are split."""
 
@@ -188,10 +190,8 @@ class Layout:
         owners = {path: (leaf.shape, spec) for (path, leaf), spec in zip(leaves, specs, strict=True)}
 
         def lies(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-            # What is kept for a parameter has the parameter's path within its own.
-            parts = [path[i:j] for i in range(len(path) + 1) for j in range(i, len(path) + 1)]
-            owner = max((part for part in parts if part in owners), key=len, default=None)
-            shape, spec = ((), P()) if owner is None else owners[owner]
+            span = span_of_parameter(path, owners)
+            shape, spec = ((), P()) if span is None else owners[path[slice(*span)]]
             axes = [axis for entry in spec for axis in _axes(entry)]
             if self.shard_state and DATA in self.mesh.shape and DATA not in axes:
                 axes.append(DATA)
@@ -266,7 +266,7 @@ def bytes_per_device(tree: Any, shardings: Any) -> int:
 
     Args:
         tree: arrays or ``jax.ShapeDtypeStruct``.
-        shardings: the same tree of where they lie, as of :meth:`Layout.of`.
+        shardings: the same tree of where they lie, as of :meth:`Layout.params` or :meth:`Layout.opt_state`.
 
     Example:
         >>> layout = Layout(make_mesh("data:1"))

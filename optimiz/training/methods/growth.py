@@ -36,8 +36,9 @@ import optax
 
 from optimiz import checks
 from optimiz.groups.layers import LAYER_INDEX
+from optimiz.groups.state_paths import span_of_parameter
 from optimiz.training.methods.layer_stack import KeyPath, Place, Stack
-from optimiz.training.methods.per_generation_counts import AgedState, by_age, own_counts, span_of_parameter
+from optimiz.training.methods.per_generation_counts import PerGenerationState, own_counts, per_generation_counts
 
 Policy = Literal["keep", "copy", "reset"]
 
@@ -101,7 +102,7 @@ class Growth:
         """The optimizer after so many growths."""
         if stage == 0 or self.policy != "keep":
             return tx
-        return by_age(tx, self.stack, self.depths[: stage + 1])
+        return per_generation_counts(tx, self.stack, self.depths[: stage + 1])
 
     def described(self) -> dict[str, Any]:
         """The plan as plain JSON."""
@@ -133,7 +134,7 @@ def grow(
     births, state = opt_state if stage > 1 else ((), opt_state)
     counts, first = own_counts(state, params), own_counts(fresh, grown)
     born = tuple(count - start for count, start in zip(counts.values(), first.values(), strict=True))
-    return grown, AgedState((*births, born), _fitted(plan, state, fresh, params, grown))
+    return grown, PerGenerationState((*births, born), _fitted(plan, state, fresh, params, grown))
 
 
 def _fitted(plan: Growth, state: Any, fresh: Any, params: Any, grown: Any) -> Any:

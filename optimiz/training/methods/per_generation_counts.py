@@ -15,27 +15,28 @@ once; it is run once, and the layers share its counts.
 
 import bisect
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from optimiz.groups.state_paths import span_of_parameter
 from optimiz.training.methods.layer_stack import KeyPath, Place, Stack
 from optimiz.training.methods.recorded_calls import recorded
 
 _COUNTS = ("count", "t")  # the latter in optax.contrib's Adan
 
 
-class AgedState(NamedTuple):
-    """State of :func:`by_age`."""
+class PerGenerationState(NamedTuple):
+    """State of :func:`per_generation_counts`."""
 
     births: tuple[tuple[jax.Array, ...], ...]  # per generation but the first: the counts when it was born
     inner_state: Any  # of the optimizer, with the counts of the first generation
 
 
-def by_age(
+def per_generation_counts(
     tx: optax.GradientTransformation, stack: Stack, depths: Sequence[int]
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer that corrects the moments of each layer by the layer's own count.
@@ -53,7 +54,7 @@ def by_age(
     def init_fn(params):
         state = tx.init(params)
         counts = own_counts(state, params)
-        return AgedState(tuple(tuple(map(jnp.zeros_like, counts.values())) for _ in depths[1:]), state)
+        return PerGenerationState(tuple(tuple(map(jnp.zeros_like, counts.values())) for _ in depths[1:]), state)
 
     def update_fn(updates, state, params=None, **extra_args):
         places = stack.places(updates)
@@ -68,7 +69,7 @@ def by_age(
         if not called and any(state.births):
             outcomes += [update(births) for births in state.births]
         new_updates, inner_state = _assembled(outcomes, places, depths)
-        return new_updates, AgedState(state.births, inner_state)
+        return new_updates, PerGenerationState(state.births, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -85,13 +86,6 @@ def own_counts(state: Any, params: Any) -> dict[KeyPath, jax.Array]:
         for path, leaf in leaves
         if path and getattr(path[-1], "name", None) in _COUNTS and path[:-1] in holders
     }
-
-
-def span_of_parameter(path: KeyPath, parameters: Collection[KeyPath]) -> tuple[int, int] | None:
-    """Which part of a key path in an optimizer's state is that of a parameter: the longest, or None."""
-    ends = range(len(path) + 1)
-    spans = [(start, end) for start in ends for end in ends if start < end and path[start:end] in parameters]
-    return max(spans, key=lambda span: span[1] - span[0], default=None)
 
 
 def _younger(state: Any, params: Any, births: Sequence[jax.Array]) -> Any:

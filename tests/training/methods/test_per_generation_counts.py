@@ -7,7 +7,7 @@ import pytest
 
 import optimiz
 from optimiz.training.methods.layer_stack import Stack
-from optimiz.training.methods.per_generation_counts import by_age, own_counts
+from optimiz.training.methods.per_generation_counts import own_counts, per_generation_counts
 
 PARAMS = {"head": jnp.ones(3), "layers": [{"w": jnp.ones((32, 32))} for _ in range(4)]}
 
@@ -44,13 +44,13 @@ def test_unrolled_layers_cost_no_more_arithmetic():
         return jax.jit(tx.update).lower(PARAMS, state, PARAMS).compile().cost_analysis()["flops"]
 
     tx = optimiz.adamw(0.1)
-    aged = by_age(tx, Stack(), (1, 2, 4))
+    aged = per_generation_counts(tx, Stack(), (1, 2, 4))
     assert flops(aged) < 1.05 * flops(tx)
 
 
 def test_what_is_of_one_age_is_updated_as_by_the_optimizer_itself():
     tx = optimiz.adamw(0.1)
-    aged = by_age(tx, Stack(), (1, 2, 4))
+    aged = per_generation_counts(tx, Stack(), (1, 2, 4))
     updates, state = aged.update(PARAMS, aged.init(PARAMS), PARAMS)
     expected, inner = tx.update(PARAMS, tx.init(PARAMS), PARAMS)
     jax.tree.map(lambda a, b: (a == b).all() or pytest.fail("differs"), updates, expected)

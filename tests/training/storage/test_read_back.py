@@ -182,7 +182,7 @@ def test_a_task_without_evaluation_has_no_best(tmp_path):
     task = training.Task(tiny.task().init, tiny.task().loss, tiny.task().batches)
     settings = Settings(steps=1, keep_best="loss", lower_is_better=True)
     with pytest.raises(
-        ValueError, match=r"Settings\(keep_best='loss'\): there is no best of this run: Task\(eval"
+        ValueError, match=r"Settings\(keep_best='loss'\): cannot keep a best checkpoint: Task\(eval"
     ):
         training.fit(task, optax.sgd(0.1), settings, tmp_path, identity={})
 
