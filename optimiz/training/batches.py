@@ -1,8 +1,8 @@
 """Batches from arrays in memory: shuffled for training, padded for evaluation.
 
-Training is an endless stream: one permutation of the examples after another, cut into batches
-wherever a batch ends, so that nothing is dropped and every batch is full. Batch number ``step`` is
-computed, not reached by iterating: a run resumed at step 10,000 starts as fast as one at 0.
+Training uses an endless stream: one permutation of the examples after another, cut into batches regardless of
+where a permutation ends, so that no example is dropped and every batch is full. The batch of a step is
+computed, not reached by iterating: a run resumed at step 10,000 starts as fast as one at step 0.
 """
 
 import functools
@@ -20,16 +20,17 @@ def shuffled(
 
     Args:
         arrays: name → array [N, …], N ≥ 1 examples.
-        batch_size: examples in a batch, ≥ 1; it may exceed N.
-        seed: chooses the permutations, ≥ 0; every epoch has its own.
-        share: (i, n) for the i-th of n equal parts of every batch, as ``Layout.share`` tells a process of
-            several which to read.
+        batch_size: number of examples in a batch, ≥ 1; it may exceed N.
+        seed: seed of the permutations, ≥ 0; every epoch has its own permutation.
+        share: (i, n) for the i-th of n equal parts of every batch; in a run of several processes, each reads
+            its
+            ``Layout.share``.
 
     Returns:
-        A pure function of the step, ≥ 0, whose result has arrays [batch_size / n, …].
+        A pure function of the step, ≥ 0, that returns arrays [batch_size / n, …].
 
     Raises:
-        ValueError: no arrays, no examples, unequal lengths, or a number outside its range.
+        ValueError: there are no arrays or no examples, lengths differ, or a number is outside its range.
 
     Example:
         >>> batch = shuffled({"x": np.arange(3)}, batch_size=2, seed=0)
@@ -46,8 +47,8 @@ def shuffled(
 
     @functools.lru_cache(maxsize=2)
     def permutation(epoch: int) -> np.ndarray:
-        # NumPy vouches for the raw bits of a bit generator across versions, and not for
-        # Generator.permutation: sorting raw bits keeps a resumed run on the same data.
+        # Across versions NumPy guarantees the raw bits of a bit generator, but not Generator.permutation:
+        # sorting raw bits keeps a resumed run on the same data.
         bits = np.random.Philox(np.random.SeedSequence([seed, epoch])).random_raw(examples)
         return np.argsort(bits, kind="stable")
 
@@ -62,20 +63,20 @@ def shuffled(
 
 
 def padded(arrays: Mapping[str, np.ndarray], batch_size: int) -> list[dict[str, np.ndarray]]:
-    """Cut every example once, in order, into batches of one shape.
+    """Cut all examples, in order, into batches of the same shape.
 
-    The last batch is filled up with copies of its last example at weight 0, not with zeros: what
-    the model computes on padding is then as finite as on the example itself.
+    The last batch is padded with copies of its last example at weight 0 rather than with zeros, so that what
+    the model computes on padding is as finite as on that example.
 
     Args:
         arrays: name → array [N, …], N ≥ 1 examples; an entry ``"weight"`` is kept.
-        batch_size: examples in a batch, ≥ 1.
+        batch_size: number of examples in a batch, ≥ 1.
 
     Returns:
         Batches of arrays [batch_size, …], each with a ``"weight"`` [batch_size].
 
     Raises:
-        ValueError: no arrays, no examples, unequal lengths, or ``batch_size`` < 1.
+        ValueError: there are no arrays or no examples, lengths differ, or ``batch_size`` < 1.
 
     Example:
         >>> [batch["weight"].tolist() for batch in padded({"x": np.arange(3)}, batch_size=2)]

@@ -1,7 +1,7 @@
-"""Calibration: what units of work take on this machine, which makes it the reference system.
+"""Calibration: how long units of work take on this machine, which makes it the reference system.
 
-A unit of work is timed from its dispatch until its results are there, by a monotonic clock, after a few rounds
-that compile it and are not counted. Units take turns, so that a machine that slows down slows all of them.
+A unit of work is timed with a monotonic clock from its dispatch until its results are available, after a few
+uncounted rounds that compile it. Units take turns, so that a machine that slows down affects all of them.
 """
 
 import collections
@@ -40,16 +40,17 @@ def measure(works: Mapping[Work, Callable[[], Any]], *, about: Mapping[str, Any]
     """Time units of work.
 
     Args:
-        works: for each unit, a function that does it once and returns arrays to wait for.
-        about: what is timed, by name: model, sizes, data; plain JSON.
-        n: measurements of each, ≥ 1.
+        works: for each unit, a function that does it once and returns the arrays to wait for.
+        about: what is timed, such as model, sizes and data, by name; plain JSON.
+        n: number of measurements of each unit, ≥ 1.
 
     Returns:
-        The median of each, with its spread.
+        The median of each unit, with its spread.
 
     Raises:
         TypeError: ``n`` is not an integer.
-        ValueError: it is less than 1, or the times are no reference: more work was quicker than less.
+        ValueError: ``n`` is less than 1, or the times cannot be a reference because more work was faster than
+            less.
 
     Example:
         >>> square = jax.jit(lambda x: x @ x)
@@ -74,25 +75,27 @@ def calibrate(
     n: int = 200,
     methods: Methods = PLAIN,
 ) -> Reference:
-    """Time all that ``fit`` charges for a task and an optimizer.
+    """Time all work that ``fit`` charges for a task and an optimizer.
 
-    These are ``step`` and ``forward``, and ``hessian`` if the optimizer counts such estimates. A step is timed
-    with what the optimizer does beyond it, and counts in its state; that is then taken off: the price of the
-    evaluations from each step, and what is left above a plain step, per estimate, is the price of an estimate.
+    That is ``step`` and ``forward``, and ``hessian`` if the optimizer counts such estimates. A step is timed
+    together with the extra work that the optimizer does and counts in its state, which is then subtracted:
+        first
+    the price of the evaluations; what a step with estimates takes beyond a plain one is the price of the
+    estimates.
 
     Args:
-        task: what to learn; its batches' size, and its depth if it says it, are those of the work.
+        task: the learning problem. The batch size, and the depth if it has one, are those of the work.
         tx: the optimizer.
-        about: what is timed, by name: model, sizes, data; plain JSON.
-        n: steps to time of each depth, ≥ 1.
-        methods: as of the runs: of a model that grows, every depth is timed; of one whose layers are dropped,
-            every number of active layers; where examples are selected, ``forward`` over the candidates too.
+        about: what is timed, such as model, sizes and data, by name; plain JSON.
+        n: number of steps to time at each depth, ≥ 1.
+        methods: the methods of the runs. Every depth of a model that grows is timed; if layers are dropped,
+            every number of active layers; if examples are selected, also ``forward`` over the candidates.
 
     Raises:
         TypeError: ``n`` is not an integer.
-        ValueError: it is less than 1, the task or the optimizer cannot be trained, or every step timed has an
-            estimate in it: the price of a step alone is not to be had.
-        Preempted: SIGTERM, SIGINT or SIGHUP came in; there is nothing to save.
+        ValueError: ``n`` is less than 1; the task cannot be trained by the optimizer; or every timed step
+            contains an estimate, so that the price of a step alone cannot be measured.
+        Preempted: SIGTERM, SIGINT or SIGHUP was received; there is nothing to save.
     """
     checks.integer("n", n, ge=1)
     times: dict[Work, Timing] = {}
@@ -103,7 +106,7 @@ def calibrate(
 
 
 def _stages(task: Task, methods: Methods) -> list[Task]:
-    """The task at every depth that its model has."""
+    """The task at every depth of its model."""
     plan = methods.growth
     stages = [task]
     for _ in () if plan is None else plan.at:
@@ -120,13 +123,13 @@ class _Sample(NamedTuple):
 
     work: Work
     seconds: float
-    extra: dict[str, int]  # what the optimizer did beyond it, by name
+    extra: dict[str, int]  # number of units of extra work that the optimizer did, by name
 
 
 def _times(
     task: Task, tx: optax.GradientTransformation, methods: Methods, n: int, request: preemption.Request
 ) -> dict[Work, Timing]:
-    """What units of work take at one depth of the model."""
+    """How long units of work take at one depth of the model."""
     forwards, steps = _samples(task, tx, methods, n, request)
     times = {work: _timing(taken) for work, taken in forwards.items()}
     without: dict[Work, list[float]] = collections.defaultdict(list)
@@ -161,7 +164,7 @@ def _samples(
         layers = None if task.depth is None else task.depth(like.params)
         turns, rounds, selection = None, _WARM_UP + n, methods.selection
         if methods.layer_drop is not None and layers is not None:
-            # A round more, for the first may have begun before the warm-up ended.
+            # One more round, as the first may have begun before the warm-up ended.
             rounds = _WARM_UP + (n + 1) * layers
             turns = _Turns(steps=rounds, layers=layers)
         size = batch_size(candidates) if selection is None else selection.batch
@@ -207,14 +210,14 @@ def _samples(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Turns(LayerDrop):
-    """Every number of active layers in turn, over so many steps."""
+    """Every number of active layers in turn."""
 
     steps: int
     layers: int
 
     def depth(self, step: Any) -> Any:
         """How many layers are active at a step."""
-        # Shifted from round to round, so that what an optimizer does every so many steps meets all of them.
+        # Shifted every round, so that periodic work of an optimizer meets every number of layers.
         return 1 + (step + step // self.layers) % self.layers
 
     def pattern(self, key: jax.Array, progress: jax.typing.ArrayLike, layers: int) -> jax.Array:
@@ -224,7 +227,7 @@ class _Turns(LayerDrop):
 
 
 def _resized(batch: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """The examples of a batch, as many as there are to be, over and over."""
+    """A batch of another size, of the same examples repeated."""
     return {name: x[np.arange(size) % x.shape[0]] for name, x in batch.items()}
 
 
@@ -236,7 +239,7 @@ def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
 
 def _timing(samples: Sequence[float]) -> Timing:
     first, median, third = np.quantile(samples, [0.25, 0.5, 0.75]).tolist()
-    # To the nanosecond, as a clock counts: a budget of so many prices then is one of so many units.
+    # Rounded to the nanosecond, as a clock counts, so that a budget of n prices pays for n units.
     return Timing(round(median, 9), round(third - first, 9), len(samples))
 
 

@@ -1,10 +1,12 @@
-"""What a run computes its numbers under, beside its settings; a resumed run is compared with what was saved.
+"""The conditions, besides its settings, under which a run computes, compared with those saved on resume.
 
-- How JAX is told to compute: precision of products, 64-bit types, random numbers. Another is refused, by name.
-- The step as it was traced: the optimizer with its hyperparameters, the loss, what both hold. Another is
-  refused where all of what follows is the same, for that may change the trace too.
-- Versions, devices, the mesh and XLA's flags. A run goes on under others, with a warning: from then on its
-  numbers may be other than they would have been.
+- JAX's numerical options: precision of products, 64-bit types, random numbers. If one differs, the run is
+  refused, naming the option.
+- The step as it was traced: the optimizer with its hyperparameters, the loss, and the data that either holds.
+If
+  it differs, the run is refused, provided that all of the following is the same, for that may change the trace.
+- Versions, devices, the mesh and XLA's flags. If one differs, the run continues with a warning, as its numbers
+  may differ from then on.
 """
 
 import contextlib
@@ -36,10 +38,10 @@ _log = logging.getLogger(__name__)
 
 
 def conditions(mesh: Mapping[str, int] | None) -> dict[str, dict[str, Any]]:
-    """What there is now, as plain JSON, by kind and name.
+    """The conditions at present, as plain JSON, by kind and name.
 
     Args:
-        mesh: axis → size; None for one device.
+        mesh: the size of each axis of the mesh, by name; None for one device.
     """
     kinds = sorted({device.device_kind for device in jax.devices()})
     flags = sorted(flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(_DEVICES))
@@ -53,30 +55,30 @@ def conditions(mesh: Mapping[str, int] | None) -> dict[str, dict[str, Any]]:
 
 
 def refuse_other_numerics(place: str, saved: Mapping[str, Any], present: Mapping[str, Any]) -> None:
-    """Refuse to go on where JAX is told to compute otherwise.
+    """Refuse to continue a run under other numerical options of JAX.
 
     Args:
         place: the run, for the message.
-        saved: the conditions of its checkpoint; one of an earlier version says nothing.
-        present: those that are there now.
+        saved: the conditions of its checkpoint; empty if an earlier version saved it.
+        present: the conditions at present.
 
     Raises:
-        RunError: naming each option that differs.
+        RunError: an option differs; the message names each that does.
     """
-    told = {"jax.config": saved.get("numerics", present["numerics"])}
-    refuse_other_settings(place, told, {"jax.config": present["numerics"]})
+    options = {"jax.config": saved.get("numerics", present["numerics"])}
+    refuse_other_settings(place, options, {"jax.config": present["numerics"]})
 
 
 def warn_of_others(place: str, saved: Mapping[str, Any], present: Mapping[str, Any]) -> bool:
-    """Warn where a run goes on under other versions, or on another machine.
+    """Warn if a run continues under other versions, or on another machine.
 
     Args:
         place: the run, for the warning.
         saved: the conditions of its checkpoint.
-        present: those that are there now.
+        present: the conditions at present.
 
     Returns:
-        Whether all are known to be the same, so that the step must be traced as it was.
+        Whether all conditions are known to be the same, so that the trace of the step must be the same too.
     """
     if not saved:
         return False
@@ -87,38 +89,40 @@ def warn_of_others(place: str, saved: Mapping[str, Any], present: Mapping[str, A
         if (was := saved.get(kind, {}).get(name)) != (now := present[kind].get(name))
     ]
     if differing:
-        _log.warning("%s goes on under other conditions, and may depart: %s", place, "; ".join(differing))
+        _log.warning(
+            "%s continues under other conditions, so results may differ: %s", place, "; ".join(differing)
+        )
     return not differing
 
 
 def refuse_other_step(place: str, saved: str | None, present: str, more: str | None = None) -> None:
-    """Refuse a step that is traced otherwise than it was.
+    """Refuse a step whose trace differs from that of the checkpoint.
 
     Args:
         place: the run, for the message.
-        saved: digest of the step when it was saved; None where it is not known.
-        present: of that which is there now.
-        more: what was said of the number of steps and is said now, where these are to be more; then the step
-            must be known to be the same.
+        saved: digest of the step when the checkpoint was saved; None if it cannot be compared.
+        present: digest of the present step.
+        more: how the number of steps has changed, if it is larger than before; then the step must be known to
+            be the same.
 
     Raises:
-        RunError: they differ.
+        RunError: the digests differ.
     """
     if more is not None and saved is None:
         raise RunError(
-            f"{place}: {more}, and it is not known whether the step is the same, for it was saved under "
-            "other versions, or on another machine or mesh: go on there, or begin anew in another directory"
+            f"{place}: {more}, and it is not known whether the step is the same, as it was saved under other "
+            "versions, or on another machine or mesh: continue there, or start over in another directory"
         )
     if more is not None and saved != present:
         raise RunError(
-            f"{place}: {more}, and the step is another one with them: a schedule that follows the number of "
-            "steps (schedules.over_steps), layers dropped by it, or another change since. A run goes on beyond "
-            "its steps where nothing depends on them, as at a constant rate"
+            f"{place}: {more}, and this changes the step: a schedule depends on the number of steps "
+            "(schedules.over_steps), or layer dropping does, or something else has changed since. A run can be "
+            "extended only if nothing depends on its number of steps, as at a constant learning rate"
         )
     if saved is not None and saved != present:
         raise RunError(
-            f"{place} holds a run whose step computed something else: the code, or a number in it, of the "
-            "optimizer or the loss has changed since; change it back, or begin anew in another directory"
+            f"{place} holds a run whose step computed something else: the code of the optimizer or the loss, "
+            "or a number in it, has changed since; change it back, or start over in another directory"
         )
 
 

@@ -1,25 +1,26 @@
-"""What a step that is not finite does to a run: one policy, for every optimizer.
+"""What happens to a run when a step is not finite: one policy for every optimizer.
 
-A step is bad where its loss or the norm of its gradient is not finite. What comes of it is the optimizer's:
+A step is bad if its loss or the norm of its gradient is not finite. What follows depends on the optimizer:
 
-- One that skips bad steps says in its state how many there were in a row, as ``optimiz.guard`` does, and
-  ``optax.apply_if_finite``. Then the run logs them, writes their rows and goes on. Parameters and optimizer are
-  those of the last good step, to the bit, and so the next good step is what it would have been without them. A
-  bad step is one of the run's all the same: its batch and its random key are used up, its price is charged. The
-  run ends with the step after which the parameters are no longer finite. That is how either gives up, after as
-  many bad steps in a row as it was told to bear.
-- Without such a count the run ends with the first bad step.
+- An optimizer that skips bad steps counts consecutive ones in its state, as ``optimiz.guard`` and
+  ``optax.apply_if_finite`` do. The run then logs bad steps, writes their rows and continues. Parameters and
+  optimizer state are, to the bit, those of the last good step, so the next good step is the same as without the
+  bad ones. A bad step still counts as a step: it uses up its batch and its random key, and its price is
+      charged.
+  The run ends with the step after which the parameters are no longer finite; that is how both wrappers give up,
+  after their maximum number of consecutive bad steps.
+- With any other optimizer the run ends with the first bad step.
 
-An update may also spoil what it is applied to although loss and gradient were finite. So, before a state is
-evaluated or saved, and after the last update, all parameters are tested, and what the optimizer keeps for each;
-where one is not finite the run ends, and so it does with an evaluation whose loss is not finite. Scalars that
-an optimizer keeps of its own, such as the best loss before there is one, may be infinite by right, and so may
-what lies outside of an optimizer that skips.
+An update may also make parameters or state infinite although loss and gradient were finite. Therefore, before a
+state is evaluated or saved, and after the last update, all parameters are tested, and the arrays that the
+optimizer keeps for each of them. If one is not finite, the run ends; so does a run whose evaluation loss is not
+finite. Other scalars of an optimizer, such as the best loss before the first step, may legitimately be
+infinite, and so may state outside of an optimizer that skips.
 
-The row of the step that ends a run is the last one written, and nothing is saved from then on: the newest
-checkpoint is of a good state. Of a mean over micro-batches, ``optimiz.guard`` around ``optimiz.accumulate``
-leaves out the bad one, and within it skips the mean. On several devices all skip or none, for the gradient is
-that of the whole batch.
+The row of the step that ends a run is the last one written, and nothing is saved after it: the newest
+checkpoint holds a good state. With micro-batches, ``optimiz.guard`` around ``optimiz.accumulate`` leaves out
+the bad micro-batch, and inside it skips the whole update. On several devices all skip a step or none, because
+the gradient is that of the whole batch.
 """
 
 import math
@@ -37,11 +38,11 @@ def sound(opt_state: Any, params: Any) -> jax.Array | None:
     """Whether the parameters are finite after an update; traceable.
 
     Args:
-        opt_state: of the optimizer.
-        params: floating-point arrays.
+        opt_state: the optimizer's state.
+        params: the parameters.
 
     Returns:
-        A bool scalar; None for an optimizer that skips nothing.
+        A bool scalar; None for an optimizer that does not skip bad steps.
     """
     if not skipped_in_a_row(hyperparams(opt_state)):
         return None
@@ -50,15 +51,15 @@ def sound(opt_state: Any, params: Any) -> jax.Array | None:
 
 
 def not_finite(params: Any, opt_state: Any, model_state: Any = None) -> str | None:
-    """The name of an array that is not finite, of the parameters and of what the optimizer keeps for each.
+    """Name an array that is not finite, among the parameters and what the optimizer keeps for each of them.
 
     Args:
-        params: arrays.
-        opt_state: of the optimizer.
-        model_state: of the model, tested likewise.
+        params: the parameters.
+        opt_state: the optimizer's state.
+        model_state: the model's state, which is tested too.
 
     Returns:
-        The first, of the parts that lie on this process; None where all are finite.
+        The name of the first such array, among the parts on this process; None if all are finite.
     """
     flags = {
         name: [_finite(shard.data) for shard in leaf.addressable_shards if shard.replica_id == 0]
@@ -67,14 +68,14 @@ def not_finite(params: Any, opt_state: Any, model_state: Any = None) -> str | No
     return next((name for name, parts in flags.items() if not all(map(bool, parts))), None)
 
 
-# Array by array, and compiled for each shape once: one program of all takes seconds to compile.
+# One array at a time, compiled once per shape: a single program for all would take seconds to compile.
 @jax.jit
 def _finite(array: jax.Array) -> jax.Array:
     return jnp.isfinite(array).all()
 
 
 def _tested(params: Any, opt_state: Any, model_state: Any) -> dict[str, jax.Array]:
-    """By name, the parameters, and the arrays of the optimizer whose paths have a parameter's within them."""
+    """By name, the parameters, and the arrays of the optimizer's state that belong to one of them."""
     owned = jax.tree_util.tree_leaves_with_path(params)
     paths = {path for path, _ in owned if path}
     skips = lambda node: bool(skipped_in_a_row(dict.fromkeys(getattr(node, "_fields", ()))))  # noqa: E731
@@ -97,11 +98,11 @@ def _tested(params: Any, opt_state: Any, model_state: Any) -> dict[str, jax.Arra
 
 
 def end_of(rows: Sequence[Mapping[str, Any]], sounds: Sequence[bool | None]) -> int | None:
-    """The place of the row that ends the run; None where it goes on.
+    """The index of the row that ends the run; None if it continues.
 
     Args:
-        rows: of metrics, with ``loss`` and ``gradient_norm``.
-        sounds: of each, what :func:`sound` says.
+        rows: rows of metrics, with ``loss`` and ``gradient_norm``.
+        sounds: the result of :func:`sound` for each of them.
     """
     for place, (row, is_sound) in enumerate(zip(rows, sounds, strict=True)):
         if is_bad(row) if is_sound is None else not is_sound:
@@ -114,14 +115,15 @@ def is_bad(row: Mapping[str, Any]) -> bool:
     return not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"]))
 
 
-def judged(figures: Mapping[str, float]) -> tuple[Mapping[str, float], str | None]:
-    """The figures of an evaluation, and that which ends the run.
+def judged(metrics: Mapping[str, float]) -> tuple[Mapping[str, float], str | None]:
+    """The metrics of an evaluation, and the one that ends the run.
 
-    That is the loss where it is not finite: what else was made of such logits says nothing, and is NaN.
-    Another figure may be undefined, as one of a class that no example has; all of them together are not.
+    That is the loss if it is not finite; the other metrics, computed from the same logits, then mean nothing
+    and become NaN. Any other metric may be undefined, such as one for a class without examples, but not all of
+    them.
 
     Returns:
-        The figures, and the name and value of one that is not finite; None where the run goes on.
+        The metrics, and the name and value of the one that ends the run; None if it continues.
 
     Example:
         >>> judged({"loss": math.inf, "accuracy": 0.5})
@@ -129,25 +131,26 @@ def judged(figures: Mapping[str, float]) -> tuple[Mapping[str, float], str | Non
         >>> judged({"loss": 0.5, "auc": math.nan})
         ({'loss': 0.5, 'auc': nan}, None)
     """
-    bad = [name for name, value in figures.items() if not math.isfinite(value)]
-    if not bad or ("loss" not in bad and len(bad) < len(figures)):
-        return figures, None
+    bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if not bad or ("loss" not in bad and len(bad) < len(metrics)):
+        return metrics, None
     name = "loss" if "loss" in bad else bad[0]
-    return dict.fromkeys(figures, math.nan) | {name: figures[name]}, f"{name} {figures[name]}"
+    return dict.fromkeys(metrics, math.nan) | {name: metrics[name]}, f"{name} {metrics[name]}"
 
 
-def told(row: Mapping[str, Any]) -> str:
-    """A step in words: its figures, and the how many-th bad one in a row it is, if the optimizer says so."""
-    said = f"at step {row['step']} the loss is {row['loss']} and the gradient norm {row['gradient_norm']}"
+def step_message(row: Mapping[str, Any]) -> str:
+    """Describe a step: its loss and gradient norm, and the number of consecutive bad steps if it is counted."""
+    message = f"at step {row['step']} the loss is {row['loss']} and the gradient norm {row['gradient_norm']}"
     count = max(skipped_in_a_row(row), default=0)
-    return f"{said}, bad step {count} in a row" if count else said
+    return f"{message}, bad step {count} in a row" if count else message
 
 
-def ended(row: Mapping[str, Any]) -> str:
-    """The step that ends a run in words, with the reason where its loss and gradient are none.
+def end_message(row: Mapping[str, Any]) -> str:
+    """Describe the step that ends a run, with the reason if loss and gradient are finite.
 
     Example:
-        >>> ended({"step": 9, "loss": 0.5, "gradient_norm": 1.0})
+        >>> end_message({"step": 9, "loss": 0.5, "gradient_norm": 1.0})
         'at step 9 the loss is 0.5 and the gradient norm 1.0: its update leaves parameters that are not finite'
     """
-    return told(row) if is_bad(row) else f"{told(row)}: its update leaves parameters that are not finite"
+    message = step_message(row)
+    return message if is_bad(row) else f"{message}: its update leaves parameters that are not finite"

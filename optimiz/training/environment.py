@@ -1,4 +1,4 @@
-"""Where a measurement is taken."""
+"""The environment of a measurement."""
 
 import importlib.metadata
 import os

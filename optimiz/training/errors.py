@@ -1,4 +1,4 @@
-"""Why a run cannot go on: one class for every kind of trouble, each with a message of one line."""
+"""The errors of a run, each with a message of one line."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -6,14 +6,14 @@ from pathlib import Path
 
 
 class RunError(Exception):
-    """A run cannot start, go on or be resumed; the message is one line for who started it."""
+    """A run cannot start, continue or be resumed; the message is one line for its user."""
 
 
 class OtherSettings(RunError):
-    """A run is there, and it was started with other settings.
+    """The directory holds a run that was started with other settings.
 
     Attributes:
-        names: of the settings that differ.
+        names: the names of the settings that differ.
     """
 
     def __init__(self, message: str, names: Sequence[str] = ()):
@@ -22,19 +22,19 @@ class OtherSettings(RunError):
 
 
 class UnusableDirectory(RunError):
-    """The directory cannot be that of a run; nothing has been trained."""
+    """The directory cannot be used for a run; nothing has been trained."""
 
 
 class RunExists(UnusableDirectory):
-    """The directory holds a run, and it was not said what is to become of it.
+    """The directory holds a run, and neither ``resume`` nor ``overwrite`` was given.
 
     Attributes:
-        directory: the absolute path.
+        directory: its absolute path.
     """
 
     def __init__(self, directory: Path):
         super().__init__(
-            f"{directory} holds a run: go on with it (resume=True), delete it and begin anew (overwrite=True), "
+            f"{directory} holds a run: continue it (resume=True), delete it and start over (overwrite=True), "
             "or choose another directory"
         )
         self.directory = directory
@@ -42,10 +42,10 @@ class RunExists(UnusableDirectory):
 
 @contextlib.contextmanager
 def as_run_error(path: Path) -> Iterator[None]:
-    """Make of the body's trouble with the disk a ``RunError`` of one line that names what it is about.
+    """Turn an ``OSError`` of the body into a ``RunError`` of one line that names the path.
 
     Args:
-        path: what the body works on, where the error names nothing nearer.
+        path: what the body works on, for an error that names no path itself.
     """
     try:
         yield
@@ -54,5 +54,5 @@ def as_run_error(path: Path) -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """What an error says first; its kind where it says nothing."""
+    """The first line of an error's message; the name of its class if it has none."""
     return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -64,10 +64,10 @@ def fit(
         identity: whatever else decides the trajectory (optimizer, learning rate, model, data), by name, as
             plain JSON. A resumed run must be given the same.
         learning_rate: the learning rate from which ``tx`` makes the optimizer; it is added to ``identity``.
-            Successive runs that differ only in their rate and seed then share one compiled step, which takes the
-            rate as an argument, so ``tx`` is also called with a traced rate. The result is the same to the bit
-            whichever run compiled the step; that of ``fit(task, tx(learning_rate), ...)``, where the rate is a
-            constant, may differ by rounding.
+            Successive runs that differ only in their rate and seed then share one compiled step, which takes
+            the rate as an argument, so ``tx`` is also called with a traced rate. The result is the same to the
+            bit whichever run compiled the step; that of ``fit(task, tx(learning_rate), ...)``, where the rate
+            is a constant, may differ by rounding.
         reference: the prices of the work, if the settings have a budget. They decide the trajectory, whatever
             the speed of the machine. Evaluations and checkpoints are not charged.
         methods: which layers and which examples are trained.

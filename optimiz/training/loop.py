@@ -58,7 +58,7 @@ class Loop:
         self._rate = plan.rate()
         self._conditions = conditions(None if plan.layout is None else plan.layout.mesh.shape)
         self._digests: dict[str, str] = {}  # of the steps traced, by stage
-        self._comparable = False  # with those of the checkpoint that the run goes on from
+        self._comparable = False  # with those of the checkpoint that is resumed
         self._more: str | None = None  # steps than when the checkpoint was saved
         self._step: jax.stages.Compiled | None = None  # None until that of the present stage is compiled
 
@@ -122,7 +122,7 @@ class Loop:
         if saved.settings != self._described:
             was = saved.settings["settings"]["steps"]
             self._more = f"{STEPS} was {was}, is {self._settings.steps}"
-        _log.info("%s goes on after %d steps", self._path, self._run_log.steps)
+        _log.info("%s continues after %d steps", self._path, self._run_log.steps)
         if not self._run_log.finished and processes.is_first():
             was = saved.record.get("conditions", {})
             self._comparable = warn_of_others(str(self._path), was, self._conditions)
@@ -182,10 +182,10 @@ class Loop:
         if self._request.was_stopped:
             self._request.was_stopped = False
             _log.warning(
-                "%s was stopped and goes on: seconds of updates, if any, include that time", self._path
+                "%s was stopped and continues: the seconds of updates may include that time", self._path
             )
         if end is not None:
-            message = f"{divergence.ended(end)}; {checkpoint.newest(self._checkpoints)}"
+            message = f"{divergence.end_message(end)}; {checkpoint.newest(self._checkpoints)}"
             raise Diverged(message, end["step"], self._result(state))
         is_best = False
         if self._task.evaluate is not None and (at_milestone or due(settings.evaluate_every)):

@@ -1,8 +1,9 @@
-"""A request to leave (SIGTERM, SIGINT, and SIGHUP where there is one) waits until the run is saved.
+"""Preemption: SIGTERM, SIGINT and, where it exists, SIGHUP end a run only after it has been saved.
 
-The first signal is only noted, and the old handlers are put back at once: a second signal therefore
+The first signal is only recorded, and the previous handlers are restored at once: a second signal therefore
 does what it did before the run, which is to end the process. A signal that the process ignores, such as SIGHUP
-under ``nohup`` or SIGINT in the background, stays ignored.
+under
+``nohup`` or SIGINT in the background, stays ignored.
 """
 
 import contextlib
@@ -13,22 +14,21 @@ from collections.abc import Iterator
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
 
 EXIT_PREEMPTED = 75
-"""Exit code of a run that was asked to leave and saved: EX_TEMPFAIL of sysexits.h, "try again
-later"."""
+"""Exit code of a run that was preempted and saved: EX_TEMPFAIL of sysexits.h, "try again later"."""
 
 
 class Preempted(SystemExit):
-    """The run was asked to leave, and left saved. Uncaught, it ends the process with code 75."""
+    """The run was preempted, and has been saved. If uncaught, it ends the process with exit code 75."""
 
     def __init__(self) -> None:
         super().__init__(EXIT_PREEMPTED)
 
 
 class Request:
-    """Whether a signal has come in.
+    """The signals received.
 
     Attributes:
-        received: one that asks to leave.
+        received: the signal that preempts the run; None if there was none.
         was_stopped: whether the process was stopped (SIGSTOP, Ctrl-Z) and has been continued since.
     """
 
@@ -37,10 +37,10 @@ class Request:
         self.was_stopped = False
 
     def honour(self) -> None:
-        """Leave, where there is nothing to save, if a signal has come in.
+        """End at once if a signal has been received, where there is nothing to save.
 
         Raises:
-            Preempted: it has.
+            Preempted: a signal has been received.
         """
         if self.received is not None:
             raise Preempted
@@ -48,22 +48,22 @@ class Request:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[Request]:
-    """Hold SIGTERM, SIGINT and SIGHUP back while the body runs, then honour them.
+    """Hold back SIGTERM, SIGINT and SIGHUP while the body runs, then honour them.
 
-    Python lets only the main thread handle signals; in any other the body runs as it is.
+    Python handles signals only in the main thread; in any other the body runs unchanged.
 
     Yields:
-        The request, to be looked at where the body can stop.
+        The request, which the body checks where it can stop.
 
     Raises:
-        Preempted: the body came to its end and a signal had come in.
+        Preempted: the body has finished, and a signal had been received.
     """
     request = Request()
     handlers = {}
 
     def restore() -> None:
         for number, handler in handlers.items():
-            # None is a handler that was not installed from Python and cannot be put back from it.
+            # None is a handler that was not installed from Python and cannot be restored from it.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def note(number: int, frame: object) -> None:

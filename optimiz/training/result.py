@@ -1,4 +1,4 @@
-"""What a run leaves, how far it has come, and how it says that it cannot go on."""
+"""What a run returns, the progress it reports, and the error that ends a run that has diverged."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -11,24 +11,24 @@ from optimiz.training.errors import RunError
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a finished run leaves.
+    """What a finished run returns.
 
     Args:
         params: the trained parameters.
-        history: the rows of ``metrics.jsonl``: ``{"step", "loss", "gradient_norm"}`` for the update
-            of that 0-based index, and what the optimizer's state says of it, such as
-            ``"learning_rate"``; ``{"steps", "evaluation"}`` for an evaluation after that many
-            updates; under a budget either has the ``"fraction"`` of it that was spent before. Where not all
-            layers are on at all steps, an update has its ``"active_layers"``; where examples are selected,
-            ``"looks"``, the forward passes over candidates so far, in those of a step's batch.
+        history: the rows of ``metrics.jsonl``. An update has ``{"step", "loss", "gradient_norm"}``, where step
+            is its 0-based index, and the scalars of the optimizer's state, such as ``"learning_rate"``; an
+            evaluation has ``{"steps", "evaluation"}``, where steps is the number of updates before it. Under a
+            budget both have ``"fraction"``, the share of it that was spent before. If not all layers are on at
+            every step, an update has ``"active_layers"``; if examples are selected, it has ``"looks"``, the
+            number of forward passes over candidates so far, in passes over a batch of the step's size.
         steps: number of updates.
-        seconds: spent on updates and their batches, earlier sessions included; compilation,
-            evaluations and saves are not.
-        compile_seconds: spent on tracing and compiling by this process.
-        reference_seconds: of reference time, charged for the updates; None without a budget.
-        temporary_bytes: of device memory, at the most, that a step needs beside its state and its batch, as
-            the compiler plans it; None where it does not say.
-        model_state: that of the model, where the task has one.
+        seconds: time spent on updates and their batches, including earlier sessions, and excluding
+            compilation, evaluations and saves.
+        compile_seconds: time that this process has spent on tracing and compiling.
+        reference_seconds: reference time charged for the updates; None without a budget.
+        temporary_bytes: the most device memory that a step needs besides its state and its batch, as planned by
+            the compiler; None if the compiler does not report it.
+        model_state: the final state of the model, if the task has a model state.
     """
 
     params: Any
@@ -42,19 +42,19 @@ class Result:
 
     def __repr__(self) -> str:
         rows = {name: row for row in self.history for name in ("loss", "evaluation") if name in row}  # the last
-        figures = {"loss": rows["loss"]["loss"]} if "loss" in rows else {}
-        figures |= rows["evaluation"]["evaluation"] if "evaluation" in rows else {}
-        said = "".join(f", {name} {value:.4g}" for name, value in figures.items())
+        metrics = {"loss": rows["loss"]["loss"]} if "loss" in rows else {}
+        metrics |= rows["evaluation"]["evaluation"] if "evaluation" in rows else {}
+        shown = "".join(f", {name} {value:.4g}" for name, value in metrics.items())
         parameters = sum(leaf.size for leaf in jax.tree.leaves(self.params))
-        return f"<Result of {self.steps} steps, {self.seconds:.1f} s: {parameters} parameters{said}>"
+        return f"<Result of {self.steps} steps, {self.seconds:.1f} s: {parameters} parameters{shown}>"
 
 
 class Diverged(RunError):
-    """The loss is no longer finite, and the run cannot go on; see ``optimiz.training.divergence``.
+    """The loss is no longer finite, and the run cannot continue; see ``optimiz.training.divergence``.
 
     Attributes:
-        step: 0-based index of the update that ended it.
-        result: the run up to and with that update; its parameters are of no use.
+        step: 0-based index of the update that ended the run.
+        result: the run up to and including that update; its parameters are useless.
     """
 
     def __init__(self, message: str, step: int, result: Result):
@@ -65,15 +65,16 @@ class Diverged(RunError):
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """How far a run has come; as a string, one line.
+    """The progress of a run; ``str`` of it is one line.
 
     Args:
-        steps: updates made.
-        total: updates to make; None where only the budget says.
-        seconds: spent on updates so far.
-        figures: those of the last update, or those of an evaluation.
-        fraction: of the budget, spent so far; None without a budget.
-        rows: of ``metrics.jsonl``, written since the last call; those of earlier sessions come with the first.
+        steps: number of updates made.
+        total: number of updates to make; None if only the budget limits it.
+        seconds: time spent on updates so far.
+        figures: the metrics of the last update, or of an evaluation.
+        fraction: share of the budget spent so far; None without a budget.
+        rows: the rows of ``metrics.jsonl`` written since the last call; the first call includes those of
+            earlier sessions.
     """
 
     steps: int
@@ -85,7 +86,7 @@ class Progress:
 
     @property
     def share(self) -> float:
-        """Of the run, done so far, in [0, 1]."""
+        """The share of the run that is done, in [0, 1]."""
         if self.fraction is not None:
             return self.fraction
         return self.steps / (self.total or self.steps)

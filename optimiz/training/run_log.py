@@ -81,8 +81,8 @@ class RunLog:
         """Go on from a checkpoint, or begin.
 
         Args:
-            state: that was saved; None where there is no checkpoint.
-            record: that was saved with it.
+            state: the saved state; None if there is no checkpoint.
+            record: the record saved with it.
 
         Raises:
             RunError: the metrics are not those that the checkpoint recorded.
@@ -151,7 +151,7 @@ class RunLog:
         return True
 
     def due(self, every: int) -> bool:
-        """Whether something is due that is done every so many updates, 0 for at the end alone."""
+        """Whether what is done every ``every`` updates is due; 0 means at the end only."""
         return self.finished or (every > 0 and self.steps % every == 0)
 
     def must_look(self, state: TrainState) -> bool:
@@ -161,7 +161,7 @@ class RunLog:
         return self._waits and self.at_milestone(state)
 
     def at_milestone(self, state: TrainState) -> bool:
-        """Whether the clock has come to the next milestone; waits for the device."""
+        """Whether the clock has reached the next milestone; waits for the device."""
         return self._milestones.reached(state.clock)
 
     def look(self, state: TrainState) -> tuple[dict[str, Any] | None, bool]:
@@ -184,7 +184,9 @@ class RunLog:
         self._pending.clear()
         rows = [_row(step, metrics) for step, metrics in enumerate(made_metrics, start=first)]
         end = divergence.end_of(rows, [metrics.sound for metrics in made_metrics])
-        if end is not None:  # what follows is of no use, and how much of it there is depends on the look
+        if (
+            end is not None
+        ):  # what follows is useless, and how much of it there is depends on when the host looks
             rows = rows[: end + 1]
         self._rows.write(rows)
         self._rows.write_timing(self.steps, "updates", seconds)
@@ -194,8 +196,8 @@ class RunLog:
             if "fraction" in rows[-1]:
                 self._milestones.spend(rows[-1]["fraction"])
         elif bad and processes.is_first():
-            message = divergence.told(bad[-1])
-            _log.warning("%s goes on, bad steps since the last look: %d; %s", self._path, len(bad), message)
+            message = divergence.step_message(bad[-1])
+            _log.warning("%s continues, bad steps since the last look: %d; %s", self._path, len(bad), message)
         if rows:  # a look at candidates alone has none
             self._show({name: rows[-1][name] for name in ("loss", "gradient_norm")})
         self.start()
@@ -259,8 +261,8 @@ class RunLog:
         rows, spent = self._rows.take(), self._milestones.fraction
         try:
             self._progress(Progress(self.steps, self._settings.steps, self._seconds, metrics, spent, rows))
-        except OSError as error:  # whoever read it has gone, or its disk is full
-            _log.warning("%s goes on unseen: progress raised %r", self._path, error)
+        except OSError as error:  # its reader has gone, or its disk is full
+            _log.warning("%s continues without progress, which raised %r", self._path, error)
             self._progress = None
 
 

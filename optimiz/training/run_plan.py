@@ -1,7 +1,7 @@
 """What a run is made of at each stage of its model: the optimizer, the shapes of the state, the compiled step.
 
-A model that grows has a stage for every growth and one before them, any other has one. On a mesh of devices all
-of it lies as the layout says, from the first array on.
+A model that grows has a stage before the first growth and one after each; any other model has a single stage.
+On a mesh, all arrays are laid out as the layout specifies from the start.
 """
 
 import dataclasses
@@ -33,16 +33,16 @@ from optimiz.training.train_state import (
 
 @dataclasses.dataclass(frozen=True)
 class RunPlan:
-    """A run's parts; the arguments are those of ``fit``.
+    """The parts of a run; the arguments are those of ``fit``.
 
     Args:
-        task: what to learn.
+        task: the learning problem.
         tx: the optimizer.
-        settings: how long, and when to evaluate and save.
+        settings: how long to train, and how often to evaluate and save.
         reference: the prices of the work, under a budget.
         methods: which layers and which examples are trained.
-        layout: of the run on a mesh of devices; None for one device.
-        at_rate: the learning rate that ``tx`` was made from, if the compiled step is to be one for all rates.
+        layout: where the run's arrays lie on a mesh of devices; None for one device.
+        at_rate: the learning rate that ``tx`` was made from, if all rates share one compiled step.
     """
 
     task: Task
@@ -54,10 +54,10 @@ class RunPlan:
     at_rate: AtRate | None = None
 
     def check(self) -> None:
-        """Refuse what cannot be trained, saved or grown, and warn of state that is whole on every device.
+        """Refuse a run that cannot be trained, saved or grown, and warn of state that cannot be split.
 
         Raises:
-            ValueError: with the reason.
+            ValueError: it cannot; the message gives the reason.
         """
         like = self.like(stage=0)
         check_state(like)
@@ -71,7 +71,7 @@ class RunPlan:
         return laid_out(self.layout, self._initial)
 
     def grown(self, state: TrainState, stage: int) -> TrainState:
-        """The state at a stage, of that at the stage before."""
+        """The state at a stage, from the state at the stage before."""
         return laid_out(self.layout, jax.jit(self._growing(stage)), state)
 
     def like(self, stage: int) -> TrainState:
@@ -104,7 +104,7 @@ class RunPlan:
         return () if self.at_rate is None else self.everywhere((self.at_rate.argument,))
 
     def least_price(self, state: TrainState, batch: Mapping[str, Any]) -> float | None:
-        """What a step costs at the least, in seconds of reference time; None without a budget."""
+        """The least price of an update, in seconds of reference time; None without a budget."""
         if self.reference is None:
             return None
         depth = None if self.task.depth is None else self.task.depth(state.params)
@@ -121,7 +121,7 @@ class RunPlan:
         return tuple(jax.device_put(jax.device_get(array), self.layout.whole) for array in arrays)
 
     def own(self, params: Any) -> Any:
-        """The parameters as a caller may read them on this process."""
+        """The parameters in a form that this process can read on its own."""
         return params if self.layout is None else self.layout.own(params)
 
     def _spec(self, stage: int, state: TrainState, batch: Mapping[str, Any]) -> StepSpec:

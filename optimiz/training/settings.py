@@ -1,4 +1,4 @@
-"""How long a run goes and when it is looked at, and what makes it this run and no other."""
+"""How long a run trains and how often it logs, evaluates and saves; and what identifies a run."""
 
 import dataclasses
 import itertools
@@ -25,31 +25,34 @@ _LEAST = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How long to train, and when to look.
+    """How long to train, and how often to log, evaluate and save.
 
     Args:
-        steps: number of updates, ≥ 1; under a budget the most of them, None for as many as it pays for.
-        budget: reference time to spend, in seconds, in [1e-9, 1e9]; None for a run of so many steps. A
-            step that begins before the budget is spent is made, also where it crosses it.
-        seed: of the initial parameters and of dropout, in [0, 2^32): of a greater one JAX would make the
-            key that one of these has.
-        log_every: steps between two looks at the figures, ≥ 1; in between, the host does not wait.
-        evaluate_every: steps between two evaluations; 0 for one at the end.
-        evaluate_at: fractions of the budget, ascending in (0, 1): there is an evaluation after the step
-            that crosses each, and one at the end.
-        save_every: steps between two checkpoints; 0 for one at the end.
-        keep: number of checkpoints kept, ≥ 1; the newest.
-        keep_best: figure of the evaluations by which one checkpoint more is kept: it is written after each
-            evaluation that is the best so far, and ``load_params(directory, "best")`` reads it. None for none.
-            Of a run that is resumed with another figure, or the other direction, it is the best from then on.
-        lower_is_better: whether less of that figure is better; given with ``keep_best``, and only then.
-        compare_replicas_every: steps between two comparisons of the copies that the devices of a mesh have of
-            the parameters; they are compared before every checkpoint, and 0 is for that alone.
+        steps: number of updates, ≥ 1. Under a budget it is an upper limit; None for as many as the budget
+            allows.
+        budget: reference time to spend, in seconds, in [1e-9, 1e9]; None for a run of ``steps`` updates. A step
+            that starts before the budget is spent is completed.
+        seed: seed of the initial parameters and of dropout, in [0, 2^32). JAX would map a larger seed to the
+            key of one in this range.
+        log_every: number of steps after which metrics are logged, ≥ 1. In between, the host does not wait for
+            the device.
+        evaluate_every: number of steps after which to evaluate; 0 for the end only.
+        evaluate_at: fractions of the budget, ascending in (0, 1). An evaluation follows the step that crosses
+            each of them, and the last step.
+        save_every: number of steps after which to save a checkpoint; 0 for the end only.
+        keep: number of newest checkpoints to keep, ≥ 1.
+        keep_best: name of the evaluation metric by which one more checkpoint is kept. It is written after every
+            evaluation that is the best so far, and read by ``load_params(directory, "best")``. None for no
+            such checkpoint. If a run is resumed with another metric or direction, it is the best from then on.
+        lower_is_better: whether a lower value of that metric is better. Required with ``keep_best``, and only
+            then allowed.
+        compare_replicas_every: number of steps after which the copies of the parameters on the devices of a
+            mesh are compared, in addition to before every checkpoint; 0 for before checkpoints only.
 
     Raises:
-        TypeError: a value that is not a number, or not an integer where one is asked for.
-        ValueError: a value outside its range; neither steps nor budget, or fractions of no budget; or of
-            ``keep_best`` and ``lower_is_better`` only one.
+        TypeError: a value is not a number, or not an integer where one is required.
+        ValueError: a value is outside its range; neither ``steps`` nor ``budget`` is given; ``evaluate_at`` is
+            given without a budget; or only one of ``keep_best`` and ``lower_is_better`` is given.
     """
 
     steps: int | None = None
@@ -73,7 +76,7 @@ class Settings:
                 raise TypeError(f"{name} must be an integer, got {value!r}")
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
-            object.__setattr__(self, name, int(value))  # NumPy's would be no JSON
+            object.__setattr__(self, name, int(value))  # NumPy's integers are not JSON
         if self.seed >= _SEEDS:
             raise ValueError(f"seed must be less than 2^32, got {self.seed}")
         if not isinstance(self.evaluate_at, Sequence):
@@ -108,13 +111,13 @@ def description(
 ) -> dict[str, Any]:
     """Describe what decides a run's trajectory and its metrics, as plain JSON.
 
-    When to look, when to save and how much to keep decide nothing, and may change on resume.
+    How often to log and to save, and how much to keep, is not part of it and may change on resume.
 
     Args:
-        settings: of the run.
-        identity: what else decides it.
+        settings: the settings of the run.
+        identity: whatever else decides the trajectory, by name.
         prices: seconds of reference time by unit of work, under a budget.
-        methods: which layers and examples are trained on.
+        methods: which layers and examples are trained.
 
     Raises:
         TypeError: naming the entry of ``identity`` that is not plain JSON.
@@ -131,5 +134,5 @@ def description(
         described["reference"] = dict(prices or {})
     if methods != PLAIN:
         described["methods"] = methods.described()
-    # There and back, so that a tuple is the list it will be when it is read.
+    # Written and read back, so that a tuple is the list that it will be in a file.
     return json.loads(json.dumps(described))

@@ -1,7 +1,7 @@
 """A digest of a traced function: the same in every process for the same computation, whatever else was traced.
 
-Hashed are the operations, in order, with all numbers in them: literals, parameters, constants. Left out is what
-differs though the computation does not: addresses, places in source files, names of variables.
+It covers the operations, in order, with all numbers in them: literals, parameters, constants. It leaves out
+what may differ for the same computation: addresses, places in source files, names of variables.
 """
 
 import dataclasses
@@ -35,11 +35,11 @@ def trace_digest(closed: ClosedJaxpr) -> str:
 
 class _Digest:
     def __init__(self) -> None:
-        # Functions that are called more than once are walked once. The jaxpr is kept, and so its identity.
+        # A function that is called repeatedly is walked once. The jaxpr is kept, so that its id stays unique.
         self._known: dict[int, tuple[Jaxpr, str]] = {}
 
     def of(self, value: Any) -> str:
-        """A text that stands for a value."""
+        """A text that represents a value."""
         if isinstance(value, ClosedJaxpr):
             return f"{self._jaxpr(value.jaxpr)} {[self._array(const) for const in value.consts]}"
         if isinstance(value, Jaxpr):
@@ -80,9 +80,9 @@ class _Digest:
         for atoms in (jaxpr.constvars, jaxpr.invars):
             digest.update(str([name(atom) for atom in atoms]).encode())
         for equation in jaxpr.eqns:
-            said = [equation.primitive.name, self.of(equation.params)]
-            said += [[name(atom) for atom in atoms] for atoms in (equation.invars, equation.outvars)]
-            digest.update(str(said).encode())
+            described = [equation.primitive.name, self.of(equation.params)]
+            described += [[name(atom) for atom in atoms] for atoms in (equation.invars, equation.outvars)]
+            digest.update(str(described).encode())
         digest.update(str([name(atom) for atom in jaxpr.outvars]).encode())
         return digest.hexdigest()
 

@@ -1,4 +1,4 @@
-"""The state of a run: all that its next step depends on besides the batch."""
+"""The state of a run: everything that its next step depends on besides the batch."""
 
 import contextlib
 import functools
@@ -18,12 +18,16 @@ from optimiz.training.task import Task
 
 
 class TrainState(NamedTuple):
-    """All that the next step depends on besides its batch.
+    """Everything that the next step depends on besides its batch.
 
-    ``step`` is the number of updates made (int32) and so the index of the next batch; ``key`` is
-    the data of the random key (uint32 [2]) from which, with the step, each step's dropout key is
-    folded; ``clock`` is None where there is no budget, ``selection`` where all examples are trained on, and
-    ``model_state`` where the model has nothing but parameters.
+    Args:
+        step: number of updates made, which is the index of the next batch; int32 scalar.
+        params: the parameters.
+        opt_state: the optimizer's state.
+        key: the data of the random key, uint32 [2], into which the step is folded for the key of each step.
+        clock: reference time spent; None without a budget.
+        selection: the state of the selection of examples; None if all are trained on.
+        model_state: the model's state; None if the model has parameters only.
     """
 
     step: jax.Array
@@ -45,7 +49,7 @@ def initial_state(
     """Make the state before the first step; traceable.
 
     Raises:
-        ValueError: the task's batches are no candidates for the selection, or its model state is None.
+        ValueError: the selection cannot choose from the task's batches, or its model state is None.
     """
     init_key, steps_key = keys(seed)
     clock = None if budget is None else Clock.start(budget)
@@ -54,12 +58,12 @@ def initial_state(
     key = jax.random.key_data(steps_key)
     model_state = None if task.model_state is None else own(task.model_state(init_key))
     if task.model_state is not None and model_state is None:
-        raise ValueError("Task(model_state=) must return arrays, got None: leave it out for a model without")
+        raise ValueError("Task(model_state=) must return arrays, got None: omit it for a model without state")
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state, key, clock, chosen, model_state)
 
 
 def grown_state(plan: Growth, tx: optax.GradientTransformation, state: TrainState, stage: int) -> TrainState:
-    """The state after one growth more, which makes it the stage; traceable.
+    """The state after the growth that leads to a stage; traceable.
 
     Raises:
         ValueError: there are no layers to double.
@@ -70,7 +74,7 @@ def grown_state(plan: Growth, tx: optax.GradientTransformation, state: TrainStat
 
 
 def keys(seed: int) -> tuple[jax.Array, jax.Array]:
-    """The random keys of a run: of its initial parameters, and of its steps."""
+    """The random keys of a run: for its initial parameters, and for its steps."""
     init_key, steps_key = jax.random.split(numerics.typed_key(seed))
     return init_key, steps_key
 
@@ -81,7 +85,7 @@ def run_key(state: TrainState) -> jax.Array:
 
 
 def state_shardings(state: TrainState, layout: Layout) -> TrainState:
-    """Where each array of the state lies on a mesh: the same tree of ``NamedSharding``.
+    """The sharding of each array of the state: the same tree, of ``NamedSharding``.
 
     Raises:
         ValueError: the layout does not fit the parameters.
@@ -92,11 +96,11 @@ def state_shardings(state: TrainState, layout: Layout) -> TrainState:
 
 
 def laid_out(layout: Layout | None, make: Callable[..., TrainState], *arguments: TrainState) -> TrainState:
-    """What a function makes, on a mesh in parts from its first array on.
+    """The result of a function, created in place on a mesh.
 
     Args:
-        layout: of the state that is made; None for one device.
-        make: traceable, of the arguments.
+        layout: the layout of the resulting state; None for one device.
+        make: a traceable function of the arguments.
         *arguments: states on the same mesh.
     """
     if layout is None:
@@ -116,26 +120,26 @@ def _initializer(tx: optax.GradientTransformation, budget: float | None) -> Call
 
 
 def on_clock(clock: Clock | None) -> contextlib.AbstractContextManager[None]:
-    """Where the schedules of an optimizer read the clock."""
+    """A context in which an optimizer's schedules read the clock."""
     return contextlib.nullcontext() if clock is None else schedules.spending(clock.fraction)
 
 
 def own(tree: Any) -> Any:
-    """A tree of arrays whose step may donate them; traceable."""
-    # The step donates its state, so each leaf must be a buffer of its own, whatever the task and the
-    # optimizer share or keep; and a weak type would not survive the first update.
+    """A copy of a tree that a step may consume; traceable."""
+    # The step donates its state, so each leaf needs a buffer of its own, whatever the task and the optimizer
+    # share or keep; and a weak type would not survive the first update.
     return jax.tree.map(lambda x: jnp.array(x, dtype=jnp.result_type(x), copy=True), tree)
 
 
 def check_state(state: TrainState) -> None:
-    """Refuse, before any work, what cannot be trained or saved.
+    """Refuse a state that cannot be trained or saved, before any work.
 
     Args:
         state: arrays or ``jax.ShapeDtypeStruct``.
 
     Raises:
-        ValueError: naming a parameter that is not floating point or holds statistics of a model, or a leaf
-            without elements.
+        ValueError: a parameter is not floating point or holds statistics of a model, or a leaf has no elements;
+            the message names it.
     """
     for path, node in jax.tree_util.tree_leaves_with_path(state.params, is_leaf=_is_statistics):
         if _is_statistics(node) or any(getattr(key, "key", None) == "batch_stats" for key in path):
@@ -157,5 +161,5 @@ def check_state(state: TrainState) -> None:
 
 
 def _is_statistics(node: Any) -> bool:
-    """Whether a node is Flax NNX's variable of statistics; known by name, for Flax is not imported here."""
+    """Whether a node is a Flax NNX variable of statistics, by its class name as Flax is not imported here."""
     return any(kind.__name__ == "BatchStat" for kind in type(node).__mro__)

@@ -125,7 +125,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(arguments, tmp_path):
             "--encoding says how a file is read, and there is none; see --task",
         ),
         ({"reference": "missing.json"}, "missing.json"),
-        ({"reference": dearer}, "step(batch=16) cannot be quicker than step(batch=8)"),
+        ({"reference": dearer}, "step(batch=16) cannot be faster than step(batch=8)"),
     ]
     answers = call(*(arguments | changes for changes, _ in mistakes))
     for (changes, message), (code, _, errors) in zip(mistakes, answers, strict=True):

@@ -164,8 +164,8 @@ def test_a_mesh_of_four_devices_and_two_processes_have_the_losses_of_one_device(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"mesh": "data:3"}, 'mesh "data:3" is of 3 devices, there are 1'),
-        ({"mesh": "4"}, 'a mesh is described as "data:4,model:2", got "4"'),
+        ({"mesh": "data:3"}, 'mesh "data:3" needs 3 devices, got 1'),
+        ({"mesh": "4"}, 'a mesh must be described as in "data:4,model:2", got "4"'),
         ({"shard_state": True}, "--shard_state needs a --mesh to split the state over"),
         ({"cluster": True, "processes": 2}, "--cluster stands for --coordinator, --processes and --process"),
         ({"processes": 2}, "--coordinator, --processes and --process go together"),

@@ -90,7 +90,7 @@ def test_an_unknown_target_is_refused(name, message):
 
 
 def test_a_mesh_of_another_size_is_refused():
-    with pytest.raises(ValueError, match=r'mesh "data:3" is of 3 devices, there are \d+'):
+    with pytest.raises(ValueError, match=r'mesh "data:3" needs 3 devices, got \d+'):
         plan.update(optimiz.adamw(1e-3), SHAPES, "cpu", mesh="data:3")
 
 

@@ -113,7 +113,7 @@ def test_another_version_is_told_and_no_other_step_refused(tmp_path, monkeypatch
     begun(tmp_path, tx=optimiz.adamw(0.01))
     monkeypatch.setattr(conditions_page, "version", lambda name: "9.9" if name == library else version(name))
     assert fit(tmp_path, tx=optimiz.adamw(0.01, b2=0.95)).steps == 10  # the trace may be the version's
-    said = f"goes on under other conditions, and may depart: {library} was {version(library)}, is 9.9"
+    said = f"continues under other conditions, so results may differ: {library} was {version(library)}, is 9.9"
     assert said in caplog.text
 
 

@@ -61,7 +61,7 @@ BOUND = {
 def test_what_depends_on_the_steps_is_refused_and_the_run_left_as_it_was(tmp_path, make):
     first = run(tmp_path, make(4), 4)
     with pytest.raises(
-        RunError, match=r"settings\.steps was 4, is 7, and the step is another one with them: a schedule that"
+        RunError, match=r"settings\.steps was 4, is 7, and this changes the step: a schedule"
     ) as refused:
         run(tmp_path, make(7), 7, resume=True)
     assert "\n" not in str(refused.value)

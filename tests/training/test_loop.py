@@ -127,7 +127,7 @@ def test_whoever_watches_a_run_does_not_stop_it(tmp_path, caplog, error):
         raise error
 
     assert run(quadratic(), tmp_path, progress=progress).steps == 20
-    assert seen == [1] and "goes on unseen" in caplog.text
+    assert seen == [1] and "continues without progress" in caplog.text
 
 
 def test_a_line_search_gets_value_grad_and_value_fn(tmp_path):

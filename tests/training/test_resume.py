@@ -273,7 +273,7 @@ def test_a_process_that_was_stopped_says_so_and_goes_on(tmp_path):
     threading.Event().wait(0.5)
     process.send_signal(signal.SIGCONT)
     _, errors = process.communicate()
-    assert process.returncode == 0 and errors.count("was stopped and goes on: seconds of updates, if any") == 1
+    assert process.returncode == 0 and errors.count("was stopped and continues: the seconds of updates") == 1
 
 
 @pytest.mark.parametrize("moment", ["step 2", "step 12"], ids=["warm-up", "timing"])

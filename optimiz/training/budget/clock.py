@@ -1,9 +1,9 @@
-"""Reference time: what a run has spent of its budget.
+"""Reference time: how much of its budget a run has spent.
 
-A unit of work is charged at its price on the reference system, in seconds, whatever the machine at hand takes
-for it. So a budget decides the same on every machine, to the step; and the sum must not depend on how a machine
-rounds, nor on the order of the charges. It is therefore kept in integers, as whole seconds and nanoseconds, and
-is exact for any number of steps; 0.1 added up a million times in float32 makes 100,958.
+A unit of work is charged at its price on the reference system, in seconds, however long this machine takes. A
+budget therefore ends a run at the same step on every machine, and the sum must depend neither on how a machine
+rounds nor on the order of the charges. It is kept in integers, as whole seconds and nanoseconds, and is exact
+for any number of steps; 0.1 added up a million times in float32 is 100,958.
 
 Source: arXiv 2307.06440, section 2 (reference system time).
 """
@@ -34,7 +34,7 @@ def check_seconds(name: str, value: object) -> None:
 
 
 def nanoseconds(seconds: float) -> int:
-    """The whole nanoseconds nearest to a price or a budget in seconds: what it is to a clock."""
+    """A price or a budget in seconds, rounded to whole nanoseconds as a clock counts it."""
     return round(seconds * _PER_SECOND)
 
 
@@ -52,7 +52,7 @@ def as_nanoseconds(moment: jax.typing.ArrayLike) -> int:
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["spent"], meta_fields=["budget"])
 @dataclasses.dataclass(frozen=True)
 class Clock:
-    """Reference time spent, and the budget it is spent of; a pytree that passes through ``jit``.
+    """Reference time spent, and the budget; a pytree that passes through ``jit``.
 
     Args:
         spent: int32 [2]: whole seconds, and nanoseconds beyond them.
@@ -105,15 +105,15 @@ class Clock:
         return Clock(jnp.stack([seconds_spent, added % _PER_SECOND]), self.budget)
 
     def before(self, moment: jax.typing.ArrayLike) -> jax.Array:
-        """Whether less is spent than at a moment, int32 [2] as ``spent``; bool, shape ()."""
+        """Whether less has been spent than at a moment (int32 [2], as ``spent``); bool, shape ()."""
         (seconds, beyond), (its_seconds, its_beyond) = self.spent, jnp.asarray(moment)
         return (seconds < its_seconds) | ((seconds == its_seconds) & (beyond < its_beyond))
 
     @property
     def fraction(self) -> jax.Array:
-        """What is spent of the budget, in [0, 1]: float32 (float64 under ``jax_enable_x64``), shape ().
+        """The share of the budget spent, in [0, 1]: float32 (float64 under ``jax_enable_x64``), shape ().
 
-        It is 1 from the moment at which the budget is spent.
+        It is 1 once the budget is spent.
         """
         seconds, beyond = self.spent.astype(jnp.result_type(float))
         within = jnp.minimum((seconds + beyond / _PER_SECOND) / self.budget, 1)

@@ -72,12 +72,12 @@ class Milestones:
         return any(before < milestone <= self.spent for milestone in self._evaluations)
 
     def reached(self, clock: Clock | None) -> bool:
-        """Whether a clock has come to the next milestone; waits for the device."""
+        """Whether a clock has reached the next milestone; waits for the device."""
         ahead = self._ahead()
         return clock is not None and (not ahead or as_nanoseconds(clock.spent) >= ahead[0])
 
     def set_price(self, least: float, steps: int) -> None:
-        """Take note that after this number of updates each costs at least so many seconds."""
+        """Set the least price of an update, in seconds, from this number of updates on."""
         self._price, self._priced_since = nanoseconds(least), (steps, self.spent)
 
     def look_ahead(self, steps: int) -> None:

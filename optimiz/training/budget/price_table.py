@@ -1,18 +1,18 @@
-"""A reference system: what each unit of work costs on it, in seconds.
+"""A reference system: the price of each unit of work, in seconds.
 
-Methods that save work per step, or spend more of it, can only be compared under one budget if all are charged
-by one table. The table is measured once, on one machine, and travels as JSON: a run charged by it stops at the
-same step wherever it is repeated.
+Methods that save work per step, or spend more of it, can only be compared under the same budget if all are
+charged by the same table. The table is measured once, on one machine, and stored as JSON: a run charged by it
+stops at the same step wherever it is repeated.
 
-Units of work go by name, with the active depth and the batch size where the cost depends on them. The loop of
-``optimiz.training`` charges ``step`` (forward, backward and update), and what an optimizer does beyond it:
-``forward`` (one more evaluation of the loss) and ``hessian`` (one estimate of a Hessian's diagonal). Other
-names are free for what charges them.
+A unit of work is identified by its name, and by the active depth and the batch size if its cost depends on
+them. The loop of ``optimiz.training`` charges ``step`` (forward, backward and update) and the extra work of an
+optimizer: ``forward`` (one more evaluation of the loss) and ``hessian`` (one estimate of a Hessian's diagonal).
+Other names are available for other users of a table.
 
 Source: arXiv 2307.06440, section 2 (reference system time).
 
-Departures: the median over the measurements in place of their mean, which one hiccup of the machine moves; a
-table in which more work is quicker is refused, as one entry of the authors' is ten times too low.
+Departures: the median of the measurements instead of their mean, which a single hiccup of the machine moves; a
+table in which more work is faster is refused, as one entry of the authors' table is ten times too low.
 """
 
 import dataclasses
@@ -35,9 +35,9 @@ class Work(NamedTuple):
     """A unit of work.
 
     Args:
-        name: what is done.
-        depth: number of active layers, where the price depends on it.
-        batch: examples in it, where the price depends on them.
+        name: the kind of work.
+        depth: number of active layers; None if the price does not depend on it.
+        batch: number of examples; None if the price does not depend on it.
     """
 
     name: str
@@ -51,11 +51,11 @@ class Work(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """What one unit of work took.
+    """How long one unit of work took.
 
     Args:
-        seconds: the median.
-        spread: the distance between the quartiles, in seconds.
+        seconds: the median time.
+        spread: the interquartile range, in seconds.
         n: number of measurements.
     """
 
@@ -69,16 +69,16 @@ class Reference:
     """The prices of a reference system.
 
     Args:
-        times: what each unit of work took there.
-        about: what was timed, by name: model, sizes, data; plain JSON.
-        date: ISO 8601, UTC.
+        times: how long each unit of work takes on it.
+        about: what was timed, such as model, sizes and data, by name; plain JSON.
+        date: date of the measurement in ISO 8601, UTC.
         environment: the device and the versions.
-        schema: version of this layout.
+        schema: version of the file format.
 
     Raises:
         TypeError: a time, a size or a number of measurements is not a number.
         ValueError: there is no work, or work without a name; a time is not positive and finite, or another
-            number is outside its range; or more of the same work, in depth or batch, is quicker.
+            number is outside its range; or more of the same work, in depth or batch, is faster.
 
     Example:
         >>> step = Work("step", batch=32)
@@ -108,22 +108,22 @@ class Reference:
             checks.number(f"spread of {work}", timing.spread, ge=0)
             checks.integer(f"n of {work}", timing.n, ge=1)
         for more, slower in self.times.items():
-            for less, quicker in self.times.items():
-                if _is_less(less, more) and slower.seconds < quicker.seconds:
+            for less, faster in self.times.items():
+                if _is_less(less, more) and slower.seconds < faster.seconds:
                     raise ValueError(
-                        f"{more} cannot be quicker than {less}, got {slower.seconds} and {quicker.seconds} s"
+                        f"{more} cannot be faster than {less}, got {slower.seconds} and {faster.seconds} s"
                     )
 
     def seconds(self, name: str, *, depth: int | None = None, batch: int | None = None) -> float:
         """The price of one unit of work.
 
         Args:
-            name: what is done.
-            depth: number of active layers; None where the work was timed without.
-            batch: examples in it; None where the work was timed without.
+            name: the kind of work.
+            depth: number of active layers; None if the work was timed without one.
+            batch: number of examples; None if the work was timed without one.
 
         Raises:
-            ValueError: the table lacks it; prices are not guessed from other sizes.
+            ValueError: the table lacks this work; prices are not extrapolated from other sizes.
         """
         work = Work(name, depth, batch)
         if work not in self.times:
@@ -131,11 +131,11 @@ class Reference:
         return self.times[work].seconds
 
     def prices(self) -> dict[str, float]:
-        """All that decides what a run is charged: seconds by unit of work."""
+        """Seconds by unit of work, which is all that decides what a run is charged."""
         return {str(work): timing.seconds for work, timing in self.times.items()}
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the reference as JSON; a file of that name is replaced only once the new one is whole."""
+        """Write the reference as JSON; an existing file is replaced only once the new one is complete."""
         rows = [work._asdict() | timing._asdict() for work, timing in self.times.items()]
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         text = json.dumps(fields | {"times": rows}, indent=1, allow_nan=False, ensure_ascii=False)
@@ -146,8 +146,8 @@ class Reference:
         """Read a reference back.
 
         Raises:
-            ValueError: the file is not a reference, is cut short, has another schema, or holds a price that is
-                refused.
+            ValueError: the file is not a reference, is truncated, has another schema, or holds an invalid
+                price.
         """
         try:
             fields = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What a step costs: itself, what its optimizer does beyond it, and the look at examples it may choose from."""
+"""The price of a step: its own, that of its optimizer's extra work, and that of a pass over candidates."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,7 @@ A wrapper that undoes a step restores the counts with the rest of the state; the
 
 
 def extra_work(opt_state: Any) -> dict[str, jax.Array]:
-    """What an optimizer has done beyond its steps, as it counts it in its state: number by unit of work."""
+    """The extra work that an optimizer has counted in its state: number of units, by name."""
     counts: dict[str, jax.Array] = {}
     for name, count in hyperparams(opt_state).items():
         work = EXTRA_WORK.get(name.rpartition("/")[2])
@@ -46,15 +46,15 @@ def charge(
     on: jax.Array | None = None,
     times: jax.typing.ArrayLike = 1,
 ) -> Clock:
-    """The clock after work; traceable.
+    """The clock after some work; traceable.
 
     Args:
-        clock: before it.
+        clock: the clock before the work.
         price: seconds of a unit of work, as ``Reference.seconds``.
-        work: its name.
-        batch: examples in it.
-        depth: number of layers, where work is charged by it.
-        on: how many of them are active, int32 scalar from 1 to depth; None for all.
+        work: name of the work.
+        batch: number of examples.
+        depth: number of layers, if work is charged by it.
+        on: number of active layers, an int32 scalar from 1 to ``depth``; None for all.
         times: number of units, an integer scalar.
 
     Raises:
@@ -78,7 +78,7 @@ def charge_step(
     depth: int | None,
     on: jax.Array | None = None,
 ) -> Clock:
-    """The clock after a step that took the optimizer from one state to another; the rest as :func:`charge`."""
+    """The clock after a step between two optimizer states, ``before`` and ``after``; see :func:`charge`."""
     clock = charge(clock, price, STEP, batch=batch, depth=depth, on=on)
     done = extra_work(before)
     for work, count in extra_work(after).items():
@@ -87,13 +87,13 @@ def charge_step(
 
 
 def least_price(price: Callable[..., float], batch: int, depth: int | None, methods: Methods) -> float:
-    """What an update costs at the least, in seconds; all of them cost that, unless their work differs.
+    """The least price of an update, in seconds; it is the price of all, unless their work differs.
 
     Args:
         price: seconds of a unit of work, as ``Reference.seconds``.
-        batch: examples that go into the step.
-        depth: number of layers, where work is charged by it.
-        methods: which of the layers and examples are trained on.
+        batch: number of examples that go into the step.
+        depth: number of layers, if work is charged by it.
+        methods: which layers and which examples are trained.
     """
     selection = methods.selection
     least_depth = depth if methods.layer_drop is None else 1

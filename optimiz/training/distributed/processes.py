@@ -1,15 +1,15 @@
 """Several processes, on one machine or many, as one run.
 
-They run the same program, meet before the first array is made, and share the directory of the run. The first
-writes it: metrics, timings, manifest and log once; of a checkpoint's arrays each process writes what it holds.
-What one process finds and all must know, such as the checkpoint to go on with, is found by the first and told
-to the others; what each brings along, such as its settings, is compared before they begin.
+The processes execute the same program, join before the first array is created, and share the run's directory.
+The first process writes metrics, timings, manifest and log; of a checkpoint's arrays, each process writes what
+it holds. Decisions that all must share, such as which checkpoint to resume, are made by the first process and
+broadcast; what every process has, such as its settings, is compared before the run starts.
 
-A process that dies takes the others with it: the next time they need it they find its connection closed, or its
-heart no longer beating, and end with an exit code that is not 0. The run is resumed from its newest checkpoint.
+If a process dies, so do the others: the next time they need it, its connection is closed or its heartbeat has
+stopped, and they end with a nonzero exit code. The run is resumed from its newest checkpoint.
 
-On CPU give each process one device: several of one process, which begin steps ahead of each other, have been
-seen to wait for one another for ever.
+On CPU, give each process one device: several devices of one process, which start steps ahead of one another,
+can deadlock.
 """
 
 import hashlib
@@ -38,20 +38,21 @@ def join(
     *,
     seconds: float = 60.0,
 ) -> None:
-    """Join the processes of a run; the first thing that a program does with JAX.
+    """Join the processes of a run; call this before anything else that uses JAX.
 
     Args:
-        coordinator: address and port of the first process, such as ``"10.0.0.1:1234"``; None, as the two below,
-            for what the environment of a cluster that JAX knows says (Slurm, Open MPI, Kubernetes, Cloud TPU).
-        processes: how many there are, ≥ 1.
-        index: of this one, from 0.
-        seconds: to wait for the others at the most.
+        coordinator: address and port of the first process, such as ``"10.0.0.1:1234"``. None, together with the
+            next two arguments, if the environment of a cluster known to JAX provides them (Slurm, Open MPI,
+            Kubernetes, Cloud TPU).
+        processes: number of processes, ≥ 1.
+        index: index of this process, from 0.
+        seconds: maximum time to wait for the other processes.
 
     Raises:
-        ValueError: some of the arguments are given and not all, the index is not below their number, or the
-            coordinator is no address with a port.
-        RunError: the processes do not find each other in time, or two were told otherwise; or the environment
-            says nothing of them.
+        ValueError: only some of the arguments are given, the index is not below the number of processes, or the
+            coordinator is not an address with a port.
+        RunError: the processes do not find one another in time, or were started with contradicting arguments;
+            or the environment does not describe them.
     """
     given = {"coordinator": coordinator, "processes": processes, "index": index}
     lacking = [name for name, value in given.items() if value is None]
@@ -77,25 +78,25 @@ def join(
     except (RuntimeError, ValueError) as error:
         raise RunError(f"the processes of the run cannot be joined: {error}") from error
     finally:
-        # JAX holds SIGTERM up for a service of its own, which nothing here asks.
+        # JAX intercepts SIGTERM for a service of its own, which is not used here.
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers:
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def is_first() -> bool:
-    """Whether this process writes what is written once."""
+    """Whether this is the process that writes what is written only once."""
     return jax.process_index() == 0
 
 
 def from_first(find: Callable[[], Any]) -> Any:
-    """What the first process finds, on every process.
+    """Call a function on the first process, and return its result on every process.
 
     Args:
-        find: called on the first process alone; it returns plain JSON.
+        find: a function that returns plain JSON.
 
     Raises:
-        RunError: the one that was raised on the first process, on every process.
+        RunError: the function has raised it; it is raised on every process.
     """
     if jax.process_count() == 1:
         return find()
@@ -112,10 +113,10 @@ def from_first(find: Callable[[], Any]) -> Any:
 
 
 def differing(value: Any) -> tuple[list[int], Any]:
-    """Compare what the processes bring along.
+    """Compare a value between the processes.
 
     Args:
-        value: of this process, plain JSON.
+        value: the value on this process, plain JSON.
 
     Returns:
         The indices of the processes whose value differs from that of the first, and the value of the first.
@@ -130,14 +131,14 @@ def differing(value: Any) -> tuple[list[int], Any]:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether it holds on any process: the same answer on all."""
+    """Whether a flag is set on any process; the same result on all."""
     if jax.process_count() == 1:
         return flag
     return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
 def _from_first_process(text: str) -> str:
-    """The text that the first process has."""
+    """Broadcast a text from the first process."""
     data = np.frombuffer(text.encode(), np.uint8)
     length = int(multihost_utils.broadcast_one_to_all(np.array(len(data))))
     data = data if is_first() else np.zeros(length, np.uint8)

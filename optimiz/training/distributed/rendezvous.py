@@ -1,8 +1,9 @@
-"""Processes find each other before they are joined, so that what is wrong is said in one line, and soon.
+"""Processes find one another before JAX joins them, so that errors are reported early and in one line.
 
-``jax.distributed`` waits for five minutes and then aborts the process, with a trace. So the processes meet here
-first, through a plain socket on the coordinator's port: the first listens, the others come and say which they
-are, of how many; it tells all whether each came once, and lets go of the port, on which JAX listens then.
+``jax.distributed`` waits for five minutes and then aborts the process with a trace. Therefore the processes
+first meet here, over a plain socket on the coordinator's port: the first process listens, the others connect
+and send their index and the number of processes. The first then tells all of them whether each index was there
+once, and releases the port, on which JAX listens next.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from optimiz.training.errors import RunError
 _GREETING, _MOST_BYTES = "optimiz", 4096
 _AGAIN, _PATIENCE = 0.2, 5.0  # seconds until the next try, and for one line
 
-_Told = Mapping[str, Any]
+_Description = Mapping[str, Any]  # of a process: how many there are, its index, its version of JAX
 
 
 def address(coordinator: str) -> tuple[str, int]:
@@ -42,75 +43,76 @@ def address(coordinator: str) -> tuple[str, int]:
 
 
 def meet(coordinator: str, processes: int, index: int, seconds: float) -> None:
-    """Return once all processes are there, each once.
+    """Return once every process has connected, each once.
 
     Args:
-        coordinator: address and port of the first.
-        processes: how many there are.
-        index: of this one.
-        seconds: to wait for the others at the most.
+        coordinator: address and port of the first process.
+        processes: number of processes.
+        index: index of this process.
+        seconds: maximum time to wait for the others.
 
     Raises:
-        ValueError: the address is none.
-        RunError: they do not come in time; the port is in use; or two differ in what they were told.
+        ValueError: the address is malformed.
+        RunError: a process does not connect in time, the port is in use, or two processes were started with
+            contradicting arguments.
     """
     host, port = address(coordinator)
     deadline = time.monotonic() + seconds
-    told = {"processes": processes, "index": index, "jax": jax.__version__}
+    own = {"processes": processes, "index": index, "jax": jax.__version__}
     if index == 0:
-        _receive(port, told, deadline, seconds)
+        _wait_for_others(port, own, deadline, seconds)
     else:
-        _come(host, port, told, deadline, seconds)
+        _connect(host, port, own, deadline, seconds)
 
 
-def _receive(port: int, told: _Told, deadline: float, seconds: float) -> None:
-    """As the first: wait for the others, and tell each what has come of it."""
-    came: dict[int, socket.socket] = {}
+def _wait_for_others(port: int, own: _Description, deadline: float, seconds: float) -> None:
+    """On the first process: wait for the others, and tell each the outcome."""
+    connected: dict[int, socket.socket] = {}
     with contextlib.ExitStack() as open_sockets:
         server = open_sockets.enter_context(_listening(port))
         wrong = None
-        while wrong is None and len(came) < told["processes"] - 1:
+        while wrong is None and len(connected) < own["processes"] - 1:
             server.settimeout(_left(deadline))
             try:
-                guest = open_sockets.enter_context(server.accept()[0])
+                client = open_sockets.enter_context(server.accept()[0])
             except TimeoutError:
-                missing = _named(set(range(1, told["processes"])) - came.keys())
+                missing = _named(set(range(1, own["processes"])) - connected.keys())
                 wrong = (
-                    f"of {told['processes']} processes {missing} did not come to process 0, at port {port}, "
+                    f"of {own['processes']} processes {missing} did not connect to process 0, at port {port}, "
                     f"within {seconds:.0f} s"
                 )
                 break
-            said = _heard(guest, min(deadline, time.monotonic() + _PATIENCE))
-            if not isinstance(said, dict):  # none of ours: whoever looks which ports are open
-                guest.close()
+            other = _receive(client, min(deadline, time.monotonic() + _PATIENCE))
+            if not isinstance(other, dict):  # not one of these processes, such as a port scanner
+                client.close()
                 continue
-            wrong = _what_differs(told, said, came)
-            came.setdefault(said["index"], guest)
-            if came[said["index"]] is not guest:
-                _say(guest, wrong)
-        for guest in came.values():
-            _say(guest, wrong or "")
-        for guest in came.values():
-            _heard(guest, time.monotonic() + 1)  # they close first, so that the port is free at once
+            wrong = _what_differs(own, other, connected)
+            connected.setdefault(other["index"], client)
+            if connected[other["index"]] is not client:
+                _send(client, wrong)
+        for client in connected.values():
+            _send(client, wrong or "")
+        for client in connected.values():
+            _receive(client, time.monotonic() + 1)  # they close first, so that the port is free at once
     if wrong is not None:
         raise RunError(wrong)
 
 
-def _come(host: str, port: int, told: _Told, deadline: float, seconds: float) -> None:
-    """As another: go to the first, and hear what has come of it."""
+def _connect(host: str, port: int, own: _Description, deadline: float, seconds: float) -> None:
+    """On any other process: connect to the first, and wait for the outcome."""
     while True:
         try:
             with socket.create_connection((host, port), timeout=_left(deadline)) as first:
-                _say(first, told)
-                answer = _heard(first, deadline + _PATIENCE)  # it may wait until then itself
+                _send(first, own)
+                answer = _receive(first, deadline + _PATIENCE)  # process 0 may itself wait until then
             if isinstance(answer, str):
                 break
-            reason = "whoever listens there is not process 0, or is joined already"
+            reason = "what listens there is not process 0, or has been joined already"
         except OSError as error:
             reason = error.strerror or str(error)
         if time.monotonic() + _AGAIN > deadline:
             raise RunError(
-                f"process {told['index']} found no process 0 at {host}:{port} within {seconds:.0f} s: {reason}"
+                f"process {own['index']} found no process 0 at {host}:{port} within {seconds:.0f} s: {reason}"
             )
         time.sleep(_AGAIN)
     if answer:
@@ -121,7 +123,7 @@ def _listening(port: int) -> socket.socket:
     """A socket that listens on all addresses of this machine."""
     try:
         if socket.has_dualstack_ipv6():
-            with contextlib.suppress(OSError):  # IPv6 may be off; a port that is taken is so below
+            with contextlib.suppress(OSError):  # IPv6 may be off; a port in use fails below too
                 return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
         return socket.create_server(("", port))
     except OSError as error:
@@ -129,25 +131,25 @@ def _listening(port: int) -> socket.socket:
         raise RunError(f"process 0 cannot listen on port {port}: {reason}") from error
 
 
-def _what_differs(told: _Told, said: _Told, came: Mapping[int, Any]) -> str | None:
+def _what_differs(own: _Description, other: _Description, connected: Mapping[int, Any]) -> str | None:
     for name in ("processes", "jax"):
-        if said[name] != told[name]:
+        if other[name] != own[name]:
             return (
-                f"process {said['index']} was started with {name}={said[name]}, process 0 with "
-                f"{name}={told[name]}: all need the same"
+                f"process {other['index']} was started with {name}={other[name]}, process 0 with "
+                f"{name}={own[name]}: all need the same"
             )
-    if said["index"] in came or said["index"] == 0:
-        return f"two processes were started with index {said['index']}"
+    if other["index"] in connected or other["index"] == 0:
+        return f"two processes were started with index {other['index']}"
     return None
 
 
-def _say(to: socket.socket, what: Any) -> None:
-    with contextlib.suppress(OSError):  # it has gone; who waits for it finds out
-        to.sendall(json.dumps({_GREETING: what}).encode() + b"\n")
+def _send(to: socket.socket, message: Any) -> None:
+    with contextlib.suppress(OSError):  # the other has gone; whoever waits for it will notice
+        to.sendall(json.dumps({_GREETING: message}).encode() + b"\n")
 
 
-def _heard(of: socket.socket, deadline: float) -> Any:
-    """What is said, one line of it; None where it is nothing that these processes say."""
+def _receive(of: socket.socket, deadline: float) -> Any:
+    """Receive one line; None if these processes would not send it."""
     line = b""
     try:
         while not line.endswith(b"\n") and len(line) < _MOST_BYTES:
@@ -156,10 +158,10 @@ def _heard(of: socket.socket, deadline: float) -> Any:
             if not part:
                 return None
             line += part
-        said = json.loads(line)[_GREETING]
-        if isinstance(said, dict):
-            said = {name: said[name] for name in ("processes", "index", "jax")}
-        return said
+        message = json.loads(line)[_GREETING]
+        if isinstance(message, dict):
+            message = {name: message[name] for name in ("processes", "index", "jax")}
+        return message
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

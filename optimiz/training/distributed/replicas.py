@@ -1,8 +1,8 @@
-"""The copies of a parameter, compared bit by bit over the devices that hold them.
+"""Comparison of the copies of each parameter, bit by bit, between the devices that hold them.
 
-Nothing in a data-parallel run makes sure that they agree: a device that errs, a process with other data or
-other random numbers, and the copies part without a word. Here each device digests what it holds, in integers
-and so exactly, and the digests are compared. One changed entry always changes the digest.
+Nothing in a data-parallel run ensures that they agree: with a faulty device, or a process with other data or
+other random numbers, the copies diverge silently. Here each device computes a digest of what it holds, exactly,
+in integers, and the digests are compared. A single changed entry always changes the digest.
 """
 
 import collections
@@ -22,11 +22,12 @@ def refuse_differing(params: Any, step: int) -> None:
     """Compare the copies of every parameter.
 
     Args:
-        params: arrays that lie on one mesh, by ``NamedSharding``.
-        step: how many updates were made, for the message.
+        params: arrays on one mesh, with ``NamedSharding``.
+        step: number of updates made, for the message.
 
     Raises:
-        RunError: on every process, naming the step, the parameter, the device and its process.
+        RunError: copies differ; it is raised on every process and names the step, the parameter, the device and
+            its process.
     """
     leaves = jax.tree_util.tree_leaves_with_path(params)
     mesh = leaves[0][1].sharding.mesh
@@ -34,7 +35,7 @@ def refuse_differing(params: Any, step: int) -> None:
     digests = np.asarray(_digests(mesh, specs)(*[leaf for _, leaf in leaves]))
     for (path, leaf), column in zip(leaves, digests.T, strict=True):
         held = leaf.sharding.devices_indices_map(leaf.shape)
-        copies = collections.defaultdict(list)  # by the part of the parameter that they are copies of
+        copies = collections.defaultdict(list)  # by the part of the parameter that they hold
         for device, digest in zip(mesh.devices.flat, column.tolist(), strict=True):
             copies[str(held[device])].append((device, digest))
         for of_part in copies.values():
@@ -49,7 +50,7 @@ def refuse_differing(params: Any, step: int) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _digests(mesh: jax.sharding.Mesh, specs: tuple[P, ...]) -> Any:
-    """The function from parameters to the digest of what each device holds of each: [devices, parameters]."""
+    """A function from the parameters to the digests of what each device holds, [devices, parameters]."""
 
     def on_device(*shards: jax.Array) -> jax.Array:
         return jnp.stack([_digest(shard) for shard in shards])[None]
@@ -63,6 +64,6 @@ def _digests(mesh: jax.sharding.Mesh, specs: tuple[P, ...]) -> Any:
 def _digest(x: jax.Array) -> jax.Array:
     width = min(x.dtype.itemsize, 4)
     words = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * width}")).reshape(-1).astype(jnp.uint32)
-    # Factors that are odd, so that none loses a bit, and of each place its own, so that places do not swap.
+    # Odd factors lose no bit, and a different one for each entry makes a swap of two entries visible.
     factors = 2 * jax.lax.iota(jnp.uint32, words.size) + 1
     return jnp.sum(words * factors, dtype=jnp.uint32)

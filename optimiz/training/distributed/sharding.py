@@ -1,13 +1,13 @@
 """Where each array of a run lies on a mesh of devices.
 
-Every batch is split along the mesh's axis ``data``. A parameter lies as its partition rule says, or whole on
-every device; what the optimizer keeps for a parameter lies as the parameter does, and with ``shard_state`` is
-split along ``data`` as well (ZeRO, stage 1). The run lies so from its first array on, and the compiler adds the
-communication: the numbers are those of one device, up to the order of sums.
+Every batch is split along the mesh's axis ``data``. A parameter is split as its partition rule specifies, or
+replicated; what the optimizer keeps for a parameter is split like the parameter, and with ``shard_state`` also
+along ``data`` (ZeRO, stage 1). All arrays are laid out like this from the start, and the compiler adds the
+communication: the results are those of one device, up to the order of sums.
 
-An array is split along a dimension only where it divides evenly, because JAX splits no other way. A rule that
-asks for more is refused; a part of the optimizer's state for which no dimension divides stays whole, and a
-warning says so where it is large. Rows stay whole where another dimension divides.
+A dimension is split only if its size is divisible, as JAX supports no other splits. A rule that requires
+another split is refused; an array of the optimizer's state without a divisible dimension is replicated, with a
+warning if it is large. Rows stay whole if another dimension is divisible.
 
 Source: Rajbhandari et al., `ZeRO <https://arxiv.org/abs/1910.02054>`_ (SC 2020), section 5.1.
 """
@@ -37,15 +37,16 @@ def make_mesh(description: str, devices: Sequence[Any] | None = None) -> Mesh:
     """Make a mesh from its description.
 
     Args:
-        description: names and sizes of its axes, such as ``"data:4,model:2"``; along ``data`` lie the batches.
-        devices: as many as the product of the sizes, in row-major order; default: all there are, of all
+        description: names and sizes of its axes, such as ``"data:4,model:2"``; batches are split along
+            ``data``.
+        devices: as many devices as the product of the sizes, in row-major order; by default all devices of all
             processes.
 
     Returns:
-        A mesh of axes of type ``Auto``: the compiler decides how the inner values of a step lie.
+        A mesh with axes of type ``Auto``: the compiler decides how intermediate values are laid out.
 
     Raises:
-        ValueError: the description is none, names an axis twice, or is of another number of devices.
+        ValueError: the description is malformed, names an axis twice, or does not fit the number of devices.
 
     Example:
         >>> dict(make_mesh("data:1,model:1").shape)
@@ -53,26 +54,26 @@ def make_mesh(description: str, devices: Sequence[Any] | None = None) -> Mesh:
     """
     axes = [axis.partition(":") for axis in description.split(",")]
     if not all(name.isidentifier() and size.isdecimal() and int(size) for name, _, size in axes):
-        raise ValueError(f'a mesh is described as "data:4,model:2", got "{description}"')
+        raise ValueError(f'a mesh must be described as in "data:4,model:2", got "{description}"')
     names, shape = tuple(name for name, _, _ in axes), tuple(int(size) for _, _, size in axes)
     if len(set(names)) < len(names):
-        raise ValueError(f'a mesh has each axis once, got "{description}"')
+        raise ValueError(f'the axes of a mesh must have different names, got "{description}"')
     devices = jax.devices() if devices is None else devices
     if math.prod(shape) != len(devices):
-        raise ValueError(f'mesh "{description}" is of {math.prod(shape)} devices, there are {len(devices)}')
+        raise ValueError(f'mesh "{description}" needs {math.prod(shape)} devices, got {len(devices)}')
     return Mesh(np.array(devices).reshape(shape), names, axis_types=(AxisType.Auto,) * len(names))
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How a run lies on a mesh.
+    """How a run's arrays are laid out on a mesh.
 
     Args:
-        mesh: of the devices of all processes; its axes are taken to be of type ``Auto``, for a task's loss is
-            written without shardings in mind.
+        mesh: mesh of the devices of all processes. Its axes are converted to type ``Auto``, because a task's
+            loss is written without shardings in mind.
         partition: parameters → a tree of ``PartitionSpec``, such as ``groups.label({P(None, "model"):
-            groups.path("query"), P(): groups.everything})``; None for whole parameters on every device.
-        shard_state: whether what the optimizer keeps is split along ``data`` too.
+            groups.path("query"), P(): groups.everything})``; None to replicate all parameters.
+        shard_state: whether the optimizer's state is split along ``data`` too.
 
     Example:
         >>> layout = Layout(make_mesh("data:1"))
@@ -96,19 +97,19 @@ class Layout:
 
     @property
     def whole(self) -> NamedSharding:
-        """Where an array lies that every device has."""
+        """The sharding of a replicated array."""
         return NamedSharding(self.mesh, P())
 
     @property
     def batch(self) -> NamedSharding:
-        """Where the arrays of a batch lie."""
+        """The sharding of the arrays of a batch."""
         return NamedSharding(self.mesh, P(DATA) if DATA in self.mesh.shape else P())
 
     @property
     def share(self) -> tuple[int, int]:
-        """Which part of each batch this process reads: (i, n) for the i-th of n equal parts.
+        """The part of each batch that this process reads: (i, n) for the i-th of n equal parts.
 
-        Processes whose devices lie at the same places along ``data`` read the same part.
+        Processes whose devices have the same positions along ``data`` read the same part.
 
         Raises:
             ValueError: the processes do not divide the axis ``data`` into equal, contiguous parts.
@@ -121,13 +122,13 @@ class Layout:
         first, count = int(mine[0]), len(mine)
         if mine[-1] - first >= count or first % count or self._data % count:
             raise ValueError(
-                f"process {jax.process_index()} has the places {mine.tolist()} of {self._data} along data; "
-                "they must be one of several equal parts"
+                f"process {jax.process_index()} has positions {mine.tolist()} of {self._data} along data; they "
+                "must be one of several equal, contiguous parts"
             )
         return first // count, self._data // count
 
     def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        """Lay out a batch, of which each process gives its :attr:`share`.
+        """Lay out a batch, of which each process provides its :attr:`share`.
 
         Args:
             batch: name → array [B / n, …].
@@ -136,7 +137,7 @@ class Layout:
             Name → array [B, …].
 
         Raises:
-            ValueError: the axis ``data`` does not divide B.
+            ValueError: B is not divisible by the size of the axis ``data``.
         """
         parts = self.share[1]
         for array in batch.values():
@@ -153,7 +154,7 @@ class Layout:
         }
 
     def params(self, params: Any) -> Any:
-        """Where each parameter lies.
+        """The sharding of each parameter.
 
         Args:
             params: arrays or ``jax.ShapeDtypeStruct``.
@@ -162,7 +163,7 @@ class Layout:
             The same tree of ``NamedSharding``.
 
         Raises:
-            ValueError: a rule splits a parameter along an axis that is not the mesh's, or unevenly.
+            ValueError: a rule splits a parameter unevenly, or along an axis that the mesh lacks.
         """
         if self.partition is None:
             return jax.tree.map(lambda _: self.whole, params)
@@ -173,43 +174,45 @@ class Layout:
         return structure.unflatten(NamedSharding(self.mesh, spec) for spec in specs)
 
     def opt_state(self, opt_state: Any, params: Any) -> Any:
-        """Where each array of an optimizer's state lies.
+        """The sharding of each array of an optimizer's state.
 
         Args:
             opt_state: arrays or ``jax.ShapeDtypeStruct``.
-            params: likewise, those that it is the state for.
+            params: the parameters that it belongs to, likewise.
 
         Returns:
             The same tree as ``opt_state``, of ``NamedSharding``.
 
         Raises:
-            ValueError: as :meth:`params`.
+            ValueError: as for :meth:`params`.
         """
         leaves = jax.tree_util.tree_leaves_with_path(params)
         specs = [sharding.spec for sharding in jax.tree.leaves(self.params(params))]
         owners = {path: (leaf.shape, spec) for (path, leaf), spec in zip(leaves, specs, strict=True)}
 
-        def lies(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        def sharding_of(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
             span = span_of_parameter(path, owners)
             shape, spec = ((), P()) if span is None else owners[path[slice(*span)]]
             axes = [axis for entry in spec for axis in _axes(entry)]
             if self.shard_state and DATA in self.mesh.shape and DATA not in axes:
                 axes.append(DATA)
-            if leaf.shape != shape:  # of a form of its own, such as factors or codes: split as far, elsewhere
+            if (
+                leaf.shape != shape
+            ):  # of another shape, such as factors or codes: along the same axes, elsewhere
                 spec = P()
             for axis in axes:
                 if not any(axis in _axes(entry) for entry in spec):
                     spec = self._split(leaf.shape, spec, axis)
             return NamedSharding(self.mesh, spec)
 
-        return jax.tree_util.tree_map_with_path(lies, opt_state)
+        return jax.tree_util.tree_map_with_path(sharding_of, opt_state)
 
     def own(self, params: Any) -> Any:
-        """Parameters as a process can use them alone.
+        """Parameters in a form that this process can use on its own.
 
         Returns:
-            Them, in a run of one process, and where they are split between processes; else the copy on this
-            process's first device.
+            The parameters themselves in a run of one process, or if they are split between processes; otherwise
+            the copy on this process's first device.
         """
         shared = all(leaf.is_fully_replicated for leaf in jax.tree.leaves(params))
         if jax.process_count() == 1 or not shared:
@@ -233,14 +236,15 @@ class Layout:
             if shape[dimension] % parts:
                 raise ValueError(
                     f"{name} has shape {shape}, and {spec} splits dimension {dimension} into {parts}: "
-                    f"{shape[dimension]} is not a multiple"
+                    f"{shape[dimension]} is not divisible"
                 )
 
     def _split(self, shape: tuple[int, ...], spec: P, axis: str) -> P:
-        """Split one of the dimensions that divide along one more axis.
+        """Split one more dimension, along an axis.
 
-        It is the longest on a device, and the last only where no other divides: rows that stay whole hold whole
-        blocks of a state in eight bits, which are otherwise gathered, in float32, to find their scales.
+        It is the longest divisible dimension on a device, and the last only if no other is divisible: rows that
+        stay whole hold whole blocks of an 8-bit state, which otherwise must be gathered, in float32, to find
+        their scales.
         """
         entries = [_axes(entry) for entry in (*spec, *[None] * (len(shape) - len(spec)))]
         lengths = [
@@ -262,11 +266,11 @@ def _axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
 
 
 def bytes_per_device(tree: Any, shardings: Any) -> int:
-    """The memory that a tree takes on each device.
+    """The memory that a tree of arrays takes on each device.
 
     Args:
         tree: arrays or ``jax.ShapeDtypeStruct``.
-        shardings: the same tree of where they lie, as of :meth:`Layout.params` or :meth:`Layout.opt_state`.
+        shardings: the same tree of shardings, as from :meth:`Layout.params` or :meth:`Layout.opt_state`.
 
     Example:
         >>> layout = Layout(make_mesh("data:1"))
@@ -280,11 +284,11 @@ def bytes_per_device(tree: Any, shardings: Any) -> int:
 
 
 def warn_of_whole(tree: Any, shardings: Any) -> None:
-    """Log which large arrays of an optimizer's state no device is spared.
+    """Warn of large arrays of an optimizer's state that are replicated.
 
     Args:
         tree: arrays or ``jax.ShapeDtypeStruct``.
-        shardings: the same tree of where they lie.
+        shardings: the same tree of shardings.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     size = {path: leaf.size * leaf.dtype.itemsize for path, leaf in leaves}
@@ -296,4 +300,4 @@ def warn_of_whole(tree: Any, shardings: Any) -> None:
         and size[path] > _LARGE * sum(size.values())
     ]
     if whole:
-        _log.warning("no dimension divides, so every device keeps all of %s", ", ".join(whole))
+        _log.warning("no dimension is divisible, so every device keeps all of %s", ", ".join(whole))

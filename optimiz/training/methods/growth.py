@@ -1,28 +1,27 @@
 """Growing a model in depth while it trains: a plan, and what becomes of parameters and optimizer.
 
-At given shares of a run the stack of layers is doubled, layer i being copied to i + n: 4 → 8 → 16 layers, say,
-at 12.5 % and 30 % of the budget, which is what the source found best. The early steps are those of a shallow
-model, and are charged as such. The function that the model computes changes at that moment; learning rate,
-clipping and decay go on as they were.
+At given shares of a run the stack of layers is doubled, layer i being copied to i + n: for example 4 → 8 → 16
+layers at 12.5 % and 30 % of the budget, which the source found best. The early steps are those of a shallow
+model and are charged as such. The function that the model computes changes when it grows; learning rate,
+clipping and decay continue unchanged.
 
-What becomes of the optimizer's state is the plan's policy:
+What happens to the optimizer's state is the plan's policy:
 
 ``"keep"``
-    as the source: layers that were there keep their moments and counts, new ones start with none, and their
+    as in the source: existing layers keep their moments and counts, new layers start without moments, and their
     bias is corrected by their own count (see ``optimiz.training.methods.per_generation_counts``).
 ``"copy"``
     a new layer takes over the moments of the layer that it is a copy of.
 ``"reset"``
-    all moments, and the counts that belong to them, start anew; a schedule goes on.
+    all moments, and the counts that belong to them, are reset; a schedule continues.
 
-State that belongs to no parameter, such as the count of a schedule or the key of an estimator, is kept where
-its shape allows it. An optimizer must be able to start on any depth: its masks are rules, not trees of one
-depth.
+State that belongs to no parameter, such as the count of a schedule or the key of an estimator, is kept if its
+shape allows it. The optimizer must work at any depth: its masks are rules, not trees of one depth.
 
 Source: arXiv 2307.06440; JeanKaddour/NoTrainNoGain at a7e6599.
 
-Departure: there all layers exist from the start and the later ones are switched off; here they are made when
-their time has come, and until then take no memory.
+Departure: in the source all layers exist from the start and the later ones are switched off; here they are
+created when the model grows, and take no memory before.
 """
 
 import dataclasses
@@ -49,9 +48,9 @@ class Growth:
 
     Args:
         depths: number of layers at the start and after each growth, each twice the one before.
-        at: share of the budget, or of the steps where there is none, after which each growth takes place:
+        at: share of the budget, or without a budget of the steps, after which each growth takes place:
             ascending in (0, 1), one fewer than depths.
-        policy: what becomes of the optimizer's state, see above.
+        policy: what happens to the optimizer's state, see above.
         layers: a regular expression over paths with one group, the layer's index from 0.
         scanned: axis of stacked layers by pattern of path, such as ``{"^layers/": 0}``.
 
@@ -89,17 +88,19 @@ class Growth:
         return Stack(self.layers, self.scanned)
 
     def check(self, params: Any) -> None:
-        """Check that a model is what the plan begins with.
+        """Check that a model has the depth at which the plan starts.
 
         Raises:
-            ValueError: it has no layers, or another number of them.
+            ValueError: the model has no layers, or another number of them.
         """
         depth = self.stack.depth(params)
         if depth != self.depths[0]:
-            raise ValueError(f"the plan begins with {self.depths[0]} layers, the model has {depth}")
+            raise ValueError(
+                f"Growth(depths=) must start with the model's {depth} layers, got {self.depths[0]}"
+            )
 
     def optimizer(self, tx: optax.GradientTransformation, stage: int) -> optax.GradientTransformation:
-        """The optimizer after so many growths."""
+        """The optimizer after a number of growths."""
         if stage == 0 or self.policy != "keep":
             return tx
         return per_generation_counts(tx, self.stack, self.depths[: stage + 1])
@@ -112,12 +113,12 @@ class Growth:
 def grow(
     plan: Growth, tx: optax.GradientTransformation, stage: int, params: Any, opt_state: Any
 ) -> tuple[Any, Any]:
-    """Double a model and fit the optimizer's state to it; traceable.
+    """Double a model and adapt the optimizer's state to it; traceable.
 
     Args:
-        plan: that of the run.
-        tx: the optimizer, as it was passed to the loop.
-        stage: number of growths that this one makes it, ≥ 1.
+        plan: the plan of the run.
+        tx: the optimizer, as it was passed to ``fit``.
+        stage: number of growths, including this one, ≥ 1.
         params: the parameters.
         opt_state: the state of ``plan.optimizer(tx, stage - 1)``.
 
@@ -138,7 +139,7 @@ def grow(
 
 
 def _fitted(plan: Growth, state: Any, fresh: Any, params: Any, grown: Any) -> Any:
-    """A state of the grown model, of what there was and of a new beginning."""
+    """The state for the grown model, from the state before and a fresh one."""
     there = dict(jax.tree_util.tree_leaves_with_path(state))
     places, sources = plan.stack.places(grown), plan.stack.sources(params)
     counts = own_counts(fresh, grown)
@@ -161,7 +162,7 @@ def _fitted(plan: Growth, state: Any, fresh: Any, params: Any, grown: Any) -> An
 
 
 def _along_axis(old: Any, new: Any, place: Place, policy: Policy) -> Any:
-    """The entries of the layers that were there, and those of the new ones, where both are in one array."""
+    """Join the entries of existing and of new layers, if both are in one array."""
     axis = place.axis
     if axis is None or old is None or jnp.ndim(old) <= axis or 2 * old.shape[axis] != new.shape[axis]:
         return _if_alike(old, new)

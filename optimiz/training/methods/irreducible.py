@@ -1,9 +1,10 @@
-"""Irreducible losses: what a model of held-out data loses on each training example, by the example's id.
+"""Irreducible losses: the loss of a model of held-out data on each training example, by the example's id.
 
-They are computed once, by a model that has not seen the examples, and kept in a file; training on them is not
-charged. ``RhoLoss`` reads them from the batches, to which :meth:`IrreducibleLosses.joined` adds them.
+They are computed once, by a model that has not seen the examples, and stored in a file; that work is not
+charged.
+``RhoLoss`` reads them from the batches, to which :meth:`IrreducibleLosses.joined` adds them.
 
-The file is NumPy's ``.npz``: ``ids`` int64 [N], ``losses`` float32 [N], and ``about``, JSON that says which
+The file is NumPy's ``.npz``: ``ids`` int64 [N], ``losses`` float32 [N], and ``about``, JSON that describes the
 model.
 
 Source: arXiv 2206.07137 (Mindermann et al.).
@@ -33,12 +34,12 @@ class IrreducibleLosses:
     """Losses by example id.
 
     Args:
-        ids: integers [N], no two the same.
-        losses: [N], finite.
-        about: whose losses they are: model, data, steps; plain JSON.
+        ids: unique integers [N].
+        losses: finite losses [N].
+        about: description of the model that they are the losses of, such as data and steps; plain JSON.
 
     Raises:
-        ValueError: the shapes are not those, an id is there twice, or a loss is not finite.
+        ValueError: the shapes differ from these, an id occurs twice, or a loss is not finite.
 
     Example:
         >>> table = IrreducibleLosses(ids=np.array([7, 3]), losses=np.array([0.5, 0.25]), about={})
@@ -79,13 +80,13 @@ class IrreducibleLosses:
         """Compute the losses of a model.
 
         Args:
-            loss: as of a task; it is called in evaluation mode.
-            params: of the model of held-out data.
-            batches: every training example once, with its ``"id"``; one of weight 0 is padding.
-            about: whose losses they are; plain JSON.
+            loss: the loss of the task; it is called in evaluation mode.
+            params: the parameters of the model of held-out data.
+            batches: every training example once, with its ``"id"``; an example of weight 0 is padding.
+            about: description of the model; plain JSON.
 
         Raises:
-            ValueError: a batch has no ids, or as in the constructor.
+            ValueError: a batch has no ids, or as for the constructor.
         """
         compute = jax.jit(lambda params, batch: loss(params, batch, None))
         ids, losses = [], []
@@ -99,7 +100,7 @@ class IrreducibleLosses:
         """The losses of examples, float32, in the order of the ids.
 
         Raises:
-            ValueError: some have none, with the first of them.
+            ValueError: some examples have no loss; the message names the first of them.
         """
         places = np.minimum(np.searchsorted(self.ids, ids), max(len(self.ids) - 1, 0))
         lacking = np.asarray(ids)[self.ids[places] != ids] if len(self.ids) else np.asarray(ids)
@@ -111,11 +112,11 @@ class IrreducibleLosses:
         """A stream of batches with an entry ``"irreducible"``, by their ``"id"``.
 
         Args:
-            batches: step → batch, as of a task.
+            batches: step → batch, as in a task.
 
         Returns:
             The stream, which raises a ValueError for a batch without ids, or with an id that has no loss. An
-            example of weight 0 needs none.
+            example of weight 0 needs no loss.
         """
 
         def joined(step: int) -> dict[str, np.ndarray]:
@@ -128,7 +129,7 @@ class IrreducibleLosses:
         return joined
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the losses; a file of that name is replaced only once the new one is whole."""
+        """Write the losses; an existing file is replaced only once the new one is complete."""
         file = io.BytesIO()
         np.savez(file, ids=self.ids, losses=self.losses, about=json.dumps(self.about, allow_nan=False))
         write_whole(path, file.getvalue())
@@ -138,7 +139,7 @@ class IrreducibleLosses:
         """Read losses back.
 
         Raises:
-            ValueError: the file is not there, is cut short, or does not hold irreducible losses.
+            ValueError: the file does not exist, is truncated, or does not hold irreducible losses.
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:

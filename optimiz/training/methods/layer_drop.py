@@ -1,13 +1,13 @@
-r"""Progressive layer dropping: each step leaves out layers at random, and does not pay for them.
+r"""Progressive layer dropping: each step leaves out layers at random, and is not charged for them.
 
 .. math::
     \theta(t) = \bar\theta + (1 - \bar\theta)\, e^{-\gamma t / T}, \qquad
     P(\text{layer } l \text{ of } L \text{ is on}) = 1 - (1 - \theta(t))\, l / L, \quad l = 1 \dots L
 
-t of T is what is spent of the budget, or, where there is none, the share of the steps made. Layers are on or
-off independently of each other; where all would be off, all are on. A layer that is off is the identity, and is
-not computed, neither forward nor backward. What is computed is not rescaled, and in evaluation every layer is
-on.
+t / T is the share of the budget spent or, without a budget, the share of the steps made. Layers are on or off
+independently of one another; if all would be off, all are on. A layer that is off is the identity and is not
+computed, neither forward nor backward. The output of the others is not rescaled, and in evaluation every layer
+is on.
 
 A layer that is off has a gradient of zero, as in the authors' BERT: its moments decay, and so does its weight.
 
@@ -32,12 +32,12 @@ from optimiz import checks
 class LayerDrop:
     """Which layers are on, step by step.
 
-    The task's ``loss``, and its ``logits``, are called with the pattern, bool [L], as their fourth argument,
-    and hand it to :func:`skippable` layers; the task says its ``depth`` L.
+    The task's ``loss`` and ``logits`` are called with the pattern, bool [L], as their fourth argument, and pass
+    it to :func:`skippable` layers; the task has a ``depth`` L.
 
     Args:
-        gamma: γ ≥ 0, how fast layers begin to be dropped: 100 for BERT, 20 for T5.
-        least: θ̄ in [0, 1], where θ ends.
+        gamma: γ ≥ 0, how fast dropping sets in: 100 for BERT, 20 for T5.
+        least: θ̄ in [0, 1], the final value of θ.
 
     Raises:
         TypeError: an argument is not a number.
@@ -75,7 +75,7 @@ class LayerDrop:
 
 
 def skippable(layer: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """A layer that can be left out: as a branch, so that what is off is not computed.
+    """A layer that can be left out, by a branch, so that it is not computed when it is off.
 
     Args:
         layer: (x, …) → an array of the shape and dtype of x.

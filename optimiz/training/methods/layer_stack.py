@@ -1,8 +1,8 @@
-"""The stack of layers in a tree of parameters: where it is, how deep, and the same tree with it doubled.
+"""The stack of layers in a tree of parameters: its place, its depth, and the tree with the stack doubled.
 
-Layers are found as ``optimiz.groups`` finds them: unrolled ones, in a list or under numbered names, by their
-paths, and stacked ones by the axis that is declared for them. A tree may hold several stacks, such as an
-encoder and a decoder; they have one depth.
+Layers are found as ``optimiz.groups`` finds them: unrolled layers, in a list or under numbered names, by their
+paths, and stacked layers by the axis declared for them. A tree may hold several stacks of the same depth, such
+as an encoder and a decoder.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ KeyPath = tuple[Any, ...]
 
 
 class Place(NamedTuple):
-    """Which layers a parameter belongs to: one, or all along an axis; neither outside of the stack.
+    """Which layers a parameter belongs to; both fields are None outside of the stack.
 
     Args:
-        layer: index of the one.
-        axis: of the stacked ones.
+        layer: index of the layer, if it belongs to one.
+        axis: axis of the layers, if all are stacked in it.
     """
 
     layer: int | None
@@ -40,7 +40,7 @@ class Stack:
         scanned: axis of stacked layers by pattern of path.
 
     Raises:
-        ValueError: ``layers`` has not exactly one group.
+        ValueError: ``layers`` does not have exactly one group.
     """
 
     layers: str = LAYER_INDEX
@@ -67,7 +67,7 @@ class Stack:
         """The number of layers.
 
         Raises:
-            ValueError: there is none, a stack has a gap, or two stacks have different depths.
+            ValueError: there are no layers, a stack has a gap, or two stacks have different depths.
         """
         expression = re.compile(self.layers)
         stacks: dict[str, set[int]] = {}

@@ -1,4 +1,4 @@
-"""How a run departs from plain training: by the depth of its model, by its layers, by its examples."""
+"""How a run departs from plain training: in the depth of its model, in its layers, in its examples."""
 
 import dataclasses
 from typing import Any
@@ -10,10 +10,10 @@ from optimiz.training.methods.selection import Selection
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Methods:
-    """Ways to train that are said to save time; they go together.
+    """Methods that are meant to save time; they can be combined.
 
     Args:
-        growth: when the model is doubled in depth; None for a model of one depth.
+        growth: when the model is doubled in depth; None for constant depth.
         layer_drop: which layers are on at each step; None for all.
         selection: which examples are trained on; None for all.
     """
@@ -23,10 +23,10 @@ class Methods:
     selection: Selection | None = None
 
     def described(self) -> dict[str, Any]:
-        """The methods that there are, by name, as plain JSON."""
+        """The methods that are not None, by name, as plain JSON."""
         fields = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
         return {name: method.described() for name, method in fields if method is not None}
 
 
 PLAIN = Methods()
-"""Every layer and every example, at one depth."""
+"""Train every layer on every example, at constant depth."""

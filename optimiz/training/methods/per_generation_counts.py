@@ -1,16 +1,16 @@
-"""Layers of different age under one optimizer: each generation has its own counts.
+"""Layers of different ages under one optimizer: each generation has its own counts.
 
-The moments of a layer that has just been added are at zero, and their bias must be corrected by its own number
-of updates. Optax's transformations, and this suite's, have one count for all parameters. So the update is
-computed once per generation, with the counts that this generation has lived through, and each layer takes the
-result of its own. What a generation does not need is dead code: for unrolled layers the compiled update costs
-what it did.
+The moments of a new layer start at zero, so their bias must be corrected by the layer's own number of updates.
+Optax's transformations, and those of this package, have one count for all parameters. Therefore the update is
+computed once per generation, with the counts since that generation was added, and each layer takes the result
+of its own generation. The rest is dead code, which the compiler removes: for unrolled layers the compiled
+update costs no more than before.
 
-A count belongs to the parameters where it is kept beside something that has one entry per parameter, such as
-moments. The count of a schedule is not: layers share the learning rate.
+A count belongs to the parameters if the same state holds something with one entry per parameter, such as
+moments. The count of a schedule does not: layers share the learning rate.
 
-An optimizer that evaluates the loss or the logits, as a line search does, takes its decisions for all layers at
-once; it is run once, and the layers share its counts.
+An optimizer that evaluates the loss or the logits, such as a line search, decides for all layers at once; it is
+run once, and the layers share its counts.
 """
 
 import bisect
@@ -32,8 +32,8 @@ _COUNTS = ("count", "t")  # the latter in optax.contrib's Adan
 class PerGenerationState(NamedTuple):
     """State of :func:`per_generation_counts`."""
 
-    births: tuple[tuple[jax.Array, ...], ...]  # per generation but the first: the counts when it was born
-    inner_state: Any  # of the optimizer, with the counts of the first generation
+    births: tuple[tuple[jax.Array, ...], ...]  # the counts when each generation but the first was added
+    inner_state: Any  # the optimizer's state, with the counts of the first generation
 
 
 def per_generation_counts(
@@ -41,8 +41,8 @@ def per_generation_counts(
 ) -> optax.GradientTransformationExtraArgs:
     """An optimizer that corrects the moments of each layer by the layer's own count.
 
-    ``init`` is that of layers of one age; the state of a model that has grown is made by
-    :func:`optimiz.training.methods.growth.grow`.
+    ``init`` is for layers of the same age; :func:`optimiz.training.methods.growth.grow` makes the state of a
+    model that has grown.
 
     Args:
         tx: the optimizer.
@@ -96,7 +96,7 @@ def _younger(state: Any, params: Any, births: Sequence[jax.Array]) -> Any:
 
 
 def _assembled(outcomes: Sequence[Any], places: Mapping[KeyPath, Place], depths: Sequence[int]) -> Any:
-    """One of several trees of updates or states, in which each layer is that of its generation."""
+    """Assemble one tree of updates or states, in which each layer comes from its generation's tree."""
 
     def assemble(path: KeyPath, *leaves: jax.Array) -> jax.Array:
         span = span_of_parameter(path, places)

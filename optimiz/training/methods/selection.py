@@ -1,27 +1,26 @@
-r"""Training on chosen examples: of more that are looked at, those that a forward pass says are worth a step.
+r"""Training on selected examples: those candidates that a forward pass shows to be worth a step.
 
 Selective back-propagation keeps an example with a probability that rises with its loss among the recent ones:
 
 .. math::
     r = \frac{\#\{h < l\} + \#\{h \le l\} + [\exists\, h = l]}{2 n}, \qquad P(\text{keep}) = r^\beta
 
-over a history of the last n ≤ 5,000 losses h, to which the losses of the candidates are appended first. What is
-kept waits in a queue, until there is a batch; the oldest are trained on, and the rest stays.
+over a history of the last n ≤ 5,000 losses h, to which the losses of the candidates are appended first. Kept
+examples wait in a queue until they fill a batch; the oldest are trained on, and the rest stay in the queue.
 
-RHO-loss trains on the examples of a mega-batch whose loss exceeds by most what a model of held-out data finds
-irreducible (``optimiz.training.methods.irreducible``): the top ones by :math:`l - l_\text{irreducible}`.
+RHO-loss trains on the examples of a mega-batch whose loss most exceeds their irreducible loss, that of a model
+of held-out data (``optimiz.training.methods.irreducible``): the highest :math:`l - l_\text{irreducible}`.
 
-A selection is a pure function of losses, state and key, and lies within the compiled step, so that a resumed
-run draws what the uninterrupted one does. Losses are those of evaluation mode. The forward pass over the
+A selection is a pure function of losses, state and key, inside the compiled step, so that a resumed run draws
+the same examples as an uninterrupted one. Losses are computed in evaluation mode. The forward pass over the
 candidates is charged to the budget as ``forward``. An example of weight 0, such as a text without a masked
-token, is no
-candidate: it enters neither the history nor, while there are others, a batch.
+token, is not a candidate: it enters neither the history nor, while there are others, a batch.
 
 Source: arXiv 1910.00762 (Jiang et al.) and arXiv 2206.07137 (Mindermann et al.), as in arXiv 2307.06440 and its
 code, JeanKaddour/NoTrainNoGain at a7e6599. r is ``scipy.stats.percentileofscore`` of kind "rank".
 
-Departures: an example without a masked token does not make NaN of its loss; a loss that is NaN all the same
-counts as the largest, so that it comes to a step, and the run is told to have diverged.
+Departures: the loss of an example without a masked token does not become NaN; a loss that is NaN nevertheless
+counts as the largest, so that it reaches a step and the run is reported as diverged.
 """
 
 import dataclasses
@@ -39,12 +38,12 @@ IRREDUCIBLE = "irreducible"
 
 
 class Chosen(NamedTuple):
-    """What a selection makes of a batch of candidates.
+    """The result of selecting from a batch of candidates.
 
     Args:
-        state: of the selection, for the next candidates.
-        batch: to train on; of no use where it is not full.
-        full: bool, shape (): whether there are enough examples for a step.
+        state: the state of the selection, for the next candidates.
+        batch: the batch to train on; meaningless unless it is full.
+        full: whether there are enough examples for a step; bool, shape ().
     """
 
     state: Any
@@ -53,7 +52,7 @@ class Chosen(NamedTuple):
 
 
 class Selection(Protocol):
-    """A way to choose examples."""
+    """A rule that selects examples to train on."""
 
     @property
     def batch(self) -> int:
@@ -62,11 +61,11 @@ class Selection(Protocol):
 
     @property
     def waits(self) -> bool:
-        """Whether some candidates may yield no step, for which the host has to wait and see."""
+        """Whether a batch of candidates may yield no step, so that the host has to wait for the result."""
         ...
 
     def init(self, candidates: Mapping[str, Any]) -> Any:
-        """The state before the first candidates, of which the shapes are looked at."""
+        """The state before the first candidates, of which only the shapes matter."""
         ...
 
     def choose(
@@ -92,17 +91,17 @@ class SelectiveBackpropState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SelectiveBackprop:
-    """Train on examples whose loss is high among the recent ones.
+    """Train on examples whose loss is high among recent losses.
 
     Args:
-        batch: B, the examples that are trained on at a step; the task's batches, of M ≤ B examples, are the
-            candidates.
+        batch: number of examples B that are trained on at a step. The task's batches, of M ≤ B examples, are
+            the candidates.
         beta: β ≥ 0; the source found 2 and 3 to be worse than 1.
-        history: number of losses that are remembered, ≥ M.
+        history: number of losses in the history, ≥ M.
 
     Raises:
-        TypeError: an argument is not a number, or not an integer where one is asked for.
-        ValueError: it is outside its domain.
+        TypeError: an argument is not a number, or not an integer where one is required.
+        ValueError: an argument is outside its domain.
     """
 
     batch: int
@@ -119,7 +118,7 @@ class SelectiveBackprop:
         """The state before the first candidates.
 
         Raises:
-            ValueError: there are more of them than the batch or the history has room for.
+            ValueError: there are more candidates than fit into the batch or the history.
         """
         size = batch_size(candidates)
         if size > min(self.batch, self.history):
@@ -142,7 +141,7 @@ class SelectiveBackprop:
         candidates: Mapping[str, jax.Array],
         key: jax.Array,
     ) -> Chosen:
-        """Keep some of the candidates; there is a batch once enough are kept."""
+        """Keep some of the candidates; the batch is full once enough have been kept."""
         candidate = _weighs(candidates)
         slots = (state.seen + _place_among(candidate)) % self.history
         history = _written(state.history, slots, losses, candidate)
@@ -155,7 +154,7 @@ class SelectiveBackprop:
         waiting = state.waiting + jnp.sum(kept, dtype=jnp.int32)
         batch = {name: x[: self.batch] for name, x in queue.items()}
         full = waiting >= self.batch
-        # The oldest leave; what comes in their place is written over before it is read.
+        # The oldest leave the queue; what replaces them is overwritten before it is read.
         queue = {name: jnp.where(full, jnp.roll(x, -self.batch, axis=0), x) for name, x in queue.items()}
         waiting = jnp.where(full, waiting - self.batch, waiting)
         state = SelectiveBackpropState(state.drawn + 1, history, seen, queue, waiting)
@@ -168,17 +167,17 @@ class SelectiveBackprop:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RhoLoss:
-    """Train on examples whose loss is far above what a model of held-out data has on them.
+    """Train on examples whose loss is far above their irreducible loss.
 
     The task's batches are the mega-batches of M ≥ B candidates, with an entry ``"irreducible"`` [M]; see
     :class:`optimiz.training.IrreducibleLosses`.
 
     Args:
-        batch: B, the examples that are trained on at a step; the source takes half of a mega-batch.
+        batch: number of examples B that are trained on at a step; the source takes half of a mega-batch.
 
     Raises:
-        TypeError: it is not an integer.
-        ValueError: it is less than 1.
+        TypeError: ``batch`` is not an integer.
+        ValueError: ``batch`` is less than 1.
     """
 
     batch: int
@@ -191,7 +190,7 @@ class RhoLoss:
         """No state.
 
         Raises:
-            ValueError: there are fewer candidates than the batch has, or no irreducible losses of them.
+            ValueError: there are fewer candidates than the batch holds, or they have no irreducible losses.
         """
         size = batch_size(candidates)
         if size < self.batch:
@@ -222,16 +221,16 @@ class RhoLoss:
 def percentile_rank(
     history: jax.Array, losses: jax.Array, size: jax.typing.ArrayLike | None = None
 ) -> jax.Array:
-    """Where losses stand among those of a history, in [0, 1].
+    """The rank of losses within a history, in [0, 1].
 
     Args:
-        history: [N]; NaN is greater than all others.
-        losses: [M].
-        size: how many of the first entries of the history count, ≥ 1; None for all.
+        history: losses [N]; NaN is greater than any other.
+        losses: losses [M] to rank.
+        size: number of leading entries of the history that count, ≥ 1; None for all.
 
     Returns:
-        For each loss the share of the history below it; those that equal it count half, and half of one more:
-        [M].
+        For each loss the share of the history below it [M]. Equal entries count half; if there are any, half an
+        entry is added.
 
     Example:
         >>> history = jnp.array([1.0, 2.0, 2.0, 3.0])
@@ -250,8 +249,8 @@ def top_examples(scores: jax.Array, number: int) -> jax.Array:
     """The indices of the highest scores, in descending order; ties in the order of arrival.
 
     Args:
-        scores: [M]; NaN is greater than all others.
-        number: of indices, ≤ M.
+        scores: scores [M]; NaN is greater than any other.
+        number: number of indices, ≤ M.
 
     Example:
         >>> top_examples(jnp.array([1.0, 3.0, 2.0, 3.0]), 3).tolist()

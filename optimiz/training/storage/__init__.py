@@ -1,1 +1,1 @@
-"""What a run keeps on disk: its directory, its checkpoints, its metrics."""
+"""What a run keeps on disk: its directory, checkpoints and metrics."""

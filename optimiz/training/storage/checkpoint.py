@@ -1,6 +1,6 @@
-"""Checkpoints that are complete or absent, and whose every byte is vouched for.
+"""Checkpoints that are either complete or absent, with a checksum of every byte.
 
-Orbax writes the arrays, one per tree path; beside them ``manifest.json`` vouches for what was written, see
+Orbax writes the arrays, one per tree path; next to them, ``manifest.json`` holds the checksums, see
 ``manifest.py``. A checkpoint is written under another name, flushed to the disk and then renamed, so a process
 may die at any moment.
 """
@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 
 class Restored(NamedTuple):
-    """A checkpoint: the state, and the record and the settings that were saved beside it."""
+    """A checkpoint: the state, and the record and the settings that were saved with it."""
 
     state: Any
     record: dict[str, Any]
@@ -69,16 +69,16 @@ def save(
     """Write a checkpoint, then delete all but the newest ``keep`` and the best.
 
     Args:
-        folder: where the checkpoints of one run lie.
+        folder: the folder of the run's checkpoints.
         step: the checkpoint's number, greater than those before.
-        state: a pytree of arrays, none of them empty.
+        state: a pytree of nonempty arrays.
         settings: what decides the run's trajectory, as plain JSON.
         record: what else to save, as plain JSON.
-        keep: how many checkpoints to keep, ≥ 1.
-        best: number of one more to keep.
+        keep: number of checkpoints to keep, ≥ 1.
+        best: number of one more checkpoint to keep.
 
     Raises:
-        RunError: it cannot be written; nothing of it is left, and the older ones are.
+        RunError: it cannot be written; nothing of it remains, and the older ones are intact.
     """
     arrays = by_path(state)
     needed = sum(array.nbytes for array in arrays.values())
@@ -113,13 +113,13 @@ def _delete_all_but(keep: int, best: int | None, folder: Path) -> None:
 
 
 def probe(folder: Path) -> None:
-    """Find out, before there is anything to lose, whether what is saved in a folder can be read.
+    """Check, before there is anything to lose, that what is saved in a folder can be read back.
 
     Args:
-        folder: where the checkpoints of one run will lie.
+        folder: the folder of the run's checkpoints.
 
     Raises:
-        UnusableDirectory: it cannot; nothing is left of the attempt.
+        UnusableDirectory: it cannot be read back; nothing remains of the attempt.
     """
     partial = folder / f"{PARTIAL}trial-of-reading-back"
     numbers = np.arange(3, dtype=np.int32)
@@ -141,7 +141,7 @@ def probe(folder: Path) -> None:
                 folder.rmdir()
     if read != [0, 1, 2]:
         raise UnusableDirectory(
-            f"checkpoints cannot be saved in {folder}: what was written there is read as {read}"
+            f"checkpoints cannot be saved in {folder}: wrote [0, 1, 2] there and read {read}"
         )
 
 
@@ -169,24 +169,24 @@ def restore(
     settings: Mapping[str, Any],
     longer: bool = False,
 ) -> Restored | None:
-    """Read the newest checkpoint that is undamaged, and clear away what a killed save left.
+    """Read the newest undamaged checkpoint, and delete what a killed save has left.
 
-    A damaged one that is newer is set aside under the name ``damaged-…``, with a warning.
+    A newer one that is damaged is renamed to ``damaged-…``, with a warning.
 
     Args:
-        folder: where the checkpoints of one run lie.
-        like_of: record → the state that was saved beside it, as ``jax.ShapeDtypeStruct``; the result has its
-            tree, and lies as its shardings say.
+        folder: the folder of the run's checkpoints.
+        like_of: record → the state that was saved with it, as ``jax.ShapeDtypeStruct``. The result has its tree
+            and its shardings.
         settings: what decides the run's trajectory, as plain JSON.
-        longer: whether the run may be told to make more steps than when it was saved.
+        longer: whether a larger number of steps is accepted.
 
     Returns:
-        The state, without shardings on the first device, and what was saved with it; None where there is no
+        The state, on the first device if it has no shardings, and what was saved with it; None if there is no
         checkpoint.
 
     Raises:
-        RunError: every checkpoint is damaged, with the files; or the newest good one has another
-            format, other settings, or another tree, shape or dtype, with the first that differs.
+        RunError: every checkpoint is damaged (the message names the files), or the newest good one has another
+            format, other settings, or another tree, shape or dtype (it names the first difference).
     """
     find = as_run_error(folder)(_newest_undamaged)
     found = processes.from_first(lambda: find(folder, like_of, settings, longer))
@@ -203,7 +203,7 @@ def restore(
 def _newest_undamaged(
     folder: Path, like_of: Callable[[Mapping[str, Any]], Any], settings: Mapping[str, Any], longer: bool
 ) -> dict[str, Any] | None:
-    """The name of the checkpoint to go on with, and what was saved beside it, as plain JSON."""
+    """The name of the checkpoint to resume, and what was saved with it, as plain JSON."""
     for leftover in _entries(folder):
         if leftover.name.startswith(PARTIAL) and (leftover.is_symlink() or leftover.is_dir()):
             delete(leftover)
@@ -231,7 +231,7 @@ def _newest_undamaged(
 
 
 def newest(folder: Path) -> str:
-    """Name the newest checkpoint, for a message."""
+    """Describe the newest checkpoint, for a message."""
     checkpoints = saved(folder)
     return f"the newest checkpoint is {checkpoints[-1]}" if checkpoints else "there is no checkpoint"
 
@@ -245,9 +245,9 @@ def read_arrays(path: Path, like: Mapping[str, Any], left_out: Iterable[str] = (
     """Read arrays of a checkpoint, by their names in the manifest.
 
     Args:
-        path: where Orbax has written them.
-        like: name → array or ``jax.ShapeDtypeStruct``; without a sharding it lies on the first device.
-        left_out: names of the others.
+        path: the folder that Orbax has written.
+        like: name → array or ``jax.ShapeDtypeStruct``; without a sharding, an array is put on the first device.
+        left_out: names of the other arrays in it.
     """
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     targets: dict[str, Any] = {
@@ -262,29 +262,29 @@ def read_arrays(path: Path, like: Mapping[str, Any], left_out: Iterable[str] = (
 
 
 def _write(path: Path, arrays: Mapping[str, Any]) -> None:
-    with _untold(), _plain(path) as plain, ocp.StandardCheckpointer() as checkpointer:
+    with _quiet(), _plain(path) as plain, ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(plain, arrays)
 
 
 @contextlib.contextmanager
-def _untold() -> Iterator[None]:
-    """Let trouble with the disk be told by what is raised, and by nothing else.
+def _quiet() -> Iterator[None]:
+    """Report trouble with the disk by the exception alone.
 
-    Orbax logs it with a trace in each of its threads, and they go on for a while; asyncio and TensorStore tell
-    of the loops that are given up.
+    Orbax also logs it, with a trace in each of its threads, which continue for a while; asyncio and TensorStore
+    report the event loops that are abandoned.
     """
-    loggers, told = [logging.getLogger("absl"), logging.getLogger("asyncio")], sys.unraisablehook
+    loggers, hook = [logging.getLogger("absl"), logging.getLogger("asyncio")], sys.unraisablehook
     running = set(threading.enumerate())
 
-    def is_news(record: logging.LogRecord) -> bool:
+    def is_relevant(record: logging.LogRecord) -> bool:
         return record.levelno < logging.ERROR or not re.search("orbax|asyncio", record.pathname)
 
     def unraisable(of: Any) -> None:
         if not re.search("[Ee]vent ?[Ll]oop", str(of.exc_value)):
-            told(of)
+            hook(of)
 
     for logger in loggers:
-        logger.addFilter(is_news)
+        logger.addFilter(is_relevant)
     sys.unraisablehook = unraisable
     try:
         yield
@@ -298,23 +298,23 @@ def _untold() -> Iterator[None]:
             gc.collect()
         raise
     finally:
-        sys.unraisablehook = told
+        sys.unraisablehook = hook
         for logger in loggers:
-            logger.removeFilter(is_news)
+            logger.removeFilter(is_relevant)
 
 
 def _reason(error: Exception) -> str:
-    """What an error says, in one line; of TensorStore's, what the system said."""
-    said = re.search(r": ([^:\[]+) \[os_error_code=", str(error))
-    return said[1] if said else one_line(error)
+    """The message of an error, in one line; for TensorStore's errors, the message of the operating system."""
+    found = re.search(r": ([^:\[]+) \[os_error_code=", str(error))
+    return found[1] if found else one_line(error)
 
 
 @contextlib.contextmanager
 def _plain(path: Path) -> Iterator[Path]:
-    """A path to the same place that Orbax and TensorStore take as it is.
+    """A path to the same place that Orbax and TensorStore take literally.
 
-    They read globs, escapes and schemes in a path, and take no bytes but UTF-8. A process that is alone goes
-    through a link of a plain name; several would need one that all of them see.
+    They interpret globs, escapes and schemes in a path, and accept only UTF-8. A single process uses a link
+    with a plain name; several processes would need a link that all of them see.
 
     Raises:
         RunError: there are several processes, and the path is not plain.
@@ -339,9 +339,9 @@ def _refuse_other_arrays(checkpoint: Path, saved: Mapping[str, Any], like: Any) 
 
 
 def by_path(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by the names that they have in a manifest."""
+    """The leaves of a tree, by their names in a manifest."""
     # A flat dict of paths: Orbax returns NamedTuples as dicts and empty nodes as None, and confuses
-    # {"a": {"b": …}} with {"a.b": …}; the tree itself comes from the code that asks for it.
+    # {"a": {"b": …}} with {"a.b": …}; the tree itself comes from the caller.
     return {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
@@ -354,5 +354,5 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def saved(folder: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first, whether damaged or not."""
+    """The checkpoints of a run, oldest first, damaged or not."""
     return sorted(filter(is_checkpoint, _entries(folder)), key=lambda path: int(path.name))

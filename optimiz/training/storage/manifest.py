@@ -1,7 +1,7 @@
-"""What vouches for a checkpoint: ``manifest.json``.
+"""The manifest of a checkpoint, ``manifest.json``.
 
-It says which arrays there are, with their shapes and dtypes, under which settings and conditions they were
-made, and the size and SHA-256 of every file, itself included.
+It lists the arrays with their shapes and dtypes, the settings and conditions under which they were computed,
+and the size and SHA-256 of every file, including itself.
 """
 
 import hashlib
@@ -15,15 +15,15 @@ MANIFEST = "manifest.json"
 
 
 class Damaged(Exception):
-    """The files of a checkpoint are not what its manifest says, or it says what it cannot mean."""
+    """The files of a checkpoint do not match its manifest, or the manifest is malformed."""
 
 
 def write(checkpoint: Path, manifest: dict[str, Any]) -> None:
-    """Write a manifest beside the files that it is to vouch for.
+    """Write a manifest next to the files that it lists.
 
     Args:
-        checkpoint: their directory.
-        manifest: what else it says, as plain JSON.
+        checkpoint: the directory of the files.
+        manifest: what else it holds, as plain JSON.
     """
     manifest["files"] = _files(checkpoint)
     manifest["manifest_sha256"] = sha256(manifest)
@@ -31,12 +31,12 @@ def write(checkpoint: Path, manifest: dict[str, Any]) -> None:
 
 
 def read(checkpoint: Path) -> dict[str, Any]:
-    """Read a manifest, and find out whether its files are those that it vouches for.
+    """Read a manifest, and check the files that it lists.
 
-    Other files are none of the checkpoint's, and are not read.
+    Other files do not belong to the checkpoint and are not read.
 
     Raises:
-        Damaged: they are not, with the first; or a field is not of its kind.
+        Damaged: a file is missing or has changed (the message names the first), or a field has the wrong type.
         OSError: a file cannot be read.
     """
     try:
@@ -61,7 +61,7 @@ def read(checkpoint: Path) -> dict[str, Any]:
 
 
 def sha256(value: Any) -> str:
-    """The digest of plain JSON, however it is spaced and ordered."""
+    """The digest of plain JSON, independent of whitespace and of the order of keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -78,7 +78,7 @@ def _files(checkpoint: Path) -> dict[str, dict[str, Any]]:
 
 
 class _Kind(NamedTuple):
-    """What a field may hold."""
+    """What a field may contain."""
 
     words: str
     holds: Callable[[Any], bool]
@@ -105,7 +105,7 @@ _FIELDS = {
     "files": _Kind("an object of objects, at least one", lambda value: bool(value) and _of(dict)(value)),
     "versions": _Kind("an object of texts", _of(str), required=False),
 }
-# What the loop saves beside the state.
+# What the loop saves with the state.
 _RECORD = {
     "seconds": _Kind(
         "a number of at least 0",

@@ -1,8 +1,7 @@
-"""Figures as JSON lines: one row a line, appended, and cut back to what a checkpoint vouches for.
+"""Metrics as JSON lines: one row per line, appended, and truncated to what a checkpoint has recorded.
 
-A row is a dict of numbers, or of lists or dicts of numbers. JSON has no NaN and no infinity, so they are
-written as the strings "NaN", "Infinity" and "-Infinity", which ``float`` reads; null would lose
-which of them it was.
+A row is a dict of numbers, or of lists or dicts of numbers. JSON has neither NaN nor infinity, so they are
+written as the strings "NaN", "Infinity" and "-Infinity", which ``float`` reads; null would not tell them apart.
 """
 
 import json
@@ -18,10 +17,10 @@ _NON_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """Append rows to a file, which is created where it does not exist.
+    """Append rows to a file, which is created if it does not exist.
 
     Returns:
-        What was appended.
+        The bytes appended.
 
     Raises:
         RunError: the rows cannot be written.
@@ -36,10 +35,10 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a file; a last line without its newline, torn by a crash, is not a row.
+    """Read the rows of a file; a last line without a newline, torn by a crash, is not a row.
 
     Raises:
-        RunError: the file cannot be read, or a line is no JSON object, with its number.
+        RunError: the file cannot be read, or a line is not a JSON object; the message gives its number.
     """
     rows = []
     lines = read(path).split(b"\n")[:-1]
@@ -55,7 +54,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def read(path: Path) -> bytes:
-    """The content of a file; none where it does not exist.
+    """The content of a file; empty if it does not exist.
 
     Raises:
         RunError: it cannot be read.
@@ -68,7 +67,7 @@ def sync(path: Path) -> int:
     """Force a file onto the disk and return its length in bytes.
 
     Raises:
-        RunError: it cannot be done.
+        RunError: it fails.
     """
     with as_run_error(path):
         flush(path)
@@ -76,10 +75,10 @@ def sync(path: Path) -> int:
 
 
 def truncate(path: Path, size: int) -> None:
-    """Cut a file back to its first ``size`` bytes.
+    """Truncate a file to its first ``size`` bytes.
 
     Raises:
-        RunError: the file is shorter than that, or cannot be cut.
+        RunError: the file is shorter than that, or cannot be truncated.
     """
     with as_run_error(path):
         present = path.stat().st_size if path.exists() else 0
@@ -91,7 +90,7 @@ def truncate(path: Path, size: int) -> None:
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cut off a last line that a crash left without its newline."""
+    """Remove a last line that a crash has left without a newline."""
     truncate(path, read(path).rfind(b"\n") + 1)
 
 

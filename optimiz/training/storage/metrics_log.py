@@ -1,7 +1,7 @@
 """The logs in a run's directory: ``metrics.jsonl``, what was computed, and ``timings.jsonl``, how long it took.
 
 The metrics are the same bytes however often a run was resumed: a checkpoint records their size and SHA-256, and
-a resumed run goes on from there.
+a resumed run continues from there.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ class MetricsLog:
         self._digest = hashlib.sha256()  # of the metrics; on the process that writes them
 
     def truncate(self, record: Mapping[str, Any] | None) -> None:
-        """Cut the metrics back to what a checkpoint recorded, and go on from there.
+        """Truncate the metrics to what a checkpoint has recorded, and continue from there.
 
         Args:
             record: what :meth:`sync` returned before the checkpoint was saved; None for a run without one.
@@ -47,7 +47,7 @@ class MetricsLog:
         if record is None and saves:
             raise RunError(
                 f"{self._metrics.parent} was saved after {saves[-1].get('steps')} steps, and its checkpoints "
-                "are gone: put them back, or begin anew in another directory"
+                "are gone: put them back, or start over in another directory"
             )
         if record is None and metrics_file.read(self._metrics):
             if not self._timings.exists():  # they are begun before the metrics
@@ -64,7 +64,7 @@ class MetricsLog:
             "metrics_sha256", self._digest.hexdigest()
         ):
             raise RunError(
-                f"{self._metrics} is not what the checkpoint vouches for: its first {size} bytes have another "
+                f"{self._metrics} is not what the checkpoint has recorded: its first {size} bytes have another "
                 "SHA-256"
             )
         self._untaken = metrics_file.read_metrics(self._metrics) if size else []

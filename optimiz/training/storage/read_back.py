@@ -1,4 +1,4 @@
-"""What a run has learnt, read from its directory, without its code or with it."""
+"""Read what a run has learned from its directory, with or without its code."""
 
 import ast
 import json
@@ -21,19 +21,19 @@ def load_params(
     """Read the parameters that a run has saved.
 
     Args:
-        directory: of the run, as ``fit`` was given it; it may be under way.
-        step: after how many updates, of those that were kept (where examples are selected, after how many
-            batches); "best" for those that ``Settings(keep_best=)`` kept, None for the newest.
-        like: a tree of arrays or of ``jax.ShapeDtypeStruct``, such as ``jax.eval_shape(task.init, key)``: the
-            result has its tree and its dtypes, and lies as its shardings say. None for nested dicts, as Flax
-            Linen has them, in the dtypes that were saved: a list then is a dict of its places, and another
-            object one of its attributes.
+        directory: the run's directory, as passed to ``fit``; the run may still be in progress.
+        step: number of updates after which a checkpoint was kept (number of batches, if examples are selected);
+            "best" for the checkpoint kept by ``Settings(keep_best=)``, None for the newest.
+        like: a tree of arrays or of ``jax.ShapeDtypeStruct``, such as ``jax.eval_shape(task.init, key)``. The
+            result has its tree, its dtypes and its shardings. None for nested dicts, as in Flax Linen, in the
+            dtypes that were saved; a list then becomes a dict keyed by index, any other object a dict keyed by
+            attribute.
 
     Returns:
-        The parameters, without a sharding on the first device.
+        The parameters, on the first device if ``like`` has no shardings.
 
     Raises:
-        TypeError: ``step`` is none of these, or a leaf of ``like`` is no array, or of integers.
+        TypeError: ``step`` has another type, or a leaf of ``like`` is not a floating-point array.
         RunError: the directory holds no such checkpoint, or it is damaged, or does not fit ``like``.
 
     Example:
@@ -45,7 +45,7 @@ def load_params(
 def load_model_state(
     directory: str | os.PathLike[str], step: int | Literal["best"] | None = None, *, like: Any = None
 ) -> Any:
-    """Read the model state that a run has saved beside its parameters, as :func:`load_params`."""
+    """Read the model state that a run has saved with its parameters; see :func:`load_params`."""
     return _load(directory, step, ".model_state", like)
 
 
@@ -93,17 +93,17 @@ def _load(directory: str | os.PathLike[str], step: Any, part: str, like: Any) ->
     return tree[""]
 
 
-def _refuse_other_kind(name: str, asked: Any, saved: str | None) -> None:
-    """Refuse a leaf that is no array, or of another kind of numbers, which would round what was saved."""
-    if isinstance(asked, str):
-        raise TypeError(f"like must hold arrays or jax.ShapeDtypeStruct, {name} is {asked}")
+def _refuse_other_kind(name: str, kind: Any, saved: str | None) -> None:
+    """Refuse a leaf that is not an array, or whose kind of numbers would round what was saved."""
+    if isinstance(kind, str):
+        raise TypeError(f"like must hold arrays or jax.ShapeDtypeStruct, {name} is {kind}")
     was = None if saved is None else _shape_of(saved).dtype
-    if was is not None and jnp.issubdtype(was, jnp.inexact) and not jnp.issubdtype(asked, jnp.inexact):
-        raise TypeError(f"like must hold floating point where that was saved, {name} is {asked}, was {was}")
+    if was is not None and jnp.issubdtype(was, jnp.inexact) and not jnp.issubdtype(kind, jnp.inexact):
+        raise TypeError(f"like must be floating point where that was saved, {name} is {kind}, was {was}")
 
 
 def _found(folder: Path, step: Any) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint of a step, and what its manifest says."""
+    """The checkpoint of a step, and its manifest."""
     saved = {int(path.name): path for path in checkpoint.saved(folder)}
     if not saved:
         raise RunError(f"{folder} holds no checkpoint")
@@ -135,16 +135,16 @@ def _is_within(name: str, part: str) -> bool:
 
 
 def _shape_of(text: str) -> jax.ShapeDtypeStruct:
-    """The shape and dtype of an array, as a manifest says them: "float32[4, 8]"."""
+    """The shape and dtype of an array, as written in a manifest: "float32[4, 8]"."""
     dtype, _, shape = text.partition("[")
     return jax.ShapeDtypeStruct(tuple(json.loads(f"[{shape}")), jnp.dtype(dtype))
 
 
 def _keys(name: str) -> list[Any]:
-    """The keys of a path as JAX writes it: of "['a'][0].b" they are "a", 0 and "b".
+    """The keys of a path as JAX writes it: those of "['a'][0].b" are "a", 0 and "b".
 
     Raises:
-        RunError: a key is of another kind, and only code can say what it was.
+        RunError: a key has another type, which only the run's code knows.
     """
     keys = []
     try:
@@ -158,6 +158,6 @@ def _keys(name: str) -> list[Any]:
             node = node.value
     except (SyntaxError, ValueError, AssertionError):
         raise RunError(
-            f"{name} is no path of names and numbers: give a tree to read it into, in like="
+            f"{name} is not a path of names and numbers: like= must give a tree to read it into"
         ) from None
     return keys[::-1]

@@ -1,7 +1,7 @@
 """A directory belongs to one run, and one process at a time works in it.
 
-``run.json`` says which run it is: the settings that decide its trajectory. ``lock`` is held by the
-running process through the operating system, which lets go of it however the process ends.
+``run.json`` identifies the run by the settings that decide its trajectory. The running process holds ``lock``
+through the operating system, which releases it however the process ends.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from optimiz.training.storage.same_settings import refuse_differing, refuse_othe
 from optimiz.training.storage.whole_file import write_whole
 
 METRICS, TIMINGS, CHECKPOINTS = "metrics.jsonl", "timings.jsonl", "checkpoints"
-PARTIAL, DAMAGED = "partial-", "damaged-"  # before the name of a checkpoint that is none yet, or no longer
+PARTIAL, DAMAGED = "partial-", "damaged-"  # prefixes of the name of a checkpoint that is incomplete or damaged
 _LOCK, _HOLDER, _RUN, _PARTIAL = "lock", "lock.pid", "run.json", "run.json.partial"
 
 
@@ -40,23 +40,23 @@ def claimed(
             started starts it. Hidden files, and those that an operating system leaves, are ignored; ``~`` is
             the home directory. All processes can read and write it.
         settings: what decides the run's trajectory, as plain JSON.
-        resume: whether to go on with the run that is there.
-        overwrite: whether to delete it, whatever its settings, and begin anew. Only what a run writes is
+        resume: whether to continue the run in it.
+        overwrite: whether to delete that run, whatever its settings, and start over. Only what a run writes is
             deleted.
-        longer: whether the run may be told to make more steps than it was started with.
+        longer: whether a larger number of steps than before is accepted.
 
     Yields:
         The absolute path of the directory.
 
     Raises:
-        ValueError: both ``resume`` and ``overwrite``.
-        UnusableDirectory: it holds something else, or cannot be written; or it holds a run, and there is
-            neither ``resume`` nor ``overwrite``: ``RunExists``.
-        OtherSettings: it holds another run.
-        RunError: it holds one that is in use, or is damaged; or the settings of the processes differ.
+        ValueError: both ``resume`` and ``overwrite`` are given.
+        UnusableDirectory: the directory holds something else, or cannot be written. It is ``RunExists`` if the
+            directory holds a run and neither ``resume`` nor ``overwrite`` is given.
+        OtherSettings: the directory holds a run with other settings.
+        RunError: the run is in use or damaged, or the settings of the processes differ.
     """
     if resume and overwrite:
-        raise ValueError("resume=True goes on with a run, and overwrite=True deletes it: choose one of them")
+        raise ValueError("resume=True continues a run and overwrite=True deletes it: choose one of them")
     refuse_differing(settings)
     with contextlib.ExitStack() as held:
 
@@ -86,7 +86,7 @@ def _absolute(directory: str | os.PathLike[str]) -> Path:
 
 
 def _make(path: Path) -> None:
-    """Make a directory, or refuse one that holds something else than a run."""
+    """Create a directory, or refuse one that holds something other than a run."""
     path.mkdir(parents=True, exist_ok=True)
     names = {entry.name for entry in path.iterdir() if not _of_the_system(entry.name)}
     if names - {_LOCK, _HOLDER, _PARTIAL} and _RUN not in names:
@@ -94,13 +94,13 @@ def _make(path: Path) -> None:
 
 
 def _of_the_system(name: str) -> bool:
-    """Whether a name is of a hidden file, or of one that an operating system leaves in folders."""
+    """Whether a name is that of a hidden file, or of a file that operating systems leave in folders."""
     return name.startswith(".") or name in ("Thumbs.db", "desktop.ini", "lost+found")
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    # Who holds it stands in a file of its own: Windows lets nobody read a locked one.
+    # The holder is written to another file, because on Windows a locked file cannot be read.
     holder, lock = path / _HOLDER, filelock.FileLock(path / _LOCK, timeout=0, thread_local=False)
     try:
         lock.acquire()
@@ -116,31 +116,31 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _delete_run(path: Path) -> None:
-    """Delete what a run has written; ``run.json`` last, so that a deletion cut short can be repeated."""
+    """Delete what a run has written, ``run.json`` last, so that an interrupted deletion can be repeated."""
     folder = path / CHECKPOINTS
     if folder.is_dir() and not folder.is_symlink():
         for entry in folder.iterdir():
             name = entry.name.removeprefix(PARTIAL).removeprefix(DAMAGED)
             if is_checkpoint(entry, name) or entry.name.startswith(PARTIAL):
                 delete(entry)
-        with contextlib.suppress(OSError):  # something of its user's is in it
+        with contextlib.suppress(OSError):  # it holds other files of the user
             folder.rmdir()
     for name in (METRICS, TIMINGS, _RUN):
         (path / name).unlink(missing_ok=True)
 
 
 def is_checkpoint(path: Path, name: str | None = None) -> bool:
-    """Whether a path is a checkpoint's, by its name: the number of updates, in nine digits or more.
+    """Whether a path is that of a checkpoint: a directory whose name is a number of at least nine digits.
 
     Args:
-        path: to look at; what is no directory is none, whatever its name.
-        name: to take it by; None for its own.
+        path: the path.
+        name: the name to test instead of the path's own.
     """
     return re.fullmatch("[0-9]{9,}", path.name if name is None else name) is not None and path.is_dir()
 
 
 def delete(path: Path) -> None:
-    """Delete a directory, or the link that stands for it: what a link points to is none of ours."""
+    """Delete a directory or a link to one; the target of a link is kept."""
     if path.is_symlink():
         path.unlink()
     else:

@@ -1,4 +1,4 @@
-"""A run goes on under the settings that it was started with, and all its processes have the same."""
+"""A run continues under the settings that it was started with, and all its processes have the same."""
 
 import json
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ STEPS = "settings.steps"  # the name of the setting
 
 
 def refuse_differing(settings: Mapping[str, Any]) -> None:
-    """Compare what the processes of a run are about to do.
+    """Refuse a run whose processes were started with different settings.
 
     Args:
-        settings: of this process, as plain JSON.
+        settings: the settings of this process, as plain JSON.
 
     Raises:
-        RunError: on every process, if the settings of some differ from those of the first; on these processes
-            it names what differs.
+        RunError: on every process, if the settings of one differ from those of the first; on a process whose
+            settings differ, the message names them.
     """
     indices, of_first = processes.differing(settings)
     if jax.process_index() in indices:
@@ -32,16 +32,16 @@ def refuse_differing(settings: Mapping[str, Any]) -> None:
 def refuse_other_settings(
     place: str, saved: Mapping[str, Any], present: Mapping[str, Any], longer: bool = False
 ) -> None:
-    """Refuse to go on with a run under settings it was not started with.
+    """Refuse to continue a run under settings other than those it was started with.
 
     Args:
         place: what holds the saved settings, for the message.
-        saved: the settings there, as plain JSON.
-        present: the settings asked for.
-        longer: let pass that there are to be more steps.
+        saved: the saved settings, as plain JSON.
+        present: the settings at present.
+        longer: whether a larger number of steps is accepted.
 
     Raises:
-        OtherSettings: naming each setting that differs, with both values.
+        OtherSettings: a setting differs; the message names each that does, with both values.
     """
     old, new = _flat(saved), _flat(present)
     names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]

@@ -1,4 +1,4 @@
-"""Files that are whole or as they were: written aside, forced onto the disk, and put in their place at once."""
+"""Atomic writes: a file is written under another name, flushed to the disk, and renamed."""
 
 import contextlib
 import os
@@ -6,14 +6,15 @@ from pathlib import Path
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
-    """Write a file; one of that name is replaced only once the new one is whole and on the disk.
+    """Write a file; an existing file is replaced only once the new one is complete and on the disk.
 
     Args:
-        path: of the file; its directory exists.
-        content: all of it; text becomes UTF-8, a lone surrogate of it "?".
+        path: path of the file, in an existing directory.
+        content: the content. Text is encoded as UTF-8, with "?" for a lone surrogate.
 
     Raises:
-        OSError: it cannot be written, as on a full disk; the message names the path, and what was there stays.
+        OSError: the file cannot be written, as on a full disk. The message names the path, and an existing file
+            is unchanged.
     """
     path = Path(path)
     partial = path.with_name(path.name + ".partial")

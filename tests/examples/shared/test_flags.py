@@ -259,7 +259,7 @@ def test_a_mesh_must_not_be_empty():
     with flagsaver.flagsaver():
         flags.FLAGS(["program"])
         flags.FLAGS.mesh = ""
-        with pytest.raises(ValueError, match='a mesh is described as "data:4,model:2", got ""'):
+        with pytest.raises(ValueError, match='a mesh must be described as in "data:4,model:2", got ""'):
             devices.layout()
 
 

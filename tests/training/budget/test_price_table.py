@@ -55,12 +55,12 @@ def test_a_table_in_which_more_work_is_quicker_is_refused():
     with pytest.raises(ValueError) as refused:
         reference(by_depth)
     assert str(refused.value) == (
-        "step(depth=7, batch=128) cannot be quicker than step(depth=1, batch=128), got 0.01052 and 0.02521 s"
+        "step(depth=7, batch=128) cannot be faster than step(depth=1, batch=128), got 0.01052 and 0.02521 s"
     )
     reference(by_depth | {Work("step", depth=7, batch=128): 0.1053})
-    with pytest.raises(ValueError, match=r"step\(batch=16\) cannot be quicker than step\(batch=8\)"):
+    with pytest.raises(ValueError, match=r"step\(batch=16\) cannot be faster than step\(batch=8\)"):
         reference({Work("step", batch=16): 0.1, Work("step", batch=8): 0.2})
-    with pytest.raises(ValueError, match=r"step\(depth=2, batch=16\) cannot be quicker"):
+    with pytest.raises(ValueError, match=r"step\(depth=2, batch=16\) cannot be faster"):
         reference({Work("step", 1, 8): 0.2, Work("step", 2, 16): 0.1})
 
 

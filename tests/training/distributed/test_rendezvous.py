@@ -45,7 +45,7 @@ def test_all_find_each_other_and_the_port_is_free_at_once(port, processes):
 
 def test_the_first_alone_waits_no_longer_than_it_is_told(port):
     [said] = meet(port, (3, 0), seconds=0.3)
-    assert said == f"of 3 processes 1, 2 did not come to process 0, at port {port}, within 0 s"
+    assert said == f"of 3 processes 1, 2 did not connect to process 0, at port {port}, within 0 s"
 
 
 def test_who_came_early_waits_for_the_others(port, monkeypatch):
@@ -61,7 +61,7 @@ def test_who_came_early_waits_for_the_others(port, monkeypatch):
 
 def test_who_came_is_told_who_did_not(port):
     said = meet(port, (3, 0), (3, 2), seconds=0.5)
-    assert said == [f"of 3 processes 1 did not come to process 0, at port {port}, within 0 s"] * 2
+    assert said == [f"of 3 processes 1 did not connect to process 0, at port {port}, within 0 s"] * 2
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "nowhere.invalid"])
@@ -91,7 +91,7 @@ def test_a_port_in_use_is_said_at_once(port):
 def test_two_that_are_first_are_not_both(port):
     said = meet(port, (2, 0), (2, 0), seconds=1.0)
     assert sum("Address already in use" in each for each in said) == 1
-    assert sum("of 2 processes 1 did not come" in each for each in said) == 1
+    assert sum("of 2 processes 1 did not connect" in each for each in said) == 1
 
 
 @pytest.mark.parametrize(

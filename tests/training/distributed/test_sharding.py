@@ -92,8 +92,8 @@ def test_what_no_dimension_divides_is_told_with_its_shape(caplog):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (P("model"), r"params\['odd'\] has shape \(7,\), and .* dimension 0 into 2: 7 is not a multiple"),
-        (P(("model", "data")), r"dimension 0 into 8: 7 is not a multiple"),
+        (P("model"), r"params\['odd'\] has shape \(7,\), and .* dimension 0 into 2: 7 is not divisible"),
+        (P(("model", "data")), r"dimension 0 into 8: 7 is not divisible"),
         (P(None, "model"), r"params\['odd'\] has shape \(7,\), which .* cannot split"),
         (P("expert"), r"of params\['odd'\] names axis 'expert'; the mesh has \['data', 'model'\]"),
     ],
@@ -106,14 +106,16 @@ def test_a_rule_that_does_not_fit_is_refused_with_the_numbers(spec, message):
 
 @pytest.mark.parametrize("description", ["", "data", "data:0", "data:x", "data:4;model:2", ":4", "data:-1"])
 def test_a_description_that_is_none_is_refused(description):
-    with pytest.raises(ValueError, match=f'a mesh is described as "data:4,model:2", got "{description}"'):
+    with pytest.raises(
+        ValueError, match=f'a mesh must be described as in "data:4,model:2", got "{description}"'
+    ):
         make_mesh(description)
 
 
 def test_a_mesh_of_other_devices_than_there_are_is_refused_with_the_numbers():
-    with pytest.raises(ValueError, match='mesh "data:4,model:2" is of 8 devices, there are 1'):
+    with pytest.raises(ValueError, match='mesh "data:4,model:2" needs 8 devices, got 1'):
         make_mesh("data:4,model:2", jax.devices()[:1])
-    with pytest.raises(ValueError, match='a mesh has each axis once, got "data:1,data:1"'):
+    with pytest.raises(ValueError, match='the axes of a mesh must have different names, got "data:1,data:1"'):
         make_mesh("data:1,data:1")
 
 
@@ -151,7 +153,7 @@ def test_processes_read_equal_parts(processes, share):
     "processes", [[[0, 1]] * 1 + [[1, 1]] * 2 + [[0, 1]], [[1, 1], [0, 0], [0, 0], [1, 1]]]
 )
 def test_parts_that_are_not_equal_are_refused(processes):
-    with pytest.raises(ValueError, match=r"process 0 has the places .* of 4 along data; they must be one"):
+    with pytest.raises(ValueError, match=r"process 0 has positions .* of 4 along data; they must be one"):
         _layout_of(processes).share  # noqa: B018
 
 
@@ -212,5 +214,5 @@ def test_on_eight_devices(program, tmp_path):
     assert report["moved"]["same bits"] and report["moved"]["difference"] <= 1e-5
     assert report["refused"] == {
         "batch": "a batch of 12 examples cannot be split along data:8",
-        "mesh": 'mesh "data:3" is of 3 devices, there are 8',
+        "mesh": 'mesh "data:3" needs 3 devices, got 8',
     }

@@ -88,7 +88,7 @@ def test_overwriting_deletes_what_a_run_writes_and_nothing_else(tmp_path):
 
 def test_overwriting_needs_no_run_and_takes_no_other_directory(tmp_path):
     claim(tmp_path / "new", overwrite=True)
-    with pytest.raises(ValueError, match=r"resume=True goes on .* overwrite=True deletes it"):
+    with pytest.raises(ValueError, match=r"resume=True continues .* overwrite=True deletes it"):
         claim(tmp_path / "new", resume=True, overwrite=True)
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(RunError, match="is not empty and holds no run"):
