@@ -167,7 +167,7 @@ def test_a_result_of_another_schema_or_other_settings_is_refused(tmp_path):
         small.run(tmp_path, ONE, seeds=[0])
 
 
-def test_forward_passes_twice_as_dear_leave_half_the_steps(tmp_path):
+def test_forward_passes_at_twice_the_price_leave_half_the_steps(tmp_path):
     steps = {}
     for forward in (0.05, 0.1):
         (run,) = small.run(

@@ -1,4 +1,4 @@
-"""Kill a trainer's process again and again, at moments drawn at random, and let each go on from the last.
+"""Kill a trainer's process repeatedly, at random moments, and resume it each time.
 
 The trainer is ``tests.training.tiny``, which saves every few steps: many of the moments lie within a save. Its
 processes are forked from one that has imported what they need and done nothing else, and share compilations.

@@ -47,7 +47,7 @@ def test_the_shares_of_a_batch_are_the_batch():
 
 
 @pytest.mark.parametrize("share", [(0, 4), (2, 2), (-1, 2)])
-def test_shares_that_are_not_equal_are_refused_with_the_numbers(share):
+def test_unequal_shares_are_refused_with_the_numbers(share):
     with pytest.raises(ValueError, match=rf"n a divisor of 6, got \({share[0]}, {share[1]}\)"):
         shuffled(ARRAYS, 6, 0, share)
 
@@ -63,7 +63,7 @@ def test_padded_batches_hold_every_example_in_order_and_the_exact_mean(batch_siz
     assert np.average(means, weights=weights) == pytest.approx(ARRAYS["x"].mean(), rel=1e-6)
 
 
-def test_padding_keeps_weights_that_are_there():
+def test_padding_keeps_existing_weights():
     weight = np.array([2.0, 0.0, 4.0], np.float32)
     [batch] = padded({"x": np.arange(3), "weight": weight}, 4)
     assert batch["weight"].tolist() == [2, 0, 4, 0]

@@ -1,4 +1,4 @@
-"""What is timed is the work, awaited, and neither its compilation nor what was not asked for."""
+"""Only the work itself is timed, until its results are available, and not its compilation."""
 
 import dataclasses
 import time
@@ -94,7 +94,7 @@ def test_evaluations_are_priced_as_forward_passes():
     assert 0.02 < reference.seconds("step", batch=8) < 0.1
 
 
-def test_a_step_that_is_never_without_an_estimate_has_no_price():
+def test_a_step_that_always_has_an_estimate_has_no_price():
     with pytest.raises(
         ValueError, match=r"n must reach a step without an estimate .*, got 2 steps with one each"
     ):
@@ -143,7 +143,7 @@ def test_a_model_that_grows_is_timed_at_every_depth():
         assert reference.seconds(name, depth=4, batch=8) > 0.015 + reference.seconds(name, depth=1, batch=8)
 
 
-def test_where_layers_are_dropped_every_number_of_them_is_timed():
+def test_with_layer_dropping_every_number_of_active_layers_is_timed():
     methods = Methods(layer_drop=LayerDrop())
     reference = calibrate(layered(3), optax.sgd(0.1), about={}, n=5, methods=methods)
     assert set(reference.times) == {Work(name, d, 8) for name in ("step", "forward") for d in (1, 2, 3)}
@@ -156,7 +156,7 @@ def test_where_layers_are_dropped_every_number_of_them_is_timed():
 @pytest.mark.parametrize(
     ("selection", "size"), [(SelectiveBackprop(batch=24), 8), (RhoLoss(batch=8), 24)], ids=["sb", "rho"]
 )
-def test_where_examples_are_selected_the_look_at_candidates_is_timed(selection, size):
+def test_with_selection_the_forward_pass_over_candidates_is_timed(selection, size):
     methods = Methods(selection=selection)
     reference = calibrate(layered(2, size), optax.sgd(0.1), about={}, n=5, methods=methods)
     step = Work("step", 2, selection.batch)

@@ -1,4 +1,4 @@
-"""A run goes on under what it was begun under: what is other is refused or told."""
+"""A run continues under the conditions it was started under: others are refused or logged."""
 
 import json
 import os
@@ -94,7 +94,7 @@ def test_a_loss_with_another_number_in_it_is_refused(tmp_path):
         ("jax_random_seed_offset", 1),
     ],
 )
-def test_jax_told_to_compute_otherwise_is_refused_by_the_name_of_the_option(tmp_path, name, value):
+def test_another_numerical_option_of_jax_is_refused_by_name(tmp_path, name, value):
     begun(tmp_path)
     before = getattr(jax.config, name)
     jax.config.update(name, value)
@@ -108,7 +108,7 @@ def test_jax_told_to_compute_otherwise_is_refused_by_the_name_of_the_option(tmp_
 
 
 @pytest.mark.parametrize("library", ["optax", "jax", "jaxlib"])
-def test_another_version_is_told_and_no_other_step_refused(tmp_path, monkeypatch, caplog, library):
+def test_another_version_is_logged_and_another_step_then_accepted(tmp_path, monkeypatch, caplog, library):
     version = conditions_page.version
     begun(tmp_path, tx=optimiz.adamw(0.01))
     monkeypatch.setattr(conditions_page, "version", lambda name: "9.9" if name == library else version(name))
@@ -117,7 +117,7 @@ def test_another_version_is_told_and_no_other_step_refused(tmp_path, monkeypatch
     assert said in caplog.text
 
 
-def test_other_flags_of_xla_are_told(tmp_path, monkeypatch, caplog):
+def test_other_flags_of_xla_are_logged(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("XLA_FLAGS", "")
     begun(tmp_path)
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_cpu_enable_fast_math=true")
@@ -125,12 +125,12 @@ def test_other_flags_of_xla_are_told(tmp_path, monkeypatch, caplog):
     assert "XLA_FLAGS was absent, is --xla_cpu_enable_fast_math=true" in caplog.text
 
 
-def test_a_plain_resume_is_without_a_word(tmp_path, caplog):
+def test_a_plain_resume_logs_no_warning(tmp_path, caplog):
     begun(tmp_path)
     assert fit(tmp_path).steps == 10 and not caplog.records
 
 
-def test_a_checkpoint_that_does_not_say_is_gone_on_with(tmp_path, monkeypatch):
+def test_a_checkpoint_without_conditions_is_resumed(tmp_path, monkeypatch):
     """As those of earlier versions."""
     save = checkpoint.save
 

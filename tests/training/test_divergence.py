@@ -1,4 +1,4 @@
-"""One policy for what is not finite: skipped where the optimizer skips, and else the end of the run."""
+"""One policy for steps that are not finite: skipped if the optimizer skips them, else the end of the run."""
 
 import math
 import os
@@ -29,7 +29,7 @@ def broken(at):
     return quadratic(batches)
 
 
-def test_what_diverged_is_told_up_to_the_step_whenever_the_host_looks(tmp_path):
+def test_a_diverged_run_is_reported_up_to_its_last_step_whenever_the_host_looks(tmp_path):
     histories = []
     for log_every in (1, 5, 100):
         seen = []
@@ -74,7 +74,7 @@ def test_a_loss_that_stops_being_finite_keeps_the_last_good_checkpoint(tmp_path)
     ids=["guard", "again and again", "in a chain", "Optax's", "around a mean", "within a mean"],
 )
 @pytest.mark.survives("NaN in a loss, a micro-batch or a replica, under a guard")
-def test_the_run_goes_on_as_if_bad_steps_had_not_been(tmp_path, caplog, tx, bad, left_out):
+def test_the_run_continues_as_if_there_had_been_no_bad_steps(tmp_path, caplog, tx, bad, left_out):
     task = bad_steps.task()
     with_bad = run(spoilt(task, bad), tx, tmp_path / "bad", steps=12)
     without = run(leaving_out(task, left_out), tx, tmp_path / "without", steps=12 - len(left_out))
@@ -116,7 +116,7 @@ def test_a_guard_around_a_part_lets_nothing_bad_into_a_checkpoint(tmp_path):
         run(spoilt(bad_steps.task(), (4,)), tx, tmp_path, steps=9, save_every=1)
 
 
-def test_an_optimizer_that_skips_nothing_is_not_asked(tmp_path):
+def test_parameters_are_not_tested_after_every_step_if_the_optimizer_does_not_skip(tmp_path):
     params = {"w": np.ones(2, np.float32)}
     assert divergence.sound(optimiz.adamw(0.1).init(params), params) is None
     state = optimiz.guard(optimiz.adamw(0.1), 1).init(params)
@@ -179,12 +179,12 @@ def test_a_step_that_ends_a_run_though_its_loss_is_finite_says_why(tmp_path):
         run_plain(quadratic(), tmp_path, tx, steps=9, save_every=3)
 
 
-def test_an_infinity_that_an_optimizer_keeps_by_right_is_no_divergence(tmp_path):
+def test_a_legitimate_infinity_in_an_optimizer_is_not_a_divergence(tmp_path):
     tx = optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau())
     assert run_plain(quadratic(), tmp_path, tx, steps=3).steps == 3
 
 
-def test_asked_to_leave_after_a_spoilt_update_the_run_ends_as_diverged(tmp_path):
+def test_preempted_after_a_spoilt_update_the_run_ends_as_diverged(tmp_path):
     def batches(step):
         if step == 4:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -214,7 +214,7 @@ def test_an_evaluation_whose_loss_is_not_finite_ends_the_run(tmp_path):
     assert math.isnan(last["loss"]) and math.isnan(last["accuracy"])
 
 
-def test_a_figure_that_is_undefined_ends_no_run(tmp_path):
+def test_an_undefined_metric_does_not_end_a_run(tmp_path):
     task = quadratic(evaluate=lambda params: {"loss": 0.5, "auc": math.nan})
     assert run_plain(task, tmp_path, steps=3).steps == 3
 

@@ -1,4 +1,4 @@
-"""A resumed run may be told to make more steps, where nothing in it depends on how many there are."""
+"""A resumed run may be extended if nothing in it depends on its number of steps."""
 
 import json
 
@@ -38,7 +38,7 @@ CONSTANT = {
 
 
 @pytest.mark.parametrize("make", CONSTANT.values(), ids=CONSTANT)
-def test_a_run_goes_on_beyond_its_steps_as_if_they_had_been_more(tmp_path, make):
+def test_an_extended_run_equals_one_that_was_longer_from_the_start(tmp_path, make):
     run(tmp_path / "run", make(4), 4)
     longer = run(tmp_path / "run", make(7), 7, resume=True)
     whole = run(tmp_path / "whole", make(7), 7)
@@ -84,7 +84,7 @@ def test_layers_that_are_dropped_by_the_steps_and_growth_are_refused(tmp_path):
             run(tmp_path / name, optax.sgd(0.1), 7, task, methods, resume=True)
 
 
-def test_other_settings_than_the_steps_are_refused_as_ever(tmp_path):
+def test_settings_other_than_the_steps_are_still_refused(tmp_path):
     run(tmp_path, optax.sgd(0.1), 4)
     settings = Settings(steps=7, seed=1)
     with pytest.raises(training.OtherSettings, match=r"seed was 0, is 1; settings\.steps was 4") as refused:
@@ -93,7 +93,7 @@ def test_other_settings_than_the_steps_are_refused_as_ever(tmp_path):
     assert jnp.isfinite(run(tmp_path, optax.sgd(0.1), 4, resume=True).params["w1"]).all()
 
 
-def test_a_schedule_that_has_come_to_zero_is_named(tmp_path, caplog):
+def test_a_schedule_that_has_reached_zero_is_named(tmp_path, caplog):
     """Bound to the old steps it would hold zero: nothing would be trained, and nothing said."""
     ended = optimiz.adamw(schedules.over_steps(schedules.linear(0.01), 4))
     run(tmp_path / "run", ended, 4)
@@ -105,7 +105,7 @@ def test_a_schedule_that_has_come_to_zero_is_named(tmp_path, caplog):
     assert message in caplog.text
 
 
-def test_a_schedule_that_holds_a_rate_goes_on(tmp_path, caplog):
+def test_a_run_whose_schedule_holds_a_rate_continues(tmp_path, caplog):
     held = optimiz.adamw(schedules.over_steps(schedules.warmup_constant(0.01, 0.5), 4))
     run(tmp_path, held, 4)
     assert run(tmp_path, held, 7, resume=True).steps == 7

@@ -157,7 +157,7 @@ def test_value_fn_is_the_loss_under_the_same_dropout(tmp_path):
     assert float(arrays[".opt_state[0]"]) == 0
 
 
-def test_aliased_and_weakly_typed_state_is_made_its_own(tmp_path):
+def test_aliased_and_weakly_typed_state_is_copied(tmp_path):
     shared = jnp.ones(3)
 
     def update(updates, state, params=None):
@@ -263,7 +263,7 @@ def test_what_decides_the_trajectory_may_not_change_on_resume(tmp_path, changes)
         run(quadratic(), tmp_path, resume=True, **{"steps": 2, "identity": {"rate": 0.1}} | changes)
 
 
-def test_what_the_optimizer_says_of_each_update_is_in_its_row(tmp_path):
+def test_what_the_optimizer_reports_of_each_update_is_in_its_row(tmp_path):
     schedule = schedules.over_steps(schedules.linear(0.1), 4)
     history = run(quadratic(), tmp_path / "sgd", optimiz.sgd(schedule), steps=4).history
     assert [row["learning_rate"] for row in history] == pytest.approx([0.1, 0.075, 0.05, 0.025])
@@ -342,7 +342,7 @@ def test_a_task_that_cannot_be_trained_says_why(tmp_path, parts, message):
         ("depth", 4, r".*parameters → number of layers, or None; got int$"),
     ],
 )
-def test_a_part_of_a_task_that_is_no_function_says_what_is_asked(part, value, message):
+def test_a_part_of_a_task_that_is_not_a_function_is_refused_with_its_signature(part, value, message):
     with pytest.raises(TypeError, match=rf"Task\({part}=\) {message}"):
         if part == "batches":  # given by name, also where it is false
             Task(dict, dict, value)
@@ -367,7 +367,7 @@ def test_a_part_of_a_task_that_is_no_function_says_what_is_asked(part, value, me
         ("overwrite", "no", r"overwrite must be True or False; got 'no'"),
     ],
 )
-def test_an_argument_of_another_type_says_what_is_asked(tmp_path, name, value, message):
+def test_an_argument_of_the_wrong_type_is_refused_with_the_expected_one(tmp_path, name, value, message):
     arguments = {"task": quadratic(), "tx": optax.sgd(0.1), "settings": Settings(steps=1), "identity": {}}
     with pytest.raises(TypeError, match=message) as raised:
         fit(**arguments | {"directory": tmp_path / "run", name: value})
@@ -378,7 +378,7 @@ def test_what_has_init_and_update_is_an_optimizer(tmp_path):
     assert run(quadratic(), tmp_path, optax.MultiSteps(optax.sgd(0.1), 2)).steps
 
 
-def test_a_cell_run_again_says_so_in_its_own_terms_and_may_overwrite(tmp_path):
+def test_a_cell_that_is_run_again_is_refused_or_overwrites(tmp_path):
     first = run(quadratic(), tmp_path)
     with pytest.raises(RunExists, match=r"holds a run: .*\(resume=True\).*\(overwrite=True\)"):
         run(quadratic(), tmp_path)

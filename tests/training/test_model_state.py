@@ -1,4 +1,4 @@
-"""What a model keeps beside its parameters: the statistics of BatchNorm, in Linen and in NNX."""
+"""What a model keeps besides its parameters: the statistics of BatchNorm, in Linen and in NNX."""
 
 import dataclasses
 import json
@@ -176,7 +176,7 @@ def test_on_a_mesh_the_statistics_are_those_of_the_whole_batch(tmp_path):
 @pytest.mark.parametrize(
     "make", [lambda: optimiz.salsa(), lambda: optimiz.sophia_h(1e-3, key=0)], ids=["salsa", "sophia_h"]
 )
-def test_what_evaluates_the_loss_again_sees_the_same_state_and_leaves_none(tmp_path, make):
+def test_further_evaluations_of_the_loss_see_the_same_state_and_discard_theirs(tmp_path, make):
     """One step from the same parameters: the statistics are those that SGD leaves."""
     plain = run(linen(), tmp_path / "plain", optax.sgd(0.1), steps=1)
     other = run(linen(), tmp_path / "other", make(), steps=1)
@@ -216,7 +216,7 @@ def test_a_bad_batch_leaves_the_state_as_it_was(tmp_path, guarded):
     assert_same(result.model_state, run(plain, tmp_path / "before", tx, steps=3).model_state)
 
 
-def test_examples_are_chosen_in_evaluation_mode_and_work_is_priced(tmp_path):
+def test_examples_are_selected_in_evaluation_mode_and_work_is_charged(tmp_path):
     task = linen()
     methods = training.Methods(selection=training.SelectiveBackprop(batch=8))
     result = run(task, tmp_path, methods=methods, steps=3)
@@ -259,7 +259,7 @@ def test_a_state_that_cannot_be_kept_is_refused(tmp_path, parts, message):
         run(linen(**parts), tmp_path)
 
 
-def test_a_model_that_grows_has_none(tmp_path):
+def test_a_model_that_grows_cannot_have_a_state(tmp_path):
     growth = training.Growth(depths=(1, 2), at=(0.5,))
     with pytest.raises(ValueError, match="only parameters can grow"):
         run(linen(depth=lambda params: 1), tmp_path, methods=training.Methods(growth=growth))

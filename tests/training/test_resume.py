@@ -1,4 +1,4 @@
-"""A run that is killed, asked to leave or out of disk ends as one that was not."""
+"""A run that is killed, preempted or out of disk ends like an uninterrupted one."""
 
 import contextlib
 import dataclasses
@@ -160,7 +160,7 @@ def test_resumed_with_another_model_or_optimizer_is_refused(tmp_path, reference,
 
 @pytest.mark.parametrize("finished", [False, True])
 @pytest.mark.survives("a metrics file with a torn last line, or with a changed byte")
-def test_a_byte_of_the_metrics_that_has_changed_is_seen(tmp_path, finished):
+def test_a_changed_byte_of_the_metrics_is_detected(tmp_path, finished):
     def batches(step):
         if step == 9 and not finished:
             raise KeyError(step)
@@ -176,7 +176,7 @@ def test_a_byte_of_the_metrics_that_has_changed_is_seen(tmp_path, finished):
     content = metrics.read_bytes()
     place = content.index(b'"loss": ') + len(b'"loss": 0.')
     metrics.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-    with pytest.raises(training.RunError, match=r"metrics\.jsonl is not what the checkpoint vouches for"):
+    with pytest.raises(training.RunError, match=r"metrics\.jsonl is not what the checkpoint has recorded"):
         fit()
     metrics.write_bytes(content)
     with contextlib.nullcontext() if finished else pytest.raises(KeyError):
@@ -220,13 +220,13 @@ def test_killed_before_the_first_checkpoint_starts_over(tmp_path, reference, cap
     for checkpoint in (tmp_path / "checkpoints").iterdir():
         checkpoint.rename(checkpoint.with_name("partial-20"))
     tiny.fit(tmp_path)
-    assert "begins anew: it was stopped before its first checkpoint" in caplog.text
+    assert "starts over: it was stopped before its first checkpoint" in caplog.text
     assert_same_run(tmp_path, reference)
     events = [row["event"] for row in training.read_metrics(tmp_path / "timings.jsonl")]
     assert events.count("compile") == 2
 
 
-def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(tmp_path):
+def test_a_run_whose_checkpoints_are_gone_does_not_start_over(tmp_path):
     tiny.fit(tmp_path)
     shutil.rmtree(tmp_path / "checkpoints")
     before = (tmp_path / "metrics.jsonl").read_bytes()
@@ -266,7 +266,7 @@ def test_sigterm_saves_once_and_exits_75(tmp_path, moment, slow, seconds):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGCONT"), reason="Windows stops no process so")
-def test_a_process_that_was_stopped_says_so_and_goes_on(tmp_path):
+def test_a_stopped_process_logs_it_and_continues(tmp_path):
     process = start(tmp_path, "--seconds-per-step", 0.05)
     wait_for(process, "step 3")
     process.send_signal(signal.SIGSTOP)
@@ -278,7 +278,7 @@ def test_a_process_that_was_stopped_says_so_and_goes_on(tmp_path):
 
 @pytest.mark.parametrize("moment", ["step 2", "step 12"], ids=["warm-up", "timing"])
 @pytest.mark.survives("SIGTERM during a calibration")
-def test_sigterm_in_a_calibration_leaves_with_nothing_to_save(tmp_path, moment):
+def test_sigterm_during_a_calibration_ends_it_with_nothing_to_save(tmp_path, moment):
     process = start(tmp_path, "--calibrate", "--seconds-per-step", 0.1)
     wait_for(process, moment)
     process.terminate()

@@ -50,12 +50,12 @@ class MetricsLog:
                 "are gone: put them back, or start over in another directory"
             )
         if record is None and metrics_file.read(self._metrics):
-            if not self._timings.exists():  # they are begun before the metrics
+            if not self._timings.exists():  # they are written before the metrics
                 raise RunError(
                     f"{self._metrics.parent} holds metrics, but neither timings nor a checkpoint: put them "
-                    "back, or begin anew in another directory"
+                    "back, or start over in another directory"
                 )
-            _log.warning("%s begins anew: it was stopped before its first checkpoint", self._metrics.parent)
+            _log.warning("%s starts over: it was stopped before its first checkpoint", self._metrics.parent)
         size = 0 if record is None else record["metrics_bytes"]
         metrics_file.truncate(self._metrics, size)
         self._digest = hashlib.sha256(metrics_file.read(self._metrics))

@@ -103,7 +103,7 @@ def test_all_that_was_done_is_charged_whenever_the_host_looks(tmp_path):
     assert evaluated[0][1] == fractions[evaluated[0][0]]
 
 
-def test_forward_passes_twice_as_dear_leave_half_the_steps(tmp_path):
+def test_forward_passes_at_twice_the_price_leave_half_the_steps(tmp_path):
     steps = {}
     for forward in (0.25, 0.5):
         result = run(
@@ -184,7 +184,7 @@ def interrupted(directory, leave, **arguments):
     raise AssertionError("never came to its end")
 
 
-def asked_to_leave():
+def preempted():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -203,7 +203,7 @@ def test_resumed_every_few_steps_is_uninterrupted(tmp_path):
         "save_every": 5,
     }
     whole = run(tmp_path / "whole", task=tiny.task(), **arguments)
-    for leave in (asked_to_leave, cut_off):
+    for leave in (preempted, cut_off):
         directory = tmp_path / leave.__name__
         parts = interrupted(directory, leave, **arguments)
         assert (parts.steps, parts.reference_seconds) == (whole.steps, whole.reference_seconds)
@@ -355,7 +355,7 @@ def classification(padding=0.0, weights=None):
     return Task(lambda key: {"w": jnp.zeros((4, 3))}, loss, batches, logits=logits)
 
 
-def test_padding_has_no_say_in_an_estimate(tmp_path):
+def test_padding_does_not_affect_an_estimate(tmp_path):
     trained = []
     for padding in (0.0, 50.0):
         task = classification(padding, weights=[1] * 7 + [0])
@@ -373,7 +373,7 @@ def test_weights_that_come_with_the_logits_are_left_alone():
     assert training.task.weighted_logits(logits, {"x": np.zeros(2)}) is logits
 
 
-def test_without_logits_sophia_g_says_what_it_needs(tmp_path):
+def test_without_logits_sophia_g_names_what_it_needs(tmp_path):
     tx = optimiz.sophia_g(0.05, classes=3)
     with pytest.raises(
         ValueError, match=r"gauss_newton_bartlett needs logits_fn, .* training.Task\(logits=...\)"

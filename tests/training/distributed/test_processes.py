@@ -109,7 +109,7 @@ def test_killed_and_resumed_is_uninterrupted(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("asked", [0, 1])
-def test_one_is_asked_to_leave_and_both_leave_saved(tmp_path, asked):
+def test_one_process_is_preempted_and_both_end_saved(tmp_path, asked):
     with Processes(tmp_path, "--seconds-per-step", 0.1, "--steps", 1000) as run:
         run.wait_for(asked, "step 9")
         run.children[asked].terminate()
@@ -140,7 +140,7 @@ def test_copies_that_part_stop_the_run(tmp_path):
         ({"coordinator": "127.0.0.1:1", "processes": 2, "index": 2}, r"index must be in \[0, 1\], got 2"),
     ],
 )
-def test_a_process_that_cannot_join_is_told(arguments, message):
+def test_arguments_that_cannot_join_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         processes.join(**arguments)
 

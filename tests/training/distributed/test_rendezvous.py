@@ -1,4 +1,4 @@
-"""Processes that do not find each other, or were told otherwise, all say so in one line, and soon."""
+"""Processes that do not find one another, or contradict one another, all report it early and in one line."""
 
 import contextlib
 import socket
@@ -43,12 +43,12 @@ def test_all_find_each_other_and_the_port_is_free_at_once(port, processes):
     socket.create_server(("", port)).close()
 
 
-def test_the_first_alone_waits_no_longer_than_it_is_told(port):
+def test_the_first_process_alone_waits_no_longer_than_given(port):
     [said] = meet(port, (3, 0), seconds=0.3)
     assert said == f"of 3 processes 1, 2 did not connect to process 0, at port {port}, within 0 s"
 
 
-def test_who_came_early_waits_for_the_others(port, monkeypatch):
+def test_early_processes_wait_for_the_others(port, monkeypatch):
     monkeypatch.setattr(rendezvous, "_PATIENCE", 0.1)
     said = []
     early = threading.Thread(target=lambda: said.extend(meet(port, (3, 0), (3, 1))))
@@ -59,13 +59,13 @@ def test_who_came_early_waits_for_the_others(port, monkeypatch):
     assert said == [None, None]
 
 
-def test_who_came_is_told_who_did_not(port):
+def test_connected_processes_learn_which_ones_are_missing(port):
     said = meet(port, (3, 0), (3, 2), seconds=0.5)
     assert said == [f"of 3 processes 1 did not connect to process 0, at port {port}, within 0 s"] * 2
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "nowhere.invalid"])
-def test_without_the_first_the_others_wait_no_longer_than_they_are_told(port, host):
+def test_without_the_first_process_the_others_wait_no_longer_than_given(port, host):
     [said] = meet(port, (2, 1), seconds=0.5, host=host)
     assert said.startswith(f"process 1 found no process 0 at {host}:{port} within 0 s: ")
 
@@ -78,17 +78,17 @@ def test_other_numbers_of_processes_are_refused_on_all(port, first, second):
     assert meet(port, (first, 0), (second, 1)) == [message] * 2
 
 
-def test_two_of_one_index_are_refused_on_all(port):
+def test_two_processes_of_the_same_index_are_refused_on_all(port):
     said = meet(port, (3, 0), (3, 1), (3, 1))
     assert said == ["two processes were started with index 1"] * 3
 
 
-def test_a_port_in_use_is_said_at_once(port):
+def test_a_port_in_use_is_reported_at_once(port):
     with socket.create_server(("127.0.0.1", port)):
         assert meet(port, (2, 0)) == [f"process 0 cannot listen on port {port}: Address already in use"]
 
 
-def test_two_that_are_first_are_not_both(port):
+def test_only_one_of_two_first_processes_succeeds(port):
     said = meet(port, (2, 0), (2, 0), seconds=1.0)
     assert sum("Address already in use" in each for each in said) == 1
     assert sum("of 2 processes 1 did not connect" in each for each in said) == 1
@@ -97,7 +97,7 @@ def test_two_that_are_first_are_not_both(port):
 @pytest.mark.parametrize(
     "sent", [b"", b"GET / HTTP/1.0\r\n\r\n", b"[]\n", b'{"optimiz": {}}\n', b"x" * 9999, b"1\n"]
 )
-def test_whoever_else_comes_is_not_counted(port, sent):
+def test_other_clients_of_the_port_are_not_counted(port, sent):
     said = []
     first = threading.Thread(target=lambda: said.extend(meet(port, (2, 0))))
     first.start()
@@ -125,6 +125,6 @@ def test_an_address_without_host_or_port_is_refused(coordinator):
 
 
 @pytest.mark.parametrize(("processes", "index"), [(0, 0), (-1, 0), (2, -1), (2, 2), (2.0, 1)])
-def test_numbers_that_cannot_be_are_refused(processes, index):
+def test_impossible_numbers_are_refused(processes, index):
     with pytest.raises((ValueError, TypeError), match=r"^(processes|index) must be"):
         processes.join("127.0.0.1:1234", processes, index)

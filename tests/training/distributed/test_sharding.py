@@ -1,4 +1,4 @@
-"""Each array of a run lies where the layout says, from the first on, and nothing is whole by accident."""
+"""Each array of a run is laid out as specified from the start, and none is replicated by accident."""
 
 import logging
 
@@ -28,12 +28,12 @@ def state_specs(layout, tx, params=PARAMS):
     return specs(layout.opt_state(jax.eval_shape(tx.init, params), params))
 
 
-def test_parameters_lie_whole_or_as_their_rule_says():
+def test_parameters_are_replicated_or_split_by_their_rule():
     assert specs(Layout(MESH).params(PARAMS)) == {"w": P(), "b": P(), "odd": P()}
     assert specs(Layout(MESH, RULES).params(PARAMS)) == {"w": P(None, "model"), "b": P(), "odd": P()}
 
 
-def test_state_lies_as_its_parameter_and_with_zero_along_data_too():
+def test_state_is_split_like_its_parameter_and_with_zero_along_data_too():
     tx = optax.adam(0.1)
     mu = state_specs(Layout(MESH, RULES), tx)[0].mu
     assert mu == {"w": P(None, "model"), "b": P(), "odd": P()}
@@ -58,12 +58,12 @@ def test_a_dimension_may_be_split_along_both_axes():
         ((4096,), P("data")),
     ],
 )
-def test_rows_stay_whole_where_another_dimension_divides(shape, spec):
+def test_rows_stay_whole_if_another_dimension_is_divisible(shape, spec):
     found = state_specs(Layout(MESH, shard_state=True), optax.trace(0.9), {"w": np.zeros(shape, np.float32)})
     assert found.trace == {"w": spec}
 
 
-def test_state_of_a_form_of_its_own_is_split_as_far():
+def test_state_of_another_shape_is_split_along_the_same_axes():
     """Factored moments: a row and a column in place of the parameter."""
     params = {"w": np.zeros((256, 128), np.float32)}
     layout = Layout(MESH, lambda params: {"w": P(None, "model")}, shard_state=True)
@@ -74,7 +74,7 @@ def test_state_of_a_form_of_its_own_is_split_as_far():
         assert shrunk == (8 if leaf.size >= 128 else 1), leaf
 
 
-def test_what_no_dimension_divides_is_told_with_its_shape(caplog):
+def test_an_array_without_a_divisible_dimension_is_logged_with_its_shape(caplog):
     layout = Layout(MESH, shard_state=True)
     state = jax.eval_shape(optax.adam(0.1).init, PARAMS)
     with caplog.at_level(logging.WARNING):
@@ -105,14 +105,14 @@ def test_a_rule_that_does_not_fit_is_refused_with_the_numbers(spec, message):
 
 
 @pytest.mark.parametrize("description", ["", "data", "data:0", "data:x", "data:4;model:2", ":4", "data:-1"])
-def test_a_description_that_is_none_is_refused(description):
+def test_a_malformed_description_is_refused(description):
     with pytest.raises(
         ValueError, match=f'a mesh must be described as in "data:4,model:2", got "{description}"'
     ):
         make_mesh(description)
 
 
-def test_a_mesh_of_other_devices_than_there_are_is_refused_with_the_numbers():
+def test_a_mesh_of_the_wrong_number_of_devices_is_refused_with_both_numbers():
     with pytest.raises(ValueError, match='mesh "data:4,model:2" needs 8 devices, got 1'):
         make_mesh("data:4,model:2", jax.devices()[:1])
     with pytest.raises(ValueError, match='the axes of a mesh must have different names, got "data:1,data:1"'):
@@ -152,7 +152,7 @@ def test_processes_read_equal_parts(processes, share):
 @pytest.mark.parametrize(
     "processes", [[[0, 1]] * 1 + [[1, 1]] * 2 + [[0, 1]], [[1, 1], [0, 0], [0, 0], [1, 1]]]
 )
-def test_parts_that_are_not_equal_are_refused(processes):
+def test_unequal_parts_are_refused(processes):
     with pytest.raises(ValueError, match=r"process 0 has positions .* of 4 along data; they must be one"):
         _layout_of(processes).share  # noqa: B018
 

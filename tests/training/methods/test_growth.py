@@ -1,4 +1,4 @@
-"""A model grows as the plan says, and its optimizer with it, whichever it is."""
+"""A model grows as planned, and any optimizer with it."""
 
 import dataclasses
 
@@ -81,7 +81,7 @@ def assert_same(ours, theirs):
         for scanned in (False, True)
     ],
 )
-def test_keep_goes_on_for_old_layers_and_begins_anew_for_new_ones(name, scanned):
+def test_keep_continues_old_layers_and_starts_new_ones_afresh(name, scanned):
     """Each generation is updated as under an optimizer of its own that is as old as it is."""
     tx = KEEP[name](scanned)
     params = tree(1, scanned, drawing(0))
@@ -303,12 +303,12 @@ def test_a_search_is_made_once_for_all_generations(tmp_path):
         ({"layers": "layers"}, ValueError, "layers must have one group"),
     ],
 )
-def test_a_plan_that_is_none_is_refused(changes, error, message):
+def test_an_invalid_plan_is_refused(changes, error, message):
     with pytest.raises(error, match=message):
         Growth(**{"depths": (2, 4), "at": (0.5,)} | changes)
 
 
-def test_a_model_that_is_not_the_plan_s_is_refused(tmp_path):
+def test_a_model_that_does_not_fit_the_plan_is_refused(tmp_path):
     def run(task, **settings):
         reference = layered.prices() if "budget" in settings else None
         methods = Methods(growth=plan(2, 4))

@@ -1,4 +1,4 @@
-"""Irreducible losses come back by id, or it is said which are missing."""
+"""Irreducible losses are found by id, and missing ones are named."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -56,7 +56,7 @@ def test_what_is_missing_is_named(tmp_path):
         IrreducibleLosses.read(tmp_path / "nowhere.npz")
 
 
-def test_a_file_cut_short_or_of_another_kind_is_refused(tmp_path):
+def test_a_truncated_file_or_one_of_another_kind_is_refused(tmp_path):
     path = tmp_path / "irreducible.npz"
     table().write(path)
     whole = path.read_bytes()
@@ -79,6 +79,6 @@ def test_a_file_cut_short_or_of_another_kind_is_refused(tmp_path):
         ([3, 1], [0.1, np.nan], "1 is there with a loss that is not finite"),
     ],
 )
-def test_what_is_no_table_is_refused(ids, losses, message):
+def test_an_invalid_table_is_refused(ids, losses, message):
     with pytest.raises(ValueError, match=message):
         table(ids, losses)

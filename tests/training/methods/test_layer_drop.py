@@ -1,4 +1,4 @@
-"""Layers are dropped as often as they should be, are then not computed, and are not paid for."""
+"""Layers are dropped with the right frequency, and are then neither computed nor charged."""
 
 import dataclasses
 
@@ -183,7 +183,7 @@ def test_what_an_optimizer_does_beyond_a_step_has_the_same_layers_and_price(name
     assert seconds + beyond / 1e9 == pytest.approx(7 + 0.05 + 0.1 * on + extra)
 
 
-def test_a_layer_that_is_always_on_is_called_as_it_is():
+def test_a_layer_that_is_always_on_is_called_without_a_branch():
     calls = []
     apply = skippable(lambda x, y, key: calls.append(key) or x + y)
     assert float(apply(None, jnp.float32(1), 2.0, None)) == 3
@@ -204,7 +204,7 @@ def test_arguments_are_refused_by_name(changes, error, message):
         LayerDrop(**changes)
 
 
-def test_a_task_that_does_not_say_its_depth_is_refused(tmp_path):
+def test_a_task_without_a_depth_is_refused(tmp_path):
     task = dataclasses.replace(layered.task(), depth=None)
     with pytest.raises(ValueError, match="to drop layers, the task must say its depth, got depth=None"):
         training.fit(

@@ -75,7 +75,7 @@ def test_stacked_layers_are_doubled_along_their_axis():
         ),
     ],
 )
-def test_what_is_no_stack_is_refused(tree, message):
+def test_a_tree_without_a_stack_is_refused(tree, message):
     for ask in (Stack().depth, Stack().doubled):
         with pytest.raises(ValueError, match=message):
             ask(tree)

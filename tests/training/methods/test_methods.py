@@ -1,4 +1,4 @@
-"""A run that is killed ends as one that was not, whichever methods it trains by; and they go together."""
+"""A run that is killed ends like an uninterrupted one under all methods, which can be combined."""
 
 import functools
 import json
@@ -20,7 +20,7 @@ from optimiz.training.storage.checkpoint import ocp
 from tests.training import layered, tiny
 
 ROOT = Path(__file__).parents[3]
-# Where a run is cut off, and where it is asked to leave: for growth, after one that no checkpoint has seen yet.
+# Where a run is cut off, and where it is preempted: for growth, after one that is not yet in a checkpoint.
 LEAVE_AT = {
     "growth": (15, 24),
     "layer_drop": (6, 14),
@@ -43,7 +43,7 @@ def raising_at(step):
     return raising
 
 
-def asked_to_leave_at(step):
+def preempted_at(step):
     def asked(batches):
         def batch(index):
             if index == step:
@@ -83,7 +83,7 @@ def test_resumed_is_uninterrupted(tmp_path, uninterrupted, method):
     with pytest.raises(KeyError):
         layered.fit(method, tmp_path, raising_at(cut))
     with pytest.raises(training.Preempted):
-        layered.fit(method, tmp_path, asked_to_leave_at(left))
+        layered.fit(method, tmp_path, preempted_at(left))
     result = layered.fit(method, tmp_path)
     assert everything(tmp_path) == everything(uninterrupted(method))
     again = layered.fit(method, tmp_path)

@@ -1,4 +1,4 @@
-"""Whose counts are whose, and what it costs that layers of different age have their own."""
+"""Layers of different ages have their own counts, at no cost for unrolled layers."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ PARAMS = {"head": jnp.ones(3), "layers": [{"w": jnp.ones((32, 32))} for _ in ran
     ],
     ids=lambda value: "" if not isinstance(value, list) else str(value),
 )
-def test_a_count_belongs_to_the_moments_beside_it(tx, expected):
+def test_a_count_belongs_to_the_moments_in_the_same_state(tx, expected):
     counts = own_counts(jax.eval_shape(tx.init, PARAMS), PARAMS)
     found = [jax.tree_util.keystr(path) for path in counts]
     assert [path for path in found if path in expected] == expected
@@ -48,7 +48,7 @@ def test_unrolled_layers_cost_no_more_arithmetic():
     assert flops(aged) < 1.05 * flops(tx)
 
 
-def test_what_is_of_one_age_is_updated_as_by_the_optimizer_itself():
+def test_layers_of_the_same_age_are_updated_as_by_the_optimizer_itself():
     tx = optimiz.adamw(0.1)
     aged = per_generation_counts(tx, Stack(), (1, 2, 4))
     updates, state = aged.update(PARAMS, aged.init(PARAMS), PARAMS)

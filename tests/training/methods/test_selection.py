@@ -1,4 +1,4 @@
-"""What is selected is what the definitions say, and what it cost is charged."""
+"""Examples are selected as defined, and the work is charged."""
 
 import dataclasses
 import itertools
@@ -37,7 +37,7 @@ def test_percentiles():
     np.testing.assert_allclose(found, [rank(history[:30], loss) for loss in losses], rtol=1e-6)
 
 
-def test_what_is_not_a_number_ranks_highest():
+def test_nan_ranks_highest():
     found = percentile_rank(jnp.array([1.0, 2.0, jnp.nan]), jnp.array([jnp.nan, 3.0]))
     assert found[0] > found[1] and not np.any(np.isnan(found))
     assert top_examples(jnp.array([5.0, jnp.nan, -jnp.inf]), 3).tolist() == [1, 0, 2]
@@ -147,7 +147,7 @@ def test_scoring_is_charged_to_selective_backprop(tmp_path):
     assert metrics[0] == metrics[1]
 
 
-def test_a_budget_that_ends_while_candidates_are_looked_at_ends_the_run(tmp_path):
+def test_a_budget_spent_on_candidates_ends_the_run(tmp_path):
     def without_weight(batches):
         return lambda step: batches(step) | {"weight": np.zeros(4, np.float32)}
 
@@ -158,7 +158,7 @@ def test_a_budget_that_ends_while_candidates_are_looked_at_ends_the_run(tmp_path
     assert again.history == result.history
 
 
-def test_a_signal_is_heard_while_nothing_is_kept(tmp_path):
+def test_a_signal_is_honoured_while_no_example_is_kept(tmp_path):
     def without_weight(batches):
         def batch(step):
             if step == 5:
@@ -234,7 +234,7 @@ def test_texts_without_a_masked_token_are_never_trained_on(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["selective_backprop", "rho_loss"])
-def test_a_loss_that_is_not_finite_is_told_and_not_passed_over(tmp_path, method):
+def test_a_loss_that_is_not_finite_is_reported_and_not_skipped(tmp_path, method):
     def loss(params, batch, key):
         return layered.loss(params, batch, key) + jnp.nan
 

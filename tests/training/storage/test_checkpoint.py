@@ -1,4 +1,4 @@
-"""A checkpoint comes back as it was, or not at all."""
+"""A checkpoint is read back exactly, or not at all."""
 
 import copy
 import hashlib
@@ -76,7 +76,7 @@ def test_paths_that_look_alike_are_kept_apart(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restored, tree)
 
 
-def test_manifest_says_what_is_in_it(two):
+def test_the_manifest_lists_the_content(two):
     manifest = json.loads((two / "000000014" / "manifest.json").read_text())
     assert manifest["format"] == 1 and manifest["step"] == 14
     assert manifest["settings"] == SETTINGS
@@ -182,7 +182,7 @@ def test_foreign_files_are_ignored(two, tmp_path):
     assert names(folder) == sorted([*foreign, "1000", "000000022"])
 
 
-def test_leftovers_of_a_killed_save_are_cleared_and_not_loaded(two, tmp_path):
+def test_leftovers_of_a_killed_save_are_deleted_and_not_loaded(two, tmp_path):
     folder = shutil.copytree(two, tmp_path / "copy")
     (folder / "000000014").rename(folder / "partial-14")
     assert restore(folder).record == record(7)
@@ -225,7 +225,7 @@ def test_damage_is_refused_by_name_or_the_previous_one_is_used(two, tmp_path, ca
 
 
 @pytest.mark.survives("a bit of the manifest flipped")
-def test_no_flipped_bit_of_the_manifest_goes_unseen(two, tmp_path, record_property):
+def test_every_flipped_bit_of_the_manifest_is_detected(two, tmp_path, record_property):
     folder = shutil.copytree(two, tmp_path / "copy")
     shutil.rmtree(folder / "000000007")
     manifest = folder / "000000014" / "manifest.json"
@@ -248,7 +248,7 @@ def places(value, path=()):
             yield from places(item, (*path, name))
 
 
-def test_a_manifest_whose_fields_are_of_other_kinds_is_refused_in_one_line(two, tmp_path, record_property):
+def test_a_manifest_with_fields_of_the_wrong_type_is_refused_in_one_line(two, tmp_path, record_property):
     """Whoever signs it again."""
     folder = tmp_path / "copy"
     shutil.copytree(two / "000000014", folder / "000000014")

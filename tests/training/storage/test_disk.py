@@ -1,4 +1,4 @@
-"""A full or read-only disk costs no checkpoint, and the run goes on when there is room again."""
+"""A full or read-only disk costs no checkpoint, and the run continues once there is room again."""
 
 import contextlib
 import shutil
@@ -100,7 +100,7 @@ command.run(main, own)
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts Linux's open files")
 @pytest.mark.parametrize("left", [0, pytest.param(3, marks=pytest.mark.long)])
 @pytest.mark.survives("a full or read-only disk")
-def test_few_file_handles_are_told_in_one_line_and_the_program_ends(tmp_path, left):
+def test_too_few_file_handles_are_reported_in_one_line_and_end_the_program(tmp_path, left):
     command = [sys.executable, "-c", FEW_HANDLES, str(tmp_path / "run"), str(left)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     folder = tmp_path / "run/checkpoints"

@@ -35,7 +35,7 @@ def test_every_line_is_json_without_extensions(tmp_path):
 
 
 @pytest.mark.survives("a metrics file with a torn last line, or with a changed byte")
-def test_a_torn_last_line_is_no_row(tmp_path):
+def test_a_torn_last_line_is_not_a_row(tmp_path):
     path = tmp_path / "m.jsonl"
     metrics_file.append(path, ROWS)
     whole = path.read_bytes()
@@ -52,7 +52,7 @@ def test_a_line_that_is_not_json_is_named(tmp_path):
         read_metrics(path)
 
 
-def test_truncates_to_what_is_vouched_for_and_no_less(tmp_path):
+def test_truncates_to_the_recorded_size_and_no_less(tmp_path):
     path = tmp_path / "m.jsonl"
     metrics_file.truncate(path, 0)
     metrics_file.append(path, ROWS[:1])

@@ -1,4 +1,4 @@
-"""Parameters are read from a run's directory, without its code or with it, the best as well as the last."""
+"""Parameters are read from a run's directory, the newest or the best, with or without its code."""
 
 import shutil
 
@@ -98,7 +98,7 @@ def test_trees_of_flax_and_others(tmp_path):
     assert_same(load_params(tmp_path / "array"), params)
 
 
-def test_the_state_of_a_model_is_read_likewise(tmp_path):
+def test_the_state_of_a_model_is_read_in_the_same_way(tmp_path):
     result = test_model_state.run(test_model_state.linen(), tmp_path)
     assert_same(load_model_state(tmp_path), result.model_state)
     assert_same(load_model_state(tmp_path, like=result.model_state), result.model_state)
@@ -138,7 +138,7 @@ def test_a_resumed_run_remembers_its_best(tmp_path):
     assert load_params(tmp_path, "best")["w1"].shape == (4, 8)
 
 
-def test_a_best_by_the_other_direction_is_none_of_a_resumed_run(tmp_path):
+def test_a_run_resumed_with_the_other_direction_forgets_its_best(tmp_path):
     best = {"keep_best": "accuracy", "evaluate_every": 3, "keep": 1}
     task = tiny.task(evaluate=lambda params: {"accuracy": 0.5})
     run_of = lambda **more: training.fit(  # noqa: E731
@@ -149,7 +149,7 @@ def test_a_best_by_the_other_direction_is_none_of_a_resumed_run(tmp_path):
     assert tiny.checkpoints(tmp_path) == ["000000009", "000000012"]
 
 
-def test_a_tree_that_would_round_or_is_of_no_arrays_is_refused(two):
+def test_a_tree_that_would_round_or_holds_no_arrays_is_refused(two):
     directory, result = two
     shapes = jax.eval_shape(tiny.task().init, jax.random.key(0))
     whole = shapes | {"w1": jax.ShapeDtypeStruct(shapes["w1"].shape, jnp.int32)}
@@ -171,7 +171,7 @@ def test_a_tree_that_would_round_or_is_of_no_arrays_is_refused(two):
         ),
     ],
 )
-def test_a_best_that_is_none_is_refused(tmp_path, parts, message):
+def test_an_invalid_choice_of_the_best_is_refused(tmp_path, parts, message):
     with pytest.raises(ValueError, match=message):
         run(tmp_path, **parts)
 
@@ -180,7 +180,7 @@ def test_a_task_without_evaluation_has_no_best(tmp_path):
     task = training.Task(tiny.task().init, tiny.task().loss, tiny.task().batches)
     settings = Settings(steps=1, keep_best="loss", lower_is_better=True)
     with pytest.raises(
-        ValueError, match=r"Settings\(keep_best='loss'\): cannot keep a best checkpoint: Task\(eval"
+        ValueError, match=r"Settings\(keep_best='loss'\) cannot keep a best checkpoint: Task\(eval"
     ):
         training.fit(task, optax.sgd(0.1), settings, tmp_path, identity={})
 
@@ -207,14 +207,14 @@ def wider(x):
         ),
     ],
 )
-def test_what_is_not_there_is_said_in_one_line(two, step, like, message):
+def test_what_is_missing_is_reported_in_one_line(two, step, like, message):
     directory, result = two
     with pytest.raises(RunError, match=message) as refused:
         load_params(directory, step, like=None if like is None else like(result.params))
     assert "\n" not in str(refused.value)
 
 
-def test_damage_and_absence_are_said_in_one_line(two, tmp_path):
+def test_damage_and_absence_are_reported_in_one_line(two, tmp_path):
     directory, _ = two
     with pytest.raises(RunError, match=r"absent/checkpoints holds no checkpoint$"):
         load_params(tmp_path / "absent")

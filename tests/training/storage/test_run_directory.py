@@ -27,7 +27,7 @@ def test_an_empty_or_missing_directory_is_claimed_resumed_or_not(tmp_path):
         assert claim(tmp_path / name, resume=number == 2) == tmp_path / name
 
 
-def test_a_claim_cut_short_is_repeated(tmp_path):
+def test_an_interrupted_claim_can_be_repeated(tmp_path):
     (tmp_path / "lock").touch()
     (tmp_path / "run.json.partial").write_text("{")
     claim(tmp_path)
@@ -129,7 +129,7 @@ def test_a_file_system_without_locks_is_refused_in_one_line(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("missing", ["fcntl", "resource", "termios", "pwd", "grp"])
-def test_nothing_of_posix_alone_is_imported(missing):
+def test_modules_that_only_posix_has_are_not_imported(missing):
     program = f"import sys; sys.modules[{missing!r}] = None; import optimiz.training, optimiz.compare"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[3])
 

@@ -1,4 +1,4 @@
-"""A file is whole, or as it was."""
+"""A write is atomic: a file is complete, or unchanged."""
 
 import errno
 import fcntl
@@ -11,7 +11,7 @@ from optimiz import training
 from optimiz.training.storage import whole_file
 
 
-def test_a_text_and_bytes_are_written_and_nothing_is_left_beside(tmp_path):
+def test_text_and_bytes_are_written_and_nothing_else_is_left(tmp_path):
     training.write_whole(tmp_path / "a.txt", "± \udcff")  # a name of bytes that are not UTF-8
     training.write_whole(tmp_path / "a.bin", b"\x00\xff")
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "± ?"
