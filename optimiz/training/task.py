@@ -87,8 +87,8 @@ class Task:
             message += f"{', or None' if optional else ''}; got {type(value).__name__}"
             if field.name == "batches" and isinstance(value, Iterable):
                 message += (
-                    ". A run is resumed by its step, so batches are a function of the step: for arrays use "
-                    "training.shuffled, for a list of batches `lambda step: batches[step % len(batches)]`"
+                    ". A run is resumed by its step, so batches are a function of the step: for arrays "
+                    "training.shuffled makes it, for a list it is `lambda step: batches[step % len(batches)]`"
                 )
             raise TypeError(message)
 

@@ -75,7 +75,7 @@ def test_layers_that_are_dropped_by_the_steps_and_growth_are_refused(tmp_path):
     dropping = training.Methods(layer_drop=training.LayerDrop(gamma=100.0))
     growing = training.Methods(growth=training.Growth(depths=(1, 2), at=(0.5,)))
     for name, methods, message in (
-        ("drop", dropping, r"settings\.steps was 4, is 7, and the step"),
+        ("drop", dropping, r"settings\.steps was 4, is 7, and this changes the step"),
         ("growth", growing, r"other settings: settings\.steps was 4, is 7"),
     ):
         task = layered.task(depth=1 if name == "growth" else 2)

@@ -337,7 +337,7 @@ def test_a_task_that_cannot_be_trained_says_why(tmp_path, parts, message):
         ),
         ("batches", (x for x in ()), r".*; got generator\. A run is resumed by its step"),
         ("batches", [{}], r".*step → batch; got list\."),
-        ("evaluate", {"x": 1}, r".*parameters → figures by name, or None; got dict$"),
+        ("evaluate", {"x": 1}, r".*parameters → metrics by name, or None; got dict$"),
         ("logits", True, r".*or None; got bool$"),
         ("depth", 4, r".*parameters → number of layers, or None; got int$"),
     ],

@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from optimiz.training import RunError
-from optimiz.training.distributed import processes, rendezvous
+from optimiz.training.distributed import rendezvous
+from optimiz.training.distributed.processes import join
 
 
 @pytest.fixture
@@ -121,10 +122,10 @@ def test_other_clients_of_the_port_are_not_counted(port, sent):
 )
 def test_an_address_without_host_or_port_is_refused(coordinator):
     with pytest.raises(ValueError, match=r'coordinator must be "host:port", with a port in \[1, 65535\], got'):
-        processes.join(coordinator, 2, 1)
+        join(coordinator, 2, 1)
 
 
 @pytest.mark.parametrize(("processes", "index"), [(0, 0), (-1, 0), (2, -1), (2, 2), (2.0, 1)])
 def test_impossible_numbers_are_refused(processes, index):
     with pytest.raises((ValueError, TypeError), match=r"^(processes|index) must be"):
-        processes.join("127.0.0.1:1234", processes, index)
+        join("127.0.0.1:1234", processes, index)

@@ -317,7 +317,7 @@ def test_a_model_that_does_not_fit_the_plan_is_refused(tmp_path):
             reference=reference, methods=methods,
         )  # fmt: skip
 
-    with pytest.raises(ValueError, match="depths must start with the model's 1 layers, got 2"):
+    with pytest.raises(ValueError, match=r"Growth\(depths=\) must start with the model's 1 layers, got 2"):
         run(layered.task(1), steps=4)
     with pytest.raises(ValueError, match=r"is charged by its depth: Task\(depth=\) must be given, got None"):
         run(dataclasses.replace(layered.task(2), depth=None), budget=1.0)
