@@ -294,6 +294,12 @@ _ROWS = (
         torch=("AdamW", {}),
     ),
     Method(
+        factory=optimizers.adan,
+        paper="Xie et al., [2208.06677](https://arxiv.org/abs/2208.06677)",
+        refused={"b3": 1.0},
+        held_bytes=6.0,
+    ),
+    Method(
         factory=optimizers.amsgrad,
         paper="Reddi, Kale and Kumar (ICLR 2018)",
         torch=("Adam", {"amsgrad": True}),

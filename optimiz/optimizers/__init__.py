@@ -13,6 +13,9 @@ from optimiz.optimizers.adamax import adamax as adamax
 from optimiz.optimizers.adamax import adamaxw as adamaxw
 from optimiz.optimizers.adamax import scale_by_adamax as scale_by_adamax
 from optimiz.optimizers.adamw import adamw as adamw
+from optimiz.optimizers.adan import ScaleByAdanState as ScaleByAdanState
+from optimiz.optimizers.adan import adan as adan
+from optimiz.optimizers.adan import scale_by_adan as scale_by_adan
 from optimiz.optimizers.amsgrad import ScaleByAmsgradState as ScaleByAmsgradState
 from optimiz.optimizers.amsgrad import amsgrad as amsgrad
 from optimiz.optimizers.amsgrad import scale_by_amsgrad as scale_by_amsgrad
