@@ -66,7 +66,10 @@ def test_a_program_outside_of_a_run_exits_at_once_with_one_line(number, busy):
     process = start(BEGIN + READY + BUSY[busy])
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
-    assert ended(process) == (code, [f"{reason}: --resume continues a run from what it has saved"])
+    assert ended(process) == (
+        code,
+        [f"{reason}: the same command continues from what is saved, with --resume if it has that flag"],
+    )
 
 
 @pytest.mark.parametrize("program", ["finetune_text", "pretrain", "compare_optimizers", "pmap_digits"])
