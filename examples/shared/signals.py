@@ -73,9 +73,7 @@ def _exit(number: int, frame: object) -> None:
     with contextlib.suppress(OSError):  # nobody reads any more
         if os.isatty(1):
             os.write(1, b"\x1b[?25h\n")  # the cursor, which a bar hides
-        os.write(
-            2,
-            f"{reason}: the same command continues from what is saved, with --resume if it has that flag\n".encode(),
-        )
+        message = f"{reason}: the same command continues from what is saved, with --resume if it has that flag"
+        os.write(2, f"{message}\n".encode())
     # An exception could be lost in a callback, and a thread could delay the exit.
     os._exit(EXIT_INTERRUPTED if interrupted else EXIT_PREEMPTED)
