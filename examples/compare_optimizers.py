@@ -8,6 +8,9 @@ Every run has the same budget of reference time and decays fully at its end; ext
 charged. For each seed, all runs begin with the same parameters and see the same batches. The same command
 with ``--resume`` continues a comparison that was stopped. For recipes for pre-training, see
 ``examples.studies.pretraining.study``.
+
+Sentences are cut to 16 tokens by default, as in the committed record, so that its many runs take minutes; that
+cuts 32 % of them. ``--length=32`` cuts 3.5 %, ``--length=48`` 0.6 %.
 """
 
 import dataclasses

@@ -6,7 +6,8 @@
 Without ``--data`` the task is the topic of sentences from Python's own documentation. What is to be known of
 the data, with a warning where something is bad, is shown before anything is trained, and stands in the report.
 Each optimizer runs with the same initial parameters, batches and dropout, at its own default rate unless one is
-given.
+given. Python's sentences are cut to 24 tokens by default, as in the committed record, which cuts 9 % of them;
+``--length=32`` cuts 3.5 %, ``--length=48`` 0.6 %.
 """
 
 import dataclasses
