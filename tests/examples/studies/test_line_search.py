@@ -44,7 +44,7 @@ def test_every_method_runs_from_every_seed_and_the_report_is_rendered_from_the_r
         assert len(run.extra["loss"]) == record.settings["updates"] == run.steps == 2 and not run.history
         assert ("evaluations" in run.extra) == (run.learning_rate is None)
         if run.learning_rate is None:
-            units = 4 if run.optimizer == "pla_sls" else 1  # embeddings, two layers, head
+            units = 3 if run.optimizer == "pla_sls" else 1  # embeddings, one layer, head
             assert run.extra["evaluations"][-1] > 0 and np.shape(run.extra["step_size"]) == (2, units)
     for seed in (0, 1):  # all begin with the same parameters, batch and dropout
         assert len({round(run.extra["loss"][0], 5) for run in runs if run.seed == seed}) == 1
