@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 import optimiz
-from tests.contract.test_contract import TABLE
+from tests.contract.table import TABLE
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "tests/records/memory.json"

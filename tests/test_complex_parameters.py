@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from tests.contract.test_contract import TABLE
+from tests.contract.table import TABLE
 
 
 @pytest.mark.parametrize("name", ["adafactor", "adamw", "lamb", "lion", "salsa", "sgd_sai"])

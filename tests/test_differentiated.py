@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import optimiz
-from tests.contract.test_contract import TABLE
+from tests.contract.table import TABLE
 
 
 def _loss(params, z):

@@ -10,7 +10,7 @@ import pytest
 
 import optimiz
 from optimiz import diagnostics, numerics
-from tests.contract.test_contract import TABLE, gradients, params
+from tests.contract.table import TABLE, gradients, params
 
 _WARM = 4  # updates, within which each of a period of two is seen
 

@@ -54,21 +54,15 @@ class Case:
         return Outcome(self.promise, status, message, time.perf_counter() - started)
 
 
-def cases(subject: Subject, conventions: bool = False) -> list[Case]:
-    """The promises for one subject.
+Factory = Callable[..., optax.GradientTransformation]
 
-    Args:
-        subject: the optimizer.
-        conventions: whether to include the promises that are conventions of this suite.
 
-    Returns:
-        A case for each promise.
-
-    Raises:
-        ValueError: a name in ``exempt`` is not that of a promise.
-    """
+def _subject(factory: Subject | Factory, options: dict[str, Any]) -> Subject:
+    if not isinstance(factory, Subject):
+        factory, options = Subject(factory, **options), {}
+    subject = dataclasses.replace(factory, **options) if options else factory
     _known("exempt", subject.exempt)
-    return [Case(promise, subject) for promise in PROMISES if conventions or not promise.convention]
+    return subject
 
 
 def _known(argument: str, names: Iterable[str]) -> None:
@@ -77,29 +71,32 @@ def _known(argument: str, names: Iterable[str]) -> None:
         raise ValueError(f"{argument} must name promises of optimiz.testing.PROMISES, got {unknown[0]!r}")
 
 
-def promises(
-    factory: Callable[..., optax.GradientTransformation], *, conventions: bool = False, **options: Any
-) -> list[Case]:
+def promises(factory: Subject | Factory, *, conventions: bool = False, **options: Any) -> list[Case]:
     """The promises that an optimizer should keep, as cases for a test to check.
 
     Args:
-        factory: learning rate → the optimizer.
+        factory: learning rate → the optimizer; or the subject that has it.
         conventions: whether to include the promises that are conventions of this suite.
         **options: further fields of :class:`Subject`.
 
     Returns:
         A case for each promise; its ``check()`` raises where the promise is broken.
 
+    Raises:
+        TypeError: ``factory`` makes no optimizer of a learning rate.
+        ValueError: a name in ``exempt`` is not that of a promise.
+
     Example:
         >>> case = promises(optax.sgd)[0]
         >>> str(case), case.check()
         ('state keeps its tree, shapes, dtypes and weak types', None)
     """
-    return cases(Subject(factory, **options), conventions)
+    subject = _subject(factory, options)
+    return [Case(promise, subject) for promise in PROMISES if conventions or not promise.convention]
 
 
 def check(
-    factory: Callable[..., optax.GradientTransformation],
+    factory: Subject | Factory,
     *,
     conventions: bool = False,
     only: Iterable[str] | None = None,
@@ -108,7 +105,7 @@ def check(
     """Check an optimizer against the promises.
 
     Args:
-        factory: learning rate → the optimizer.
+        factory: learning rate → the optimizer; or the subject that has it.
         conventions: whether to include the promises that are conventions of this suite.
         only: names of promises to check; None for all.
         **options: further fields of :class:`Subject`.
@@ -127,8 +124,8 @@ def check(
           ✓ jit equals eager
         >>> report.raise_for_failures()
     """
-    subject = Subject(factory, **options)
-    chosen = cases(subject, conventions)
+    subject = _subject(factory, options)
+    chosen = promises(subject, conventions=conventions)
     if only is not None:
         only = list(only)
         _known("only", only)
@@ -136,13 +133,11 @@ def check(
     return Report(str(subject), tuple(case.outcome() for case in chosen))
 
 
-def parametrize(
-    factory: Callable[..., optax.GradientTransformation], *, conventions: bool = False, **options: Any
-) -> Any:
+def parametrize(factory: Subject | Factory, *, conventions: bool = False, **options: Any) -> Any:
     """Parametrize a test by the promises of an optimizer, as its argument ``promise``.
 
     Args:
-        factory: learning rate → the optimizer.
+        factory: learning rate → the optimizer; or the subject that has it.
         conventions: whether to include the promises that are conventions of this suite.
         **options: further fields of :class:`Subject`.
 

@@ -78,6 +78,11 @@ class Subject:
         return self.make()
 
     @functools.cached_property
+    def init(self) -> Any:
+        """Its initialisation, compiled: parameters → state."""
+        return jax.jit(self.tx.init)
+
+    @functools.cached_property
     def update(self) -> Any:
         """Its update, compiled: gradients, state, parameters → updates, state."""
         return jax.jit(self.tx.update)
@@ -111,7 +116,7 @@ class Subject:
 
 
 def _name(function: Any) -> str:
-    if isinstance(function, functools.partial):
+    name = getattr(function, "__name__", "")
+    if not name and isinstance(function, functools.partial):
         return _name(function.func)
-    name = getattr(function, "__name__", type(function).__name__)
-    return "the optimizer" if name == "<lambda>" else name
+    return "the optimizer" if name in ("", "<lambda>") else name

@@ -22,7 +22,7 @@ def params(dtype: Any = jnp.float32) -> Any:
         A nested dict.
     """
     return {
-        "kernel": jnp.linspace(-1, 1, 12, dtype=dtype).reshape(4, 3),
+        "kernel": jnp.linspace(-1, 1, 64, dtype=dtype).reshape(4, 16),  # rows that low-bit formats take
         "layer": {"bias": jnp.array([0.5, -0.25, 0.125], dtype), "scale": jnp.ones((), dtype)},
     }
 

@@ -16,7 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import optimiz
-from tests.contract.test_contract import TABLE
+from tests.contract.table import TABLE
 
 STEPS = 10
 RNG = np.random.default_rng(0)

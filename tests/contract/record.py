@@ -4,13 +4,13 @@ python -m pytest tests/contract/test_{contract,devices,persistence,processes}.py
     --record=tests/records/contract.json        measures, and renders
 python -m tests.contract.record                 renders what was measured before
 
-A promise is a test of these files, and its words are the test's name. A test that is not run optimizer by
-optimizer speaks for all of them. A case that is skipped is not applicable, for the reason that it gives.
+A promise is one of ``optimiz.testing``, or a test with the marker ``promise``, whose argument says it in words. A
+test that is not run method by method speaks for all of them. A case that is skipped is not applicable, for the
+reason that it gives.
 """
 
 import datetime
 import importlib
-import inspect
 import json
 import re
 from collections.abc import Iterator
@@ -19,13 +19,14 @@ from typing import Any
 
 import pytest
 
+import optimiz.testing as ot
 from optimiz.compare.record import environment
-from tests.contract.test_contract import TABLE
+from tests.contract.table import TABLE
 
 ROOT = Path(__file__).parents[2]
 PATH = ROOT / "tests/records/contract.json"
+CONTRACT = "tests/contract/test_contract.py::test_contract"
 FILES = (
-    "tests/contract/test_contract.py",
     "tests/contract/test_devices.py",
     "tests/contract/test_processes.py",
     "tests/contract/test_persistence.py",
@@ -34,15 +35,30 @@ STALE = "measure or render again: see tests/contract/record.py"
 KEPT, BROKEN, NOT_APPLICABLE = "kept", "broken", "not applicable"
 
 
-def promises() -> list[str]:
-    """The node ids of the tests that are promises, in the order in which they are written."""
-    found = []
+def library() -> dict[str, str]:
+    """The promises of ``optimiz.testing`` that test_contract.py checks, and the pages that define them."""
+    return {
+        promise.name: f"optimiz/testing/contract/{promise.theme}.py"
+        for promise in ot.PROMISES
+        if promise.theme != "devices"
+    }
+
+
+def marked() -> dict[str, str]:
+    """The tests that are promises, by node id: the promise in words."""
+    found = {}
     for file in FILES:
         module = importlib.import_module(file.removesuffix(".py").replace("/", "."))
         for name, value in vars(module).items():
-            if name.startswith("test_") and inspect.isfunction(value):
-                found.append(f"{file}::{name}")
+            for marker in getattr(value, "pytestmark", ()):
+                if marker.name == "promise":
+                    found[f"{file}::{name}"] = marker.args[0]
     return found
+
+
+def promises() -> dict[str, str]:
+    """All promises in words, and the pages that define them."""
+    return library() | {words: node.partition("::")[0] for node, words in marked().items()}
 
 
 class Recorder:
@@ -50,14 +66,21 @@ class Recorder:
 
     def __init__(self, path: Path):
         self.path = path
+        self.marked = marked()
         self.outcomes = {promise: {KEPT: {}, BROKEN: {}, NOT_APPLICABLE: {}} for promise in promises()}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        promise, _, case = report.nodeid.partition("[")
-        if promise not in self.outcomes:
+        test, _, case = report.nodeid.removesuffix("]").partition("[")
+        if test == CONTRACT:
+            name, _, promise = case.partition("-")
+            names = [name]
+        elif test in self.marked:
+            promise = self.marked[test]
+            names = TABLE.keys() & set(case.split("-")) or TABLE
+        else:
             return
         outcomes = self.outcomes[promise]
-        for name in TABLE.keys() & set(case.rstrip("]").split("-")) or TABLE:
+        for name in names:
             if report.failed:
                 outcomes[BROKEN][name] = outcomes[BROKEN].get(name, 0) + 1
             elif report.skipped:
@@ -119,7 +142,7 @@ def render(record: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
     reasons: list[str] = []
     rows = []
-    for promise in promises():
+    for promise, page in promises().items():
         kinds = outcomes.get(promise, {KEPT: {}, BROKEN: {}, NOT_APPLICABLE: {}})
         cells = []
         for name in names:
@@ -128,9 +151,7 @@ def render(record: dict[str, Any]) -> str:
                 reasons += [reason] if reason not in reasons else []
                 cell += f" ({reasons.index(reason) + 1})"
             cells.append(cell)
-        file, _, test = promise.partition("::")
-        words = test.removeprefix("test_").replace("_", " ").capitalize()
-        rows.append(f"| [{words}](../{Path(file).relative_to('tests')}) | {' | '.join(cells)} |")
+        rows.append(f"| [{promise[0].upper()}{promise[1:]}](../../{page}) | {' | '.join(cells)} |")
     from_optax, from_others = [], []
     for page in pages():
         for source, item in departures(page):
@@ -141,7 +162,7 @@ def render(record: dict[str, Any]) -> str:
         [
             "# The contract, and who keeps it",
             "",
-            f"Every optimizer is held to every promise below by a test: {cases:,} cases, "
+            f"Every method and wrapper is held to every promise below by a test: {cases:,} cases, "
             f"on {record['date'][:10]}, {measured['device']} ({measured['machine']}, "
             f"{measured['cpu_cores']} cores), Python {measured['python']}, {versions}. "
             "This page is rendered from [contract.json](contract.json) and the pages' docstrings by "

@@ -7,9 +7,10 @@ import pytest
 from jax.sharding import Mesh
 
 from tests.contract import persistence
-from tests.contract.test_contract import avals, each, params, run
+from tests.contract.table import avals, each, params, run
 
 
+@pytest.mark.promise("what Orbax or msgpack saved comes back bit for bit")
 @each
 @pytest.mark.parametrize("library", persistence.FORMATS)
 def test_what_orbax_or_msgpack_saved_comes_back_bit_for_bit(row, library, tmp_path):
@@ -27,6 +28,7 @@ def one_device():
     return Mesh(np.array(jax.devices()[:1]), ("data",))
 
 
+@pytest.mark.promise("a run resumed in a new process continues bit for bit")
 def test_a_run_resumed_in_a_new_process_continues_bit_for_bit(program, tmp_path):
     straight = persistence.save(tmp_path, one_device())
     resumed = program("tests.contract.persistence", "resume", tmp_path, devices=1)
@@ -37,6 +39,7 @@ def test_a_run_resumed_in_a_new_process_continues_bit_for_bit(program, tmp_path)
     assert straight["finished"] != straight["saved"]
 
 
+@pytest.mark.promise("what eight devices saved is restored on two and on one")
 def test_what_eight_devices_saved_is_restored_on_two_and_on_one(program, tmp_path):
     eight = program("tests.contract.persistence", "save", tmp_path, devices=8)
     assert eight["split"] > 0

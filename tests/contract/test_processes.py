@@ -2,9 +2,12 @@
 
 import socket
 
+import pytest
+
 from tests.contract.devices import OPTIMIZERS
 
 
+@pytest.mark.promise("two processes that share a batch agree with each other and with one device")
 def test_two_processes_that_share_a_batch_agree_with_each_other_and_with_one_device(programs):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

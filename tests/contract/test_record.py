@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.contract import record as record_of
-from tests.contract.test_contract import TABLE
+from tests.contract.table import TABLE
 
 RECORD = json.loads(record_of.PATH.read_text())
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import optimiz
-from tests.contract.test_contract import avals
+from tests.contract.table import avals
 from tests.primitives.test_stochastic_rounding import drift
 
 RNG = np.random.default_rng(0)

@@ -10,7 +10,7 @@ import pytest
 
 import optimiz
 from optimiz import numerics
-from tests.contract.test_contract import TABLE, assert_all_finite, avals, gradients, run
+from tests.contract.table import TABLE, assert_all_finite, avals, gradients, run
 
 INT8, FLOAT8, BFLOAT16 = optimiz.Int8(block=16), optimiz.Float8(block=16), optimiz.BFloat16()
 FORMATS = [INT8, FLOAT8, BFLOAT16]

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import optimiz
-from tests.contract.test_contract import avals
+from tests.contract.table import avals
 
 RNG = np.random.default_rng(0)
 

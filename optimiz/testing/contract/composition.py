@@ -125,8 +125,8 @@ def apply_if_finite(subject: Subject) -> None:
     p = params(jnp.bfloat16)
     tx: Any = optax.apply_if_finite(subject.make(), 3)
     bad = jax.tree.map(lambda x: x * jnp.nan, p)
-    state = tx.init(p)
-    updates, after = tx.update(bad, state, p)
+    state = jax.jit(tx.init)(p)
+    updates, after = jax.jit(tx.update)(bad, state, p)
     expect.zero(updates, "updates")
     expect.equal(after.inner_state, state.inner_state, "state")
 

@@ -19,7 +19,7 @@ def _harmless(subject: Subject, value: float) -> None:
         given = min(value, float(jnp.finfo(dtype).max))
         p = params(dtype)
         g = jax.tree.map(lambda x, given=given: jnp.full_like(x, given), p)
-        updates, state = subject.update(g, subject.tx.init(p), p)
+        updates, state = subject.update(g, subject.init(p), p)
         with expect.at(step=0, parameters=dtype, gradients=given):
             expect.finite(updates, "updates")
             expect.finite(state, "state")

@@ -23,7 +23,7 @@ def keeps_its_types(subject: Subject) -> None:
     for dtype, gradient in itertools.product(DTYPES, (jnp.bfloat16, jnp.float32)):
         with expect.at(step=1, parameters=dtype, gradients=gradient):
             p = params(dtype)
-            state = subject.tx.init(p)
+            state = jax.eval_shape(subject.tx.init, p)
             expect.strong(state, "state")
             g = jax.tree.map(lambda x, d=gradient: x.astype(d), gradients(0, p))
             _, after = jax.eval_shape(subject.tx.update, g, state, p)
@@ -34,7 +34,7 @@ def keeps_its_types(subject: Subject) -> None:
 def counters_saturate(subject: Subject) -> None:
     """A counter that overflows turns negative, and with it bias corrections and schedules."""
     p = params()
-    state = subject.tx.init(p)
+    state = subject.init(p)
     counters = [
         (path, x)
         for path, x in jax.tree_util.tree_leaves_with_path(state)

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from optimiz.testing import expect
@@ -58,7 +59,7 @@ def scan_equals_a_loop(subject: Subject) -> None:
         updates, state = tx.update(g, state, p)
         return (optax.apply_updates(p, updates), state), None
 
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *steps)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *steps)
     scanned, _ = jax.lax.scan(step, (params(), tx.init(params())), stacked)
     with expect.at(step=_STEPS):
         expect.close(scanned, looped, "parameters and state", rtol=1e-4, atol=1e-5)
