@@ -112,6 +112,7 @@ def sections() -> dict[str, Callable[[], str]]:
         "faults": lambda: _rendered("faults"),
         "layouts": lambda: _rendered("layouts", in_words=True),
         "scaling": lambda: _rendered("scaling", in_words=True),
+        "optax": lambda: _rendered("tests.testing.optax_record", "render", "optax_contract"),
     }
 
 

@@ -4,9 +4,9 @@ python -m pytest tests/contract/test_{contract,devices,persistence,processes}.py
     --record=tests/records/contract.json        measures, and renders
 python -m tests.contract.record                 renders what was measured before
 
-A promise is one of ``optimiz.testing``, or a test with the marker ``promise``, whose argument says it in words. A
-test that is not run method by method speaks for all of them. A case that is skipped is not applicable, for the
-reason that it gives.
+A promise is one of ``optimiz.testing``, or a test with the marker ``promise``, whose argument says it in words.
+A test that is not run method by method speaks for all of them. A case that is skipped is not applicable, for
+the reason that it gives. What a run leaves out, with -k or by its files, stays as it was measured before.
 """
 
 import datetime
@@ -89,14 +89,24 @@ class Recorder:
                 outcomes[KEPT][name] = outcomes[KEPT].get(name, 0) + 1
 
     def pytest_sessionfinish(self) -> None:
+        before = json.loads(self.path.read_text())["outcomes"] if self.path.is_file() else {}
         record = {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "environment": environment(),
-            "outcomes": self.outcomes,
+            "outcomes": {promise: _merged(before.get(promise), now) for promise, now in self.outcomes.items()},
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
         write_page(self.path)
+
+
+def _merged(before: dict[str, dict[str, Any]] | None, now: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The outcomes of a promise: for each method those measured last."""
+    measured = {name for counts in now.values() for name in counts}
+    kept = {
+        kind: {n: x for n, x in counts.items() if n not in measured} for kind, counts in (before or now).items()
+    }
+    return {kind: kept[kind] | now[kind] for kind in now}
 
 
 def departures(page: Path) -> Iterator[tuple[str, str]]:

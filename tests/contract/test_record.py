@@ -5,26 +5,31 @@ import json
 import pytest
 
 from tests.contract import record as record_of
-from tests.contract.table import TABLE
+from tests.contract.table import SUBJECTS, TABLE
 
 RECORD = json.loads(record_of.PATH.read_text())
 
 
-def recorded():
-    return {name for kinds in RECORD["outcomes"].values() for counts in kinds.values() for name in counts}
+def recorded(promises):
+    """The methods and wrappers of which one of the promises is recorded."""
+    found = [RECORD["outcomes"].get(promise, {}) for promise in promises]
+    return {name for kinds in found for counts in kinds.values() for name in counts}
 
 
 def test_what_is_recorded_keeps_every_promise_or_says_why_it_need_not():
-    assert RECORD["outcomes"].keys() == set(record_of.promises()), record_of.STALE
-    assert recorded() <= TABLE.keys(), record_of.STALE
-    for promise, kinds in RECORD["outcomes"].items():
-        assert kinds["broken"] == {}, promise
-        assert kinds["kept"].keys() | kinds["not applicable"].keys() == recorded(), (promise, record_of.STALE)
+    assert RECORD["outcomes"].keys() == record_of.promises().keys(), record_of.STALE
+    for promises in (record_of.library().keys(), record_of.marked().values()):
+        for promise in promises:
+            kinds = RECORD["outcomes"][promise]
+            assert kinds["broken"] == {}, promise
+            assert kinds["kept"].keys() | kinds["not applicable"].keys() == recorded(promises), promise
+            assert recorded(promises) <= SUBJECTS.keys(), record_of.STALE
 
 
 @pytest.mark.long  # before a release; a new method may come without
-def test_every_optimizer_is_recorded():
-    assert recorded() == TABLE.keys(), record_of.STALE
+def test_every_method_and_wrapper_is_recorded():
+    assert recorded(record_of.library()) == SUBJECTS.keys(), record_of.STALE
+    assert recorded(record_of.marked().values()) == TABLE.keys(), record_of.STALE
 
 
 def test_every_optimizer_names_its_departures():
@@ -42,37 +47,38 @@ def test_items_end_at_semicolons_outside_of_parentheses_or_else_at_full_stops():
 
 
 def test_the_recorder_tells_kept_broken_and_not_applicable(tmp_path):
-    promise, whole, other = (
-        record_of.promises()[0],
-        record_of.promises()[-1],
-        "tests/test_groups.py::test_x[adam]",
-    )
+    ours, promise = record_of.CONTRACT, next(iter(record_of.library()))
+    whole, of_all = next(iter(record_of.marked().items()))
+    each, words = next(item for item in record_of.marked().items() if "msgpack" in item[0])
     recorder = record_of.Recorder(tmp_path / "contract.json")
     for node, when, outcome in [
-        (f"{promise}[nan-adam]", "call", "passed"),
-        (f"{promise}[inf-adam]", "call", "passed"),
-        (f"{promise}[nan-lion]", "call", "passed"),
-        (f"{promise}[inf-lion]", "call", "failed"),
-        (f"{promise}[nan-lamb]", "call", "skipped"),
-        (f"{promise}[nan-lars]", "setup", "failed"),
+        (f"{ours}[adam-{promise}]", "call", "passed"),
+        (f"{ours}[lion-{promise}]", "call", "failed"),
+        (f"{ours}[low_bit(adamw)-{promise}]", "call", "skipped"),
+        (f"{ours}[lars-{promise}]", "setup", "failed"),
+        (f"{each}[orbax-adam]", "call", "passed"),
+        (f"{each}[msgpack-adam]", "call", "passed"),
+        (f"{each}[orbax-lion]", "call", "passed"),
+        (f"{each}[msgpack-lion]", "call", "failed"),
         (whole, "setup", "passed"),
         (whole, "call", "passed"),
-        (other, "call", "failed"),
+        ("tests/test_groups.py::test_x[adam]", "call", "failed"),
     ]:
         why = ("file", 1, "Skipped: has no rate") if outcome == "skipped" else None
         recorder.pytest_runtest_logreport(pytest.TestReport(node, ("", 0, ""), {}, outcome, why, when))
     recorder.pytest_sessionfinish()
     outcomes = json.loads((tmp_path / "contract.json").read_text())["outcomes"]
+    assert outcomes.keys() == record_of.promises().keys()
     assert outcomes[promise] == {
-        "kept": {"adam": 2, "lion": 1},
+        "kept": {"adam": 1},
         "broken": {"lion": 1, "lars": 1},
-        "not applicable": {"lamb": "has no rate"},
+        "not applicable": {"low_bit(adamw)": "has no rate"},
     }
-    assert outcomes[whole] == {"kept": dict.fromkeys(TABLE, 1), "broken": {}, "not applicable": {}}
-    assert other not in outcomes
+    assert outcomes[words] == {"kept": {"adam": 2, "lion": 1}, "broken": {"lion": 1}, "not applicable": {}}
+    assert outcomes[of_all] == {"kept": dict.fromkeys(TABLE, 1), "broken": {}, "not applicable": {}}
     page = (tmp_path / "contract.md").read_text().splitlines()
     names = next(line for line in page if line.startswith("| promise |")).split(" | ")
-    cells = next(line for line in page if line.startswith("| [Refuses a bad rate by name]")).split(" | ")
+    cells = next(line for line in page if line.startswith("| [State keeps its tree")).split(" | ")
     seen = {name.strip("`| "): cell.strip("| ") for name, cell in zip(names, cells, strict=True)}
-    assert (seen["adam"], seen["lion"], seen["lars"], seen["lamb"]) == ("✓", "✗", "✗", "— (1)")
+    assert [seen[name] for name in ("adam", "lion", "lars", "low_bit(adamw)")] == ["✓", "✗", "✗", "— (1)"]
     assert "(1) has no rate" in page
