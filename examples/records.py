@@ -112,7 +112,7 @@ def sections() -> dict[str, Callable[[], str]]:
         "faults": lambda: _rendered("faults"),
         "layouts": lambda: _rendered("layouts", in_words=True),
         "scaling": lambda: _rendered("scaling", in_words=True),
-        "optax": lambda: _rendered("tests.testing.optax_record", "render", "optax_contract"),
+        "optax": lambda: _rendered("optax_contract"),
     }
 
 
@@ -195,6 +195,7 @@ def _rendered(name: str, *, in_words: bool = False) -> str:
     from tests import faults_record, memory_record, scaling_record
     from tests.contract import record as contract
     from tests.golden import model_parity_record, parity_record
+    from tests.testing import optax_record
     from tests.training import layouts_record
 
     module = {
@@ -203,6 +204,7 @@ def _rendered(name: str, *, in_words: bool = False) -> str:
         "layouts": layouts_record,
         "memory": memory_record,
         "model_parity": model_parity_record,
+        "optax_contract": optax_record,
         "parity": parity_record,
         "scaling": scaling_record,
     }[name]
