@@ -47,16 +47,16 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class MatrixProgress:
-    """How far a matrix has come; as a string, one line.
+    """The progress of a matrix; as a string, one line.
 
     Args:
-        run: 1-based number of the run under way.
-        runs: how many there are.
-        arm: of the run.
-        seed: of the run.
-        within: how far the run itself has come.
-        share: of the whole matrix that is done, in [0, 1].
-        seconds_left: until all is done, at the pace so far.
+        run: 1-based number of the current run.
+        runs: number of runs.
+        arm: the current run's arm.
+        seed: the current run's seed.
+        within: progress of the current run.
+        share: share of the whole matrix that is done, in [0, 1].
+        seconds_left: estimated time to the end of the matrix.
     """
 
     run: int
@@ -88,42 +88,42 @@ def run_matrix(
     extra: Callable[[Arm, int, training.Result], Mapping[str, Any]] | None = None,
     progress: Callable[[MatrixProgress], object] | None = None,
 ) -> list[Run]:
-    """Run every arm from every seed, or go on with what is there.
+    """Run every arm from every seed, or continue a matrix that was stopped.
 
-    Before the first run, each optimizer's step is traced and the figure evaluated once, so that what cannot be
-    run or ranked is refused before hours are spent. A ``Record`` that is made before too, without its runs, and
-    given to ``check_report``, refuses there what the report cannot be made of.
+    Before the first run, every optimizer is built, its step is traced, and an untrained model is evaluated, so
+    that what cannot be run or ranked is refused before hours are spent on it. To check the report as well, make
+    the ``Record`` before the runs, without them, and pass it to ``check_report``.
 
     Args:
-        arms: at least one; no two of one name and rate.
+        arms: at least one; no two with the same name and learning rate.
         seeds: at least one; no two are the same.
-        task_of: seed → task; a pure function. The seed decides the order of the data. All tasks have the same
-            ``loss`` (one function, for which a step is compiled once), and all evaluate.
-        settings: of every run; its seed is replaced.
-        directory: of this matrix alone; made if it is missing.
+        task_of: seed → task; a pure function. The seed decides the order of the data. All tasks must have one
+            ``loss``, the same function, so that a step is compiled once; and all must evaluate.
+        settings: shared by all runs; the seed is replaced.
+        directory: for this matrix alone; created if it does not exist.
         identity: what else decides the trajectories, as in ``training.fit``.
-        figure: name of the figure by which runs will be ranked.
-        lower_is_better: of figures that are the better the lower they are, as in ``Record``. Well-known names
-            such as ``"loss"`` and ``"mae"`` need not be among them.
-        higher_is_better: of those that are the better the higher.
-        reference: what the work costs, where the settings name a budget.
-        test: parameters → final figures on examples that no choice has seen, given the model state as
-            ``evaluate`` is; None for the figures of ``evaluate``.
+        figure: name of the metric by which runs will be ranked.
+        lower_is_better: names of metrics for which less is better, as in ``Record``. Well-known names such as
+            ``"loss"`` and ``"mae"`` can be omitted.
+        higher_is_better: names of metrics for which more is better.
+        reference: prices of the work, if the settings have a budget.
+        test: parameters → final metrics on examples that no choice has seen, given the model state as
+            ``evaluate`` is; None for the metrics of ``evaluate``.
         extra: (arm, seed, result) → more for the record of a run that has just ended, as plain JSON. The result
             of a run that diverged is as it was then.
-        progress: called at every look of every run.
+        progress: called whenever a run reports its progress.
 
     Returns:
-        The runs, in the order of the arms, those of one arm in the order of the seeds.
+        The runs, in the order of the arms, and for each arm in the order of the seeds.
 
     Raises:
         TypeError: an argument is not of its kind.
-        ValueError: there are no arms or seeds, or one is there twice; a task or an optimizer cannot be trained,
-            with the arm and the reason; ``evaluate`` or ``test`` gives no such figure, or what is no number; it
-            is not known which way the figure is better; a finished run is of another schema; or from one seed
-            two runs would not begin alike.
-        RunError: a run can neither begin nor go on, for another reason than that it diverged.
-        Preempted: SIGTERM, SIGINT or SIGHUP came in, and the run under way is saved.
+        ValueError: there are no arms or seeds, or one is given twice; an arm cannot be trained on its task,
+            with the reason; ``evaluate`` or ``test`` does not return the metric, or returns
+            something else than numbers; it is not known which way the metric is better; a finished run has
+            another schema; or two runs from one seed would not begin alike.
+        RunError: a run can neither begin nor continue, for another reason than divergence.
+        Preempted: SIGTERM, SIGINT or SIGHUP was received, and the current run is saved.
     """
     check_arguments(
         arms, seeds, task_of, settings, identity, figure, lower_is_better, higher_is_better, test, extra
@@ -230,7 +230,7 @@ class _Matrix:
         except training.Diverged as diverged:
             _log.warning("%s, seed %d, has diverged: %s", arm, seed, diverged)
             result, diverged_at = diverged.result, diverged.step
-            test = dict.fromkeys(self.checked.figures, math.nan)
+            test = dict.fromkeys(self.checked.metrics, math.nan)
         more = {} if self.extra is None else self.extra(arm, seed, result)
         run = Run.of(
             result,
@@ -251,7 +251,7 @@ class _Matrix:
         return run
 
     def watch(self, arm: Arm, seed: int, number: int) -> Callable[[training.Progress], None]:
-        """What a run is to call at every look."""
+        """The function that a run calls with its progress."""
 
         def watch(within: training.Progress) -> None:
             if self.progress is None:
@@ -265,17 +265,17 @@ class _Matrix:
 
 
 def _begin_again(path: Path) -> None:
-    """Forget a run whose result is of no use; the result goes last, so that this can be done again."""
-    if not (path / CHECKPOINTS).exists():  # else it goes on from the newest
+    """Delete a run whose result is damaged; the result goes last, so that this can be repeated."""
+    if not (path / CHECKPOINTS).exists():  # otherwise it continues from the newest
         for name in (TIMINGS, METRICS, _RESULT):
             (path / name).unlink(missing_ok=True)
 
 
 def _beginning(task: training.Task, seed: int) -> tuple[str, dict[str, float]]:
-    """A fingerprint of what a run begins with, and how unequal the blocks of its first gradient are.
+    """A fingerprint of what a run begins with, and the heterogeneity of its first gradient.
 
-    The one is the SHA-256 of the initial parameters, the key of the dropout, the first batches and, if there is
-    one, the model state; the other is measured without dropout.
+    The fingerprint is the SHA-256 of the initial parameters, the key of the dropout, the first batches and the
+    model state, if there is one; heterogeneity is measured without dropout.
     """
     params, model_state = untrained(task, seed)
     run_key = keys(seed)[1]
@@ -284,8 +284,8 @@ def _beginning(task: training.Task, seed: int) -> tuple[str, dict[str, float]]:
     for leaf in jax.tree.leaves((params, jax.random.key_data(run_key), batches, model_state)):
         digest.update(np.asarray(leaf).tobytes())
     measured = _first_heterogeneity(task.loss)(params, jax.device_put(batches[0]), model_state)._asdict()
-    figures = {name: float(x) for name, x in measured.items() if name not in ("norm", "rms")}
-    return digest.hexdigest(), figures
+    statistics = {name: float(x) for name, x in measured.items() if name not in ("norm", "rms")}
+    return digest.hexdigest(), statistics
 
 
 # As in training.step: the seeds share it, and it keeps the data alive that the loss refers to.

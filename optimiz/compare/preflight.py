@@ -22,11 +22,11 @@ class Preflight(NamedTuple):
     """What the checks have found out.
 
     Attributes:
-        figures: names of the final figures.
+        metrics: names of the final metrics.
         sharing: the arms whose compiled step takes the learning rate as an argument.
     """
 
-    figures: Sequence[str] = ()
+    metrics: Sequence[str] = ()
     sharing: Sequence[Arm] = ()
 
 
@@ -97,12 +97,12 @@ def preflight(
         settings: of the run from which this is tried.
         reference: prices, under a budget.
         test: as of ``run_matrix``.
-        figure: by which runs will be ranked.
+        figure: name of the metric by which runs will be ranked.
 
     Raises:
         TypeError: ``task_of`` does not return a task.
         ValueError: a task or an optimizer cannot be trained, with the arm and the reason; or ``evaluate`` or
-            ``test`` gives no such figure, or something else than numbers.
+            ``test`` does not return the metric, or returns something else than numbers.
     """
     task = task_of(settings.seed)
     checks.kinds({f"task_of({settings.seed})": (task, training.Task, "a training.Task")})
@@ -110,7 +110,7 @@ def preflight(
         raise ValueError("the task must evaluate, or there is nothing to compare")
     return Preflight(
         sharing=_sharing(arms, task, settings, reference),
-        figures=_figures(
+        metrics=_metrics(
             task, settings.seed, {"evaluate": task.evaluate} | ({"test": test} if test else {}), figure
         ),
     )
@@ -168,18 +168,18 @@ def _traces_at_any_rate(plan: RunPlan, arms: Sequence[Arm]) -> bool:
     return False
 
 
-def _figures(
+def _metrics(
     task: training.Task, seed: int, given: Mapping[str, Callable[..., Mapping[str, float]]], figure: str
 ) -> list[str]:
-    """The names of the final figures."""
+    """The names of the final metrics."""
     params, model_state = untrained(task, seed)
     names: list[str] = []
-    for name, figures_of in given.items():
-        figures = figures_of(params, **model_state_argument(model_state))
+    for name, metrics_of in given.items():
+        metrics = metrics_of(params, **model_state_argument(model_state))
         try:
-            names = list({figure: float(value) for figure, value in figures.items()})
+            names = list({metric: float(value) for metric, value in metrics.items()})
         except (AttributeError, TypeError, ValueError):
-            raise ValueError(f"{name} must return numbers by name, got {figures!r}") from None
+            raise ValueError(f"{name} must return numbers by name, got {metrics!r}") from None
         if figure not in names:
             raise ValueError(f"{name} gives no figure {figure!r}; it gives {', '.join(names)}")
     return names

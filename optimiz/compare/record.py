@@ -28,20 +28,20 @@ class Record:
     """A comparison of optimizers on one task.
 
     Args:
-        title: what was done, as a heading.
+        title: heading of the report.
         command: the command that made it, as typed.
-        task: what the task is, by name: data, sizes, model.
-        settings: what all runs share.
-        baselines: figures of methods that were not trained here: by method, then ``"validation"`` and
-            ``"test"``, then figure.
-        test_examples: the number of examples behind each test figure, ≥ 1.
+        task: description of the task, by name: data, sizes, model.
+        settings: the settings that all runs share.
+        baselines: metrics of methods that were not trained here: by method, then ``"validation"`` and
+            ``"test"``, then metric.
+        test_examples: the number of examples that each test metric was measured on, ≥ 1.
         runs: in the order in which they ran; those of one optimizer have the same seeds at all its rates.
-        lower_is_better: the figures that are the better the lower they are. Well-known names such as ``"loss"``
-            and ``"mae"`` need not be among them.
-        higher_is_better: those that are the better the higher; likewise, ``"accuracy"`` and ``"f1"`` need not.
+        lower_is_better: metrics for which less is better. Well-known names such as ``"loss"`` and ``"mae"`` can
+            be omitted.
+        higher_is_better: metrics for which more is better; ``"accuracy"`` and ``"f1"`` can be omitted.
         left_out: what the report lacks, such as a baseline, and why.
-        samples: name → lines of text that the models have made; shown as they are.
-        pictures: PNG file beside the report → what it shows.
+        samples: name → lines of text that the models wrote; shown verbatim.
+        pictures: PNG file next to the report → its caption.
         extra: measurements that belong to no run, as plain JSON.
         date: ISO 8601, UTC.
         environment: see :func:`environment`.
@@ -49,8 +49,8 @@ class Record:
 
     Raises:
         TypeError: a field, or what is in it, is of another type, or no plain JSON.
-        ValueError: a number is not finite or outside its domain; a baseline lacks a part; a figure is
-            said to be better both ways; or a picture is no PNG file beside the report.
+        ValueError: a number is not finite or outside its domain; a baseline lacks a part; a metric is listed as
+            better both ways; or a picture is not a PNG file next to the report.
     """
 
     title: str
@@ -86,20 +86,20 @@ class Record:
                 raise ValueError(f"pictures must be PNG files beside the report, such as 'a.png', got {name!r}")
 
     def sign(self, figure: str) -> int:
-        """1 for a figure that is the better the higher it is, -1 for one that is the better the lower.
+        """1 for a metric for which more is better, -1 for one for which less is better.
 
         Raises:
-            ValueError: nobody says which way the figure is better.
+            ValueError: it is not known which way the metric is better.
         """
         ask = f"lower_is_better=[{figure!r}] or higher_is_better=[{figure!r}] of the Record"
         return -1 if lower_is_better(figure, self.lower_is_better, self.higher_is_better, ask=ask) else 1
 
     def directed(self, figure: str) -> str:
-        """The name of a figure as Markdown, with an arrow to where it is better, if that is known."""
+        """The name of a metric as Markdown, with an arrow in its better direction, if that is known."""
         return f"{escaped(figure)} {arrow(figure, self.lower_is_better, self.higher_is_better)}".rstrip()
 
     def scores(self, runs: Sequence[Run], figure: str, part: str) -> list[float]:
-        """The final figure of each run, times its sign: the higher, the better; -∞ where not finite.
+        """The final metric of each run, times its sign, so that more is better; -∞ if it is not finite.
 
         Args:
             runs: of this record.
@@ -107,7 +107,7 @@ class Record:
             part: ``"test"`` or ``"validation"``.
 
         Raises:
-            ValueError: there is no such figure.
+            ValueError: there is no such metric.
         """
         scores = []
         for run in runs:
@@ -121,7 +121,7 @@ class Record:
         return scores
 
     def levels(self, figure: str, part: str) -> dict[str, float]:
-        """The figure of each baseline that has it.
+        """The metric of each baseline that has it.
 
         Args:
             figure: its name.

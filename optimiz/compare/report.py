@@ -1,7 +1,7 @@
-"""The report of a comparison: one page of Markdown beside its pictures and its record, and the same as HTML.
+"""The report of a comparison: one page of Markdown next to its pictures and its record, and the same as HTML.
 
-It is rendered from the record alone. What cannot be made of it, such as a picture, is left out with the reason:
-no report is lost for the sake of a part.
+It is rendered from the record alone. A part that cannot be made, such as a picture, is left out, with the
+reason, so that no report is lost because of a part.
 """
 
 import logging
@@ -34,11 +34,11 @@ def check_report(record: Record, directory: str | os.PathLike[str], *, figure: s
     Args:
         record: as it will be, still without its runs.
         directory: where the report will be written; made if it is missing.
-        figure: the figure by which methods will be ranked.
+        figure: name of the metric by which methods will be ranked.
 
     Raises:
         TypeError: an argument is not of its kind.
-        ValueError: nobody says which way the figure is better.
+        ValueError: it is not known which way the metric is better.
         OSError: nothing can be written to the directory.
     """
     if not isinstance(record, Record):
@@ -58,16 +58,16 @@ def write_report(record: Record, directory: str | os.PathLike[str], *, figure: s
     Args:
         record: at least one run.
         directory: where to write; made if it is missing.
-        figure: the figure by which methods are ranked, such as ``"accuracy"``. Of a name that is not well known
-            the record has to say which way it is better.
+        figure: name of the metric by which methods are ranked, such as ``"accuracy"``. If the name is not well
+            known, the record has to list it as better one way.
 
     Returns:
         The path of ``report.md``.
 
     Raises:
         TypeError: an argument is not of its kind.
-        ValueError: the record holds no run or no such figure, nobody says which way the figure is better, or a
-            method lacks a seed.
+        ValueError: the record holds no run or no such metric, it is not known which way the metric is better,
+            or a method lacks a seed.
         OSError: a file cannot be written; those before it are whole.
     """
     if not isinstance(record, Record):
@@ -98,11 +98,11 @@ def write_report(record: Record, directory: str | os.PathLike[str], *, figure: s
 
 
 def summary(record: Record, *, figure: str) -> str:
-    """What a person wants to see first, as Markdown: the result in words, and the table.
+    """The result in words and as a table, in Markdown.
 
     Args:
         record: at least one run.
-        figure: the figure by which methods are ranked.
+        figure: name of the metric by which methods are ranked.
     """
     lacking = [f"{escaped(name)} is left out: {escaped(reason)}" for name, reason in record.left_out.items()]
     return "\n\n".join([in_words(record, figure=figure), results_table(record, figure=figure), *lacking])
@@ -113,7 +113,7 @@ def render(record: Record, *, figure: str, missing: Mapping[str, str] | None = N
 
     Args:
         record: at least one run.
-        figure: the figure by which methods are ranked.
+        figure: name of the metric by which methods are ranked.
         missing: names of pictures that could not be drawn, and why.
     """
     compared, missing = methods(record, figure), missing or {}

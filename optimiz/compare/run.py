@@ -1,4 +1,4 @@
-"""One run of a comparison: what it was, what it took, and all that it measured."""
+"""One run of a comparison: its settings, its cost, and everything that was measured."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ from optimiz.training.step import SELECTION_FORWARDS
 STEP_FORWARDS = 3
 
 # Of the extra work that optimizers count in their state. An estimate of the Hessian's diagonal is one more
-# gradient at the least.
+# gradient or more.
 _FORWARDS = {count: {FORWARD: 1, HESSIAN: STEP_FORWARDS}[work] for count, work in EXTRA_WORK.items()}
 _FORWARDS[SELECTION_FORWARDS] = 1
 
@@ -184,10 +184,10 @@ class Run:
         return [row["step"] + 1 for row in rows], [row["loss"] for row in rows]
 
     def validation(self, figure: str) -> tuple[list[int], list[float]]:
-        """Update counts and a figure of the evaluation after each; what is not finite is NaN.
+        """Update counts and a metric of the evaluation after each; what is not finite is NaN.
 
         Raises:
-            ValueError: there is no such figure.
+            ValueError: there is no such metric.
         """
         rows = [row for row in self.rows if "evaluation" in row]
         for row in rows:
@@ -195,7 +195,7 @@ class Run:
         return [row["steps"] for row in rows], [row["evaluation"][figure] for row in rows]
 
     def spent(self, updates: Sequence[int]) -> list[float]:
-        """What so many updates cost: seconds of reference time, or, without a budget, their number.
+        """The cost of numbers of updates: seconds of reference time, or, without a budget, the numbers.
 
         Args:
             updates: numbers of updates, each from 0 to ``steps``.
@@ -253,20 +253,20 @@ def _whole_steps(result: training.Result) -> float:
 
 
 def _extra_forwards(history: Sequence[Mapping[str, Any]]) -> float:
-    """What has been counted beside the updates, as it stands in the last row of one."""
+    """The work that was counted in addition to the updates, from the last update's row."""
     last = next((row for row in reversed(history) if "loss" in row), {})
     forwards = {name: _FORWARDS.get(name.rpartition("/")[2], 0) for name in last}
     return float(sum(times * last[name] for name, times in forwards.items() if times))
 
 
 def needs(figure: str, figures: Mapping[str, Any], part: str) -> None:
-    """Refuse a figure that is not among those of a part."""
+    """Refuse a metric that is not among those of a part."""
     if figure not in figures:
         raise ValueError(f"there is no {part} figure {figure!r}; there are {', '.join(figures)}")
 
 
 def _finite(value: Any) -> Any:
-    """The same, however deep, with None in place of a number that JSON does not have."""
+    """The same at any depth, with None in place of a number that is not finite."""
     if isinstance(value, Mapping):
         return {name: _finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -275,7 +275,7 @@ def _finite(value: Any) -> Any:
 
 
 def number(value: Any) -> Any:
-    """The same, however deep, with NaN in place of None."""
+    """The same at any depth, with NaN in place of None."""
     if isinstance(value, Mapping):
         return {name: number(item) for name, item in value.items()}
     if isinstance(value, list):

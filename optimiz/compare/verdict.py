@@ -106,12 +106,12 @@ def _several_seeds(record: Record, finite: Sequence[Method], figure: str) -> lis
     if have_grids(finite):
         sentences.append("Each method has the learning rate at which it validated best.")
     leads = {escaped(method.name): lead_over(best, method, len(others)) for method in others}
-    told = [f"{name} (by {decimal(lead.mean)})" for name, lead in leads.items() if lead.significant]
+    behind = [f"{name} (by {decimal(lead.mean)})" for name, lead in leads.items() if lead.significant]
     alike = [name for name, lead in leads.items() if not lead.significant]
     if alike:
         sentences.append(f"Between it and {joined(alike)} there is **no significant difference**.")
-    if told:
-        sentences.append(f"It is significantly better than {joined(told)}.")
+    if behind:
+        sentences.append(f"It is significantly better than {joined(behind)}.")
     for name, level in record.levels(figure, "test").items():
         above = [
             method.name
