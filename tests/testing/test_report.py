@@ -19,7 +19,7 @@ def test_a_failure_names_promise_leaf_dtype_and_step():
     report = ot.check(optax.adam, only=[STATE])
     message = report.broken[0].message
     assert message == (
-        f"adam breaks {STATE!r}: state[0].mu['kernel'] is float32[4, 3], expected bfloat16[4, 3] "
+        f"adam breaks {STATE!r}: state[0].mu['kernel'] is float32[4, 16], expected bfloat16[4, 16] "
         "(step 1, parameters bfloat16, gradients float32)"
     )
     with pytest.raises(ot.BrokenPromise) as raised:
