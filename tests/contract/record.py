@@ -2,6 +2,7 @@
 
 python -m pytest tests/contract/test_{contract,devices,persistence,processes}.py
     --record=tests/records/contract.json        measures, and renders
+python -m tests.contract.record METHOD ...      measures these, with what is run for all at once, and renders
 python -m tests.contract.record                 renders what was measured before
 
 A promise is one of ``optimiz.testing``, or a test with the marker ``promise``, whose argument says it in words.
@@ -13,6 +14,7 @@ import datetime
 import importlib
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -206,5 +208,15 @@ def _markdown(text: str) -> str:
     return re.sub(r":math:`(.+?)`", r"$\1$", text).replace("``", "`")
 
 
+def main(names: list[str]) -> None:
+    """Measure methods and wrappers and merge them into the record; without names render it."""
+    if not names:
+        return write_page(PATH)
+    whole = [test.partition("::")[2] for test in marked()]
+    files = sorted({test.partition("::")[0] for test in [CONTRACT, *marked()]})
+    selected = " or ".join([*whole, *names])
+    sys.exit(pytest.main([*files, "-m", "long or not long", "-k", selected, f"--record={PATH}"]))
+
+
 if __name__ == "__main__":
-    write_page(PATH)
+    main(sys.argv[1:])
