@@ -126,7 +126,7 @@ def apply_if_finite(subject: Subject) -> None:
     tx: Any = optax.apply_if_finite(subject.make(), 3)
     bad = jax.tree.map(lambda x: x * jnp.nan, p)
     state = jax.jit(tx.init)(p)
-    updates, after = jax.jit(tx.update)(bad, state, p)
+    updates, after = tx.update(bad, state, p)
     expect.zero(updates, "updates")
     expect.equal(after.inner_state, state.inner_state, "state")
 
