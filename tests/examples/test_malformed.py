@@ -100,6 +100,12 @@ def test_the_corpus_is_large():
 RISKY = {"pickle", "marshal", "shelve", "joblib", "cloudpickle", "dill", "yaml", "tarfile", "zipfile", "ctypes"}
 RUNS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
 BY_STRING = {"import_module", "extractall", "extract", "unpack_archive"}
+# A check that a state can be pickled reads what it has pickled itself, and an optimizer of the user's own is a
+# function that the user names on the command line.
+TRUSTED = {
+    "optimiz/testing/contract/persistence.py": {"pickle"},
+    "examples/shared/optimizers.py": {"import_module"},
+}
 
 
 @pytest.mark.parametrize("package", ["optimiz", "examples"])
@@ -108,14 +114,15 @@ def test_no_module_can_run_what_it_reads(package):
     pages = sorted((ROOT / package).rglob("*.py"))
     assert len(pages) > 40
     for page in pages:
+        trusted = TRUSTED.get(page.relative_to(ROOT).as_posix(), set())
         for node in ast.walk(ast.parse(page.read_text(encoding="utf-8"))):
             what = f"{page}: {ast.unparse(node)[:200]}" if isinstance(node, ast.stmt | ast.expr) else ""
             if isinstance(node, ast.Import):
-                assert not {alias.name.partition(".")[0] for alias in node.names} & (RISKY - {"zipfile"}), what
+                assert not {alias.name.partition(".")[0] for alias in node.names} & (RISKY - {"zipfile"} - trusted), what
             elif isinstance(node, ast.ImportFrom):
                 assert (node.module or "").partition(".")[0] not in RISKY, what
             elif isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
-                assert called not in RUNS and called.rpartition(".")[2] not in BY_STRING, what
+                assert called not in RUNS and called.rpartition(".")[2] not in BY_STRING - trusted, what
                 assert called != "np.load" or "allow_pickle=False" in what, what
                 assert "shell=True" not in what, what
