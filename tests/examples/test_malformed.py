@@ -118,7 +118,9 @@ def test_no_module_can_run_what_it_reads(package):
         for node in ast.walk(ast.parse(page.read_text(encoding="utf-8"))):
             what = f"{page}: {ast.unparse(node)[:200]}" if isinstance(node, ast.stmt | ast.expr) else ""
             if isinstance(node, ast.Import):
-                assert not {alias.name.partition(".")[0] for alias in node.names} & (RISKY - {"zipfile"} - trusted), what
+                assert not {alias.name.partition(".")[0] for alias in node.names} & (
+                    RISKY - {"zipfile"} - trusted
+                ), what
             elif isinstance(node, ast.ImportFrom):
                 assert (node.module or "").partition(".")[0] not in RISKY, what
             elif isinstance(node, ast.Call):

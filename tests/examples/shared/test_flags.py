@@ -147,7 +147,7 @@ def test_a_name_that_nothing_has_is_refused(program):
         ("studies.line_search.study", ["--learning_rates=x"], "must be different numbers above 0"),
         ("studies.low_bit.study", ["--width=63"], "must be even"),
         ("studies.low_bit.study", ["--low_rate=0"], "must be above 0"),
-        ("studies.low_bit.study", ["--optimizers=salsa"], "finds its rate itself"),
+        ("studies.low_bit.study", ["--optimizers=salsa"], "needs no learning rate"),
         ("plan", ["--optimizer=clip:adawm"], "optimizer 'adawm' is unknown"),
         ("plan", ["--optimizer=clap:adam"], "a wrapper must be one of clip, guard, low_bit, got 'clap'"),
         ("plan", ["--optimizer=salsa"], "salsa needs value, grad, value_fn: plan a whole step"),
