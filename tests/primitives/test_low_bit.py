@@ -369,7 +369,7 @@ def test_numerics_of_the_formats_are_those_of_the_page():
     "tx", [optax.lbfgs(), optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(5))]
 )
 def test_a_state_whose_parameters_are_unknown_is_refused(tx):
-    with pytest.raises(ValueError, match=r"low_bit cannot tell .* optax\.lbfgs"):
+    with pytest.raises(ValueError, match=r"low_bit cannot find out .* optax\.lbfgs"):
         optimiz.low_bit(tx, numerics.Int8()).init({"w": jnp.ones((64, 64))})
 
 
