@@ -10,7 +10,7 @@ import pytest
 
 import optimiz
 from optimiz import diagnostics, numerics
-from tests.contract.table import TABLE, gradients, params
+from tests.contract.table import SIBLINGS, TABLE, gradients, params
 
 _WARM = 4  # updates, within which each of a period of two is seen
 
@@ -127,7 +127,7 @@ _TOGETHER |= {"low_bit(Float8)", "low_bit(BFloat16)", "scale_by_groups and searc
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=[pytest.mark.long] * (case in _TOGETHER)) for case in CASES]
+    "case", [pytest.param(case, marks=[pytest.mark.long] * (case in _TOGETHER | SIBLINGS)) for case in CASES]
 )
 def test_after_the_first_updates_nothing_is_compiled(case):
     _listen()
@@ -148,9 +148,10 @@ def test_after_the_first_updates_nothing_is_compiled_for_bfloat16_parameters(cas
 
 @pytest.mark.parametrize(
     "case",
-    ["lamb", "salsa", "a chain"]
+    ["salsa", "a chain"]
     + [
-        pytest.param(case, marks=pytest.mark.long) for case in ("pla_sls", "sophia_g", "low_bit(Int8)", "probe")
+        pytest.param(case, marks=pytest.mark.long)
+        for case in ("lamb", "pla_sls", "sophia_g", "low_bit(Int8)", "probe")
     ],
 )
 def test_twenty_updates_leave_nothing_in_memory(case):
@@ -173,9 +174,9 @@ def test_twenty_updates_leave_nothing_in_memory(case):
 @pytest.mark.parametrize(
     "case",
     [
-        "lamb",
         "guard",
         "clip",
+        pytest.param("lamb", marks=pytest.mark.long),
         pytest.param("accumulate", marks=pytest.mark.long),
         pytest.param("sophia_h", marks=pytest.mark.long),
         pytest.param("probe", marks=pytest.mark.long),

@@ -93,7 +93,23 @@ def _row(method):
 # What reproduces an author's code without weight decay, growth and all, is held to that code alone.
 TABLE = {name: _row(method) for name, method in methods.METHODS.items() if method.takes("weight_decay")}
 
-each = pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
+# Their chains are those of adamw, adamax, nadamw, sgd, signum, sophia_g and salsa but for an argument or two:
+# in a quick run the others stand for them.
+SIBLINGS = {
+    *("adam", "adamaxw", "nadam", "sqrt_size_sgd", "sign_sgd", "sophia_h"),
+    *("adam_sls", "armijo_sgd", "momentum_sls", "pla_sls"),
+}
+
+
+def quick(cases):
+    """Name → case as parameters of a test; those of siblings are long."""
+    return [
+        pytest.param(case, id=name, marks=[pytest.mark.long] if name.partition("-")[0] in SIBLINGS else [])
+        for name, case in cases.items()
+    ]
+
+
+each = pytest.mark.parametrize("row", quick(TABLE))
 
 
 # --- as subjects of optimiz.testing ----------------------------------------------------------------

@@ -7,13 +7,8 @@ methods share a program.
 import pytest
 
 import optimiz.testing as ot
-from tests.contract.table import SUBJECTS
+from tests.contract.table import SUBJECTS, quick
 
-# Their chains are those of adamw, adamax, nadamw, sgd, signum, sophia_g and salsa but for an argument or two.
-SIBLINGS = {
-    *("adam", "adamaxw", "nadam", "sqrt_size_sgd", "sign_sgd", "sophia_h"),
-    *("adam_sls", "armijo_sgd", "momentum_sls", "pla_sls"),
-}
 CASES = {
     f"{name}-{case}": case
     for name, subject in SUBJECTS.items()
@@ -22,13 +17,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, id=name, marks=[pytest.mark.long] if name.partition("-")[0] in SIBLINGS else [])
-        for name, case in CASES.items()
-    ],
-)
+@pytest.mark.parametrize("case", quick(CASES))
 def test_contract(case):
     try:
         case.check()

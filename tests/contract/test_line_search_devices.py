@@ -2,6 +2,8 @@
 
 import socket
 
+import pytest
+
 
 def check(by_optimizer, programs):
     assert by_optimizer.keys() == {"adam_sls", "pla_sls", "salsa"}
@@ -33,6 +35,7 @@ def test_every_layout_on_four_devices_takes_the_decisions_of_one(program):
     assert told == {name: f"{name} {reason}" for name in ("value", "grad", "value_fn")}
 
 
+@pytest.mark.long
 def test_two_processes_take_the_decisions_of_one(programs):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

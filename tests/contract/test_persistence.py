@@ -29,7 +29,7 @@ def one_device():
 
 
 @pytest.mark.promise("a run resumed in a new process continues bit for bit")
-def test_a_run_resumed_in_a_new_process_continues_bit_for_bit(program, tmp_path):
+def test_a_run_resumed_in_a_new_process_continues_bit_for_bit(program, tmp_path, methods):
     straight = persistence.save(tmp_path, one_device())
     resumed = program("tests.contract.persistence", "resume", tmp_path, devices=1)
     assert resumed.keys() == persistence.FORMATS.keys()
@@ -40,7 +40,7 @@ def test_a_run_resumed_in_a_new_process_continues_bit_for_bit(program, tmp_path)
 
 
 @pytest.mark.promise("what eight devices saved is restored on two and on one")
-def test_what_eight_devices_saved_is_restored_on_two_and_on_one(program, tmp_path):
+def test_what_eight_devices_saved_is_restored_on_two_and_on_one(program, tmp_path, methods):
     eight = program("tests.contract.persistence", "save", tmp_path, devices=8)
     assert eight["split"] > 0
     for reports in (
