@@ -112,7 +112,7 @@ def _gib(size: int | None) -> str:
 
 
 FLAGS = program_flags.Flags()
-_MODEL = FLAGS.DEFINE_string("model", "gpt2", f"{', '.join(shapes.MODELS)}, or the path of a config.json.")
+_MODEL = FLAGS.DEFINE_path("model", "gpt2", f"{', '.join(shapes.MODELS)}, or the path of a config.json.")
 _OPTIMIZERS = FLAGS.DEFINE_list("optimizer", ["adamw", "sgd_sai"], "Methods, with wrappers before a colon.")
 _TARGET = FLAGS.DEFINE_string("target", "h200", "Devices, such as v5e:4x4, v5p:4x4x4, h200:8 or cpu.")
 _MESH = FLAGS.DEFINE_string("mesh", None, "Axes and sizes, such as data:4,model:4; default all along data.")
