@@ -31,6 +31,16 @@ def pytest_configure(config):
         config.pluginmanager.register(Recorder(path))
 
 
+_environment = dict(os.environ)
+
+
+def pytest_collection_finish():
+    """Programs of the tests are imported, for their doctests; what one sets would hold for every test."""
+    for name in ("XLA_FLAGS", "JAX_PLATFORMS"):
+        if os.environ.get(name) != _environment.get(name):
+            raise pytest.UsageError(f"importing the tests set {name}, to {os.environ.get(name)!r}")
+
+
 def _share_programs_for_this_run(config):
     """What one test or process has compiled is there for all: most of the time goes into small programs."""
     directory = tempfile.TemporaryDirectory(prefix="optimiz-tests-")

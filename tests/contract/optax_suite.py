@@ -1,6 +1,6 @@
 """Run one of Optax's own test files on our factories: a program, for test_optax_suite.py.
 
-python -m tests.contract.optax_suite SUITE
+XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.contract.optax_suite SUITE
 
 SUITE is a module, or one test class of it. It is imported unmodified, after each factory of Optax has been
 replaced by ours of the same name, where we have one, and ``contrib.sophia`` by ``sophia_h`` with its settings.
@@ -10,12 +10,9 @@ started an optimizer of ours, and all that failed.
 
 import functools
 import inspect
-import os
 import re
 import sys
 import unittest
-
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"  # before JAX starts, as sharding_test asks
 
 import optax
 from optax._src import alias

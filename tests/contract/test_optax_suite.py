@@ -18,8 +18,7 @@ import optax
 import pytest
 
 import optimiz
-
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT, on_devices
 
 # Suite of release 0.2.8: SHA-256 of its file, and how many of its tests start an optimizer of ours:
 # more, when we have more.
@@ -57,7 +56,8 @@ def test_optax_suite(suite):
     if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
         pytest.skip(f"{module} of Optax {optax.__version__} is not the one that was looked at")
     command = [sys.executable, "-m", "tests.contract.optax_suite", suite]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800)
+    environment = on_devices(8)  # as sharding_test asks
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-4000:]
     passed, failed = map(int, re.findall(r"(\d+) (?:passed|failed)", done.stdout.splitlines()[-1]))
     assert failed == 0
