@@ -11,10 +11,8 @@ record of --output already has are kept, so that a table can be filled in severa
 branches, as SGD-SaI's first step, two figures are those of the branches that move least and most.
 """
 
-import dataclasses
-import datetime
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import jax
 import optax
 
 import optimiz
+from examples.benchmarks import plan_report
 from examples.models import shapes
 from examples.shared import command, markdown, program_flags, terminal
 from optimiz import compare, methods, plan, training
@@ -54,63 +53,6 @@ def make(name: str) -> optax.GradientTransformation:
     return tx
 
 
-def row(name: str, planned: plan.Plan, parameters: int) -> dict[str, Any]:
-    """A plan as JSON."""
-    moved = planned.traffic and dataclasses.asdict(planned.traffic)
-    return {
-        "optimizer": name,
-        "date": str(datetime.date.today()),
-        "parameters": parameters,
-        **dataclasses.asdict(dataclasses.replace(planned, traffic=None)),
-        "traffic": moved,
-    }
-
-
-def table(rows: Any) -> str:
-    """One line per optimizer; all bytes are those of one device."""
-    header = ["optimizer", "parameters", "state", "temporary", "peak", "fits", "moved", "of its bound"]
-    header += ["at least", "collectives", "compiled in"]
-    lines = []
-    for each in rows:
-        moved, held = each["traffic"], each["arguments"]
-        fits = each["peak"] is not None and (each["memory"] is None or each["peak"] <= each["memory"])
-        cells = [f"`{each['optimizer']}`", *(_gib(held[name]) for name in ("parameters", "state"))]
-        cells += [_gib(each["temporary"]), _gib(each["peak"]), "yes" if fits else "no"]
-        if moved is None:
-            cells += ["", "", "", ""]
-        else:
-            both = sorted({moved["least"], moved["greatest"]})
-            collectives = (f"{its['count']} {kind}" for kind, its in moved["collectives"].items())
-            cells += [" to ".join(map(_gib, both)), " to ".join(f"{size / each['bound']:.2f}" for size in both)]
-            seconds = [size / each["bandwidth"] for size in both] if each["bandwidth"] else []
-            cells += [" to ".join(f"{1e3 * s:.1f} ms" for s in seconds), ", ".join(collectives) or "none"]
-        lines.append([*cells, f"{each['compile_seconds']:.0f} s"])
-    return compare.table(header, lines) + "\n"
-
-
-def summary(record: Mapping[str, Any]) -> str:
-    """The table, and above it what was planned."""
-    settings, versions = record["settings"], record["environment"]["versions"]
-    rows = record["rows"]
-    about = (
-        f"{settings['model']}, {rows[0]['parameters']:,} parameters in {settings['dtype']}, on "
-        f"{settings['target']}, mesh {settings['mesh'] or 'data'}. Sizes are of one device, 1 GiB = 2³⁰ "
-        "bytes. An update moves bytes to and from the device's memory; its bound is what any update must read "
-        "and write, and it takes at least the bytes over the bandwidth. Two figures are those of the branches "
-        f"that move least and most. {rows[0]['date']}, jax {versions['jax']}, optax {versions['optax']}."
-    )
-    return f"{about}\n\n{table(rows)}"
-
-
-def report(record: Mapping[str, Any]) -> str:
-    """The page, in Markdown."""
-    return f"# Plan\n\n{summary(record)}"
-
-
-def _gib(size: int | None) -> str:
-    return "" if size is None else f"{size / 2**30:.2f} GiB"
-
-
 FLAGS = program_flags.Flags()
 _MODEL = FLAGS.DEFINE_path("model", "gpt2", f"{', '.join(shapes.MODELS)}, or the path of a config.json.")
 _OPTIMIZERS = FLAGS.DEFINE_list("optimizer", ["adamw", "sgd_sai"], "Methods, with wrappers before a colon.")
@@ -129,7 +71,7 @@ def main() -> None:
     settings = {name: flag.value for name, flag in names.items()}
     record: dict[str, Any] = {"settings": settings, "environment": compare.environment(), "rows": []}
     if path.exists():
-        record = markdown.read_record(path, report)
+        record = markdown.read_record(path, plan_report.report)
         if record.get("settings") != settings:
             raise ValueError(f"{path} is of other settings: {record.get('settings')}, not {settings}")
     devices = plan.target(_TARGET.value).devices
@@ -140,10 +82,10 @@ def main() -> None:
     for name in _OPTIMIZERS.value:
         if name not in [each["optimizer"] for each in record["rows"]]:
             planned = plan.update(make(name), params, _TARGET.value, mesh=_MESH.value, rules=rules)
-            record["rows"].append(row(name, planned, parameters))
+            record["rows"].append(plan_report.row(name, planned, parameters))
             training.write_whole(path, json.dumps(record, indent=1) + "\n")
-    training.write_whole(path.parent / "report.md", report(record))
-    terminal.show(table(record["rows"]))
+    training.write_whole(path.parent / "report.md", plan_report.report(record))
+    terminal.show(plan_report.table(record["rows"]))
 
 
 if __name__ == "__main__":

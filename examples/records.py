@@ -3,23 +3,20 @@
     python -m examples.records            writes them
     python -m examples.records --check    lists what is stale, and exits with 1
 
-A report is a page next to its record. A section is a part of README.md or of a page in docs/, between the
-comments ``<!-- record: NAME -->`` and ``<!-- /record -->``: to move a section is to move its text. The bytes of
-a picture depend on Matplotlib's version, so the check only requires that pictures exist.
+A report is a page next to its record; sections of README.md and of the pages in docs/ are filled in between
+their comments, see ``examples.shared.documents``.
 """
 
-import dataclasses
 import functools
 import json
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from examples import plan
-from examples.benchmarks import trainers_report, update_report
-from examples.shared import command, program_flags
+from examples.benchmarks import plan_report, trainers_report, update_report
+from examples.shared import command, pictures, program_flags
+from examples.shared.documents import Documents, Report
 from examples.studies.heterogeneity import report as heterogeneity
 from examples.studies.line_search import report as line_search
 from examples.studies.low_bit import report as low_bit
@@ -30,8 +27,6 @@ FLAGS = program_flags.Flags()
 _CHECK = FLAGS.DEFINE_bool("check", False, "List what is stale instead of rendering it.")
 
 ROOT = Path(__file__).parents[1]
-_SECTION = re.compile(r"<!-- record: (\S+) -->(.*?)<!-- /record -->", re.DOTALL)
-_PICTURE = re.compile(r"\]\((\w+\.png)\)")
 
 _COMPARISONS = {  # in examples/results: folder → the figure that ranks the methods
     "topics": "accuracy",
@@ -48,22 +43,9 @@ _STUDIES = {  # in examples/studies: folder → the module that renders its reco
 }
 _BENCHMARKS = {
     **{"trainers": trainers_report, "update": update_report},
-    **dict.fromkeys(["plan/llama_v5e_4x4", "plan/gpt2_xl_h200"], plan),
+    **dict.fromkeys(["plan/llama_v5e_4x4", "plan/gpt2_xl_h200"], plan_report),
 }
 _MEASURED = ("contract", "layouts", "memory", "scaling")  # records in tests/records that have a page
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """A page next to its record.
-
-    Attributes:
-        render: returns the text of the page.
-        write: writes the page and its pictures.
-    """
-
-    render: Callable[[], str]
-    write: Callable[[], object]
 
 
 def reports() -> dict[str, Report]:
@@ -79,7 +61,7 @@ def reports() -> dict[str, Report]:
         folder, study = ROOT / "examples/studies" / name, _study(name)
         found[f"examples/studies/{name}/report.md"] = Report(
             functools.partial(module.render, study),
-            functools.partial(module.write, study, folder),
+            functools.partial(pictures.write_study, module, study, folder),
         )
     for name, module in _BENCHMARKS.items():
         path = f"examples/benchmarks/results/{name}/report.md"
@@ -105,8 +87,8 @@ def sections() -> dict[str, Callable[[], str]]:
         "pretraining": lambda: pretraining.summary(_study("pretraining/results")),
         "speed": lambda: update_report.summary(_benchmark("update")),
         "trainers": lambda: trainers_report.summary(_benchmark("trainers")),
-        "plan_tpu": lambda: plan.summary(_benchmark("plan/llama_v5e_4x4")),
-        "plan_gpu": lambda: plan.summary(_benchmark("plan/gpt2_xl_h200")),
+        "plan_tpu": lambda: plan_report.summary(_benchmark("plan/llama_v5e_4x4")),
+        "plan_gpu": lambda: plan_report.summary(_benchmark("plan/gpt2_xl_h200")),
         "parity": lambda: _rendered("parity"),
         "model_parity": lambda: _rendered("model_parity"),
         "faults": lambda: _rendered("faults"),
@@ -116,50 +98,9 @@ def sections() -> dict[str, Callable[[], str]]:
     }
 
 
-def documents() -> list[str]:
-    """The paths of all pages that have sections."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
-    return [page.relative_to(ROOT).as_posix() for page in pages if _SECTION.search(_text(page))]
-
-
-def expected(path: str) -> str:
-    """The text that a report, or a page with sections, should have.
-
-    Raises:
-        ValueError: the page has a section that there is no record of.
-    """
-    found = reports().get(path)
-    return found.render() if found else _with_sections(path)
-
-
-def stale() -> list[str]:
-    """The paths of what differs from its record, and of pictures that are missing."""
-    found = []
-    for path in [*reports(), *documents()]:
-        text = expected(path)
-        if not (ROOT / path).exists() or _text(ROOT / path) != text:
-            found.append(path)
-    return found + missing_pictures()
-
-
-def missing_pictures() -> list[str]:
-    """The paths of pictures that a report shows and that are not there."""
-    paths = [Path(path).parent / name for path in reports() for name in _PICTURE.findall(expected(path))]
-    return [path.as_posix() for path in paths if not (ROOT / path).exists()]
-
-
-def _with_sections(path: str) -> str:
-    known = sections()
-
-    def section(found: re.Match[str]) -> str:
-        name, before = found[1], found[2]
-        if name not in known:
-            raise ValueError(f"{path} has an unknown section {name!r}; known are {', '.join(known)}")
-        text = known[name]()
-        text = f"\n\n{text.strip()}\n\n" if before.startswith("\n") else text  # else within a line
-        return f"<!-- record: {name} -->{text}<!-- /record -->"
-
-    return _SECTION.sub(section, _text(ROOT / path))
+def documents() -> Documents:
+    """All of them."""
+    return Documents(ROOT, reports(), sections())
 
 
 def _page(path: str, render: Callable[[], str]) -> Report:
@@ -186,7 +127,7 @@ def _record(folder: str) -> compare.Record:
 
 @functools.cache
 def _benchmark(name: str) -> dict[str, Any]:
-    return json.loads(_text(ROOT / "examples/benchmarks/results" / name / "record.json"))
+    return _json(ROOT / "examples/benchmarks/results" / name / "record.json")
 
 
 @functools.cache
@@ -209,25 +150,21 @@ def _rendered(name: str, *, in_words: bool = False) -> str:
         "scaling": scaling_record,
     }[name]
     render = module.in_words if in_words else module.render
-    return render(json.loads(_text(ROOT / f"tests/records/{name}.json")))
+    return render(_json(ROOT / f"tests/records/{name}.json"))
 
 
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def main() -> None:
     """Render everything, or list what is stale."""
-    if _CHECK.value:
-        found = stale()
-        print("\n".join(f"stale: {path}" for path in found) or "everything is as its record has it")
-        sys.exit(command.EXIT_ERROR if found else 0)
-    for path, report in reports().items():
-        report.write()
-        print(path, flush=True)
-    for path in documents():
-        training.write_whole(ROOT / path, expected(path))
-        print(path, flush=True)
+    if not _CHECK.value:
+        documents().write()
+        return
+    found = documents().stale()
+    print("\n".join(f"stale: {path}" for path in found) or "everything is as its record has it")
+    sys.exit(command.EXIT_ERROR if found else 0)
 
 
 if __name__ == "__main__":

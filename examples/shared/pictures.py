@@ -1,8 +1,10 @@
 """A report's pictures: their style, and a page that is not lost if one cannot be drawn."""
 
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from matplotlib.figure import Figure
 
@@ -38,3 +40,42 @@ def write_page(text: str, path: Path, name: str, draw: Callable[[Path], None]) -
         print(f"warning: {name} is left out of the report: {error}", flush=True)
         text = re.sub(rf"!\[[^\]]*\]\({re.escape(name)}\)", lambda _: reason, text)
     training.write_whole(path, text)
+
+
+class StudyReport(Protocol):
+    """What the report of a study is made of: a module, as a rule.
+
+    Attributes:
+        PICTURE: name of the picture, to which the page refers.
+    """
+
+    PICTURE: str
+
+    def render(self, record: compare.Record) -> str:
+        """Return the page, as Markdown."""
+        ...
+
+    def summary(self, record: compare.Record) -> str:
+        """Return the part of the page that is the result."""
+        ...
+
+    def draw(self, record: compare.Record, path: Path) -> None:
+        """Write the picture."""
+        ...
+
+
+def write_study(report: StudyReport, record: compare.Record, directory: Path) -> str:
+    """Write the record, its page ``report.md`` and its picture, and return the part that is the result.
+
+    Args:
+        report: how the record is shown.
+        record: record of the study.
+        directory: where to write.
+
+    Raises:
+        OSError: the record or the page cannot be written.
+    """
+    record.write(directory / "record.json")
+    draw = functools.partial(report.draw, record)
+    write_page(report.render(record), directory / "report.md", report.PICTURE, draw)
+    return report.summary(record)

@@ -18,8 +18,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from optimiz import checks
+from optimiz.plan import targets
 from optimiz.plan.program import parse
-from optimiz.plan.targets import Target, target
 from optimiz.plan.traffic import Collective, Traffic, traffic
 from optimiz.training import Layout, bytes_per_device, make_mesh
 
@@ -135,7 +135,7 @@ def update(
     """
     checks.transformation("tx", tx)
     tx = optax.with_extra_args_support(tx)
-    devices = _target(target)
+    devices = targets.target(target)
     layout = Layout(_mesh(devices, mesh), rules, shard_state)
     params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
     state = jax.eval_shape(tx.init, params)
@@ -148,11 +148,13 @@ def update(
         if name not in functions
     }
 
-    def step(params: Any, state: Any, gradients: Any, arrays: Any) -> Any:
-        updates, state = tx.update(gradients, state, params, **arrays, **functions)
+    def step(params: Any, state: Any, gradients: Any, arrays: Any = None) -> Any:
+        updates, state = tx.update(gradients, state, params, **(arrays or {}), **functions)
         return optax.apply_updates(params, updates), state
 
-    arguments = {"parameters": params, "state": state, "gradients": params, "extra": arrays}
+    arguments = {"parameters": params, "state": state, "gradients": params}
+    if arrays:
+        arguments["extra"] = arrays
     out = tuple(jax.tree.map(lambda x: x.sharding, tree) for tree in (params, state))
     return _plan(devices, layout.mesh, step, arguments, ("parameters", "state"), out)
 
@@ -194,7 +196,7 @@ def step(
     for name, given in (("specs", specs), ("donate", donate)):
         if unknown := [each for each in given if each not in arguments]:
             raise ValueError(f"{name} must name arguments ({', '.join(arguments)}), got {unknown[0]!r}")
-    devices = _target(target)
+    devices = targets.target(target)
     laid_on = _mesh(devices, mesh)
     laid = {}
     for name, tree in arguments.items():
@@ -205,10 +207,7 @@ def step(
     return _plan(devices, laid_on, function, laid, donate)
 
 
-_target = target
-
-
-def _mesh(devices: Target, mesh: str | None) -> Mesh:
+def _mesh(devices: targets.Target, mesh: str | None) -> Mesh:
     return make_mesh(mesh or f"data:{len(devices.devices)}", devices.devices)
 
 
@@ -217,7 +216,7 @@ def _laid(tree: Any, shardings: Any) -> Any:
 
 
 def _plan(
-    devices: Target,
+    devices: targets.Target,
     mesh: Mesh,
     function: Callable[..., Any],
     arguments: Mapping[str, Any],
@@ -226,7 +225,6 @@ def _plan(
 ) -> Plan:
     shardings = {name: jax.tree.map(lambda x: x.sharding, tree) for name, tree in arguments.items()}
     held = {name: bytes_per_device(tree, shardings[name]) for name, tree in arguments.items()}
-    held = {name: size for name, size in held.items() if size or name != "extra"}
     names = list(arguments)
     jitted = jax.jit(function, donate_argnums=tuple(map(names.index, donate)), out_shardings=out_shardings)
     begin = time.perf_counter()
@@ -274,6 +272,3 @@ def _range(moved: Traffic) -> str:
     if moved.least == moved.greatest:
         return _size(moved.greatest)
     return f"{_size(moved.least)} to {_size(moved.greatest)}"
-
-
-__all__ = ["Collective", "Plan", "step", "update"]

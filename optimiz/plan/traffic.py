@@ -158,15 +158,11 @@ def _written(instruction: Instruction, fused: Computation | None, computation: C
     written = 0
     for part, array in zip(parts, instruction.arrays, strict=False):
         source = _source(part, fused)
-        if source.opcode == "dynamic-update-slice":
-            written += _in_memory_of(fused[source.operands[1]].arrays, array.space)
-        elif source.opcode != "parameter" or part is not source:
-            written += array.bytes if array.space == 0 else 0
+        if array.space == 0:
+            updated = source.opcode == "dynamic-update-slice"
+            result = fused[source.operands[1]].arrays if updated else (array,)
+            written += sum(each.bytes for each in result)
     return written
-
-
-def _in_memory_of(arrays: tuple[Array, ...], space: int) -> int:
-    return sum(array.bytes for array in arrays) if space == 0 else 0
 
 
 def _source(instruction: Instruction, fused: Computation) -> Instruction:

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from examples import plan
 from examples.models import shapes
 from tests.conftest import ROOT
 
@@ -94,16 +93,3 @@ def test_matrices_are_split_where_they_divide():
     }
     specs = shapes.partition({"data": 4, "model": 4})(params)
     assert specs == {"embedding": P(None, "model"), "kernel": P(None, "data", "model"), "bias": P(None, None)}
-
-
-def test_the_table_says_what_does_not_fit():
-    row = {
-        "optimizer": "adamw",
-        "arguments": {"parameters": 2**34, "state": 2**35},
-        "temporary": None,
-        "peak": None,
-        "memory": 2**34,
-        "traffic": None,
-        "compile_seconds": 2.0,
-    }
-    assert "| `adamw` | 16.00 GiB | 32.00 GiB |  |  | no |" in plan.table([row])

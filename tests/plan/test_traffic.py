@@ -43,6 +43,16 @@ def test_a_fusion_reads_its_operands_and_writes_its_results():
     assert (found.least, found.greatest, found.kernels) == (3 * KIB, 3 * KIB, 1)
 
 
+def test_what_a_fusion_passes_on_is_written():
+    fused = """%both (a: f32[256]) -> (f32[256], f32[256]) {
+  %a = f32[256]{0} parameter(0)
+  %n = f32[256]{0} negate(%a)
+  ROOT %t = (f32[256]{0}, f32[256]{0}) tuple(%n, %a)
+}"""
+    call = "ROOT %f = (f32[256]{0}, f32[256]{0}) fusion(%x), kind=kLoop, calls=%both"
+    assert moved(["%x = f32[256]{0} parameter(0)", call], fused).greatest == 3 * KIB
+
+
 def test_what_lies_in_another_memory_space_does_not_count():
     found = moved(
         [

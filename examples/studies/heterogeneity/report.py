@@ -5,7 +5,6 @@ logarithm, so that 1 means a tenth of the loss. A difference is called significa
 seeds (paired t) excludes zero.
 """
 
-import functools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,8 @@ from examples.shared import markdown, pictures
 from examples.shared.study_record import column
 from examples.studies.heterogeneity.results import STATISTIC, Results, final_loss
 from optimiz import compare
+
+PICTURE = "study.png"
 
 SHOWN = {
     STATISTIC: "Gini of norms",
@@ -35,19 +36,6 @@ WHEN = {
 }
 
 
-def write(record: compare.Record, directory: Path) -> str:
-    """Write the record, ``report.md`` and ``study.png``, and return the part of the page that is the result.
-
-    Args:
-        record: record of the study.
-        directory: where to write.
-    """
-    record.write(directory / "record.json")
-    draw = functools.partial(_draw, Results(record))
-    pictures.write_page(render(record), directory / "report.md", "study.png", draw)
-    return summary(record)
-
-
 def summary(record: compare.Record) -> str:
     """The part of the page that is the result."""
     return in_words(Results(record))
@@ -59,7 +47,7 @@ def render(record: compare.Record) -> str:
     page = [
         f"# {compare.escaped(record.title)}",
         in_words(results),
-        "![Training loss by optimizer, heterogeneity in training, and curvature by block](study.png)",
+        f"![Training loss by optimizer, heterogeneity in training, and curvature by block]({PICTURE})",
         "## What Adam gains",
         "At the best rate of a decade grid, chosen on seed 0 by the final training loss (in brackets its "
         "minimum and maximum over seeds; the mean is geometric). A lead is the decimal logarithm of the "
@@ -235,7 +223,9 @@ def _quadratics(results: Results) -> str:
     return compare.table(header, lines)
 
 
-def _draw(results: Results, path: Path) -> None:
+def draw(record: compare.Record, path: Path) -> None:
+    """Training losses, heterogeneity in training, and curvature by block."""
+    results = Results(record)
     models = results.models
     picture = Figure(figsize=(13, 8), layout="constrained")
     grid = picture.add_gridspec(2, 6)

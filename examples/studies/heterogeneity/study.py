@@ -15,7 +15,7 @@ pretrained, and the two Transformers differ only in the placement of LayerNorm.
 import itertools
 from pathlib import Path
 
-from examples.shared import command, program_flags, terminal
+from examples.shared import command, pictures, program_flags, terminal
 from examples.shared.study_record import in_columns, measured_once
 from examples.studies.heterogeneity import report, two_blocks
 from examples.studies.heterogeneity.measures import CLIP, MODELS, OPTIMIZERS, Study
@@ -101,7 +101,7 @@ def main() -> None:
             runs=in_columns(runs),
             extra={"curvature": curvatures, "two_blocks": quadratics},
         )
-        summary = report.write(record, output)
+        summary = pictures.write_study(report, record, output)
     terminal.show(summary)
 
 

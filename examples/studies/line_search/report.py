@@ -1,7 +1,6 @@
 """The report of the line-search study, rendered from its record."""
 
 import collections
-import functools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,8 @@ from matplotlib.figure import Figure
 from examples.shared import markdown, pictures
 from examples.shared.study_record import column, mean_over_runs, with_safe_names
 from optimiz import compare
+
+PICTURE = "curves.png"
 
 BASELINE = "adam"
 FIGURES = ("loss", "evaluations", "step_size")  # per update; Adam has only the first
@@ -33,25 +34,12 @@ def by_arm(record: compare.Record) -> Arms:
     return arms
 
 
-def write(record: compare.Record, directory: Path) -> str:
-    """Write the record, ``report.md`` and ``curves.png``, and return the part of the page that is the result.
-
-    Args:
-        record: record of the study.
-        directory: where to write.
-    """
-    record.write(directory / "record.json")
-    draw = functools.partial(_draw, record)
-    pictures.write_page(render(record), directory / "report.md", "curves.png", draw)
-    return summary(record)
-
-
 def render(record: compare.Record) -> str:
     """The page, as Markdown."""
     page = [
         f"# {compare.escaped(record.title)}",
         summary(record),
-        "![Training loss against forward passes, the validation figure, and step sizes](curves.png)",
+        f"![Training loss against forward passes, the validation figure, and step sizes]({PICTURE})",
         markdown.what_was_run(record),
         "Every number is in `record.json`, including the loss, trials and step sizes of each update.",
     ]
@@ -166,7 +154,8 @@ def _shown(mean: float, error: float) -> str:
     return f"{mean:.3f} ± {error:.3f}" if math.isfinite(mean) else "diverged"
 
 
-def _draw(record: compare.Record, path: Path) -> None:
+def draw(record: compare.Record, path: Path) -> None:
+    """Losses against forward passes, the validation figure, and step sizes."""
     arms, figure, sign = by_arm(record), figure_of(record), record.sign(figure_of(record))
     picture = Figure(figsize=(14, 4.4), layout="constrained")
     losses, scores, sizes = picture.subplots(1, 3)

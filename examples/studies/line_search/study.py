@@ -19,7 +19,7 @@ import optax
 import optimiz
 from examples.data import data_flags, docstrings, text
 from examples.models import pretrained
-from examples.shared import command, optimizers, program_flags, terminal
+from examples.shared import command, optimizers, pictures, program_flags, terminal
 from examples.shared.study_record import in_columns
 from examples.studies.line_search import report
 from examples.tasks.text_classification import TextClassification
@@ -128,7 +128,7 @@ def main() -> None:
             test_examples=len(examples.texts),
             runs=in_columns(runs, *report.FIGURES),
         )
-        summary = report.write(record, output)
+        summary = pictures.write_study(report, record, output)
     terminal.show(summary)
 
 

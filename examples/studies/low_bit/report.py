@@ -6,7 +6,6 @@ answer.
 """
 
 import collections
-import functools
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +17,8 @@ from examples.shared import markdown, pictures
 from examples.shared.study_record import column, mean_over_runs
 from examples.studies.low_bit.arms import FORMS, Arm
 from optimiz import compare
+
+PICTURE = "curves.png"
 
 Runs = Mapping[Arm, Mapping[int, compare.Run]]
 
@@ -145,19 +146,6 @@ def across(studies: Mapping[str, compare.Record]) -> str:
     return f"{table}\n\n{message}"
 
 
-def write(record: compare.Record, directory: Path) -> str:
-    """Write the record, ``report.md`` and ``curves.png``, and return the part of the page that is the result.
-
-    Args:
-        record: record of the study.
-        directory: where to write.
-    """
-    record.write(directory / "record.json")
-    draw = functools.partial(_draw, by_arm(record))
-    pictures.write_page(render(record), directory / "report.md", "curves.png", draw)
-    return summary(record)
-
-
 def summary(record: compare.Record) -> str:
     """The part of the page that is the result."""
     runs = by_arm(record)
@@ -174,15 +162,16 @@ def render(record: compare.Record) -> str:
         "dropout. The last training loss is the mean over the last tenth of the updates. Entries that moved "
         "are the entries of the parameters that differ from their start at the end; bytes are of parameters "
         "and state.",
-        "![Training loss, and each run relative to its float32 pair](curves.png)",
+        f"![Training loss, and each run relative to its float32 pair]({PICTURE})",
         markdown.what_was_run(record),
         "Every number is in `record.json`, including the loss of each update.",
     ]
     return "\n\n".join(page) + "\n"
 
 
-def _draw(runs: Runs, path: Path) -> None:
+def draw(record: compare.Record, path: Path) -> None:
     """The losses of each optimizer and rate, and below them every run relative to its pair."""
+    runs = by_arm(record)
     bases, others = [a for a in runs if a == a.base], [a for a in runs if a != a.base]
     colors = {form: f"C{i}" for i, form in enumerate(FORMS)}
     picture = Figure(figsize=(12, 4 + 0.3 * len(others)), layout="constrained")

@@ -26,7 +26,7 @@ import optax
 import optimiz
 from examples.data import corpus, data_flags, docstrings, text, tokenization
 from examples.models import pretrained
-from examples.shared import command, program_flags, terminal
+from examples.shared import command, pictures, program_flags, terminal
 from examples.shared.study_record import in_columns
 from examples.studies.low_bit import arms as low_bit_arms
 from examples.studies.low_bit import report
@@ -187,7 +187,7 @@ def main() -> None:
             test_examples=examples,
             runs=in_columns(runs, "loss"),
         )
-        summary = report.write(record, output)
+        summary = pictures.write_study(report, record, output)
     terminal.show(summary)
 
 

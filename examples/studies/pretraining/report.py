@@ -6,7 +6,6 @@ rows. A difference is called significant if Student's 95 % interval of the paire
 """
 
 import dataclasses
-import functools
 import math
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from examples.shared import markdown, pictures
 from examples.shared.study_record import column, with_safe_names
 from examples.studies.pretraining.recipes import BASELINE, HALF_WAY
 from optimiz import compare
+
+PICTURE = "curves.png"
 
 UNTRAINED = "untrained"
 FIGURES = {"loss": -1, "accuracy": 1}  # and whether more is better
@@ -99,19 +100,6 @@ class Results:
         ]
 
 
-def write(record: compare.Record, directory: Path) -> str:
-    """Write the record, ``report.md`` and ``curves.png``, and return the part of the page that is the result.
-
-    Args:
-        record: record of the study.
-        directory: where to write.
-    """
-    record.write(directory / "record.json")
-    draw = functools.partial(_draw, Results(record))
-    pictures.write_page(render(record), directory / "report.md", "curves.png", draw)
-    return summary(record)
-
-
 def summary(record: compare.Record) -> str:
     """The part of the page that is the result."""
     results = Results(record)
@@ -130,7 +118,7 @@ def render(record: compare.Record) -> str:
         "not by a machine's clock: an update costs what its active layers cost, and the forward passes of a "
         "selection and the estimates of a Hessian are charged. The irreducible losses of RHO-loss are not "
         "charged, as in the source.",
-        "![Validation loss over the budget; differences from the decayed and the undecayed AdamW](curves.png)",
+        f"![Validation loss over the budget; differences from the decayed and the undecayed AdamW]({PICTURE})",
         markdown.what_was_run(record, {"all runs": f"{minutes:.0f} minutes of reference time"}),
         "Every number is in `record.json`, including those of the rates that were not chosen.",
     ]
@@ -244,8 +232,9 @@ def _shown(value: float, sign: str = "") -> str:
     return f"{value:{sign}.3f}" if math.isfinite(value) else "diverged"
 
 
-def _draw(results: Results, path: Path) -> None:
+def draw(record: compare.Record, path: Path) -> None:
     """Validation over the budget, and each recipe's differences from the decayed and the undecayed baseline."""
+    results = Results(record)
     picture = Figure(figsize=(13, 4.2), layout="constrained")
     curves, *differences = picture.subplots(1, 1 + len(FIGURES))
     for i, (name, runs) in enumerate(results.runs.items()):

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 
 from examples import irreducible_losses
-from examples.shared import command, optimizers, program_flags, terminal
+from examples.shared import command, optimizers, pictures, program_flags, terminal
 from examples.shared.prices import given_or_measured
 from examples.studies.pretraining import recipes, report
 from examples.studies.pretraining.downstream import Downstream
@@ -121,7 +121,7 @@ def run(setting: Setting, grid: Sequence[compare.Arm], given: training.Reference
         runs=[*final, *(run for run in tuned if run.learning_rate != rates[run.optimizer])],
         extra={UNTRAINED: [test(start) for start in starts]},
     )
-    return report.write(record, output)
+    return pictures.write_study(report, record, output)
 
 
 def main() -> None:

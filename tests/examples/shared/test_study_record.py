@@ -8,8 +8,8 @@ import os
 import numpy as np
 import pytest
 
-from examples.benchmarks import trainers_report, update_report
-from examples.shared import markdown, study_record
+from examples.benchmarks import plan_report, trainers_report, update_report
+from examples.shared import markdown, pictures, study_record
 from examples.studies.heterogeneity import report as heterogeneity_report
 from examples.studies.line_search import report as line_search_report
 from examples.studies.low_bit import report as low_bit_report
@@ -75,7 +75,8 @@ def test_names_in_the_record_of_a_study_are_shown_and_not_obeyed(tmp_path):
         for method, rate in ((name, None), ("adam", 0.1))
         for seed in (0, 1)
     ]
-    line_search_report.write(dataclasses.replace(whole, runs=runs, command="python `x`"), tmp_path)
+    record = dataclasses.replace(whole, runs=runs, command="python `x`")
+    pictures.write_study(line_search_report, record, tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert r"!\[x\](/etc/hostname) \$y\$ \| \<b\>" in text and "![x]" not in text
 
@@ -94,17 +95,20 @@ def test_the_report_of_a_study_is_not_lost(folder, which, tmp_path, monkeypatch)
     if which == "all":
         record = dataclasses.replace(record, runs=list(map(diverged, record.runs)))
     if which == "none, and no picture":
-        monkeypatch.setattr(page, "_draw", lambda *_: 1 / 0)
-    page.write(record, tmp_path)
+        monkeypatch.setattr(page, "draw", lambda *_: 1 / 0)
+    pictures.write_study(page, record, tmp_path)
     text = (tmp_path / "report.md").read_text()
     message = "is left out: ZeroDivisionError: division by zero"
     assert (message in text) == (which == "none, and no picture") == (not list(tmp_path.glob("*.png")))
     assert compare.Record.read(tmp_path / "record.json").runs == record.runs
 
 
-@pytest.mark.parametrize("name", ["trainers", "update"])
+BENCHMARKS = {"trainers": trainers_report, "update": update_report, "plan/gpt2_xl_h200": plan_report}
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_a_record_of_a_benchmark_that_was_changed_is_one_line_with_the_file(name, tmp_path):
-    report = {"trainers": trainers_report.report, "update": update_report.report}[name]
+    report = BENCHMARKS[name].report
     whole = json.loads((ROOT / "examples/benchmarks/results" / name / "record.json").read_text())
     path = tmp_path / "record.json"
     path.write_text(json.dumps(whole))

@@ -1,0 +1,43 @@
+"""The table of planned updates says what fits, what does not, and what is not known."""
+
+import pytest
+
+from examples.benchmarks import plan_report
+from optimiz import plan
+
+PLANNED = plan.Plan(
+    target="h200",
+    mesh={"data": 1},
+    arguments={"parameters": 2**34, "state": 2**35, "gradients": 2**34},
+    temporary=0,
+    peak=2**36,
+    memory=2**37,
+    traffic=plan.Traffic(2**36, 2**37, 3, {"all-reduce": plan.Collective(2, 8)}, 0),
+    bound=2**36,
+    bandwidth=2**42,
+    compile_seconds=2.0,
+)
+TOO_LARGE = {"temporary": None, "peak": None, "traffic": None, "failure": "RESOURCE_EXHAUSTED"}
+
+
+def row(**changed):
+    return plan_report.row("adamw", PLANNED, 2**32) | changed
+
+
+@pytest.mark.parametrize(
+    ("changed", "cells"),
+    [
+        ({}, "0.00 GiB | 64.00 GiB | yes | 64.00 GiB to 128.00 GiB | 1.00 to 2.00 | 15.6 ms to 31.2 ms"),
+        ({"memory": 2**35}, "0.00 GiB | 64.00 GiB | no | "),
+        ({"memory": None}, "0.00 GiB | 64.00 GiB | unknown | "),
+        ({"bandwidth": None}, "1.00 to 2.00 |  | 2 all-reduce |"),
+        (TOO_LARGE, "32.00 GiB |  |  | no |  |  |  |  | 2 s |"),
+    ],
+)
+def test_the_table_says_what_fits_and_what_moves(changed, cells):
+    line = plan_report.table([row(**changed)]).splitlines()[-1]
+    assert line.startswith("| `adamw` | 16.00 GiB | 32.00 GiB | ") and cells in line
+
+
+def test_a_row_of_the_record_is_the_plan_again():
+    assert plan_report.planned_in(row()) == PLANNED
