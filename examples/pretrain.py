@@ -13,14 +13,14 @@ read before anything is trained.
 import dataclasses
 import functools
 import shlex
-from pathlib import Path
 
 import jax
 
 from examples import finetune_text
 from examples.data import corpus, tokenization
 from examples.data.text_summary import of_unknown
-from examples.shared import command, devices, optimizers, program_flags, signals
+from examples.shared import command, devices, optimizers, program_flags
+from examples.shared.downstream import Downstream
 from examples.shared.train_each import Plan, check_flags, made_or_left_out
 from examples.tasks.objectives import OBJECTIVES, Size
 from examples.tasks.pretraining import EVALUATION_ROWS, Pretraining
@@ -84,60 +84,32 @@ program_flags.check_together(
 )
 
 
-def read_vocabulary(train: corpus.Corpus, kept: Path) -> tokenization.Vocabulary:
-    """The tokenizer: loaded, or learned from the training text; where a run goes on, that which it has kept."""
-    objective, size = _OBJECTIVE.value, _VOCAB_SIZE.value
-    algorithm = _TOKENIZER.value or ("wordpiece" if objective == "masked" else "bpe")
-    if algorithm not in (tokenization.BPE, tokenization.WORDPIECE):
-        return tokenization.vocabulary(tokenization.load(Path(algorithm)), objective, size)
-    own = kept if _RESUME.value else None
-    found = tokenization.kept_or_learned(own, train.documents, algorithm, size or 4096, objective)
-    return tokenization.vocabulary(found, objective)
-
-
-def first_model(output: Path) -> Path:
-    """The directory of the first optimizer's model."""
-    first = optimizers.choose(_OPTIMIZER.value[0], from_scratch=True, classes=2)
-    return output / first.name / "model"
-
-
-def fine_tuning(output: Path) -> list[str]:
-    """The arguments of finetune_text, of which --downstream says the last."""
-    given = [f"--model={first_model(output)}", f"--output={output / 'downstream'}"]
-    return given + ["--resume"] * _RESUME.value + shlex.split(_DOWNSTREAM.value)
-
-
-def refuse_other_model(output: Path) -> None:
-    """Refuse arguments of --downstream by which what is pre-trained here would not be fine-tuned, or not kept.
+def fine_tuning(plan: Plan, given: str) -> Downstream:
+    """What fine-tunes the first optimizer's model; its arguments are known to be right.
 
     Raises:
-        ValueError: they name another model, or a directory that holds something.
+        ValueError: they are not, or there are several processes.
     """
-    asked = finetune_text.FLAGS
-    if asked.model != str(first_model(output)):
-        raise ValueError("--model is the one that is pre-trained here; leave it out")
-    there = Path(asked.output)
-    if there == output / "downstream":  # as the run itself is begun or gone on with
-        return
-    if not asked.resume and there.is_dir() and any(there.iterdir()):
-        raise ValueError(f"--output={there} is not empty; choose another, or leave it out")
+    if jax.process_count() > 1:
+        raise ValueError(f"--downstream needs one process, there are {jax.process_count()}")
+    first = optimizers.choose(_OPTIMIZER.value[0], from_scratch=True, classes=2)
+    model = plan.output / first.name / "model"
+    found = Downstream("examples.finetune_text", finetune_text.FLAGS, given, model, plan.output, plan.resume)
+    with found.read():
+        finetune_text.check(_LENGTH.value)
+    return found
 
 
 def main() -> None:
     """Run every optimizer, then write the models and the report."""
     layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
     plan = Plan.of(FLAGS, log_every=10)
-    if _DOWNSTREAM.value is not None and jax.process_count() > 1:
-        raise ValueError(f"--downstream needs one process, there are {jax.process_count()}")
-    downstream = [] if _DOWNSTREAM.value is None else fine_tuning(plan.output)
-    if downstream:
-        with command.arguments("downstream", downstream, finetune_text.FLAGS):
-            refuse_other_model(plan.output)
-            finetune_text.check(_LENGTH.value)
+    downstream = None if _DOWNSTREAM.value is None else fine_tuning(plan, _DOWNSTREAM.value)
     text = corpus.standard_library() if _DATA.value is None else corpus.read(_DATA.value)
     parts = corpus.split(text, _SHARES)
     kept = plan.output / "tokenizer.json"
-    vocabulary = read_vocabulary(parts["train"], kept)
+    own, documents = kept if plan.resume else None, parts["train"].documents
+    vocabulary = tokenization.choose(_TOKENIZER.value, _OBJECTIVE.value, _VOCAB_SIZE.value, documents, own)
     choices = [optimizers.choose(name, from_scratch=True, classes=vocabulary.size) for name in _OPTIMIZER.value]
     chosen = plan.optimizers(choices, schedules.cosine, optimizers.one_rate)
     size = Size(_LAYERS.value, _HIDDEN_SIZE.value, _HEADS.value, _LENGTH.value, _DROPOUT.value)
@@ -185,7 +157,7 @@ def main() -> None:
         record = dataclasses.replace(record, runs=runs, samples=samples, left_out=left_out)
         plan.report(record, figure="bits_per_byte")
     if downstream:
-        signals.replace_process("-m", "examples.finetune_text", *downstream)
+        downstream.start()
 
 
 if __name__ == "__main__":

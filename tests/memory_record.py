@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 import optimiz
+from examples.models import shapes
 from tests.contract.table import TABLE
 
 ROOT = Path(__file__).parents[1]
@@ -29,57 +30,17 @@ FORMATS = {"float32": None, "BFloat16": optimiz.BFloat16(), "Float8": optimiz.Fl
 SOURCE = {"GPT-2 1.5B": {"sgd_sai": 5.93, "adamw": 11.86}, "Llama-2-7B": {"sgd_sai": 25.15, "adamw": 49.48}}
 
 
-def gpt2(layers: int, d: int) -> dict[str, tuple[tuple[int, ...], int]]:
-    """Name → shape, and how often the model has it."""
-    return {
-        "words": ((50257, d), 1),
-        "positions": ((1024, d), 1),
-        "qkv": ((d, 3 * d), layers),
-        "qkv_bias": ((3 * d,), layers),
-        "output": ((d, d), layers),
-        "up": ((d, 4 * d), layers),
-        "up_bias": ((4 * d,), layers),
-        "down": ((4 * d, d), layers),
-        "vectors": ((d,), 6 * layers + 2),
-    }
-
-
-def vit(layers: int, d: int) -> dict[str, tuple[tuple[int, ...], int]]:
-    """The same, of a ViT on patches of 16 × 16 and 1,000 classes."""
-    shared = {name: entry for name, entry in gpt2(layers, d).items() if name not in ("words", "positions")}
-    return shared | {
-        "patches": ((16, 16, 3, d), 1),
-        "positions": ((1, 197, d), 1),
-        "class": ((1, 1, d), 1),
-        "head": ((d, 1000), 1),
-        "head_bias": ((1000,), 1),
-        "vectors": ((d,), 6 * layers + 3),
-    }
-
-
-def llama(layers: int, d: int, hidden: int, keys: int | None = None) -> dict[str, tuple[tuple[int, ...], int]]:
-    """The same, of a Llama 2; with fewer key and value heads than queries, their width is ``keys``."""
-    return {
-        "words": ((32000, d), 1),
-        "queries_and_output": ((d, d), 2 * layers),
-        "keys_and_values": ((d, keys or d), 2 * layers),
-        "gate_and_up": ((d, hidden), 2 * layers),
-        "down": ((hidden, d), layers),
-        "norms": ((d,), 2 * layers + 1),
-        "head": ((d, 32000), 1),
-    }
-
-
-MODELS = {
-    "GPT-2 124M": gpt2(12, 768),
-    "GPT-2 355M": gpt2(24, 1024),
-    "GPT-2 774M": gpt2(36, 1280),
-    "GPT-2 1.5B": gpt2(48, 1600),
-    "ViT-S/16": vit(12, 384),
-    "ViT-B/16": vit(12, 768),
-    "Llama-2-7B": llama(32, 4096, 11008),
-    "Llama-2-13B": llama(40, 5120, 13824),
+NAMES = {
+    "GPT-2 124M": "gpt2",
+    "GPT-2 355M": "gpt2-medium",
+    "GPT-2 774M": "gpt2-large",
+    "GPT-2 1.5B": "gpt2-xl",
+    "ViT-S/16": "vit-s",
+    "ViT-B/16": "vit-b",
+    "Llama-2-7B": "llama-2-7b",
+    "Llama-2-13B": "llama-2-13b",
 }
+MODELS = {title: shapes.counted(shapes.MODELS[name].shapes()) for title, name in NAMES.items()}
 
 
 def optimizer(name: str, fmt: Any) -> Any:
@@ -95,9 +56,9 @@ def parameters(model: str) -> int:
 
 def total(model: str, name: str, fmt: Any) -> int:
     """Bytes of the optimizer's state for the model."""
-    shapes = {array: jax.ShapeDtypeStruct(shape, jnp.float32) for array, (shape, _) in MODELS[model].items()}
+    structs = {array: jax.ShapeDtypeStruct(shape, jnp.float32) for array, (shape, _) in MODELS[model].items()}
     size = 0
-    for path, each in optimiz.state_bytes(optimizer(name, fmt), shapes).arrays.items():
+    for path, each in optimiz.state_bytes(optimizer(name, fmt), structs).arrays.items():
         of = re.search(r"\['(\w+)'\]$", path)
         size += each * (MODELS[model][of[1]][1] if of else 1)
     return size

@@ -24,14 +24,14 @@ from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
 import optimiz
+from examples.models import shapes
 from optimiz import groups, training
 from tests.conftest import ROOT
-from tests.memory_record import MODELS as SHAPES
-from tests.memory_record import llama
 
 PATH = ROOT / "tests/records/scaling.json"
 DEVICES = (8, 16, 32, 64, 128, 256, 512, 1024)
-MODELS = {"Llama-2-7B": SHAPES["Llama-2-7B"], "Llama-2-70B": llama(80, 8192, 28672, keys=1024)}
+NAMES = {"Llama-2-7B": "llama-2-7b", "Llama-2-70B": "llama-2-70b"}
+MODELS = {title: shapes.counted(shapes.MODELS[name].shapes()) for title, name in NAMES.items()}
 OPTIMIZERS = {
     "sgd": lambda: optimiz.sgd(0.1),
     "adafactor": lambda: optimiz.adafactor(0.01),
@@ -51,7 +51,7 @@ MEMORY = 80e9  # bytes, of a device
 SOPHIA_INTERVAL = inspect.signature(optimiz.sophia_g).parameters["update_interval"].default
 
 # Every matrix is split along its rows, where 1,024 devices divide these.
-RULES = groups.label({P(None, "data"): groups.path("words|down"), P("data"): groups.everything})
+RULES = groups.label({P(None, "data"): groups.path("embedding|down"), P("data"): groups.everything})
 
 
 def layout(name: str, n: int) -> training.Layout:
@@ -70,7 +70,7 @@ def layout(name: str, n: int) -> training.Layout:
 LAYOUTS = ("data parallel", "ZeRO-1", "split parameters")
 
 
-def shapes(model: str, dtype: Any) -> dict[str, jax.ShapeDtypeStruct]:
+def structs(model: str, dtype: Any) -> dict[str, jax.ShapeDtypeStruct]:
     """A parameter of each shape that a model has."""
     return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, _) in MODELS[model].items()}
 
@@ -113,7 +113,7 @@ def sent_for_curvature(name: str, n: int, size: int) -> float:
 def reckon(model: str, fmt: str, name: str, optimizers: Any = OPTIMIZERS) -> dict[str, Any]:
     """What each device holds in a layout, in lists by the number of devices."""
     dtype, of_state = FORMATS[fmt]
-    params = shapes(model, dtype)
+    params = structs(model, dtype)
     layouts = [layout(name, n) for n in DEVICES]
     states = {optimizer: jax.eval_shape(make(optimizer, of_state).init, params) for optimizer in optimizers}
     return {

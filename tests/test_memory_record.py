@@ -2,11 +2,11 @@
 
 import json
 
-import jax
 import jax.numpy as jnp
 import pytest
 
 import optimiz
+from examples.models import shapes
 from tests import memory_record
 from tests.memory_record import FORMATS, MODELS
 
@@ -47,12 +47,9 @@ def test_the_record_is_what_the_code_says_of_every_optimizer(name):
 
 
 def test_counting_each_shape_once_gives_the_size_of_the_whole_state():
-    whole = {
-        f"{array}/{i}": jax.ShapeDtypeStruct(shape, jnp.float32)
-        for array, (shape, times) in memory_record.vit(2, 384).items()
-        for i in range(times)
-    }
-    MODELS["two layers"] = memory_record.vit(2, 384)
+    two = shapes.Vit(2, 384).shapes()
+    whole = shapes.as_structs(shapes.unstacked(two), jnp.float32)
+    MODELS["two layers"] = shapes.counted(two)
     try:
         ours = memory_record.total("two layers", "sgd_sai", optimiz.Int8())
     finally:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import optimiz
+from examples.models import shapes
 from optimiz import training
 from tests import scaling_record
 from tests.scaling_record import DEVICES, FORMATS, LAYOUTS, MODELS, OPTIMIZERS
@@ -40,12 +41,9 @@ def test_all_of_the_record_is_what_the_code_says(model, fmt, name):
 
 
 def test_counting_each_shape_once_gives_the_bytes_of_a_whole_model(monkeypatch):
-    monkeypatch.setitem(MODELS, "two layers", scaling_record.llama(2, 512, 1376, keys=128))
-    params = {
-        f"{name}/{i}": jax.ShapeDtypeStruct(shape, jnp.bfloat16)
-        for name, (shape, times) in MODELS["two layers"].items()
-        for i in range(times)
-    }
+    two = shapes.Llama(2, 512, 1376, 128, 32000).shapes()
+    monkeypatch.setitem(MODELS, "two layers", shapes.counted(two))
+    params = shapes.as_structs(shapes.unstacked(two), jnp.bfloat16)
     state = jax.eval_shape(scaling_record.make("adamw", optimiz.Int8()).init, params)
     found = scaling_record.reckon("two layers", "int8", "ZeRO-1", ["adamw"])
     for n, of_state in zip(DEVICES, found["state"]["adamw"], strict=True):

@@ -32,7 +32,7 @@ program_flags.check_among(update_speed.METHODS, _METHODS)
 def main() -> None:
     """Measure what the flags ask for, and write the record and the report."""
     path = Path(_OUTPUT.value) / "record.json"
-    params = update_speed.structs(update_speed.gpt2(*update_speed.MODELS[_MODEL.value]), _DTYPE.value)
+    params = update_speed.structs(_MODEL.value, _DTYPE.value)
     settings = {
         "model": _MODEL.value,
         "dtype": _DTYPE.value,

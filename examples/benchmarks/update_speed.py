@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 import optimiz
+from examples.models import shapes
 from optimiz import methods
 
 RATE, CLIP, DECAY = 1e-4, 1.0, {"weight_decay": 0.1}
@@ -48,49 +49,17 @@ READ_BEFORE = {name: method.read_before for name, method in methods.METHODS.item
     "clip + adamw": 1,
     "guarded clip + adamw": 5,
 }
-# Of the width, and the number of layers.
-MODELS = {
-    "tiny": (64, 1),
-    "gpt2": (768, 12),
-    "gpt2-medium": (1024, 24),
-    "gpt2-large": (1280, 36),
-    "gpt2-xl": (1600, 48),
-}
+MODELS = {"tiny": shapes.Gpt2(1, 64, vocabulary=512)}
+MODELS |= {name: model for name, model in shapes.MODELS.items() if isinstance(model, shapes.Gpt2)}
 # Methods whose compilation is measured, and on how many leaves.
 COMPILED = [("clip + adamw", leaves) for leaves in (10, 100, 400)] + [
     (name, 100) for name, (_, theirs, _) in METHODS.items() if theirs is not None and name != "clip + adamw"
 ]
 
 
-def gpt2(width: int, layers: int) -> dict[str, Any]:
-    """The shapes of a GPT-2's parameters."""
-    norm = {"scale": (width,), "bias": (width,)}
-
-    def dense(inputs, outputs):
-        return {"kernel": (inputs * width, outputs * width), "bias": (outputs * width,)}
-
-    layer = {
-        "ln_1": norm,
-        "ln_2": norm,
-        "attn": dense(1, 3),
-        "proj": dense(1, 1),
-        "fc": dense(1, 4),
-        "out": dense(4, 1),
-    }
-    tokens = 50257 if layers > 1 else 512
-    return {
-        "wte": (tokens, width),
-        "wpe": (1024, width),
-        "ln_f": norm,
-        **{f"h{i}": layer for i in range(layers)},
-    }
-
-
-def structs(shapes: Any, dtype: str) -> Any:
-    """A tree of shapes as a tree of ``jax.ShapeDtypeStruct``."""
-    return jax.tree.map(
-        lambda s: jax.ShapeDtypeStruct(s, dtype), shapes, is_leaf=lambda s: isinstance(s, tuple)
-    )
+def structs(model: str, dtype: str) -> Any:
+    """A model's parameters, those of every layer by themselves, as a tree of ``jax.ShapeDtypeStruct``."""
+    return shapes.as_structs(shapes.unstacked(MODELS[model].shapes()), dtype)
 
 
 def compiled(tx: optax.GradientTransformation, params: Any) -> tuple[jax.stages.Compiled, dict[str, float]]:
@@ -190,7 +159,7 @@ def measured(name: str, params: Any, rounds: int) -> dict[str, Any]:
 
 def compilation(name: str, leaves: int) -> dict[str, Any]:
     """Size and compile time of a method and of Optax's, on a number of equal leaves."""
-    params = structs([(256, 256)] * leaves, "float32")
+    params = shapes.as_structs([(256, 256)] * leaves, "float32")
     ours, theirs, _ = METHODS[name]
     rounds = [
         {who: compiled(tx, params)[1] for who, tx in (("optimiz", ours), ("optax", theirs))} for _ in range(5)

@@ -164,3 +164,25 @@ def vocabulary(tokenizer: Tokenizer, objective: str, size: int | None = None) ->
     special = {*ids.values(), *sentinels}
     ordinary = tuple(sorted(set(names.values()) - special))
     return Vocabulary(tokenizer, size, ids, ordinary)
+
+
+def choose(
+    name: str | None, objective: str, size: int | None, documents: Iterable[str], kept: Path | None
+) -> Vocabulary:
+    """The vocabulary that a user asks for: of a file, of a run that goes on, or learned from the text.
+
+    Args:
+        name: BPE, WORDPIECE, or the path of a tokenizer.json; None for what goes with the objective.
+        objective: whose special tokens it must have.
+        size: of the model's vocabulary; None for that of the file, or 4096.
+        documents: to learn from.
+        kept: as for :func:`kept_or_learned`.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: as :func:`load`, :func:`train` and :func:`vocabulary`.
+    """
+    algorithm = name or (WORDPIECE if objective == "masked" else BPE)
+    if algorithm not in (BPE, WORDPIECE):
+        return vocabulary(load(Path(algorithm)), objective, size)
+    return vocabulary(kept_or_learned(kept, documents, algorithm, size or 4096, objective), objective)

@@ -6,6 +6,7 @@ Layers are stacked: every parameter of a layer has the layers as its first dimen
 Source: the models' published configurations.
 """
 
+import collections
 import dataclasses
 import json
 import math
@@ -197,10 +198,29 @@ def structs(model: str, dtype: Any = jnp.float32) -> dict[str, Any]:
         >>> sum(leaf.size for leaf in jax.tree.leaves(structs("llama-2-7b")))
         6738415616
     """
-    shapes = configuration(model).shapes()
+    return as_structs(configuration(model).shapes(), dtype)
+
+
+def as_structs(shapes: Any, dtype: Any) -> Any:
+    """A tree of shapes as a tree of ``jax.ShapeDtypeStruct``."""
     return jax.tree.map(
         lambda s: jax.ShapeDtypeStruct(s, dtype), shapes, is_leaf=lambda s: isinstance(s, tuple)
     )
+
+
+def unstacked(shapes: Shapes) -> Shapes:
+    """The same shapes where every layer has parameters of its own: a name for each, beside the others."""
+    layer = shapes["layers"]
+    layers = {f"layer_{i}": {name: shape[1:] for name, shape in layer.items()} for i in range(layer["down"][0])}
+    return {name: shape for name, shape in shapes.items() if name != "layers"} | layers
+
+
+def counted(shapes: Shapes) -> dict[str, tuple[tuple[int, ...], int]]:
+    """Every different shape of such parameters, under the name that has it first, and how many have it."""
+    flat = jax.tree_util.tree_leaves_with_path(unstacked(shapes), is_leaf=lambda s: isinstance(s, tuple))
+    counts = collections.Counter(shape for _, shape in flat)
+    names = {shape: path[-1].key for path, shape in reversed(flat)}
+    return {names[shape]: (shape, times) for shape, times in counts.items()}
 
 
 def partition(mesh: Mapping[str, int]) -> Callable[[Any], Any]:

@@ -14,7 +14,7 @@ from examples import pretrain
 from examples.data import corpus, tokenization
 from examples.data.tokenization import Vocabulary
 from examples.models import families, pretrained, weights
-from examples.shared import command
+from examples.shared import command, signals
 from examples.tasks.objectives import OBJECTIVES, Size
 from examples.tasks.pretraining import Pretraining
 from optimiz import compare, training
@@ -248,7 +248,7 @@ def test_a_masked_model_is_fine_tuned_at_once(arguments, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     rows = [f"sentence {i} of {kind}\t{kind}\n" for i in range(60) for kind in ("ham", "spam")]
     (tmp_path / "a b.tsv").write_text("sentence\tlabel\n" + "".join(rows))
-    monkeypatch.setattr(pretrain.signals, "replace_process", lambda *command: asked.append(list(command)))
+    monkeypatch.setattr(signals, "replace_process", lambda *command: asked.append(list(command)))
     call(arguments | {"objective": "masked", "downstream": "--steps=3 --data='a b.tsv'"})
     model, output = arguments["output"] / "adamw/model", arguments["output"] / "downstream"
     expected = ["-m", "examples.finetune_text", f"--model={model}", f"--output={output}", "--steps=3"]
