@@ -37,7 +37,7 @@ _BUDGET = FLAGS.DEFINE_float("budget", 8.0, "Budget of each run, in seconds of r
 _SEEDS = FLAGS.DEFINE_integer("seeds", 3, "Runs of each optimizer at each rate.", lower_bound=1)
 _FILES = data_flags.DataFlags(FLAGS)
 _REFERENCE = FLAGS.DEFINE_path("reference", None, "JSON file of prices; default: measured on this machine.")
-_FIGURE = FLAGS.DEFINE_enum("figure", "accuracy", ["accuracy", "macro_f1", "mcc", "loss"], "Figure that ranks.")
+_METRIC = FLAGS.DEFINE_enum("metric", "accuracy", ["accuracy", "macro_f1", "mcc", "loss"], "Metric that ranks.")
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 16, "Examples per update.", lower_bound=1)
 _LENGTH = FLAGS.DEFINE_integer(
     "length",
@@ -48,7 +48,7 @@ _LENGTH = FLAGS.DEFINE_integer(
 _RESUME = FLAGS.DEFINE_bool("resume", False, "Continue the comparison in --output.")
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)
 
-_DECISIVE = (_TASK, _BUDGET, _BATCH_SIZE, _LENGTH, _FIGURE)
+_DECISIVE = (_TASK, _BUDGET, _BATCH_SIZE, _LENGTH)
 _DROPOUT = 0.1
 _TEXT_LENGTH = 16
 _TIMED = 20  # steps whose times give the prices
@@ -90,6 +90,7 @@ def main() -> None:
     task_of = lambda seed: problem.task(_BATCH_SIZE.value, seed)  # noqa: E731
     decisive = {flag.name: flag.value for flag in _DECISIVE} | {"length": problem.length}
     identity = decisive | {"model_and_data": problem.fingerprint()}
+    identity |= {"figure": _METRIC.value}  # by this name, directories of earlier versions resume
     output, model_name = Path(_OUTPUT.value), pretrained.described(_MODEL.value, model)
     # An optimizer's own share of a step is small, so that all are charged the price of the first one.
     about = {"task": _TASK.value, "batch_size": _BATCH_SIZE.value, "optimizer": grid[0].name}
@@ -106,13 +107,14 @@ def main() -> None:
             command=command.typed("compare_optimizers"),
             task={"model": model_name, **problem.summary.rows()},
             settings=decisive
-            | {"reference": reference.prices(), "warmup": WARMUP, "weight_decay": WEIGHT_DECAY},
+            | {"metric": _METRIC.value, "reference": reference.prices()}
+            | {"warmup": WARMUP, "weight_decay": WEIGHT_DECAY},
             baselines=baselines or {},
             test_examples=len(parts["test"].texts),
             runs=[],
             left_out=left_out,
         )
-        compare.check_report(record, output, figure=_FIGURE.value)
+        compare.check_report(record, output, metric=_METRIC.value)
         runs = compare.run_matrix(
             grid,
             range(_SEEDS.value),
@@ -120,14 +122,14 @@ def main() -> None:
             settings,
             output / "runs",
             identity=identity,
-            figure=_FIGURE.value,
+            metric=_METRIC.value,
             reference=reference,
             test=problem.evaluation("test"),
             progress=progress,
         )
         record = dataclasses.replace(record, runs=runs)
-        report = compare.write_report(record, output, figure=_FIGURE.value)
-    terminal.show(compare.summary(record, figure=_FIGURE.value))
+        report = compare.write_report(record, output, metric=_METRIC.value)
+    terminal.show(compare.summary(record, metric=_METRIC.value))
     print(f"\nreport: {report}")
 
 

@@ -114,7 +114,7 @@ def main() -> None:
                 baseline="baseline of pixels",
                 compute=functools.partial(baseline.pixel_baseline, **parts),
                 test_examples=len(parts["test"].images),
-                figure="accuracy",
+                metric="accuracy",
             )
         each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout)
         trained = list(each)
@@ -133,7 +133,7 @@ def main() -> None:
                 pictures[picture] = f"The surest of {count} mistakes of {name}"
         runs = [run for _, _, run in trained]
         record = dataclasses.replace(record, runs=runs, pictures=pictures, left_out=left_out)
-        plan.report(record, figure="accuracy")
+        plan.report(record, metric="accuracy")
 
 
 if __name__ == "__main__":

@@ -123,12 +123,12 @@ def main() -> None:
                 baseline="TF-IDF baseline",
                 compute=functools.partial(baseline.tfidf_baseline, **parts),
                 test_examples=len(parts["test"].texts),
-                figure="accuracy",
+                metric="accuracy",
             )
         each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout)
         runs = [run for _, _, run in each]
         if record is not None:
-            plan.report(dataclasses.replace(record, runs=runs), figure="accuracy")
+            plan.report(dataclasses.replace(record, runs=runs), metric="accuracy")
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def main() -> None:
                 baseline="baseline of frequencies",
                 compute=lambda: {"frequencies of tokens": problem.frequencies()},
                 test_examples=min(len(problem.rows["test"]), EVALUATION_ROWS),
-                figure="bits_per_byte",
+                metric="bits_per_byte",
             )
         runs, samples, left_out = [], {}, {} if record is None else dict(record.left_out)
         each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout)
@@ -155,7 +155,7 @@ def main() -> None:
         for name, lines in samples.items():
             print(f"\n{name}\n\n" + "\n".join(f"  {compare.shown(line)}" for line in lines), end="\n\n")
         record = dataclasses.replace(record, runs=runs, samples=samples, left_out=left_out)
-        plan.report(record, figure="bits_per_byte")
+        plan.report(record, metric="bits_per_byte")
     if downstream:
         downstream.start()
 

@@ -28,7 +28,7 @@ _CHECK = FLAGS.DEFINE_bool("check", False, "List what is stale instead of render
 
 ROOT = Path(__file__).parents[1]
 
-_COMPARISONS = {  # in examples/results: folder → the figure that ranks the methods
+_COMPARISONS = {  # in examples/results: folder → the metric that ranks the methods
     "topics": "accuracy",
     "compare": "accuracy",
     "digits/resnet": "accuracy",
@@ -51,11 +51,11 @@ _MEASURED = ("contract", "layouts", "memory", "scaling")  # records in tests/rec
 def reports() -> dict[str, Report]:
     """Every committed report, by its path from the root of the repository."""
     found = {}
-    for name, figure in _COMPARISONS.items():
+    for name, metric in _COMPARISONS.items():
         folder, record = ROOT / "examples/results" / name, _comparison(name)
         found[f"examples/results/{name}/report.md"] = Report(
-            functools.partial(compare.render, record, figure=figure),
-            functools.partial(compare.write_report, record, folder, figure=figure),
+            functools.partial(compare.render, record, metric=metric),
+            functools.partial(compare.write_report, record, folder, metric=metric),
         )
     for name, module in _STUDIES.items():
         folder, study = ROOT / "examples/studies" / name, _study(name)
@@ -75,11 +75,11 @@ def reports() -> dict[str, Report]:
 def sections() -> dict[str, Callable[[], str]]:
     """Every section by its name; links in it are those of a page in docs."""
     return {
-        "topics": lambda: compare.summary(_comparison("topics"), figure="accuracy"),
-        "compare": lambda: compare.summary(_comparison("compare"), figure="accuracy"),
-        "resnet": lambda: compare.in_words(_comparison("digits/resnet"), figure="accuracy"),
-        "vit": lambda: compare.in_words(_comparison("digits/vit"), figure="accuracy"),
-        "causal": lambda: compare.in_words(_comparison("causal"), figure="bits_per_byte"),
+        "topics": lambda: compare.summary(_comparison("topics"), metric="accuracy"),
+        "compare": lambda: compare.summary(_comparison("compare"), metric="accuracy"),
+        "resnet": lambda: compare.in_words(_comparison("digits/resnet"), metric="accuracy"),
+        "vit": lambda: compare.in_words(_comparison("digits/vit"), metric="accuracy"),
+        "causal": lambda: compare.in_words(_comparison("causal"), metric="bits_per_byte"),
         "causal_sample": lambda: "\n\n".join(map(compare.fenced, _comparison("causal").samples.values())),
         "line_search": lambda: line_search.across(_studies("line_search")),
         "low_bit": lambda: low_bit.across(_studies("low_bit")),

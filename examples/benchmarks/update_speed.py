@@ -121,7 +121,7 @@ def torch_stepper(name: str, options: Any, params: Any) -> Callable[[], None] | 
 
 
 def measured(name: str, params: Any, rounds: int) -> dict[str, Any]:
-    """The row of a method: the figures of ours and of its peers."""
+    """The row of a method: the measurements of ours and of its peers."""
     ours, theirs, torch_s = METHODS[name]
     sizes = jax.tree.leaves(params)
     grads = jax.tree.map(lambda p: jnp.full(p.shape, 1e-3, p.dtype), params)

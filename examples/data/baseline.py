@@ -29,7 +29,7 @@ MAX_CELLS = 2**24  # of the largest array: 128 MiB
 MAX_CHARACTERS = 20_000_000  # of training text, whose word pairs fit into half a gigabyte
 MAX_PIXELS_SEEN = 50_000_000  # of the training images, times classes
 
-Figures = dict[str, dict[str, dict[str, float]]]
+Metrics = dict[str, dict[str, dict[str, float]]]
 
 
 class NoBaselineError(ValueError):
@@ -61,7 +61,7 @@ def metrics(labels: Sequence[int] | np.ndarray, predictions: Sequence[int] | np.
     }
 
 
-def tfidf_baseline(train: TextExamples, validation: TextExamples, test: TextExamples) -> Figures:
+def tfidf_baseline(train: TextExamples, validation: TextExamples, test: TextExamples) -> Metrics:
     """A linear classifier on the TF-IDF of words and word pairs, tuned on validation accuracy.
 
     Returns:
@@ -98,7 +98,7 @@ def tfidf_baseline(train: TextExamples, validation: TextExamples, test: TextExam
     }
 
 
-def pixel_baseline(train: ImageExamples, validation: ImageExamples, test: ImageExamples) -> Figures:
+def pixel_baseline(train: ImageExamples, validation: ImageExamples, test: ImageExamples) -> Metrics:
     """Logistic regression on pixels, tuned on validation accuracy.
 
     Returns:
@@ -147,9 +147,9 @@ def _tuned(
     validation: Any,
     test: Any,
 ) -> dict[str, dict[str, float]]:
-    """The figures of the model with the highest validation accuracy; of the first among equals."""
+    """Metrics of the model with the highest validation accuracy; the first one among equals."""
 
-    def figures(model: Any, part: Any, given: Any) -> dict[str, float]:
+    def tested(model: Any, part: Any, given: Any) -> dict[str, float]:
         size = max(MAX_CELLS // len(np.unique(train[1])), 1)  # of scores, example × class
         found = [model.predict(given[i : i + size]) for i in range(0, len(part.labels), size)]
         return metrics(part.labels, np.concatenate(found))
@@ -157,11 +157,11 @@ def _tuned(
     given, best = features(validation), None
     for make in makes:
         model = make().fit(*train)
-        its = figures(model, validation, given)
+        its = tested(model, validation, given)
         if best is None or its["accuracy"] > best[1]["accuracy"]:
             best = model, its
     assert best is not None
-    return {"validation": best[1], "test": figures(best[0], test, features(test))}
+    return {"validation": best[1], "test": tested(best[0], test, features(test))}
 
 
 def _classes(labels: np.ndarray) -> int:

@@ -12,7 +12,7 @@ from optimiz import compare
 _SHOWN = 20  # classes
 _UNEVEN = 10  # times as many examples of one class as of another
 _TWICE = 2  # times as many examples of another part as of training: are two files mixed up?
-_FEW = 50  # examples, on which a figure is coarse
+_FEW = 50  # examples, on which a metric is coarse
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the record of a study keeps of its runs: one list per figure in place of a row per update."""
+"""What the record of a study keeps of its runs: one list per metric in place of a row per update."""
 
 import dataclasses
 import json
@@ -12,12 +12,12 @@ from examples.shared import strict_json
 from optimiz import compare, training
 
 
-def in_columns(runs: Iterable[compare.Run], *figures: str) -> list[compare.Run]:
+def in_columns(runs: Iterable[compare.Run], *metrics: str) -> list[compare.Run]:
     """Replace the history of runs by lists in ``extra``, with one entry per update.
 
     Args:
         runs: runs as ``compare.run_matrix`` returns them.
-        *figures: names of the figures to keep; a run without one of them goes without its list.
+        *metrics: names of the metrics to keep; a run without one of them goes without its list.
 
     Returns:
         The runs; a number that is not finite is None.
@@ -25,7 +25,7 @@ def in_columns(runs: Iterable[compare.Run], *figures: str) -> list[compare.Run]:
 
     def columns(run: compare.Run) -> dict[str, Any]:
         rows = [row for row in run.history if "loss" in row]
-        return {name: [_shortest(row[name]) for row in rows] for name in figures if rows and name in rows[0]}
+        return {name: [_shortest(row[name]) for row in rows] for name in metrics if rows and name in rows[0]}
 
     return [dataclasses.replace(run, history=[], extra={**run.extra, **columns(run)}) for run in runs]
 

@@ -10,7 +10,7 @@ import rich.progress
 
 from optimiz import compare, diagnostics, training
 
-_HEADLINES = ("accuracy", "bits_per_byte")  # of an evaluation, the figure to show while a run goes on
+_HEADLINES = ("accuracy", "bits_per_byte")  # of an evaluation, the first of these is shown while a run goes on
 
 
 def show(markdown: str) -> None:
@@ -36,9 +36,9 @@ def bar(title: str, examples_per_step: int) -> Iterator[Callable[[training.Progr
     warn = troubles(console, title)
 
     def describe(progress: training.Progress) -> str:
-        headlines = [name for name in _HEADLINES if name in progress.figures]
+        headlines = [name for name in _HEADLINES if name in progress.metrics]
         name = headlines[0] if headlines else "loss"
-        shown[f"validation {name}" if headlines else name] = f"{progress.figures[name]:.3f}"
+        shown[f"validation {name}" if headlines else name] = f"{progress.metrics[name]:.3f}"
         if progress.seconds > 0:
             shown["examples/s"] = f"{examples_per_step * progress.steps / progress.seconds:.0f}"
         return "  ".join(f"{name} {value}" for name, value in shown.items())
@@ -52,15 +52,15 @@ def bar(title: str, examples_per_step: int) -> Iterator[Callable[[training.Progr
         yield line
         return
     columns: list[Any] = ["{task.description}", rich.progress.BarColumn()]
-    columns += [rich.progress.MofNCompleteColumn(), "{task.fields[figures]}"]
+    columns += [rich.progress.MofNCompleteColumn(), "{task.fields[metrics]}"]
     columns += [rich.progress.TimeRemainingColumn(compact=True), "left"]
     with rich.progress.Progress(*columns, console=console) as display:
-        task = display.add_task(title, total=None, figures="compiling")
+        task = display.add_task(title, total=None, metrics="compiling")
 
         def update(progress: training.Progress) -> None:
             warn(progress)  # above the bar
-            figures = describe(progress)
-            display.update(task, total=progress.total, completed=progress.steps, figures=figures)
+            metrics = describe(progress)
+            display.update(task, total=progress.total, completed=progress.steps, metrics=metrics)
 
         yield update
 

@@ -175,7 +175,7 @@ class Plan:
         baseline: str,
         compute: Callable[[], Mapping[str, Any]],
         test_examples: int,
-        figure: str,
+        metric: str,
     ) -> compare.Record:
         """The record, without runs as yet: its baseline is computed, and its report is known to be possible.
 
@@ -186,8 +186,8 @@ class Plan:
             settings: what all runs share, for the report.
             baseline: name of the baseline, for the report where it is left out.
             compute: computes the baselines; where it fails, the report says why and goes without.
-            test_examples: number of examples behind each test figure.
-            figure: the test figure that ranks.
+            test_examples: number of examples behind each test metric.
+            metric: the test metric that ranks.
 
         Raises:
             ValueError: no report could be written of such a record.
@@ -205,18 +205,18 @@ class Plan:
             runs=[],
             left_out=left_out,
         )
-        compare.check_report(record, self.output, figure=figure)
+        compare.check_report(record, self.output, metric=metric)
         return record
 
-    def report(self, record: compare.Record, *, figure: str) -> None:
+    def report(self, record: compare.Record, *, metric: str) -> None:
         """Write the report, and show its summary and its path.
 
         Args:
             record: the record, with its runs.
-            figure: the test figure that ranks.
+            metric: the test metric that ranks.
         """
-        path = compare.write_report(record, self.output, figure=figure)
-        terminal.show(compare.summary(record, figure=figure))
+        path = compare.write_report(record, self.output, metric=metric)
+        terminal.show(compare.summary(record, metric=metric))
         print(f"\nreport: {path}", flush=True)
 
     def train_each(
@@ -232,7 +232,7 @@ class Plan:
         Args:
             chosen: {name: (optimizer, peak rate)}.
             task: the task.
-            test: parameters → test figures.
+            test: parameters → test metrics.
             identity: what decides the trajectories, apart from optimizer, rate and settings.
             layout: layout of the runs on a mesh.
 
@@ -251,8 +251,8 @@ class Plan:
                     resume=self.resume,
                     progress=progress,
                 )
-            seed, figures = self.settings.seed, test(result.params)
-            if not math.isfinite(figures.get("loss", 0.0)):  # then the predictions come from NaN
-                figures = dict.fromkeys(figures, math.nan)
-            run = compare.Run.of(result, tx, optimizer=name, learning_rate=rate, seed=seed, test=figures)
+            seed, metrics = self.settings.seed, test(result.params)
+            if not math.isfinite(metrics.get("loss", 0.0)):  # then the predictions come from NaN
+                metrics = dict.fromkeys(metrics, math.nan)
+            run = compare.Run.of(result, tx, optimizer=name, learning_rate=rate, seed=seed, test=metrics)
             yield name, result.params, run

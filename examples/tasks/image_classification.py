@@ -151,7 +151,7 @@ class ImageClassification:
         return np.concatenate(logits)[: len(arrays["label"])]
 
     def evaluation(self, part: str) -> Callable[[Any], dict[str, float]]:
-        """A function from parameters to the figures of a part: "loss", "accuracy", "macro_f1", "mcc"."""
+        """A function from parameters to the metrics of a part: "loss", "accuracy", "macro_f1", "mcc"."""
         labels = self._parts[part]["label"]
 
         def evaluate(params: Any) -> dict[str, float]:

@@ -131,7 +131,7 @@ class Pretraining:
             yield self._batch(numbered, seed, index) | {"weight": numbered["weight"]}
 
     def evaluation(self, part: str) -> Callable[[Any], dict[str, float]]:
-        """A function from parameters to the figures of a part: "loss", "perplexity", "bits_per_byte".
+        """A function from parameters to the metrics of a part: "loss", "perplexity", "bits_per_byte".
 
         The loss is in nats per target. Bits per byte are of the text that is told, whatever its tokens are: all
         of it where the objective is causal and the tokens are byte pairs. WordPiece leaves white space untold.
@@ -141,19 +141,19 @@ class Pretraining:
 
         def evaluate(params: Any) -> dict[str, float]:
             losses = [self._compiled_losses(params, batch) for batch in batches]
-            return self._figures(float(np.concatenate(losses)[: len(rows)].mean()), part)
+            return self._metrics(float(np.concatenate(losses)[: len(rows)].mean()), part)
 
         return evaluate
 
     def frequencies(self) -> dict[str, dict[str, float]]:
-        """The figures of guessing by the frequency of targets in training, by part other than "train"."""
+        """The metrics of guessing by the frequency of targets in training, by part other than "train"."""
         counts = np.ones(self.objective.config.vocab_size)
         targets = self.objective.batch(self.rows["train"], 0, 0)["targets"]
         counts += np.bincount(targets.ravel(), minlength=len(counts))
         nats = -np.log(counts / counts.sum())
         others = {name: rows[:EVALUATION_ROWS] for name, rows in self.rows.items() if name != "train"}
         return {
-            name: self._figures(float(nats[self.objective.batch(rows, 0, 0)["targets"]].mean()), name)
+            name: self._metrics(float(nats[self.objective.batch(rows, 0, 0)["targets"]].mean()), name)
             for name, rows in others.items()
         }
 
@@ -213,7 +213,7 @@ class Pretraining:
         """The token after a position, drawn from the model."""
         return jax.random.categorical(key, self._apply(params, ids_T[None])[0, position] / temperature)
 
-    def _figures(self, loss: float, part: str) -> dict[str, float]:
+    def _metrics(self, loss: float, part: str) -> dict[str, float]:
         bits = loss * self.objective.targets_per_token / math.log(2) / self._bytes_per_token[part]
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "bits_per_byte": bits}
 

@@ -108,7 +108,7 @@ class TextClassification:
         )
 
     def evaluation(self, part: str) -> Callable[[Any], dict[str, float]]:
-        """A function from parameters to the figures of a part: "loss", "accuracy", "macro_f1", "mcc"."""
+        """A function from parameters to the metrics of a part: "loss", "accuracy", "macro_f1", "mcc"."""
         batches = training.padded(self._parts[part], EVALUATION_BATCH)
         labels = self._parts[part]["label"]
 

@@ -1,4 +1,4 @@
-"""The pictures of a record: learning curves, and the final figure against the learning rate."""
+"""The pictures of a record: learning curves, and the final metric against the learning rate."""
 
 import math
 import os
@@ -20,29 +20,29 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _LARGEST = 1e300  # of a drawn value
 
 
-def learning_curves(record: Record, path: str | os.PathLike[str], *, figure: str) -> None:
-    """Draw training loss, validation loss and one validation figure of each method at its best rate.
+def learning_curves(record: Record, path: str | os.PathLike[str], *, metric: str) -> None:
+    """Draw training loss, validation loss and one validation metric of each method at its best rate.
 
     They stand against reference time where there was a budget, else against updates. Where there are several
     seeds each has a thin line, and their mean the thick one. The validation loss is left out where it is the
-    figure, or the evaluation has none.
+    metric, or the evaluation has none.
 
     Args:
         record: at least one run.
         path: where to write; the suffix says the format (``.png``, ``.svg``).
-        figure: the validation figure of the third panel, such as ``"accuracy"``.
+        metric: the validation metric of the third panel, such as ``"accuracy"``.
     """
     picture = Figure(figsize=(13, 4.2), layout="constrained")
-    training, *validations, score = picture.subplots(1, 3 if shows_loss(record, figure) else 2)
-    for i, method in enumerate(methods(record, figure)):
+    training, *validations, score = picture.subplots(1, 3 if shows_loss(record, metric) else 2)
+    for i, method in enumerate(methods(record, metric)):
         style = {"color": _COLOURS[i % len(_COLOURS)], "label": drawn(method.name)}
         losses = [(run, *run.training_loss()) for run in method.runs]
         smooth = [(run, updates, running_mean(loss)) for run, updates, loss in losses]
         _draw(training, losses if len(losses) == 1 else smooth, smooth, style)
-        for axes, name in ((score, figure), *((axes, "loss") for axes in validations)):
+        for axes, name in ((score, metric), *((axes, "loss") for axes in validations)):
             curves = [(run, *run.validation(name)) for run in method.runs]
             _draw(axes, curves, curves, style | {"marker": "o", "markersize": 3})
-    for name, level in record.levels(figure, "validation").items():
+    for name, level in record.levels(metric, "validation").items():
         score.axhline(level, color="0.45", linestyle="--", linewidth=1)
         score.annotate(
             drawn(f"{name}: {level:.3f}"),
@@ -58,33 +58,33 @@ def learning_curves(record: Record, path: str | os.PathLike[str], *, figure: str
     _label(training, "Training loss ↓ (line: mean of the last updates)", unit)
     for axes in validations:
         _label(axes, "Validation loss ↓", unit)
-    _label(score, drawn(f"Validation {_directed(record, figure)}"), unit)
+    _label(score, drawn(f"Validation {_directed(record, metric)}"), unit)
     training.legend(frameon=False)
     picture.suptitle(drawn(record.title))
     save(picture, path, dpi=150)
 
 
-def shows_loss(record: Record, figure: str) -> bool:
-    """Whether a validation loss is drawn beside the figure."""
+def shows_loss(record: Record, metric: str) -> bool:
+    """Whether a validation loss is drawn beside the metric."""
     evaluations = [row["evaluation"] for run in record.runs for row in run.history if "evaluation" in row]
-    return figure != "loss" and bool(evaluations) and all("loss" in found for found in evaluations)
+    return metric != "loss" and bool(evaluations) and all("loss" in found for found in evaluations)
 
 
-def rate_curves(record: Record, path: str | os.PathLike[str], *, figure: str) -> None:
-    """Draw the final validation figure against the learning rate: each run, and the mean over seeds.
+def rate_curves(record: Record, path: str | os.PathLike[str], *, metric: str) -> None:
+    """Draw the final validation metric against the learning rate: each run, and the mean over seeds.
 
     A method that finds its own rate is a horizontal line. Runs that diverged are crosses at the lower edge.
 
     Args:
         record: at least one run.
         path: where to write; the suffix says the format.
-        figure: the validation figure.
+        metric: the validation metric.
     """
     picture = Figure(figsize=(7, 4.2), layout="constrained")
     axes = picture.subplots()
-    for i, method in enumerate(methods(record, figure)):
+    for i, method in enumerate(methods(record, metric)):
         colour = _COLOURS[i % len(_COLOURS)]
-        levels = {rate: _shown(record, figure, level) for rate, level in method.levels.items()}
+        levels = {rate: _shown(record, metric, level) for rate, level in method.levels.items()}
         grid = [rate for rate in levels if rate is not None]
         if not grid:
             axes.axhline(
@@ -94,14 +94,14 @@ def rate_curves(record: Record, path: str | os.PathLike[str], *, figure: str) ->
         axes.plot(grid, [levels[rate] for rate in grid], color=colour, marker="_", label=drawn(method.name))
         for run in (run for run in record.runs if run.optimizer == method.name):
             rate = np.array([run.learning_rate], float)
-            value = _shown(record, figure, record.scores([run], figure, "validation")[0])
+            value = _shown(record, metric, record.scores([run], metric, "validation")[0])
             if math.isnan(value):
                 edge = axes.get_xaxis_transform()
                 axes.plot(rate, [0.03], "x", color=colour, transform=edge, clip_on=False)
             else:
                 axes.plot(rate, [value], "o", color=colour, alpha=0.5, markersize=4)
     axes.set_xscale("log")
-    title = drawn(f"Final validation {_directed(record, figure)} (cross: diverged)")
+    title = drawn(f"Final validation {_directed(record, metric)} (cross: diverged)")
     _label(axes, title, "peak learning rate")
     axes.legend(frameon=False)
     save(picture, path, dpi=150)
@@ -147,12 +147,12 @@ def _draw(axes: Axes, thin: Sequence[_Curve], curves: Sequence[_Curve], style: M
     axes.plot(at, np.mean([_drawable(values[:reached]) for _, _, values in curves], axis=0), **style)
 
 
-def _directed(record: Record, figure: str) -> str:
-    return f"{figure} {arrow(figure, record.lower_is_better, record.higher_is_better)}"
+def _directed(record: Record, metric: str) -> str:
+    return f"{metric} {arrow(metric, record.lower_is_better, record.higher_is_better)}"
 
 
-def _shown(record: Record, figure: str, score: float) -> float:
-    return record.sign(figure) * score if math.isfinite(score) else math.nan
+def _shown(record: Record, metric: str, score: float) -> float:
+    return record.sign(metric) * score if math.isfinite(score) else math.nan
 
 
 def _label(axes: Axes, title: str, unit: str) -> None:

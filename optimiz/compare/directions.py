@@ -1,4 +1,4 @@
-"""Which way a figure is better: known for the common ones by their names, asked for every other."""
+"""Which way a metric is better: known for the common ones by their names, asked for every other."""
 
 import re
 from collections.abc import Collection
@@ -19,19 +19,19 @@ _HIGHER = """
     bleu sacrebleu chrf meteor rouge rouge1 rouge2 rougel rougelsum rouge_1 rouge_2 rouge_l bertscore comet
     exact_match iou miou dice jaccard psnr ssim ndcg mrr hit_rate log_likelihood
 """
-# Words beside a name that say of what, or over what, a figure is, and leave its direction as it is.
+# Words beside a name that say of what, or over what, a metric is, and leave its direction as it is.
 _ASIDE = r"macro|micro|weighted|balanced|mean|avg|average|validation|val|valid|dev|eval|test|train|top_?\d+"
 
 
 def lower_is_better(
-    figure: str, lower: Collection[str] = (), higher: Collection[str] = (), *, ask: str = ""
+    metric: str, lower: Collection[str] = (), higher: Collection[str] = (), *, ask: str = ""
 ) -> bool:
-    """Whether less of a figure is better.
+    """Whether less of a metric is better.
 
     Args:
-        figure: its name. Case does not matter, and ``macro``, ``micro``, ``weighted``, ``balanced``, ``mean``,
+        metric: its name. Case does not matter, and ``macro``, ``micro``, ``weighted``, ``balanced``, ``mean``,
             ``validation``, ``test``, ``top5`` and their like at either end of a known name change nothing.
-        lower: the names of figures that are the better the lower they are, whatever they are called.
+        lower: the names of metrics that are the better the lower they are, whatever they are called.
         higher: of those that are the better the higher.
         ask: how the caller is to name them, for the message.
 
@@ -46,44 +46,44 @@ def lower_is_better(
         True
         >>> lower_is_better("mae_improvement")
         Traceback (most recent call last):
-        ValueError: figure 'mae_improvement': say which way it is better, in lower or in higher
+        ValueError: metric 'mae_improvement': say which way it is better, in lower or in higher
     """
-    if not isinstance(figure, str) or not figure:
-        raise TypeError(f"figure must be the name of one, got {figure!r}")
+    if not isinstance(metric, str) or not metric:
+        raise TypeError(f"metric must be a name such as 'accuracy', got {metric!r}")
     for names in (lower, higher):
         if isinstance(names, str):  # "acc" is in "accuracy_gap"
-            raise TypeError(f"names of figures must be a list of them, such as [{names!r}], got {names!r}")
-    if figure in lower and figure in higher:
-        raise ValueError(f"figure {figure!r} cannot be better both lower and higher")
-    if figure in lower or figure in higher:
-        return figure in lower
-    if (known := known_as(figure)) is None:
-        raise ValueError(f"figure {figure!r}: say which way it is better, {ask or 'in lower or in higher'}")
+            raise TypeError(f"names of metrics must be a list of them, such as [{names!r}], got {names!r}")
+    if metric in lower and metric in higher:
+        raise ValueError(f"metric {metric!r} cannot be better both lower and higher")
+    if metric in lower or metric in higher:
+        return metric in lower
+    if (known := known_as(metric)) is None:
+        raise ValueError(f"metric {metric!r}: say which way it is better, {ask or 'in lower or in higher'}")
     return known in _LOWER.split()
 
 
-def arrow(figure: str, lower: Collection[str] = (), higher: Collection[str] = ()) -> str:
-    """The way in which a figure is better: "↓", "↑", or "" where nobody says.
+def arrow(metric: str, lower: Collection[str] = (), higher: Collection[str] = ()) -> str:
+    """The way in which a metric is better: "↓", "↑", or "" where nobody says.
 
     Example:
         >>> arrow("loss"), arrow("accuracy"), arrow("tokens")
         ('↓', '↑', '')
     """
     try:
-        return "↓" if lower_is_better(figure, lower, higher) else "↑"
+        return "↓" if lower_is_better(metric, lower, higher) else "↑"
     except ValueError:
         return ""
 
 
-def known_as(figure: str) -> str | None:
-    """The well-known name that a figure has beneath what stands aside; None for any other.
+def known_as(metric: str) -> str | None:
+    """The well-known name that a metric has beneath what stands aside; None for any other.
 
     Example:
         >>> known_as("validation/top5-accuracy"), known_as("accuracy_gain")
         ('accuracy', None)
     """
     name, known = (
-        re.sub(r"[\s./:@-]+", "_", figure.strip().lower()).replace("²", "2"),
+        re.sub(r"[\s./:@-]+", "_", metric.strip().lower()).replace("²", "2"),
         (_LOWER + _HIGHER).split(),
     )
     while name not in known:

@@ -72,7 +72,7 @@ def fenced(lines: Sequence[str]) -> str:
 
 
 def decimal(value: float) -> str:
-    """A figure of three decimals; of three digits where these would be zeros alone, or very many.
+    """A number of three decimals; of three digits where these would be zeros alone, or very many.
 
     Example:
         >>> decimal(0.5), decimal(2.4e-6)

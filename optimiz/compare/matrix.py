@@ -80,7 +80,7 @@ def run_matrix(
     directory: str | os.PathLike[str],
     *,
     identity: Mapping[str, Any],
-    figure: str,
+    metric: str,
     lower_is_better: Sequence[str] = (),
     higher_is_better: Sequence[str] = (),
     reference: training.Reference | None = None,
@@ -102,7 +102,7 @@ def run_matrix(
         settings: shared by all runs; the seed is replaced.
         directory: for this matrix alone; created if it does not exist.
         identity: what else decides the trajectories, as in ``training.fit``.
-        figure: name of the metric by which runs will be ranked.
+        metric: name of the metric by which runs will be ranked.
         lower_is_better: names of metrics for which less is better, as in ``Record``. Well-known names such as
             ``"loss"`` and ``"mae"`` can be omitted.
         higher_is_better: names of metrics for which more is better.
@@ -126,7 +126,7 @@ def run_matrix(
         Preempted: SIGTERM, SIGINT or SIGHUP was received, and the current run is saved.
     """
     check_arguments(
-        arms, seeds, task_of, settings, identity, figure, lower_is_better, higher_is_better, test, extra
+        arms, seeds, task_of, settings, identity, metric, lower_is_better, higher_is_better, test, extra
     )
     path = Path(directory).expanduser()
     matrix = _Matrix(task_of, settings, path, identity, reference, test, extra, progress)
@@ -135,7 +135,7 @@ def run_matrix(
     matrix.missing = sum(run is None for found in runs for run in found)
     if matrix.missing:
         tried = matrix.settings_of(seeds[0])
-        matrix.checked = preflight(arms, task_of, tried, reference, test, figure)
+        matrix.checked = preflight(arms, task_of, tried, reference, test, metric)
     makes = [id(arm.make) for arm in arms]
     begun: dict[int, Run] = {}
     number = 0

@@ -1,7 +1,7 @@
 """A record by method: one optimizer with all its learning rates and seeds, at the rate that validates best.
 
-The rate is chosen by validation, and the methods are compared by test figures, which no choice has seen. Scores
-are figures times their sign (``Record.sign``), so that more is better.
+The rate is chosen by validation, and the methods are compared by test metrics, which no choice has seen. Scores
+are metrics times their sign (``Record.sign``), so that more is better.
 """
 
 import dataclasses
@@ -79,31 +79,31 @@ class Method:
             return None
         return sum(known) / max(sum(run.steps for run in self.runs), 1)
 
-    def time_to(self, record: Record, figure: str, target: float) -> float:
+    def time_to(self, record: Record, metric: str, target: float) -> float:
         """Median over seeds of what was spent when the validation score first reached a target.
 
         Args:
             record: that holds the runs.
-            figure: its name.
+            metric: its name.
             target: a score.
         """
         times = []
         for run in self.runs:
-            updates, values = run.validation(figure)
-            scores = [record.sign(figure) * value for value in values]
+            updates, values = run.validation(metric)
+            scores = [record.sign(metric) * value for value in values]
             times.append(time_to_target(run.spent(updates), scores, target))
         return statistics.median(times)
 
 
-def methods(record: Record, figure: str) -> list[Method]:
+def methods(record: Record, metric: str) -> list[Method]:
     """The methods of a record, in the order in which they ran.
 
     Args:
         record: at least one run.
-        figure: the figure that ranks them.
+        metric: the metric that ranks them.
 
     Raises:
-        ValueError: there is no run, or no such figure; or a method has other seeds than the first.
+        ValueError: there is no run, or no such metric; or a method has other seeds than the first.
     """
     if not record.runs:
         raise ValueError("the record must hold at least one run, got none")
@@ -119,26 +119,26 @@ def methods(record: Record, figure: str) -> list[Method]:
             if [run.seed for run in runs] != seeds:
                 raise ValueError(f"{name} at {rate} must have run from each seed of {seeds} once")
         levels = {
-            rate: estimate(record.scores(runs, figure, "validation")).mean for rate, runs in by_rate.items()
+            rate: estimate(record.scores(runs, metric, "validation")).mean for rate, runs in by_rate.items()
         }
         best = max(levels, key=lambda rate: levels[rate])
         runs = by_rate[best]
-        scores = record.scores(runs, figure, "test")
+        scores = record.scores(runs, metric, "test")
         diverged = sum(run.diverged_at is not None for run in own)
         found.append(Method(name, levels, best, runs, scores, diverged, len(own)))
     return found
 
 
-def common_target(record: Record, compared: Sequence[Method], figure: str) -> float:
+def common_target(record: Record, compared: Sequence[Method], metric: str) -> float:
     """The validation score that every run at a best rate has in the end; -∞ where all diverged.
 
     Args:
         record: that holds the runs.
         compared: its methods.
-        figure: its name.
+        metric: its name.
     """
     runs = [run for method in compared for run in method.runs]
-    scores = record.scores(runs, figure, "validation")
+    scores = record.scores(runs, metric, "validation")
     return min(filter(math.isfinite, scores), default=-math.inf)
 
 

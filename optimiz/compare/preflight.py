@@ -36,7 +36,7 @@ def check_arguments(
     task_of: Any,
     settings: Any,
     identity: Any,
-    figure: Any,
+    metric: Any,
     lower_is_better: Any,
     higher_is_better: Any,
     test: Any,
@@ -46,7 +46,7 @@ def check_arguments(
 
     Raises:
         TypeError: one is not of its kind.
-        ValueError: there are no arms or seeds, one is given twice, or it is not known which way the figure is
+        ValueError: there are no arms or seeds, one is given twice, or it is not known which way the metric is
             better.
     """
     checks.kinds(
@@ -56,12 +56,12 @@ def check_arguments(
             "task_of": (task_of, Callable, "a function, seed → training.Task"),
             "settings": (settings, training.Settings, "a training.Settings"),
             "identity": (identity, Mapping, "a mapping of what decides the runs, such as {'data': 'mnist'}"),
-            "test": (test, (Callable, type(None)), "a function, parameters → figures by name, or None"),
+            "test": (test, (Callable, type(None)), "a function, parameters → metrics by name, or None"),
             "extra": (extra, (Callable, type(None)), "a function, (arm, seed, result) → plain JSON, or None"),
         }
     )
     checks.kinds({f"arms[{i}]": (arm, Arm, "a compare.Arm") for i, arm in enumerate(arms)})
-    is_lower_better(figure, lower_is_better, higher_is_better, ask=_ASK.format(figure))
+    is_lower_better(metric, lower_is_better, higher_is_better, ask=_ASK.format(metric))
     _check_distinct("arms", [str(arm) for arm in arms])
     _check_distinct("seeds", [str(seed) for seed in seeds])
     for seed in seeds:
@@ -87,7 +87,7 @@ def preflight(
     settings: training.Settings,
     reference: training.Reference | None,
     test: Callable[..., Mapping[str, float]] | None,
-    figure: str,
+    metric: str,
 ) -> Preflight:
     """Trace every optimizer's step, and evaluate an untrained model.
 
@@ -97,7 +97,7 @@ def preflight(
         settings: of the run from which this is tried.
         reference: prices, under a budget.
         test: as of ``run_matrix``.
-        figure: name of the metric by which runs will be ranked.
+        metric: name of the metric by which runs will be ranked.
 
     Raises:
         TypeError: ``task_of`` does not return a task.
@@ -111,7 +111,7 @@ def preflight(
     return Preflight(
         sharing=_sharing(arms, task, settings, reference),
         metrics=_metrics(
-            task, settings.seed, {"evaluate": task.evaluate} | ({"test": test} if test else {}), figure
+            task, settings.seed, {"evaluate": task.evaluate} | ({"test": test} if test else {}), metric
         ),
     )
 
@@ -169,7 +169,7 @@ def _traces_at_any_rate(plan: RunPlan, arms: Sequence[Arm]) -> bool:
 
 
 def _metrics(
-    task: training.Task, seed: int, given: Mapping[str, Callable[..., Mapping[str, float]]], figure: str
+    task: training.Task, seed: int, given: Mapping[str, Callable[..., Mapping[str, float]]], metric: str
 ) -> list[str]:
     """The names of the final metrics."""
     params, model_state = untrained(task, seed)
@@ -177,11 +177,11 @@ def _metrics(
     for name, metrics_of in given.items():
         metrics = metrics_of(params, **model_state_argument(model_state))
         try:
-            names = list({metric: float(value) for metric, value in metrics.items()})
+            names = list({key: float(value) for key, value in metrics.items()})
         except (AttributeError, TypeError, ValueError):
             raise ValueError(f"{name} must return numbers by name, got {metrics!r}") from None
-        if figure not in names:
-            raise ValueError(f"{name} gives no figure {figure!r}; it gives {', '.join(names)}")
+        if metric not in names:
+            raise ValueError(f"{name} gives no metric {metric!r}; it gives {', '.join(names)}")
     return names
 
 

@@ -85,25 +85,25 @@ class Record:
             if not _PICTURE.fullmatch(name):
                 raise ValueError(f"pictures must be PNG files beside the report, such as 'a.png', got {name!r}")
 
-    def sign(self, figure: str) -> int:
+    def sign(self, metric: str) -> int:
         """1 for a metric for which more is better, -1 for one for which less is better.
 
         Raises:
             ValueError: it is not known which way the metric is better.
         """
-        ask = f"lower_is_better=[{figure!r}] or higher_is_better=[{figure!r}] of the Record"
-        return -1 if lower_is_better(figure, self.lower_is_better, self.higher_is_better, ask=ask) else 1
+        ask = f"lower_is_better=[{metric!r}] or higher_is_better=[{metric!r}] of the Record"
+        return -1 if lower_is_better(metric, self.lower_is_better, self.higher_is_better, ask=ask) else 1
 
-    def directed(self, figure: str) -> str:
+    def directed(self, metric: str) -> str:
         """The name of a metric as Markdown, with an arrow in its better direction, if that is known."""
-        return f"{escaped(figure)} {arrow(figure, self.lower_is_better, self.higher_is_better)}".rstrip()
+        return f"{escaped(metric)} {arrow(metric, self.lower_is_better, self.higher_is_better)}".rstrip()
 
-    def scores(self, runs: Sequence[Run], figure: str, part: str) -> list[float]:
+    def scores(self, runs: Sequence[Run], metric: str, part: str) -> list[float]:
         """The final metric of each run, times its sign, so that more is better; -∞ if it is not finite.
 
         Args:
             runs: of this record.
-            figure: its name.
+            metric: its name.
             part: ``"test"`` or ``"validation"``.
 
         Raises:
@@ -112,23 +112,23 @@ class Record:
         scores = []
         for run in runs:
             if part == "test":
-                needs(figure, run.test, part)
-                value = number(run.test[figure])
+                needs(metric, run.test, part)
+                value = number(run.test[metric])
             else:
-                values = run.validation(figure)[1]
+                values = run.validation(metric)[1]
                 value = values[-1] if values and run.diverged_at is None else math.nan
-            scores.append(self.sign(figure) * value if math.isfinite(value) else -math.inf)
+            scores.append(self.sign(metric) * value if math.isfinite(value) else -math.inf)
         return scores
 
-    def levels(self, figure: str, part: str) -> dict[str, float]:
+    def levels(self, metric: str, part: str) -> dict[str, float]:
         """The metric of each baseline that has it.
 
         Args:
-            figure: its name.
+            metric: its name.
             part: ``"test"`` or ``"validation"``.
         """
-        parts = {name: figures[part] for name, figures in self.baselines.items()}
-        return {name: figures[figure] for name, figures in parts.items() if figure in figures}
+        parts = {name: metrics[part] for name, metrics in self.baselines.items()}
+        return {name: metrics[metric] for name, metrics in parts.items() if metric in metrics}
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the record as JSON; a file of that name is replaced only once the new one is whole."""

@@ -28,13 +28,13 @@ _CURVES, _RATES = "curves.png", "rates.png"
 _log = logging.getLogger(__name__)
 
 
-def check_report(record: Record, directory: str | os.PathLike[str], *, figure: str) -> None:
+def check_report(record: Record, directory: str | os.PathLike[str], *, metric: str) -> None:
     """Refuse, before anything is trained, what ``write_report`` would refuse when all is done.
 
     Args:
         record: as it will be, still without its runs.
         directory: where the report will be written; made if it is missing.
-        figure: name of the metric by which methods will be ranked.
+        metric: name of the metric by which methods will be ranked.
 
     Raises:
         TypeError: an argument is not of its kind.
@@ -43,14 +43,14 @@ def check_report(record: Record, directory: str | os.PathLike[str], *, figure: s
     """
     if not isinstance(record, Record):
         raise TypeError(f"record must be a compare.Record, got {type(record).__name__}")
-    record.sign(figure)
+    record.sign(metric)
     directory = Path(directory).expanduser()
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=directory):
         pass
 
 
-def write_report(record: Record, directory: str | os.PathLike[str], *, figure: str) -> Path:
+def write_report(record: Record, directory: str | os.PathLike[str], *, metric: str) -> Path:
     """Write ``record.json``, the pictures, ``report.md`` and ``report.html``, which holds its pictures.
 
     The record is written first. A picture or a section that cannot be made is left out; the report says why.
@@ -58,7 +58,7 @@ def write_report(record: Record, directory: str | os.PathLike[str], *, figure: s
     Args:
         record: at least one run.
         directory: where to write; made if it is missing.
-        figure: name of the metric by which methods are ranked, such as ``"accuracy"``. If the name is not well
+        metric: name of the metric by which methods are ranked, such as ``"accuracy"``. If the name is not well
             known, the record has to list it as better one way.
 
     Returns:
@@ -72,8 +72,8 @@ def write_report(record: Record, directory: str | os.PathLike[str], *, figure: s
     """
     if not isinstance(record, Record):
         raise TypeError(f"record must be a compare.Record, got {type(record).__name__}")
-    record.sign(figure)
-    compared = methods(record, figure)
+    record.sign(metric)
+    compared = methods(record, metric)
     directory = Path(directory).expanduser()
     directory.mkdir(parents=True, exist_ok=True)
     record.write(directory / "record.json")
@@ -81,10 +81,10 @@ def write_report(record: Record, directory: str | os.PathLike[str], *, figure: s
     missing = {}
     for name, draw in pictures.items():
         (directory / name).unlink(missing_ok=True)  # one of an earlier report is none of this
-        if reason := _fault(draw, record, directory / name, figure=figure):
+        if reason := _fault(draw, record, directory / name, metric=metric):
             missing[name] = reason
     report, page = directory / "report.md", directory / "report.html"
-    text = render(record, figure=figure, missing=missing)
+    text = render(record, metric=metric, missing=missing)
     made: list[str] = []
     own = {*pictures, *record.pictures}
     reason = _fault(lambda: made.append(self_contained(text, record.title, directory, own)))
@@ -97,39 +97,39 @@ def write_report(record: Record, directory: str | os.PathLike[str], *, figure: s
     return report
 
 
-def summary(record: Record, *, figure: str) -> str:
+def summary(record: Record, *, metric: str) -> str:
     """The result in words and as a table, in Markdown.
 
     Args:
         record: at least one run.
-        figure: name of the metric by which methods are ranked.
+        metric: name of the metric by which methods are ranked.
     """
     lacking = [f"{escaped(name)} is left out: {escaped(reason)}" for name, reason in record.left_out.items()]
-    return "\n\n".join([in_words(record, figure=figure), results_table(record, figure=figure), *lacking])
+    return "\n\n".join([in_words(record, metric=metric), results_table(record, metric=metric), *lacking])
 
 
-def render(record: Record, *, figure: str, missing: Mapping[str, str] | None = None) -> str:
+def render(record: Record, *, metric: str, missing: Mapping[str, str] | None = None) -> str:
     """The report as Markdown.
 
     Args:
         record: at least one run.
-        figure: name of the metric by which methods are ranked.
+        metric: name of the metric by which methods are ranked.
         missing: names of pictures that could not be drawn, and why.
     """
-    compared, missing = methods(record, figure), missing or {}
+    compared, missing = methods(record, metric), missing or {}
     drawn = [
         "training loss",
-        *["validation loss"] * shows_loss(record, figure),
-        f"validation {escaped(figure)}",
+        *["validation loss"] * shows_loss(record, metric),
+        f"validation {escaped(metric)}",
     ]
     caption = f"Learning curves: {joined(drawn)}"
     paragraphs = [
         f"# {escaped(record.title)}",
-        summary(record, figure=figure),
+        summary(record, metric=metric),
         f"![{caption}]({_CURVES})",
-        *_section(sections.differences, record, compared, figure),
-        *_section(sections.rates, record, compared, figure),
-        *_section(sections.cost, record, compared, figure),
+        *_section(sections.differences, record, compared, metric),
+        *_section(sections.rates, record, compared, metric),
+        *_section(sections.cost, record, compared, metric),
         *_section(sections.beginning, record),
         *_section(sections.health, record),
         *_section(sections.samples, record),
@@ -138,7 +138,7 @@ def render(record: Record, *, figure: str, missing: Mapping[str, str] | None = N
         f"- command: {code(record.command)}\n" + listed(dict(record.task) | dict(record.settings)),
         "## On what",
         listed({"date": record.date} | _flat(record.environment) | _other_versions(record)),
-        *_section(sections.all_runs, record, figure),
+        *_section(sections.all_runs, record, metric),
         "Every number on this page is in `record.json`, or is computed from what is there; `metrics.jsonl` in "
         "a run's folder has each update.",
     ]
@@ -170,26 +170,26 @@ def _fault(make: Callable[..., object], *arguments: Any, **options: Any) -> str 
     return None
 
 
-def results_table(record: Record, *, figure: str) -> str:
-    """The test figures, time and memory of every method at its best rate, as a Markdown table.
+def results_table(record: Record, *, metric: str) -> str:
+    """The test metrics, time and memory of every method at its best rate, as a Markdown table.
 
     Args:
         record: at least one run.
-        figure: the first of the test figures; the others follow in the runs' order.
+        metric: the first of the test metrics; the others follow in the runs' order.
     """
-    compared = methods(record, figure)
-    names = [figure, *(name for name in compared[0].runs[0].test if name != figure)]
+    compared = methods(record, metric)
+    names = [metric, *(name for name in compared[0].runs[0].test if name != metric)]
     titles = {name: f"test {record.directed(name)}" for name in names}
     rows = [_result_row(method, titles) for method in compared]
-    for name, figures in record.baselines.items():
-        known = {titles[n]: decimal(figures["test"][n]) for n in names if n in figures["test"]}
+    for name, metrics in record.baselines.items():
+        known = {titles[n]: decimal(metrics["test"][n]) for n in names if n in metrics["test"]}
         rows.append({"method": escaped(name)} | known)
     header = list(rows[0])
     return table(header, [[row.get(title, "") for title in header] for row in rows])
 
 
 def _result_row(method: Method, titles: Mapping[str, str]) -> dict[str, str]:
-    """The cells of a method by the title of their column; ``titles`` has those of the test figures."""
+    """The cells of a method by the title of their column; ``titles`` has those of the test metrics."""
     runs = method.runs
     seconds = [run.seconds for run in runs if run.seconds is not None]
     return {
@@ -204,7 +204,7 @@ def _result_row(method: Method, titles: Mapping[str, str]) -> dict[str, str]:
 
 
 def _over_seeds(values: Sequence[float | None]) -> str:
-    """A figure of the runs of all seeds: mean ± standard error."""
+    """A metric over the seeds: mean ± standard error."""
     finite = [value for value in values if value is not None]
     if len(finite) < len(values):
         return (

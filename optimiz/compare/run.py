@@ -50,7 +50,7 @@ class Run:
         temporary_bytes: the most memory that a compiled training step needs in addition to parameters, state
             and batch; None if the compiler does not report it.
         versions: of the packages under which it ran, by name.
-        test: final figures on examples that neither training nor any choice has seen, by name; None where
+        test: final metrics on examples that neither training nor any choice has seen, by name; None where
             not finite, as all are of a run that diverged.
         history: the rows of the run's ``metrics.jsonl``: ``{"step", "loss", ...}`` per update and
             ``{"steps", "evaluation"}`` per evaluation. A number that is not finite is None.
@@ -126,7 +126,7 @@ class Run:
             optimizer: its name.
             learning_rate: the peak of its schedule; None where the optimizer finds it.
             seed: of the run.
-            test: final figures by name; what is not finite becomes None.
+            test: final metrics by name; what is not finite becomes None.
             budget: of reference time, in seconds; None for a run of so many steps.
             diverged_at: ``Diverged.step``; None for a run that came to its end.
             fingerprint: of what the run began with.
@@ -183,7 +183,7 @@ class Run:
         rows = [row for row in self.rows if "loss" in row]
         return [row["step"] + 1 for row in rows], [row["loss"] for row in rows]
 
-    def validation(self, figure: str) -> tuple[list[int], list[float]]:
+    def validation(self, metric: str) -> tuple[list[int], list[float]]:
         """Update counts and a metric of the evaluation after each; what is not finite is NaN.
 
         Raises:
@@ -191,8 +191,8 @@ class Run:
         """
         rows = [row for row in self.rows if "evaluation" in row]
         for row in rows:
-            needs(figure, row["evaluation"], "evaluation")
-        return [row["steps"] for row in rows], [row["evaluation"][figure] for row in rows]
+            needs(metric, row["evaluation"], "evaluation")
+        return [row["steps"] for row in rows], [row["evaluation"][metric] for row in rows]
 
     def spent(self, updates: Sequence[int]) -> list[float]:
         """The cost of numbers of updates: seconds of reference time, or, without a budget, the numbers.
@@ -259,10 +259,10 @@ def _extra_forwards(history: Sequence[Mapping[str, Any]]) -> float:
     return float(sum(times * last[name] for name, times in forwards.items() if times))
 
 
-def needs(figure: str, figures: Mapping[str, Any], part: str) -> None:
+def needs(metric: str, metrics: Mapping[str, Any], part: str) -> None:
     """Refuse a metric that is not among those of a part."""
-    if figure not in figures:
-        raise ValueError(f"there is no {part} figure {figure!r}; there are {', '.join(figures)}")
+    if metric not in metrics:
+        raise ValueError(f"there is no {part} metric {metric!r}; there are {', '.join(metrics)}")
 
 
 def _finite(value: Any) -> Any:

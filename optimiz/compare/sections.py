@@ -1,6 +1,6 @@
 """The sections of a report, one question each.
 
-Each function takes the record, what :func:`optimiz.compare.methods.methods` finds in it, and the figure that
+Each function takes the record, what :func:`optimiz.compare.methods.methods` finds in it, and the metric that
 ranks them, and returns paragraphs of Markdown: none where the record does not answer the question.
 """
 
@@ -14,7 +14,7 @@ from optimiz.compare.record import Record
 from optimiz.compare.run import Run
 
 
-def differences(record: Record, compared: Sequence[Method], figure: str) -> list[str]:
+def differences(record: Record, compared: Sequence[Method], metric: str) -> list[str]:
     """Whether the lead of the best method is real."""
     best, others = leader(compared)
     if not others or len(best.runs) == 1 or not math.isfinite(best.score.mean):
@@ -31,7 +31,7 @@ def differences(record: Record, compared: Sequence[Method], figure: str) -> list
     header = ["method", "mean lead over it", "interval", "by seed", "verdict"]
     return [
         "## Is the lead real?",
-        f"How far {escaped(best.name)} is ahead in test {escaped(figure)}, seed by seed: both began with the "
+        f"How far {escaped(best.name)} is ahead in test {escaped(metric)}, seed by seed: both began with the "
         "same parameters and saw the same batches. The intervals contain all the leads that very many seeds "
         f"would show, together, with a confidence of {CONFIDENCE:.0%} (paired t, Bonferroni); where one "
         "contains zero, the seeds do not tell the two apart. Another test set would add an uncertainty of its "
@@ -40,11 +40,11 @@ def differences(record: Record, compared: Sequence[Method], figure: str) -> list
     ]
 
 
-def rates(record: Record, compared: Sequence[Method], figure: str) -> list[str]:
+def rates(record: Record, compared: Sequence[Method], metric: str) -> list[str]:
     """How much the learning rate matters."""
     if not have_grids(compared):
         return []
-    sign = record.sign(figure)
+    sign = record.sign(metric)
     rows = []
     for method in compared:
         depends = method.sensitivity()
@@ -67,31 +67,31 @@ def rates(record: Record, compared: Sequence[Method], figure: str) -> list[str]:
     header = [
         "method",
         "rates",
-        f"mean validation {record.directed(figure)}",
+        f"mean validation {record.directed(metric)}",
         "spread",
         f"within {NEAR} of the best",
         "diverged",
     ]
     return [
         "## How much does the learning rate matter?",
-        f"Final validation {escaped(figure)}, by which the rate of each method was chosen: its mean over the "
+        f"Final validation {escaped(metric)}, by which the rate of each method was chosen: its mean over the "
         "rates of the grid, its standard deviation over them, and the rates about the best one that come "
         f"within {NEAR} of it. The smaller the spread and the wider the range, the less tuning a method needs.",
-        f"![Validation {escaped(figure)} against learning rate](rates.png)",
+        f"![Validation {escaped(metric)} against learning rate](rates.png)",
         table(header, rows),
     ]
 
 
-def cost(record: Record, compared: Sequence[Method], figure: str) -> list[str]:
+def cost(record: Record, compared: Sequence[Method], metric: str) -> list[str]:
     """What the methods cost."""
-    target, sign = common_target(record, compared, figure), record.sign(figure)
+    target, sign = common_target(record, compared, metric), record.sign(metric)
     unit = "reference seconds" if record.runs[0].budget is not None else "updates"
     header = ["method", "forward passes / update", "compilation, s", "temporary MB"]
     reached = decimal(sign * target) if math.isfinite(target) else "that all reach"
-    header += [f"{unit} to {escaped(figure)} {reached}"]
+    header += [f"{unit} to {escaped(metric)} {reached}"]
     rows = []
     for method in compared:
-        spent = method.time_to(record, figure, target) if math.isfinite(target) else math.inf
+        spent = method.time_to(record, metric, target) if math.isfinite(target) else math.inf
         temporary = method.runs[0].temporary_bytes
         compilations = [run.compile_seconds for run in method.runs if run.compile_seconds is not None]
         rows.append(
@@ -156,16 +156,16 @@ def pictures(record: Record) -> list[str]:
     return ["## Pictures", *shown] if shown else []
 
 
-def all_runs(record: Record, figure: str) -> list[str]:
+def all_runs(record: Record, metric: str) -> list[str]:
     """Every run, where methods have more than one."""
     if len(record.runs) == len({run.optimizer for run in record.runs}):
         return []
-    what = record.directed(figure)
+    what = record.directed(metric)
     header = ["run", "seed", f"validation {what}", f"test {what}", "updates", "diverged at", "began with"]
     rows = []
     for run in record.runs:
         validation, test = (
-            record.sign(figure) * record.scores([run], figure, part)[0] for part in ("validation", "test")
+            record.sign(metric) * record.scores([run], metric, part)[0] for part in ("validation", "test")
         )
         diverged = "" if run.diverged_at is None else f"{run.diverged_at}"
         rows.append(

@@ -14,19 +14,19 @@ from optimiz.compare.record import Record
 from optimiz.compare.statistics import paired_difference
 
 
-def in_words(record: Record, *, figure: str) -> str:
+def in_words(record: Record, *, metric: str) -> str:
     """The result in a paragraph: the best method, and what seeds and test set can tell apart.
 
     Args:
         record: at least one run.
-        figure: the figure by which methods are ranked.
+        metric: the metric by which methods are ranked.
     """
-    compared = methods(record, figure)
+    compared = methods(record, metric)
     finite = [method for method in compared if math.isfinite(method.score.mean)]
     if not finite:
-        return f"No run reached a finite {escaped(figure)}."
+        return f"No run reached a finite {escaped(metric)}."
     one_seed = len(finite[0].runs) == 1
-    sentences = _one_seed(record, finite, figure) if one_seed else _several_seeds(record, finite, figure)
+    sentences = _one_seed(record, finite, metric) if one_seed else _several_seeds(record, finite, metric)
     for method in compared:
         if method.diverged:
             sentences.append(f"{escaped(method.name)} diverged in {method.diverged} of {method.tried} runs.")
@@ -34,7 +34,7 @@ def in_words(record: Record, *, figure: str) -> str:
         unknown = sum(run.diverged_at is None and not math.isfinite(score) for run, score in results)
         if unknown:
             sentences.append(
-                f"{escaped(method.name)} has no finite test {escaped(figure)} in {unknown} of "
+                f"{escaped(method.name)} has no finite test {escaped(metric)} in {unknown} of "
                 f"{len(method.runs)} runs, and is not ranked."
             )
     return " ".join(sentences)
@@ -44,8 +44,8 @@ def in_words(record: Record, *, figure: str) -> str:
 _SHARES = ("accuracy", "acc", "exact_match")
 
 
-def _best(record: Record, figure: str) -> str:
-    return f"best ({'highest' if record.sign(figure) > 0 else 'lowest'})"
+def _best(record: Record, metric: str) -> str:
+    return f"best ({'highest' if record.sign(metric) > 0 else 'lowest'})"
 
 
 def _edges(finite: Sequence[Method]) -> str:
@@ -61,23 +61,23 @@ def _edges(finite: Sequence[Method]) -> str:
     return f", but **the best learning {are.format(joined(names))}**: one beyond may be better."
 
 
-def _one_seed(record: Record, finite: Sequence[Method], figure: str) -> list[str]:
+def _one_seed(record: Record, finite: Sequence[Method], metric: str) -> list[str]:
     """One seed tells as much as the test set does, which can be reckoned for a share of correct answers."""
     best, others = leader(finite)
-    sign, top, n, what = record.sign(figure), best.score.mean, record.test_examples, escaped(figure)
-    if known_as(figure) not in _SHARES or not 0 <= top <= 1:
+    sign, top, n, what = record.sign(metric), best.score.mean, record.test_examples, escaped(metric)
+    if known_as(metric) not in _SHARES or not 0 <= top <= 1:
         others_shown = joined([f"{escaped(m.name)} ({decimal(sign * m.score.mean)})" for m in others])
         sentences = [
-            f"**{escaped(best.name)}** has the {_best(record, figure)} test {what}, {decimal(sign * top)} on "
+            f"**{escaped(best.name)}** has the {_best(record, metric)} test {what}, {decimal(sign * top)} on "
             f"{n} examples"
             + (f", before {others_shown}" if others_shown else "")
             + f"; one seed does not tell whether another would rank them so{_edges(finite)}"
         ]
-        for name, level in record.levels(figure, "test").items():
+        for name, level in record.levels(metric, "test").items():
             better = [m.name for m in finite if m.score.mean > sign * level]
             if len(better) < len(finite):  # a lead over it could be chance, which is said already
                 sentences.append(
-                    f"{escaped(name)} reaches {decimal(level)}; {_verdict(better, record, figure)}."
+                    f"{escaped(name)} reaches {decimal(level)}; {_verdict(better, record, metric)}."
                 )
         return sentences
     share = (top * n + 1) / (n + 2)  # Laplace's, so that a score of 1 on a few examples is not certainty
@@ -89,18 +89,18 @@ def _one_seed(record: Record, finite: Sequence[Method], figure: str) -> list[str
     close = [f"{escaped(m.name)} ({m.score.mean:.3f})" for m in others if top - m.score.mean <= lead]
     if close:
         sentences.append(f"One seed on this test set does not tell it from {joined(close)}.")
-    for name, level in record.levels(figure, "test").items():
+    for name, level in record.levels(metric, "test").items():
         above = [m.name for m in finite if m.score.mean - level > lead]
-        said = _verdict(above, record, figure, " by more than that")
+        said = _verdict(above, record, metric, " by more than that")
         sentences.append(f"{escaped(name)} reaches {decimal(level)}; {said}.")
     return sentences
 
 
-def _several_seeds(record: Record, finite: Sequence[Method], figure: str) -> list[str]:
+def _several_seeds(record: Record, finite: Sequence[Method], metric: str) -> list[str]:
     best, others = leader(finite)
-    sign, (mean, error, seeds) = record.sign(figure), best.score
+    sign, (mean, error, seeds) = record.sign(metric), best.score
     sentences = [
-        f"**{escaped(best.name)}** has the {_best(record, figure)} mean test {escaped(figure)} over {seeds} "
+        f"**{escaped(best.name)}** has the {_best(record, metric)} mean test {escaped(metric)} over {seeds} "
         f"seeds: {with_error(sign * mean, error)} (standard error){_edges(finite)}"
     ]
     if have_grids(finite):
@@ -112,22 +112,22 @@ def _several_seeds(record: Record, finite: Sequence[Method], figure: str) -> lis
         sentences.append(f"Between it and {joined(alike)} there is **no significant difference**.")
     if behind:
         sentences.append(f"It is significantly better than {joined(behind)}.")
-    for name, level in record.levels(figure, "test").items():
+    for name, level in record.levels(metric, "test").items():
         above = [
             method.name
             for method in finite
             if (lead := paired_difference(method.scores, [sign * level] * seeds)).significant and lead.low > 0
         ]
-        said = _verdict(above, record, figure, " by more than its seeds vary")
+        said = _verdict(above, record, metric, " by more than its seeds vary")
         sentences.append(f"{escaped(name)} reaches {decimal(level)}; {said}.")
     if (budget := best.runs[0].budget) is not None:
         sentences.append(f"Every run had the same budget, {budget:g} seconds of reference time.")
     return sentences
 
 
-def _verdict(above: Sequence[str], record: Record, figure: str, margin: str = "") -> str:
+def _verdict(above: Sequence[str], record: Record, metric: str, margin: str = "") -> str:
     """Which optimizers are better than a baseline."""
-    better = f"{'above' if record.sign(figure) > 0 else 'below'} it"
+    better = f"{'above' if record.sign(metric) > 0 else 'below'} it"
     if len(above) == len({run.optimizer for run in record.runs}):
         return f"every optimizer here is {better}{margin}"
     if above:

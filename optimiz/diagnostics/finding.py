@@ -9,7 +9,7 @@ class Finding:
 
     Attributes:
         name: name of the problem, in snake case.
-        evidence: figures from the rows that show it.
+        evidence: numbers from the rows that show it.
         remedy: what to try.
         step: step at which it began, or was first seen.
     """

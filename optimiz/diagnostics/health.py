@@ -73,26 +73,26 @@ def health(rows: Sequence[Mapping[str, Any]], *, share: float = 1.0) -> list[Fin
 
 def not_finite(row: Mapping[str, Any]) -> dict[str, float]:
     """The metrics of a row that are not finite, by name."""
-    figures = {name: row[name] for name in ("loss", "gradient_norm") if name in row}
-    figures |= row.get("block_norms", {})
-    figures |= {f"evaluation {name}": value for name, value in row.get("evaluation", {}).items()}
-    return {name: float(x) for name, x in figures.items() if not math.isfinite(float(x))}
+    metrics = {name: row[name] for name in ("loss", "gradient_norm") if name in row}
+    metrics |= row.get("block_norms", {})
+    metrics |= {f"evaluation {name}": value for name, value in row.get("evaluation", {}).items()}
+    return {name: float(x) for name, x in metrics.items() if not math.isfinite(float(x))}
 
 
 def _not_finite(rows: Sequence[Mapping[str, Any]]) -> Finding | None:
     first = next((row for row in rows if not_finite(row)), None)
     if first is None:
         return None
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for row in rows:  # a probe may write a separate row
         if row.get("step") == first.get("step") and row.get("steps") == first.get("steps"):
-            figures |= not_finite(row)
+            metrics |= not_finite(row)
     step = first.get("step", first.get("steps"))
     losses = LossCurve.of(rows).loss
     last = f"; the loss was {losses[0]:.4g} at first and {losses[-1]:.4g} at last" if len(losses) else ""
     return Finding(
         "not_finite",
-        f"at step {step}: " + ", ".join(f"{name} {x}" for name, x in figures.items()) + last,
+        f"at step {step}: " + ", ".join(f"{name} {x}" for name, x in metrics.items()) + last,
         "If the loss rose before, lower the learning rate or warm it up; if not, look at the batch of that "
         "step, and for a division, a logarithm or low precision in the model. optimiz.guard skips such steps.",
         int(step),

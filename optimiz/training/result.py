@@ -71,7 +71,7 @@ class Progress:
         steps: number of updates made.
         total: number of updates to make; None if only the budget limits it.
         seconds: time spent on updates so far.
-        figures: the metrics of the last update, or of an evaluation.
+        metrics: the metrics of the last update, or of an evaluation.
         fraction: share of the budget spent so far; None without a budget.
         rows: the rows of ``metrics.jsonl`` written since the last call; the first call includes those of
             earlier sessions.
@@ -80,7 +80,7 @@ class Progress:
     steps: int
     total: int | None
     seconds: float
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     fraction: float | None = None
     rows: Sequence[Mapping[str, Any]] = ()
 
@@ -94,5 +94,5 @@ class Progress:
     def __str__(self) -> str:
         steps = f"{self.steps}" if self.total is None else f"{self.steps}/{self.total}"
         budget = "" if self.fraction is None else f"  {self.fraction:.1%} of the budget"
-        figures = "  ".join(f"{name} {value:.4g}" for name, value in self.figures.items())
-        return f"step {steps}{budget}  {self.seconds:.1f} s  {figures}"
+        metrics = "  ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+        return f"step {steps}{budget}  {self.seconds:.1f} s  {metrics}"

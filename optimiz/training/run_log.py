@@ -220,9 +220,10 @@ class RunLog:
         if name is None:
             return False
         if name not in metrics:
-            raise ValueError(f"evaluate gives no figure {name!r} to keep the best by; it gives {list(metrics)}")
+            raise ValueError(f"evaluate gives no metric {name!r} to keep the best by; it gives {list(metrics)}")
         value, before = metrics[name], None if self._best is None else self._best["value"]
         better = before is None or (value < before if lower else value > before)
+        # "figure" is the name of the metric in the manifests of all versions.
         best = {"figure": name, "lower_is_better": lower, "value": value}
         best |= {"steps": self.steps, "checkpoint": self.drawn}
         self._best = processes.from_first(lambda: best if better and math.isfinite(value) else self._best)

@@ -94,7 +94,7 @@ class Settings:
             )
         if not isinstance(self.keep_best, str | None) or not isinstance(self.lower_is_better, bool | None):
             raise TypeError(
-                "keep_best must be the name of a figure and lower_is_better True or False, got "
+                "keep_best must be the name of a metric and lower_is_better True or False, got "
                 f"{self.keep_best!r} and {self.lower_is_better!r}"
             )
         for fraction in self.evaluate_at:

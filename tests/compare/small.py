@@ -73,7 +73,7 @@ def run(directory, chosen=None, **changes):
         "task_of": task_of,
         "settings": training.Settings(budget=1.0, log_every=3, evaluate_at=(0.5,), save_every=4),
         "identity": {"data": "small"},
-        "figure": "accuracy",
+        "metric": "accuracy",
         "reference": PRICES,
     }
     chosen = arms() if chosen is None else chosen

@@ -1,4 +1,4 @@
-"""Which way a figure is better: known, or asked for."""
+"""Which way a metric is better: known, or asked for."""
 
 import pytest
 
@@ -15,31 +15,31 @@ UNKNOWN = (
 )
 
 
-@pytest.mark.parametrize("figure", LOWER.split())
-def test_lower(figure):
-    assert lower_is_better(figure.replace("token.", "mean ")) and arrow(figure.replace("token.", "")) == "↓"
+@pytest.mark.parametrize("metric", LOWER.split())
+def test_lower(metric):
+    assert lower_is_better(metric.replace("token.", "mean ")) and arrow(metric.replace("token.", "")) == "↓"
 
 
-@pytest.mark.parametrize("figure", HIGHER.split())
-def test_higher(figure):
-    assert not lower_is_better(figure) and arrow(figure) == "↑"
+@pytest.mark.parametrize("metric", HIGHER.split())
+def test_higher(metric):
+    assert not lower_is_better(metric) and arrow(metric) == "↑"
 
 
-@pytest.mark.parametrize("figure", [*UNKNOWN.split(), "macro", "test_", "_"])
-def test_what_is_not_sure_is_asked_for(figure):
-    assert known_as(figure) is None and arrow(figure) == ""
-    with pytest.raises(ValueError, match=f"figure '{figure}': say which way it is better"):
-        lower_is_better(figure)
-    assert lower_is_better(figure, lower=[figure]) and not lower_is_better(figure, higher=[figure])
+@pytest.mark.parametrize("metric", [*UNKNOWN.split(), "macro", "test_", "_"])
+def test_what_is_not_sure_is_asked_for(metric):
+    assert known_as(metric) is None and arrow(metric) == ""
+    with pytest.raises(ValueError, match=f"metric '{metric}': say which way it is better"):
+        lower_is_better(metric)
+    assert lower_is_better(metric, lower=[metric]) and not lower_is_better(metric, higher=[metric])
 
 
 def test_what_the_caller_says_decides():
     assert lower_is_better("accuracy", lower=["accuracy"]) and not lower_is_better("loss", higher=["loss"])
     with pytest.raises(ValueError, match="cannot be better both lower and higher"):
         lower_is_better("harm", lower=["harm"], higher=["harm"])
-    for figure in (None, "", 3):
-        with pytest.raises(TypeError, match="figure must be the name of one"):
-            lower_is_better(figure)
+    for metric in (None, "", 3):
+        with pytest.raises(TypeError, match="metric must be a name such as 'accuracy'"):
+            lower_is_better(metric)
 
 
 def test_the_names_are_in_one_list_alone():

@@ -35,7 +35,7 @@ def without_timings(runs):
 
 
 def rendered(runs):
-    return report.render(small.record(without_timings(runs)), figure="accuracy")
+    return report.render(small.record(without_timings(runs)), metric="accuracy")
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_an_arm_that_diverges_is_kept(all_arms):
         assert run.forward_equivalents == 3 * run.steps
     record = small.record(runs)
     assert record.scores(diverged, "accuracy", "test") == [float("-inf")] * 2
-    assert "sgd diverged in 2 of 4 runs." in report.in_words(record, figure="accuracy")
+    assert "sgd diverged in 2 of 4 runs." in report.in_words(record, metric="accuracy")
 
 
 def test_progress_is_over_the_whole_matrix(all_arms):
@@ -206,20 +206,20 @@ def needs_hessian(schedule):
         ({"seeds": []}, ValueError, "seeds must hold at least one, got none"),
         ({"seeds": [1, 1]}, ValueError, "seeds must be different from each other, got 1 twice"),
         ({"seeds": [-1]}, ValueError, r"each seed must be in \[0, "),
-        ({"figure": "f1"}, ValueError, "evaluate gives no figure 'f1'; it gives loss, accuracy"),
+        ({"metric": "f1"}, ValueError, "evaluate gives no metric 'f1'; it gives loss, accuracy"),
         (
-            {"figure": "harm"},
+            {"metric": "harm"},
             ValueError,
-            r"figure 'harm': say which way it is better, lower_is_better=\['harm'\] or higher_is_better=",
+            r"metric 'harm': say which way it is better, lower_is_better=\['harm'\] or higher_is_better=",
         ),
-        ({"figure": "harm", "lower_is_better": ["harm"]}, ValueError, "evaluate gives no figure 'harm'"),
-        ({"figure": None}, TypeError, "figure must be the name of one, got None"),
+        ({"metric": "harm", "lower_is_better": ["harm"]}, ValueError, "evaluate gives no metric 'harm'"),
+        ({"metric": None}, TypeError, "metric must be a name such as 'accuracy', got None"),
         ({"test": lambda params: {"accuracy": "high"}}, ValueError, "test must return numbers by name, got"),
         ({"test": lambda params: [0.5]}, ValueError, r"test must return numbers by name, got \[0.5\]"),
         (
             {"test": lambda params: {"loss": 0.0}},
             ValueError,
-            "test gives no figure 'accuracy'; it gives loss",
+            "test gives no metric 'accuracy'; it gives loss",
         ),
         (
             {"reference": small.prices(step=0.1)},
@@ -315,7 +315,7 @@ def test_arms_may_train_by_methods_on_what_they_make_of_the_task(tmp_path):
             training.Settings(budget=1.5),
             tmp_path,
             identity={},
-            figure="loss",
+            metric="loss",
             reference=layered.PRICES,
         )
 
@@ -374,7 +374,7 @@ def test_a_model_with_a_state_is_compared_at_the_state_that_it_has_learnt(tmp_pa
     task, settings = test_model_state.linen(), training.Settings(steps=4)
     arms = [compare.Arm("sgd", 0.1, optimiz.sgd)]
     run = lambda name, **more: compare.run_matrix(  # noqa: E731
-        arms, [0], lambda seed: task, settings, tmp_path / name, identity={}, figure="loss", **more
+        arms, [0], lambda seed: task, settings, tmp_path / name, identity={}, metric="loss", **more
     )[0]
     (tested, validated) = run("a", test=task.evaluate), run("b")
     alone = training.fit(task, optimiz.sgd, settings, tmp_path / "alone", identity={}, learning_rate=0.1)

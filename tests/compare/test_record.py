@@ -38,7 +38,7 @@ def test_extra_fields_and_numbers_that_were_not_measured_round_trip(tmp_path):
     written.write(tmp_path / "record.json")
     read = compare.Record.read(tmp_path / "record.json")
     assert json.dumps(dataclasses.asdict(read)) == json.dumps(dataclasses.asdict(written))
-    text = report.render(written, figure="accuracy")
+    text = report.render(written, metric="accuracy")
     row = next(line for line in text.splitlines() if line.startswith("| adamw"))
     assert row == "| adamw | 0.01 | 0.800 | 0.800 | 0.200 | 3 | not measured | not measured | not measured |"
 
@@ -49,7 +49,7 @@ def test_what_is_measured_at_every_update_is_read_by_name():
     searched = dataclasses.replace(one, history=history)
     assert searched.per_update("step_size") == [[0.1, 0.2]] * 2
     assert searched.per_update("loss")[0] == 2.0 and math.isnan(searched.per_update("loss")[1])
-    with pytest.raises(ValueError, match="there is no update figure 'rate'; there are step, loss, gradient_no"):
+    with pytest.raises(ValueError, match="there is no update metric 'rate'; there are step, loss, gradient_no"):
         searched.per_update("rate")
 
 
@@ -175,7 +175,7 @@ def test_whatever_stands_in_a_record_it_is_rendered_or_refused_in_one_line(tmp_p
                 refused += 1
                 continue
             try:
-                report.render(read, figure="accuracy")
+                report.render(read, metric="accuracy")
             except ValueError as error:  # of runs that do not go together
                 assert "\n" not in str(error), (where, other)
             shown += 1

@@ -25,12 +25,12 @@ from tests.conftest import ROOT
 
 def test_report_is_written_with_its_picture_and_record(tmp_path):
     runs = run("sgd_sai", 0.8), run("adamw", None, losses=(1.0, None, None), diverged_at=1)
-    path = compare.write_report(record(*runs), tmp_path / "out", figure="accuracy")
+    path = compare.write_report(record(*runs), tmp_path / "out", metric="accuracy")
     text = path.read_text()
     assert "![" in text and (path.parent / "curves.png").stat().st_size > 10_000
     assert not (path.parent / "rates.png").exists()
     read = compare.Record.read(path.parent / "record.json")
-    assert report.render(read, figure="accuracy") == text  # there is no number that is not from the record
+    assert report.render(read, metric="accuracy") == text  # there is no number that is not from the record
     assert "| sgd_sai | 0.01 | 0.800 | 0.800 | 0.200 | 3 | 2 | 500 | 4.00 |" in text
     assert "| adamw | 0.01 | not finite | not finite | not finite |" in text
     assert "| TF-IDF |  | 0.700 | 0.700 |  |" in text
@@ -40,7 +40,7 @@ def test_report_is_written_with_its_picture_and_record(tmp_path):
 
 def test_the_page_refers_to_nothing_beside_it(tmp_path):
     runs = [*seeds("a<b>", 0.8, 0.7, rate=0.01), *seeds("a<b>", 0.7, 0.6, rate=0.1)]
-    page = (compare.write_report(record(*runs), tmp_path, figure="accuracy").parent / "report.html").read_text()
+    page = (compare.write_report(record(*runs), tmp_path, metric="accuracy").parent / "report.html").read_text()
     sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
     assert len(sources) == 2 and all(source.startswith("data:image/png;base64,") for source in sources)
     assert "<table>" in page and "a&lt;b&gt;" in page and "<b>" not in page
@@ -49,16 +49,16 @@ def test_the_page_refers_to_nothing_beside_it(tmp_path):
 
 def test_an_arm_that_diverged_once_is_not_ranked_and_not_dropped():
     runs = [*seeds("a", 0.6, 0.7), run("b", 0.9), run("b", None, seed=1, diverged_at=2)]
-    said = report.in_words(record(*runs), figure="accuracy")
+    said = report.in_words(record(*runs), metric="accuracy")
     assert said.startswith("**a** has the best") and "b diverged in 1 of 2 runs." in said
-    text = report.render(record(*runs), figure="accuracy")
+    text = report.render(record(*runs), metric="accuracy")
     assert "| b | 0.01 | not finite in 1 of 2 |" in text
     assert "| b | not finite | none | -0.300, +inf | no significant difference |" in text
 
 
 def test_the_rate_is_chosen_by_validation_and_not_by_test():
     runs = [*seeds("a", 0.9, 0.9, rate=0.1, validation=0.5), *seeds("a", 0.7, 0.8, rate=0.3, validation=0.6)]
-    text = report.render(record(*runs), figure="accuracy")
+    text = report.render(record(*runs), metric="accuracy")
     assert "| a | 0.3 | 0.750 ± 0.050 |" in text
     assert "| a | 0.1, 0.3 | 0.550 | 0.071 | 0.3 to 0.3 (×1) | 0 of 4 |" in text
 
@@ -72,7 +72,7 @@ def test_the_cost_counts_evaluations_and_the_time_to_what_all_reach():
         changes = {"steps": 4, "budget": 8.0, "reference_seconds": 8.5}
         return run(name, 0.5, history=history, forward_equivalents=12.0 + evaluations, **changes)
 
-    text = report.render(record(at("a", 0, 0.5, 0.6, 0.7), at("b", 6, 0.3, 0.4, 0.6)), figure="accuracy")
+    text = report.render(record(at("a", 0, 0.5, 0.6, 0.7), at("b", 6, 0.3, 0.4, 0.6)), metric="accuracy")
     assert "| temporary MB | reference seconds to accuracy 0.600 |" in text
     assert "| a | 3.00 | 0.5 | 2 | 6 |" in text and "| b | 4.50 | 0.5 | 2 | 8.5 |" in text
 
@@ -84,15 +84,15 @@ def test_a_row_that_is_a_cell_short_is_refused():
 
 def test_versions_that_differ_are_told():
     runs = [run("a", 0.5), run("b", 0.5, versions={"jax": "0.11"})]
-    assert "- jax of the runs: 0.10.2, 0.11" in report.render(record(*runs), figure="accuracy")
+    assert "- jax of the runs: 0.10.2, 0.11" in report.render(record(*runs), metric="accuracy")
 
 
 @pytest.mark.parametrize(
-    ("runs", "figure", "message"),
+    ("runs", "metric", "message"),
     [
         ([], "accuracy", "the record must hold at least one run, got none"),
-        ([run("a", 0.5)], "f1", "there is no evaluation figure 'f1'; there are loss, accuracy"),
-        ([run("a", 0.5)], "mcc", "there is no evaluation figure 'mcc'; there are loss, accuracy"),
+        ([run("a", 0.5)], "f1", "there is no evaluation metric 'f1'; there are loss, accuracy"),
+        ([run("a", 0.5)], "mcc", "there is no evaluation metric 'mcc'; there are loss, accuracy"),
         (
             [*seeds("a", 0.5, 0.6), run("b", 0.5)],
             "accuracy",
@@ -100,39 +100,39 @@ def test_versions_that_differ_are_told():
         ),
     ],
 )
-def test_a_record_that_cannot_be_ranked_is_refused(tmp_path, runs, figure, message):
+def test_a_record_that_cannot_be_ranked_is_refused(tmp_path, runs, metric, message):
     with pytest.raises(ValueError, match=message):
-        compare.write_report(record(*runs), tmp_path / "out", figure=figure)
+        compare.write_report(record(*runs), tmp_path / "out", metric=metric)
     assert not (tmp_path / "out").exists()
 
 
 def test_the_tables_and_curves_say_which_way_is_better(tmp_path):
     runs = [run("a", 0.5, test={"mae": 0.3, "accuracy": 0.5, "tokens": 4.0})]
-    text = report.render(record(*runs), figure="accuracy")
+    text = report.render(record(*runs), metric="accuracy")
     assert "| test accuracy ↑ | test mae ↓ | test tokens | updates |" in text
 
 
-def test_a_figure_of_which_nobody_says_the_direction_is_refused_first(tmp_path):
-    message = r"figure 'harm': say which way it is better, lower_is_better=\['harm'\] or higher_is_better="
+def test_a_metric_of_which_nobody_says_the_direction_is_refused_first(tmp_path):
+    message = r"metric 'harm': say which way it is better, lower_is_better=\['harm'\] or higher_is_better="
     with pytest.raises(ValueError, match=message):
-        compare.check_report(record(), tmp_path, figure="harm")
+        compare.check_report(record(), tmp_path, metric="harm")
     with pytest.raises(ValueError, match=message):
-        compare.write_report(record(run("a", 0.5, test={"harm": 1.0})), tmp_path / "out", figure="harm")
+        compare.write_report(record(run("a", 0.5, test={"harm": 1.0})), tmp_path / "out", metric="harm")
     assert not (tmp_path / "out").exists() and not list(tmp_path.iterdir())
-    compare.check_report(dataclasses.replace(record(), lower_is_better=["harm"]), tmp_path, figure="harm")
+    compare.check_report(dataclasses.replace(record(), lower_is_better=["harm"]), tmp_path, metric="harm")
     with pytest.raises(TypeError, match="got dict"):
-        compare.check_report({}, tmp_path, figure="mae")
-    compare.check_report(record(), tmp_path / "made" / "by it", figure="mae")
+        compare.check_report({}, tmp_path, metric="mae")
+    compare.check_report(record(), tmp_path / "made" / "by it", metric="mae")
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
-        compare.check_report(record(), tmp_path / "file", figure="mae")
+        compare.check_report(record(), tmp_path / "file", metric="mae")
 
 
 def test_an_evaluation_without_a_loss_has_a_report(tmp_path):
     history = [{"step": i, "loss": 1.0, "gradient_norm": 1.0} for i in range(3)]
     history += [{"steps": 3, "evaluation": {"mae": 0.2}}]
     runs = [run("a", None, history=history, test={"mae": 0.2}), run("b", None, history=[], test={"mae": 0.3})]
-    compare.write_report(dataclasses.replace(record(*runs), baselines={}), tmp_path, figure="mae")
+    compare.write_report(dataclasses.replace(record(*runs), baselines={}), tmp_path, metric="mae")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
 
@@ -148,7 +148,7 @@ def test_an_evaluation_without_a_loss_has_a_report(tmp_path):
 )
 @pytest.mark.filterwarnings("error::RuntimeWarning")  # such as of an overflow in Matplotlib's ticks
 def test_whatever_became_of_the_runs_there_is_a_whole_report(tmp_path, runs, caplog):
-    text = compare.write_report(record(*runs), tmp_path, figure="accuracy").read_text()
+    text = compare.write_report(record(*runs), tmp_path, metric="accuracy").read_text()
     assert {path.name for path in tmp_path.iterdir()} >= {
         "record.json",
         "curves.png",
@@ -163,7 +163,7 @@ def quick(monkeypatch):
     """Pictures that are drawn at once."""
     png = b"\x89PNG\r\n"
     for name in ("learning_curves", "rate_curves"):
-        monkeypatch.setattr(report, name, lambda record, path, *, figure: path.write_bytes(png))
+        monkeypatch.setattr(report, name, lambda record, path, *, metric: path.write_bytes(png))
 
 
 def fails(*_, **__):
@@ -186,7 +186,7 @@ def test_what_cannot_be_made_is_left_out_with_the_reason(tmp_path, monkeypatch, 
     for file in ("curves.png", "rates.png", "report.html"):
         (tmp_path / file).write_text("of an earlier report")
     monkeypatch.setattr(owner, name, fails)
-    text = compare.write_report(record(*runs), tmp_path, figure="accuracy").read_text()
+    text = compare.write_report(record(*runs), tmp_path, metric="accuracy").read_text()
     assert said in text and "## All runs" in text and text.count("left out") == 1
     for file in ("curves.png", "rates.png", "report.html"):
         assert (tmp_path / file).exists() == (f"`{file}`" not in said)
@@ -194,13 +194,13 @@ def test_what_cannot_be_made_is_left_out_with_the_reason(tmp_path, monkeypatch, 
 
 def test_a_baseline_that_could_not_be_computed_is_named_with_the_reason():
     left_out = {"TF-IDF": "ValueError: empty vocabulary | *no* words"}
-    text = report.summary(dataclasses.replace(record(run("a", 0.5)), left_out=left_out), figure="accuracy")
+    text = report.summary(dataclasses.replace(record(run("a", 0.5)), left_out=left_out), metric="accuracy")
     assert text.endswith(r"TF-IDF is left out: ValueError: empty vocabulary \| \*no\* words")
 
 
 def test_the_record_is_whole_where_the_disk_is_full_afterwards(tmp_path, monkeypatch, quick):
     written = record(run("a", 0.5))
-    compare.write_report(written, tmp_path, figure="accuracy")
+    compare.write_report(written, tmp_path, metric="accuracy")
     before = (tmp_path / "report.md").read_bytes()
     write_bytes = Path.write_bytes
 
@@ -212,7 +212,7 @@ def test_the_record_is_whole_where_the_disk_is_full_afterwards(tmp_path, monkeyp
 
     monkeypatch.setattr(whole_file.Path, "write_bytes", full)
     with pytest.raises(OSError, match=r"No space left on device: '.*report\.md'"):
-        compare.write_report(dataclasses.replace(written, title="another"), tmp_path, figure="accuracy")
+        compare.write_report(dataclasses.replace(written, title="another"), tmp_path, metric="accuracy")
     assert compare.Record.read(tmp_path / "record.json").title == "another"
     assert (tmp_path / "report.md").read_bytes() == before and not list(tmp_path.glob("*.partial"))
 
@@ -226,7 +226,7 @@ def test_files_are_whole_or_absent_on_a_disk_that_takes_no_more(tmp_path, limit,
     written = record(run("a", 0.5, losses=[1 / 3] * 200))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
-        compare.write_report(written, tmp_path, figure="accuracy")
+        compare.write_report(written, tmp_path, metric="accuracy")
     except OSError as error:
         assert "record.json" in str(error)
     finally:
@@ -275,7 +275,7 @@ def hostile(tmp_path):
 
 
 def test_text_from_outside_is_shown_and_never_obeyed(tmp_path):
-    path = compare.write_report(hostile(tmp_path), tmp_path, figure="accuracy")
+    path = compare.write_report(hostile(tmp_path), tmp_path, metric="accuracy")
     text, page = path.read_text(encoding="utf-8"), (tmp_path / "report.html").read_text(encoding="utf-8")
     for found in (text, page):
         assert not re.search("[\ud800-\udfff\u202e\x1b]", found) and "left out: RuntimeError" not in found
@@ -299,7 +299,7 @@ def test_text_from_outside_is_shown_and_never_obeyed(tmp_path):
 def test_pictures_show_names_and_no_formulas(tmp_path):
     runs = [run(name, 0.5, rate=rate) for name in ("$x^$", "_x", "a\udcff\n") for rate in (0.1, 0.2)]
     changed = dataclasses.replace(record(*runs), title="$\\frac{$")
-    text = compare.write_report(changed, tmp_path, figure="accuracy").read_text()
+    text = compare.write_report(changed, tmp_path, metric="accuracy").read_text()
     assert "left out" not in text and compare.drawn("_x") == " _x" and compare.drawn("a$b$") == r"a\$b\$"
 
 
@@ -321,8 +321,8 @@ streams.keep()
 from optimiz import compare
 from tests.compare.records import record, seeds
 made = record(*seeds("\\u00e4", 0.8, 0.7), *seeds("b", 0.7, 0.6))
-compare.write_report(made, sys.argv[1], figure="accuracy")
-terminal.show(compare.summary(made, figure="accuracy"))
+compare.write_report(made, sys.argv[1], metric="accuracy")
+terminal.show(compare.summary(made, metric="accuracy"))
 """
     ascii_ = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
     output, environment = tmp_path / "\u00e4", os.environ | ascii_ | {"JAX_PLATFORMS": "cpu"}
@@ -341,5 +341,5 @@ def test_what_is_shown_is_no_markup_of_the_console(text, capsys):
 
 def test_where_every_run_diverged_no_level_is_named():
     diverged = dataclasses.replace(run("a", 0.5, test={"accuracy": None}), diverged_at=2)
-    text = report.render(record(diverged), figure="accuracy")
+    text = report.render(record(diverged), metric="accuracy")
     assert "| updates to accuracy that all reach |" in text and "inf |" not in text

@@ -8,8 +8,8 @@ from optimiz.compare.verdict import in_words
 from tests.compare.records import record, run, seeds
 
 
-def words(*runs, figure="accuracy", **changes):
-    return in_words(record(*runs, **changes), figure=figure)
+def words(*runs, metric="accuracy", **changes):
+    return in_words(record(*runs, **changes), metric=metric)
 
 
 def test_words_call_a_lead_only_what_the_test_set_can_tell():
@@ -25,7 +25,7 @@ def test_words_call_a_lead_only_what_the_test_set_can_tell():
     assert "**no optimizer here is above it**" in of(0.8, 0.79, baseline=0.79)
     assert of(None) == "No run reached a finite accuracy."
     assert "**b** has the best (lowest) test loss, 0.100 on 1000 examples, before a (0.200);" in of(
-        0.8, 0.9, figure="loss"
+        0.8, 0.9, metric="loss"
     )
 
 
@@ -49,29 +49,29 @@ def test_more_comparisons_ask_for_wider_intervals():
     assert "significantly" not in words(*pair, *crowd)
 
 
-@pytest.mark.parametrize("figure", ["mae", "validation_rmse", "WER", "harm"])
-def test_what_is_better_lower_is_ranked_so(figure):
+@pytest.mark.parametrize("metric", ["mae", "validation_rmse", "WER", "harm"])
+def test_what_is_better_lower_is_ranked_so(metric):
     def of(name, value, rate):
-        history = [{"step": 0, "loss": 1.0}, {"steps": 1, "evaluation": {figure: value}}]
-        return run(name, None, rate=rate, history=history, test={figure: value}, steps=1)
+        history = [{"step": 0, "loss": 1.0}, {"steps": 1, "evaluation": {metric: value}}]
+        return run(name, None, rate=rate, history=history, test={metric: value}, steps=1)
 
     runs = [of("a", 0.9, 0.1), of("a", 0.4, 0.2), of("a", 0.8, 0.3), of("b", 0.6, 0.2)]
-    told = in_words(dataclasses.replace(record(*runs), baselines={}, lower_is_better=["harm"]), figure=figure)
+    told = in_words(dataclasses.replace(record(*runs), baselines={}, lower_is_better=["harm"]), metric=metric)
     assert told.startswith(
-        f"**a** has the best (lowest) test {figure}, 0.400 on 1000 examples, before b (0.600);"
+        f"**a** has the best (lowest) test {metric}, 0.400 on 1000 examples, before b (0.600);"
     )
     # A lead over a baseline could be chance, but none is none.
     for bar, then in ((0.3, "**no optimizer here is below it**."), (0.5, "optimizers here, a is below it.")):
         one = dataclasses.replace(record(*runs), lower_is_better=["harm"])
-        of_rule = {part: {figure: bar} for part in ("validation", "test")}
-        told = in_words(dataclasses.replace(one, baselines={"rule": of_rule}), figure=figure)
+        of_rule = {part: {metric: bar} for part in ("validation", "test")}
+        told = in_words(dataclasses.replace(one, baselines={"rule": of_rule}), metric=metric)
         assert told.endswith(then), told
-    level = {part: {figure: 0.5} for part in ("validation", "test")}
+    level = {part: {metric: 0.5} for part in ("validation", "test")}
     runs = [
         dataclasses.replace(run, seed=seed) for seed in (0, 1, 2) for run in runs if run.learning_rate == 0.2
     ]
     seeded = dataclasses.replace(record(*runs), baselines={"rule": level}, lower_is_better=["harm"])
-    assert "**no optimizer here is below it** by more than" in in_words(seeded, figure=figure)
+    assert "**no optimizer here is below it** by more than" in in_words(seeded, metric=metric)
 
 
 @pytest.mark.parametrize(
@@ -99,11 +99,11 @@ def test_the_first_sentence_says_whose_best_rate_is_at_the_edge_of_its_grid(rate
     assert "edge" not in words(*[run("a", None, rate=rate, diverged_at=0) for rate in (0.1, 0.2)])
 
 
-@pytest.mark.parametrize("figure", ["r2", "macro_f1", "auc"])
-def test_what_is_no_share_of_correct_answers_has_no_standard_error_of_one(figure):
-    history = [{"step": 0, "loss": 1.0}, {"steps": 1, "evaluation": {figure: 0.5}}]
-    told = words(run("a", None, history=history, test={figure: 0.5}), figure=figure)
+@pytest.mark.parametrize("metric", ["r2", "macro_f1", "auc"])
+def test_what_is_no_share_of_correct_answers_has_no_standard_error_of_one(metric):
+    history = [{"step": 0, "loss": 1.0}, {"steps": 1, "evaluation": {metric: 0.5}}]
+    told = words(run("a", None, history=history, test={metric: 0.5}), metric=metric)
     assert told == (
-        f"**a** has the best (highest) test {figure}, 0.500 on 1000 examples; one seed does not tell whether "
+        f"**a** has the best (highest) test {metric}, 0.500 on 1000 examples; one seed does not tell whether "
         "another would rank them so."
     )

@@ -84,6 +84,8 @@ def test_the_comparison_its_report_and_its_resumption(arguments):
     assert all(len(row["step_size"]) == 1 for row in rows)
     assert sgd.temporary_bytes > 0 and sgd.heterogeneity["gini_norm"] > 0
     assert (out / "report.html").read_text().startswith("<!doctype html>")
+    assert compare.Record.read(out / "record.json").settings["metric"] == "accuracy"
+    assert json.loads((out / "run.json").read_text())["figure"] == "accuracy"  # as in directories of 0.1.0
 
 
 @pytest.mark.long
@@ -113,7 +115,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(arguments, tmp_path):
         ({"budget": 0}, "flag --budget=0.0: must be in [1e-9, 1e9]"),
         ({"budget": -1}, "flag --budget=-1.0: must be finite, at least 0"),
         ({"seeds": 0}, "flag --seeds=0"),
-        ({"figure": "bleu"}, "flag --figure=bleu"),
+        ({"metric": "bleu"}, "flag --metric=bleu"),
         ({"task": "missing.tsv"}, 'missing.tsv: no such file; the task without a file is "text"'),
         ({"task": "pretrain"}, "recipes for pre-training: python -m examples.studies.pretraining.study"),
         ({"text": "body"}, "no column 'body'; the columns are 'sentence', 'label'"),

@@ -283,8 +283,8 @@ def test_the_baseline_weighs_pixels():
     from examples.data import baseline
 
     shares = {"train": 0.5, "validation": 0.15, "test": 0.35}
-    figures = baseline.pixel_baseline(**split(digits(), shares))["logistic regression"]
-    assert figures["test"]["accuracy"] > 0.92
+    metrics = baseline.pixel_baseline(**split(digits(), shares))["logistic regression"]
+    assert metrics["test"]["accuracy"] > 0.92
     large = {
         name: dataclasses.replace(part, images=np.zeros((24, 64, 64, 1), np.uint8))
         for name, part in parts().items()

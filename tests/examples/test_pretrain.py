@@ -127,15 +127,15 @@ def test_bits_per_byte_of_a_guess(problems):
     written = len(problem.vocabulary.tokenizer.decode(rows[:, 1:].ravel().tolist()).encode())
     expected = rows[:, 1:].size * math.log2(vocabulary) / written
     silent = jax.tree.map(np.zeros_like, drawn(problem))
-    figures = problem.evaluation("validation")(silent)
-    assert figures["loss"] == pytest.approx(math.log(vocabulary), rel=1e-5)
-    assert figures["bits_per_byte"] == pytest.approx(expected, rel=0.05)
-    assert figures["perplexity"] == pytest.approx(vocabulary, rel=1e-4)
+    metrics = problem.evaluation("validation")(silent)
+    assert metrics["loss"] == pytest.approx(math.log(vocabulary), rel=1e-5)
+    assert metrics["bits_per_byte"] == pytest.approx(expected, rel=0.05)
+    assert metrics["perplexity"] == pytest.approx(vocabulary, rel=1e-4)
 
 
 def test_frequencies_beat_a_uniform_guess(problem):
-    for figures in problem.frequencies().values():
-        assert 0 < figures["loss"] < math.log(problem.objective.config.vocab_size)
+    for metrics in problem.frequencies().values():
+        assert 0 < metrics["loss"] < math.log(problem.objective.config.vocab_size)
 
 
 def test_what_is_saved_is_read(problem, tmp_path):

@@ -74,13 +74,13 @@ def test_history_and_progress(tmp_path):
     assert result.steps == 8
     evaluations = [row["steps"] for row in result.history if "evaluation" in row]
     assert evaluations == [6, 8]
-    looks = [progress.steps for progress in seen if "gradient_norm" in progress.figures]
+    looks = [progress.steps for progress in seen if "gradient_norm" in progress.metrics]
     assert looks == [1, 3, 6, 8]
     assert str(seen[-1]).startswith(f"step 8/8  {result.seconds:.1f} s  loss ")
     assert training.read_metrics(tmp_path / "metrics.jsonl") == result.history
     assert result.compile_seconds > 0
     assert [row for progress in seen for row in progress.rows] == result.history
-    assert [progress.share for progress in seen if "gradient_norm" in progress.figures] == [
+    assert [progress.share for progress in seen if "gradient_norm" in progress.metrics] == [
         1 / 8,
         3 / 8,
         0.75,
@@ -390,8 +390,8 @@ def test_a_cell_that_is_run_again_is_refused_or_overwrites(tmp_path):
 
 def test_a_result_is_shown_in_one_line(tmp_path):
     result = run(quadratic(evaluate=lambda params: {"accuracy": 0.5}), tmp_path)
-    figures = f"loss {result.history[-2]['loss']:.4g}, accuracy 0.5"
-    assert repr(result) == f"<Result of {result.steps} steps, {result.seconds:.1f} s: 1 parameters, {figures}>"
+    metrics = f"loss {result.history[-2]['loss']:.4g}, accuracy 0.5"
+    assert repr(result) == f"<Result of {result.steps} steps, {result.seconds:.1f} s: 1 parameters, {metrics}>"
     assert repr(dataclasses.replace(result, history=[])).endswith("1 parameters>")
 
 

@@ -89,10 +89,10 @@ class Study:
 
     def task(self, model: str, seed: int) -> training.Task:
         """A model's task; its evaluation gives the loss on the training set and the test accuracy."""
-        losses, figures = self._functions(model)
+        losses, metrics = self._functions(model)
 
         def evaluate(params: Any) -> dict[str, float]:
-            (train_loss, _), (_, accuracy) = (figures(params, part) for part in (self.train, self.test))
+            (train_loss, _), (_, accuracy) = (metrics(params, part) for part in (self.train, self.test))
             return {"train_loss": float(train_loss), "accuracy": float(accuracy)}
 
         return training.Task(
@@ -150,11 +150,11 @@ class Study:
             return optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
 
         @jax.jit
-        def figures(params: Any, batch: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
+        def metrics(params: Any, batch: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
             right = apply(params, batch["image"]).argmax(-1) == batch["label"]
             return losses(params, batch).mean(), right.mean()
 
-        return losses, figures
+        return losses, metrics
 
     @functools.cache  # noqa: B019
     def _curvature(self, model: str) -> Callable[..., diagnostics.Curvature]:

@@ -59,7 +59,7 @@ def train(study: Study, model: str, settings: dict[str, object], output: Path) -
                 training.Settings(steps=study.steps),
                 output / "runs" / model,
                 identity=settings,
-                figure="train_loss",
+                metric="train_loss",
                 lower_is_better=["train_loss"],
                 extra=study.by_epoch,
                 progress=progress,

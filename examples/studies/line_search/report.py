@@ -17,7 +17,7 @@ from optimiz import compare
 PICTURE = "curves.png"
 
 BASELINE = "adam"
-FIGURES = ("loss", "evaluations", "step_size")  # per update; Adam has only the first
+COLUMNS = ("loss", "evaluations", "step_size")  # per update; Adam has only the first
 _STEP_FORWARDS = 3  # of an update without trials: a forward pass, and a backward pass that counts 2
 
 Arms = Mapping[str, Sequence[compare.Run]]
@@ -39,7 +39,7 @@ def render(record: compare.Record) -> str:
     page = [
         f"# {compare.escaped(record.title)}",
         summary(record),
-        f"![Training loss against forward passes, the validation figure, and step sizes]({PICTURE})",
+        f"![Training loss against forward passes, the validation metric, and step sizes]({PICTURE})",
         markdown.what_was_run(record),
         "Every number is in `record.json`, including the loss, trials and step sizes of each update.",
     ]
@@ -51,14 +51,15 @@ def summary(record: compare.Record) -> str:
     return f"{in_words(record)}\n\n{table(record)}"
 
 
-def figure_of(record: compare.Record) -> str:
-    """The validation figure that ranks the methods."""
-    return record.settings["figure"]
+def metric_of(record: compare.Record) -> str:
+    """The validation metric that ranks the methods."""
+    settings = record.settings
+    return settings["metric"] if "metric" in settings else settings["figure"]  # its name in earlier records
 
 
 def scores_of(record: compare.Record, runs: Sequence[compare.Run]) -> list[float]:
-    """The final validation figure of each run, times -1 if less is better; -∞ if the run diverged."""
-    return record.scores(runs, figure_of(record), "test")
+    """The final validation metric of each run, times -1 if less is better; -∞ if the run diverged."""
+    return record.scores(runs, metric_of(record), "test")
 
 
 def evaluations_of(run: compare.Run) -> np.ndarray:
@@ -73,7 +74,7 @@ def log_loss(run: compare.Run) -> float:
 
 def in_words(record: compare.Record) -> str:
     """How each search compares with the best rate of each grid."""
-    arms, figure, sign = by_arm(record), figure_of(record), record.sign(figure_of(record))
+    arms, metric, sign = by_arm(record), metric_of(record), record.sign(metric_of(record))
     scores = {arm: compare.estimate(scores_of(record, runs))[:2] for arm, runs in arms.items()}
     shown = {arm: _shown(sign * mean, error) for arm, (mean, error) in scores.items()}
     losses = {arm: statistics.fmean(map(log_loss, runs)) for arm, runs in arms.items()}
@@ -88,7 +89,7 @@ def in_words(record: compare.Record) -> str:
         edge = ", **at the edge of its grid**: a rate beyond it may be better" * compare.at_edge(rate, rates)
         named.append(f"{best} with {shown[best]}{edge}")
     sentences = [
-        f"The best rates of the grid, by validation {figure} {compare.arrow(figure)}: {'; '.join(named)}."
+        f"The best rates of the grid, by validation {metric} {compare.arrow(metric)}: {'; '.join(named)}."
     ]
     for arm in (arm for arm, runs in arms.items() if runs[0].learning_rate is None):
         sentences.append(f"**{arm}**, which needs no rate, reaches {shown[arm]}:")
@@ -108,7 +109,7 @@ def in_words(record: compare.Record) -> str:
 def across(studies: Mapping[str, compare.Record]) -> str:
     """How each method does in several studies, as a Markdown table; of a grid the best rate.
 
-    Bold figures are better than Adam's by more than a standard error of the difference.
+    Numbers in bold are better than Adam's by more than a standard error of the difference.
 
     Args:
         studies: name → record.
@@ -116,8 +117,8 @@ def across(studies: Mapping[str, compare.Record]) -> str:
     cells: dict[str, dict[str, str]] = collections.defaultdict(dict)
     header = ["method"]
     for study, record in studies.items():
-        figure, sign = figure_of(record), record.sign(figure_of(record))
-        header.append(f"{study}, {figure} {compare.arrow(figure)}")
+        metric, sign = metric_of(record), record.sign(metric_of(record))
+        header.append(f"{study}, {metric} {compare.arrow(metric)}")
         of_method: dict[str, tuple[float, float, float | None]] = {}
         for runs in sorted(by_arm(record).values(), key=lambda runs: runs[0].learning_rate is None):
             score = compare.estimate(scores_of(record, runs))[:2]
@@ -135,8 +136,8 @@ def across(studies: Mapping[str, compare.Record]) -> str:
 
 def table(record: compare.Record) -> str:
     """One line per arm, as Markdown."""
-    figure, sign = figure_of(record), record.sign(figure_of(record))
-    header = ["method", f"validation {figure} {compare.arrow(figure)}", "mean log training loss"]
+    metric, sign = metric_of(record), record.sign(metric_of(record))
+    header = ["method", f"validation {metric} {compare.arrow(metric)}", "mean log training loss"]
     header += ["extra forward passes per update", "in the first search", "most in a search"]
     lines = []
     for arm, runs in by_arm(record).items():
@@ -155,8 +156,8 @@ def _shown(mean: float, error: float) -> str:
 
 
 def draw(record: compare.Record, path: Path) -> None:
-    """Losses against forward passes, the validation figure, and step sizes."""
-    arms, figure, sign = by_arm(record), figure_of(record), record.sign(figure_of(record))
+    """Losses against forward passes, the validation metric, and step sizes."""
+    arms, metric, sign = by_arm(record), metric_of(record), record.sign(metric_of(record))
     picture = Figure(figsize=(14, 4.4), layout="constrained")
     losses, scores, sizes = picture.subplots(1, 3)
     for i, (arm, runs) in enumerate(arms.items()):
@@ -173,7 +174,7 @@ def draw(record: compare.Record, path: Path) -> None:
             _draw_sizes(sizes, column(runs[0], "step_size"), style)
     losses.set(yscale="log", xlabel="forward passes (a backward pass counts 2)", title="training loss")
     losses.legend(frameon=False, fontsize=8)
-    title = f"validation {figure} {compare.arrow(figure)}: seeds and mean"
+    title = f"validation {metric} {compare.arrow(metric)}: seeds and mean"
     scores.set(yticks=range(len(arms)), yticklabels=list(arms), title=title)
     scores.invert_yaxis()
     sizes.set(yscale="log", xlabel="updates", title="step sizes of seed 0 (pla_sls: one line per unit)")

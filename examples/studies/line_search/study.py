@@ -30,7 +30,7 @@ _MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a BERT, MiniLM
 _DATA = FLAGS.DEFINE_path("data", None, "Training examples: .tsv, .csv or .jsonl; default: Python's own.")
 _VALIDATION = FLAGS.DEFINE_path("validation", None, "Validation examples, needed with --data.")
 _FILES = data_flags.DataFlags(FLAGS)
-_FIGURE = FLAGS.DEFINE_enum("figure", "accuracy", ["accuracy", "macro_f1", "mcc"], "Figure that ranks.")
+_METRIC = FLAGS.DEFINE_enum("metric", "accuracy", ["accuracy", "macro_f1", "mcc"], "Metric that ranks.")
 _ROWS = FLAGS.DEFINE_integer("rows", 500, "Training examples, drawn at random.", lower_bound=1)
 _EPOCHS = FLAGS.DEFINE_integer("epochs", 5, "Epochs.", lower_bound=1)
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 32, "Examples per update.", lower_bound=1)
@@ -43,7 +43,7 @@ _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the report and the run
 program_flags.check_rates(_RATES)
 program_flags.check_among(("adam", "adam_head"), _METHODS)
 
-_DECISIVE = (_FIGURE, _ROWS, _EPOCHS, _BATCH_SIZE, _LENGTH, _HEAD_RATE)
+_DECISIVE = (_ROWS, _EPOCHS, _BATCH_SIZE, _LENGTH, _HEAD_RATE)
 
 
 def searches(steps: int) -> dict[str, Callable[[], optax.GradientTransformation]]:
@@ -108,25 +108,26 @@ def main() -> None:
     settings = {flag.name: flag.value for flag in _DECISIVE}
     settings |= {"data": parts["train"].source, "validation_examples": len(examples.texts)}
     settings |= {"updates": steps, "fingerprint": problem.fingerprint()}
-    with training.claimed(output, settings, resume=True), terminal.matrix_bar() as progress:
+    identity = settings | {"figure": _METRIC.value}  # by this name, directories of earlier versions resume
+    with training.claimed(output, identity, resume=True), terminal.matrix_bar() as progress:
         runs = compare.run_matrix(
             arms(steps),
             range(_SEEDS.value),
             lambda seed: problem.task(_BATCH_SIZE.value, seed),
             training.Settings(steps=steps),
             output / "runs",
-            identity=settings,
-            figure=_FIGURE.value,
+            identity=identity,
+            metric=_METRIC.value,
             progress=progress,
         )
         record = compare.Record(
             title="Line searches compared with Adam on a grid of learning rates",
             command=command.typed("studies.line_search.study"),
             task={},
-            settings=settings,
+            settings={"metric": _METRIC.value} | settings,
             baselines={},
             test_examples=len(examples.texts),
-            runs=in_columns(runs, *report.FIGURES),
+            runs=in_columns(runs, *report.COLUMNS),
         )
         summary = pictures.write_study(report, record, output)
     terminal.show(summary)

@@ -44,16 +44,16 @@ def last_tenth(run: compare.Run) -> float:
     return float(np.mean(losses[-max(len(losses) // 10, 1) :]))
 
 
-def percents(runs: Runs, arm: Arm, figure: Callable[[compare.Run], float] = held_out) -> list[float]:
-    """By how many percent a figure is above that in float32, for each seed."""
+def percents(runs: Runs, arm: Arm, metric: Callable[[compare.Run], float] = held_out) -> list[float]:
+    """By how many percent a metric exceeds its value in float32, for each seed."""
     mine, base = runs[arm], runs[arm.base]
     seeds = sorted(mine.keys() & base.keys())
-    return [100 * (figure(mine[seed]) / figure(base[seed]) - 1) for seed in seeds]
+    return [100 * (metric(mine[seed]) / metric(base[seed]) - 1) for seed in seeds]
 
 
-def relative(runs: Runs, arm: Arm, figure: Callable[[compare.Run], float] = held_out) -> compare.Difference:
+def relative(runs: Runs, arm: Arm, metric: Callable[[compare.Run], float] = held_out) -> compare.Difference:
     """The mean of :func:`percents`, with its 95 % interval."""
-    found = percents(runs, arm, figure)
+    found = percents(runs, arm, metric)
     return compare.paired_difference(found, [0.0] * len(found))
 
 
@@ -103,9 +103,9 @@ def table(runs: Runs) -> str:
     lines = []
     for arm, by_seed in runs.items():
         cells = [_name(arm), f"{len(by_seed)}"]
-        for figure in (held_out, last_tenth):
-            mean, error, _ = compare.estimate([figure(run) for run in by_seed.values()])
-            found = relative(runs, arm, figure)
+        for metric in (held_out, last_tenth):
+            mean, error, _ = compare.estimate([metric(run) for run in by_seed.values()])
+            found = relative(runs, arm, metric)
             cells.append(f"{mean:.4f} ± {error:.4f}")
             cells.append("" if arm == arm.base else f"{found.mean:+.2f} ± {found.high - found.mean:.2f}")
         cells.append(f"{100 * np.mean([run.extra['moved'] for run in by_seed.values()]):.1f}")

@@ -174,7 +174,7 @@ def main() -> None:
             training.Settings(steps=_STEPS.value),
             output / "runs",
             identity=settings,
-            figure="loss",
+            metric="loss",
             extra=study.measure,
             progress=progress,
         )

@@ -24,7 +24,7 @@ STEPS, BATCH_SIZE, LENGTH, LEARNING_RATE, HEAD_RATE = 400, 16, 32, 1e-3, 30.0
 
 
 class Downstream:
-    """Parameters of a masked language model to the figures on the topics task.
+    """Parameters of a masked language model to the metrics on the topics task.
 
     Args:
         problem: gives the shape of the encoder, and the tokenizer.
@@ -52,7 +52,7 @@ class Downstream:
         )
 
     def __call__(self, params: Any) -> dict[str, float]:
-        """Fine-tune the encoder of a masked language model, and return its figures on the test part."""
+        """Fine-tune the encoder of a masked language model, and return its metrics on the test part."""
         encoder = {name: tree for name, tree in params.items() if name != "head"}
         task = dataclasses.replace(self._task, init=lambda key: self._task.init(key) | encoder, evaluate=None)
         with tempfile.TemporaryDirectory() as directory:

@@ -21,7 +21,7 @@ from optimiz import compare
 PICTURE = "curves.png"
 
 UNTRAINED = "untrained"
-FIGURES = {"loss": -1, "accuracy": 1}  # and whether more is better
+METRICS = {"loss": -1, "accuracy": 1}  # 1 if more is better
 _CONFIDENCE = 0.95
 
 
@@ -30,7 +30,7 @@ def kept(run: compare.Run, *, tested: bool) -> compare.Run:
 
     Args:
         run: run as ``compare.run_matrix`` returns it.
-        tested: whether to keep its test figures; those of a rate that is not chosen are dropped.
+        tested: whether to keep its test metrics; those of a rate that is not chosen are dropped.
     """
     updates, values = run.validation("loss")
     shares = [round(spent / run.budget, 4) for spent in run.spent(updates)]
@@ -55,7 +55,7 @@ class Results:
     Attributes:
         grids: recipe → rate → final validation loss of seed 0, ascending in the rate.
         runs: recipe → its runs at the best rate, by seed.
-        untrained: test figures of models that were not pre-trained, by seed.
+        untrained: test metrics of models that were not pre-trained, by seed.
         recipes: names of those that are compared with the baseline.
     """
 
@@ -77,26 +77,26 @@ class Results:
         """The best rate of a recipe."""
         return self.runs[name][0].learning_rate
 
-    def values(self, name: str, figure: str) -> list[float]:
-        """A test figure by seed; infinitely bad if the run diverged."""
+    def values(self, name: str, metric: str) -> list[float]:
+        """A test metric by seed; infinitely bad if the run diverged."""
         if name == UNTRAINED:
-            return [figures[figure] for figures in self.untrained]
-        found = [run.test[figure] for run in self.runs[name]]
-        return [-FIGURES[figure] * math.inf if value is None else value for value in found]
+            return [metrics[metric] for metrics in self.untrained]
+        found = [run.test[metric] for run in self.runs[name]]
+        return [-METRICS[metric] * math.inf if value is None else value for value in found]
 
-    def difference(self, name: str, other: str, figure: str) -> compare.Difference:
-        """The paired difference of a figure."""
+    def difference(self, name: str, other: str, metric: str) -> compare.Difference:
+        """The paired difference of a metric."""
         return compare.paired_difference(
-            self.values(name, figure), self.values(other, figure), confidence=_CONFIDENCE
+            self.values(name, metric), self.values(other, metric), confidence=_CONFIDENCE
         )
 
-    def better(self, other: str, figure: str, *, significantly: bool) -> list[str]:
-        """The recipes whose figure is better, or significantly better, than another's on average."""
-        found = {name: self.difference(name, other, figure) for name in self.recipes}
+    def better(self, other: str, metric: str, *, significantly: bool) -> list[str]:
+        """The recipes whose metric is better, or significantly better, than another's on average."""
+        found = {name: self.difference(name, other, metric) for name in self.recipes}
         return [
             name
             for name, difference in found.items()
-            if FIGURES[figure] * difference.mean > 0 and (difference.significant or not significantly)
+            if METRICS[metric] * difference.mean > 0 and (difference.significant or not significantly)
         ]
 
 
@@ -112,9 +112,9 @@ def render(record: compare.Record) -> str:
     page = [
         f"# {compare.escaped(record.title)}",
         summary(record),
-        "± after a figure is its standard error over seeds; for a difference from the baseline it is half "
+        "± after a number is its standard error over seeds; for a difference from the baseline it is half "
         "the 95 % interval of the paired differences. The rate in bold has the lowest validation loss from "
-        "seed 0 and was then run from all seeds; test figures decided nothing. A budget is spent by prices, "
+        "seed 0 and was then run from all seeds; test metrics decided nothing. A budget is spent by prices, "
         "not by a machine's clock: an update costs what its active layers cost, and the forward passes of a "
         "selection and the estimates of a Hessian are charged. The irreducible losses of RHO-loss are not "
         "charged, as in the source.",
@@ -138,8 +138,8 @@ def in_words(results: Results) -> str:
     ]
     for name in recipes:
         parts = [
-            f"{label} {_mean(results, name, figure)}, {_difference(results, name, BASELINE, figure)}"
-            for figure, label in (("loss", "test loss"), ("accuracy", "accuracy"))
+            f"{label} {_mean(results, name, metric)}, {_difference(results, name, BASELINE, metric)}"
+            for metric, label in (("loss", "test loss"), ("accuracy", "accuracy"))
         ]
         lines.append(f"- **{name}**, {results.rate(name):g}: {'; '.join(parts)}.")
     lines.append(
@@ -182,27 +182,27 @@ def _spurious(results: Results) -> str:
     return message
 
 
-def _winners(results: Results, other: str, figure: str) -> str:
+def _winners(results: Results, other: str, metric: str) -> str:
     """How many recipes are better than another, and which of them significantly."""
-    better, sure = (results.better(other, figure, significantly=flag) for flag in (False, True))
-    less = {"loss": "a lower loss", "accuracy": "a higher accuracy"}[figure]
+    better, sure = (results.better(other, metric, significantly=flag) for flag in (False, True))
+    less = {"loss": "a lower loss", "accuracy": "a higher accuracy"}[metric]
     which = f"significantly {compare.joined(sure)}" if sure else "**none significantly**"
     have = "has" if len(better) == 1 else "have"
     return f"{len(better)} of {len(results.recipes)} recipes {have} {less} than {other}, {which}."
 
 
-def _difference(results: Results, name: str, other: str, figure: str) -> str:
-    found = results.difference(name, other, figure)
+def _difference(results: Results, name: str, other: str, metric: str) -> str:
+    found = results.difference(name, other, metric)
     if not math.isfinite(found.mean):
         return "**diverged**"
     verdict = "no significant difference"
     if found.significant:
-        verdict = f"significantly {'better' if FIGURES[figure] * found.mean > 0 else 'worse'}"
+        verdict = f"significantly {'better' if METRICS[metric] * found.mean > 0 else 'worse'}"
     return f"{found.mean:+.3f} relative to {other} ({found.low:+.3f} to {found.high:+.3f}), {verdict}"
 
 
-def _mean(results: Results, name: str, figure: str) -> str:
-    mean, error, _ = compare.estimate(results.values(name, figure))
+def _mean(results: Results, name: str, metric: str) -> str:
+    mean, error, _ = compare.estimate(results.values(name, metric))
     return f"{mean:.3f} ± {error:.3f}" if math.isfinite(error) else f"{mean:.3f}"
 
 
@@ -219,11 +219,11 @@ def table(results: Results) -> str:
             cells[1] = ", ".join(f"**{cell}**" if cell.startswith(f"{best:g}: ") else cell for cell in tried)
             cells[2] = f"{np.mean([run.steps for run in runs]):.0f}"
             cells[3] = f"{1000 * np.mean([run.reference_seconds / run.steps for run in runs]):.2f}"
-        for figure in FIGURES:
-            found = results.difference(name, BASELINE, figure)
+        for metric in METRICS:
+            found = results.difference(name, BASELINE, metric)
             half = found.high - found.mean
             relative = _shown(found.mean, "+") + (f" ± {half:.3f}" if math.isfinite(half) else "")
-            cells += [_mean(results, name, figure), "" if name == BASELINE else relative]
+            cells += [_mean(results, name, metric), "" if name == BASELINE else relative]
         lines.append(cells)
     return compare.table(header, lines, words=2)
 
@@ -236,7 +236,7 @@ def draw(record: compare.Record, path: Path) -> None:
     """Validation over the budget, and each recipe's differences from the decayed and the undecayed baseline."""
     results = Results(record)
     picture = Figure(figsize=(13, 4.2), layout="constrained")
-    curves, *differences = picture.subplots(1, 1 + len(FIGURES))
+    curves, *differences = picture.subplots(1, 1 + len(METRICS))
     for i, (name, runs) in enumerate(results.runs.items()):
         found = [column(run, "validation") for run in runs if run.diverged_at is None]
         if found:
@@ -246,16 +246,16 @@ def draw(record: compare.Record, path: Path) -> None:
     curves.set(xlabel="share of the budget", title="Validation loss ↓, mean over seeds")
     if curves.lines:  # otherwise all have diverged
         curves.legend(frameon=False, fontsize=7)
-    for axes, figure in zip(differences, FIGURES, strict=True):
-        _draw_differences(axes, results, figure)
+    for axes, metric in zip(differences, METRICS, strict=True):
+        _draw_differences(axes, results, metric)
     handles = differences[0].get_legend_handles_labels()
     picture.legend(*handles, frameon=False, fontsize=7, ncols=2, loc="outside lower right")
     pictures.save(picture, path, dpi=110)
 
 
-def _draw_differences(axes: Axes, results: Results, figure: str) -> None:
+def _draw_differences(axes: Axes, results: Results, metric: str) -> None:
     for shift, other, style in ((-0.12, BASELINE, "o"), (0.12, HALF_WAY, "x")):
-        found = [results.difference(name, other, figure) for name in results.recipes]
+        found = [results.difference(name, other, metric) for name in results.recipes]
         at = [y + shift for y, one in enumerate(found) if math.isfinite(one.mean)]
         found = [one for one in found if math.isfinite(one.mean)]
         half = [one.high - one.mean if math.isfinite(one.high) else 0.0 for one in found]
@@ -266,6 +266,6 @@ def _draw_differences(axes: Axes, results: Results, figure: str) -> None:
     axes.set(
         yticks=range(len(results.recipes)),
         yticklabels=results.recipes,
-        title=f"Test {figure} {compare.arrow(figure)}, difference",
+        title=f"Test {metric} {compare.arrow(metric)}, difference",
     )
     axes.invert_yaxis()

@@ -96,7 +96,7 @@ def run(setting: Setting, grid: Sequence[compare.Arm], given: training.Reference
             settings=training.Settings(budget=_BUDGET.value, log_every=20, evaluate_at=_EVALUATE_AT),
             directory=output / "runs",
             identity=identity,
-            figure="loss",
+            metric="loss",
             reference=reference,
             test=test,
             progress=progress,

@@ -35,7 +35,7 @@ rule and where it is broken            CPU     H200    TPU v5e
 With the rules kept, all of them hold at most 0.01 on the CPU and the H200, and 0.1 to 0.36 on the TPU. So on
 accelerators XLA fuses nearly all of this by itself, except for ``low_memory`` on the H200. Measured with JAX
 0.10.2 (jax-cuda13-pjrt 0.10.2, libtpu 0.0.52) as the ``memory_analysis()`` of the program that each device's
-own compiler makes. ``tests/test_update_memory.py`` holds the CPU to these figures.
+own compiler makes. ``tests/test_update_memory.py`` holds the CPU to these numbers.
 
 The time to compile has a rule of its own: reduce one scalar per leaf through an array, :func:`stacked`. XLA
 copies a chain of scalars into every loop that uses its end, so that compiling ``sgd_sai`` with

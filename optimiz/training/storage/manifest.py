@@ -90,6 +90,7 @@ def _of(kind: type) -> Callable[[Any], bool]:
 
 
 def _is_best(value: Any) -> bool:
+    # "figure" names the metric, in manifests of all versions.
     kinds = {"figure": str, "lower_is_better": bool, "value": float, "steps": int, "checkpoint": int}
     return isinstance(value, dict) and {name: type(item) for name, item in value.items()} == kinds
 

@@ -31,7 +31,7 @@ def committed(folder):
     return compare.Record.read(ROOT / "examples/studies" / folder / "record.json")
 
 
-def test_a_history_becomes_one_list_per_figure():
+def test_a_history_becomes_one_list_per_metric():
     whole = records.run("adam", 0.5, losses=(float(np.float32(0.1)), None, 2.0), extra={"form": "int8"})
     rows = [{**row, "step_size": [0.25, 0.5]} if "loss" in row else row for row in whole.history]
     (run,) = study_record.in_columns([dataclasses.replace(whole, history=rows)], "loss", "step_size", "trials")

@@ -30,6 +30,15 @@ def study(model, data, tmp_path_factory):  # noqa: F811
     return output, command
 
 
+@pytest.mark.parametrize("name", ["topics", "cola"])
+def test_the_metric_is_read_from_earlier_records_too(name):
+    earlier = compare.Record.read(ROOT / "examples/studies/line_search/results" / name / "record.json")
+    settings = dict(earlier.settings)
+    renamed = dataclasses.replace(earlier, settings={"metric": settings.pop("figure"), **settings})
+    for record in (earlier, renamed):
+        assert line_search_report.metric_of(record) == ("mcc" if name == "cola" else "accuracy")
+
+
 @pytest.mark.long
 def test_every_method_runs_from_every_seed_and_the_report_is_rendered_from_the_record(study):
     output, _ = study

@@ -12,11 +12,12 @@ from flax import nnx
 
 from optimiz import training
 from optimiz.training import RunError, Settings, load_model_state, load_params
+from optimiz.training.storage import manifest
 from tests.training import test_model_state, tiny
 
 
 def run(directory, evaluations=None, tx=None, **settings):
-    """A run of tiny.task; its evaluations, if given, are of a figure "accuracy"."""
+    """A run of tiny.task; its evaluations, if given, are of a metric "accuracy"."""
     task = tiny.task()
     if evaluations is not None:
         values = iter(evaluations)
@@ -107,16 +108,16 @@ def test_the_state_of_a_model_is_read_in_the_same_way(tmp_path):
 
 def test_the_best_is_kept_and_read(tmp_path):
     # Evaluations after steps 3, 6, 9, 12, 15, 18 and 20.
-    figures = [0.2, 0.9, 0.9, 0.1, float("nan"), 0.3, 0.4]
+    metrics = [0.2, 0.9, 0.9, 0.1, float("nan"), 0.3, 0.4]
     best = {"keep_best": "accuracy", "lower_is_better": False, "evaluate_every": 3, "keep": 1}
-    last = run(tmp_path / "run", figures, steps=20, **best)
+    last = run(tmp_path / "run", metrics, steps=20, **best)
     assert tiny.checkpoints(tmp_path / "run") == ["000000006", "000000020"]
     kept = run(tmp_path / "short", save_every=6, keep=9)
     assert_same(load_params(tmp_path / "run", "best"), load_params(tmp_path / "short", 6))
     assert_same(load_params(tmp_path / "run"), last.params)
     assert kept.steps == 20
 
-    lower = run(tmp_path / "lower", figures, **best | {"lower_is_better": True})
+    lower = run(tmp_path / "lower", metrics, **best | {"lower_is_better": True})
     assert lower.steps == 20 and tiny.checkpoints(tmp_path / "lower") == ["000000012", "000000020"]
 
 
@@ -133,6 +134,8 @@ def test_a_resumed_run_remembers_its_best(tmp_path):
     with pytest.raises(Leave):
         run(tmp_path, leaving([0.2, 0.9, 0.1]), save_every=10, **best)
     assert tiny.checkpoints(tmp_path) == ["000000006", "000000010"]
+    saved = manifest.read(tmp_path / "checkpoints/000000010")["record"]["best"]
+    assert saved["figure"] == "accuracy"  # the name of the metric in the manifests of all versions
     run(tmp_path, [0.3, 0.4, 0.5, 0.6], **best)
     assert tiny.checkpoints(tmp_path) == ["000000006", "000000020"]
     assert load_params(tmp_path, "best")["w1"].shape == (4, 8)
@@ -167,7 +170,7 @@ def test_a_tree_that_would_round_or_holds_no_arrays_is_refused(two):
         ({"lower_is_better": True}, "keep_best and lower_is_better go together, .* got None and True"),
         (
             {"keep_best": "f1", "lower_is_better": False},
-            r"evaluate gives no figure 'f1' .*; it gives \['loss'\]",
+            r"evaluate gives no metric 'f1' .*; it gives \['loss'\]",
         ),
     ],
 )
