@@ -1,4 +1,4 @@
-"""What an optimizer costs on devices that are not there: memory, traffic and collectives, by their compilers.
+"""What an optimizer costs on devices that you do not have: memory, traffic and collectives, by their compilers.
 
     >>> import jax, optax
     >>> from optimiz import plan
@@ -7,7 +7,7 @@
     >>> planned.bound  # parameters and gradients are read, parameters are written
     12582912
 
-It is imported by name, and needs ``optimiz[train]``; ``optimiz[tpu]`` and ``optimiz[gpu]`` bring the compilers.
+It is imported by name and needs ``optimiz[train]``; ``optimiz[tpu]`` and ``optimiz[gpu]`` add the compilers.
 """
 
 from optimiz.plan.plan import Plan as Plan

@@ -1,8 +1,8 @@
-"""What an optimizer's update, or a whole training step, costs on given devices, by the devices' own compiler.
+"""What an optimizer's update, or a whole training step, costs on given devices, by their own compiler.
 
-Nothing runs and nothing is allocated: shapes are compiled ahead of time, on any machine. A plan holds facts of
-the compiled program, per device: what it holds, what it moves, its kernels and its collectives. Seconds are not
-among them; the bytes moved over the device's bandwidth are a lower bound.
+Nothing runs and nothing is allocated: shapes are compiled ahead of time, on any machine. A plan describes the
+compiled program on one device: the memory it holds, the bytes it moves, its kernels and its collectives. It
+does not measure time; the bytes moved, divided by the device's bandwidth, give a lower bound.
 """
 
 import dataclasses
@@ -26,21 +26,21 @@ from optimiz.training import Layout, bytes_per_device, make_mesh
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A program on its devices; all bytes are those of one device. As a string, a table.
+    """A program compiled for its devices; all bytes are per device. As a string, a table.
 
     Attributes:
         target: the devices, such as ``"v5e:4x4"``.
         mesh: axis → size.
-        arguments: argument of the program → bytes: of an update ``parameters``, ``state`` and ``gradients``.
-        temporary: bytes that the program holds besides its arguments and results; None where the compiler found
+        arguments: argument of the program → bytes; an update has ``parameters``, ``state`` and ``gradients``.
+        temporary: bytes that the program holds besides its arguments and results; None if the compiler found
             the program too large.
-        peak: bytes held at most, arguments included; None likewise.
-        memory: bytes that the device has; None where it is not known.
-        traffic: what a run of the program moves; None where it was not compiled.
-        bound: bytes that any such program must move: what it reads and what it writes, each once.
-        bandwidth: bytes per second of the device's memory; None where it is not known.
-        compile_seconds: what compiling took, on this machine.
-        failure: why the compiler refused the program: it does not fit; None where it did not.
+        peak: the most bytes held at any time, including arguments; None likewise.
+        memory: bytes of memory that the device has; None if unknown.
+        traffic: what one run of the program moves; None if the program was not compiled.
+        bound: bytes that any such program must move: its inputs are read once and its outputs written once.
+        bandwidth: bandwidth of the device's memory, in bytes per second; None if unknown.
+        compile_seconds: compile time on this machine.
+        failure: the compiler's message if the program does not fit; None if it was compiled.
     """
 
     target: str
@@ -57,19 +57,19 @@ class Plan:
 
     @property
     def fits(self) -> bool | None:
-        """Whether the device has the memory for it; None where its memory is not known."""
+        """Whether the program fits in the device's memory; None if unknown."""
         if self.failure is not None:
             return False
         return None if self.memory is None or self.peak is None else self.peak <= self.memory
 
     @property
     def collectives(self) -> Mapping[str, Collective]:
-        """Collectives by kind; empty where the program was not compiled."""
+        """Collectives by kind; empty if the program was not compiled."""
         return {} if self.traffic is None else self.traffic.collectives
 
     @property
     def seconds_at_least(self) -> float | None:
-        """The bytes moved over the bandwidth; None where either is not known."""
+        """The bytes moved divided by the bandwidth; None if either is unknown."""
         if self.traffic is None or self.bandwidth is None:
             return None
         return self.traffic.greatest / self.bandwidth
@@ -109,21 +109,21 @@ def update(
 
     Args:
         tx: any transformation.
-        params: a tree of arrays or ``jax.ShapeDtypeStruct``; gradients have the same shapes and types.
+        params: a tree of arrays or ``jax.ShapeDtypeStruct``; gradients have the same shapes and dtypes.
         target: the devices, as in :func:`optimiz.plan.target`.
-        mesh: names and sizes of the axes on which the target's devices lie, such as ``"data:4,model:4"``;
-            default all along ``data``.
-        rules: parameters → a tree of ``PartitionSpec``, as in :class:`optimiz.training.Layout`; default
-            replicated on every device.
+        mesh: names and sizes of the mesh's axes, such as ``"data:4,model:4"``; by default all devices lie along
+            ``data``.
+        rules: parameters → a tree of ``PartitionSpec``, as in :class:`optimiz.training.Layout`; by default they
+            are replicated on every device.
         shard_state: whether the state is split along ``data`` (ZeRO, stage 1).
-        **extra_args: what the update needs besides, such as ``value``: arrays or ``jax.ShapeDtypeStruct``,
+        **extra_args: further arguments of the update, such as ``value``: arrays or ``jax.ShapeDtypeStruct``,
             replicated on every device, or functions of the parameters.
 
     Returns:
         The plan of one update.
 
     Raises:
-        ValueError: target, mesh and rules do not go together.
+        ValueError: target, mesh and rules do not match.
         ModuleNotFoundError: the target's compiler is not installed.
 
     Example:
@@ -171,19 +171,20 @@ def step(
     """Plan any function of arrays, such as a whole training step: forward, backward and update.
 
     Args:
-        function: takes ``arguments`` by position, in their order. What it returns is laid out by the compiler.
+        function: takes ``arguments`` by position, in their order. The compiler lays out its results.
         arguments: name → a tree of arrays or ``jax.ShapeDtypeStruct``.
         target: the devices, as in :func:`optimiz.plan.target`.
-        mesh: names and sizes of the axes on which the target's devices lie, such as ``"data:4,model:4"``;
-            default all along ``data``.
-        specs: argument → a tree of ``PartitionSpec``, or one for all of it; default replicated on every device.
-        donate: arguments whose memory the results may take.
+        mesh: names and sizes of the mesh's axes, such as ``"data:4,model:4"``; by default all devices lie along
+            ``data``.
+        specs: argument → a tree of ``PartitionSpec``, or one for the whole argument; by default it is
+            replicated on every device.
+        donate: arguments whose memory the results may reuse.
 
     Returns:
         The plan of one call.
 
     Raises:
-        ValueError: target and mesh do not go together, or ``specs`` or ``donate`` names no argument.
+        ValueError: target and mesh do not match, or ``specs`` or ``donate`` names an unknown argument.
         ModuleNotFoundError: the target's compiler is not installed.
 
     Example:

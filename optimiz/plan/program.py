@@ -1,4 +1,4 @@
-"""The compiled program as text: computations, their instructions, and what types weigh."""
+"""Parse the text of a compiled program: computations, their instructions, and the sizes of their types."""
 
 import dataclasses
 import functools
@@ -16,11 +16,11 @@ _INSTRUCTION = re.compile(r"^\s+(?P<root>ROOT )?%(?P<name>[\w.-]+) = (?P<rest>.*
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """An array of a type.
+    """An array within a type.
 
     Attributes:
-        bytes: its size, without the padding of a device's tiles.
-        space: the memory space in which it lies: 0 is the device's main memory.
+        bytes: size of the array, without the padding of a device's tiles.
+        space: memory space of the array; 0 is the device's main memory.
     """
 
     bytes: int
@@ -37,15 +37,15 @@ class Instruction:
     operands: tuple[str, ...]
     attributes: str
     root: bool
-    number: int | None = None  # of a parameter
+    number: int | None = None  # index of a parameter
 
     @functools.cached_property
     def arrays(self) -> tuple[Array, ...]:
-        """What it results in."""
+        """The arrays of its result."""
         return tuple(_arrays(self.type))
 
     def called(self, *attributes: str) -> list[str]:
-        """The computations that it names under any of these attributes."""
+        """The computations that any of these attributes names."""
         found = []
         for attribute in attributes:
             for listed in re.findall(rf"\b{attribute}=(\{{[^}}]*\}}|%[\w.-]+)", self.attributes):
@@ -58,7 +58,7 @@ Computation = Mapping[str, Instruction]
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """An optimized module of HLO.
+    """An optimized HLO module.
 
     Attributes:
         computations: name → instructions by name, in their order.
@@ -73,10 +73,10 @@ def parse(text: str) -> Program:
     """Read the text of a compiled module.
 
     Args:
-        text: what ``jax.stages.Compiled.as_text`` gives.
+        text: the result of ``jax.stages.Compiled.as_text``.
 
     Raises:
-        ValueError: it has no entry computation.
+        ValueError: the text has no entry computation.
     """
     computations: dict[str, dict[str, Instruction]] = {}
     entry, into = None, None
@@ -102,7 +102,7 @@ def _instruction(name: str, rest: str, root: bool) -> Instruction:
 
 
 def _closing(text: str, start: int) -> int:
-    """The index behind the parenthesis that closes the one at ``start``."""
+    """The index after the parenthesis that closes the one at ``start``."""
     depth = 0
     for i in range(start, len(text)):
         depth += (text[i] == "(") - (text[i] == ")")

@@ -1,16 +1,16 @@
-"""Devices to plan for: their memory, its bandwidth, and the compiler that knows them.
+"""Devices to plan for: their memory, its bandwidth, and their compiler.
 
 =========== ============================== =============================================================
 target      example                        needs
 =========== ============================== =============================================================
 TPU         ``"v5e:4x4"``, ``"v5p:4x4x4"``  ``pip install "optimiz[tpu]"``; no TPU
 NVIDIA      ``"h200"``, ``"h200:8"``        ``pip install "optimiz[gpu]"``; no GPU, driver or CUDA toolkit
-CPU         ``"cpu"``                       nothing more; the devices that JAX has
+CPU         ``"cpu"``                       nothing more; uses JAX's CPU devices
 =========== ============================== =============================================================
 
 A new kind of device is one row of ``DEVICES``.
 
-Source: the vendors' published specifications. A chip of TPU v2, v3, v4 and TPU7x is two devices to JAX, and its
+Source: the vendors' published specifications. JAX sees a chip of TPU v2, v3, v4 or TPU7x as two devices, so its
 row holds half of the chip's figures.
 """
 
@@ -45,9 +45,9 @@ class Device:
     """A kind of device.
 
     Attributes:
-        platform: of the compiler, ``"tpu"``, ``"cuda"`` or ``"cpu"``.
-        memory: bytes that programs and arrays can take; None where it is not known.
-        bandwidth: bytes per second between memory and cores; None where it is not known.
+        platform: platform of the compiler: ``"tpu"``, ``"cuda"`` or ``"cpu"``.
+        memory: bytes of memory for programs and arrays; None if unknown.
+        bandwidth: bytes per second between memory and cores; None if unknown.
         configuration: the text of XLA's ``GpuTargetConfigProto``, for a GPU.
     """
 
@@ -76,9 +76,9 @@ class Target:
     """Devices that a program is compiled for.
 
     Attributes:
-        name: such as ``"v5e:4x4"``.
-        device: their kind.
-        devices: as JAX sees them; those of a TPU or GPU can compile and nothing else.
+        name: name of the target, such as ``"v5e:4x4"``.
+        device: the kind of the devices.
+        devices: the devices as JAX sees them; those of a TPU or GPU can only compile.
     """
 
     name: str
@@ -91,7 +91,7 @@ def target(name: str) -> Target:
 
     Args:
         name: one of :data:`DEVICES`, such as ``"h200"``. After a colon, for a TPU, the topology of the slice in
-            chips, ``"v5e:4x4"`` (default: the smallest that there is); for a GPU, the number of GPUs of a host,
+            chips, ``"v5e:4x4"`` (default: the smallest slice); for a GPU, the number of GPUs of a host,
             ``"h200:8"`` (default: 1).
 
     Returns:
@@ -111,14 +111,14 @@ def target(name: str) -> Target:
     device = DEVICES[kind]
     if device.platform == "cpu":
         if size:
-            raise ValueError(f"target {name!r}: the CPU devices are those that JAX has, write 'cpu'")
+            raise ValueError(f"target {name!r}: the number of CPU devices is JAX's: write 'cpu'")
         return Target(name, device, jax.devices("cpu"))
     _require(device.platform)
     if device.platform == "tpu":
         smallest = {"v4": "2x2x1", "v5p": "2x2x1", "tpu7x": "2x2x1", "v2": "2x2", "v3": "2x2"}.get(kind, "1x1")
         return Target(name, device, _tpu(name, f"{kind}:{size or smallest}"))
     if not re.fullmatch(r"([1-9]\d*)?", size):
-        raise ValueError(f"target {name!r}: after {kind!r} comes the number of devices, as in '{kind}:8'")
+        raise ValueError(f"target {name!r}: {kind!r} takes a number of devices, as in '{kind}:8'")
     shape = f"1x1x{size or 1}"
     description = topologies.get_topology_desc(
         platform="cuda", topology_name=shape, topology=shape, target_config=device.configuration
@@ -135,9 +135,9 @@ def _require(platform: str) -> None:
 
 
 def _tpu(name: str, topology: str) -> Sequence[Any]:
-    # Without it the compiler waits for the metadata server of a cloud machine.
+    # Otherwise the compiler waits for the metadata server of a cloud machine.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    except Exception as error:  # JAX raises several types for it, some of them private
+    except Exception as error:  # JAX raises several types, some of them private
         raise ValueError(f"target {name!r}: there is no slice {topology!r} ({error})") from error

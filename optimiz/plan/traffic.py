@@ -1,9 +1,9 @@
 """What a compiled program moves: bytes to and from a device's memory, kernels, and collectives.
 
-The count is of operands and results of every kernel, as far as they lie in the device's main memory. An array
-that is only sliced counts by its slices, one that is updated in place by what is written. A loop counts as
-often as it runs. The program does not say which branch of a ``conditional`` a step takes: there are two counts,
-of the branches that move least and of those that move most.
+The operands and results of every kernel are counted, if they lie in the device's main memory. An array that is
+only sliced counts with its slices, and one that is updated in place with what is written. A loop counts as
+often as it runs. The program does not determine which branch of a ``conditional`` a step takes, so there are
+two counts: one for the branches that move least, one for those that move most.
 
 The compilers' own estimate, ``cost_analysis()["bytes accessed"]``, counts prefetches twice and every branch.
 """
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from optimiz.plan.program import Array, Computation, Instruction, Program
 
-# Names, tuples and markers of what an earlier instruction began: they move nothing.
+# Names, tuples, and the ends of what an earlier instruction started: they move nothing.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "opt-barrier", "domain"}
 _FREE |= {"after-all", "add-dependency", "partition-id", "replica-id", "async-update"}
 _FREE |= {"send", "recv", "infeed", "outfeed"}
@@ -30,8 +30,8 @@ class Collective:
     """Collectives of one kind.
 
     Attributes:
-        count: how many a step runs.
-        bytes: of their results on one device, all together.
+        count: number of collectives in a step.
+        bytes: total bytes of their results on one device.
     """
 
     count: int
@@ -43,11 +43,11 @@ class Traffic:
     """What one run of a program moves on one device.
 
     Attributes:
-        least: bytes, where every ``conditional`` takes the branch that moves least.
-        greatest: bytes, where every one takes the branch that moves most.
+        least: bytes if every ``conditional`` takes the branch that moves least.
+        greatest: bytes if every ``conditional`` takes the branch that moves most.
         kernels: number of fusions, copies, reductions, products and other calls in the branch that moves most.
-        collectives: kind → number and bytes, in that branch too.
-        unknown_loops: loops whose number of iterations the program does not say; they are counted once.
+        collectives: kind → number and bytes, in the branch that moves most.
+        unknown_loops: number of loops with an unknown number of iterations; their bodies are counted once.
     """
 
     least: int
@@ -79,7 +79,7 @@ def traffic(program: Program) -> Traffic:
     """Count what a program moves.
 
     Args:
-        program: of one device.
+        program: the program of one device.
     """
     total = _of(program, program.entry)
     collectives = {kind: Collective(total.count[kind], total.bytes[kind]) for kind in sorted(total.count)}
@@ -136,7 +136,7 @@ def _in_memory(arrays: tuple[Array, ...]) -> int:
 
 
 def _result(instruction: Instruction) -> tuple[Array, ...]:
-    """The arrays that an instruction makes: an asynchronous one lists its operands and its context too."""
+    """The arrays that an instruction produces; an asynchronous one also lists its operands and context."""
     arrays = instruction.arrays
     match instruction.opcode:
         case "copy-start":
@@ -172,7 +172,7 @@ def _source(instruction: Instruction, fused: Computation) -> Instruction:
 
 
 def _read(instruction: Instruction, index: int, operand: Instruction, fused: Computation | None) -> int:
-    """Bytes that a kernel reads of one of its operands."""
+    """Bytes that a kernel reads from one of its operands."""
     whole = _in_memory(operand.arrays)
     if instruction.opcode in _CUTS or (instruction.opcode == "slice-start"):
         return sum(array.bytes for array in _result(instruction)) if whole and index == 0 else whole
@@ -190,7 +190,7 @@ def _read(instruction: Instruction, index: int, operand: Instruction, fused: Com
 
 
 def _users(name: str, fused: Computation) -> list[tuple[Instruction, str]]:
-    """Who uses a value, and under which name: a bitcast is the same value."""
+    """The instructions that use a value, each with the value's name there: a bitcast is the same value."""
     users = []
     for each in fused.values():
         if name in each.operands:

@@ -8,7 +8,7 @@
     def test_contract(promise):
         promise.check()
 
-Each promise has a name and says why it matters. A failure names leaf, dtype and step.
+Each promise has a name and a reason why it matters. A failure names the leaf, the dtype and the step.
 """
 
 from optimiz.testing import _installed as _installed

@@ -1,4 +1,4 @@
-"""Imported before the rest of its package, so that one line names what is missing."""
+"""Imported before the rest of its package, so that a missing dependency is reported in one line."""
 
 from optimiz import checks
 

@@ -1,4 +1,4 @@
-"""The promises and an optimizer: checked at once, or one by one as tests."""
+"""Check an optimizer against the promises, all at once or one by one as tests."""
 
 import dataclasses
 import time
@@ -29,7 +29,7 @@ class Case:
         return self.promise.name
 
     def check(self) -> None:
-        """Check it.
+        """Check the promise.
 
         Raises:
             NotApplicable: the promise does not apply; pytest reports a skipped test.
@@ -38,7 +38,7 @@ class Case:
         self.promise.check(self.subject)
 
     def outcome(self) -> Outcome:
-        """Check it, and say what came of it.
+        """Check the promise, and return the outcome instead of raising.
 
         Returns:
             The outcome.
@@ -75,15 +75,15 @@ def promises(factory: Subject | Factory, *, conventions: bool = False, **options
     """The promises that an optimizer should keep, as cases for a test to check.
 
     Args:
-        factory: learning rate → the optimizer; or the subject that has it.
+        factory: learning rate → the optimizer; or a :class:`Subject`.
         conventions: whether to include the promises that are conventions of this suite.
         **options: further fields of :class:`Subject`.
 
     Returns:
-        A case for each promise; its ``check()`` raises where the promise is broken.
+        A case for each promise; its ``check()`` raises if the promise is broken.
 
     Raises:
-        TypeError: ``factory`` makes no optimizer of a learning rate.
+        TypeError: ``factory`` does not make an optimizer from a learning rate.
         ValueError: a name in ``exempt`` is not that of a promise.
 
     Example:
@@ -105,16 +105,16 @@ def check(
     """Check an optimizer against the promises.
 
     Args:
-        factory: learning rate → the optimizer; or the subject that has it.
+        factory: learning rate → the optimizer; or a :class:`Subject`.
         conventions: whether to include the promises that are conventions of this suite.
         only: names of promises to check; None for all.
         **options: further fields of :class:`Subject`.
 
     Returns:
-        The report. It raises nothing for a broken promise: see :meth:`Report.raise_for_failures`.
+        The report. A broken promise raises nothing here; see :meth:`Report.raise_for_failures`.
 
     Raises:
-        TypeError: ``factory`` makes no optimizer of a learning rate.
+        TypeError: ``factory`` does not make an optimizer from a learning rate.
         ValueError: a name in ``only`` or ``exempt`` is not that of a promise.
 
     Example:
@@ -137,7 +137,7 @@ def parametrize(factory: Subject | Factory, *, conventions: bool = False, **opti
     """Parametrize a test by the promises of an optimizer, as its argument ``promise``.
 
     Args:
-        factory: learning rate → the optimizer; or the subject that has it.
+        factory: learning rate → the optimizer; or a :class:`Subject`.
         conventions: whether to include the promises that are conventions of this suite.
         **options: further fields of :class:`Subject`.
 

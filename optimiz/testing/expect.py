@@ -1,4 +1,4 @@
-"""The assertions of the checks. A message is one line that names the leaf, and dtype and step if given."""
+"""The assertions of the checks. A message is one line that names the leaf, and the dtype and step if given."""
 
 import contextlib
 import re
@@ -15,16 +15,16 @@ from optimiz.testing.trees import DTYPES
 
 @contextlib.contextmanager
 def at(**where: Any) -> Iterator[None]:
-    """Say where an assertion fails.
+    """Add to the message of a failed assertion where it failed.
 
     Args:
-        **where: such as ``step=2`` or ``parameters=jnp.bfloat16``.
+        **where: the place, such as ``step=2`` or ``parameters=jnp.bfloat16``.
 
     Yields:
         Nothing.
 
     Raises:
-        AssertionError: whatever was raised within, in one line.
+        AssertionError: the body raised an exception; the message is one line.
 
     Example:
         >>> with at(step=2, parameters=jnp.bfloat16):
@@ -45,11 +45,11 @@ def finite(tree: Any, what: str) -> None:
     """Assert that every entry is finite.
 
     Args:
-        tree: of arrays.
-        what: they are, for the message.
+        tree: tree of arrays.
+        what: name of the tree, for the message.
 
     Raises:
-        AssertionError: naming the first leaf that is not.
+        AssertionError: an entry is not; the message names the first such leaf.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.asarray(leaf, np.float64)
@@ -61,11 +61,11 @@ def zero(tree: Any, what: str) -> None:
     """Assert that every entry is exactly zero.
 
     Args:
-        tree: of arrays.
-        what: they are, for the message.
+        tree: tree of arrays.
+        what: name of the tree, for the message.
 
     Raises:
-        AssertionError: naming the first leaf that is not.
+        AssertionError: an entry is not; the message names the first such leaf.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         assert not np.any(np.asarray(leaf)), f"{what}{jax.tree_util.keystr(path)} is not zero: {leaf}"
@@ -76,11 +76,11 @@ def same_types(after: Any, before: Any, what: str) -> None:
 
     Args:
         after: tree of arrays or of ``jax.ShapeDtypeStruct``.
-        before: what it should be like.
-        what: they are, for the message.
+        before: tree with the expected types.
+        what: name of the first tree, for the message.
 
     Raises:
-        AssertionError: naming the first leaf that differs.
+        AssertionError: the trees differ; the message names the first leaf that does.
     """
     chex.assert_trees_all_equal_structs(after, before)
     pairs = zip(jax.tree_util.tree_leaves_with_path(after), jax.tree.leaves(before), strict=True)
@@ -95,11 +95,11 @@ def same_dtypes(after: Any, before: Any, what: str) -> None:
 
     Args:
         after: tree of arrays or of ``jax.ShapeDtypeStruct``.
-        before: what it should be like.
-        what: they are, for the message.
+        before: tree with the expected types.
+        what: name of the first tree, for the message.
 
     Raises:
-        AssertionError: naming the first leaf that differs.
+        AssertionError: the trees differ; the message names the first leaf that does.
     """
     chex.assert_trees_all_equal_structs(after, before)
     pairs = zip(jax.tree_util.tree_leaves_with_path(after), jax.tree.leaves(before), strict=True)
@@ -113,11 +113,11 @@ def strong(tree: Any, what: str) -> None:
     """Assert that no leaf is a Python number or a weakly typed array.
 
     Args:
-        tree: of arrays.
-        what: they are, for the message.
+        tree: tree of arrays.
+        what: name of the tree, for the message.
 
     Raises:
-        AssertionError: naming the first leaf that is.
+        AssertionError: a leaf is; the message names the first.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         assert not _type(leaf)[2], f"{what}{jax.tree_util.keystr(path)} is weakly typed: {_named_type(leaf)}"
@@ -128,13 +128,13 @@ def close(actual: Any, wanted: Any, what: str, *, rtol: float, atol: float = 0.0
 
     Args:
         actual: tree of arrays.
-        wanted: what it should be.
-        what: the first is, for the message.
+        wanted: tree of the expected values.
+        what: name of the first tree, for the message.
         rtol: relative tolerance.
         atol: absolute tolerance.
 
     Raises:
-        AssertionError: naming the leaves that differ.
+        AssertionError: the trees differ; the message names the leaves that do.
     """
     _explained(what, lambda: chex.assert_trees_all_close(actual, wanted, rtol=rtol, atol=atol))
 
@@ -144,11 +144,11 @@ def equal(actual: Any, wanted: Any, what: str) -> None:
 
     Args:
         actual: tree of arrays.
-        wanted: what it should be.
-        what: the first is, for the message.
+        wanted: tree of the expected values.
+        what: name of the first tree, for the message.
 
     Raises:
-        AssertionError: naming the leaves that differ.
+        AssertionError: the trees differ; the message names the leaves that do.
     """
     _explained(what, lambda: chex.assert_trees_all_equal(actual, wanted, strict=True))
 
@@ -161,7 +161,7 @@ def _explained(what: str, assertion: Callable[[], None]) -> None:
 
 
 def _one_line(message: str) -> str:
-    """What of chex's message tells which leaves differ, and by how much."""
+    """Shorten chex's message to which leaves differ, and by how much."""
     leaves = re.search(r"differ in leaves '(.*?)'", message)
     if not leaves:
         return " ".join(message.split())

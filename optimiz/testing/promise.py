@@ -1,4 +1,4 @@
-"""A promise: one property of an optimizer, why it matters, and the check that finds out."""
+"""A promise: one property of an optimizer, why it matters, and a check for it."""
 
 import dataclasses
 import unittest
@@ -8,7 +8,7 @@ from optimiz.testing.subject import Subject
 
 
 class BrokenPromise(AssertionError):
-    """An optimizer breaks a promise; the message names the leaf, the dtype and the step where there is one."""
+    """An optimizer breaks a promise; the message names the leaf, the dtype and the step where it does."""
 
 
 class NotApplicable(unittest.SkipTest):
@@ -16,7 +16,7 @@ class NotApplicable(unittest.SkipTest):
 
 
 def always(subject: Subject) -> str | None:
-    """No reason against: the promise applies to every optimizer."""
+    """Return None: the promise applies to every optimizer."""
     return None
 
 
@@ -26,12 +26,12 @@ class Promise:
 
     Attributes:
         name: the promise in words.
-        why: what goes wrong for a user where it is broken.
-        test: raises where a subject breaks the promise.
-        applies_to: the reason why a promise does not apply to a subject, or None.
-        convention: whether an optimizer may reasonably decide otherwise: the promise is one of this suite's
-            style rather than a requirement of JAX or Optax.
-        theme: the page on which the promise is defined.
+        why: what goes wrong for a user if the promise is broken.
+        test: a function that raises if a subject breaks the promise.
+        applies_to: subject → the reason why the promise does not apply to it, or None if it does.
+        convention: whether an optimizer may reasonably decide otherwise: the promise is a convention of this
+            suite rather than a requirement of JAX or Optax.
+        theme: the module in which the promise is defined.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Promise:
             subject: the optimizer and how to use it.
 
         Raises:
-            NotApplicable: the promise does not apply to it.
+            NotApplicable: the promise does not apply to the subject.
             BrokenPromise: the optimizer breaks it.
         """
         if reason := subject.exempt.get(self.name) or self.applies_to(subject):
@@ -74,7 +74,7 @@ def promise(
 
     Args:
         name: the promise in words.
-        applies_to: the reason why it does not apply to a subject, or None.
+        applies_to: subject → the reason why the promise does not apply to it, or None if it does.
         convention: whether an optimizer may reasonably decide otherwise.
 
     Returns:
@@ -83,10 +83,10 @@ def promise(
     Example:
         >>> @promise("it has a name")
         ... def it_has_a_name(subject):
-        ...     '''A message has to call it something.'''
+        ...     '''Error messages need a name.'''
         ...     assert str(subject)
         >>> it_has_a_name.name, it_has_a_name.why
-        ('it has a name', 'A message has to call it something.')
+        ('it has a name', 'Error messages need a name.')
     """
 
     def made(test: Callable[[Subject], None]) -> Promise:

@@ -1,4 +1,4 @@
-"""What came of the promises of one optimizer."""
+"""The outcome of checking an optimizer against the promises."""
 
 import dataclasses
 
@@ -10,13 +10,13 @@ _SIGNS = {KEPT: "✓", BROKEN: "✗", NOT_APPLICABLE: "–"}
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What came of one promise.
+    """The outcome of one promise.
 
     Attributes:
-        promise: which.
+        promise: the promise.
         status: ``"kept"``, ``"broken"`` or ``"not applicable"``.
-        message: how it is broken, or why it does not apply.
-        seconds: that the check took.
+        message: how the promise is broken, or why it does not apply.
+        seconds: duration of the check.
     """
 
     promise: Promise
@@ -27,11 +27,11 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What came of all promises.
+    """The outcomes of all promises.
 
     Attributes:
-        name: of the optimizer.
-        outcomes: one for each promise.
+        name: name of the optimizer.
+        outcomes: one outcome for each promise.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Report:
         """Raise if a promise is broken.
 
         Raises:
-            BrokenPromise: with a line for each.
+            BrokenPromise: a promise is broken; the message has a line for each.
         """
         if self.broken:
             raise BrokenPromise("\n".join(outcome.message for outcome in self.broken))

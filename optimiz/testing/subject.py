@@ -12,23 +12,24 @@ import optax
 from optimiz import checks
 
 RATE = 0.1
-"""The learning rate of all checks but the one that minimizes a loss."""
+"""The learning rate of all checks except the one that minimizes a loss."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subject:
     """An optimizer as the promises see it.
 
-    What is expensive, such as a compiled update, is made once and shared by all promises.
+    What is expensive to make, such as a compiled update, is made once and shared by all promises.
 
     Attributes:
-        factory: learning rate, a number or a schedule → the optimizer. Keyword arguments are passed on.
+        factory: learning rate (a number or a schedule) → the optimizer. Keyword arguments are passed on.
         rate: a learning rate that, decayed to zero over 200 steps, minimizes a small quadratic.
-        learning_rate_name: the argument that the learning rate is.
+        learning_rate_name: name of the factory's argument for the learning rate.
         bad: keyword arguments of the factory, each of which it should refuse on its own.
-        extra_args: gradients, parameters → the extra arguments without which ``update`` does not work.
-        period: updates after which the parameters change: k for an optimizer that accumulates k gradients.
-        trees: name → a function that makes a parameter tree, such as one of the user's own model.
+        extra_args: gradients, parameters → the extra arguments that ``update`` requires.
+        period: number of updates after which the parameters change: k for an optimizer that accumulates k
+            gradients.
+        trees: name → a function that makes a parameter tree, such as that of the user's own model.
         exempt: name of a promise that does not apply → the reason.
     """
 
@@ -53,7 +54,7 @@ class Subject:
         return _name(self.factory)
 
     def make(self, rate: Any = RATE, **kwargs: Any) -> Any:
-        """Make the optimizer, offered the extra arguments that it needs.
+        """Make the optimizer, with the extra arguments that it requires filled in.
 
         Args:
             rate: learning rate or schedule.
@@ -79,22 +80,22 @@ class Subject:
 
     @functools.cached_property
     def init(self) -> Any:
-        """Its initialisation, compiled: parameters → state."""
+        """The optimizer's initialization, compiled: parameters → state."""
         return jax.jit(self.tx.init)
 
     @functools.cached_property
     def update(self) -> Any:
-        """Its update, compiled: gradients, state, parameters → updates, state."""
+        """The optimizer's update, compiled: gradients, state, parameters → updates, state."""
         return jax.jit(self.tx.update)
 
     def accepts(self, keyword: str) -> bool:
         """Whether the factory takes a keyword argument.
 
         Args:
-            keyword: its name.
+            keyword: name of the argument.
 
         Returns:
-            True if it does. Of a factory with ``**kwargs`` the answer is found by passing ``None``.
+            True if it does. A factory with ``**kwargs`` is called with None for the argument to find out.
         """
         parameters = inspect.signature(self.factory).parameters
         if keyword in parameters:

@@ -1,4 +1,4 @@
-"""Parameters and gradients of the checks."""
+"""The parameters and gradients used by the checks."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -16,13 +16,13 @@ def params(dtype: Any = jnp.float32) -> Any:
     """Parameters of ranks 2, 1 and 0.
 
     Args:
-        dtype: of all of them.
+        dtype: dtype of all parameters.
 
     Returns:
         A nested dict.
     """
     return {
-        "kernel": jnp.linspace(-1, 1, 64, dtype=dtype).reshape(4, 16),  # rows that low-bit formats take
+        "kernel": jnp.linspace(-1, 1, 64, dtype=dtype).reshape(4, 16),  # rows that low-bit formats accept
         "layer": {"bias": jnp.array([0.5, -0.25, 0.125], dtype), "scale": jnp.ones((), dtype)},
     }
 
@@ -31,8 +31,8 @@ def gradients(step: int, like: Any) -> Any:
     """Normally distributed gradients.
 
     Args:
-        step: each has gradients of its own.
-        like: parameters, whose shapes and dtypes they get.
+        step: index of the step, which seeds the gradients.
+        like: parameters, whose shapes and dtypes the gradients have.
 
     Returns:
         A tree like the parameters.
@@ -44,12 +44,12 @@ def gradients(step: int, like: Any) -> Any:
 def train(
     update: Callable[..., Any], start: Any, state: Any, steps: range = range(5)
 ) -> Iterator[tuple[int, Any, Any, Any]]:
-    """Follow an optimizer for some steps.
+    """Run an optimizer for some steps.
 
     Args:
         update: gradients, state, parameters → updates, state.
-        start: the parameters before.
-        state: of the optimizer before.
+        start: the initial parameters.
+        state: the optimizer's initial state.
         steps: indices of the gradients.
 
     Yields:
@@ -66,10 +66,10 @@ def trained(tx: Any, update: Callable[..., Any], start: Any, steps: int = 5) -> 
     """Train from a fresh state.
 
     Args:
-        tx: whose state is initialised.
-        update: its update, compiled or not.
-        start: the parameters before.
-        steps: how many.
+        tx: the optimizer, which initializes the state.
+        update: the optimizer's update, compiled or not.
+        start: the initial parameters.
+        steps: number of steps.
 
     Returns:
         Parameters and state at the end.
@@ -111,4 +111,4 @@ CONTAINERS: dict[str, dict[str, Callable[[], Any]]] = {
         "integers": lambda: {0: jnp.ones(3), 1: jnp.ones(2)},
     },
 }
-"""What a promise is about → name → parameters in such a container."""
+"""Topic of a promise → name → parameters in such a container."""

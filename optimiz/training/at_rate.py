@@ -1,7 +1,7 @@
 """An optimizer made from a learning rate, so that runs at different rates share one compiled step.
 
-The function is called again while the step is traced, with the rate as an argument of the compiled program:
-weakly typed, as a Python float is, so that the data types of what is computed from it are the same.
+The function is called again while the step is traced, with the rate as an argument of the compiled program. The
+rate is weakly typed, as a Python float is, so values computed from it have the same dtypes.
 """
 
 import dataclasses
@@ -23,9 +23,9 @@ class AtRate:
 
     Args:
         make: learning rate → optimizer.
-        learning_rate: of this run.
+        learning_rate: the learning rate of this run.
         tx: ``make(learning_rate)``.
-        schedules: bound to steps while it was made.
+        schedules: the schedules that were bound to steps while the optimizer was made.
     """
 
     make: Factory
@@ -46,11 +46,11 @@ class AtRate:
             ValueError: the learning rate is negative or not finite.
         """
         checks.number("learning_rate", learning_rate, ge=0)
-        asked_for = "a function that makes an optimizer of a learning rate, such as optimiz.adamw"
+        asked_for = "a function from a learning rate to an optimizer, such as optimiz.adamw"
         checks.kinds({"tx, given a learning_rate,": (make, Callable, asked_for)})
         with schedules.made() as made:
             tx = make(float(learning_rate))
-        checks.transformation(f"what tx makes of the learning rate {learning_rate}", tx)
+        checks.transformation(f"tx({learning_rate})", tx)
         return cls(make, float(learning_rate), tx, made)
 
     @property
@@ -60,5 +60,5 @@ class AtRate:
 
 
 def traced_rate() -> jax.ShapeDtypeStruct:
-    """What a step is traced with in place of a rate: weakly typed, as the Python float is."""
+    """The stand-in for a rate while a step is traced: weakly typed, as a Python float is."""
     return jax.ShapeDtypeStruct((), jnp.result_type(float), weak_type=True)

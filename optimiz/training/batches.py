@@ -22,9 +22,8 @@ def shuffled(
         arrays: name → array [N, …], N ≥ 1 examples.
         batch_size: number of examples in a batch, ≥ 1; it may exceed N.
         seed: seed of the permutations, ≥ 0; every epoch has its own permutation.
-        share: (i, n) for the i-th of n equal parts of every batch; in a run of several processes, each reads
-            its
-            ``Layout.share``.
+        share: (i, n) for the i-th of n equal parts of every batch; in a run of several processes, each process
+            reads its ``Layout.share``.
 
     Returns:
         A pure function of the step, ≥ 0, that returns arrays [batch_size / n, …].
@@ -101,7 +100,7 @@ def _checked(arrays: Mapping[str, np.ndarray], batch_size: int) -> tuple[dict[st
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
     lengths = {name: array.shape[0] if array.ndim else 0 for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"arrays must have one length, got {lengths}")
+        raise ValueError(f"arrays must have the same length, got {lengths}")
     examples = next(iter(lengths.values()))
     if examples == 0:
         raise ValueError(f"arrays must hold at least one example, got none in {list(arrays)}")

@@ -1,7 +1,7 @@
-"""Calibration: how long units of work take on this machine, which makes it the reference system.
+"""Calibration: measure how long each unit of work takes on this machine, which becomes the reference system.
 
 A unit of work is timed with a monotonic clock from its dispatch until its results are available, after a few
-uncounted rounds that compile it. Units take turns, so that a machine that slows down affects all of them.
+warm-up rounds that compile it. Units take turns, so a machine that slows down affects all of them alike.
 """
 
 import collections
@@ -40,7 +40,7 @@ def measure(works: Mapping[Work, Callable[[], Any]], *, about: Mapping[str, Any]
     """Time units of work.
 
     Args:
-        works: for each unit, a function that does it once and returns the arrays to wait for.
+        works: for each unit, a function that performs it once and returns the arrays to wait for.
         about: what is timed, such as model, sizes and data, by name; plain JSON.
         n: number of measurements of each unit, ≥ 1.
 
@@ -77,10 +77,9 @@ def calibrate(
 ) -> Reference:
     """Time all work that ``fit`` charges for a task and an optimizer.
 
-    That is ``step`` and ``forward``, and ``hessian`` if the optimizer counts such estimates. A step is timed
-    together with the extra work that the optimizer does and counts in its state, which is then subtracted:
-        first
-    the price of the evaluations; what a step with estimates takes beyond a plain one is the price of the
+    That is ``step`` and ``forward``, and ``hessian`` if the optimizer counts estimates of the Hessian. A step
+    is timed together with the extra work that the optimizer counts in its state. The price of the evaluations
+    is then subtracted; what a step with estimates takes beyond a step without any is the price of the
     estimates.
 
     Args:
@@ -146,7 +145,7 @@ def _times(
     for work, seconds, refreshes in estimates:
         if work not in times:
             raise ValueError(
-                f"n must reach a step without an estimate of the Hessian, got {n} steps with one each"
+                f"n must reach a step without an estimate of the Hessian, got {n} steps that each have one"
             )
         above[work._replace(name=HESSIAN)].append((seconds - times[work].seconds) / refreshes)
     return times | {work: _timing(taken) for work, taken in above.items()}
@@ -164,7 +163,7 @@ def _samples(
         layers = None if task.depth is None else task.depth(like.params)
         turns, rounds, selection = None, _WARM_UP + n, methods.selection
         if methods.layer_drop is not None and layers is not None:
-            # One more round, as the first may have begun before the warm-up ended.
+            # One extra round, because the first may have begun before the warm-up ended.
             rounds = _WARM_UP + (n + 1) * layers
             turns = _Turns(steps=rounds, layers=layers)
         size = batch_size(candidates) if selection is None else selection.batch
@@ -173,7 +172,7 @@ def _samples(
         step = compile_step(spec).executable
         state = initial_state(task, tx, seed=0)
     key = jax.random.key(0)
-    at_first = state.model_state  # apart from the state, which the step consumes
+    at_first = state.model_state  # copied, because the step consumes its state
     at_first = None if at_first is None else own(at_first)
 
     @jax.jit
@@ -217,7 +216,7 @@ class _Turns(LayerDrop):
 
     def depth(self, step: Any) -> Any:
         """How many layers are active at a step."""
-        # Shifted every round, so that periodic work of an optimizer meets every number of layers.
+        # Shifted every round, so that an optimizer's periodic work meets every number of layers.
         return 1 + (step + step // self.layers) % self.layers
 
     def pattern(self, key: jax.Array, progress: jax.typing.ArrayLike, layers: int) -> jax.Array:
@@ -227,7 +226,7 @@ class _Turns(LayerDrop):
 
 
 def _resized(batch: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """A batch of another size, of the same examples repeated."""
+    """A batch of another size, made by repeating the same examples."""
     return {name: x[np.arange(size) % x.shape[0]] for name, x in batch.items()}
 
 
@@ -239,7 +238,7 @@ def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
 
 def _timing(samples: Sequence[float]) -> Timing:
     first, median, third = np.quantile(samples, [0.25, 0.5, 0.75]).tolist()
-    # Rounded to the nanosecond, as a clock counts, so that a budget of n prices pays for n units.
+    # Rounded to the nanosecond, as a clock counts time, so that a budget of n prices pays for n units.
     return Timing(round(median, 9), round(third - first, 9), len(samples))
 
 

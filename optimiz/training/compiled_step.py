@@ -21,10 +21,10 @@ class CompiledStep(NamedTuple):
 
     Args:
         executable: (state, batch) → (state, metrics). Under a budget it takes a third argument, the moment
-            (int32 [2], as a clock's ``spent``) from which on it does nothing. If it takes a learning rate, that
-            is the last argument. It consumes (donates) the state.
-        digest: of what was traced, the same in every process.
-        schedules: that the optimizer calls, of those bound to steps.
+            (int32 [2], like a clock's ``spent``) from which on the step does nothing. The learning rate, if it
+            takes one, is the last argument. The state is donated.
+        digest: the digest of the traced step, the same in every process.
+        schedules: the schedules bound to steps that the optimizer calls.
     """
 
     executable: jax.stages.Compiled
@@ -32,17 +32,17 @@ class CompiledStep(NamedTuple):
     schedules: Sequence[Any]
 
 
-# The last one alone: it keeps the data alive that the loss refers to.
+# Only the last step is cached, because it keeps alive the data that the loss refers to.
 @functools.lru_cache(maxsize=1)
 def compile_step(spec: StepSpec, layout: Layout | None = None) -> CompiledStep:
     """Compile a step, or return the last one compiled if it is the same.
 
     Args:
-        spec: what it is compiled from.
+        spec: the specification of the step.
         layout: where state and batch lie on a mesh; None for one device.
 
     Raises:
-        ValueError: as :func:`trace_step`.
+        ValueError: as for :func:`trace_step`.
     """
     with schedules.called() as called:
         step, arguments = _checked_step(spec)
@@ -59,11 +59,11 @@ def trace_step(spec: StepSpec) -> None:
     """Check that a step can be compiled, at the cost of tracing it.
 
     Args:
-        spec: what it would be compiled from.
+        spec: the specification of the step.
 
     Raises:
-        ValueError: the loss is not one per example, or the optimizer changes the type of its state; or, under a
-            budget, the optimizer evaluates the loss or the logits and does not count it.
+        ValueError: the loss does not return one value per example; the optimizer changes the type of its state;
+            or, under a budget, the optimizer evaluates the loss or the logits without counting it.
     """
     _checked_step(spec)
 
@@ -84,15 +84,15 @@ def _checked_step(spec: StepSpec) -> tuple[Callable[..., tuple[TrainState, StepM
         if rate:
             error.add_note(
                 "tx was called with a traced learning rate, so that runs at other rates can share the compiled "
-                "step. If it needs the number, pass tx(learning_rate) in its place, and no learning_rate"
+                "step. If it needs a concrete number, pass tx(learning_rate) instead, without learning_rate"
             )
         raise
     _check_same_types(state, after)
     counted = jax.eval_shape(extra_work, state.opt_state)
     if spec.price is not None and called and not counted:
         raise ValueError(
-            f"the optimizer calls {min(called)}, and no {' or '.join(EXTRA_WORK)} in its state counts how "
-            "often: what it evaluates cannot be charged to a budget"
+            f"the optimizer calls {min(called)}, but no {' or '.join(EXTRA_WORK)} in its state counts the "
+            "calls: they cannot be charged to a budget"
         )
     if state.clock is None:
         return train, (state, batch, *rate)
@@ -107,7 +107,7 @@ def _checked_step(spec: StepSpec) -> tuple[Callable[..., tuple[TrainState, StepM
             return train(state, batch, *rate)
         due = state.clock.before(moment).astype(jnp.int32)
         turn = lambda _, carry: train(carry[0], batch, *rate)  # noqa: E731
-        # A loop of one turn or none, and not a branch: what a loop carries is updated in place.
+        # A loop of at most one iteration instead of a branch: what a loop carries is updated in place.
         return jax.lax.fori_loop(0, due, turn, (state, no_metrics(metrics)))
 
     return train_until, (state, batch, state.clock.spent, *rate)

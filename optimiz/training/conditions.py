@@ -1,10 +1,10 @@
-"""The conditions, besides its settings, under which a run computes, compared with those saved on resume.
+"""What a run's numbers depend on besides its settings, compared on resume with what its checkpoint recorded.
 
 - JAX's numerical options: precision of products, 64-bit types, random numbers. If one differs, the run is
-  refused, naming the option.
+  refused, and the message names the option.
 - The step as it was traced: the optimizer with its hyperparameters, the loss, and the data that either holds.
-If
-  it differs, the run is refused, provided that all of the following is the same, for that may change the trace.
+  If it differs, the run is refused, provided that everything in the next item is the same, as that may change
+  the trace.
 - Versions, devices, the mesh and XLA's flags. If one differs, the run continues with a warning, as its numbers
   may differ from then on.
 """
@@ -32,13 +32,13 @@ _NUMERICS = (
     "jax_softmax_custom_jvp",
 )
 _LIBRARIES = ("optimiz", "jax", "jaxlib", "numpy", "optax", "orbax-checkpoint")
-_DEVICES = "--xla_force_host_platform_device_count"  # they are counted anyway
+_DEVICES = "--xla_force_host_platform_device_count"  # the devices are recorded anyway
 
 _log = logging.getLogger(__name__)
 
 
 def conditions(mesh: Mapping[str, int] | None) -> dict[str, dict[str, Any]]:
-    """The conditions at present, as plain JSON, by kind and name.
+    """The current conditions, as plain JSON, by kind and name.
 
     Args:
         mesh: the size of each axis of the mesh, by name; None for one device.
@@ -60,10 +60,10 @@ def refuse_other_numerics(place: str, saved: Mapping[str, Any], present: Mapping
     Args:
         place: the run, for the message.
         saved: the conditions of its checkpoint; empty if an earlier version saved it.
-        present: the conditions at present.
+        present: the current conditions.
 
     Raises:
-        RunError: an option differs; the message names each that does.
+        RunError: an option differs; the message names every option that does.
     """
     options = {"jax.config": saved.get("numerics", present["numerics"])}
     refuse_other_settings(place, options, {"jax.config": present["numerics"]})
@@ -75,7 +75,7 @@ def warn_of_others(place: str, saved: Mapping[str, Any], present: Mapping[str, A
     Args:
         place: the run, for the warning.
         saved: the conditions of its checkpoint.
-        present: the conditions at present.
+        present: the current conditions.
 
     Returns:
         Whether all conditions are known to be the same, so that the trace of the step must be the same too.
@@ -101,7 +101,7 @@ def refuse_other_step(place: str, saved: str | None, present: str, more: str | N
     Args:
         place: the run, for the message.
         saved: digest of the step when the checkpoint was saved; None if it cannot be compared.
-        present: digest of the present step.
+        present: digest of the current step.
         more: how the number of steps has changed, if it is larger than before; then the step must be known to
             be the same.
 

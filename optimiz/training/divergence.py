@@ -6,21 +6,20 @@ A step is bad if its loss or the norm of its gradient is not finite. What follow
   ``optax.apply_if_finite`` do. The run then logs bad steps, writes their rows and continues. Parameters and
   optimizer state are, to the bit, those of the last good step, so the next good step is the same as without the
   bad ones. A bad step still counts as a step: it uses up its batch and its random key, and its price is
-      charged.
-  The run ends with the step after which the parameters are no longer finite; that is how both wrappers give up,
-  after their maximum number of consecutive bad steps.
+  charged. The run ends with the step after which the parameters are no longer finite; that is how both wrappers
+  give up, after their maximum number of consecutive bad steps.
 - With any other optimizer the run ends with the first bad step.
 
-An update may also make parameters or state infinite although loss and gradient were finite. Therefore, before a
-state is evaluated or saved, and after the last update, all parameters are tested, and the arrays that the
-optimizer keeps for each of them. If one is not finite, the run ends; so does a run whose evaluation loss is not
+An update may also make parameters or state infinite although loss and gradient were finite. All parameters, and
+the arrays that the optimizer keeps for each of them, are therefore tested before a state is evaluated or saved,
+and after the last update. If one is not finite, the run ends; so does a run whose evaluation loss is not
 finite. Other scalars of an optimizer, such as the best loss before the first step, may legitimately be
-infinite, and so may state outside of an optimizer that skips.
+infinite, and so may state outside of the wrapper that skips.
 
 The row of the step that ends a run is the last one written, and nothing is saved after it: the newest
-checkpoint holds a good state. With micro-batches, ``optimiz.guard`` around ``optimiz.accumulate`` leaves out
-the bad micro-batch, and inside it skips the whole update. On several devices all skip a step or none, because
-the gradient is that of the whole batch.
+checkpoint holds a good state. With micro-batches, ``optimiz.guard`` around ``optimiz.accumulate`` drops only
+the bad micro-batch; inside ``optimiz.accumulate`` it skips the whole update. Several devices all skip the same
+steps, because the gradient is that of the whole batch.
 """
 
 import math
@@ -51,7 +50,7 @@ def sound(opt_state: Any, params: Any) -> jax.Array | None:
 
 
 def not_finite(params: Any, opt_state: Any, model_state: Any = None) -> str | None:
-    """Name an array that is not finite, among the parameters and what the optimizer keeps for each of them.
+    """Find an array that is not finite, among the parameters and what the optimizer keeps for each of them.
 
     Args:
         params: the parameters.
@@ -75,7 +74,7 @@ def _finite(array: jax.Array) -> jax.Array:
 
 
 def _tested(params: Any, opt_state: Any, model_state: Any) -> dict[str, jax.Array]:
-    """By name, the parameters, and the arrays of the optimizer's state that belong to one of them."""
+    """The parameters, and the arrays of the optimizer's state that belong to one of them, by name."""
     owned = jax.tree_util.tree_leaves_with_path(params)
     paths = {path for path, _ in owned if path}
     skips = lambda node: bool(skipped_in_a_row(dict.fromkeys(getattr(node, "_fields", ()))))  # noqa: E731
@@ -116,11 +115,11 @@ def is_bad(row: Mapping[str, Any]) -> bool:
 
 
 def judged(metrics: Mapping[str, float]) -> tuple[Mapping[str, float], str | None]:
-    """The metrics of an evaluation, and the one that ends the run.
+    """Find the metric of an evaluation that ends the run.
 
-    That is the loss if it is not finite; the other metrics, computed from the same logits, then mean nothing
-    and become NaN. Any other metric may be undefined, such as one for a class without examples, but not all of
-    them.
+    A loss that is not finite ends the run; the other metrics, computed from the same logits, are then
+    meaningless and become NaN. Any other metric may be undefined, such as one for a class without examples, but
+    not all of them.
 
     Returns:
         The metrics, and the name and value of the one that ends the run; None if it continues.

@@ -42,10 +42,10 @@ class RunExists(UnusableDirectory):
 
 @contextlib.contextmanager
 def as_run_error(path: Path) -> Iterator[None]:
-    """Turn an ``OSError`` of the body into a ``RunError`` of one line that names the path.
+    """Turn an ``OSError`` from the body into a one-line ``RunError`` that names the path.
 
     Args:
-        path: what the body works on, for an error that names no path itself.
+        path: the path to name if the error does not name one.
     """
     try:
         yield

@@ -60,7 +60,7 @@ def fit(
             task has logits. With ``learning_rate``, a function from the rate to the optimizer, such as
             ``optimiz.adamw``.
         settings: how long to train, and how often to log, evaluate and save.
-        directory: the directory of this run alone; empty or absent for a new run.
+        directory: the run's own directory; empty or absent for a new run.
         identity: whatever else decides the trajectory (optimizer, learning rate, model, data), by name, as
             plain JSON. A resumed run must be given the same.
         learning_rate: the learning rate from which ``tx`` makes the optimizer; it is added to ``identity``.
@@ -71,14 +71,14 @@ def fit(
         reference: the prices of the work, if the settings have a budget. They decide the trajectory, whatever
             the speed of the machine. Evaluations and checkpoints are not charged.
         methods: which layers and which examples are trained.
-        layout: where the run's arrays lie on a mesh of devices; None for one device. It does not belong to what
-            decides the trajectory: a run may be resumed on another mesh, where sums round differently.
+        layout: where the run's arrays lie on a mesh of devices; None for one device. It may change on resume:
+            on another mesh, sums round differently.
         resume: continue the run in ``directory``. A run that never started is started; a finished one is read
             back. ``settings.steps`` may be larger than before if the step does not depend on it, as at a
             constant learning rate. The evaluation at the old end stays in the history.
         overwrite: delete the run in ``directory``, if there is one, and start over. No other file is deleted.
-        progress: function that is called with a ``Progress`` whenever metrics are logged, also if the run
-            diverges, such as ``print``.
+        progress: a function, such as ``print``, that is called with a ``Progress`` whenever metrics are logged,
+            also if the run diverges.
 
     Returns:
         The trained parameters and the run's history, identical to the bit whether the run was resumed or not.
@@ -101,7 +101,7 @@ def fit(
             "identity": (
                 identity,
                 Mapping,
-                "a mapping of what decides the run, as in {'optimizer': 'adamw'}",
+                "a mapping of what decides the run, such as {'optimizer': 'adamw'}",
             ),
             "methods": (methods, Methods, "a training.Methods"),
             "layout": (layout, Layout | None, "a training.Layout or None"),
@@ -123,18 +123,19 @@ def fit(
         optimizer, rate = at_rate.tx, at_rate.learning_rate
         if identity.get("learning_rate", rate) != rate:
             raise ValueError(
-                f"learning_rate must be that of identity, got {rate} and {identity['learning_rate']!r}"
+                "learning_rate must equal identity['learning_rate'], got "
+                f"{rate} and {identity['learning_rate']!r}"
             )
         identity = {**identity, "learning_rate": rate}
     if (settings.budget is None) != (reference is None):
         raise ValueError(
-            f"a budget needs a reference and a reference a budget, got budget={settings.budget} and "
+            f"a budget needs a reference, and a reference needs a budget, got budget={settings.budget} and "
             f"{'no' if reference is None else 'a'} reference"
         )
     if reference is not None and methods.growth is not None and task.depth is None:
         raise ValueError("a model that grows is charged by its depth: Task(depth=) must be given, got None")
     if methods.growth is not None and task.model_state is not None:
-        raise ValueError("only parameters can grow: Methods(growth=) does not go with Task(model_state=)")
+        raise ValueError("only parameters can grow: Methods(growth=) cannot go with Task(model_state=)")
     if settings.keep_best is not None and (task.evaluate is None or methods.growth is not None):
         reason = "Task(evaluate=) is None" if task.evaluate is None else "the model grows"
         raise ValueError(f"Settings(keep_best={settings.keep_best!r}) cannot keep a best checkpoint: {reason}")

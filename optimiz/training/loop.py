@@ -1,11 +1,11 @@
-"""The one training loop: steps are dispatched ahead of the device, and the host looks at them now and then.
+"""The training loop: steps are dispatched ahead of the device, and the host looks at results now and then.
 
-A run ends after a number of updates, or when its budget of reference time is spent: after the same update on
-any machine. The clock is on the device, and the host reads it when it looks. It then reckons how many updates
-there are until the next milestone of the budget, at which to evaluate, to grow or to end, and looks again
-there; a step that was dispatched beyond the milestone does nothing. The next batch is prepared while the device
-works on the present one. Only where examples are selected, so that some batches yield no update, does the host
-wait for each.
+A run ends after a number of updates, or when its budget of reference time is spent, after the same update on
+any machine. The clock is on the device, and the host reads it when it looks. It then estimates how many updates
+remain until the next milestone of the budget, where the run evaluates, grows or ends, and looks again there; a
+step that was dispatched beyond the milestone does nothing. The next batch is prepared while the device works on
+the current one. The host waits for every step only if examples are selected, as some batches then yield no
+update.
 """
 
 import logging
@@ -32,14 +32,14 @@ _log = logging.getLogger(__name__)
 
 
 class Loop:
-    """A run under way.
+    """A run in progress.
 
     Args:
-        plan: what the run is made of.
-        path: its directory, claimed.
-        described: what decides its trajectory, as plain JSON.
-        request: a request to preempt it, if one comes in.
-        progress: called at every look.
+        plan: the parts of the run.
+        path: the run's directory, which has been claimed.
+        described: what decides the run's trajectory, as plain JSON.
+        request: the signals received, which may preempt the run.
+        progress: function to call at every look; None for no reports.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class Loop:
         self._rate = plan.rate()
         self._conditions = conditions(None if plan.layout is None else plan.layout.mesh.shape)
         self._digests: dict[str, str] = {}  # of the steps traced, by stage
-        self._comparable = False  # with those of the checkpoint that is resumed
-        self._more: str | None = None  # steps than when the checkpoint was saved
-        self._step: jax.stages.Compiled | None = None  # None until that of the present stage is compiled
+        self._comparable = False  # whether they can be compared with those of the checkpoint
+        self._more: str | None = None  # how the number of steps has grown since the checkpoint
+        self._step: jax.stages.Compiled | None = None  # None until the step of the current stage is compiled
 
     def train(self) -> Result:
-        """Go on from the newest checkpoint, or begin, and train to the end."""
+        """Continue from the newest checkpoint, or start a new run, and train to the end."""
         run_log = self._run_log
         self._plan.check()
         state = self._restored()
@@ -84,7 +84,7 @@ class Loop:
             batch = self._task.batches(run_log.drawn)
             found = batch_shapes(batch, f"batches({run_log.drawn})")
             if found != shapes:
-                raise ValueError(f"batches({run_log.drawn}) has {found}, the batches before had {shapes}")
+                raise ValueError(f"batches({run_log.drawn}) has {found}, earlier batches had {shapes}")
             if self._step is None:
                 self._compile(state, self._plan.place(batch))
             assert self._step is not None
@@ -106,9 +106,7 @@ class Loop:
             refuse_other_numerics(str(self._path), record.get("conditions", {}), self._conditions)
             growth, stage = plan.methods.growth, record.get("stage", 0)
             if stage > (0 if growth is None else len(growth.at)):
-                raise RunError(
-                    f"{self._path} has a checkpoint of {stage} growths, more than the run is to make"
-                )
+                raise RunError(f"{self._path} has a checkpoint after {stage} growths, more than the run makes")
             return plan.like(stage)
 
         longer = plan.methods.growth is None
@@ -143,13 +141,13 @@ class Loop:
         self._run_log.plan_ahead(self._plan.least_price(state, batch))
 
     def _refuse_early_end(self, end: int | None) -> None:
-        """Refuse to make more steps than before under a schedule that is 0 by then, or else warn of it."""
+        """Refuse to extend a run beyond the end of a schedule, and warn if a new run goes beyond it."""
         steps = self._settings.steps
         if end is None or steps is None or end >= steps:
             return
-        message = f"{self._path}: a schedule is bound to {end} steps and 0 from then on, of {steps} in settings"
+        message = f"{self._path}: a schedule is bound to {end} steps and 0 from then on, but steps is {steps}"
         if self._more is not None:
-            raise RunError(f"{message}: bind it to as many, or choose another directory")
+            raise RunError(f"{message}: bind it to {steps} steps, or choose another directory")
         _log.warning(message)
 
     @property
@@ -159,7 +157,7 @@ class Loop:
 
     @property
     def _preempted(self) -> bool:
-        # Several processes receive the signal at different steps, and look at the same ones: they agree there.
+        # Several processes receive the signal at different steps: they agree on it at the next look.
         return jax.process_count() == 1 and self._request.received is not None
 
     def _after_update(self, state: TrainState) -> TrainState:
@@ -176,7 +174,7 @@ class Loop:
         return self._look(state, due) if looks else state
 
     def _look(self, state: TrainState, due: Callable[[int], bool]) -> TrainState:
-        """Look at the steps made, and do what is due."""
+        """Wait for the steps dispatched so far, and do what is due."""
         settings, run_log = self._settings, self._run_log
         end, at_milestone = run_log.look(state)
         if self._request.was_stopped:
@@ -204,10 +202,10 @@ class Loop:
         return state
 
     def _refuse_not_finite(self, state: TrainState) -> None:
-        """End the run where its last update has left something that is not finite.
+        """End the run if its last update has left an array that is not finite.
 
         Raises:
-            Diverged: it has.
+            Diverged: there is such an array.
         """
         name = divergence.not_finite(state.params, state.opt_state, state.model_state)
         if processes.any_process(name is not None):
@@ -218,7 +216,7 @@ class Loop:
         raise Diverged(f"after {steps} updates {why}; {kept}", steps - 1, self._result(state))
 
     def _evaluate(self, state: TrainState) -> bool:
-        """Evaluate; whether it is the best so far, and to be kept."""
+        """Evaluate, and return whether the result is the best so far, so that its checkpoint is kept."""
         assert self._task.evaluate is not None
         self._refuse_not_finite(state)
         with self._run_log.timed("evaluate"):
@@ -230,9 +228,9 @@ class Loop:
                 raise ValueError(f"evaluate must return numbers by name, got {metrics}") from None
             metrics, not_finite = divergence.judged(metrics)
             self._run_log.evaluated(metrics)
-        # Of several processes each evaluates on its own.
+        # Each of several processes evaluates on its own.
         if processes.any_process(not_finite is not None):
-            where = not_finite or "on another process no finite loss"
+            where = not_finite or "no finite loss on another process"
             self._end_diverged(state, f"the evaluation gives {where}")
         return self._run_log.is_best(metrics)
 

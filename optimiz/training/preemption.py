@@ -2,8 +2,7 @@
 
 The first signal is only recorded, and the previous handlers are restored at once: a second signal therefore
 does what it did before the run, which is to end the process. A signal that the process ignores, such as SIGHUP
-under
-``nohup`` or SIGINT in the background, stays ignored.
+under ``nohup`` or SIGINT in the background, stays ignored.
 """
 
 import contextlib
@@ -37,7 +36,7 @@ class Request:
         self.was_stopped = False
 
     def honour(self) -> None:
-        """End at once if a signal has been received, where there is nothing to save.
+        """Exit if a signal has been received; call it where there is nothing to save.
 
         Raises:
             Preempted: a signal has been received.

@@ -18,9 +18,9 @@ class Result:
         history: the rows of ``metrics.jsonl``. An update has ``{"step", "loss", "gradient_norm"}``, where step
             is its 0-based index, and the scalars of the optimizer's state, such as ``"learning_rate"``; an
             evaluation has ``{"steps", "evaluation"}``, where steps is the number of updates before it. Under a
-            budget both have ``"fraction"``, the share of it that was spent before. If not all layers are on at
+            budget both have ``"fraction"``, the share of the budget spent before. If not all layers are on at
             every step, an update has ``"active_layers"``; if examples are selected, it has ``"looks"``, the
-            number of forward passes over candidates so far, in passes over a batch of the step's size.
+            number of forward passes over candidates so far, counted as passes over a step's batch.
         steps: number of updates.
         seconds: time spent on updates and their batches, including earlier sessions, and excluding
             compilation, evaluations and saves.
@@ -65,7 +65,7 @@ class Diverged(RunError):
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """The progress of a run; ``str`` of it is one line.
+    """The progress of a run; as a string, one line.
 
     Args:
         steps: number of updates made.

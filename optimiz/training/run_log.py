@@ -1,7 +1,7 @@
-"""The log of a run: how far it is, what it computed, how long that took, and what of it is shown.
+"""The log of a run: its position, its metrics, its timings, and the progress that it reports.
 
 Steps are dispatched ahead of the device. The log counts them, keeps their metrics on the device until the host
-looks, and knows at which step that has to be: at the first, and at the next milestone of the budget.
+looks, and knows when the host must look: after the first step, and at the next milestone of the budget.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ class RunLog:
         path: the run's directory.
         settings: how long the run is, and when to look.
         methods: whether the model grows, and whether a batch of candidates may yield no update.
-        progress: called at every look; None for nobody.
+        progress: function to call at every look; None for no reports.
 
     Attributes:
         steps: updates dispatched; after a look, updates made.
@@ -58,7 +58,7 @@ class RunLog:
         self._milestones = Milestones(settings.steps, settings.budget, settings.evaluate_at, grow_at)
         self._rows = MetricsLog(path, watched=progress is not None)
         self._pending: list[StepMetrics] = []  # of the updates since the last look
-        self._best: dict[str, Any] | None = None  # evaluation, where the settings name a metric
+        self._best: dict[str, Any] | None = None  # the best evaluation, if the settings name a metric
         self._seconds = self._compile_seconds = 0.0
         self._lap_started = 0.0
 
@@ -69,16 +69,16 @@ class RunLog:
 
     @property
     def stage(self) -> int:
-        """How often the model is to have grown by now."""
+        """The number of growths that are due by now."""
         return self._milestones.stage(self.steps)
 
     @property
     def moment(self) -> tuple[jax.Array, ...]:
-        """The next milestone as an argument of the step; none without a budget."""
+        """The next milestone as an argument of the step; empty without a budget."""
         return self._milestones.moment
 
     def resume(self, state: TrainState | None, record: Mapping[str, Any] | None) -> None:
-        """Go on from a checkpoint, or begin.
+        """Continue from a checkpoint, or start a new log.
 
         Args:
             state: the saved state; None if there is no checkpoint.
@@ -101,10 +101,10 @@ class RunLog:
             self._milestones.spent = as_nanoseconds(state.clock.spent)
 
     def plan_ahead(self, least_price: float | None) -> None:
-        """Reckon when the next milestone is reached.
+        """Estimate when the next milestone is reached.
 
         Args:
-            least_price: of an update from now on, in seconds; None without a budget.
+            least_price: the least price of an update from now on, in seconds; None without a budget.
         """
         if least_price is not None:
             self._milestones.set_price(least_price, self.steps)
@@ -116,13 +116,13 @@ class RunLog:
 
     @contextlib.contextmanager
     def timed(self, event: str) -> Iterator[dict[str, float]]:
-        """Write down how long the body takes, and leave that out of the seconds of updates.
+        """Log how long the body takes, and exclude it from the time of the updates.
 
         Args:
-            event: its name.
+            event: name of the event.
 
         Yields:
-            A dict for what else is to be written down with it, by name.
+            A dict for further numbers to log with it, by name.
         """
         more: dict[str, float] = {}
         started = time.perf_counter()
@@ -134,14 +134,15 @@ class RunLog:
         self._rows.write_timing(self.steps, event, seconds, **more)
 
     def dispatched(self, state: TrainState, metrics: StepMetrics) -> bool:
-        """Enter a step that the device may still be working on.
+        """Record a step that the device may still be working on.
 
         Args:
-            state: after the step.
-            metrics: of it.
+            state: the state after the step.
+            metrics: the metrics of the step.
 
         Returns:
-            Whether it makes an update. Only where a batch of candidates may yield none does this wait.
+            Whether the step makes an update. This waits for the device only if a batch of candidates may yield
+            none.
         """
         self.drawn += 1
         if self._waits and int(state.step) <= self.steps:
@@ -151,7 +152,7 @@ class RunLog:
         return True
 
     def due(self, every: int) -> bool:
-        """Whether what is done every ``every`` updates is due; 0 means at the end only."""
+        """Whether something done every ``every`` updates is due; 0 means only at the end."""
         return self.finished or (every > 0 and self.steps % every == 0)
 
     def must_look(self, state: TrainState) -> bool:
@@ -165,11 +166,11 @@ class RunLog:
         return self._milestones.reached(state.clock)
 
     def look(self, state: TrainState) -> tuple[dict[str, Any] | None, bool]:
-        """Wait for the steps dispatched so far, and write down the metrics of those that made an update.
+        """Wait for the steps dispatched so far, and log the metrics of those that made an update.
 
         Returns:
-            The row of the update that ends the run, with which the log then ends, or None; and whether a
-            milestone was passed at which to evaluate.
+            The row of the update that ends the run, which is then the last one logged, or None; and whether a
+            milestone for an evaluation was passed.
         """
         jax.block_until_ready(state)
         seconds = time.perf_counter() - self._lap_started
@@ -177,16 +178,15 @@ class RunLog:
         first, spent = self.steps - len(self._pending), self._milestones.spent
         if state.clock is not None:
             made = int(state.step)
-            self.drawn -= self.steps - made  # beyond a milestone nothing is done
+            self.drawn -= self.steps - made  # steps beyond a milestone do nothing
             self.steps, self._milestones.spent = made, as_nanoseconds(state.clock.spent)
         self._milestones.look_ahead(self.steps)
         made_metrics = jax.device_get(self._pending[: self.steps - first])
         self._pending.clear()
         rows = [_row(step, metrics) for step, metrics in enumerate(made_metrics, start=first)]
         end = divergence.end_of(rows, [metrics.sound for metrics in made_metrics])
-        if (
-            end is not None
-        ):  # what follows is useless, and how much of it there is depends on when the host looks
+        if end is not None:
+            # Later rows are useless, and their number depends on when the host looks.
             rows = rows[: end + 1]
         self._rows.write(rows)
         self._rows.write_timing(self.steps, "updates", seconds)
@@ -198,20 +198,20 @@ class RunLog:
         elif bad and processes.is_first():
             message = divergence.step_message(bad[-1])
             _log.warning("%s continues, bad steps since the last look: %d; %s", self._path, len(bad), message)
-        if rows:  # a look at candidates alone has none
+        if rows:  # there are none if no candidates made an update
             self._show({name: rows[-1][name] for name in ("loss", "gradient_norm")})
         self.start()
         return (None if end is None else rows[-1]), self._milestones.crossed(spent)
 
     def evaluated(self, metrics: Mapping[str, float]) -> None:
-        """Write down an evaluation, and show it."""
+        """Log an evaluation, and report it."""
         spent = self._milestones.fraction
         fraction = {} if spent is None else {"fraction": spent}
         self._rows.write([{"steps": self.steps, **fraction, "evaluation": metrics}])
         self._show(metrics)
 
     def is_best(self, metrics: Mapping[str, float]) -> bool:
-        """Take note of an evaluation if it is the best so far; whether it is, the same on every process.
+        """Remember an evaluation if it is the best so far, and return whether it is, the same on every process.
 
         Raises:
             ValueError: the metric to keep the best by is not among them.
@@ -241,7 +241,7 @@ class RunLog:
 
     def result(self, params: Any, model_state: Any) -> Result:
         """Close the log."""
-        processes.any_process(True)  # wait until the first process has written what all now read
+        processes.any_process(True)  # wait until the first process has written what all of them now read
         spent = None if self._milestones.fraction is None else self._milestones.spent / 1e9
         return Result(
             params=params,
@@ -250,13 +250,13 @@ class RunLog:
             seconds=self._seconds,
             compile_seconds=self._compile_seconds,
             reference_seconds=spent,
-            # Written down, because a finished run that is read back compiles nothing.
+            # Read from the file, because a finished run that is read back compiles nothing.
             temporary_bytes=self._rows.temporary_bytes(),
             model_state=model_state,
         )
 
     def _show(self, metrics: Mapping[str, float]) -> None:
-        """Show how far the run is, for as long as that can be shown."""
+        """Report progress, until a report fails."""
         if self._progress is None:
             return
         rows, spent = self._rows.take(), self._milestones.fraction
@@ -268,7 +268,7 @@ class RunLog:
 
 
 def _row(step: int, metrics: StepMetrics) -> dict[str, Any]:
-    """The metrics of the update of a 0-based index, as a row of ``metrics.jsonl``."""
+    """The metrics of an update, by its 0-based index, as a row of ``metrics.jsonl``."""
     fixed = {"loss": metrics.loss, "gradient_norm": metrics.gradient_norm, "fraction": metrics.fraction}
     row = {"step": step} | {name: float(x) for name, x in fixed.items() if x is not None}
     return row | {name: _number(x) for name, x in metrics.logged_scalars.items() if name not in row}

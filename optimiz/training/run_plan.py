@@ -57,7 +57,7 @@ class RunPlan:
         """Refuse a run that cannot be trained, saved or grown, and warn of state that cannot be split.
 
         Raises:
-            ValueError: it cannot; the message gives the reason.
+            ValueError: the run is refused; the message gives the reason.
         """
         like = self.like(stage=0)
         check_state(like)
@@ -91,7 +91,7 @@ class RunPlan:
         """Check that the first step can be compiled, at the cost of tracing it.
 
         Raises:
-            ValueError: as ``trace_step``.
+            ValueError: as for ``trace_step``.
         """
         trace_step(self._spec(0, self.like(0), self.task.batches(0)))
 

@@ -41,11 +41,12 @@ class Settings:
             each of them, and the last step.
         save_every: number of steps after which to save a checkpoint; 0 for the end only.
         keep: number of newest checkpoints to keep, ≥ 1.
-        keep_best: name of the evaluation metric by which one more checkpoint is kept. It is written after every
-            evaluation that is the best so far, and read by ``load_params(directory, "best")``. None for no
-            such checkpoint. If a run is resumed with another metric or direction, it is the best from then on.
-        lower_is_better: whether a lower value of that metric is better. Required with ``keep_best``, and only
-            then allowed.
+        keep_best: name of the evaluation metric by which the best checkpoint is kept too. It is written after
+            every evaluation that is the best so far, and read by ``load_params(directory, "best")``. None for
+            no such checkpoint. If a run is resumed with another metric or direction, only evaluations from then
+            on count.
+        lower_is_better: whether a lower value of that metric is better. Required with ``keep_best``, and
+            allowed only then.
         compare_replicas_every: number of steps after which the copies of the parameters on the devices of a
             mesh are compared, in addition to before every checkpoint; 0 for before checkpoints only.
 
@@ -86,7 +87,7 @@ class Settings:
         elif self.steps is None:
             raise ValueError("steps or budget must be given, got neither")
         elif self.evaluate_at:
-            raise ValueError(f"evaluate_at needs a budget, got {self.evaluate_at} and none")
+            raise ValueError(f"evaluate_at needs a budget, got {self.evaluate_at} without one")
         if (self.keep_best is None) != (self.lower_is_better is None):
             raise ValueError(
                 "keep_best and lower_is_better go together, as in keep_best='loss', lower_is_better=True; got "
@@ -120,7 +121,7 @@ def description(
         methods: which layers and examples are trained.
 
     Raises:
-        TypeError: naming the entry of ``identity`` that is not plain JSON.
+        TypeError: an entry of ``identity`` is not plain JSON; the message names it.
     """
     for name, value in identity.items():
         try:
@@ -134,5 +135,5 @@ def description(
         described["reference"] = dict(prices or {})
     if methods != PLAIN:
         described["methods"] = methods.described()
-    # Written and read back, so that a tuple is the list that it will be in a file.
+    # Serialized and read back, so that a tuple becomes a list, as in a file.
     return json.loads(json.dumps(described))

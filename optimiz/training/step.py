@@ -43,9 +43,9 @@ from optimiz.training.task import (
 from optimiz.training.train_state import TrainState, on_clock, run_key
 
 SELECTION_FORWARDS = "looks"
-"""The name in ``metrics.jsonl`` of the forward passes over candidates so far, in those of a step's batch."""
+"""The name in ``metrics.jsonl`` of the forward passes over candidates so far, as passes over a step's batch."""
 
-# Folded into a step's key, far from what a model would fold into it, so that dropout is the same without them.
+# Folded into a step's key: far from what a model would fold in, so dropout is the same with and without them.
 _PATTERN, _SELECTION = 2**32 - 1, 2**32 - 2
 
 
@@ -53,10 +53,10 @@ class StepMetrics(NamedTuple):
     """What is measured at every step.
 
     Args:
-        loss: of the parameters before the update.
-        gradient_norm: likewise.
-        fraction: of the budget, spent before the update; None without a budget.
-        logged_scalars: what the optimizer's state reports of the update, by name.
+        loss: the loss at the parameters before the update.
+        gradient_norm: the norm of its gradient there.
+        fraction: the share of the budget spent before the update; None without a budget.
+        logged_scalars: scalars of the optimizer's state, by name.
         sound: whether the parameters are finite after the update; None if that is not tested, see
             ``optimiz.training.divergence``.
     """
@@ -77,18 +77,18 @@ class StepSpec:
     learning rates, if they share the function that makes the optimizer.
 
     Args:
-        loss: the task's.
-        logits: the task's, or None.
+        loss: the task's ``loss``.
+        logits: the task's ``logits``, or None.
         tx: the optimizer; None if it is made from the learning rate.
         price: (work, depth=, batch=) → seconds of reference time; None without a budget.
         depth: number of layers, if the task has ``depth``.
         layer_drop: which layers are on; None for all.
         selection: which examples of the batch are trained on; None for all.
         grows: whether the model is grown during the run.
-        steps: in the whole run, where layers are dropped by them.
-        structure: of the pair of state and batch.
-        leaves: the shapes and dtypes of its arrays.
-        make: learning rate → optimizer; the rate is then an argument of the step. None if there is ``tx``.
+        steps: number of steps of the run, if layer dropping depends on it.
+        structure: the tree structure of the pair of state and batch.
+        leaves: the shapes and dtypes of the pair's arrays.
+        make: learning rate → optimizer; the rate is then an argument of the step. None if ``tx`` is given.
     """
 
     loss: Callable[..., Any]
@@ -118,14 +118,14 @@ class StepSpec:
         """The step of a task and an optimizer.
 
         Args:
-            task: gives the loss, the logits and the depth.
+            task: the task, for its loss, logits and depth.
             tx: the optimizer.
             state: arrays or ``jax.ShapeDtypeStruct``.
             batch: likewise.
-            price: seconds of reference time of a unit of work, as ``Reference.seconds``; None if the state has
-                no clock.
+            price: (work, depth=, batch=) → seconds of reference time, such as ``Reference.seconds``; None if
+                the state has no clock.
             methods: which layers and which examples are trained.
-            steps: of the whole run; None under a budget alone.
+            steps: number of steps of the run; None if only a budget limits it.
 
         Raises:
             ValueError: layers are to be dropped, and the task has no ``depth``.
@@ -133,7 +133,7 @@ class StepSpec:
         leaves, structure = jax.tree.flatten(jax.eval_shape(lambda arrays: arrays, (state, batch)))
         depth = None if task.depth is None else task.depth(state.params)
         if methods.layer_drop is not None and depth is None:
-            raise ValueError("to drop layers, the task must say its depth, got depth=None")
+            raise ValueError("to drop layers, the task needs a depth, got Task(depth=None)")
         return cls(
             loss=task.loss,
             logits=task.logits,
@@ -149,7 +149,7 @@ class StepSpec:
         )
 
     def of_any_rate(self, make: Factory) -> "StepSpec":
-        """The same for every learning rate, which is then an argument of the step.
+        """The specification for any learning rate, which is then an argument of the step.
 
         Args:
             make: learning rate → optimizer.
@@ -173,13 +173,14 @@ def train_step(
     """The state after a step, and what was measured; traceable.
 
     Args:
-        spec: what the step is made of.
-        called: to which the names of the functions that the optimizer calls are added.
-        state: before it.
-        batch: to train on, or to choose from.
+        spec: the specification of the step.
+        called: a set to which the names of the functions that the optimizer calls are added.
+        state: the state before the step.
+        batch: the batch to train on, or the candidates to choose from.
 
     Raises:
-        ValueError: the loss is not one per example, or the optimizer asks for what a run cannot offer.
+        ValueError: the loss does not return one value per example, or the optimizer calls a function with
+            arguments that a run does not support.
     """
     if spec.selection is None:
         return _update(spec, called, state, batch, state.clock)
@@ -202,7 +203,7 @@ def _update_on_selection(
         assert before is not None
         clock = charge(before, spec.price, FORWARD, batch=size, depth=spec.depth)
     state = state._replace(selection=chosen.state, clock=clock)
-    # In forward passes over the batch of a step.
+    # Counted as passes over the batch of a step.
     forwards = (drawn + 1) * jnp.float32(size / selection.batch)
 
     update = functools.partial(_update, spec, called)
@@ -224,10 +225,10 @@ def _update(
     """Make an update.
 
     Args:
-        spec: what the step is made of.
-        called: to which the names of the functions that the optimizer calls are added.
-        state: before it; its clock may have been charged for candidates.
-        batch: to train on.
+        spec: the specification of the step.
+        called: a set to which the names of the functions that the optimizer calls are added.
+        state: the state before the update; its clock may have been charged for candidates.
+        batch: the batch to train on.
         before: the clock before the step.
         selection_forwards: forward passes over candidates so far.
     """
@@ -273,7 +274,7 @@ def _update(
         active = jnp.asarray(spec.depth, jnp.int32)
     counts = {"active_layers": active, SELECTION_FORWARDS: selection_forwards}
     logged = _logged_scalars(opt_state) | {name: x for name, x in counts.items() if x is not None}
-    # What a bad batch has done to statistics must not outlast it where the optimizer skips the step.
+    # A bad batch must not change the statistics for good where the optimizer skips the step.
     good = jnp.isfinite(value) & jnp.isfinite(norm)
     model_state = jax.tree.map(lambda new, old: jnp.where(good, new, old), model_state, state.model_state)
     next_state = state._replace(
@@ -283,7 +284,7 @@ def _update(
 
 
 def _layers_on(spec: StepSpec, state: TrainState, before: Clock | None, key: jax.Array) -> jax.Array | None:
-    """Which layers are on at a step, bool [L]; None if none is ever dropped."""
+    """Which layers are on at a step, bool [L]; None if layers are never dropped."""
     if spec.layer_drop is None:
         return None
     assert spec.depth is not None
@@ -301,7 +302,7 @@ def no_metrics(metrics: StepMetrics) -> StepMetrics:
 
 
 def _logged_scalars(opt_state: Any) -> dict[str, jax.Array]:
-    """What of an optimizer's state is logged: its scalars, except counts of updates, and its step sizes."""
+    """The logged parts of an optimizer's state: its scalars, except counts of updates, and its step sizes."""
     scalars = {
         name: jnp.asarray(value, jnp.result_type(value))
         for name, value in hyperparams(opt_state).items()
@@ -318,7 +319,7 @@ def _of_params(name: str, function: Callable[[Any], Any]) -> Callable[..., Any]:
     def of_params(params: Any, *index: Any) -> Any:
         if index:
             raise ValueError(
-                f"the optimizer calls {name} with the index of a micro-batch, and a run has none; make it with "
+                f"the optimizer calls {name} with the index of a micro-batch, but a run has none; make it with "
                 "microbatches=None"
             )
         return function(params)
@@ -327,7 +328,6 @@ def _of_params(name: str, function: Callable[[Any], Any]) -> Callable[..., Any]:
 
 
 def _norm(tree: Any) -> jax.Array:
-    # optax.tree.norm sums in each leaf's own dtype, which overflows in float16 and stalls in
-    # bfloat16.
+    # optax.tree.norm sums in each leaf's own dtype, which overflows in float16 and stalls in bfloat16.
     squares = (jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(tree))
     return jnp.sqrt(sum(squares, start=jnp.zeros((), jnp.float32)))

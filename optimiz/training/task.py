@@ -1,4 +1,4 @@
-"""What is learned: parameters, a loss per example, a batch for every step, and an evaluation.
+"""A learning problem: parameters, a loss per example, a batch for every step, and an evaluation.
 
 The loss is returned per example, not averaged: only then is the mean over a padded batch exact. A batch may
 weight its examples by an entry ``"weight"`` of shape [B]; an example of weight 0 is padding.
@@ -87,8 +87,8 @@ class Task:
             message += f"{', or None' if optional else ''}; got {type(value).__name__}"
             if field.name == "batches" and isinstance(value, Iterable):
                 message += (
-                    ". A run is resumed by its step, so batches are a function of the step: for arrays "
-                    "training.shuffled makes it, for a list it is `lambda step: batches[step % len(batches)]`"
+                    ". A run is resumed by its step, so batches are a function of the step: from arrays, "
+                    "use training.shuffled; from a list, `lambda step: batches[step % len(batches)]`"
                 )
             raise TypeError(message)
 
@@ -104,7 +104,7 @@ def losses_and_state(returned: Any, model_state: Any) -> tuple[Any, Any]:
 
     Args:
         returned: the losses; with a model state, a pair of the losses and the state after the batch.
-        model_state: the model state that the loss was given; None for a model without.
+        model_state: the model state that the loss was given; None for a model without one.
 
     Raises:
         ValueError: ``returned`` is not such a pair, or the state has another tree, shape or dtype than before.
@@ -145,7 +145,7 @@ def mean_loss(losses: jax.Array, batch: Mapping[str, Any]) -> jax.Array:
         batch: the batch that the losses belong to; its weights [B] are not negative.
 
     Returns:
-        ``Σ w l / Σ w``, and 0 where every weight is 0.
+        ``Σ w l / Σ w``, or 0 if every weight is 0.
 
     Raises:
         ValueError: the losses are not a floating-point array of shape [B].
@@ -215,7 +215,7 @@ def batch_shapes(batch: Any, name: str) -> dict[str, tuple[tuple[int, ...], Any]
 
     Args:
         batch: what a task's ``batches`` returned.
-        name: what a message calls it.
+        name: the batch's name in messages.
 
     Returns:
         Name → (shape, dtype).
@@ -233,7 +233,7 @@ def batch_shapes(batch: Any, name: str) -> dict[str, tuple[tuple[int, ...], Any]
         shapes[key] = (array.shape, array.dtype)
     if len({shape[0] for shape, _ in shapes.values()}) > 1:
         lengths = {key: shape[0] for key, (shape, _) in shapes.items()}
-        raise ValueError(f"{name} has entries of unequal leading dimensions: {lengths}")
+        raise ValueError(f"{name} has entries with different leading dimensions: {lengths}")
     if WEIGHT in shapes and len(shapes[WEIGHT][0]) != 1:
         raise ValueError(f"{name}['weight'] must have shape [B], got {shapes[WEIGHT][0]}")
     return shapes

@@ -1,7 +1,7 @@
 """A digest of a traced function: the same in every process for the same computation, whatever else was traced.
 
-It covers the operations, in order, with all numbers in them: literals, parameters, constants. It leaves out
-what may differ for the same computation: addresses, places in source files, names of variables.
+It covers the operations in order, with all numbers in them: literals, parameters, constants. It omits what may
+differ for the same computation: addresses, source locations, names of variables.
 """
 
 import dataclasses
@@ -15,15 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-_WHOLE = 2**22  # bytes of a constant; of a larger one, which is data, shape and dtype are hashed alone
+_WHOLE = 2**22  # bytes of a constant; a larger one is data, and only its shape and dtype are hashed
 _PLACES = ("debug_info", "name_and_src_info", "src_info", "source_info")
 
 
 def trace_digest(closed: ClosedJaxpr) -> str:
-    """The digest, in hexadecimal.
+    """The digest of a traced function, in hexadecimal.
 
     Args:
-        closed: of ``jax.jit(f).trace(...).jaxpr`` or ``jax.make_jaxpr(f)(...)``.
+        closed: the trace, from ``jax.jit(f).trace(...).jaxpr`` or ``jax.make_jaxpr(f)(...)``.
 
     Example:
         >>> digest_of = lambda b: trace_digest(jax.make_jaxpr(lambda x: b * x)(1.0))

@@ -24,7 +24,7 @@ class TrainState(NamedTuple):
         step: number of updates made, which is the index of the next batch; int32 scalar.
         params: the parameters.
         opt_state: the optimizer's state.
-        key: the data of the random key, uint32 [2], into which the step is folded for the key of each step.
+        key: the data of the run's random key, uint32 [2]; each step folds its index into it.
         clock: reference time spent; None without a budget.
         selection: the state of the selection of examples; None if all are trained on.
         model_state: the model's state; None if the model has parameters only.
@@ -74,7 +74,7 @@ def grown_state(plan: Growth, tx: optax.GradientTransformation, state: TrainStat
 
 
 def keys(seed: int) -> tuple[jax.Array, jax.Array]:
-    """The random keys of a run: for its initial parameters, and for its steps."""
+    """The random keys of a run: one for its initial parameters, one for its steps."""
     init_key, steps_key = jax.random.split(numerics.typed_key(seed))
     return init_key, steps_key
 
@@ -109,7 +109,7 @@ def laid_out(layout: Layout | None, make: Callable[..., TrainState], *arguments:
     return jax.jit(make, out_shardings=shardings)(*arguments)
 
 
-@functools.lru_cache(maxsize=1)  # as for the compiled step: runs that differ in their seed share it
+@functools.lru_cache(maxsize=1)  # as for the compiled step: runs that differ only in their seed share it
 def _initializer(tx: optax.GradientTransformation, budget: float | None) -> Callable[[Any], Any]:
     @jax.jit
     def init(params: Any) -> Any:
@@ -125,9 +125,9 @@ def on_clock(clock: Clock | None) -> contextlib.AbstractContextManager[None]:
 
 
 def own(tree: Any) -> Any:
-    """A copy of a tree that a step may consume; traceable."""
-    # The step donates its state, so each leaf needs a buffer of its own, whatever the task and the optimizer
-    # share or keep; and a weak type would not survive the first update.
+    """Copy a tree, so that a step may consume it; traceable."""
+    # The step donates its state, so each leaf needs its own buffer, even if the task or the optimizer shares or
+    # keeps arrays. A weak type would not survive the first update.
     return jax.tree.map(lambda x: jnp.array(x, dtype=jnp.result_type(x), copy=True), tree)
 
 
@@ -161,5 +161,5 @@ def check_state(state: TrainState) -> None:
 
 
 def _is_statistics(node: Any) -> bool:
-    """Whether a node is a Flax NNX variable of statistics, by its class name as Flax is not imported here."""
+    """Whether a node is a Flax NNX variable of statistics, by its class name because Flax is not imported."""
     return any(kind.__name__ == "BatchStat" for kind in type(node).__mro__)

@@ -327,17 +327,17 @@ WRITTEN = {
     "a reference: torn": (
         lambda folder: training.Reference.read(folder / "r.json"),
         writes("r.json", '{"schema": 1, "ti'),
-        r"r\.json is not a whole reference",
+        r"r\.json is not a complete reference",
     ),
     "a reference: a price of NaN": (
         lambda folder: training.Reference.read(folder / "r.json"),
         lambda folder: (folder / "r.json").write_text(reference().replace("0.5", "NaN")),
-        r"r\.json is not a reference that can be charged: ",
+        r"r\.json is not a valid reference: ",
     ),
     "a reference: a price twice": (
         lambda folder: training.Reference.read(folder / "r.json"),
         lambda folder: (folder / "r.json").write_text(twice(reference())),
-        r"r\.json is not a reference that can be charged: .* is there twice",
+        r"r\.json is not a valid reference: .* is listed twice",
     ),
     "irreducible losses: torn": (
         lambda folder: training.IrreducibleLosses.read(folder / "i.npz"),

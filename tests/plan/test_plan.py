@@ -79,9 +79,9 @@ def test_functions_and_values_that_an_update_needs_are_passed_on():
     ("name", "message"),
     [
         ("v9", "target must begin with one of v2, .*, cpu, got 'v9'"),
-        ("cpu:8", "the CPU devices are those that JAX has"),
+        ("cpu:8", "the number of CPU devices is JAX's"),
         pytest.param("v5e:3x5x7", "there is no slice", marks=TPU),
-        pytest.param("h200:x", "comes the number of devices", marks=GPU),
+        pytest.param("h200:x", "takes a number of devices", marks=GPU),
     ],
 )
 def test_an_unknown_target_is_refused(name, message):

@@ -58,18 +58,18 @@ def test_another_rate_is_refused_on_resume(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"make": optimiz.adamw(0.1)}, TypeError, "tx, given a learning_rate, must be a function that makes"),
+        ({"make": optimiz.adamw(0.1)}, TypeError, "tx, given a learning_rate, must be a function from a"),
         (
             {"make": lambda rate: optimiz.adamw},
             TypeError,
-            "what tx makes of the learning rate 0.1 must be an opt",
+            r"tx\(0.1\) must be an opt",
         ),
         ({"rate": -1.0}, ValueError, r"learning_rate must be in \[0, inf"),
         ({"rate": "fast"}, TypeError, "learning_rate must be a number, got"),
         (
             {"identity": {"learning_rate": 0.2}},
             ValueError,
-            "learning_rate must be that of identity, got 0.1 and 0.2",
+            r"learning_rate must equal identity\['learning_rate'\], got 0.1 and 0.2",
         ),
     ],
 )
@@ -82,7 +82,7 @@ def test_what_makes_no_optimizer_of_the_rate_is_refused(tmp_path, changes, error
 def test_a_factory_that_needs_the_value_of_the_rate_is_refused_with_what_to_do(tmp_path):
     with pytest.raises(jax.errors.TracerBoolConversionError) as raised:
         fit(tmp_path, lambda rate: optimiz.sgd(rate if rate > 0 else 1.0))
-    assert any("pass tx(learning_rate) in its place" in note for note in raised.value.__notes__)
+    assert any("pass tx(learning_rate) instead" in note for note in raised.value.__notes__)
 
 
 def test_a_schedule_that_ends_before_the_run_is_warned_of(tmp_path, caplog):
@@ -90,7 +90,7 @@ def test_a_schedule_that_ends_before_the_run_is_warned_of(tmp_path, caplog):
         fit(tmp_path / "short", settings=training.Settings(steps=10))
         fit(tmp_path / "long", settings=training.Settings(steps=8))
     assert [record.message for record in caplog.records] == [
-        f"{tmp_path / 'short'}: a schedule is bound to 8 steps and 0 from then on, of 10 in settings"
+        f"{tmp_path / 'short'}: a schedule is bound to 8 steps and 0 from then on, but steps is 10"
     ]
 
 

@@ -78,7 +78,7 @@ def test_padding_keeps_existing_weights():
         ({}, 1, "at least one array"),
         ({"x": np.zeros((0, 3))}, 1, r"at least one example, got none in \['x'\]"),
         ({"x": np.float32(1)}, 1, "at least one example"),
-        ({"x": np.zeros(3), "y": np.zeros(2)}, 1, "one length, got {'x': 3, 'y': 2}"),
+        ({"x": np.zeros(3), "y": np.zeros(2)}, 1, "the same length, got {'x': 3, 'y': 2}"),
     ],
 )
 def test_bad_arrays_are_refused_by_name(make, arrays, batch_size, message):

@@ -96,7 +96,7 @@ def test_evaluations_are_priced_as_forward_passes():
 
 def test_a_step_that_always_has_an_estimate_has_no_price():
     with pytest.raises(
-        ValueError, match=r"n must reach a step without an estimate .*, got 2 steps with one each"
+        ValueError, match=r"n must reach a step without an estimate .*, got 2 steps that each have one"
     ):
         calibrate(tiny.task(), counting(every=1), about={}, n=2)
 

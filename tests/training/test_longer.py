@@ -98,7 +98,7 @@ def test_a_schedule_that_has_reached_zero_is_named(tmp_path, caplog):
     ended = optimiz.adamw(schedules.over_steps(schedules.linear(0.01), 4))
     run(tmp_path / "run", ended, 4)
     assert not caplog.records
-    message = "a schedule is bound to 4 steps and 0 from then on, of 7 in settings"
+    message = "a schedule is bound to 4 steps and 0 from then on, but steps is 7"
     with pytest.raises(RunError, match=message):
         run(tmp_path / "run", ended, 7, resume=True)
     run(tmp_path / "new", optimiz.adamw(schedules.over_steps(schedules.linear(0.01), 4)), 7)

@@ -306,7 +306,7 @@ def test_seeds_share_a_compiled_step_and_others_do_not(tmp_path):
         ({"batches": lambda step: {"x": 1.0}}, r"batches\(0\)\['x'\] must be an array"),
         (
             {"batches": lambda step: {"x": np.ones(2), "y": np.ones(3)}},
-            r"batches\(0\) has entries of unequal leading dimensions: \{'x': 2, 'y': 3\}",
+            r"batches\(0\) has entries with different leading dimensions: \{'x': 2, 'y': 3\}",
         ),
         (
             {"batches": lambda step: {"weight": np.ones((2, 1))}},
@@ -314,7 +314,7 @@ def test_seeds_share_a_compiled_step_and_others_do_not(tmp_path):
         ),
         (
             {"batches": lambda step: {"target": np.ones(2 + step // 2, np.float32)}},
-            r"batches\(2\) has .*\(3,\).*, the batches before had .*\(2,\)",
+            r"batches\(2\) has .*\(3,\).*, earlier batches had .*\(2,\)",
         ),
         ({"evaluate": lambda params: 0.5}, "evaluate must return numbers by name, got 0.5"),
     ],
@@ -333,7 +333,7 @@ def test_a_task_that_cannot_be_trained_says_why(tmp_path, parts, message):
         (
             "batches",
             iter([{}]),
-            r".*step → batch; got list_iterator\. .* training\.shuffled .* batches\[step % len",
+            r".*step → batch; got list_iterator\. .* training\.shuffled; .* batches\[step % len",
         ),
         ("batches", (x for x in ()), r".*; got generator\. A run is resumed by its step"),
         ("batches", [{}], r".*step → batch; got list\."),

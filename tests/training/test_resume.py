@@ -122,9 +122,9 @@ def test_resumed_every_few_steps_is_uninterrupted(tmp_path, reference):
 @pytest.mark.parametrize(
     ("width", "dtype", "tx", "message"),
     [
-        (8, jnp.bfloat16, optax.sgd(0.1), r"inner_state\.trace\['w1'\] is float32\[4, 8\] there, absent here"),
-        (9, jnp.bfloat16, None, r"params\['w1'\] is float32\[4, 8\] there, float32\[4, 9\] here"),
-        (8, jnp.float32, None, r"params\['w2'\] is bfloat16\[8\] there, float32\[8\] here"),
+        (8, jnp.bfloat16, optax.sgd(0.1), r"inner_state\.trace\['w1'\] was float32\[4, 8\], is absent"),
+        (9, jnp.bfloat16, None, r"params\['w1'\] was float32\[4, 8\], is float32\[4, 9\]"),
+        (8, jnp.float32, None, r"params\['w2'\] was bfloat16\[8\], is float32\[8\]"),
     ],
     ids=["optimizer", "width", "dtype"],
 )
@@ -152,7 +152,7 @@ def test_resumed_with_another_model_or_optimizer_is_refused(tmp_path, reference,
         resumed(8, jnp.bfloat16, tiny.optimizer(), last=9)
     with pytest.raises(training.RunError, match=message) as refused:
         resumed(width, dtype, tx or tiny.optimizer())
-    assert "checkpoints/000000007 does not fit: " in str(refused.value)
+    assert "checkpoints/000000007 does not fit the run: " in str(refused.value)
     assert tiny.checkpoints(tmp_path) == ["000000007"]
     resumed(8, jnp.bfloat16, tiny.optimizer())
     assert_same_run(tmp_path, reference)
@@ -231,7 +231,7 @@ def test_a_run_whose_checkpoints_are_gone_does_not_start_over(tmp_path):
     shutil.rmtree(tmp_path / "checkpoints")
     before = (tmp_path / "metrics.jsonl").read_bytes()
     with pytest.raises(
-        training.RunError, match="was saved after 20 steps, and its checkpoints are gone: put them"
+        training.RunError, match="was saved after 20 steps, but its checkpoints are gone: put them"
     ):
         tiny.fit(tmp_path)
     (tmp_path / "timings.jsonl").unlink()

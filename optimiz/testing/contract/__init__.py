@@ -1,4 +1,4 @@
-"""The promises, a page for each theme. Their order here is the order of a report."""
+"""The promises, one module per theme. A report lists them in the order of this module."""
 
 import types
 
@@ -33,4 +33,4 @@ PROMISES: tuple[Promise, ...] = (
     *_of(devices),
     *_of(arguments),
 )
-"""All of them."""
+"""All promises."""

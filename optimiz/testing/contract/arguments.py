@@ -1,4 +1,4 @@
-"""Promises about what an optimizer refuses to be made of. All of them are conventions of this suite."""
+"""Promises about the arguments that an optimizer refuses."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def _refused(
 
 @promise("refuses a bad learning rate by name", convention=True)
 def refuses_a_bad_rate(subject: Subject) -> None:
-    """A rate of NaN or below zero trains for hours before it is noticed."""
+    """A learning rate that is NaN or negative can waste hours of training before anyone notices."""
     for rate in _OUT_OF_RANGE:
         message = _refused(subject, ValueError, rate)
         assert f"{subject.learning_rate_name} must be in" in message, (
@@ -49,12 +49,12 @@ def refuses_a_rate_that_is_not_a_number(subject: Subject) -> None:
     applies_to=lambda subject: None if subject.bad else "no bad arguments are given",
 )
 def refuses_bad_arguments(subject: Subject) -> None:
-    """b1 = 1 averages over nothing, and a negative weight decay grows the parameters."""
+    """With b1 = 1 the moment never changes, and with a negative weight decay the parameters grow."""
     for name, value in subject.bad.items():
         _refused(subject, (ValueError, TypeError), RATE, **{name: value})
 
 
 @promise("refuses an argument that it does not know")
 def refuses_unknown_arguments(subject: Subject) -> None:
-    """A misspelled argument that is swallowed leaves the default in place, in silence."""
+    """If a misspelled argument is ignored, the default silently stays in place."""
     _refused(subject, TypeError, RATE, learning_rat=RATE)

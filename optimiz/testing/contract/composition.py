@@ -1,4 +1,4 @@
-"""Promises about the combinators of Optax."""
+"""Promises about Optax's combinators."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ _MASK = {"kernel": True, "layer": {"bias": False, "scale": False}}
 
 @promise("chain takes it")
 def chain_takes_it(subject: Subject) -> None:
-    """Clipping goes before an optimizer and a multiplier after it, by optax.chain and in no other way."""
+    """Clipping before an optimizer and a multiplier after it are added with optax.chain."""
     clip = optax.clip_by_global_norm(1.0)
     chained = optax.chain(clip, subject.make(), optax.scale(0.5))
     start = params()
@@ -35,7 +35,7 @@ def chain_takes_it(subject: Subject) -> None:
 
 @promise("masked leaves other parameters alone")
 def masked_takes_it(subject: Subject) -> None:
-    """An optimizer within optax.masked meets MaskedNode in the place of arrays, and must not touch them."""
+    """Inside optax.masked an optimizer sees MaskedNode in place of some arrays, and must leave them alone."""
     p = params()
     tx: Any = optax.masked(subject.make(), _MASK)
     g = gradients(0, p)
@@ -45,7 +45,7 @@ def masked_takes_it(subject: Subject) -> None:
 
 @promise("partition equals it alone")
 def partition_takes_it(subject: Subject) -> None:
-    """With an optimizer for each group of parameters, each must see its own group only."""
+    """If each group of parameters has its own optimizer, each optimizer must see only its own group."""
     p = params()
     labels = {"kernel": "a", "layer": {"bias": "b", "scale": "b"}}
     tx: Any = optax.partition({"a": subject.make(), "b": optax.set_to_zero()}, labels)
@@ -62,7 +62,7 @@ def partition_takes_it(subject: Subject) -> None:
 
 @promise("inject_hyperparams reads and sets the learning rate")
 def inject_hyperparams_sets_the_rate(subject: Subject) -> None:
-    """Sweeps, schedules from outside and logs change the learning rate in the state, under jit."""
+    """Sweeps, external schedules and logs read or set the learning rate in the state, under jit."""
     p = params()
     tx: Any = optax.inject_hyperparams(lambda learning_rate: subject.make(learning_rate))(learning_rate=RATE)
     changed = subject.make(2 * RATE)
@@ -80,7 +80,7 @@ def inject_hyperparams_sets_the_rate(subject: Subject) -> None:
 
 @promise("the first update is proportional to the learning rate", convention=True)
 def proportional_to_the_rate(subject: Subject) -> None:
-    """A schedule and a sweep mean what they say where the learning rate scales the step and nothing else."""
+    """Schedules and sweeps assume that the learning rate scales the step and does nothing else."""
     p = params()
     once, twice = subject.tx, subject.make(2 * RATE)
     state, other = once.init(p), twice.init(p)
@@ -94,7 +94,7 @@ def proportional_to_the_rate(subject: Subject) -> None:
 
 @promise("a schedule that is constant equals the constant")
 def constant_schedule(subject: Subject) -> None:
-    """A schedule should decide the learning rate and nothing else, such as the count of bias correction."""
+    """A schedule should determine the learning rate and nothing else, such as the count for bias correction."""
     scheduled = subject.make(optax.constant_schedule(RATE))
     steps = range(10)
     constant = train(subject.update, params(), subject.tx.init(params()), steps)
@@ -106,7 +106,7 @@ def constant_schedule(subject: Subject) -> None:
 
 @promise("MultiSteps emits exact zeros in between")
 def multi_steps(subject: Subject) -> None:
-    """Accumulation over four micro-batches moves the parameters once, and then it does."""
+    """Accumulation over four micro-batches must change the parameters once, at the fourth."""
     tx = optax.MultiSteps(subject.make(), every_k_schedule=4)
     p = params()
     update, state, updates = jax.jit(tx.update), tx.init(p), None
@@ -121,7 +121,7 @@ def multi_steps(subject: Subject) -> None:
 
 @promise("apply_if_finite leaves its state alone")
 def apply_if_finite(subject: Subject) -> None:
-    """A step that is skipped must leave neither an update nor a trace in the state."""
+    """A skipped step must have a zero update and leave the state unchanged."""
     p = params(jnp.bfloat16)
     tx: Any = optax.apply_if_finite(subject.make(), 3)
     bad = jax.tree.map(lambda x: x * jnp.nan, p)
@@ -133,7 +133,7 @@ def apply_if_finite(subject: Subject) -> None:
 
 @promise("tree_map_params finds what belongs to parameters")
 def tree_map_params(subject: Subject) -> None:
-    """Shardings of a state are made of those of the parameters by optax.tree_map_params."""
+    """optax.tree_map_params derives the shardings of a state from those of the parameters."""
     state = subject.tx.init(params(jnp.bfloat16))
     marked = optax.tree_map_params(subject.tx, lambda x: jnp.ones_like(x), state)
     expect.same_dtypes(marked, state, "state")
@@ -141,7 +141,7 @@ def tree_map_params(subject: Subject) -> None:
 
 @promise("extra arguments of others are ignored")
 def extra_arguments_are_ignored(subject: Subject) -> None:
-    """In a chain every transformation is offered what any of them needs: value, grad, value_fn and others."""
+    """In a chain, every transformation receives what any of them needs: value, grad, value_fn and others."""
     p = params()
     g, state = gradients(0, p), subject.tx.init(p)
     plain, _ = subject.tx.update(g, state, p)

@@ -1,4 +1,4 @@
-"""Promises about the trees in which parameters come."""
+"""Promises about the pytrees that hold parameters."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from optimiz.testing.trees import CONTAINERS, gradients, params
 
 
 def _come_back(subject: Subject, trees: Mapping[str, Callable[[], Any]]) -> None:
-    """Updates have the tree, shapes and dtypes of the parameters, and the state its own."""
+    """Updates have the tree, shapes and dtypes of the parameters, and the state keeps its own."""
     start = {name: make() for name, make in trees.items()}
 
     def first_update(p):
@@ -35,25 +35,25 @@ def _come_back(subject: Subject, trees: Mapping[str, Callable[[], Any]]) -> None
 
 @promise("lists, tuples, NamedTuples and dataclasses come back as they are")
 def containers(subject: Subject) -> None:
-    """Every model library has a container of its own, and jax.tree.map needs two of a kind."""
+    """Every model library has its own containers, and jax.tree.map needs trees of the same structure."""
     _come_back(subject, CONTAINERS["containers"])
 
 
 @promise("a bare array and a scalar are trees")
 def bare_arrays(subject: Subject) -> None:
-    """The first thing that anybody tries an optimizer on."""
+    """The first thing that anyone tries an optimizer on."""
     _come_back(subject, CONTAINERS["bare"])
 
 
 @promise("an empty tree is a tree")
 def empty_trees(subject: Subject) -> None:
-    """A group of optax.partition may have no parameters; sums and maxima over none of them need a start."""
+    """A group of optax.partition may have no parameters; sums and maxima over it need an initial value."""
     _come_back(subject, CONTAINERS["empty"])
 
 
 @promise("None and MaskedNode stay where they are")
 def holes(subject: Subject) -> None:
-    """A layer without bias has None for it, and optax.masked puts MaskedNode in the place of parameters."""
+    """A layer without a bias has None for it, and optax.masked puts MaskedNode in place of parameters."""
     _come_back(subject, CONTAINERS["holes"])
 
 
@@ -65,7 +65,7 @@ def arrays_without_entries(subject: Subject) -> None:
 
 @promise("names of parameters may be anything")
 def names(subject: Subject) -> None:
-    """Names with separators, empty names and integers are keys of a dict like any other."""
+    """Names with separators, empty names and integers are dict keys like any other."""
     _come_back(subject, CONTAINERS["names"])
 
 
@@ -74,13 +74,13 @@ def names(subject: Subject) -> None:
     applies_to=lambda subject: None if subject.trees else "no tree is given",
 )
 def given_trees(subject: Subject) -> None:
-    """The parameters of a model that the optimizer is meant for."""
+    """They are the parameters of a model that the optimizer is meant for."""
     _come_back(subject, subject.trees)
 
 
 @promise("a gradient that does not fit is refused with its path", convention=True)
 def misfits_are_refused(subject: Subject) -> None:
-    """A gradient of shape (1,) is broadcast in silence, and trains something else."""
+    """A gradient of shape (1,) is silently broadcast, and trains something else."""
     p = params()
     state, g = subject.tx.init(p), gradients(0, p)
     broadcast = g | {"layer": g["layer"] | {"bias": jnp.ones(1)}}

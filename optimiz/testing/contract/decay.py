@@ -26,7 +26,7 @@ def _without_mask(subject: Subject) -> str | None:
 
 @promise("with a gradient of zero weight decay only shrinks", applies_to=_without_decay)
 def decay_only_shrinks(subject: Subject) -> None:
-    """Decoupled weight decay is a factor on the parameters, in (0, 1) at any sensible learning rate."""
+    """Decoupled weight decay multiplies the parameters by a factor in (0, 1) at any sensible learning rate."""
     p = start = params()
     tx = subject.make(weight_decay=_DECAY)
     state = tx.init(p)
@@ -44,7 +44,7 @@ def decay_only_shrinks(subject: Subject) -> None:
 
 @promise("weight decay spares what its mask names", applies_to=_without_mask)
 def decay_spares_what_the_mask_names(subject: Subject) -> None:
-    """Biases and norms are not decayed, and all else is."""
+    """Biases and norms are not decayed, and everything else is."""
     p = params()
     name = next(filter(subject.accepts, _MASKS))
     zeros = jax.tree.map(jnp.zeros_like, p)

@@ -1,4 +1,4 @@
-"""Promises about several devices. XLA_FLAGS=--xla_force_host_platform_device_count=8 makes some of a CPU."""
+"""Promises about several devices; a CPU has 8 with XLA_FLAGS=--xla_force_host_platform_device_count=8."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def _params() -> dict[str, jax.Array]:
 
 @promise("parameters and state spread over devices give the updates of one", applies_to=_one_device)
 def sharded_equals_one_device(subject: Subject) -> None:
-    """A model too large for a device is spread over several, and the state with it."""
+    """A model that is too large for one device is spread over several, together with the state."""
     mesh = Mesh(np.array(jax.devices()), ("data",))
 
     def spread(leaf):

@@ -39,7 +39,7 @@ def _updates_have_the_dtype_of(like: Any, subject: Subject, g: Any, dtype: Any) 
 
 @promise("updates have the dtype of the parameters whatever the learning rate is")
 def updates_have_the_dtype_of_parameters(subject: Subject) -> None:
-    """An update of another dtype costs memory, and changes the dtype of parameters that are added by hand."""
+    """Updates of another dtype cost memory, and parameters to which they are added by hand change dtype."""
     for dtype in DTYPES:
         p = params(dtype)
         _updates_have_the_dtype_of(p, subject, gradients(0, p), dtype)
@@ -47,14 +47,14 @@ def updates_have_the_dtype_of_parameters(subject: Subject) -> None:
 
 @promise("updates have the dtype of the parameters for gradients of another dtype too", convention=True)
 def updates_have_the_dtype_of_parameters_for_other_gradients(subject: Subject) -> None:
-    """Gradients are often float32 where parameters are bfloat16. Optax leaves the cast to apply_updates."""
+    """Gradients are often float32 while parameters are bfloat16. Optax leaves the cast to apply_updates."""
     for dtype in DTYPES:
         _updates_have_the_dtype_of(params(dtype), subject, gradients(0, params()), dtype)
 
 
 @promise("float64, bfloat16 and float32 parameters work in one tree")
 def mixed_dtypes(subject: Subject) -> None:
-    """Norms and embeddings are often kept in another precision than the rest of a model."""
+    """Norms and embeddings often have a different precision from the rest of a model."""
     with jax.enable_x64(True):
         p = {"a": jnp.ones(3, jnp.float64), "b": jnp.ones(3, jnp.bfloat16), "c": jnp.ones(3, jnp.float32)}
         tx = subject.make(RATE)
@@ -66,7 +66,7 @@ def mixed_dtypes(subject: Subject) -> None:
 
 @promise("x64 mode changes nothing for float32 parameters")
 def x64_changes_nothing(subject: Subject) -> None:
-    """A program that needs float64 somewhere else should not train another model, nor double the state."""
+    """A program that needs float64 elsewhere should train the same model, with a state of the same size."""
     narrow = trained(subject.tx, subject.update, params(), 3)
     with jax.enable_x64(True):
         tx = subject.make(RATE)
@@ -78,9 +78,9 @@ def x64_changes_nothing(subject: Subject) -> None:
 
 @promise("statistics of low-precision parameters are accurate")
 def statistics_are_accurate(subject: Subject) -> None:
-    """A moving average with a small step is stuck in bfloat16, and squares of small gradients are 0 in float16.
+    """In bfloat16 a slow moving average stops moving, and in float16 squares of small gradients are 0.
 
-    After ten large gradients and 990 small ones the update must be, within 10 %, what float32 parameters get.
+    After ten large gradients and 990 small ones, the update must be within 10 % of that of float32 parameters.
     """
     scales = jnp.where(jnp.arange(1000) < 10, 1e-2, 5e-4)
 

@@ -1,4 +1,4 @@
-"""Promises about numbers: extreme gradients, NaN, and a loss that is minimized."""
+"""Promises about numbers: extreme gradients, NaN, and minimizing a loss."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from optimiz.testing.trees import DTYPES, params, train
 
 
 def _harmless(subject: Subject, value: float) -> None:
-    """A first gradient of this value in every entry leaves all finite, then and in the steps after it."""
+    """After a first gradient with this value in every entry, that step and the next ones are finite."""
     for dtype in DTYPES:
         given = min(value, float(jnp.finfo(dtype).max))
         p = params(dtype)
@@ -31,25 +31,25 @@ def _harmless(subject: Subject, value: float) -> None:
 
 @promise("a gradient of zero is harmless")
 def zero_gradient(subject: Subject) -> None:
-    """Rows of an embedding that no token used, and dead units, have it: a root or a norm of zero divides."""
+    """Unused rows of an embedding and dead units have zero gradients, and a root or a norm of zero divides."""
     _harmless(subject, 0.0)
 
 
 @promise("a tiny gradient is harmless")
 def tiny_gradient(subject: Subject) -> None:
-    """Its square is zero in float32, so that what divides by its root has to expect zero."""
+    """Its square is zero in float32, so an optimizer that divides by a root of it must allow for zero."""
     _harmless(subject, 1e-30)
 
 
 @promise("a huge gradient does no lasting harm")
 def huge_gradient(subject: Subject) -> None:
-    """Its square overflows; an infinite second moment stays, and its parameters never move again."""
+    """Its square overflows, and an infinite second moment never recovers: its parameters no longer move."""
     _harmless(subject, 1e30)
 
 
 @promise("a gradient that is not finite is seen in the update")
 def not_finite_is_seen(subject: Subject) -> None:
-    """An optimizer that hides a NaN goes on with a model that is broken, and nobody is told."""
+    """An optimizer that hides a NaN continues with a broken model, and nobody notices."""
     tx, p = subject.make(), {"w": jnp.ones(3)}
     for value in (jnp.nan, jnp.inf):
         state, entries = tx.init(p), []
@@ -57,14 +57,14 @@ def not_finite_is_seen(subject: Subject) -> None:
             g = {"w": jnp.array([1.0, value if i == 0 else 1.0, 1.0])}
             updates, state = tx.update(g, state, p)
             entries.append(float(updates["w"][1]))
-        # A sign is finite for an infinite gradient; it is the right sign.
+        # A sign is finite even for an infinite gradient; it must be the right sign.
         seen = any(not np.isfinite(x) or (np.isinf(value) and x < 0) for x in entries)
         assert seen, f"a gradient of {value} at step 0 becomes an update of {entries[-1]}"
 
 
 @promise("it minimizes a quadratic")
 def minimizes(subject: Subject) -> None:
-    """The least that an optimizer has to do: 200 steps at a rate that decays to zero divide the loss by 20."""
+    """The least to expect: 200 steps at a rate that decays to zero reduce the loss by a factor of 20."""
     steps = 200 * subject.period
     tx = subject.make(optax.linear_schedule(subject.rate, 0.0, 200), **subject.no_decay)
 

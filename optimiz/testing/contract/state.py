@@ -15,10 +15,10 @@ _LAST = 2**31 - 1
 
 @promise("state keeps its tree, shapes, dtypes and weak types")
 def keeps_its_types(subject: Subject) -> None:
-    """Anything else is compiled again at the second step, and lax.scan, lax.cond and checkpoints refuse it.
+    """Otherwise the second step is compiled again, and lax.scan, lax.cond and checkpoints refuse the state.
 
-    The usual causes are statistics in the dtype of the parameters that meet gradients of another, and Python
-    numbers.
+    The usual causes are Python numbers, and statistics in the parameters' dtype that meet gradients of another
+    dtype.
     """
     for dtype, gradient in itertools.product(DTYPES, (jnp.bfloat16, jnp.float32)):
         with expect.at(step=1, parameters=dtype, gradients=gradient):
@@ -32,7 +32,7 @@ def keeps_its_types(subject: Subject) -> None:
 
 @promise("counters are int32 and saturate")
 def counters_saturate(subject: Subject) -> None:
-    """A counter that overflows turns negative, and with it bias corrections and schedules."""
+    """A counter that overflows becomes negative, and bias corrections and schedules become wrong."""
     p = params()
     state = subject.init(p)
     counters = [
@@ -55,14 +55,14 @@ def counters_saturate(subject: Subject) -> None:
 
 @promise("init can be evaluated for shapes")
 def init_for_shapes(subject: Subject) -> None:
-    """Sharded training lays the state out before it exists, with jax.eval_shape(tx.init, params)."""
+    """Sharded training lays out the state before it exists, with jax.eval_shape(tx.init, params)."""
     p = params()
     expect.same_types(jax.eval_shape(subject.tx.init, p), subject.tx.init(p), "state")
 
 
 @promise("init takes shapes in place of arrays", convention=True)
 def init_takes_shapes(subject: Subject) -> None:
-    """A state for parameters that are not in memory yet, without a trace; such as to restore a checkpoint."""
+    """It makes a state for parameters that are not in memory yet, such as to restore a checkpoint."""
     p = params()
     structs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), p)
     expect.same_types(subject.tx.init(structs), subject.tx.init(p), "state")

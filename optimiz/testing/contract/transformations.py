@@ -1,4 +1,4 @@
-"""Promises about the transformations of JAX: jit, scan, vmap, cond and grad."""
+"""Promises about JAX's transformations: jit, scan, vmap, cond and grad."""
 
 import functools
 from typing import Any
@@ -18,7 +18,7 @@ _STEPS = 50
 
 @promise("jit equals eager")
 def jit_equals_eager(subject: Subject) -> None:
-    """What is debugged without jit should be what is trained with it."""
+    """What is debugged without jit should be what is trained with jit."""
     eager = trained(subject.tx, subject.tx.update, params())
     jitted = trained(subject.tx, subject.update, params())
     with expect.at(step=5):
@@ -36,7 +36,7 @@ def repeats(subject: Subject) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _looped(subject: Subject) -> tuple[Any, Any, int]:
-    """A run of 50 steps with a schedule: parameters and state, and how often its update was traced."""
+    """A run of 50 steps with a schedule: the optimizer, the parameters and state, and the number of traces."""
     tx = subject.make(optax.linear_schedule(0.1, 0.0, _STEPS))
     traces = []
 
@@ -67,14 +67,14 @@ def scan_equals_a_loop(subject: Subject) -> None:
 
 @promise("the update is traced once")
 def traced_once(subject: Subject) -> None:
-    """Compilation takes seconds to minutes for a large model; a state that changes type pays for it again."""
+    """Compiling a large model takes seconds to minutes; if the state changes type, it is compiled again."""
     traces = _looped(subject)[2]
     assert traces == 1, f"{_STEPS} steps with a schedule were traced {traces} times"
 
 
 @promise("vmap over learning rates equals each alone")
 def vmap_equals_each_alone(subject: Subject) -> None:
-    """A sweep over learning rates runs as one program; the learning rate is then an array."""
+    """A sweep over learning rates can run as one program, in which the learning rate is an array."""
 
     def run(rate, steps):
         tx = subject.make(rate)
@@ -97,7 +97,7 @@ def vmap_equals_each_alone(subject: Subject) -> None:
 
 @promise("cond takes the update")
 def cond_takes_the_update(subject: Subject) -> None:
-    """To skip a step under jit is a lax.cond between the update and none, whose results need the same types."""
+    """Skipping a step under jit takes a lax.cond, whose two branches must return the same types."""
     p = params()
     state = subject.tx.init(p)
     idle = jax.tree.map(jnp.zeros_like, p)
@@ -110,7 +110,7 @@ def cond_takes_the_update(subject: Subject) -> None:
 
 @promise("the compiled update calls no host")
 def calls_no_host(subject: Subject) -> None:
-    """A callback stalls the accelerator at each step, and does not run on several hosts."""
+    """A callback stalls the accelerator at every step, and does not work on several hosts."""
     p = params()
     text = subject.update.lower(gradients(0, p), subject.tx.init(p), p).as_text()
     assert "callback" not in text, "the compiled update calls back to Python"
@@ -118,7 +118,7 @@ def calls_no_host(subject: Subject) -> None:
 
 @promise("the state may be donated")
 def state_may_be_donated(subject: Subject) -> None:
-    """Without donation a state is in memory twice. An array may be in it once, and may not be a parameter."""
+    """Without donation the state is in memory twice. No array may be in it twice, or be a parameter too."""
     start = jax.tree.map(jnp.copy, params())
     update = jax.jit(lambda g, state, p: subject.tx.update(g, state, p), donate_argnums=(1,))
     for i, _, p, _ in train(update, start, subject.tx.init(start), range(3)):
@@ -128,7 +128,7 @@ def state_may_be_donated(subject: Subject) -> None:
 
 @promise("the update can be differentiated")
 def can_be_differentiated(subject: Subject) -> None:
-    """Learned hyperparameters and meta-learning differentiate through updates; one NaN spoils all of it."""
+    """Learned hyperparameters and meta-learning differentiate through updates; one NaN spoils everything."""
     steps = [gradients(i, params()) for i in range(2)]
 
     def end(start, scale):

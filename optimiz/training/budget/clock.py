@@ -1,9 +1,9 @@
 """Reference time: how much of its budget a run has spent.
 
 A unit of work is charged at its price on the reference system, in seconds, however long this machine takes. A
-budget therefore ends a run at the same step on every machine, and the sum must depend neither on how a machine
-rounds nor on the order of the charges. It is kept in integers, as whole seconds and nanoseconds, and is exact
-for any number of steps; 0.1 added up a million times in float32 is 100,958.
+budget therefore ends a run at the same step on every machine, and the sum must not depend on how a machine
+rounds or on the order of the charges. It is kept in integers, as whole seconds and nanoseconds, and is exact
+for any number of steps; in float32, adding 0.1 a million times gives 100,958.
 
 Source: arXiv 2307.06440, section 2 (reference system time).
 """

@@ -1,7 +1,7 @@
-"""Milestones: the moments of a run at which the host has to look, and how many updates are left to the next.
+"""Milestones: the moments of a run at which the host has to look, and how many updates remain until the next.
 
-Under a budget these are shares of it at which to evaluate or to grow, and its end; a run of a number of steps
-has those at which it grows.
+Under a budget these are the shares of it at which the run evaluates or grows, and its end. A run without a
+budget has only those at which it grows.
 """
 
 import math
@@ -16,16 +16,16 @@ class Milestones:
     """What a run has spent of its budget, and what lies ahead.
 
     Args:
-        steps: of the run; under a budget they are not looked at.
-        budget: reference time in seconds; None for a run of a number of steps.
+        steps: number of steps of the run; ignored under a budget.
+        budget: reference time in seconds; None for a run limited by its steps.
         evaluate_at: shares of the budget at which to evaluate.
         grow_at: shares of the budget, or of the steps, at which the model grows.
 
     Attributes:
         spent: nanoseconds of reference time at the last look.
-        horizon: the number of updates, as far as the host can tell, when the next milestone is reached; None if
-            there is no milestone ahead.
-        moment: the next milestone, on the device, as an argument of the step; none without a budget.
+        horizon: the number of updates at the next milestone, as estimated by the host; None if there is no
+            milestone ahead.
+        moment: the next milestone, on the device, as an argument of the step; empty without a budget.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Milestones:
         if budget is None:
             assert steps is not None
             self._evaluations = []
-            # 0.07 of 100 steps are 7, which 0.07 × 100 exceeds by rounding.
+            # 0.07 of 100 steps is 7, which 0.07 × 100 exceeds by a rounding error.
             self._growths = [math.ceil(round(share * steps, 6)) for share in grow_at]
         else:
             self._evaluations = [nanoseconds(share * budget) for share in (*evaluate_at, 1)]
@@ -56,7 +56,7 @@ class Milestones:
 
     @property
     def all_spent(self) -> bool:
-        """Whether there was a budget, and it is spent."""
+        """Whether there is a budget, and it is spent."""
         return self._end > 0 and self.spent >= self._end
 
     def spend(self, fraction: float) -> None:
@@ -64,11 +64,11 @@ class Milestones:
         self.spent = round(fraction * self._end)
 
     def stage(self, steps: int) -> int:
-        """How often the model is to have grown."""
+        """The number of growths that are due, after a number of updates."""
         return sum((self.spent if self._end else steps) >= milestone for milestone in self._growths)
 
     def crossed(self, before: int) -> bool:
-        """Whether a milestone to evaluate at, or the end, lies between what was spent before and now."""
+        """Whether a milestone for an evaluation, or the end, lies between ``before`` and the time spent now."""
         return any(before < milestone <= self.spent for milestone in self._evaluations)
 
     def reached(self, clock: Clock | None) -> bool:
@@ -88,8 +88,8 @@ class Milestones:
         ahead = self._ahead()
         if ahead:
             self.moment = (jax.device_put(as_moment(ahead[0])),)
-            # At the mean price of a step since the model had this depth, and in integers: where all have one
-            # price it is exact.
+            # Estimated from the mean price of a step since the model has had this depth, in integers: it is
+            # exact if all steps have the same price.
             since_steps, since_spent = self._priced_since
             made, spent = steps - since_steps, self.spent - since_spent
             made, spent = (made, spent) if made else (1, self._price)

@@ -7,12 +7,12 @@ stops at the same step wherever it is repeated.
 A unit of work is identified by its name, and by the active depth and the batch size if its cost depends on
 them. The loop of ``optimiz.training`` charges ``step`` (forward, backward and update) and the extra work of an
 optimizer: ``forward`` (one more evaluation of the loss) and ``hessian`` (one estimate of a Hessian's diagonal).
-Other names are available for other users of a table.
+Other names are free for other uses of a table.
 
 Source: arXiv 2307.06440, section 2 (reference system time).
 
 Departures: the median of the measurements instead of their mean, which a single hiccup of the machine moves; a
-table in which more work is faster is refused, as one entry of the authors' table is ten times too low.
+table in which more work is faster is refused, because one entry of the authors' table is ten times too low.
 """
 
 import dataclasses
@@ -100,7 +100,7 @@ class Reference:
             raise ValueError("times must hold at least one unit of work, got none")
         for work, timing in self.times.items():
             if not isinstance(work.name, str) or not work.name:
-                raise ValueError(f"the name of a unit of work must be a word, got {work.name!r}")
+                raise ValueError(f"the name of a unit of work must be a nonempty string, got {work.name!r}")
             for name, size in (("depth", work.depth), ("batch", work.batch)):
                 if size is not None:
                     checks.integer(f"{name} of {work}", size, ge=1)
@@ -131,7 +131,7 @@ class Reference:
         return self.times[work].seconds
 
     def prices(self) -> dict[str, float]:
-        """Seconds by unit of work, which is all that decides what a run is charged."""
+        """Seconds by unit of work: all that decides what a run is charged."""
         return {str(work): timing.seconds for work, timing in self.times.items()}
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -153,13 +153,13 @@ class Reference:
             fields = json.loads(Path(path).read_text(encoding="utf-8"))
             schema = fields["schema"]
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"{path} is not a whole reference: {error!r}") from None
+            raise ValueError(f"{path} is not a complete reference: {error!r}") from None
         if schema != SCHEMA:
             raise ValueError(f"{path} has reference schema {schema}, this version reads {SCHEMA}")
         try:
             return cls(**fields | {"times": _table(fields["times"])})
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is not a reference that can be charged: {error}") from None
+            raise ValueError(f"{path} is not a valid reference: {error}") from None
 
 
 def _table(rows: Iterable[Mapping[str, Any]]) -> dict[Work, Timing]:
@@ -167,13 +167,13 @@ def _table(rows: Iterable[Mapping[str, Any]]) -> dict[Work, Timing]:
     for row in rows:
         work = Work(*(row[name] for name in Work._fields))
         if work in times:
-            raise ValueError(f"{work} is there twice")
+            raise ValueError(f"{work} is listed twice")
         times[work] = Timing(*(row[name] for name in Timing._fields))
     return times
 
 
 def _is_less(less: Work, more: Work) -> bool:
-    """Whether it is the same work at a smaller depth or batch, and no larger in the other."""
+    """Whether it is the same work with a smaller depth or batch, and neither is larger."""
     if less == more or less.name != more.name:
         return False
     sizes = ((less.depth, more.depth), (less.batch, more.batch))

@@ -22,7 +22,8 @@ HESSIAN = "hessian"
 EXTRA_WORK = {"evaluations": FORWARD, "estimates": HESSIAN}
 """The cumulative counts that optimizers keep in their state, and the work that each counts.
 
-A wrapper that undoes a step restores the counts with the rest of the state; then the step alone is charged.
+A wrapper that undoes a step restores the counts with the rest of the state; then only the step itself is
+charged.
 """
 
 
@@ -50,7 +51,7 @@ def charge(
 
     Args:
         clock: the clock before the work.
-        price: seconds of a unit of work, as ``Reference.seconds``.
+        price: (work, depth=, batch=) → seconds, such as ``Reference.seconds``.
         work: name of the work.
         batch: number of examples.
         depth: number of layers, if work is charged by it.
@@ -87,10 +88,10 @@ def charge_step(
 
 
 def least_price(price: Callable[..., float], batch: int, depth: int | None, methods: Methods) -> float:
-    """The least price of an update, in seconds; it is the price of all, unless their work differs.
+    """The least price of an update, in seconds: the price of every update, unless their work differs.
 
     Args:
-        price: seconds of a unit of work, as ``Reference.seconds``.
+        price: (work, depth=, batch=) → seconds, such as ``Reference.seconds``.
         batch: number of examples that go into the step.
         depth: number of layers, if work is charged by it.
         methods: which layers and which examples are trained.

@@ -1,12 +1,12 @@
 """Several processes, on one machine or many, as one run.
 
 The processes execute the same program, join before the first array is created, and share the run's directory.
-The first process writes metrics, timings, manifest and log; of a checkpoint's arrays, each process writes what
-it holds. Decisions that all must share, such as which checkpoint to resume, are made by the first process and
+The first process writes metrics, timings, manifest and log; each process writes its own parts of a checkpoint's
+arrays. Decisions that all must share, such as which checkpoint to resume, are made by the first process and
 broadcast; what every process has, such as its settings, is compared before the run starts.
 
 If a process dies, so do the others: the next time they need it, its connection is closed or its heartbeat has
-stopped, and they end with a nonzero exit code. The run is resumed from its newest checkpoint.
+stopped, and they exit with a nonzero code. The run can be resumed from its newest checkpoint.
 
 On CPU, give each process one device: several devices of one process, which start steps ahead of one another,
 can deadlock.
@@ -85,7 +85,7 @@ def join(
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes what is written only once."""
+    """Whether this is the first process, which writes everything that is written only once."""
     return jax.process_index() == 0
 
 
@@ -96,7 +96,7 @@ def from_first(find: Callable[[], Any]) -> Any:
         find: a function that returns plain JSON.
 
     Raises:
-        RunError: the function has raised it; it is raised on every process.
+        RunError: the function raised it; it is then raised on every process.
     """
     if jax.process_count() == 1:
         return find()

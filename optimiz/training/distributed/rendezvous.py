@@ -2,8 +2,8 @@
 
 ``jax.distributed`` waits for five minutes and then aborts the process with a trace. Therefore the processes
 first meet here, over a plain socket on the coordinator's port: the first process listens, the others connect
-and send their index and the number of processes. The first then tells all of them whether each index was there
-once, and releases the port, on which JAX listens next.
+and send their index and the number of processes. The first then reports to all of them whether each index
+connected once, and releases the port, on which JAX listens next.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import jax
 from optimiz.training.errors import RunError
 
 _GREETING, _MOST_BYTES = "optimiz", 4096
-_AGAIN, _PATIENCE = 0.2, 5.0  # seconds until the next try, and for one line
+_AGAIN, _PATIENCE = 0.2, 5.0  # seconds until the next attempt, and for one line
 
 _Description = Mapping[str, Any]  # of a process: how many there are, its index, its version of JAX
 
@@ -43,7 +43,7 @@ def address(coordinator: str) -> tuple[str, int]:
 
 
 def meet(coordinator: str, processes: int, index: int, seconds: float) -> None:
-    """Return once every process has connected, each once.
+    """Wait until every process has connected, each of them once.
 
     Args:
         coordinator: address and port of the first process.
@@ -66,7 +66,7 @@ def meet(coordinator: str, processes: int, index: int, seconds: float) -> None:
 
 
 def _wait_for_others(port: int, own: _Description, deadline: float, seconds: float) -> None:
-    """On the first process: wait for the others, and tell each the outcome."""
+    """On the first process: wait for the others, and send each the outcome."""
     connected: dict[int, socket.socket] = {}
     with contextlib.ExitStack() as open_sockets:
         server = open_sockets.enter_context(_listening(port))
@@ -78,7 +78,7 @@ def _wait_for_others(port: int, own: _Description, deadline: float, seconds: flo
             except TimeoutError:
                 missing = _named(set(range(1, own["processes"])) - connected.keys())
                 wrong = (
-                    f"of {own['processes']} processes {missing} did not connect to process 0, at port {port}, "
+                    f"of {own['processes']} processes, {missing} did not connect to process 0, at port {port}, "
                     f"within {seconds:.0f} s"
                 )
                 break
@@ -136,7 +136,7 @@ def _what_differs(own: _Description, other: _Description, connected: Mapping[int
         if other[name] != own[name]:
             return (
                 f"process {other['index']} was started with {name}={other[name]}, process 0 with "
-                f"{name}={own[name]}: all need the same"
+                f"{name}={own[name]}: they must agree"
             )
     if other["index"] in connected or other["index"] == 0:
         return f"two processes were started with index {other['index']}"
@@ -149,7 +149,7 @@ def _send(to: socket.socket, message: Any) -> None:
 
 
 def _receive(of: socket.socket, deadline: float) -> Any:
-    """Receive one line; None if these processes would not send it."""
+    """Receive one line; None if it does not come from one of these processes."""
     line = b""
     try:
         while not line.endswith(b"\n") and len(line) < _MOST_BYTES:

@@ -1,4 +1,4 @@
-"""Comparison of the copies of each parameter, bit by bit, between the devices that hold them.
+"""Compare the copies of each parameter, bit by bit, between the devices that hold them.
 
 Nothing in a data-parallel run ensures that they agree: with a faulty device, or a process with other data or
 other random numbers, the copies diverge silently. Here each device computes a digest of what it holds, exactly,
@@ -44,7 +44,7 @@ def refuse_differing(params: Any, step: int) -> None:
             if odd:
                 raise RunError(
                     f"after {step} updates params{jax.tree_util.keystr(path)} on device {odd[0].id} of process "
-                    f"{odd[0].process_index} is not the copy that {len(of_part) - len(odd)} other devices have"
+                    f"{odd[0].process_index} differs from the copy of {len(of_part) - len(odd)} other devices"
                 )
 
 

@@ -196,9 +196,7 @@ class Layout:
             axes = [axis for entry in spec for axis in _axes(entry)]
             if self.shard_state and DATA in self.mesh.shape and DATA not in axes:
                 axes.append(DATA)
-            if (
-                leaf.shape != shape
-            ):  # of another shape, such as factors or codes: along the same axes, elsewhere
+            if leaf.shape != shape:  # such as factors or codes: split along the same axes, in other dimensions
                 spec = P()
             for axis in axes:
                 if not any(axis in _axes(entry) for entry in spec):

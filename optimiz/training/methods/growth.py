@@ -1,4 +1,4 @@
-"""Growing a model in depth while it trains: a plan, and what becomes of parameters and optimizer.
+"""Grow a model in depth while it trains: the plan, and what happens to parameters and optimizer state.
 
 At given shares of a run the stack of layers is doubled, layer i being copied to i + n: for example 4 → 8 → 16
 layers at 12.5 % and 30 % of the budget, which the source found best. The early steps are those of a shallow
@@ -16,7 +16,7 @@ What happens to the optimizer's state is the plan's policy:
     all moments, and the counts that belong to them, are reset; a schedule continues.
 
 State that belongs to no parameter, such as the count of a schedule or the key of an estimator, is kept if its
-shape allows it. The optimizer must work at any depth: its masks are rules, not trees of one depth.
+shape allows it. The optimizer must work at any depth: its masks must be rules, not trees of a fixed depth.
 
 Source: arXiv 2307.06440; JeanKaddour/NoTrainNoGain at a7e6599.
 
@@ -48,15 +48,15 @@ class Growth:
 
     Args:
         depths: number of layers at the start and after each growth, each twice the one before.
-        at: share of the budget, or without a budget of the steps, after which each growth takes place:
-            ascending in (0, 1), one fewer than depths.
+        at: share of the budget (without a budget, of the steps) after which each growth takes place: ascending
+            in (0, 1), one fewer than ``depths``.
         policy: what happens to the optimizer's state, see above.
         layers: a regular expression over paths with one group, the layer's index from 0.
         scanned: axis of stacked layers by pattern of path, such as ``{"^layers/": 0}``.
 
     Raises:
         TypeError: a depth is not an integer, or a share not a number.
-        ValueError: the plan is not one of doublings, or not within the run.
+        ValueError: a depth is not twice the one before, or a share is not within the run.
 
     Example:
         >>> plan = Growth(depths=(1, 2, 4), at=(0.125, 0.3))
@@ -78,7 +78,7 @@ class Growth:
         for share in self.at:
             checks.number("each of at", share, gt=0, lt=1)
         if len(self.at) != len(self.depths) - 1 or any(a >= b for a, b in itertools.pairwise(self.at)):
-            raise ValueError(f"at must ascend and name a share for each growth of {self.depths}, got {self.at}")
+            raise ValueError(f"at must ascend, with one share for each growth of {self.depths}, got {self.at}")
         checks.one_of("policy", self.policy, ("keep", "copy", "reset"))
         _ = self.stack  # checks the expression
 
@@ -139,7 +139,7 @@ def grow(
 
 
 def _fitted(plan: Growth, state: Any, fresh: Any, params: Any, grown: Any) -> Any:
-    """The state for the grown model, from the state before and a fresh one."""
+    """The state for the grown model, made from the state before and a fresh one."""
     there = dict(jax.tree_util.tree_leaves_with_path(state))
     places, sources = plan.stack.places(grown), plan.stack.sources(params)
     counts = own_counts(fresh, grown)
@@ -162,7 +162,7 @@ def _fitted(plan: Growth, state: Any, fresh: Any, params: Any, grown: Any) -> An
 
 
 def _along_axis(old: Any, new: Any, place: Place, policy: Policy) -> Any:
-    """Join the entries of existing and of new layers, if both are in one array."""
+    """Concatenate the entries of existing and new layers, if they are in one array."""
     axis = place.axis
     if axis is None or old is None or jnp.ndim(old) <= axis or 2 * old.shape[axis] != new.shape[axis]:
         return _if_alike(old, new)

@@ -1,8 +1,7 @@
-"""Irreducible losses: the loss of a model of held-out data on each training example, by the example's id.
+"""Irreducible losses: the loss of a model trained on held-out data on each training example, by example id.
 
-They are computed once, by a model that has not seen the examples, and stored in a file; that work is not
-charged.
-``RhoLoss`` reads them from the batches, to which :meth:`IrreducibleLosses.joined` adds them.
+They are computed once, with a model that has not seen the examples, and stored in a file; that work is not
+charged. :meth:`IrreducibleLosses.joined` adds them to the batches, from which ``RhoLoss`` reads them.
 
 The file is NumPy's ``.npz``: ``ids`` int64 [N], ``losses`` float32 [N], and ``about``, JSON that describes the
 model.
@@ -36,10 +35,10 @@ class IrreducibleLosses:
     Args:
         ids: unique integers [N].
         losses: finite losses [N].
-        about: description of the model that they are the losses of, such as data and steps; plain JSON.
+        about: description of the model that computed them, such as its data and steps; plain JSON.
 
     Raises:
-        ValueError: the shapes differ from these, an id occurs twice, or a loss is not finite.
+        ValueError: a shape differs from [N], an id occurs twice, or a loss is not finite.
 
     Example:
         >>> table = IrreducibleLosses(ids=np.array([7, 3]), losses=np.array([0.5, 0.25]), about={})
@@ -81,7 +80,7 @@ class IrreducibleLosses:
 
         Args:
             loss: the loss of the task; it is called in evaluation mode.
-            params: the parameters of the model of held-out data.
+            params: the parameters of the model trained on held-out data.
             batches: every training example once, with its ``"id"``; an example of weight 0 is padding.
             about: description of the model; plain JSON.
 
@@ -105,11 +104,11 @@ class IrreducibleLosses:
         places = np.minimum(np.searchsorted(self.ids, ids), max(len(self.ids) - 1, 0))
         lacking = np.asarray(ids)[self.ids[places] != ids] if len(self.ids) else np.asarray(ids)
         if lacking.size:
-            raise ValueError(f"there are no irreducible losses of the examples {_some(lacking)}")
+            raise ValueError(f"there are no irreducible losses for the examples {_some(lacking)}")
         return self.losses[places]
 
     def joined(self, batches: Callable[[int], Batch]) -> Callable[[int], dict[str, np.ndarray]]:
-        """A stream of batches with an entry ``"irreducible"``, by their ``"id"``.
+        """Add an entry ``"irreducible"`` to each batch of a stream, looked up by its ``"id"``.
 
         Args:
             batches: step → batch, as in a task.
@@ -147,7 +146,7 @@ class IrreducibleLosses:
         except FileNotFoundError:
             raise ValueError(
                 f"there are no irreducible losses at {path}: IrreducibleLosses.measure computes them, with a "
-                "model of held-out data"
+                "model trained on held-out data"
             ) from None
         except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} does not hold irreducible losses: {error}") from None
@@ -155,7 +154,9 @@ class IrreducibleLosses:
 
 def _ids(batch: Batch) -> np.ndarray:
     if ID not in batch:
-        raise ValueError(f"the batches must have an entry {ID!r}, of the examples' ids, got {sorted(batch)}")
+        raise ValueError(
+            f"the batches must have an entry {ID!r} with the ids of the examples, got {sorted(batch)}"
+        )
     return np.asarray(batch[ID])
 
 

@@ -14,8 +14,8 @@ A layer that is off has a gradient of zero, as in the authors' BERT: its moments
 Source: arXiv 2010.13369 (Zhang and He), as in arXiv 2307.06440 and its code, JeanKaddour/NoTrainNoGain at
 a7e6599.
 
-Departures: one pattern a step, as the authors' T5; their BERT draws one a micro-batch. A step is charged by its
-own pattern, where their T5 charges it by the next one's.
+Departures: one pattern per step, as in the authors' T5; their BERT draws one per micro-batch. A step is charged
+for its own pattern; their T5 charges it for that of the next step.
 """
 
 import dataclasses
@@ -61,7 +61,7 @@ class LayerDrop:
         return self.least + (1 - self.least) * jnp.exp(-self.gamma * jnp.asarray(progress))
 
     def keep_probabilities(self, progress: jax.typing.ArrayLike, layers: int) -> jax.Array:
-        """The probability of each of L layers to be on, [L]."""
+        """The probability that each of L layers is on, [L]."""
         return 1 - (1 - self.theta(progress)) * jnp.arange(1, layers + 1) / layers
 
     def pattern(self, key: jax.Array, progress: jax.typing.ArrayLike, layers: int) -> jax.Array:
@@ -75,7 +75,7 @@ class LayerDrop:
 
 
 def skippable(layer: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """A layer that can be left out, by a branch, so that it is not computed when it is off.
+    """Make a layer that can be skipped: in a branch, so that it is not computed when it is off.
 
     Args:
         layer: (x, …) → an array of the shape and dtype of x.

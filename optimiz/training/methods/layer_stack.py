@@ -24,7 +24,7 @@ class Place(NamedTuple):
 
     Args:
         layer: index of the layer, if it belongs to one.
-        axis: axis of the layers, if all are stacked in it.
+        axis: axis of the layers, if all of them are stacked in it.
     """
 
     layer: int | None
@@ -82,7 +82,7 @@ class Stack:
         whole = all(indices == set(range(len(indices))) for indices in stacks.values())
         if not whole or len(set(depths.values())) != 1:
             raise ValueError(
-                f"the layers must be numbered from 0 and every stack of one depth, got {depths} where paths "
+                f"layers must be numbered from 0, and all stacks equally deep, got {depths} where paths "
                 f"match {self.layers!r} or are scanned, among {reading.some_paths()}"
             )
         return next(iter(depths.values()))
@@ -91,7 +91,7 @@ class Stack:
         """The parameters of twice the depth n: layer i is copied to i + n.
 
         Args:
-            params: of nested dicts, lists and tuples.
+            params: parameters in nested dicts, lists and tuples.
 
         Raises:
             ValueError: there are no layers, or they lie in a container that cannot be extended.
@@ -113,7 +113,7 @@ class Stack:
         return grown
 
     def sources(self, params: Any) -> dict[KeyPath, KeyPath]:
-        """The key path of each parameter of :meth:`doubled`, and of the one that it is a copy of."""
+        """Key path of each parameter of :meth:`doubled` → key path of the parameter that it copies."""
         paths = jax.tree_util.tree_map_with_path(lambda path, _: _Source(path), params)
         doubled = jax.tree_util.tree_leaves_with_path(self._appended(paths))
         return {path: source.path for path, source in doubled}

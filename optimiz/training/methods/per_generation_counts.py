@@ -79,7 +79,7 @@ def own_counts(state: Any, params: Any) -> dict[KeyPath, jax.Array]:
     leaves = jax.tree_util.tree_leaves_with_path(state)
     parameters = {path for path, _ in jax.tree_util.tree_leaves_with_path(params)}
     found = [(path, span_of_parameter(path, parameters)) for path, _ in leaves]
-    # Less the name of the field: what holds the parameter's entry.
+    # The state that holds a parameter's entry: the path without the name of the field.
     holders = {path[: span[0] - 1] for path, span in found if span is not None and span[0] > 0}
     return {
         path: leaf

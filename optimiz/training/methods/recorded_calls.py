@@ -1,4 +1,4 @@
-"""Which of the functions that an optimizer is offered it calls, found out while it is traced."""
+"""Record which of the functions offered to an optimizer it calls while it is traced."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,9 +8,9 @@ def recorded(called: set[str], name: str, function: Callable[..., Any]) -> Calla
     """A function whose calls are recorded.
 
     Args:
-        called: to which the name is added at each call.
-        name: of the function.
-        function: to call.
+        called: a set to which the name is added at each call.
+        name: name of the function.
+        function: the function to call.
 
     Example:
         >>> called = set()

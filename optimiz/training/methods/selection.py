@@ -1,4 +1,4 @@
-r"""Training on selected examples: those candidates that a forward pass shows to be worth a step.
+r"""Train on selected examples: a forward pass decides which candidates are worth a step.
 
 Selective back-propagation keeps an example with a probability that rises with its loss among the recent ones:
 
@@ -9,7 +9,8 @@ over a history of the last n ≤ 5,000 losses h, to which the losses of the cand
 examples wait in a queue until they fill a batch; the oldest are trained on, and the rest stay in the queue.
 
 RHO-loss trains on the examples of a mega-batch whose loss most exceeds their irreducible loss, that of a model
-of held-out data (``optimiz.training.methods.irreducible``): the highest :math:`l - l_\text{irreducible}`.
+trained on held-out data (``optimiz.training.methods.irreducible``): the highest
+:math:`l - l_\text{irreducible}`.
 
 A selection is a pure function of losses, state and key, inside the compiled step, so that a resumed run draws
 the same examples as an uninterrupted one. Losses are computed in evaluation mode. The forward pass over the
@@ -17,7 +18,7 @@ candidates is charged to the budget as ``forward``. An example of weight 0, such
 token, is not a candidate: it enters neither the history nor, while there are others, a batch.
 
 Source: arXiv 1910.00762 (Jiang et al.) and arXiv 2206.07137 (Mindermann et al.), as in arXiv 2307.06440 and its
-code, JeanKaddour/NoTrainNoGain at a7e6599. r is ``scipy.stats.percentileofscore`` of kind "rank".
+code, JeanKaddour/NoTrainNoGain at a7e6599. r is ``scipy.stats.percentileofscore`` with kind "rank".
 
 Departures: the loss of an example without a masked token does not become NaN; a loss that is NaN nevertheless
 counts as the largest, so that it reaches a step and the run is reported as diverged.
@@ -199,7 +200,7 @@ class RhoLoss:
         if irreducible is None or irreducible.shape != (size,):
             found = "none" if irreducible is None else f"shape {irreducible.shape}"
             raise ValueError(
-                f"RHO-loss needs the irreducible losses of the candidates in batches' {IRREDUCIBLE!r}, of "
+                f"RHO-loss needs the irreducible losses of the candidates as batch entry {IRREDUCIBLE!r}, of "
                 f"shape ({size},), got {found}: IrreducibleLosses.joined adds them"
             )
         return ()
@@ -267,7 +268,7 @@ def _weighs(candidates: Mapping[str, jax.Array]) -> jax.Array:
 
 
 def _place_among(chosen: jax.Array) -> jax.Array:
-    """For each chosen example, how many were chosen before it: int32 [M]."""
+    """For each chosen example, the number chosen before it: int32 [M]."""
     return jnp.cumsum(chosen, dtype=jnp.int32) - 1
 
 

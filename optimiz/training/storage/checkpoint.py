@@ -75,10 +75,10 @@ def save(
         settings: what decides the run's trajectory, as plain JSON.
         record: what else to save, as plain JSON.
         keep: number of checkpoints to keep, ≥ 1.
-        best: number of one more checkpoint to keep.
+        best: number of the best checkpoint, which is kept too.
 
     Raises:
-        RunError: it cannot be written; nothing of it remains, and the older ones are intact.
+        RunError: the checkpoint cannot be written; nothing of it remains, and older checkpoints are intact.
     """
     arrays = by_path(state)
     needed = sum(array.nbytes for array in arrays.values())
@@ -108,7 +108,7 @@ def _delete_all_but(keep: int, best: int | None, folder: Path) -> None:
         for old in saved(folder)[:-keep]:
             if int(old.name) == best:
                 continue
-            # Under another name first: a deletion cut short must not look like a damaged checkpoint.
+            # Renamed first: an interrupted deletion must not look like a damaged checkpoint.
             shutil.rmtree(old.rename(folder / f"{PARTIAL}{old.name}"))
 
 
@@ -119,7 +119,7 @@ def probe(folder: Path) -> None:
         folder: the folder of the run's checkpoints.
 
     Raises:
-        UnusableDirectory: it cannot be read back; nothing remains of the attempt.
+        UnusableDirectory: nothing can be read back; nothing remains of the attempt.
     """
     partial = folder / f"{PARTIAL}trial-of-reading-back"
     numbers = np.arange(3, dtype=np.int32)
@@ -150,11 +150,11 @@ def _make_room(partial: Path, needed: int) -> None:
         partial.mkdir(parents=True)
         free = shutil.disk_usage(partial).free
         if free < needed:
-            raise RunError(f"{free} bytes are free")
+            raise RunError(f"only {free} bytes are free")
 
 
 def _vouch_for(partial: Path, content: dict[str, Any]) -> None:
-    """Write the manifest, make the checkpoint last, and give it its name."""
+    """Write the manifest, flush the checkpoint to the disk, and give it its final name."""
     with as_run_error(partial):
         manifest.write(partial, content)
         for path in [*partial.rglob("*"), partial]:
@@ -169,7 +169,7 @@ def restore(
     settings: Mapping[str, Any],
     longer: bool = False,
 ) -> Restored | None:
-    """Read the newest undamaged checkpoint, and delete what a killed save has left.
+    """Read the newest undamaged checkpoint, and delete what a killed save has left behind.
 
     A newer one that is damaged is renamed to ``damaged-…``, with a warning.
 
@@ -226,7 +226,7 @@ def _newest_undamaged(
         return {"name": path.name, "record": content["record"], "settings": content["settings"]}
     if damaged:
         reasons = "; ".join(f"{path}: {why}" for path, why in damaged.items())
-        raise RunError(f"no checkpoint is undamaged: {reasons}")
+        raise RunError(f"every checkpoint is damaged: {reasons}")
     return None
 
 
@@ -268,10 +268,10 @@ def _write(path: Path, arrays: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Report trouble with the disk by the exception alone.
+    """Report a disk error by its exception alone.
 
-    Orbax also logs it, with a trace in each of its threads, which continue for a while; asyncio and TensorStore
-    report the event loops that are abandoned.
+    Orbax also logs the error, with a traceback from each of its threads, which continue for a while; asyncio
+    and TensorStore report abandoned event loops.
     """
     loggers, hook = [logging.getLogger("absl"), logging.getLogger("asyncio")], sys.unraisablehook
     running = set(threading.enumerate())
@@ -291,7 +291,7 @@ def _quiet() -> Iterator[None]:
     except Exception:
         deadline = time.monotonic() + _STRAGGLERS
         for thread in set(threading.enumerate()) - running:
-            with contextlib.suppress(Exception):  # Orbax's raise what has failed in them
+            with contextlib.suppress(Exception):  # Orbax's threads raise here what failed in them
                 thread.join(max(0, deadline - time.monotonic()))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
@@ -319,7 +319,7 @@ def _plain(path: Path) -> Iterator[Path]:
     Raises:
         RunError: there are several processes, and the path is not plain.
     """
-    if os.name == "nt" or re.fullmatch(r"[\w./ ,=+@~%#()-]+", str(path)):  # Windows has no such names
+    if os.name == "nt" or re.fullmatch(r"[\w./ ,=+@~%#()-]+", str(path)):  # Windows allows no other names
         yield path
     elif jax.process_count() > 1:
         raise RunError(f"a run of several processes needs a path of letters, digits and ./ ,=+@~%#()-_: {path}")
@@ -335,7 +335,7 @@ def _refuse_other_arrays(checkpoint: Path, saved: Mapping[str, Any], like: Any) 
     for path in [*wanted, *saved]:
         there, here = saved.get(path, "absent"), wanted.get(path, "absent")
         if there != here:
-            raise RunError(f"{checkpoint} does not fit: {path} is {there} there, {here} here")
+            raise RunError(f"{checkpoint} does not fit the run: {path} was {there}, is {here}")
 
 
 def by_path(tree: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The manifest of a checkpoint, ``manifest.json``.
 
 It lists the arrays with their shapes and dtypes, the settings and conditions under which they were computed,
-and the size and SHA-256 of every file, including itself.
+the size and SHA-256 of every file, and its own SHA-256.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ def write(checkpoint: Path, manifest: dict[str, Any]) -> None:
 
     Args:
         checkpoint: the directory of the files.
-        manifest: what else it holds, as plain JSON.
+        manifest: the rest of its content, as plain JSON.
     """
     manifest["files"] = _files(checkpoint)
     manifest["manifest_sha256"] = sha256(manifest)

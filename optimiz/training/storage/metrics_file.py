@@ -35,7 +35,7 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a file; a last line without a newline, torn by a crash, is not a row.
+    """Read the rows of a file; an incomplete last line, left by a crash, is ignored.
 
     Raises:
         RunError: the file cannot be read, or a line is not a JSON object; the message gives its number.
@@ -67,7 +67,7 @@ def sync(path: Path) -> int:
     """Force a file onto the disk and return its length in bytes.
 
     Raises:
-        RunError: it fails.
+        RunError: the file cannot be flushed.
     """
     with as_run_error(path):
         flush(path)
@@ -90,7 +90,7 @@ def truncate(path: Path, size: int) -> None:
 
 
 def drop_torn_line(path: Path) -> None:
-    """Remove a last line that a crash has left without a newline."""
+    """Remove an incomplete last line that a crash has left."""
     truncate(path, read(path).rfind(b"\n") + 1)
 
 

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class MetricsLog:
-    """The metrics and the timings of a run; of several processes the first alone writes them.
+    """The metrics and the timings of a run; only the first of several processes writes them.
 
     Args:
         path: the run's directory.
@@ -39,14 +39,14 @@ class MetricsLog:
             record: what :meth:`sync` returned before the checkpoint was saved; None for a run without one.
 
         Raises:
-            RunError: the metrics are shorter than recorded, or differ; or there is no checkpoint, and the
-                timings say that there was one, or are gone too.
+            RunError: the metrics are shorter than recorded, or differ; or there is no checkpoint, although the
+                timings record one or are gone too.
         """
         metrics_file.drop_torn_line(self._timings)
         saves = [row for row in metrics_file.read_metrics(self._timings) if row.get("event") == "save"]
         if record is None and saves:
             raise RunError(
-                f"{self._metrics.parent} was saved after {saves[-1].get('steps')} steps, and its checkpoints "
+                f"{self._metrics.parent} was saved after {saves[-1].get('steps')} steps, but its checkpoints "
                 "are gone: put them back, or start over in another directory"
             )
         if record is None and metrics_file.read(self._metrics):
@@ -81,7 +81,7 @@ class MetricsLog:
             self._untaken += rows
 
     def write_timing(self, steps: int, event: str, seconds: float, **more: float) -> None:
-        """Append to the timings how long an event took, after a number of updates."""
+        """Append to the timings how long an event took, and the number of updates before it."""
         if processes.is_first():
             row = {"steps": steps, "event": event, "seconds": seconds, **more}
             metrics_file.append(self._timings, [row])

@@ -1,4 +1,4 @@
-"""Read what a run has learned from its directory, with or without its code."""
+"""Read what a run has learned back from its directory, with or without its code."""
 
 import ast
 import json
@@ -99,7 +99,7 @@ def _refuse_other_kind(name: str, kind: Any, saved: str | None) -> None:
         raise TypeError(f"like must hold arrays or jax.ShapeDtypeStruct, {name} is {kind}")
     was = None if saved is None else _shape_of(saved).dtype
     if was is not None and jnp.issubdtype(was, jnp.inexact) and not jnp.issubdtype(kind, jnp.inexact):
-        raise TypeError(f"like must be floating point where that was saved, {name} is {kind}, was {was}")
+        raise TypeError(f"like must be floating point where {was} was saved, {name} is {kind}")
 
 
 def _found(folder: Path, step: Any) -> tuple[Path, dict[str, Any]]:
@@ -116,7 +116,7 @@ def _found(folder: Path, step: Any) -> tuple[Path, dict[str, Any]]:
         step = newest["record"]["best"].get("checkpoint")
     number = max(saved) if step is None else step
     if number not in saved:
-        raise RunError(f"{folder} holds no checkpoint of step {number}, but of {', '.join(map(str, saved))}")
+        raise RunError(f"{folder} holds no checkpoint of step {number}, only of {', '.join(map(str, saved))}")
     return _read(saved[number])
 
 
@@ -158,6 +158,6 @@ def _keys(name: str) -> list[Any]:
             node = node.value
     except (SyntaxError, ValueError, AssertionError):
         raise RunError(
-            f"{name} is not a path of names and numbers: like= must give a tree to read it into"
+            f"{name} is not a path of names and numbers: pass a tree to read it into as like="
         ) from None
     return keys[::-1]

@@ -1,4 +1,4 @@
-"""A directory belongs to one run, and one process at a time works in it.
+"""The directory of a run: it belongs to one run, and one process at a time works in it.
 
 ``run.json`` identifies the run by the settings that decide its trajectory. The running process holds ``lock``
 through the operating system, which releases it however the process ends.
@@ -38,7 +38,7 @@ def claimed(
     Args:
         directory: empty or absent for a new run; that of the run for a resumed one. Resuming a run that never
             started starts it. Hidden files, and those that an operating system leaves, are ignored; ``~`` is
-            the home directory. All processes can read and write it.
+            the home directory. All processes must be able to read and write it.
         settings: what decides the run's trajectory, as plain JSON.
         resume: whether to continue the run in it.
         overwrite: whether to delete that run, whatever its settings, and start over. Only what a run writes is
@@ -68,10 +68,10 @@ def claimed(
                 if overwrite:
                     _delete_run(path)
                 _check_or_write_settings(path, settings, resume, longer)
-            except (OSError, NotImplementedError) as error:  # the latter where there are no locks of files
+            except (OSError, NotImplementedError) as error:  # the latter where files cannot be locked
                 reason = getattr(error, "strerror", None) or error
                 raise UnusableDirectory(f"{path} cannot be a run directory: {reason}") from error
-            except ValueError as error:  # a path that no operating system takes
+            except ValueError as error:  # a path that the operating system rejects
                 raise UnusableDirectory(f"{directory!r} cannot be a run directory: {error}") from error
             return str(path)
 
@@ -81,7 +81,7 @@ def claimed(
 def _absolute(directory: str | os.PathLike[str]) -> Path:
     try:
         return Path(directory).expanduser().absolute()
-    except RuntimeError as error:  # a home of nobody
+    except RuntimeError as error:  # the home directory of an unknown user
         raise UnusableDirectory(f"{directory!r} cannot be a run directory: {error}") from error
 
 
@@ -123,7 +123,7 @@ def _delete_run(path: Path) -> None:
             name = entry.name.removeprefix(PARTIAL).removeprefix(DAMAGED)
             if is_checkpoint(entry, name) or entry.name.startswith(PARTIAL):
                 delete(entry)
-        with contextlib.suppress(OSError):  # it holds other files of the user
+        with contextlib.suppress(OSError):  # it holds files of the user
             folder.rmdir()
     for name in (METRICS, TIMINGS, _RUN):
         (path / name).unlink(missing_ok=True)
@@ -164,5 +164,5 @@ def _check_or_write_settings(path: Path, settings: Mapping[str, Any], resume: bo
 
 
 def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    """Write down to which run a directory belongs."""
+    """Record which run a directory belongs to."""
     write_whole(path / _RUN, json.dumps(settings, indent=1) + "\n")

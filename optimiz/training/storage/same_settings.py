@@ -1,4 +1,4 @@
-"""A run continues under the settings that it was started with, and all its processes have the same."""
+"""Check that a run continues with the settings that it was started with, the same in all its processes."""
 
 import json
 from collections.abc import Mapping
@@ -32,12 +32,12 @@ def refuse_differing(settings: Mapping[str, Any]) -> None:
 def refuse_other_settings(
     place: str, saved: Mapping[str, Any], present: Mapping[str, Any], longer: bool = False
 ) -> None:
-    """Refuse to continue a run under settings other than those it was started with.
+    """Refuse to continue a run with settings other than those it was started with.
 
     Args:
         place: what holds the saved settings, for the message.
         saved: the saved settings, as plain JSON.
-        present: the settings at present.
+        present: the current settings.
         longer: whether a larger number of steps is accepted.
 
     Raises:
@@ -58,7 +58,7 @@ def _is_more(old: str | None, new: str | None) -> bool:
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    # Values are compared as JSON text, so that 1, 1.0 and True are three settings.
+    # Values are compared as JSON text, so that 1, 1.0 and True differ.
     flat: dict[str, str] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):

@@ -125,7 +125,7 @@ def test_irreducible_losses_cover_exactly_the_training_rows(losses, folder):
     np.testing.assert_array_equal(batch["id"], np.concatenate(ids))
     np.testing.assert_array_equal(batch["irreducible"], found.losses[batch["id"]])
     less = dataclasses.replace(found, ids=found.ids[:3], losses=found.losses[:3])
-    with pytest.raises(ValueError, match="there are no irreducible losses of the examples"):
+    with pytest.raises(ValueError, match="there are no irreducible losses for the examples"):
         RECIPES["rho_loss"](recipes.Setting(of, 4, less)).adapt(setting.task(0)).batches(0)
 
 

@@ -259,7 +259,7 @@ def test_what_decides_the_trajectory_may_not_change_on_resume(tmp_path, changes,
 def test_a_budget_and_a_reference_need_each_other(tmp_path):
     for settings, table in (({"budget": 1.0}, None), ({"steps": 1}, prices(step=1.0))):
         with pytest.raises(
-            ValueError, match="a budget needs a reference and a reference a budget, got budget="
+            ValueError, match="a budget needs a reference, and a reference needs a budget, got budget="
         ):
             training.fit(
                 quadratic(),
@@ -280,7 +280,7 @@ def test_work_without_a_price_is_named(tmp_path):
 
 
 def test_a_line_search_that_does_not_count_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="calls value_fn, and no evaluations or estimates in its state counts"):
+    with pytest.raises(ValueError, match="calls value_fn, but no evaluations or estimates in its state counts"):
         run(tmp_path, optax.lbfgs(), budget=1.0)
 
 
@@ -298,7 +298,7 @@ def test_a_schedule_over_a_budget_needs_one(tmp_path):
         ({"budget": -1}, ValueError, "budget must be in .*, got -1"),
         ({"budget": math.nan}, ValueError, "budget must be in .*, got nan"),
         ({"budget": "60"}, TypeError, "budget must be a number, got '60'"),
-        ({"steps": 3, "evaluate_at": [0.5]}, ValueError, r"evaluate_at needs a budget, got \[0.5\] and none"),
+        ({"steps": 3, "evaluate_at": [0.5]}, ValueError, r"evaluate_at needs a budget, got \[0.5\] with"),
         ({"budget": 1.0, "evaluate_at": [0.5, 0.5]}, ValueError, r"evaluate_at must ascend, got \[0.5, 0.5\]"),
         (
             {"budget": 1.0, "evaluate_at": [1.0]},

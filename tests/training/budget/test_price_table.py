@@ -86,7 +86,9 @@ def test_a_time_that_is_not_positive_and_finite_is_refused(tmp_path, seconds):
     path = tmp_path / "reference.json"
     reference().write(path)
     path.write_text(path.read_text().replace("0.5", json.dumps(seconds)))
-    with pytest.raises(ValueError, match=r"reference.json is not a reference .* seconds of step\(batch=8\)"):
+    with pytest.raises(
+        ValueError, match=r"reference.json is not a valid reference: seconds of step\(batch=8\)"
+    ):
         Reference.read(path)
 
 
@@ -94,7 +96,7 @@ def test_a_time_that_is_not_positive_and_finite_is_refused(tmp_path, seconds):
     ("times", "error", "message"),
     [
         ({}, ValueError, "times must hold at least one unit of work, got none"),
-        ({Work(""): Timing(1.0, 0.0, 1)}, ValueError, "the name of a unit of work must be a word, got ''"),
+        ({Work(""): Timing(1.0, 0.0, 1)}, ValueError, "a unit of work must be a nonempty string, got ''"),
         ({Work("step", depth=0): Timing(1.0, 0.0, 1)}, ValueError, r"depth of step\(depth=0\) must be in \[1"),
         ({Work("step", batch=1.5): Timing(1.0, 0.0, 1)}, TypeError, "must be an integer, got 1.5"),
         ({Work("step"): Timing("1", 0.0, 1)}, TypeError, "seconds of step must be a number, got '1'"),

@@ -129,7 +129,7 @@ def test_copies_that_part_stop_the_run(tmp_path):
         assert code == 1
         [error] = errors(said)
         assert error.startswith("error: after 12 updates params['w1'] on device ")
-        assert "is not the copy that" in error
+        assert "differs from the copy of" in error
     assert tiny.checkpoints(tmp_path) == ["000000007"]
 
 

@@ -46,7 +46,7 @@ def test_all_find_each_other_and_the_port_is_free_at_once(port, processes):
 
 def test_the_first_process_alone_waits_no_longer_than_given(port):
     [said] = meet(port, (3, 0), seconds=0.3)
-    assert said == f"of 3 processes 1, 2 did not connect to process 0, at port {port}, within 0 s"
+    assert said == f"of 3 processes, 1, 2 did not connect to process 0, at port {port}, within 0 s"
 
 
 def test_early_processes_wait_for_the_others(port, monkeypatch):
@@ -62,7 +62,7 @@ def test_early_processes_wait_for_the_others(port, monkeypatch):
 
 def test_connected_processes_learn_which_ones_are_missing(port):
     said = meet(port, (3, 0), (3, 2), seconds=0.5)
-    assert said == [f"of 3 processes 1 did not connect to process 0, at port {port}, within 0 s"] * 2
+    assert said == [f"of 3 processes, 1 did not connect to process 0, at port {port}, within 0 s"] * 2
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "nowhere.invalid"])
@@ -74,7 +74,7 @@ def test_without_the_first_process_the_others_wait_no_longer_than_given(port, ho
 @pytest.mark.parametrize(("first", "second"), [(2, 3), (3, 2)])
 def test_other_numbers_of_processes_are_refused_on_all(port, first, second):
     message = (
-        f"process 1 was started with processes={second}, process 0 with processes={first}: all need the same"
+        f"process 1 was started with processes={second}, process 0 with processes={first}: they must agree"
     )
     assert meet(port, (first, 0), (second, 1)) == [message] * 2
 
@@ -92,7 +92,7 @@ def test_a_port_in_use_is_reported_at_once(port):
 def test_only_one_of_two_first_processes_succeeds(port):
     said = meet(port, (2, 0), (2, 0), seconds=1.0)
     assert sum("Address already in use" in each for each in said) == 1
-    assert sum("of 2 processes 1 did not connect" in each for each in said) == 1
+    assert sum("of 2 processes, 1 did not connect" in each for each in said) == 1
 
 
 @pytest.mark.parametrize(

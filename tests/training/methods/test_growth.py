@@ -297,7 +297,7 @@ def test_a_search_is_made_once_for_all_generations(tmp_path):
         ({"depths": (1.0, 2.0)}, TypeError, "each of depths must be an integer"),
         ({"at": (0.0,)}, ValueError, r"each of at must be in \(0, 1\), got 0.0"),
         ({"at": (1.0,)}, ValueError, r"each of at must be in \(0, 1\), got 1.0"),
-        ({"at": (0.2, 0.3)}, ValueError, r"at must ascend and name a share for each growth of \(2, 4\)"),
+        ({"at": (0.2, 0.3)}, ValueError, r"at must ascend, with one share for each growth of \(2, 4\)"),
         ({"depths": (2, 4, 8), "at": (0.3, 0.3)}, ValueError, "at must ascend"),
         ({"policy": "forget"}, ValueError, "policy must be one of 'keep', 'copy', 'reset', got 'forget'"),
         ({"layers": "layers"}, ValueError, "layers must have one group"),

@@ -44,13 +44,13 @@ def test_batches_get_them_by_id():
 
 
 def test_what_is_missing_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"no irreducible losses of the examples 3, 70$"):
+    with pytest.raises(ValueError, match=r"no irreducible losses for the examples 3, 70$"):
         table().of(np.array([5, 3, 9, 70]))
     with pytest.raises(ValueError, match="examples 10, 11, 12, 13, 14 and 5 more"):
         table().of(np.arange(10, 20))
-    with pytest.raises(ValueError, match="of the examples 1"):
+    with pytest.raises(ValueError, match="for the examples 1"):
         IrreducibleLosses(np.zeros(0, int), np.zeros(0), {}).of(np.array([1]))
-    with pytest.raises(ValueError, match=r"batches must have an entry 'id', of the examples' ids, got \['x'\]"):
+    with pytest.raises(ValueError, match=r"must have an entry 'id' with the ids of the examples, got \['x'\]"):
         table().joined(lambda step: {"x": np.zeros(2)})(0)
     with pytest.raises(ValueError, match=r"no irreducible losses at .*nowhere.npz: IrreducibleLosses.measure"):
         IrreducibleLosses.read(tmp_path / "nowhere.npz")

@@ -212,7 +212,7 @@ def test_damage_is_refused_by_name_or_the_previous_one_is_used(two, tmp_path, ca
         alone = shutil.copytree(folder, tmp_path / f"{number}-alone")
         shutil.rmtree(alone / "000000007")
 
-        with pytest.raises(RunError, match="no checkpoint is undamaged") as refused:
+        with pytest.raises(RunError, match="every checkpoint is damaged") as refused:
             restore(alone)
         assert name in str(refused.value), damage
         assert names(alone) == ["000000014"]
@@ -305,16 +305,16 @@ def test_other_settings_are_refused_one_by_one(two):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (lambda: state(width=9), r"\.params\['w1'\] is float32\[4, 8\] there, float32\[4, 9\] here"),
-        (lambda: state(tx=optax.sgd(0.1)), r"inner_state\.trace\['w1'\] is float32.* there, absent"),
-        (lambda: state(tx=optax.lion(0.1)), r"opt_state\[0\]\.count is absent there, int32\[\] here"),
+        (lambda: state(width=9), r"\.params\['w1'\] was float32\[4, 8\], is float32\[4, 9\]"),
+        (lambda: state(tx=optax.sgd(0.1)), r"inner_state\.trace\['w1'\] was float32.*, is absent"),
+        (lambda: state(tx=optax.lion(0.1)), r"opt_state\[0\]\.count was absent, is int32\[\]"),
         (
             lambda: jax.tree.map(lambda x: x.astype(jnp.float16), state().params),
-            r"\['w1'\] is absent there",
+            r"\['w1'\] was absent",
         ),
         (
             lambda: state()._replace(params={"w1": jnp.ones((4, 8)), "w2": jnp.ones(8)}),
-            r"\.params\['w2'\] is bfloat16\[8\] there, float32\[8\] here",
+            r"\.params\['w2'\] was bfloat16\[8\], is float32\[8\]",
         ),
     ],
 )
@@ -337,7 +337,7 @@ def test_too_little_space_is_an_error_with_path_and_bytes(two, tmp_path, monkeyp
     folder = shutil.copytree(two, tmp_path / "copy")
     usage = shutil.disk_usage(tmp_path)._replace(free=10)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(RunError, match=rf"cannot save \d+ bytes in {folder}: 10 bytes are free"):
+    with pytest.raises(RunError, match=rf"cannot save \d+ bytes in {folder}: only 10 bytes are free"):
         save(folder, 20, keep=1)
     assert names(folder) == ["000000007", "000000014"]
 

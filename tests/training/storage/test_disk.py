@@ -54,7 +54,7 @@ def run(disk, at_step_9):
 @pytest.mark.parametrize(
     ("leave", "message"),
     [
-        (0, r"cannot save \d+ bytes in .*/checkpoints: 0 bytes are free"),
+        (0, r"cannot save \d+ bytes in .*/checkpoints: only 0 bytes are free"),
         # Room for a part of a checkpoint.
         (8 * 1024, r"cannot save \d+ bytes in .*/checkpoints: .*No space left on device"),
         (40 * 1024, r"cannot save \d+ bytes in .*/checkpoints: .*No space left on device"),
