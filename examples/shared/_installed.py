@@ -1,4 +1,4 @@
-"""Imported before any program, so that what is missing is said in one line."""
+"""Imported before any program, so that a missing dependency is reported in one line."""
 
 from optimiz import checks
 

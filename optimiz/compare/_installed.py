@@ -1,4 +1,4 @@
-"""Imported before the rest of its package, so that what is missing is said in one line."""
+"""Imported first, so that a missing dependency is reported in one line."""
 
 from optimiz import checks
 

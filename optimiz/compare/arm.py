@@ -1,4 +1,4 @@
-"""An arm of a comparison: what is run from every seed."""
+"""An arm of a comparison: an optimizer at one learning rate, run from every seed."""
 
 import dataclasses
 import re
@@ -19,21 +19,21 @@ class Arm:
     """One optimizer at one learning rate.
 
     Args:
-        name: of the optimizer; letters, digits, ``_``, ``.`` and ``-``.
-        learning_rate: the peak of its schedule, > 0; None if the optimizer finds it.
-        make: learning rate → optimizer, with a schedule that decays fully at the end of the run, or a function
-            without arguments if ``learning_rate`` is None. All rates of an optimizer should have one ``make``:
-            they then share a compiled step.
+        name: name of the optimizer, made of letters, digits, ``_``, ``.`` and ``-``.
+        learning_rate: peak of its schedule, > 0; None if the optimizer finds it.
+        make: learning rate → optimizer, with a schedule that decays fully at the end of the run; a function
+            without arguments if ``learning_rate`` is None. Use one ``make`` for all rates of an optimizer, so
+            that they share a compiled step.
         methods: which layers and which examples are trained.
-        adapt: the common task → the task of this arm, such as one with a shallower model or with batches of
+        adapt: common task → task of this arm, for example with a shallower model or with batches of
             candidates; None for the common task.
-        extra: plain JSON that describes the arm, such as ``{"state": "int8"}``; part of the record of its runs,
-            and of what decides their trajectories.
+        extra: plain JSON that describes the arm, such as ``{"state": "int8"}``. It is recorded with each run,
+            and is part of what decides the run's trajectory.
 
     Raises:
-        TypeError: the name is no text, the learning rate no number, ``make`` or ``adapt`` no function, or
-            ``extra`` not plain JSON.
-        ValueError: the name cannot be that of a directory, or the learning rate is not positive and finite.
+        TypeError: the name is not a string, the learning rate is not a number, ``make`` or ``adapt`` is not a
+            function, or ``extra`` is not plain JSON.
+        ValueError: the name has other characters, or the learning rate is not positive and finite.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Arm:
         adapts = (Callable, type(None)), "a function of the common task, or None"
         checks.kinds(
             {
-                "name": (self.name, str, "a text"),
+                "name": (self.name, str, "a string"),
                 f"make of {self.name}": (self.make, *function),
                 f"adapt of {self.name}": (self.adapt, *adapts),
             }
@@ -60,16 +60,16 @@ class Arm:
             checks.number(f"learning_rate of {self.name}", self.learning_rate, gt=0)
 
     def optimizer(self) -> optax.GradientTransformation:
-        """The optimizer at the learning rate of the arm."""
+        """The optimizer at the arm's learning rate."""
         return self.make() if self.learning_rate is None else self.make(float(self.learning_rate))
 
     def task(self, common: training.Task) -> training.Task:
-        """The task of the arm, from that of all arms."""
+        """The arm's task, derived from the common one."""
         return common if self.adapt is None else self.adapt(common)
 
     @property
     def directory(self) -> str:
-        """The name of its directory in that of a matrix."""
+        """Name of the arm's directory within the directory of a matrix."""
         return directory_name(str(self))
 
     def __str__(self) -> str:
@@ -77,5 +77,5 @@ class Arm:
 
 
 def directory_name(name: str) -> str:
-    """A directory for what is called so."""
+    """The name of a directory: spaces become underscores."""
     return name.replace(" ", "_")

@@ -1,4 +1,4 @@
-"""The pictures of a record: learning curves, and the final metric against the learning rate."""
+"""Plots of a record: learning curves, and the final metric against the learning rate."""
 
 import math
 import os
@@ -15,22 +15,22 @@ from optimiz.compare.pictures import drawn, save
 from optimiz.compare.record import Record
 from optimiz.compare.run import Run
 
-# Okabe and Ito's palette, told apart by people with any colour vision.
+# Okabe and Ito's palette, which can be told apart with any colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_LARGEST = 1e300  # of a drawn value
+_LARGEST = 1e300  # magnitude of a plotted value
 
 
 def learning_curves(record: Record, path: str | os.PathLike[str], *, metric: str) -> None:
-    """Draw training loss, validation loss and one validation metric of each method at its best rate.
+    """Plot the training loss, validation loss and a validation metric of each method at its best rate.
 
-    They stand against reference time where there was a budget, else against updates. Where there are several
-    seeds each has a thin line, and their mean the thick one. The validation loss is left out where it is the
-    metric, or the evaluation has none.
+    The horizontal axis is reference time under a budget, and the number of updates otherwise. With several
+    seeds, each seed is a thin line and their mean a thick one. The validation loss is left out if it is the
+    metric itself, or if it is not evaluated.
 
     Args:
-        record: at least one run.
-        path: where to write; the suffix says the format (``.png``, ``.svg``).
-        metric: the validation metric of the third panel, such as ``"accuracy"``.
+        record: record with at least one run.
+        path: file to write; the suffix gives the format (``.png``, ``.svg``).
+        metric: name of the validation metric in the last panel, such as ``"accuracy"``.
     """
     picture = Figure(figsize=(13, 4.2), layout="constrained")
     training, *validations, score = picture.subplots(1, 3 if shows_loss(record, metric) else 2)
@@ -65,20 +65,20 @@ def learning_curves(record: Record, path: str | os.PathLike[str], *, metric: str
 
 
 def shows_loss(record: Record, metric: str) -> bool:
-    """Whether a validation loss is drawn beside the metric."""
+    """Whether to plot the validation loss next to the metric."""
     evaluations = [row["evaluation"] for run in record.runs for row in run.history if "evaluation" in row]
     return metric != "loss" and bool(evaluations) and all("loss" in found for found in evaluations)
 
 
 def rate_curves(record: Record, path: str | os.PathLike[str], *, metric: str) -> None:
-    """Draw the final validation metric against the learning rate: each run, and the mean over seeds.
+    """Plot the final validation metric against the learning rate: each run, and the mean over seeds.
 
     A method that finds its own rate is a horizontal line. Runs that diverged are crosses at the lower edge.
 
     Args:
-        record: at least one run.
-        path: where to write; the suffix says the format.
-        metric: the validation metric.
+        record: record with at least one run.
+        path: file to write; the suffix gives the format.
+        metric: name of the validation metric.
     """
     picture = Figure(figsize=(7, 4.2), layout="constrained")
     axes = picture.subplots()
@@ -108,14 +108,14 @@ def rate_curves(record: Record, path: str | os.PathLike[str], *, metric: str) ->
 
 
 def running_mean(values: Sequence[float], share: float = 0.05) -> list[float]:
-    """Mean of each value and those before it, over a window of a share of them all.
+    """Mean of each value and the ones before it, over a window.
 
     Args:
-        values: a series; what is not finite is left out of the means.
-        share: of the series' length, in (0, 1].
+        values: a series; values that are not finite are left out of the means.
+        share: length of the window as a share of the series, in (0, 1].
 
     Returns:
-        As many values; NaN where a window holds nothing finite.
+        One mean per value; NaN if there is no finite value in its window.
 
     Example:
         >>> running_mean([1.0, 3.0, 5.0, 7.0], share=0.5)
@@ -133,13 +133,13 @@ _Curve = tuple[Run, Sequence[int], Sequence[float]]
 
 
 def _drawable(values: Sequence[float]) -> np.ndarray:
-    """Values without those that are not finite, and within what Matplotlib can add a margin to."""
+    """Values that Matplotlib can plot with a margin: NaN if not finite, and clipped if very large."""
     array = np.asarray(values, float)
     return np.where(np.isfinite(array), np.clip(array, -_LARGEST, _LARGEST), np.nan)
 
 
 def _draw(axes: Axes, thin: Sequence[_Curve], curves: Sequence[_Curve], style: Mapping[str, Any]) -> None:
-    """Each seed as a thin line, and the mean of the curves, over what all of them reached, as a thick one."""
+    """Plot each seed as a thin line, and the mean, over the updates that all seeds reached, as a thick one."""
     for run, updates, values in thin:
         axes.plot(run.spent(updates), _drawable(values), color=style["color"], alpha=0.18, linewidth=0.8)
     reached = min(len(values) for _, _, values in curves)

@@ -1,4 +1,4 @@
-"""Which way a metric is better: known for the common ones by their names, asked for every other."""
+"""Whether a metric is better when lower or higher: known for common names, given by the caller for others."""
 
 import re
 from collections.abc import Collection
@@ -19,25 +19,25 @@ _HIGHER = """
     bleu sacrebleu chrf meteor rouge rouge1 rouge2 rougel rougelsum rouge_1 rouge_2 rouge_l bertscore comet
     exact_match iou miou dice jaccard psnr ssim ndcg mrr hit_rate log_likelihood
 """
-# Words beside a name that say of what, or over what, a metric is, and leave its direction as it is.
+# Words around a name that say what the metric is computed on or how it is averaged, not its direction.
 _ASIDE = r"macro|micro|weighted|balanced|mean|avg|average|validation|val|valid|dev|eval|test|train|top_?\d+"
 
 
 def lower_is_better(
     metric: str, lower: Collection[str] = (), higher: Collection[str] = (), *, ask: str = ""
 ) -> bool:
-    """Whether less of a metric is better.
+    """Whether a metric is better when it is lower.
 
     Args:
-        metric: its name. Case does not matter, and ``macro``, ``micro``, ``weighted``, ``balanced``, ``mean``,
-            ``validation``, ``test``, ``top5`` and their like at either end of a known name change nothing.
-        lower: the names of metrics that are the better the lower they are, whatever they are called.
-        higher: of those that are the better the higher.
-        ask: how the caller is to name them, for the message.
+        metric: name of the metric. Case does not matter, and words such as ``macro``, ``micro``, ``weighted``,
+            ``balanced``, ``mean``, ``validation``, ``test`` and ``top5`` around a known name are ignored.
+        lower: names of metrics that are better when lower; they take precedence over the known names.
+        higher: names of metrics that are better when higher, likewise.
+        ask: how the caller can give the direction, for the error message.
 
     Raises:
-        TypeError: the name is no string, or names are one string and no list.
-        ValueError: it is not known, or in both collections.
+        TypeError: the name is not a string, or ``lower`` or ``higher`` is a string instead of a list.
+        ValueError: the direction is not known, or the name is in both collections.
 
     Example:
         >>> lower_is_better("MAE"), lower_is_better("top5_accuracy"), lower_is_better("f1-macro")
@@ -46,24 +46,24 @@ def lower_is_better(
         True
         >>> lower_is_better("mae_improvement")
         Traceback (most recent call last):
-        ValueError: metric 'mae_improvement': say which way it is better, in lower or in higher
+        ValueError: metric 'mae_improvement' has no known direction: put it in lower or in higher
     """
     if not isinstance(metric, str) or not metric:
         raise TypeError(f"metric must be a name such as 'accuracy', got {metric!r}")
     for names in (lower, higher):
         if isinstance(names, str):  # "acc" is in "accuracy_gap"
-            raise TypeError(f"names of metrics must be a list of them, such as [{names!r}], got {names!r}")
+            raise TypeError(f"names of metrics must be a list, such as [{names!r}], got {names!r}")
     if metric in lower and metric in higher:
-        raise ValueError(f"metric {metric!r} cannot be better both lower and higher")
+        raise ValueError(f"metric {metric!r} cannot be better both when lower and when higher")
     if metric in lower or metric in higher:
         return metric in lower
     if (known := known_as(metric)) is None:
-        raise ValueError(f"metric {metric!r}: say which way it is better, {ask or 'in lower or in higher'}")
+        raise ValueError(f"metric {metric!r} has no known direction: {ask or 'put it in lower or in higher'}")
     return known in _LOWER.split()
 
 
 def arrow(metric: str, lower: Collection[str] = (), higher: Collection[str] = ()) -> str:
-    """The way in which a metric is better: "↓", "↑", or "" where nobody says.
+    """The direction in which a metric is better: "↓", "↑", or "" if it is not known.
 
     Example:
         >>> arrow("loss"), arrow("accuracy"), arrow("tokens")
@@ -76,7 +76,7 @@ def arrow(metric: str, lower: Collection[str] = (), higher: Collection[str] = ()
 
 
 def known_as(metric: str) -> str | None:
-    """The well-known name that a metric has beneath what stands aside; None for any other.
+    """The well-known name in a metric's name, without the words around it; None if there is none.
 
     Example:
         >>> known_as("validation/top5-accuracy"), known_as("accuracy_gain")

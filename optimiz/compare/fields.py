@@ -1,4 +1,4 @@
-"""Fields by name against their types: what a file, or a caller, gives in their place is refused."""
+"""Type checks of named fields that come from a file or a caller."""
 
 import dataclasses
 import json
@@ -19,16 +19,16 @@ def check_types(value: Any) -> None:
 
 
 def check_fields(given: Mapping[str, Any], expected: Mapping[str, Any], *, finite: bool = True) -> None:
-    """Check fields, however deep.
+    """Check fields against types, at any depth.
 
     Args:
-        given: name → value; what is not expected passes.
-        expected: name → type: None, bool, int, float (for which an int will do), str, a dataclass, a union, a
+        given: name → value; fields that are not in ``expected`` are ignored.
+        expected: name → type: None, bool, int, float (which accepts an int), str, a dataclass, a union, a
             mapping with string keys, a sequence other than a string, or Any, which stands for plain JSON.
-        finite: whether every number has to be finite, as in JSON.
+        finite: whether every number must be finite, as in JSON.
 
     Raises:
-        TypeError: naming the field, what it must be, and what it is.
+        TypeError: a field has the wrong type; the message names the field, the type and the value.
         ValueError: a field is missing, or a number is not finite.
 
     Example:
@@ -38,7 +38,7 @@ def check_fields(given: Mapping[str, Any], expected: Mapping[str, Any], *, finit
     """
     for name, kind in expected.items():
         if name not in given:
-            raise ValueError(f"there is no {name}; there is {', '.join(given) or 'nothing'}")
+            raise ValueError(f"{name} is missing; the fields are {', '.join(given) or 'none'}")
         _check(name, given[name], kind, finite)
 
 
@@ -76,7 +76,7 @@ def _check(name: str, value: Any, expected: Any, finite: bool) -> None:
 
 def _check_json(name: str, value: Any, finite: bool) -> None:
     if _is_json(value, finite):
-        return  # most values are right, and there are many: only of a wrong one the place is made out
+        return  # most values are valid, and there are many: the place is found only for an invalid one
     if isinstance(value, Mapping):
         for key, item in value.items():
             _check(f"a key of {name}", key, str, finite)
@@ -101,7 +101,7 @@ def _is_json(value: Any, finite: bool) -> bool:
 
 
 def _check_size(name: str, value: Any, finite: bool) -> None:
-    """Refuse integers that are no float, and what is not finite where that is asked."""
+    """Refuse integers that are too large for a float and, if asked, numbers that are not finite."""
     of_kind = isinstance(value, float | int if finite else int)
     if of_kind and not abs(value) <= _LARGEST:
         raise ValueError(f"{name} must be finite, as JSON's numbers are, got {_short(value)}")

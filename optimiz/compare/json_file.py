@@ -1,4 +1,4 @@
-"""The file of a run or of a record: an object of JSON, one field a line, which is whole or refused."""
+"""The JSON file of a run or a record: one object, one field per line, refused unless it is complete."""
 
 import hashlib
 import json
@@ -12,24 +12,24 @@ from optimiz import training
 
 SCHEMA = 2
 
-# Half of a character, as names of files have that are not UTF-8. JSON has a way to write it, UTF-8 none.
+# Lone surrogates, as in names of files that are not UTF-8. JSON can escape them; UTF-8 cannot encode them.
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 _T = TypeVar("_T")
 
 
 class TornRecord(ValueError):
-    """A file that is no record, or not all of one."""
+    """A file that is not a record, or not a complete one."""
 
 
 def json_text(value: Any) -> str:
-    """A value as JSON of one line."""
+    """A value as JSON on one line."""
     text = json.dumps(value, allow_nan=False, ensure_ascii=False)
     return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def sha256(text: str) -> str:
-    """The digest of a text, in hexadecimal."""
+    """The SHA-256 of a text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -37,8 +37,8 @@ def write_object(path: str | os.PathLike[str], fields: Mapping[str, str]) -> Non
     """Write an object.
 
     Args:
-        path: of the file, which is replaced once the new one is whole.
-        fields: name → the value as JSON.
+        path: file to write; an existing one is replaced only once the new one is complete.
+        fields: name → value as JSON text.
     """
     lines = ",\n".join(f"{json.dumps(name)}: {text}" for name, text in fields.items())
     training.write_whole(path, f"{{\n{lines}\n}}\n")
@@ -48,12 +48,12 @@ def read_object(path: str | os.PathLike[str], make: Callable[[dict[str, Any]], _
     """Read an object back.
 
     Args:
-        path: of the file.
-        make: of the object, what it stands for.
+        path: file to read.
+        make: fields of the object → what it stands for.
 
     Raises:
         OSError: the file cannot be read.
-        TornRecord: it holds something else, or ``make`` refuses it; naming the file, and the field.
+        TornRecord: it holds something else, or ``make`` refuses it; the message names the file and the field.
         ValueError: it has another schema.
     """
     try:
@@ -64,6 +64,6 @@ def read_object(path: str | os.PathLike[str], make: Callable[[dict[str, Any]], _
         if schema == SCHEMA:
             return make(fields)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        said = f"there is no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise TornRecord(f"{path} is not a whole record: {said}") from None
+        reason = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise TornRecord(f"{path} is not a complete record: {reason}") from None
     raise ValueError(f"{path} has record schema {schema}, this version reads {SCHEMA}")

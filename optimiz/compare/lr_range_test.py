@@ -1,13 +1,13 @@
-"""The learning-rate range test: one short run whose rate rises by the same factor at every step.
+"""The learning-rate range test: one short run in which the rate grows by the same factor at every step.
 
-At low rates nothing moves, then the loss falls, and at high rates it climbs or is no number any more. A tenth
-of the rate at which the smoothed loss was least is a rate to begin with: the least lies at the edge of
-divergence, and the rate of a whole run must be borne for longer than a step.
+At low rates the loss hardly changes, then it falls, and at high rates it rises or becomes NaN. A tenth of the
+rate with the lowest smoothed loss is a good rate to start with: the minimum lies at the edge of divergence, and
+a whole run must be stable for longer than a step.
 
-Source: Smith, arXiv 1506.01186, section 3.3; the tenth is that of fast.ai's ``lr_find``.
+Source: Smith, arXiv 1506.01186, section 3.3; the factor of ten is that of fast.ai's ``lr_find``.
 
-Departures: the test is a run of ``training.fit``, with its dropout and its batches, so what it finds is what
-training will meet.
+Departures: the test is a run of ``training.fit``, with the same dropout and batches, so its result applies to
+training.
 """
 
 import dataclasses
@@ -32,21 +32,21 @@ from optimiz.training.step import StepSpec
 from optimiz.training.train_state import initial_state
 
 _SMOOTHED = 0.1  # share of the run over which losses are averaged: batches differ by a factor of a few
-_EXPLODED = 4.0  # times the least so far
+_EXPLODED = 4.0  # times the lowest loss so far
 _BELOW_THE_LEAST = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
 class RangeTest:
-    """What a range test found.
+    """The result of a range test.
 
     Attributes:
-        learning_rates: of each update, ascending.
-        losses: of the batch at each; the last may be NaN or infinite.
-        smoothed: means of each loss and some before it.
-        diverged_at: the first index from which the loss has exploded, or is not finite; None if it never did.
-        suggested: a learning rate to begin with; None where the loss never fell.
-        still_falling: whether the loss was least at the highest rate that was tried: a sweep beyond it may
+        learning_rates: rate of each update, ascending.
+        losses: batch loss at each rate; the last may be NaN or infinite.
+        smoothed: running mean of the losses.
+        diverged_at: first index at which the loss has exploded or is not finite; None if there is none.
+        suggested: a learning rate to start with; None if the loss never fell.
+        still_falling: whether the loss was lowest at the highest rate; a sweep over higher rates may then
             suggest a higher one.
     """
 
@@ -59,11 +59,11 @@ class RangeTest:
 
     @classmethod
     def of(cls, learning_rates: Sequence[float], losses: Sequence[float]) -> "RangeTest":
-        """Read a sweep.
+        """Interpret a sweep.
 
         Args:
-            learning_rates: > 0, ascending.
-            losses: as many, the lower the better; of any sign.
+            learning_rates: rates > 0, ascending.
+            losses: loss at each rate, of any sign; lower is better.
 
         Example:
             >>> found = RangeTest.of([1e-3, 1e-2, 1e-1, 1.0], [2.0, 1.0, 1.5, 9.0])
@@ -83,10 +83,10 @@ class RangeTest:
         return cls(learning_rates, losses, smoothed, diverged_at, suggested, falling)
 
     def draw(self, path: str | os.PathLike[str]) -> None:
-        """Draw the loss against the learning rate, with what was found.
+        """Plot the loss against the learning rate, with the suggested rate and the divergence.
 
         Args:
-            path: where to write; the suffix says the format (``.png``, ``.svg``).
+            path: file to write; the suffix gives the format (``.png``, ``.svg``).
         """
         picture = Figure(figsize=(7, 4.2), layout="constrained")
         axes = picture.subplots()
@@ -99,7 +99,7 @@ class RangeTest:
             rate = self.learning_rates[self.diverged_at]
             axes.axvline(rate, color="#D55E00", linestyle="--", label=f"diverged at {rate:.2g}")
             shown = [loss for loss in self.smoothed[: self.diverged_at] if math.isfinite(loss)]
-            if shown:  # what comes after would flatten what came before
+            if shown:  # the losses after divergence would flatten the others
                 low, high = min(0.0, *shown), max(0.0, *shown)
                 axes.set_ylim(1.5 * low, 1.5 * high)
         axes.set(xscale="log", xlabel="learning rate", ylabel="training loss ↓")
@@ -110,7 +110,7 @@ class RangeTest:
 
 
 def _bound(first: float, least: float) -> float:
-    """Above which a loss has exploded; of one that is not positive, by what it fell through."""
+    """The loss above which a run has exploded; if the lowest loss is not positive, based on how far it fell."""
     return _EXPLODED * least if least > 0 else least + (_EXPLODED - 1) * max(first - least, -least)
 
 
@@ -126,22 +126,22 @@ def lr_range_test(
 ) -> RangeTest:
     """Sweep the learning rate over one short run.
 
-    What is read is the training loss, which is the better the lower it is, whatever its sign.
+    Only the training loss is used. Lower is better, whatever its sign.
 
     Args:
-        task: what to learn.
-        make: schedule of the learning rate → the optimizer, which must ask it for its rate.
-        directory: of this run alone; empty or not there. Its checkpoint is deleted.
-        low: the first rate, > 0.
-        high: the last one, > ``low``.
-        steps: updates, ≥ 2.
-        seed: of the initial parameters and of dropout, ≥ 0.
+        task: task to train on.
+        make: schedule of the learning rate → optimizer, which must use the schedule.
+        directory: directory of this run alone; empty or missing. Its checkpoint is deleted.
+        low: first rate, > 0.
+        high: last rate, > ``low``.
+        steps: number of updates, ≥ 2.
+        seed: seed of the initial parameters and of dropout, ≥ 0.
 
     Raises:
-        TypeError: an argument is not of its kind.
-        ValueError: it is outside its domain, or the task or the optimizer cannot be trained, or never asks the
-            schedule, so that its rate does not rise.
-        RunError: the directory holds something.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument is outside its domain, the task or the optimizer cannot be trained, or the
+            optimizer never calls the schedule, so that its rate does not rise.
+        RunError: the directory is not empty.
     """
     checks.kinds(
         {
@@ -152,27 +152,27 @@ def lr_range_test(
     checks.number("low", low, gt=0)
     checks.number("high", high, gt=low)
     checks.integer("steps", steps, ge=2)
-    # The last of the steps, at x = (steps - 1) / steps, is to have the highest rate.
+    # The last step, at x = (steps - 1) / steps, has the highest rate.
     exponent = math.log(high / low) * steps / (steps - 1)
     schedule = schedules.over_steps(lambda x: low * jnp.exp(exponent * x), steps)
     settings = training.Settings(steps=steps, seed=seed, log_every=max(1, steps // 10))
     unevaluated = dataclasses.replace(task, evaluate=None)
     identity = {"low": low, "high": high}
-    asked = False
+    called = False
 
     def rising(count: Any) -> Any:
-        nonlocal asked
-        asked = True
+        nonlocal called
+        called = True
         return schedule(count)
 
     tx = make(rising)
     checks.transformation("what make returns", tx)
     like = jax.eval_shape(lambda: initial_state(unevaluated, tx, seed))
     trace_step(StepSpec.of(unevaluated, tx, like, task.batches(0)))
-    if not asked:
+    if not called:
         raise ValueError(
-            "make must return an optimizer whose learning rate is the schedule that it is given: this one "
-            "never asks it, so that a sweep would say nothing"
+            "make must return an optimizer whose learning rate is the given schedule: this one never calls "
+            "it, so a sweep would show nothing"
         )
     try:
         result = training.fit(unevaluated, tx, settings, directory, identity=identity)

@@ -1,7 +1,7 @@
 """Numbers, names and rows as Markdown.
 
-What comes from outside, such as the name of a class or a file, a message, or a text that a model wrote, is
-shown as it is and obeyed in nothing: not as markup, HTML or a picture, and not to hide what stands beside it.
+Text from outside, such as the name of a class or a file, a message, or text that a model wrote, is shown
+literally: it cannot act as markup, HTML or a picture, and it cannot hide the text next to it.
 """
 
 import math
@@ -9,21 +9,21 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Half of a character, which UTF-8 has no bytes for; controls; and what turns the direction of writing, or takes
-# no space. Tabs and line breaks are white space.
+# Lone surrogates, which UTF-8 cannot encode; control characters; and characters that change the direction of
+# writing or have no width. Tabs and line breaks are white space.
 _UNSHOWN = re.compile(
     r"[\ud800-\udfff\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"
     r"\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
 )
 _BREAK = re.compile(r"\r\n|\r|\n")
 
-# What Markdown, and GitHub's mathematics, would obey. An underscore within a word is a letter.
+# Characters that Markdown or GitHub's mathematics would interpret. An underscore within a word is literal.
 _OBEYED = re.compile(r"[\\`*\[\]<>|~$&#]|(?<![^\W_])_|_(?![^\W_])")
 _BEGINS_A_LIST = re.compile(r"^([+=-]|\d+[.)])")
 
 
 def shown(text: str) -> str:
-    r"""A text in which every character can be seen, with U+FFFD in place of those that cannot.
+    r"""Text in which every character is visible: U+FFFD replaces those that are not.
 
     Example:
         >>> shown("a\u202eb\udcff")
@@ -33,7 +33,7 @@ def shown(text: str) -> str:
 
 
 def escaped(text: object) -> str:
-    r"""A text from outside as Markdown of one line.
+    r"""Text from outside as Markdown on one line.
 
     Example:
         >>> print(escaped("![x](/etc/hostname) <b> a_b _c"))
@@ -43,7 +43,7 @@ def escaped(text: object) -> str:
 
 
 def code(text: str) -> str:
-    """A text from outside as a code span of one line.
+    """Text from outside as a code span on one line.
 
     Example:
         >>> print(code("a `b`"))
@@ -56,7 +56,7 @@ def code(text: str) -> str:
 
 
 def fenced(lines: Sequence[str]) -> str:
-    """Lines from outside as a block of text.
+    """Lines from outside as a fenced block of text.
 
     Example:
         >>> print(fenced(["a", "```"]))
@@ -72,7 +72,7 @@ def fenced(lines: Sequence[str]) -> str:
 
 
 def decimal(value: float) -> str:
-    """A number of three decimals; of three digits where these would be zeros alone, or very many.
+    """A number with three decimals, or with three digits if it is very small or very large.
 
     Example:
         >>> decimal(0.5), decimal(2.4e-6)
@@ -84,7 +84,7 @@ def decimal(value: float) -> str:
 
 
 def with_error(mean: float, error: float) -> str:
-    """A mean and its standard error, both as :func:`decimal` shows the mean.
+    """A mean and its standard error, both in the format that :func:`decimal` chooses for the mean.
 
     Example:
         >>> with_error(0.5, 0.01), with_error(2.4e-6, 1e-7)
@@ -95,7 +95,7 @@ def with_error(mean: float, error: float) -> str:
 
 
 def measured(value: float | None, form: str, scale: float = 1.0) -> str:
-    """A number in a given format; of one that is None, that it was not measured.
+    """A number in a given format, or "not measured" for None.
 
     Example:
         >>> measured(0.0125, ".1f", 1000), measured(None, ".1f")
@@ -105,20 +105,20 @@ def measured(value: float | None, form: str, scale: float = 1.0) -> str:
 
 
 def joined(names: Sequence[str]) -> str:
-    """Names as a sentence has them."""
+    """Names joined as in a sentence."""
     return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> str:
-    """A table, without a line break at its end. A bar or a line break within a cell does not end it.
+    """A table, without a line break at its end. A bar or a line break within a cell does not end the cell.
 
     Args:
         header: titles of the columns.
-        rows: their cells.
-        words: columns on the left that hold words; the others hold numbers.
+        rows: cells of each row.
+        words: number of columns on the left that hold words; the others hold numbers.
 
     Raises:
-        ValueError: a row has not as many cells as there are columns.
+        ValueError: a row does not have one cell per column.
 
     Example:
         >>> print(table(["method", "loss"], [["lion", "0.5"]]))
@@ -128,13 +128,15 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 
     """
     for row in rows:
         if len(row) != len(header):
-            raise ValueError(f"a row must have {len(header)} cells, as {list(header)} has, got {list(row)}")
+            raise ValueError(
+                f"a row must have {len(header)} cells, one each of {list(header)}, got {list(row)}"
+            )
     lines = [header, ["---"] * words + ["---:"] * (len(header) - words), *rows]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
 
 
 def listed(entries: Mapping[str, Any]) -> str:
-    r"""A list of names and values, which may come from outside.
+    r"""A list of names and values, both of which may come from outside.
 
     Example:
         >>> print(listed({"batch_size": 8, "data": "<b>"}))

@@ -1,16 +1,16 @@
 """The runs of a comparison: every arm from every seed, each on its own clock.
 
-Each run has a directory of its own, in which ``training.fit`` works, and ends as ``result.json`` there. Started
-again after it was stopped or killed, a matrix reads the finished runs and resumes the one that had begun; the
-result is the same. Checkpoints of a finished run are deleted.
+Each run has its own directory, in which ``training.fit`` works and ``result.json`` is written at the end. A
+matrix that is started again after it was stopped or killed reads the finished runs and resumes the unfinished
+one; the result is the same. Checkpoints of a finished run are deleted.
 
     <directory>/<arm>/seed_<n>/result.json      the finished run
     <directory>/<arm>/seed_<n>/run.json …       as written by ``training.fit``
 
-From one seed, all arms begin with the same parameters and see the same batches under the same dropout; this is
-checked, run by run, by a fingerprint, except for arms that adapt the task. Runs of one ``make`` follow one
-another and share a compiled step, whatever their learning rates and seeds. A run that diverges is recorded as
-such, and the others continue.
+From one seed, all arms start with the same parameters and see the same batches with the same dropout; a
+fingerprint checks this for every run, except for arms that adapt the task. Runs with the same ``make`` follow
+one another and share a compiled step, whatever their learning rates and seeds. A run that diverges is recorded
+as such, and the others continue.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ class MatrixProgress:
         seed: the current run's seed.
         within: progress of the current run.
         share: share of the whole matrix that is done, in [0, 1].
-        seconds_left: estimated time to the end of the matrix.
+        seconds_left: estimated seconds until the matrix is done.
     """
 
     run: int
@@ -91,38 +91,38 @@ def run_matrix(
     """Run every arm from every seed, or continue a matrix that was stopped.
 
     Before the first run, every optimizer is built, its step is traced, and an untrained model is evaluated, so
-    that what cannot be run or ranked is refused before hours are spent on it. To check the report as well, make
-    the ``Record`` before the runs, without them, and pass it to ``check_report``.
+    that anything that cannot be run or ranked is refused before hours are spent on it. To check the report as
+    well, create the ``Record`` first, without runs, and pass it to ``check_report``.
 
     Args:
         arms: at least one; no two with the same name and learning rate.
-        seeds: at least one; no two are the same.
-        task_of: seed → task; a pure function. The seed decides the order of the data. All tasks must have one
-            ``loss``, the same function, so that a step is compiled once; and all must evaluate.
-        settings: shared by all runs; the seed is replaced.
-        directory: for this matrix alone; created if it does not exist.
+        seeds: at least one; all different.
+        task_of: seed → task; a pure function. The seed decides the order of the data. All tasks must share one
+            ``loss`` function, so that a step is compiled once, and all must have ``evaluate``.
+        settings: settings of all runs; the seed is replaced.
+        directory: directory of this matrix alone; created if it does not exist.
         identity: what else decides the trajectories, as in ``training.fit``.
         metric: name of the metric by which runs will be ranked.
-        lower_is_better: names of metrics for which less is better, as in ``Record``. Well-known names such as
+        lower_is_better: names of metrics that are better when lower, as in ``Record``. Well-known names such as
             ``"loss"`` and ``"mae"`` can be omitted.
-        higher_is_better: names of metrics for which more is better.
+        higher_is_better: names of metrics that are better when higher.
         reference: prices of the work, if the settings have a budget.
-        test: parameters → final metrics on examples that no choice has seen, given the model state as
-            ``evaluate`` is; None for the metrics of ``evaluate``.
-        extra: (arm, seed, result) → more for the record of a run that has just ended, as plain JSON. The result
-            of a run that diverged is as it was then.
+        test: parameters → final metrics on examples that no choice has seen; it receives the model state as
+            ``evaluate`` does. None for the metrics of ``evaluate``.
+        extra: (arm, seed, result) → further entries for the record of a run that has just ended, as plain JSON.
+            If the run diverged, the result is the one at that moment.
         progress: called whenever a run reports its progress.
 
     Returns:
         The runs, in the order of the arms, and for each arm in the order of the seeds.
 
     Raises:
-        TypeError: an argument is not of its kind.
-        ValueError: there are no arms or seeds, or one is given twice; an arm cannot be trained on its task,
-            with the reason; ``evaluate`` or ``test`` does not return the metric, or returns
-            something else than numbers; it is not known which way the metric is better; a finished run has
-            another schema; or two runs from one seed would not begin alike.
-        RunError: a run can neither begin nor continue, for another reason than divergence.
+        TypeError: an argument has the wrong type.
+        ValueError: there are no arms or seeds, or one is given twice; an arm cannot be trained on its task (the
+            message says why); ``evaluate`` or ``test`` does not return numbers by name, with the metric among
+            them; the metric has no known direction; a finished run has another schema; or two runs from one
+            seed would start differently.
+        RunError: a run can neither start nor continue, for a reason other than divergence.
         Preempted: SIGTERM, SIGINT or SIGHUP was received, and the current run is saved.
     """
     check_arguments(
@@ -139,7 +139,7 @@ def run_matrix(
     makes = [id(arm.make) for arm in arms]
     begun: dict[int, Run] = {}
     number = 0
-    for i in sorted(range(len(arms)), key=lambda i: makes.index(makes[i])):  # runs that share a step in turn
+    for i in sorted(range(len(arms)), key=lambda i: makes.index(makes[i])):  # runs that share a step, in turn
         arm, tx = arms[i], arms[i].optimizer()
         for j, seed in enumerate(seeds):
             number, run = number + 1, runs[i][j]
@@ -147,8 +147,8 @@ def run_matrix(
             first = begun.setdefault(seed, run) if arm.adapt is None else run
             if first.fingerprint != run.fingerprint:
                 raise ValueError(
-                    f"task_of must be a pure function: from seed {seed}, {arm} does not begin with the "
-                    f"parameters and batches that {first.optimizer} at {first.learning_rate} began with"
+                    f"task_of must be a pure function: from seed {seed}, {arm} does not start with the "
+                    f"parameters and batches of {first.optimizer} at {first.learning_rate}"
                 )
     return [run for found in runs for run in found if run is not None]
 
@@ -159,10 +159,10 @@ class _Matrix:
 
     Args:
         total: number of runs.
-        missing: of these, the ones that this process has to make.
-        done: of these, the ones that it has made.
-        since: when it began, by a monotonic clock.
-        checked: what was found out before the first run.
+        missing: number of those that this process has to make.
+        done: number of those that it has made.
+        since: time of its start, by a monotonic clock.
+        checked: what the checks before the first run found out.
     """
 
     task_of: Callable[[int], training.Task]
@@ -200,7 +200,7 @@ class _Matrix:
             try:
                 run = Run.read(path / _RESULT)
             except TornRecord as error:
-                _log.warning("%s: the run is made again", error)
+                _log.warning("%s: the run is repeated", error)
                 _begin_again(path)
                 return None
             shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
@@ -228,7 +228,7 @@ class _Matrix:
             )
             test = evaluate(result.params, **model_state_argument(result.model_state))
         except training.Diverged as diverged:
-            _log.warning("%s, seed %d, has diverged: %s", arm, seed, diverged)
+            _log.warning("%s, seed %d, diverged: %s", arm, seed, diverged)
             result, diverged_at = diverged.result, diverged.step
             test = dict.fromkeys(self.checked.metrics, math.nan)
         more = {} if self.extra is None else self.extra(arm, seed, result)
@@ -251,7 +251,7 @@ class _Matrix:
         return run
 
     def watch(self, arm: Arm, seed: int, number: int) -> Callable[[training.Progress], None]:
-        """The function that a run calls with its progress."""
+        """The progress callback of a run."""
 
         def watch(within: training.Progress) -> None:
             if self.progress is None:
@@ -265,17 +265,17 @@ class _Matrix:
 
 
 def _begin_again(path: Path) -> None:
-    """Delete a run whose result is damaged; the result goes last, so that this can be repeated."""
+    """Delete a run whose result is damaged; the result is deleted last, so that this can be repeated."""
     if not (path / CHECKPOINTS).exists():  # otherwise it continues from the newest
         for name in (TIMINGS, METRICS, _RESULT):
             (path / name).unlink(missing_ok=True)
 
 
 def _beginning(task: training.Task, seed: int) -> tuple[str, dict[str, float]]:
-    """A fingerprint of what a run begins with, and the heterogeneity of its first gradient.
+    """A fingerprint of the start of a run, and the heterogeneity of its first gradient.
 
-    The fingerprint is the SHA-256 of the initial parameters, the key of the dropout, the first batches and the
-    model state, if there is one; heterogeneity is measured without dropout.
+    The fingerprint is the SHA-256 of the initial parameters, the dropout key, the first batches and the model
+    state, if there is one; heterogeneity is measured without dropout.
     """
     params, model_state = untrained(task, seed)
     run_key = keys(seed)[1]
@@ -288,7 +288,7 @@ def _beginning(task: training.Task, seed: int) -> tuple[str, dict[str, float]]:
     return digest.hexdigest(), statistics
 
 
-# As in training.step: the seeds share it, and it keeps the data alive that the loss refers to.
+# As in training.step: the seeds share it, and it keeps alive the data that the loss refers to.
 @functools.lru_cache(maxsize=1)
 def _first_heterogeneity(loss: Any) -> Callable[[Any, Any, Any], diagnostics.Heterogeneity]:
     def measured(params: Any, batch: Any, model_state: Any) -> diagnostics.Heterogeneity:

@@ -1,7 +1,7 @@
-"""A record by method: one optimizer with all its learning rates and seeds, at the rate that validates best.
+"""A record grouped by method: an optimizer with all its learning rates and seeds, and the best of the rates.
 
-The rate is chosen by validation, and the methods are compared by test metrics, which no choice has seen. Scores
-are metrics times their sign (``Record.sign``), so that more is better.
+The rate is chosen by validation, and the methods are compared by test metrics, which no choice has seen. A
+score is a metric times its sign (``Record.sign``), so that more is better.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from optimiz.compare.statistics import (
 )
 
 CONFIDENCE = 0.95
-NEAR = 0.01  # of the best level: a point of accuracy
+NEAR = 0.01  # distance from the best level: a point of accuracy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Method:
     """One optimizer.
 
     Attributes:
-        name: of the optimizer.
-        levels: learning rate → mean validation score at the end, ascending in the rate; the key is None where
-            the optimizer finds it.
-        rate: the one that validates best.
-        runs: at that rate, by seed.
-        scores: their test scores.
+        name: name of the optimizer.
+        levels: learning rate → mean final validation score, in ascending order of the rate; the key is None if
+            the optimizer finds its rate.
+        rate: rate with the best validation score.
+        runs: runs at that rate, by seed.
+        scores: test scores of these runs.
         diverged: number of runs that diverged, at any rate.
         tried: number of runs, at any rate.
     """
@@ -51,26 +51,26 @@ class Method:
 
     @property
     def score(self) -> Estimate:
-        """Over seeds."""
+        """The mean test score over seeds."""
         return estimate(self.scores)
 
     @property
     def at_edge(self) -> bool:
-        """Whether the rate is the least or the greatest of its grid."""
+        """Whether the best rate is the lowest or the highest of its grid."""
         rates = [rate for rate in self.levels if rate is not None]
         return self.rate is not None and at_edge(self.rate, rates) and math.isfinite(self.levels[self.rate])
 
     def sensitivity(self) -> Sensitivity | None:
-        """To the learning rate, near the best being ``NEAR``; None where there is one rate alone."""
+        """How the level depends on the learning rate, within ``NEAR`` of the best; None for a single rate."""
         levels = {rate: level for rate, level in self.levels.items() if rate is not None}
         return sensitivity(levels, within=NEAR) if len(levels) > 1 else None
 
     def forwards_per_step(self) -> float | None:
-        """Forward passes per update, a backward pass counting 2; None if not measured."""
+        """Forward passes per update, where a backward pass counts 2; None if not measured."""
         return self._per_step([run.forward_equivalents for run in self.runs])
 
     def seconds_per_step(self) -> float | None:
-        """Seconds per update on the machine that ran it; None if not measured."""
+        """Seconds per update, on the machine of the runs; None if not measured."""
         return self._per_step([run.seconds for run in self.runs])
 
     def _per_step(self, values: Sequence[float | None]) -> float | None:
@@ -80,12 +80,12 @@ class Method:
         return sum(known) / max(sum(run.steps for run in self.runs), 1)
 
     def time_to(self, record: Record, metric: str, target: float) -> float:
-        """Median over seeds of what was spent when the validation score first reached a target.
+        """Median over seeds of the cost at which the validation score first reached a target.
 
         Args:
-            record: that holds the runs.
-            metric: its name.
-            target: a score.
+            record: record of the runs.
+            metric: name of the metric.
+            target: score to reach.
         """
         times = []
         for run in self.runs:
@@ -99,11 +99,11 @@ def methods(record: Record, metric: str) -> list[Method]:
     """The methods of a record, in the order in which they ran.
 
     Args:
-        record: at least one run.
-        metric: the metric that ranks them.
+        record: record with at least one run.
+        metric: name of the metric that ranks them.
 
     Raises:
-        ValueError: there is no run, or no such metric; or a method has other seeds than the first.
+        ValueError: there is no run or no such metric, or a rate of a method does not have all seeds.
     """
     if not record.runs:
         raise ValueError("the record must hold at least one run, got none")
@@ -117,7 +117,7 @@ def methods(record: Record, metric: str) -> list[Method]:
         }
         for rate, runs in by_rate.items():
             if [run.seed for run in runs] != seeds:
-                raise ValueError(f"{name} at {rate} must have run from each seed of {seeds} once")
+                raise ValueError(f"{name} at {rate} must have one run from each of the seeds {seeds}")
         levels = {
             rate: estimate(record.scores(runs, metric, "validation")).mean for rate, runs in by_rate.items()
         }
@@ -130,12 +130,12 @@ def methods(record: Record, metric: str) -> list[Method]:
 
 
 def common_target(record: Record, compared: Sequence[Method], metric: str) -> float:
-    """The validation score that every run at a best rate has in the end; -∞ where all diverged.
+    """The validation score that every run at a best rate reaches in the end; -∞ if all diverged.
 
     Args:
-        record: that holds the runs.
-        compared: its methods.
-        metric: its name.
+        record: record of the runs.
+        compared: methods of the record.
+        metric: name of the metric.
     """
     runs = [run for method in compared for run in method.runs]
     scores = record.scores(runs, metric, "validation")
@@ -143,13 +143,13 @@ def common_target(record: Record, compared: Sequence[Method], metric: str) -> fl
 
 
 def leader(compared: Sequence[Method]) -> tuple[Method, list[Method]]:
-    """The method with the best mean score, and the others as they stand."""
+    """The method with the best mean score, and the others in their order."""
     best = max(compared, key=lambda method: method.score.mean)
     return best, [method for method in compared if method is not best]
 
 
 def lead_over(best: Method, other: Method, comparisons: int) -> Difference:
-    """How far the best is ahead, at a confidence that holds for so many comparisons together (Bonferroni)."""
+    """How far the best is ahead, at a confidence that holds for all the comparisons together (Bonferroni)."""
     return paired_difference(best.scores, other.scores, confidence=1 - (1 - CONFIDENCE) / comparisons)
 
 

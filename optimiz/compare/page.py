@@ -1,4 +1,4 @@
-"""A report as one file: HTML with its pictures inside, to be opened or sent without anything beside it."""
+"""A report as one file: HTML with its pictures inside, which can be opened or sent on its own."""
 
 import base64
 import html
@@ -33,14 +33,14 @@ def self_contained(markdown: str, title: str, directory: Path, pictures: Collect
     """Render Markdown as a page of HTML that refers to no other file.
 
     Args:
-        markdown: CommonMark with tables; HTML in it is shown, not obeyed.
-        title: of the page.
-        directory: where the pictures lie, PNG files.
-        pictures: names of those that may be shown. Any other is named in place of being shown, as is one that
-            is not there: Markdown that came from outside is to put no file of this machine on the page.
+        markdown: CommonMark with tables; HTML in it is shown as text.
+        title: title of the page.
+        directory: directory of the pictures, which are PNG files.
+        pictures: names of the pictures that may be shown. Any other, and any that is missing, is replaced by
+            its name: Markdown from outside must not put a file of this machine on the page.
 
     Returns:
-        HTML.
+        The page as HTML.
     """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(markdown)

@@ -1,4 +1,4 @@
-"""Pictures as files, and words from outside in them."""
+"""Writing pictures to files, and text from outside in pictures."""
 
 import io
 import os
@@ -13,7 +13,7 @@ _LONGEST = 100  # characters
 
 
 def drawn(text: object) -> str:
-    r"""A text from outside for a picture: a line that leaves it room, no formula, never left out of a legend.
+    r"""Text from outside for a picture: a short line, without formulas, that no legend leaves out.
 
     Example:
         >>> print(drawn("$x^$"))
@@ -23,20 +23,20 @@ def drawn(text: object) -> str:
     """
     line = " ".join(shown(str(text)).split())
     line = (line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…").replace("$", r"\$")
-    return f" {line}" if line.startswith("_") else line  # Matplotlib keeps such names to itself
+    return f" {line}" if line.startswith("_") else line  # Matplotlib leaves such names out of legends
 
 
 def save(picture: Figure, path: str | os.PathLike[str], *, dpi: int) -> None:
-    """Write a picture; one of that name is replaced only once the new one is whole.
+    """Write a picture; an existing file is replaced only once the new one is complete.
 
     Args:
-        picture: what is drawn.
-        path: where to write; the suffix says the format.
-        dpi: pixels an inch.
+        picture: picture to write.
+        path: file to write; the suffix gives the format.
+        dpi: pixels per inch.
 
     Raises:
-        OSError: it cannot be written.
-        ValueError: there is no such format.
+        OSError: the file cannot be written.
+        ValueError: the format is unknown.
     """
     content = io.BytesIO()
     picture.savefig(content, dpi=dpi, format=Path(path).suffix[1:] or "png")

@@ -1,4 +1,4 @@
-"""What a matrix checks before its first run, so that no hours are spent on what cannot be run or ranked."""
+"""Checks before the first run of a matrix, so that no hours are spent on runs that cannot be made or ranked."""
 
 import dataclasses
 import logging
@@ -13,13 +13,13 @@ from optimiz.training.run_plan import RunPlan
 from optimiz.training.task import model_state_argument
 from optimiz.training.train_state import keys
 
-_ASK = "lower_is_better=[{0!r}] or higher_is_better=[{0!r}], here and in the Record"
+_ASK = "give lower_is_better=[{0!r}] or higher_is_better=[{0!r}], here and to the Record"
 
 _log = logging.getLogger(__name__)
 
 
 class Preflight(NamedTuple):
-    """What the checks have found out.
+    """What the checks found out.
 
     Attributes:
         metrics: names of the final metrics.
@@ -42,12 +42,11 @@ def check_arguments(
     test: Any,
     extra: Any,
 ) -> None:
-    """Check the arguments of ``run_matrix``, without computing anything.
+    """Check the arguments of ``run_matrix`` without computing anything.
 
     Raises:
-        TypeError: one is not of its kind.
-        ValueError: there are no arms or seeds, one is given twice, or it is not known which way the metric is
-            better.
+        TypeError: an argument has the wrong type.
+        ValueError: there are no arms or seeds, one is given twice, or the metric has no known direction.
     """
     checks.kinds(
         {
@@ -70,10 +69,10 @@ def check_arguments(
 
 def _check_distinct(name: str, values: Sequence[str]) -> None:
     if not values:
-        raise ValueError(f"{name} must hold at least one, got none")
+        raise ValueError(f"{name} must have at least one entry, got none")
     for value in values:
         if values.count(value) > 1:
-            raise ValueError(f"{name} must be different from each other, got {value} twice")
+            raise ValueError(f"{name} must all be different, got {value} twice")
     directories: dict[str, str] = {}
     for value in values:  # some file systems do not tell A from a
         other = directories.setdefault(directory_name(value).casefold(), value)
@@ -92,22 +91,22 @@ def preflight(
     """Trace every optimizer's step, and evaluate an untrained model.
 
     Args:
-        arms: of the matrix.
+        arms: arms of the matrix.
         task_of: seed → task.
-        settings: of the run from which this is tried.
-        reference: prices, under a budget.
-        test: as of ``run_matrix``.
+        settings: settings of one of the runs, with which this is tried.
+        reference: prices of the work; needed under a budget.
+        test: as in ``run_matrix``.
         metric: name of the metric by which runs will be ranked.
 
     Raises:
         TypeError: ``task_of`` does not return a task.
-        ValueError: a task or an optimizer cannot be trained, with the arm and the reason; or ``evaluate`` or
-            ``test`` does not return the metric, or returns something else than numbers.
+        ValueError: a task or an optimizer cannot be trained (the message names the arm and the reason), or
+            ``evaluate`` or ``test`` does not return numbers by name, with the metric among them.
     """
     task = task_of(settings.seed)
     checks.kinds({f"task_of({settings.seed})": (task, training.Task, "a training.Task")})
     if task.evaluate is None:
-        raise ValueError("the task must evaluate, or there is nothing to compare")
+        raise ValueError("the task must have an evaluate function, or there is nothing to compare")
     return Preflight(
         sharing=_sharing(arms, task, settings, reference),
         metrics=_metrics(
@@ -119,7 +118,7 @@ def preflight(
 def _sharing(
     arms: Sequence[Arm], task: training.Task, settings: training.Settings, reference: training.Reference | None
 ) -> list[Arm]:
-    """The arms whose compiled step takes the learning rate as an argument; every arm can be trained."""
+    """Check that each arm can be trained; return those whose compiled step takes the rate as an argument."""
     alike: dict[tuple[str, int], list[Arm]] = {}
     for arm in arms:
         alike.setdefault((arm.name, id(arm.make)), []).append(arm)
@@ -138,14 +137,14 @@ def _sharing(
 
 
 def _traces_at_any_rate(plan: RunPlan, arms: Sequence[Arm]) -> bool:
-    """Whether the step can be traced with the learning rate as an argument, and not for a rate alone.
+    """Whether the step can be traced with the learning rate as an argument, not only for a given rate.
 
     Args:
-        plan: of a run of the last of the arms.
-        arms: that have one ``make``.
+        plan: plan for a run of the last arm.
+        arms: arms with the same ``make``.
 
     Raises:
-        ValueError: it cannot be traced for a rate either.
+        ValueError: the step cannot be traced for a given rate either.
     """
     plan.check()
     arm, reason = arms[-1], None
@@ -154,13 +153,13 @@ def _traces_at_any_rate(plan: RunPlan, arms: Sequence[Arm]) -> bool:
             hash(arm.make)
             dataclasses.replace(plan, at_rate=AtRate.of(arm.make, arm.learning_rate)).trace()
             return True
-        except Exception as error:  # whatever it is: without a traced rate it may not occur
+        except Exception as error:  # of any kind: without a traced rate it may not occur
             reason = error
     plan.trace()
     if reason is not None and len(arms) > 1:
         message, *_ = str(reason).splitlines() or [""]
         _log.warning(
-            "%s is compiled at each of its %d learning rates, because make needs the value of the rate: %s",
+            "%s is compiled for each of its %d learning rates, because make needs the value of the rate: %s",
             arm.name,
             len(arms),
             message,
@@ -171,7 +170,7 @@ def _traces_at_any_rate(plan: RunPlan, arms: Sequence[Arm]) -> bool:
 def _metrics(
     task: training.Task, seed: int, given: Mapping[str, Callable[..., Mapping[str, float]]], metric: str
 ) -> list[str]:
-    """The names of the final metrics."""
+    """Names of the final metrics."""
     params, model_state = untrained(task, seed)
     names: list[str] = []
     for name, metrics_of in given.items():
@@ -181,11 +180,11 @@ def _metrics(
         except (AttributeError, TypeError, ValueError):
             raise ValueError(f"{name} must return numbers by name, got {metrics!r}") from None
         if metric not in names:
-            raise ValueError(f"{name} gives no metric {metric!r}; it gives {', '.join(names)}")
+            raise ValueError(f"{name} does not return the metric {metric!r}; it returns {', '.join(names)}")
     return names
 
 
 def untrained(task: training.Task, seed: int) -> tuple[Any, Any]:
-    """The initial parameters and model state; the latter is None for a model without."""
+    """The initial parameters and model state; the latter is None if the model has none."""
     key = keys(seed)[0]
     return task.init(key), None if task.model_state is None else task.model_state(key)

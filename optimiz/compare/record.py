@@ -1,6 +1,6 @@
 """The record of a comparison: every measured number, with the machine, the versions and the date.
 
-A record is plain JSON. Documents are rendered from it and hold no number of their own.
+A record is plain JSON. Documents are rendered from it and contain no other numbers.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from optimiz.compare.markdown import escaped
 from optimiz.compare.run import Run, needs, number
 from optimiz.training import environment
 
-# A file of a record's own, in its directory.
+# A file in the directory of the record.
 _PICTURE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.png")
 
 
@@ -29,28 +29,29 @@ class Record:
 
     Args:
         title: heading of the report.
-        command: the command that made it, as typed.
+        command: the command that made the record, as typed.
         task: description of the task, by name: data, sizes, model.
         settings: the settings that all runs share.
-        baselines: metrics of methods that were not trained here: by method, then ``"validation"`` and
-            ``"test"``, then metric.
-        test_examples: the number of examples that each test metric was measured on, ≥ 1.
-        runs: in the order in which they ran; those of one optimizer have the same seeds at all its rates.
-        lower_is_better: metrics for which less is better. Well-known names such as ``"loss"`` and ``"mae"`` can
-            be omitted.
-        higher_is_better: metrics for which more is better; ``"accuracy"`` and ``"f1"`` can be omitted.
-        left_out: what the report lacks, such as a baseline, and why.
-        samples: name → lines of text that the models wrote; shown verbatim.
+        baselines: metrics of methods that were not trained here: method → ``"validation"`` and ``"test"`` →
+            name of the metric → value.
+        test_examples: number of examples on which each test metric was measured, ≥ 1.
+        runs: runs in the order in which they were made; an optimizer has the same seeds at all its rates.
+        lower_is_better: names of metrics that are better when lower. Well-known names such as ``"loss"`` and
+            ``"mae"`` can be omitted.
+        higher_is_better: names of metrics that are better when higher; ``"accuracy"`` and ``"f1"`` can be
+            omitted.
+        left_out: parts that the report lacks, such as a baseline, and why.
+        samples: name → lines of text that a model wrote; shown verbatim.
         pictures: PNG file next to the report → its caption.
         extra: measurements that belong to no run, as plain JSON.
-        date: ISO 8601, UTC.
-        environment: see :func:`environment`.
+        date: date and time, as ISO 8601 in UTC.
+        environment: device and versions, see :func:`environment`.
         schema: version of this layout.
 
     Raises:
-        TypeError: a field, or what is in it, is of another type, or no plain JSON.
-        ValueError: a number is not finite or outside its domain; a baseline lacks a part; a metric is listed as
-            better both ways; or a picture is not a PNG file next to the report.
+        TypeError: a field, or a value in it, has the wrong type or is not plain JSON.
+        ValueError: a number is not finite or outside its domain; a baseline lacks a part; a metric is listed in
+            both directions; or a picture is not a PNG file next to the report.
     """
 
     title: str
@@ -80,30 +81,30 @@ class Record:
                 given = ", ".join(parts) or "none"
                 raise ValueError(f"baselines[{name!r}] must have the parts validation and test, got {given}")
         if both := set(self.lower_is_better) & set(self.higher_is_better):
-            raise ValueError(f"{min(both)!r} cannot be in lower_is_better and in higher_is_better")
+            raise ValueError(f"{min(both)!r} cannot be in both lower_is_better and higher_is_better")
         for name in self.pictures:
             if not _PICTURE.fullmatch(name):
-                raise ValueError(f"pictures must be PNG files beside the report, such as 'a.png', got {name!r}")
+                raise ValueError(f"pictures must be PNG files next to the report, like 'a.png', got {name!r}")
 
     def sign(self, metric: str) -> int:
-        """1 for a metric for which more is better, -1 for one for which less is better.
+        """1 for a metric that is better when higher, -1 for one that is better when lower.
 
         Raises:
-            ValueError: it is not known which way the metric is better.
+            ValueError: the metric has no known direction.
         """
-        ask = f"lower_is_better=[{metric!r}] or higher_is_better=[{metric!r}] of the Record"
+        ask = f"give lower_is_better=[{metric!r}] or higher_is_better=[{metric!r}] to the Record"
         return -1 if lower_is_better(metric, self.lower_is_better, self.higher_is_better, ask=ask) else 1
 
     def directed(self, metric: str) -> str:
-        """The name of a metric as Markdown, with an arrow in its better direction, if that is known."""
+        """The name of a metric as Markdown, with an arrow in its direction if that is known."""
         return f"{escaped(metric)} {arrow(metric, self.lower_is_better, self.higher_is_better)}".rstrip()
 
     def scores(self, runs: Sequence[Run], metric: str, part: str) -> list[float]:
         """The final metric of each run, times its sign, so that more is better; -∞ if it is not finite.
 
         Args:
-            runs: of this record.
-            metric: its name.
+            runs: runs of this record.
+            metric: name of the metric.
             part: ``"test"`` or ``"validation"``.
 
         Raises:
@@ -124,14 +125,14 @@ class Record:
         """The metric of each baseline that has it.
 
         Args:
-            metric: its name.
+            metric: name of the metric.
             part: ``"test"`` or ``"validation"``.
         """
         parts = {name: metrics[part] for name, metrics in self.baselines.items()}
         return {name: metrics[metric] for name, metrics in parts.items() if metric in metrics}
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the record as JSON; a file of that name is replaced only once the new one is whole."""
+        """Write the record as JSON; an existing file is replaced only once the new one is complete."""
         fields = {name: json_text(value) for name, value in dataclasses.asdict(self).items() if name != "runs"}
         runs = ",\n".join(json_text(dataclasses.asdict(run)) for run in self.runs)
         write_object(path, fields | {"runs": f"[\n{runs}\n]"})
@@ -142,7 +143,7 @@ class Record:
 
         Raises:
             OSError: the file cannot be read.
-            TornRecord: the file is no record, or is cut short; naming the field.
+            TornRecord: the file is not a record, or is cut short; the message names the field.
             ValueError: it has another schema.
         """
 

@@ -1,7 +1,7 @@
-"""The report of a comparison: one page of Markdown next to its pictures and its record, and the same as HTML.
+"""The report of a comparison: a page of Markdown next to its pictures and its record, and the same as HTML.
 
-It is rendered from the record alone. A part that cannot be made, such as a picture, is left out, with the
-reason, so that no report is lost because of a part.
+It is rendered from the record alone. A part that fails, such as a picture, is left out, and the report says
+why, so that no report is lost because of one part.
 """
 
 import logging
@@ -29,17 +29,17 @@ _log = logging.getLogger(__name__)
 
 
 def check_report(record: Record, directory: str | os.PathLike[str], *, metric: str) -> None:
-    """Refuse, before anything is trained, what ``write_report`` would refuse when all is done.
+    """Refuse, before anything is trained, what ``write_report`` would refuse at the end.
 
     Args:
-        record: as it will be, still without its runs.
-        directory: where the report will be written; made if it is missing.
+        record: the record, still without its runs.
+        directory: directory of the report; created if it does not exist.
         metric: name of the metric by which methods will be ranked.
 
     Raises:
-        TypeError: an argument is not of its kind.
-        ValueError: it is not known which way the metric is better.
-        OSError: nothing can be written to the directory.
+        TypeError: an argument has the wrong type.
+        ValueError: the metric has no known direction.
+        OSError: the directory cannot be written to.
     """
     if not isinstance(record, Record):
         raise TypeError(f"record must be a compare.Record, got {type(record).__name__}")
@@ -51,24 +51,24 @@ def check_report(record: Record, directory: str | os.PathLike[str], *, metric: s
 
 
 def write_report(record: Record, directory: str | os.PathLike[str], *, metric: str) -> Path:
-    """Write ``record.json``, the pictures, ``report.md`` and ``report.html``, which holds its pictures.
+    """Write ``record.json``, the pictures, ``report.md`` and ``report.html``, which contains its pictures.
 
-    The record is written first. A picture or a section that cannot be made is left out; the report says why.
+    The record is written first. A picture or section that cannot be made is left out, and the report says why.
 
     Args:
-        record: at least one run.
-        directory: where to write; made if it is missing.
+        record: record with at least one run.
+        directory: directory of the report; created if it does not exist.
         metric: name of the metric by which methods are ranked, such as ``"accuracy"``. If the name is not well
-            known, the record has to list it as better one way.
+            known, the record must have it in ``lower_is_better`` or ``higher_is_better``.
 
     Returns:
         The path of ``report.md``.
 
     Raises:
-        TypeError: an argument is not of its kind.
-        ValueError: the record holds no run or no such metric, it is not known which way the metric is better,
-            or a method lacks a seed.
-        OSError: a file cannot be written; those before it are whole.
+        TypeError: an argument has the wrong type.
+        ValueError: the record has no run or no such metric, the metric has no known direction, or a method
+            lacks a seed.
+        OSError: a file cannot be written; those before it are complete.
     """
     if not isinstance(record, Record):
         raise TypeError(f"record must be a compare.Record, got {type(record).__name__}")
@@ -80,7 +80,7 @@ def write_report(record: Record, directory: str | os.PathLike[str], *, metric: s
     pictures = {_CURVES: learning_curves} | ({_RATES: rate_curves} if have_grids(compared) else {})
     missing = {}
     for name, draw in pictures.items():
-        (directory / name).unlink(missing_ok=True)  # one of an earlier report is none of this
+        (directory / name).unlink(missing_ok=True)  # it may belong to an earlier report
         if reason := _fault(draw, record, directory / name, metric=metric):
             missing[name] = reason
     report, page = directory / "report.md", directory / "report.html"
@@ -98,10 +98,10 @@ def write_report(record: Record, directory: str | os.PathLike[str], *, metric: s
 
 
 def summary(record: Record, *, metric: str) -> str:
-    """The result in words and as a table, in Markdown.
+    """The result in words and as a table, as Markdown.
 
     Args:
-        record: at least one run.
+        record: record with at least one run.
         metric: name of the metric by which methods are ranked.
     """
     lacking = [f"{escaped(name)} is left out: {escaped(reason)}" for name, reason in record.left_out.items()]
@@ -112,9 +112,9 @@ def render(record: Record, *, metric: str, missing: Mapping[str, str] | None = N
     """The report as Markdown.
 
     Args:
-        record: at least one run.
+        record: record with at least one run.
         metric: name of the metric by which methods are ranked.
-        missing: names of pictures that could not be drawn, and why.
+        missing: picture that could not be drawn → why.
     """
     compared, missing = methods(record, metric), missing or {}
     drawn = [
@@ -136,18 +136,18 @@ def render(record: Record, *, metric: str, missing: Mapping[str, str] | None = N
         *_section(sections.pictures, record),
         "## What was run",
         f"- command: {code(record.command)}\n" + listed(dict(record.task) | dict(record.settings)),
-        "## On what",
+        "## Environment",
         listed({"date": record.date} | _flat(record.environment) | _other_versions(record)),
         *_section(sections.all_runs, record, metric),
-        "Every number on this page is in `record.json`, or is computed from what is there; `metrics.jsonl` in "
-        "a run's folder has each update.",
+        "Every number on this page is in `record.json` or is computed from it; `metrics.jsonl` in the "
+        "directory of a run has every update.",
     ]
     shown = [_without(paragraph, missing) for paragraph in paragraphs]
     return "\n\n".join(shown) + "\n"
 
 
 def _without(paragraph: str, missing: Mapping[str, str]) -> str:
-    """The paragraph, or, where it is a picture that is missing, the reason."""
+    """The paragraph or, if it is a missing picture, the reason."""
     for name, reason in missing.items():
         if paragraph.startswith("![") and paragraph.endswith(f"]({name})"):
             return f"`{name}` is left out: {escaped(reason)}"
@@ -161,7 +161,7 @@ def _section(of: Callable[..., list[str]], *arguments: Any) -> list[str]:
 
 
 def _fault(make: Callable[..., object], *arguments: Any, **options: Any) -> str | None:
-    """Make a part of a report; where that fails, say why."""
+    """Make a part of a report; if that fails, return the reason."""
     try:
         make(*arguments, **options)
     except Exception as error:
@@ -174,8 +174,8 @@ def results_table(record: Record, *, metric: str) -> str:
     """The test metrics, time and memory of every method at its best rate, as a Markdown table.
 
     Args:
-        record: at least one run.
-        metric: the first of the test metrics; the others follow in the runs' order.
+        record: record with at least one run.
+        metric: name of the test metric that comes first; the others follow in the order of the first run.
     """
     compared = methods(record, metric)
     names = [metric, *(name for name in compared[0].runs[0].test if name != metric)]
@@ -189,7 +189,7 @@ def results_table(record: Record, *, metric: str) -> str:
 
 
 def _result_row(method: Method, titles: Mapping[str, str]) -> dict[str, str]:
-    """The cells of a method by the title of their column; ``titles`` has those of the test metrics."""
+    """The cells of a method by column title; ``titles`` has the titles of the test metrics."""
     runs = method.runs
     seconds = [run.seconds for run in runs if run.seconds is not None]
     return {
@@ -215,7 +215,7 @@ def _over_seeds(values: Sequence[float | None]) -> str:
 
 
 def _other_versions(record: Record) -> dict[str, str]:
-    """Packages that were not of one version in all runs, as when a comparison was resumed after an upgrade."""
+    """Packages whose versions differ between runs, as when a comparison was resumed after an upgrade."""
     names = sorted({name for run in record.runs for name in run.versions})
     found = {name: sorted({run.versions.get(name, "none") for run in record.runs}) for name in names}
     return {f"{name} of the runs": ", ".join(several) for name, several in found.items() if len(several) > 1}

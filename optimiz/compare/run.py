@@ -17,11 +17,11 @@ from optimiz.training import environment
 from optimiz.training.budget.step_cost import EXTRA_WORK, FORWARD, HESSIAN
 from optimiz.training.step import SELECTION_FORWARDS
 
-# Of an update: a forward pass, and a backward pass that counts 2.
+# Forward passes per update: one, and a backward pass that counts 2.
 STEP_FORWARDS = 3
 
-# Of the extra work that optimizers count in their state. An estimate of the Hessian's diagonal is one more
-# gradient or more.
+# Forward passes per unit of the extra work that optimizers count in their state. An estimate of the Hessian's
+# diagonal takes at least one more gradient.
 _FORWARDS = {count: {FORWARD: 1, HESSIAN: STEP_FORWARDS}[work] for count, work in EXTRA_WORK.items()}
 _FORWARDS[SELECTION_FORWARDS] = 1
 
@@ -31,37 +31,38 @@ class Run:
     """One optimizer's run at one learning rate, from one seed.
 
     Args:
-        optimizer: its name.
-        learning_rate: the peak of its schedule; None where the optimizer finds it.
-        seed: of the initial parameters, the data order and dropout.
-        steps: updates made.
+        optimizer: name of the optimizer.
+        learning_rate: peak of its schedule; None if the optimizer finds it.
+        seed: seed of the initial parameters, the data order and dropout.
+        steps: number of updates.
         diverged_at: 0-based index of the update whose loss or gradient was not finite, which ended the run;
-            None for a run that came to its end.
-        seconds: spent on updates, without compilation, evaluation and saves; None if not measured, as are the
-            other numbers that may be None in a record that was made elsewhere.
-        compile_seconds: spent compiling; next to none if the step of an earlier run could be used again.
-        forward_equivalents: work of all updates, in forward passes: a backward pass counts 2, and so an
-            update 3; an evaluation of the loss that the optimizer counts 1, an estimate of the Hessian 3, and
-            the evaluation of as many candidates as a step has examples 1. If layers are dropped, an update
-            counts by its share of the largest number of active layers.
-        reference_seconds: of reference time spent; None without a budget.
-        budget: of reference time, in seconds; None for a run of so many steps.
-        state_bytes_per_parameter: size of the optimizer's state over the number of parameters.
-        temporary_bytes: the most memory that a compiled training step needs in addition to parameters, state
-            and batch; None if the compiler does not report it.
-        versions: of the packages under which it ran, by name.
-        test: final metrics on examples that neither training nor any choice has seen, by name; None where
-            not finite, as all are of a run that diverged.
+            None if the run completed.
+        seconds: time spent on updates, without compilation, evaluation and saves; None if it was not measured.
+            The same holds for the other numbers that can be None, in a record that was made elsewhere.
+        compile_seconds: time spent compiling; almost zero if the step of an earlier run was used again.
+        forward_equivalents: work of all updates, in forward passes. A backward pass counts 2, so an update
+            counts 3; a further loss evaluation by the optimizer counts 1, an estimate of the Hessian 3, and an
+            evaluation of as many candidates as a step has examples 1. With dropped layers, an update counts in
+            proportion to its active layers, relative to the largest number of them.
+        reference_seconds: reference time spent, in seconds; None without a budget.
+        budget: budget of reference time, in seconds; None if the run has a given number of steps.
+        state_bytes_per_parameter: size of the optimizer's state divided by the number of parameters.
+        temporary_bytes: peak memory that a compiled training step needs in addition to parameters, state and
+            batch; None if the compiler does not report it.
+        versions: versions of the packages that were used, by name.
+        test: final metrics on examples that neither training nor any choice has seen, by name. A metric that is
+            not finite is None, as are all metrics of a run that diverged.
         history: the rows of the run's ``metrics.jsonl``: ``{"step", "loss", ...}`` per update and
             ``{"steps", "evaluation"}`` per evaluation. A number that is not finite is None.
-        fingerprint: SHA-256 of the initial parameters, the random key and the first batches; None where it
-            was not taken.
-        heterogeneity: of the first gradient, see ``diagnostics.heterogeneity``; statistic → number.
-        extra: whatever else belongs to the run, as plain JSON.
+        fingerprint: SHA-256 of the initial parameters, the random key and the first batches; None if it was not
+            computed.
+        heterogeneity: heterogeneity of the first gradient, see ``diagnostics.heterogeneity``; statistic →
+            value.
+        extra: anything else about the run, as plain JSON.
 
     Raises:
-        TypeError: a field, or what is in it, is of another type.
-        ValueError: a number is not finite, or the history has no number where curves need one.
+        TypeError: a field, or a value in it, has the wrong type.
+        ValueError: a number is not finite, or the history lacks a number that curves need.
     """
 
     optimizer: str
@@ -118,22 +119,22 @@ class Run:
         heterogeneity: Mapping[str, float] | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> "Run":
-        """The run that a result of ``training.fit`` was.
+        """The run of a result of ``training.fit``.
 
         Args:
-            result: what ``fit`` returned, or what its ``Diverged`` holds.
-            tx: the optimizer it was given.
-            optimizer: its name.
-            learning_rate: the peak of its schedule; None where the optimizer finds it.
-            seed: of the run.
-            test: final metrics by name; what is not finite becomes None.
-            budget: of reference time, in seconds; None for a run of so many steps.
-            diverged_at: ``Diverged.step``; None for a run that came to its end.
-            fingerprint: of what the run began with.
-            heterogeneity: of the first gradient.
-            extra: whatever else belongs to the run, as plain JSON; what is not finite becomes None.
+            result: what ``fit`` returned, or the result in the ``Diverged`` that it raised.
+            tx: optimizer that was passed to ``fit``.
+            optimizer: name of the optimizer.
+            learning_rate: peak of its schedule; None if the optimizer finds it.
+            seed: seed of the run.
+            test: final metrics by name; values that are not finite become None.
+            budget: budget of reference time, in seconds; None if the run has a given number of steps.
+            diverged_at: ``Diverged.step``; None if the run completed.
+            fingerprint: fingerprint of the start of the run.
+            heterogeneity: heterogeneity of the first gradient.
+            extra: anything else about the run, as plain JSON; numbers that are not finite become None.
         """
-        with schedules.spending(0.0):  # no schedule decides the size of a state
+        with schedules.spending(0.0):  # a schedule does not change the size of the state
             state = jax.eval_shape(tx.init, result.params)
         parameters = sum(leaf.size for leaf in jax.tree.leaves(result.params))
         state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
@@ -160,15 +161,15 @@ class Run:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The history, with NaN for what is not finite."""
+        """The history, with NaN for numbers that are not finite."""
         return [number(row) for row in self.history]
 
     def per_update(self, name: str) -> list[Any]:
-        """A field of the row of each update, in order; what is not finite is NaN.
+        """A field of each update's row, in order; NaN if it is not finite.
 
         Args:
-            name: such as ``"loss"``, ``"gradient_norm"``, or a scalar of the optimizer's state, such as
-                ``"learning_rate"`` or ``"step_size"``.
+            name: name of the field, such as ``"loss"``, ``"gradient_norm"``, or a scalar of the optimizer's
+                state, such as ``"learning_rate"`` or ``"step_size"``.
 
         Raises:
             ValueError: there is no such field.
@@ -179,12 +180,12 @@ class Run:
         return [row[name] for row in rows]
 
     def training_loss(self) -> tuple[list[int], list[float]]:
-        """Update counts, from 1, and the batch loss at each; what is not finite is NaN."""
+        """Update counts, from 1, and the batch loss of each update; NaN if it is not finite."""
         rows = [row for row in self.rows if "loss" in row]
         return [row["step"] + 1 for row in rows], [row["loss"] for row in rows]
 
     def validation(self, metric: str) -> tuple[list[int], list[float]]:
-        """Update counts and a metric of the evaluation after each; what is not finite is NaN.
+        """Update counts, and a metric of the evaluation after so many updates; NaN if it is not finite.
 
         Raises:
             ValueError: there is no such metric.
@@ -195,7 +196,7 @@ class Run:
         return [row["steps"] for row in rows], [row["evaluation"][metric] for row in rows]
 
     def spent(self, updates: Sequence[int]) -> list[float]:
-        """The cost of numbers of updates: seconds of reference time, or, without a budget, the numbers.
+        """The cost of numbers of updates: seconds of reference time or, without a budget, the numbers.
 
         Args:
             updates: numbers of updates, each from 0 to ``steps``.
@@ -216,7 +217,8 @@ class Run:
 
         Raises:
             OSError: the file cannot be read.
-            TornRecord: the file is no run, is cut short, or differs from what was written; naming the field.
+            TornRecord: the file is not a run, is cut short, or differs from what was written; the message names
+                the field.
             ValueError: it has another schema.
         """
 
@@ -229,14 +231,14 @@ class Run:
 
     @classmethod
     def of_fields(cls, where: str, fields: Any) -> "Run":
-        """The run of a file.
+        """The run with the given fields, as read from a file.
 
         Args:
-            where: it stands in the file, for the message.
-            fields: as JSON has them.
+            where: place of the run in the file, for the message.
+            fields: fields of the JSON object.
 
         Raises:
-            ValueError: they are not those of a run.
+            ValueError: these are not the fields of a run.
         """
         if not isinstance(fields, Mapping):
             raise ValueError(f"{where} must be an object, got {type(fields).__name__}")
@@ -247,26 +249,26 @@ class Run:
 
 
 def _whole_steps(result: training.Result) -> float:
-    """The number of updates, each by its share of the layers."""
+    """The number of updates, each weighted by its share of the layers."""
     on = [row["active_layers"] for row in result.history if "active_layers" in row]
     return sum(on) / max(on) if on else result.steps
 
 
 def _extra_forwards(history: Sequence[Mapping[str, Any]]) -> float:
-    """The work that was counted in addition to the updates, from the last update's row."""
+    """The work that was counted in addition to the updates, taken from the last update's row."""
     last = next((row for row in reversed(history) if "loss" in row), {})
     forwards = {name: _FORWARDS.get(name.rpartition("/")[2], 0) for name in last}
     return float(sum(times * last[name] for name, times in forwards.items() if times))
 
 
 def needs(metric: str, metrics: Mapping[str, Any], part: str) -> None:
-    """Refuse a metric that is not among those of a part."""
+    """Refuse a metric that a part does not have."""
     if metric not in metrics:
-        raise ValueError(f"there is no {part} metric {metric!r}; there are {', '.join(metrics)}")
+        raise ValueError(f"the {part} has no metric {metric!r}; it has {', '.join(metrics)}")
 
 
 def _finite(value: Any) -> Any:
-    """The same at any depth, with None in place of a number that is not finite."""
+    """The value with None in place of numbers that are not finite, at any depth."""
     if isinstance(value, Mapping):
         return {name: _finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -275,7 +277,7 @@ def _finite(value: Any) -> Any:
 
 
 def number(value: Any) -> Any:
-    """The same at any depth, with NaN in place of None."""
+    """The value with NaN in place of None, at any depth."""
     if isinstance(value, Mapping):
         return {name: number(item) for name, item in value.items()}
     if isinstance(value, list):

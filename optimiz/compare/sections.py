@@ -1,7 +1,7 @@
-"""The sections of a report, one question each.
+"""The sections of a report, each of which answers one question.
 
-Each function takes the record, what :func:`optimiz.compare.methods.methods` finds in it, and the metric that
-ranks them, and returns paragraphs of Markdown: none where the record does not answer the question.
+Each function takes the record, its methods from :func:`optimiz.compare.methods.methods` and the metric that
+ranks them, and returns paragraphs of Markdown: none if the record does not answer the question.
 """
 
 import math
@@ -19,7 +19,7 @@ def differences(record: Record, compared: Sequence[Method], metric: str) -> list
     best, others = leader(compared)
     if not others or len(best.runs) == 1 or not math.isfinite(best.score.mean):
         return []
-    # As many comparisons as in words: none is made with a method that diverged.
+    # As many comparisons as in the summary, which makes none with a method that diverged.
     comparisons = max(1, sum(math.isfinite(method.score.mean) for method in others))
     rows = []
     for method in others:
@@ -31,11 +31,11 @@ def differences(record: Record, compared: Sequence[Method], metric: str) -> list
     header = ["method", "mean lead over it", "interval", "by seed", "verdict"]
     return [
         "## Is the lead real?",
-        f"How far {escaped(best.name)} is ahead in test {escaped(metric)}, seed by seed: both began with the "
-        "same parameters and saw the same batches. The intervals contain all the leads that very many seeds "
-        f"would show, together, with a confidence of {CONFIDENCE:.0%} (paired t, Bonferroni); where one "
-        "contains zero, the seeds do not tell the two apart. Another test set would add an uncertainty of its "
-        "own.",
+        f"The lead of {escaped(best.name)} in test {escaped(metric)}, seed by seed: for each seed, both "
+        "methods start with the same parameters and see the same batches. With a confidence of "
+        f"{CONFIDENCE:.0%}, the intervals together contain every mean lead over very many seeds (paired t, "
+        "Bonferroni). If an interval contains zero, the seeds do not tell the two methods apart. Another test "
+        "set would add an uncertainty of its own.",
         table(header, rows),
     ]
 
@@ -74,9 +74,9 @@ def rates(record: Record, compared: Sequence[Method], metric: str) -> list[str]:
     ]
     return [
         "## How much does the learning rate matter?",
-        f"Final validation {escaped(metric)}, by which the rate of each method was chosen: its mean over the "
-        "rates of the grid, its standard deviation over them, and the rates about the best one that come "
-        f"within {NEAR} of it. The smaller the spread and the wider the range, the less tuning a method needs.",
+        f"Final validation {escaped(metric)}, by which the rate of each method was chosen: its mean and "
+        "standard deviation over the grid, and the range of rates around the best one that come within "
+        f"{NEAR} of it. The smaller the spread and the wider the range, the less tuning a method needs.",
         f"![Validation {escaped(metric)} against learning rate](rates.png)",
         table(header, rows),
     ]
@@ -105,17 +105,17 @@ def cost(record: Record, compared: Sequence[Method], metric: str) -> list[str]:
         )
     return [
         "## What did it cost?",
-        "A forward pass is the unit of work: a backward pass counts 2, so that a plain update is 3, and what "
-        "an optimizer evaluates beyond that is counted in. Temporary memory is what the compiler plans for a "
-        "training step beside parameters, state and batch. The last column is about the validation level that "
-        "every run reaches in the end: when each method was first found to be there (median over seeds). Its "
-        "schedule was for the whole run; stopping there would want another.",
+        "Work is counted in forward passes. A backward pass counts 2, so a plain update counts 3; further "
+        "evaluations by the optimizer are added. Temporary memory is what the compiler plans for a training "
+        "step in addition to parameters, state and batch. The last column shows when an evaluation of each "
+        "method first reached the validation level that every run reaches in the end (median over seeds). The "
+        "schedules were made for whole runs; stopping earlier would need a different one.",
         table(header, rows),
     ]
 
 
 def beginning(record: Record) -> list[str]:
-    """How the runs began."""
+    """How the runs started."""
     ginis = [gini for run in record.runs if (gini := run.heterogeneity.get("gini_norm")) is not None]
     if not ginis:
         return []
@@ -123,11 +123,11 @@ def beginning(record: Record) -> list[str]:
     begun = {(run.seed, run.fingerprint) for run in record.runs}
     alike = len(begun) == len({run.seed for run in record.runs})
     return [
-        "## How did they begin?",
+        "## How did they start?",
         "For each seed, the SHA-256 of initial parameters, random key and first batches is "
         f"{'the same' if alike else '**not** the same'} in every run. The norms of the first gradient over the "
-        f"parameter tensors have a Gini coefficient of {spans} (0: all equal, near 1: one tensor has all); "
-        "where it is high, one learning rate for all tensors suits few of them.",
+        f"parameter tensors have a Gini coefficient of {spans} (0: all are equal; near 1: one is much larger "
+        "than the others). If it is high, a single learning rate suits few of the tensors.",
     ]
 
 
@@ -141,7 +141,8 @@ def health(record: Record) -> list[str]:
     if not lines:
         return []
     texts = [f"{remedy}\n\n" + "\n".join(f"- {where}" for where in places) for remedy, places in lines.items()]
-    return ["## What went wrong", "Found in the metrics of single runs, with what to try.", *texts]
+    introduction = "Problems found in the metrics of single runs, each with a suggestion."
+    return ["## What went wrong", introduction, *texts]
 
 
 def samples(record: Record) -> list[str]:
@@ -157,7 +158,7 @@ def pictures(record: Record) -> list[str]:
 
 
 def all_runs(record: Record, metric: str) -> list[str]:
-    """Every run, where methods have more than one."""
+    """Every run, if methods have more than one."""
     if len(record.runs) == len({run.optimizer for run in record.runs}):
         return []
     what = record.directed(metric)

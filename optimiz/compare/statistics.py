@@ -1,7 +1,7 @@
 """What a few seeds can tell: means, paired differences and their intervals, sensitivity, time to a target.
 
-A run that diverged has the score -∞. It takes part in everything, and is never dropped: the mean of an arm with
-such a run is -∞, and no interval contains or excludes anything of it.
+A run that diverged has the score -∞ and is never dropped: the mean of an arm with such a run is -∞, and so its
+differences from other arms have infinite intervals.
 """
 
 import math
@@ -14,7 +14,7 @@ from optimiz import checks
 
 
 class Estimate(NamedTuple):
-    """A mean over n values, and its standard error; NaN for one value, or where one is infinite."""
+    """A mean over n values, and its standard error, which is NaN for one value or if a value is infinite."""
 
     mean: float
     standard_error: float
@@ -22,7 +22,7 @@ class Estimate(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A mean difference over n pairs, and its confidence interval; infinite for one pair."""
+    """A mean difference over n pairs, and its confidence interval, which is infinite for one pair."""
 
     mean: float
     low: float
@@ -31,9 +31,9 @@ class Difference(NamedTuple):
 
     @property
     def significant(self) -> bool:
-        """Whether the interval leaves out zero.
+        """Whether the interval excludes zero.
 
-        One that has no width does not: that a few differences are equal to the last digit is chance.
+        An interval of width zero does not count: a few differences are equal to the last digit only by chance.
         """
         return self.low < self.high and (self.low > 0 or self.high < 0)
 
@@ -42,11 +42,11 @@ class Sensitivity(NamedTuple):
     """How much a method's level depends on its learning rate.
 
     Attributes:
-        mean: of the levels over the grid.
-        spread: their standard deviation (n - 1); NaN for one rate, or where one diverged.
-        low: the least rate of the range about the best one in which all levels are near the best; NaN where
-            every rate diverged.
-        high: the greatest.
+        mean: mean of the levels over the grid.
+        spread: standard deviation of the levels (n - 1); NaN for a single rate, or if one diverged.
+        low: lowest rate of the range around the best one in which all levels are near the best; NaN if every
+            rate diverged.
+        high: highest rate of that range.
     """
 
     mean: float
@@ -56,15 +56,15 @@ class Sensitivity(NamedTuple):
 
     @property
     def factor(self) -> float:
-        """The width of the range: its greatest rate over its least, 1 where only the best rate is near."""
+        """The width of the range: its highest rate over its lowest; 1 if only the best rate is near."""
         return self.high / self.low
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of some values, and its standard error.
+    """The mean of values, and its standard error.
 
     Args:
-        values: n ≥ 1, may be infinite.
+        values: n ≥ 1 values, which may be infinite.
 
     Returns:
         Σ x / n, and the standard deviation (n - 1) over √n.
@@ -88,16 +88,16 @@ def paired_difference(
 ) -> Difference:
     """The mean of first - second over pairs, with Student's t interval.
 
-    Pairs are runs of one seed: same initial parameters, same batches, same dropout. What these have in common
-    drops out of the difference.
+    A pair consists of two runs from one seed, with the same initial parameters, batches and dropout. Effects
+    that both runs share cancel in the difference.
 
     Args:
-        first: n ≥ 1 scores, may be infinite.
-        second: as many, in the order of the same seeds.
-        confidence: in (0, 1), that the interval contains the difference of many seeds.
+        first: n ≥ 1 scores, which may be infinite.
+        second: n scores, for the same seeds in the same order.
+        confidence: probability, in (0, 1), that the interval contains the mean difference over many seeds.
 
     Returns:
-        The mean, ± t(n - 1) times its standard error; infinite where n = 1 or a score is infinite.
+        The mean ± t(n - 1) times its standard error; infinite if n = 1 or a score is infinite.
 
     Raises:
         ValueError: there is no pair, or the numbers of scores differ.
@@ -108,7 +108,7 @@ def paired_difference(
         (-1.071, 1.471, False)
     """
     if len(first) != len(second):
-        raise ValueError(f"first and second must be of one length, got {len(first)} and {len(second)}")
+        raise ValueError(f"first and second must have the same length, got {len(first)} and {len(second)}")
     checks.number("confidence", confidence, gt=0, lt=1)
     mean, n = estimate(first).mean - estimate(second).mean, len(first)
     if n == 1 or not math.isfinite(mean):
@@ -119,18 +119,18 @@ def paired_difference(
 
 
 def t_quantile(confidence: float, degrees: int) -> float:
-    """The number that Student's t stays within, on either side of zero, with a given probability.
+    """The bound that the absolute value of Student's t does not exceed, with a given probability.
 
     Args:
         confidence: the probability, in (0, 1).
-        degrees: of freedom, ν ≥ 1.
+        degrees: degrees of freedom, ν ≥ 1.
 
     Returns:
         t > 0 with P(|T| ≤ t) = confidence.
 
     Raises:
-        TypeError: an argument is not a number of its kind.
-        ValueError: it is outside its domain.
+        TypeError: an argument is not a number, or ``degrees`` is not an integer.
+        ValueError: an argument is outside its domain.
 
     Example:
         >>> round(t_quantile(0.95, 1), 3), round(t_quantile(0.5, 1), 3)  # Cauchy's distribution: tan(π c / 2)
@@ -162,8 +162,8 @@ def sensitivity(levels: Mapping[float, float], *, within: float) -> Sensitivity:
     """How a method's level depends on its learning rate, over a grid.
 
     Args:
-        levels: learning rate > 0 → mean score; -∞ where a run diverged.
-        within: distance from the best level that counts as near, ≥ 0; 0.01 is a point of accuracy.
+        levels: learning rate > 0 → mean score; -∞ if a run diverged.
+        within: distance from the best level that still counts as near, ≥ 0; 0.01 is a point of accuracy.
 
     Raises:
         ValueError: there is no rate, or one is not positive.
@@ -193,12 +193,12 @@ def sensitivity(levels: Mapping[float, float], *, within: float) -> Sensitivity:
 
 
 def time_to_target(spent: Sequence[float], scores: Sequence[float], target: float) -> float:
-    """What had been spent when a score first reached a target; infinite where it never did.
+    """The cost at which a score first reached a target; infinite if it never did.
 
     Args:
-        spent: at each evaluation, ascending.
-        scores: of each evaluation, as many; NaN reaches nothing.
-        target: the score to be reached.
+        spent: cost so far at each evaluation, ascending.
+        scores: score of each evaluation; NaN does not reach the target.
+        target: score to reach.
 
     Example:
         >>> time_to_target([1.0, 2.0, 3.0], [0.5, 0.7, 0.6], 0.6), time_to_target([1.0], [0.5], 0.6)
@@ -209,11 +209,11 @@ def time_to_target(spent: Sequence[float], scores: Sequence[float], target: floa
 
 
 def at_edge(best: float, grid: Collection[float]) -> bool:
-    """Whether the best of several rates is the least or the greatest, so that one beyond may be better.
+    """Whether the best of several rates is the lowest or the highest, so that a rate beyond may be better.
 
     Args:
-        best: one of the grid.
-        grid: all that were tried; of one alone there is no edge.
+        best: best rate of the grid.
+        grid: all rates that were tried; a single rate is not at an edge.
 
     Example:
         >>> at_edge(0.1, [0.01, 0.1]), at_edge(0.1, [0.01, 0.1, 1.0]), at_edge(0.1, [0.1])

@@ -1,7 +1,8 @@
-"""The result of a comparison in words, which follow from its numbers by stated rules.
+"""The result of a comparison in words, derived from its numbers by fixed rules.
 
-A lead that seeds, or the size of the test set, could have made is not called one. The first sentence says too
-whose best learning rate is at the edge of its grid: there grids may be compared, and not methods.
+A lead that could be due to the seeds or the size of the test set is not called one. The first sentence also
+says whose best learning rate is at the edge of its grid, as the comparison may then be one of grids rather than
+of methods.
 """
 
 import math
@@ -18,8 +19,8 @@ def in_words(record: Record, *, metric: str) -> str:
     """The result in a paragraph: the best method, and what seeds and test set can tell apart.
 
     Args:
-        record: at least one run.
-        metric: the metric by which methods are ranked.
+        record: record with at least one run.
+        metric: name of the metric by which methods are ranked.
     """
     compared = methods(record, metric)
     finite = [method for method in compared if math.isfinite(method.score.mean)]
@@ -40,7 +41,7 @@ def in_words(record: Record, *, metric: str) -> str:
     return " ".join(sentences)
 
 
-# Of which a test set of so many examples tells the standard error.
+# Metrics whose standard error follows from the number of test examples.
 _SHARES = ("accuracy", "acc", "exact_match")
 
 
@@ -49,7 +50,7 @@ def _best(record: Record, metric: str) -> str:
 
 
 def _edges(finite: Sequence[Method]) -> str:
-    """What the first sentence ends with."""
+    """The end of the first sentence."""
     names = [escaped(method.name) for method in finite if method.at_edge]
     if not names:
         return "."
@@ -58,11 +59,11 @@ def _edges(finite: Sequence[Method]) -> str:
         if len(names) == 1
         else "rates of {} are at the edges of their grids"
     )
-    return f", but **the best learning {are.format(joined(names))}**: one beyond may be better."
+    return f", but **the best learning {are.format(joined(names))}**: rates beyond may be better."
 
 
 def _one_seed(record: Record, finite: Sequence[Method], metric: str) -> list[str]:
-    """One seed tells as much as the test set does, which can be reckoned for a share of correct answers."""
+    """Compare a lead with the standard error of the test set, which is known for a share of correct answers."""
     best, others = leader(finite)
     sign, top, n, what = record.sign(metric), best.score.mean, record.test_examples, escaped(metric)
     if known_as(metric) not in _SHARES or not 0 <= top <= 1:
@@ -70,12 +71,12 @@ def _one_seed(record: Record, finite: Sequence[Method], metric: str) -> list[str
         sentences = [
             f"**{escaped(best.name)}** has the {_best(record, metric)} test {what}, {decimal(sign * top)} on "
             f"{n} examples"
-            + (f", before {others_shown}" if others_shown else "")
-            + f"; one seed does not tell whether another would rank them so{_edges(finite)}"
+            + (f", ahead of {others_shown}" if others_shown else "")
+            + f"; a single seed does not show whether others would give the same ranking{_edges(finite)}"
         ]
         for name, level in record.levels(metric, "test").items():
             better = [m.name for m in finite if m.score.mean > sign * level]
-            if len(better) < len(finite):  # a lead over it could be chance, which is said already
+            if len(better) < len(finite):  # a lead over it could be chance, as said above
                 sentences.append(
                     f"{escaped(name)} reaches {decimal(level)}; {_verdict(better, record, metric)}."
                 )
@@ -88,7 +89,7 @@ def _one_seed(record: Record, finite: Sequence[Method], metric: str) -> list[str
     ]
     close = [f"{escaped(m.name)} ({m.score.mean:.3f})" for m in others if top - m.score.mean <= lead]
     if close:
-        sentences.append(f"One seed on this test set does not tell it from {joined(close)}.")
+        sentences.append(f"One seed on this test set does not distinguish it from {joined(close)}.")
     for name, level in record.levels(metric, "test").items():
         above = [m.name for m in finite if m.score.mean - level > lead]
         said = _verdict(above, record, metric, " by more than that")
@@ -104,12 +105,12 @@ def _several_seeds(record: Record, finite: Sequence[Method], metric: str) -> lis
         f"seeds: {with_error(sign * mean, error)} (standard error){_edges(finite)}"
     ]
     if have_grids(finite):
-        sentences.append("Each method has the learning rate at which it validated best.")
+        sentences.append("Each method uses the learning rate with its best validation score.")
     leads = {escaped(method.name): lead_over(best, method, len(others)) for method in others}
     behind = [f"{name} (by {decimal(lead.mean)})" for name, lead in leads.items() if lead.significant]
     alike = [name for name, lead in leads.items() if not lead.significant]
     if alike:
-        sentences.append(f"Between it and {joined(alike)} there is **no significant difference**.")
+        sentences.append(f"There is **no significant difference** between it and {joined(alike)}.")
     if behind:
         sentences.append(f"It is significantly better than {joined(behind)}.")
     for name, level in record.levels(metric, "test").items():
@@ -118,7 +119,7 @@ def _several_seeds(record: Record, finite: Sequence[Method], metric: str) -> lis
             for method in finite
             if (lead := paired_difference(method.scores, [sign * level] * seeds)).significant and lead.low > 0
         ]
-        said = _verdict(above, record, metric, " by more than its seeds vary")
+        said = _verdict(above, record, metric, " by more than the variation over seeds")
         sentences.append(f"{escaped(name)} reaches {decimal(level)}; {said}.")
     if (budget := best.runs[0].budget) is not None:
         sentences.append(f"Every run had the same budget, {budget:g} seconds of reference time.")
@@ -126,7 +127,7 @@ def _several_seeds(record: Record, finite: Sequence[Method], metric: str) -> lis
 
 
 def _verdict(above: Sequence[str], record: Record, metric: str, margin: str = "") -> str:
-    """Which optimizers are better than a baseline."""
+    """The clause that says which optimizers are better than a baseline."""
     better = f"{'above' if record.sign(metric) > 0 else 'below'} it"
     if len(above) == len({run.optimizer for run in record.runs}):
         return f"every optimizer here is {better}{margin}"

@@ -28,14 +28,14 @@ def test_higher(metric):
 @pytest.mark.parametrize("metric", [*UNKNOWN.split(), "macro", "test_", "_"])
 def test_what_is_not_sure_is_asked_for(metric):
     assert known_as(metric) is None and arrow(metric) == ""
-    with pytest.raises(ValueError, match=f"metric '{metric}': say which way it is better"):
+    with pytest.raises(ValueError, match=f"metric '{metric}' has no known direction"):
         lower_is_better(metric)
     assert lower_is_better(metric, lower=[metric]) and not lower_is_better(metric, higher=[metric])
 
 
 def test_what_the_caller_says_decides():
     assert lower_is_better("accuracy", lower=["accuracy"]) and not lower_is_better("loss", higher=["loss"])
-    with pytest.raises(ValueError, match="cannot be better both lower and higher"):
+    with pytest.raises(ValueError, match="cannot be better both when lower and when higher"):
         lower_is_better("harm", lower=["harm"], higher=["harm"])
     for metric in (None, "", 3):
         with pytest.raises(TypeError, match="metric must be a name such as 'accuracy'"):

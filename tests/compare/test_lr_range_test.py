@@ -91,7 +91,7 @@ def test_bad_input_is_refused_by_name(tmp_path, changes, message):
             ValueError,
             "make must return an optimizer whose learning rate is the",
         ),
-        (lambda schedule: optimiz.armijo_sgd(), ValueError, "this one never asks it"),
+        (lambda schedule: optimiz.armijo_sgd(), ValueError, "this one never calls it"),
         (lambda schedule: optimiz.sgd, TypeError, r"what make returns must be .*; call it: sgd\(…\)"),
         (
             optax.sgd(0.1),

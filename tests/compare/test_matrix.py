@@ -144,7 +144,7 @@ def test_a_result_that_is_cut_short_is_made_again(uninterrupted, tmp_path, caplo
     path = tmp_path / "search/seed_1/result.json"
     path.write_text(path.read_text()[:500])
     assert rendered(small.run(tmp_path, ONE)) == rendered(uninterrupted)
-    assert f"{path} is not a whole record" in caplog.text and "the run is made again" in caplog.text
+    assert f"{path} is not a complete record" in caplog.text and "the run is repeated" in caplog.text
 
 
 def test_a_result_that_was_changed_is_made_again(uninterrupted, tmp_path, caplog):
@@ -154,7 +154,7 @@ def test_a_result_that_was_changed_is_made_again(uninterrupted, tmp_path, caplog
     path.write_text(re.sub(r'"accuracy": [0-9.]+', '"accuracy": 0.999', text))
     assert path.read_text() != text
     assert rendered(small.run(tmp_path, ONE)) == rendered(uninterrupted)
-    assert f"{path} is not a whole record: run differs from its SHA-256: the run is made again" in caplog.text
+    assert f"{path} is not a complete record: run differs from its SHA-256: the run is repeated" in caplog.text
 
 
 def test_a_result_of_another_schema_or_other_settings_is_refused(tmp_path):
@@ -196,30 +196,34 @@ def needs_hessian(schedule):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"chosen": []}, ValueError, "arms must hold at least one, got none"),
-        ({"chosen": ONE * 2}, ValueError, "arms must be different from each other, got search twice"),
+        ({"chosen": []}, ValueError, "arms must have at least one entry, got none"),
+        ({"chosen": ONE * 2}, ValueError, "arms must all be different, got search twice"),
         (
             {"chosen": [ONE[0], dataclasses.replace(ONE[0], name="Search")]},
             ValueError,
             "arms must differ in more than case and spaces, got 'search' and 'Search'",
         ),
-        ({"seeds": []}, ValueError, "seeds must hold at least one, got none"),
-        ({"seeds": [1, 1]}, ValueError, "seeds must be different from each other, got 1 twice"),
+        ({"seeds": []}, ValueError, "seeds must have at least one entry, got none"),
+        ({"seeds": [1, 1]}, ValueError, "seeds must all be different, got 1 twice"),
         ({"seeds": [-1]}, ValueError, r"each seed must be in \[0, "),
-        ({"metric": "f1"}, ValueError, "evaluate gives no metric 'f1'; it gives loss, accuracy"),
+        ({"metric": "f1"}, ValueError, "evaluate does not return the metric 'f1'; it returns loss, accuracy"),
         (
             {"metric": "harm"},
             ValueError,
-            r"metric 'harm': say which way it is better, lower_is_better=\['harm'\] or higher_is_better=",
+            r"metric 'harm' has no known direction: give lower_is_better=\['harm'\] or higher_is_better=",
         ),
-        ({"metric": "harm", "lower_is_better": ["harm"]}, ValueError, "evaluate gives no metric 'harm'"),
+        (
+            {"metric": "harm", "lower_is_better": ["harm"]},
+            ValueError,
+            "evaluate does not return the metric 'harm'",
+        ),
         ({"metric": None}, TypeError, "metric must be a name such as 'accuracy', got None"),
         ({"test": lambda params: {"accuracy": "high"}}, ValueError, "test must return numbers by name, got"),
         ({"test": lambda params: [0.5]}, ValueError, r"test must return numbers by name, got \[0.5\]"),
         (
             {"test": lambda params: {"loss": 0.0}},
             ValueError,
-            "test gives no metric 'accuracy'; it gives loss",
+            "test does not return the metric 'accuracy'; it returns loss",
         ),
         (
             {"reference": small.prices(step=0.1)},
@@ -244,7 +248,7 @@ def needs_hessian(schedule):
         (
             {"task_of": lambda seed: dataclasses.replace(small.task_of(seed), evaluate=None)},
             ValueError,
-            "the task must evaluate",
+            "the task must have an evaluate function",
         ),
         ({"chosen": ONE[0]}, TypeError, r"arms must be a list of compare.Arm; got Arm\("),
         ({"chosen": ["adamw"]}, TypeError, r"arms\[0\] must be a compare.Arm; got 'adamw'"),
@@ -289,7 +293,7 @@ def test_a_task_that_begins_differently_every_time_is_refused(tmp_path):
         return small.task_of(seed + len(calls))
 
     arms = [compare.Arm(name, None, lambda: SEARCH) for name in ("one", "other")]
-    with pytest.raises(ValueError, match="task_of must be a pure function: from seed 0, other does not begin"):
+    with pytest.raises(ValueError, match="task_of must be a pure function: from seed 0, other does not start"):
         small.run(tmp_path, arms, seeds=[0], task_of=task_of)
 
 

@@ -49,7 +49,7 @@ def test_what_is_measured_at_every_update_is_read_by_name():
     searched = dataclasses.replace(one, history=history)
     assert searched.per_update("step_size") == [[0.1, 0.2]] * 2
     assert searched.per_update("loss")[0] == 2.0 and math.isnan(searched.per_update("loss")[1])
-    with pytest.raises(ValueError, match="there is no update metric 'rate'; there are step, loss, gradient_no"):
+    with pytest.raises(ValueError, match="the update has no metric 'rate'; it has step, loss, gradient_no"):
         searched.per_update("rate")
 
 
@@ -83,11 +83,11 @@ def test_record_tells_the_machine_the_versions_and_the_date():
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
-        (lambda text: text[: len(text) // 2], compare.TornRecord, "is not a whole record"),
-        (lambda text: "[1, 2]", compare.TornRecord, "is not a whole record"),
-        (lambda text: json.dumps({"runs": []}), compare.TornRecord, "is not a whole record"),
-        (lambda text: json.dumps({"schema": 2, "runs": []}), compare.TornRecord, "is not a whole record"),
-        (lambda text: json.dumps({"schema": 2}), compare.TornRecord, "is not a whole record"),
+        (lambda text: text[: len(text) // 2], compare.TornRecord, "is not a complete record"),
+        (lambda text: "[1, 2]", compare.TornRecord, "is not a complete record"),
+        (lambda text: json.dumps({"runs": []}), compare.TornRecord, "is not a complete record"),
+        (lambda text: json.dumps({"schema": 2, "runs": []}), compare.TornRecord, "is not a complete record"),
+        (lambda text: json.dumps({"schema": 2}), compare.TornRecord, "is not a complete record"),
         (
             lambda text: text.replace('"schema": 2', '"schema": 9'),
             ValueError,
@@ -189,7 +189,7 @@ def test_a_run_is_sealed_by_its_digest_and_one_without_is_read(tmp_path):
     forged = {**fields, "run": {**fields["run"], "seconds": 9.0}}
     path.write_text(json.dumps(forged))
     with pytest.raises(
-        compare.TornRecord, match=r"result\.json is not a whole record: run differs from its SHA-256"
+        compare.TornRecord, match=r"result\.json is not a complete record: run differs from its SHA-256"
     ):
         compare.Run.read(path)
     del forged["sha256"]  # as all were before there was one
@@ -232,12 +232,12 @@ def test_what_is_not_utf_8_is_read_back(tmp_path):
         (
             {"lower_is_better": ["a"], "higher_is_better": ["a"]},
             ValueError,
-            "'a' cannot be in lower_is_better and",
+            "'a' cannot be in both lower_is_better and",
         ),
         (
             {"pictures": {"../a.png": "b"}},
             ValueError,
-            r"pictures must be PNG files beside the report, .* '\.\./a.png'",
+            r"pictures must be PNG files next to the report, .* '\.\./a.png'",
         ),
         ({"runs": [{}]}, TypeError, r"runs\[0\] must be a Run, got \{\} of type dict"),
     ],

@@ -78,7 +78,7 @@ def test_the_cost_counts_evaluations_and_the_time_to_what_all_reach():
 
 
 def test_a_row_that_is_a_cell_short_is_refused():
-    with pytest.raises(ValueError, match=r"a row must have 2 cells, as \['a', 'b'\] has, got \['1'\]"):
+    with pytest.raises(ValueError, match=r"a row must have 2 cells, one each of \['a', 'b'\], got \['1'\]"):
         compare.table(["a", "b"], [["1", "2"], ["1"]])
 
 
@@ -91,12 +91,12 @@ def test_versions_that_differ_are_told():
     ("runs", "metric", "message"),
     [
         ([], "accuracy", "the record must hold at least one run, got none"),
-        ([run("a", 0.5)], "f1", "there is no evaluation metric 'f1'; there are loss, accuracy"),
-        ([run("a", 0.5)], "mcc", "there is no evaluation metric 'mcc'; there are loss, accuracy"),
+        ([run("a", 0.5)], "f1", "the evaluation has no metric 'f1'; it has loss, accuracy"),
+        ([run("a", 0.5)], "mcc", "the evaluation has no metric 'mcc'; it has loss, accuracy"),
         (
             [*seeds("a", 0.5, 0.6), run("b", 0.5)],
             "accuracy",
-            r"b at 0\.01 must have run from each seed of \[0, 1\]",
+            r"b at 0\.01 must have one run from each of the seeds \[0, 1\]",
         ),
     ],
 )
@@ -113,7 +113,7 @@ def test_the_tables_and_curves_say_which_way_is_better(tmp_path):
 
 
 def test_a_metric_of_which_nobody_says_the_direction_is_refused_first(tmp_path):
-    message = r"metric 'harm': say which way it is better, lower_is_better=\['harm'\] or higher_is_better="
+    message = r"metric 'harm' has no known direction: give lower_is_better=\['harm'\] or higher_is_better="
     with pytest.raises(ValueError, match=message):
         compare.check_report(record(), tmp_path, metric="harm")
     with pytest.raises(ValueError, match=message):

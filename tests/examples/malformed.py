@@ -318,11 +318,11 @@ WRITTEN = {
     "a finished run: no schema": (
         lambda folder: compare.Run.read(folder / "result.json"),
         writes("result.json", '{"a": 1}\n'),
-        r"result\.json is not a whole record: there is no 'schema'",
+        r"result\.json is not a complete record: 'schema' is missing",
     ),
-    "a record: torn": (record, writes("record.json", '{"schema": 1'), r"record\.json is not a whole record"),
-    "a record: a list": (record, writes("record.json", "[]"), r"record\.json is not a whole record"),
-    "a record: a bomb": (record, writes("record.json", DEEP), r"record\.json is not a whole record"),
+    "a record: torn": (record, writes("record.json", '{"schema": 1'), r"record\.json is not a complete record"),
+    "a record: a list": (record, writes("record.json", "[]"), r"record\.json is not a complete record"),
+    "a record: a bomb": (record, writes("record.json", DEEP), r"record\.json is not a complete record"),
     "a record: another schema": (record, writes("record.json", '{"schema": 0}'), r"has record schema 0"),
     "a reference: torn": (
         lambda folder: training.Reference.read(folder / "r.json"),
