@@ -14,15 +14,15 @@ _HEAD_RATE, _MULTIPLES = 50.0, (1 / 3, 1, 3)
 
 
 def arms(names: Sequence[str], rates: Sequence[float] | None, classes: int) -> list[compare.Arm]:
-    """Every optimizer at every rate; once, where a line search finds the rate.
+    """Every optimizer at every rate, or once if a line search finds the rate.
 
     Args:
         names: names of the optimizers.
-        rates: peaks; None for each optimizer's own, a third of it and three times it.
-        classes: number of classes that the logits tell apart.
+        rates: peak rates; None for each optimizer's default, a third of it and three times it.
+        classes: number of classes of the logits.
 
     Raises:
-        ValueError: there is no such optimizer; or no run has chosen a rate for it, and none is given.
+        ValueError: there is no such optimizer, or no rate is given and the optimizer has no default.
     """
     found = []
     for name in names:

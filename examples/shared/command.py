@@ -1,4 +1,4 @@
-"""The start and the end of every program: parsing, errors of one line, exit codes."""
+"""The start and the end of every program: parsing, one-line errors, exit codes."""
 
 import contextlib
 import os
@@ -18,13 +18,13 @@ from optimiz import compare, training
 EXIT_ERROR, EXIT_USAGE = 1, 2
 
 _DEBUG = flags.DEFINE_bool("debug", False, "On an error, show where in the code it was raised.")
-flags.disclaim_key_flags()  # those below are the programs'
+flags.disclaim_key_flags()  # the flags below belong to the programs
 
 
 def run(main: Callable[[], None], own: Flags) -> NoReturn:
     """Parse a program's flags and call its ``main``.
 
-    Exit codes: 0 done; 1 the run cannot continue; 2 the flags, or the files that they name, are wrong;
+    Exit codes: 0 done; 1 the run cannot continue; 2 the flags or the files that they name are wrong;
     ``training.EXIT_PREEMPTED`` (75) preempted, with everything saved; 130 interrupted outside of a run, or a
     second time within one.
     """
@@ -35,8 +35,8 @@ def run(main: Callable[[], None], own: Flags) -> NoReturn:
     try:
         app.run(lambda _: guarded(main), flags_parser=lambda argv: parse(argv, own))
     except SystemExit as exit:
-        # A failure may leave threads that never end, or that report it once more. With several processes, each
-        # shuts down in full, which informs the others.
+        # A failure may leave threads that never end, or that report it again. With several processes, each
+        # shuts down fully, which informs the others.
         if exit.code in (EXIT_ERROR, EXIT_USAGE) and jax.process_count() == 1:
             sys.stdout.flush()
             os._exit(exit.code)
@@ -45,7 +45,7 @@ def run(main: Callable[[], None], own: Flags) -> NoReturn:
 
 
 def guarded(main: Callable[[], None]) -> None:
-    """Call ``main``; an error that its user can fix becomes one line and an exit code."""
+    """Call ``main``; an error that the user can fix becomes one line and an exit code."""
     try:
         main()
     except (ValueError, TypeError, OSError, ImportError, training.RunError) as error:
@@ -56,7 +56,7 @@ def guarded(main: Callable[[], None]) -> None:
 
 
 def _in_flags(error: Exception) -> Exception | str:
-    """The message of an error, in terms of flags."""
+    """The error with its message in terms of flags."""
     if isinstance(error, training.RunExists):
         return f"{error.directory} holds a run: continue it with --resume, or choose another --output"
     if isinstance(error, training.OtherSettings) and {"steps", "settings.steps"} & {*error.names}:
@@ -67,14 +67,14 @@ def _in_flags(error: Exception) -> Exception | str:
 
 
 def parse(argv: Sequence[str], own: Flags) -> list[str]:
-    """Parse a program's flags; a mistake becomes one line and an exit code."""
+    """Parse a program's flags; an error becomes one line and an exit code."""
     own.join(argv[0])
     try:
         rest = flags.FLAGS(list(argv))
     except flags.Error as error:
         _exit(error, EXIT_USAGE)
     if len(rest) > 1:
-        _exit(f"flags begin with --, got {' '.join(rest[1:])}", EXIT_USAGE)
+        _exit(f"flags must begin with --, got {' '.join(rest[1:])}", EXIT_USAGE)
     return rest
 
 
@@ -83,19 +83,19 @@ def arguments(name: str, argv: Sequence[str], own: Flags) -> Iterator[None]:
     """Set another program's flags as its command line would, within a ``with`` block.
 
     Args:
-        name: name of the flag that holds the arguments, for messages.
+        name: name of the flag that contains the arguments, for messages.
         argv: the arguments.
         own: the other program's flags; their values are restored afterwards.
 
     Raises:
-        ValueError: the arguments are refused, when they are parsed or in the body.
+        ValueError: the arguments are refused, either when they are parsed or in the body.
     """
     saved = flagsaver.save_flag_values(own)
     try:
         own.unparse_flags()
         rest = own([name, *argv])
         if len(rest) > 1:
-            raise ValueError(f"flags begin with --, got {' '.join(rest[1:])}")
+            raise ValueError(f"flags must begin with --, got {' '.join(rest[1:])}")
         yield
     except (flags.Error, ValueError, OSError) as error:
         raise ValueError(f"--{name}: {error}") from None
@@ -104,7 +104,7 @@ def arguments(name: str, argv: Sequence[str], own: Flags) -> Iterator[None]:
 
 
 def typed(program: str) -> str:
-    """The command line of a program in this folder, for a report."""
+    """The command line of a program in ``examples``, for a report."""
     return shlex.join(["python", "-m", f"examples.{program}", *sys.argv[1:]])
 
 

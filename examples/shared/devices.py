@@ -1,9 +1,9 @@
-"""The flags that lay a run out over devices and processes, shared by the trainers.
+"""Flags that distribute a run over devices and processes, shared by the trainers.
 
     python -m examples.finetune_text --mesh=data:8 --output=runs/mesh
     python -m examples.finetune_text --coordinator=10.0.0.1:1234 --processes=2 --process=0 --output=runs/hosts
 
-On a cluster that JAX knows, such as Slurm, ``--cluster`` stands for the address and the numbers.
+On a cluster that JAX supports, such as Slurm, ``--cluster`` replaces the address and the numbers.
 """
 
 import jax
@@ -16,22 +16,22 @@ _MESH = flags.DEFINE_string(
 )
 _SHARD_STATE = flags.DEFINE_bool("shard_state", False, "Split the optimizer's state along data (ZeRO-1).")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "Address and port of the first of several processes.")
-_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes share the run.", lower_bound=1)
+_PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes that share the run.", lower_bound=1)
 _PROCESS = flags.DEFINE_integer("process", None, "Index of this process.", lower_bound=0)
 _JOIN_SECONDS = flags.DEFINE_float("join_seconds", 60.0, "How long to wait for the other processes.", 1e-3)
 _CLUSTER = flags.DEFINE_bool("cluster", False, "Join the processes that the cluster's environment names.")
 
 
 def layout() -> training.Layout | None:
-    """Join the other processes, if there are to be some, and lay the run out; None for one device.
+    """Join the other processes, if there are any, and return the layout of the run; None for one device.
 
     Raises:
-        ValueError: the flags contradict one another, or the devices at hand.
+        ValueError: the flags contradict each other, or do not fit the available devices.
         RunError: the processes do not find each other.
     """
     joined = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     if _CLUSTER.value and joined != (None, None, None):
-        raise ValueError("--cluster stands for --coordinator, --processes and --process; give one or the other")
+        raise ValueError("--cluster replaces --coordinator, --processes and --process; give one or the other")
     if None in joined and joined != (None, None, None):
         raise ValueError("--coordinator, --processes and --process go together")
     if _CLUSTER.value or joined != (None, None, None):
@@ -44,12 +44,12 @@ def layout() -> training.Layout | None:
     unused = [name for name, devices in mesh.shape.items() if name != "data" and devices > 1]
     if unused:
         raise ValueError(
-            f"--mesh={_MESH.value}: batches are split along data, and nothing along {unused[0]}, where devices "
-            f"would do the same work; give --mesh=data:{mesh.size}"
+            f"--mesh={_MESH.value}: batches are split along data only, so devices along {unused[0]} would "
+            f"repeat the same work; give --mesh=data:{mesh.size}"
         )
     return training.Layout(mesh, shard_state=_SHARD_STATE.value)
 
 
 def share(layout: training.Layout | None) -> tuple[int, int]:
-    """Which part of each batch this process reads, see ``training.Layout.share``; all of it on one device."""
+    """The part of each batch that this process reads, see ``training.Layout.share``; all on one device."""
     return (0, 1) if layout is None else layout.share

@@ -1,7 +1,7 @@
-"""Documents that say what records say: pages next to their records, and sections of pages that people write.
+"""Documents that are rendered from records: pages next to their records, and sections of hand-written pages.
 
-A section is a part of a page between the comments ``<!-- record: NAME -->`` and ``<!-- /record -->``: to move a
-section is to move its text. The bytes of a picture depend on Matplotlib's version, so pictures only have to
+A section is the part of a page between the comments ``<!-- record: NAME -->`` and ``<!-- /record -->``; it can
+be moved with its comments. The bytes of a picture depend on Matplotlib's version, so pictures only have to
 exist.
 """
 
@@ -21,8 +21,8 @@ class Report:
     """A page next to its record.
 
     Attributes:
-        render: returns the text of the page.
-        write: writes the page and its pictures.
+        render: function that returns the text of the page.
+        write: function that writes the page and its pictures.
     """
 
     render: Callable[[], str]
@@ -34,9 +34,9 @@ class Documents:
     """Reports, and the pages that have sections.
 
     Attributes:
-        root: directory of README.md and of docs, whose pages may have sections.
+        root: directory of README.md and docs, whose pages may have sections.
         reports: path from the root → report.
-        sections: name → text; links in it are those of a page in docs.
+        sections: name → function that returns the text, with links as on a page in docs.
     """
 
     root: Path
@@ -44,7 +44,7 @@ class Documents:
     sections: Mapping[str, Callable[[], str]]
 
     def pages(self) -> list[str]:
-        """The paths of all pages that have sections."""
+        """Paths of all pages that have sections."""
         pages = [self.root / "README.md", *sorted((self.root / "docs").glob("**/*.md"))]
         return [page.relative_to(self.root).as_posix() for page in pages if _SECTION.search(_text(page))]
 
@@ -52,7 +52,7 @@ class Documents:
         """The text that a report, or a page with sections, should have.
 
         Raises:
-            ValueError: the page has a section that there is no record of.
+            ValueError: the page has an unknown section.
         """
         if path in self.reports:
             return self.reports[path].render()
@@ -63,13 +63,13 @@ class Documents:
                 known = ", ".join(self.sections)
                 raise ValueError(f"{path} has an unknown section {name!r}; known are {known}")
             text = self.sections[name]()
-            text = f"\n\n{text.strip()}\n\n" if before.startswith("\n") else text  # else within a line
+            text = f"\n\n{text.strip()}\n\n" if before.startswith("\n") else text  # otherwise within a line
             return f"<!-- record: {name} -->{text}<!-- /record -->"
 
         return _SECTION.sub(section, _text(self.root / path))
 
     def stale(self) -> list[str]:
-        """The paths of what differs from its record, and of pictures that are missing."""
+        """Paths of pages that differ from their records, and of missing pictures."""
         found = []
         for path in (*self.reports, *self.pages()):
             text, there = self.expected(path), self.root / path
@@ -78,7 +78,7 @@ class Documents:
         return found + self.missing_pictures()
 
     def missing_pictures(self) -> list[str]:
-        """The paths of pictures that a report shows and that are not there."""
+        """Paths of pictures that a report shows but that do not exist."""
         shown = [
             Path(path).parent / name for path in self.reports for name in _PICTURE.findall(self.expected(path))
         ]

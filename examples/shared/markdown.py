@@ -1,4 +1,4 @@
-"""The Markdown of reports: how their numbers came about."""
+"""Markdown for reports: how their numbers were obtained."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,11 +9,11 @@ from optimiz import compare
 
 
 def what_was_run(record: compare.Record, about: Mapping[str, Any] | None = None) -> str:
-    """The section of a report that says how its numbers came about.
+    """The section of a report that says how its numbers were obtained.
 
     Args:
         record: record of the report.
-        about: further entries, which come first.
+        about: further entries, shown first.
     """
     entries = {**(about or {}), **record.settings, "date": record.date, **record.environment}
     flat = {
@@ -24,15 +24,15 @@ def what_was_run(record: compare.Record, about: Mapping[str, Any] | None = None)
 
 
 def read_record(path: Path, render: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    """Read the record of a benchmark that is to be continued.
+    """Read the record of a benchmark, in order to continue it.
 
     Args:
         path: file of the record.
-        render: makes a page of it; what it cannot render is refused before more is measured.
+        render: function that renders the record; if it fails, the record is refused before more is measured.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not such a record; naming it.
+        ValueError: the file is not such a record; the message names it.
     """
     record = strict_json.read_object(path)
     try:

@@ -17,15 +17,14 @@ _T = TypeVar("_T")
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """How to build an optimizer, and its suggested learning rate.
+    """How to build an optimizer, and its default learning rate.
 
     Attributes:
-        name: the optimizer's in reports and directories.
+        name: name of the optimizer in reports and directories.
         make: (schedule, weight decay, weight-decay mask, multipliers of the learning rate) → optimizer. The
-            schedule is that of the learning rate or, where a line search finds one, of the share of the step
-            size that is taken, if the method can shorten its steps.
-        learning_rate: the suggested peak of the schedule; None where a line search finds it, or where no run
-            has chosen one.
+            schedule is that of the learning rate or, for a line search that can shorten its steps, that of the
+            share of the step size to take.
+        learning_rate: default peak of the schedule; None if a line search finds it, or if there is no default.
         searches: whether a line search finds the learning rate.
         scales_parts: whether the multipliers of the learning rate have an effect.
     """
@@ -37,42 +36,42 @@ class Choice:
     scales_parts: bool = True
 
     def peak(self, given: float | None, flag: str = "--learning_rate") -> float | None:
-        """The peak learning rate: the one given, or the suggested one; None for a line search.
+        """The peak learning rate: the given one, or the default; None for a line search.
 
         Args:
             given: the value of the flag; None if it is not set.
             flag: name of the flag, for the message.
 
         Raises:
-            ValueError: none is given, and no run has chosen one.
+            ValueError: no rate is given, and there is no default.
         """
         if self.searches:
             return None
         if given is None and self.learning_rate is None:
-            raise ValueError(f"{flag} is needed: no run has chosen a learning rate for {self.name}")
+            raise ValueError(f"{flag} is needed: there is no default learning rate for {self.name}")
         return self.learning_rate if given is None else given
 
 
 def choose(name: str, *, from_scratch: bool = False, classes: int | None = None) -> Choice:
-    """The optimizer of that name.
+    """The optimizer with a given name.
 
     Args:
         name: a method of the suite, or ``module:function`` of the user's own: a function that is called with
             the schedule of the learning rate and, where its signature has them, ``weight_decay`` and ``mask``
             or ``weight_decay_mask``, and returns an optimizer.
-        from_scratch: suggest a rate for a model that begins from random parameters, and not for fine-tuning.
-        classes: number of classes that the logits tell apart, of a language model the size of its vocabulary;
-            None where the program has no logits to offer.
+        from_scratch: whether the default rate is for training from random parameters, not for fine-tuning.
+        classes: number of classes of the logits, for a language model the size of its vocabulary; None if the
+            program does not provide logits.
 
     Raises:
-        ValueError: there is no such method, and the message offers the nearest names; the program cannot
-            serve it; or the function cannot be imported or called.
+        ValueError: there is no such method (the message suggests similar names), the program does not support
+            it, or the function cannot be imported or called.
     """
     if ":" in name:
         return _own(name)
     method = methods.find(name)
     if "logits_fn" in method.needs and classes is None:
-        raise ValueError(f"optimizer {name!r} draws labels from logits, which this program does not offer")
+        raise ValueError(f"optimizer {name!r} draws labels from logits, which this program does not provide")
     return Choice(
         name,
         _maker(method, classes),
@@ -86,7 +85,7 @@ def _maker(method: methods.Method, classes: int | None) -> Callable[..., optax.G
     def make(schedule: optax.Schedule, decay: float, mask: Any, multipliers: Any) -> Any:
         given = {"learning_rate": schedule, "multipliers": multipliers}
         if method.kind == "line search":
-            # Those without these arguments are as their authors have them: one rule for all parameters.
+            # A method without these arguments has one rule for all parameters, as its authors define it.
             given = {"learning_rate": schedule} if method.takes("decay") else {}
             given |= {"multipliers": multipliers} if method.takes("multipliers") else {}
         if method.takes("weight_decay"):
@@ -99,7 +98,7 @@ def _maker(method: methods.Method, classes: int | None) -> Callable[..., optax.G
 
 
 def _own(name: str) -> Choice:
-    """The optimizer that a function of the user's makes."""
+    """The optimizer that a user's function makes."""
     module, _, attribute = name.partition(":")
     try:
         factory = getattr(importlib.import_module(module), attribute)
@@ -113,7 +112,9 @@ def _own(name: str) -> Choice:
             del given["mask"]
         given = {argument: value for argument, value in given.items() if argument in arguments}
         if "weight_decay" not in arguments and decay != 0:
-            print(f"warning: {name} has no argument weight_decay; its weight decay is its own", flush=True)
+            print(
+                f"warning: {name} has no argument weight_decay: the given weight decay is ignored", flush=True
+            )
         try:
             tx = factory(schedule, **given)
         except Exception as error:
@@ -130,14 +131,14 @@ def _own(name: str) -> Choice:
 
 
 def among(name: str, known: Mapping[str, _T]) -> _T:
-    """The value of that name.
+    """The value with a given name.
 
     Args:
-        name: the name of an optimizer, or of another way to train.
-        known: those there are.
+        name: name of an optimizer or of another way to train.
+        known: name → value.
 
     Raises:
-        ValueError: there is none; the message offers the nearest names.
+        ValueError: the name is unknown; the message suggests similar names.
     """
     if name not in known:
         raise ValueError(
@@ -147,14 +148,14 @@ def among(name: str, known: Mapping[str, _T]) -> _T:
 
 
 def listed(*, from_scratch: bool = False, logits: bool = True) -> str:
-    """Every method that a program can serve, a line each, for the help of its flag.
+    """Every method that a program supports, one per line, for the help of its flag.
 
     Args:
-        from_scratch: show the rates suggested for a model that begins from random parameters.
-        logits: whether the program offers logits.
+        from_scratch: whether to show the default rates for training from random parameters.
+        logits: whether the program provides logits.
     """
     chosen_by = methods.FROM_SCRATCH_RATES if from_scratch else methods.FINE_TUNING_RATES
-    lines = [f"Optimizers, in turn. The number is the default of the peak rate, chosen by {chosen_by}:"]
+    lines = [f"Optimizers, run in turn. The number is the default peak rate, chosen by {chosen_by}:"]
     for name, method in methods.METHODS.items():
         rate = method.from_scratch_rate if from_scratch else method.fine_tuning_rate
         if logits or "logits_fn" not in method.needs:

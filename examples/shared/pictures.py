@@ -1,4 +1,4 @@
-"""A report's pictures: their style, and a page that is not lost if one cannot be drawn."""
+"""Pictures of reports: their style, and pages that are written even if a picture cannot be drawn."""
 
 import functools
 import re
@@ -12,7 +12,7 @@ from optimiz import compare, training
 
 
 def save(picture: Figure, path: Path, *, dpi: int) -> None:
-    """Write a picture whose axes have a light grid, and a frame on the left and bottom only."""
+    """Write a picture, with a light grid and a frame only on the left and the bottom of its axes."""
     for axes in picture.axes:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
@@ -20,22 +20,22 @@ def save(picture: Figure, path: Path, *, dpi: int) -> None:
 
 
 def write_page(text: str, path: Path, name: str, draw: Callable[[Path], None]) -> None:
-    """Write a page of Markdown and its picture; if it cannot be drawn, the page says why.
+    """Write a page of Markdown and its picture; if the picture cannot be drawn, the page says why.
 
     Args:
         text: the page, with a reference to the picture.
         path: path of the page.
-        name: name of the picture, a file in the same directory.
-        draw: writes the picture to a path.
+        name: file name of the picture, in the same directory.
+        draw: function that writes the picture to a path.
 
     Raises:
         OSError: the page cannot be written.
     """
     picture = path.parent / name
-    picture.unlink(missing_ok=True)  # not to show one of an earlier report
+    picture.unlink(missing_ok=True)  # it may belong to an earlier report
     try:
         draw(picture)
-    except Exception as error:  # whatever it is: the page matters more than its picture
+    except Exception as error:  # of any kind: the page matters more than its picture
         reason = f"`{name}` is left out: {compare.escaped(f'{type(error).__name__}: {error}')}"
         print(f"warning: {name} is left out of the report: {error}", flush=True)
         text = re.sub(rf"!\[[^\]]*\]\({re.escape(name)}\)", lambda _: reason, text)
@@ -43,10 +43,10 @@ def write_page(text: str, path: Path, name: str, draw: Callable[[Path], None]) -
 
 
 class StudyReport(Protocol):
-    """What the report of a study is made of: a module, as a rule.
+    """The report of a study, usually a module.
 
     Attributes:
-        PICTURE: name of the picture, to which the page refers.
+        PICTURE: file name of the picture that the page shows.
     """
 
     PICTURE: str
@@ -56,7 +56,7 @@ class StudyReport(Protocol):
         ...
 
     def summary(self, record: compare.Record) -> str:
-        """Return the part of the page that is the result."""
+        """Return the part of the page with the result."""
         ...
 
     def draw(self, record: compare.Record, path: Path) -> None:
@@ -65,10 +65,10 @@ class StudyReport(Protocol):
 
 
 def write_study(report: StudyReport, record: compare.Record, directory: Path) -> str:
-    """Write the record, its page ``report.md`` and its picture, and return the part that is the result.
+    """Write the record, its page ``report.md`` and its picture, and return the part with the result.
 
     Args:
-        report: how the record is shown.
+        report: report of the study.
         record: record of the study.
         directory: where to write.
 

@@ -1,4 +1,4 @@
-"""The flags of one program, and what they refuse when they are parsed."""
+"""The flags of one program, and the checks of their values when they are parsed."""
 
 import functools
 import math
@@ -10,7 +10,7 @@ from absl import flags
 
 LARGEST_INTEGER, LARGEST_FLOAT = 2**31 - 1, 1e30  # an array holds both, and products with the second
 
-# Limits of flags that have one meaning in all programs: more than any model here could use, and far less than
+# Limits of flags that mean the same in all programs: more than any model here could use, and far less than
 # would exhaust a machine's memory.
 _LARGEST = {
     "batch_size": 2**16,
@@ -37,15 +37,15 @@ class _PathParser(flags.ArgumentParser):
             return str(Path(argument).expanduser())
         except RuntimeError:
             raise ValueError(
-                f"nobody's home is known as {argument!r}; for a name, write ./{argument}"
+                f"there is no home directory for {argument!r}; for a file of this name, write ./{argument}"
             ) from None
 
 
 class Flags(flags.FlagValues):
     """The flags of one program, separate from those of others: two programs can be imported into one process.
 
-    Values that no flag of any program can have are refused here: a number below 0, not finite or too large for
-    an array, an empty string, a list that is empty or holds an item twice. `check` refuses more.
+    Values that no flag can have are refused here: a number that is below 0, not finite or too large for an
+    array, an empty string, and a list that is empty or has an item twice. `check` adds more restrictions.
     """
 
     def _define(self, define: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -58,15 +58,15 @@ class Flags(flags.FlagValues):
         return holder
 
     def DEFINE_integer(self, name: str, *args: Any, lower_bound: int = 0) -> flags.FlagHolder:
-        """An integer of at least lower_bound."""
+        """An integer that is at least lower_bound."""
         bounds = {"lower_bound": lower_bound, "upper_bound": _LARGEST.get(name, LARGEST_INTEGER)}
         return flags.DEFINE_integer(name, *args, flag_values=self, **bounds)
 
     def DEFINE_list(self, *args: Any) -> flags.FlagHolder:
         """One or more items, separated by commas, each once."""
         holder = flags.DEFINE_list(*args, flag_values=self)
-        check(lambda items: items and all(items), "must not be empty, nor have anything empty in it", holder)
-        check(lambda items: len({*items}) == len(items), "must have each once", holder)
+        check(lambda items: items and all(items), "must not be empty or have an empty item", holder)
+        check(lambda items: len({*items}) == len(items), "must have each item once", holder)
         return holder
 
     def DEFINE_string(self, *args: Any, may_be_empty: bool = False) -> flags.FlagHolder:
@@ -99,7 +99,7 @@ def check(holds: Callable[[Any], Any], domain: str, *holders: flags.FlagHolder) 
     """Refuse values of flags outside a domain when they are parsed; None passes.
 
     Args:
-        holds: value → whether it is inside; false for NaN.
+        holds: value → whether it is inside the domain; false for NaN.
         domain: the domain in words, such as "must be in [0, 1)".
         *holders: the flags.
     """
@@ -111,7 +111,7 @@ def check_each(known: Callable[[str], Any], *holders: flags.FlagHolder) -> None:
     """Refuse values, or items of lists, for which a function raises a ValueError.
 
     Args:
-        known: value → anything; the message of its ValueError is shown.
+        known: function of a value or item; the message of its ValueError is shown.
         *holders: the flags.
     """
 
@@ -128,13 +128,13 @@ def check_each(known: Callable[[str], Any], *holders: flags.FlagHolder) -> None:
 
 
 def check_among(known: Iterable[str], *holders: flags.FlagHolder) -> None:
-    """Refuse lists with an item that is not among those known."""
+    """Refuse lists with an unknown item."""
     names = list(known)
-    check(lambda items: {*items} <= {*names}, f"must be of {', '.join(names)}", *holders)
+    check(lambda items: {*items} <= {*names}, f"must be among {', '.join(names)}", *holders)
 
 
 def check_rates(*holders: flags.FlagHolder) -> None:
-    """Refuse lists of anything but distinct numbers above 0."""
+    """Refuse lists that are not of distinct numbers above 0."""
 
     def number(item: str) -> float:
         try:
@@ -154,7 +154,7 @@ def check_together(
 
     Args:
         holds: {name: value} → whether they may be combined; it may raise a ValueError with its own message.
-        domain: the message of a refusal.
+        domain: message of the refusal.
         own: the program's flags.
         *holders: the flags.
     """

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGHUP or Ctrl-C outside of a run ends a program at once: one line, a known exit code, no traceback.
+"""SIGTERM, SIGHUP or Ctrl-C outside of a run ends a program at once, with one line and a known exit code.
 
 Within ``training.fit`` the first signal waits until the run is saved, and a second ends the process as here.
 Only the standard library is needed, so that this holds while JAX is still being imported. A signal that the
@@ -31,7 +31,7 @@ def exit_at_once() -> None:
 
 
 def replace_process(*arguments: str) -> NoReturn:
-    """Become another program of this folder: a signal to this process then reaches that program, and no other.
+    """Replace this process by another program of ``examples``, which then receives the signals to the process.
 
     Args:
         *arguments: arguments of Python, such as ``"-m", "examples.finetune_text"``.
@@ -39,20 +39,20 @@ def replace_process(*arguments: str) -> NoReturn:
     command = [sys.executable, *arguments]
     sys.stdout.flush()
     sys.stderr.flush()
-    if os.name != "posix":  # elsewhere it would be a child all the same, for which nobody waits
+    if os.name != "posix":  # elsewhere, it would become a child that nobody waits for
         sys.exit(run(command).returncode)
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # until that program handles them
     os.execv(command[0], command)
 
 
 def run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a child to its end, as ``subprocess.run``; a signal to this process ends the child too.
+    """Run a child process to its end, like ``subprocess.run``; a signal to this process also ends the child.
 
     Args:
         command: the child's command line.
         **options: options of ``subprocess.Popen``.
     """
-    # In a group of its own, so that Ctrl-C reaches it once: through this process.
+    # In its own process group, so that Ctrl-C reaches it only once, through this process.
     with subprocess.Popen(command, text=True, start_new_session=True, **options) as child:
         _children.add(child)
         try:
@@ -68,9 +68,9 @@ def _exit(number: int, frame: object) -> None:
             child.terminate() if os.name != "posix" else os.killpg(child.pid, signal.SIGTERM)
     interrupted = number == signal.SIGINT
     reason = "interrupted" if interrupted else f"preempted ({signal.Signals(number).name})"
-    with contextlib.suppress(RuntimeError):  # the signal came within a write
+    with contextlib.suppress(RuntimeError):  # the signal came during a write
         sys.stdout.flush()
-    with contextlib.suppress(OSError):  # nobody reads any more
+    with contextlib.suppress(OSError):  # the reader is gone
         if os.isatty(1):
             os.write(1, b"\x1b[?25h\n")  # the cursor, which a bar hides
         message = f"{reason}: the same command continues from what is saved, with --resume if it has that flag"

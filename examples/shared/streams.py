@@ -1,8 +1,10 @@
-"""What is shown is never fatal: not a reader that has gone, a full disk, a closed stream, an ASCII locale.
+"""Output that cannot be written does not end a program.
+
+Reasons are a reader that is gone, a full disk, a closed stream or an ASCII locale:
 
     python -m examples.finetune_text --output=runs/topics | head -2
 
-trains to the end. What cannot be written is dropped.
+trains to the end. Text that cannot be written is dropped.
 """
 
 import io
@@ -21,10 +23,10 @@ class _Lasting(io.FileIO):
 
 
 def keep() -> None:
-    """Let standard output and standard error outlast whoever reads them."""
+    """Let standard output and standard error survive the loss of their reader."""
     if isinstance(getattr(getattr(sys.stdout, "buffer", None), "raw", None), _Lasting):
         return
-    # Else the next file to be opened takes the number of one that is closed, and libraries print into it.
+    # Otherwise the next file to be opened takes the number of a closed stream, and libraries print into it.
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(number)
@@ -36,7 +38,7 @@ def _lasting(number: int, stream: io.TextIOBase | None) -> io.TextIOWrapper:
     file = _Lasting(number, "w", closefd=False)
     encoding = getattr(stream, "encoding", None) or "utf-8"
     if encoding.lower() in ("ascii", "us-ascii", "ansi_x3.4-1968"):
-        encoding = "utf-8"  # which holds ASCII; nothing else could be shown
+        encoding = "utf-8"  # which contains ASCII
     at_once = number == 2 or file.isatty()
     return io.TextIOWrapper(
         io.BufferedWriter(file), encoding, errors="backslashreplace", line_buffering=at_once

@@ -1,4 +1,4 @@
-"""JSON from untrusted files: a key may occur only once in an object, and errors name the place."""
+"""JSON from untrusted files: a key may occur only once in an object, and errors name the file."""
 
 import json
 import stat
@@ -28,10 +28,10 @@ def parse_object(text: bytes | str, where: str) -> dict[str, Any]:
 
     Args:
         text: the JSON; bytes are UTF-8.
-        where: where it stands, for the message.
+        where: place of the text, such as the name of a file, for the message.
 
     Raises:
-        ValueError: it is not one, or has a key twice.
+        ValueError: it is not a JSON object, or has a key twice.
 
     Example:
         >>> parse_object('{"a": 1, "a": 2}', "x.json")

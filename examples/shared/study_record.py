@@ -1,4 +1,4 @@
-"""What the record of a study keeps of its runs: one list per metric in place of a row per update."""
+"""What the record of a study keeps of its runs: one list per metric instead of a row per update."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ def in_columns(runs: Iterable[compare.Run], *metrics: str) -> list[compare.Run]:
 
     Args:
         runs: runs as ``compare.run_matrix`` returns them.
-        *metrics: names of the metrics to keep; a run without one of them goes without its list.
+        *metrics: names of the metrics to keep; metrics that a run lacks are skipped.
 
     Returns:
         The runs; a number that is not finite is None.
@@ -31,7 +31,7 @@ def in_columns(runs: Iterable[compare.Run], *metrics: str) -> list[compare.Run]:
 
 
 def column(run: compare.Run, name: str) -> np.ndarray:
-    """Return a list of a run as an array; what is not finite is NaN."""
+    """Return a list of a run as an array, with NaN for values that are not finite."""
     return np.array(run.extra[name], float)
 
 
@@ -48,15 +48,15 @@ def with_safe_names(runs: Iterable[compare.Run]) -> list[compare.Run]:
 
 
 def measured_once(path: Path, measure: Callable[[], Any]) -> Any:
-    """Return a measurement that belongs to no run from a file of JSON, which is written if it is missing.
+    """Return a measurement that belongs to no run from a JSON file; it is made and written if it is missing.
 
     Args:
         path: file in the directory of the study.
-        measure: makes the measurement, as plain JSON.
+        measure: function that makes the measurement, as plain JSON.
 
     Raises:
         OSError: the file cannot be read or written.
-        ValueError: the file is not JSON; naming it.
+        ValueError: the file is not JSON; the message names it.
     """
     if not path.exists():
         training.write_whole(path, json.dumps(measure()))
@@ -64,7 +64,7 @@ def measured_once(path: Path, measure: Callable[[], Any]) -> Any:
 
 
 def _shortest(value: Any) -> Any:
-    """A float32 number with the fewest digits that give it back."""
+    """A float32 number with the fewest digits that identify it."""
     if isinstance(value, list):
         return [_shortest(item) for item in value]
     return float(str(np.float32(value))) if isinstance(value, float) else value

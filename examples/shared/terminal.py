@@ -10,11 +10,11 @@ import rich.progress
 
 from optimiz import compare, diagnostics, training
 
-_HEADLINES = ("accuracy", "bits_per_byte")  # of an evaluation, the first of these is shown while a run goes on
+_HEADLINES = ("accuracy", "bits_per_byte")  # the first of these in an evaluation is shown during a run
 
 
 def show(markdown: str) -> None:
-    """Print Markdown: rendered on a terminal, else as it is."""
+    """Print Markdown: rendered on a terminal, and as it is elsewhere."""
     console = rich.console.Console()
     shown = rich.markdown.Markdown(markdown) if console.is_terminal else markdown
     console.print(shown, soft_wrap=True, markup=False, highlight=False, emoji=False)
@@ -22,7 +22,7 @@ def show(markdown: str) -> None:
 
 @contextlib.contextmanager
 def bar(title: str, examples_per_step: int) -> Iterator[Callable[[training.Progress], None]]:
-    """Show a run's progress, as a bar on a terminal, else as lines; and each warning about it once.
+    """Show a run's progress, as a bar on a terminal and as lines elsewhere, and each warning about it once.
 
     Args:
         title: name of the run.

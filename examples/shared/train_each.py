@@ -1,4 +1,4 @@
-"""What the trainers share: several optimizers in turn, on one task, each on a schedule that decays fully."""
+"""What the trainers share: several optimizers in turn on one task, each on a schedule that decays fully."""
 
 import contextlib
 import dataclasses
@@ -18,11 +18,11 @@ _T = TypeVar("_T")
 
 
 def made_or_left_out(name: str, left_out: dict[str, str], make: Callable[[], _T]) -> _T | None:
-    """Make a part of a report, such as a baseline or a picture; where that fails, keep the reason instead.
+    """Make a part of a report, such as a baseline or a picture; if that fails, keep the reason instead.
 
     Args:
         name: name of the part.
-        left_out: {name: reason} of the parts that the report lacks, to which this one is added if it fails.
+        left_out: {name: reason} of the parts that the report lacks; this part is added if it fails.
         make: function that makes the part.
 
     Returns:
@@ -30,7 +30,7 @@ def made_or_left_out(name: str, left_out: dict[str, str], make: Callable[[], _T]
     """
     try:
         return make()
-    except Exception as error:  # of any kind: the report is worth more than one of its parts
+    except Exception as error:  # of any kind: the report matters more than one of its parts
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         left_out[name] = f"{kind}{error}"
         print(compare.shown(f"warning: {name} is left out of the report: {left_out[name]}"), flush=True)
@@ -44,13 +44,13 @@ def check_flags(
     learning_rate: flags.FlagHolder,
     *others: flags.FlagHolder,
 ) -> None:
-    """Refuse unknown optimizers, the lack of a rate, and flags that none of the optimizers heeds.
+    """Refuse unknown optimizers, a missing learning rate, and flags that affect none of the optimizers.
 
     Args:
-        own: the program's flags; of ``warmup`` and ``head_rate``, those that it has are checked too.
-        choose: name → optimizer; raises a ValueError where there is none.
-        optimizers: the flag of their names.
-        learning_rate: the flag of the peak rate of all that take one.
+        own: the program's flags; ``warmup`` and ``head_rate`` are checked too if it has them.
+        choose: name → optimizer; raises a ValueError for an unknown name.
+        optimizers: flag with the names of the optimizers.
+        learning_rate: flag with the peak rate, for all optimizers that take one.
         *others: flags on which ``choose`` depends.
     """
     program_flags.check_each(choose, optimizers)
@@ -79,7 +79,7 @@ def check_flags(
             choices = list(chosen(values[optimizers.name]))
             return own[name].using_default_value or not choices or any(map(heeds, choices))
 
-        domain = f"--{name} goes with an optimizer that takes a rate; those given find their own"
+        domain = f"--{name} needs an optimizer that takes a rate; the given ones find their own"
         program_flags.check_together(is_heeded, domain, own, optimizers, own[name], *others)
 
 
@@ -90,11 +90,11 @@ class Plan:
     Attributes:
         settings: settings of every run; its length is in steps.
         batch_size: examples per update, for the speed that is shown.
-        learning_rate: peak rate; None for each optimizer's own.
+        learning_rate: peak rate; None for each optimizer's default.
         warmup: share of the steps over which the rate rises from 0.
         weight_decay: decoupled weight decay; biases and norms are left out.
-        output: directory of the report; each run has a directory in it, by the optimizer's name.
-        resume: whether to continue the runs that are there.
+        output: directory of the report; each run has a directory in it, named after the optimizer.
+        resume: whether to continue existing runs.
     """
 
     settings: training.Settings
@@ -110,9 +110,9 @@ class Plan:
         """The plan of a trainer's flags.
 
         Args:
-            own: flags of the names above, and of the settings ``steps``, ``seed``, ``evaluate_every``,
-                ``save_every`` and ``keep_best``.
-            log_every: steps between two losses that are kept.
+            own: flags with the names of these attributes, and of the settings ``steps``, ``seed``,
+                ``evaluate_every``, ``save_every`` and ``keep_best``.
+            log_every: number of steps between two logged losses.
 
         Raises:
             ValueError: the settings are refused.
@@ -141,12 +141,12 @@ class Plan:
     ) -> tuple[optax.GradientTransformation, float | None]:
         """An optimizer on a schedule that decays to zero at the last step, and its peak rate.
 
-        A line search finds its own rate; the schedule says what share of it is taken.
+        A line search finds its own rate; the schedule gives the share of it to take.
 
         Args:
             choice: the optimizer.
             decay: peak → shape of the schedule after the warm-up.
-            multipliers: of the rate, by parameter.
+            multipliers: multipliers of the rate, by parameter.
         """
         rate = choice.peak(self.learning_rate)
         shape = schedules.linear(1.0) if rate is None else schedules.warm_up(decay(rate), self.warmup)
@@ -177,20 +177,20 @@ class Plan:
         test_examples: int,
         metric: str,
     ) -> compare.Record:
-        """The record, without runs as yet: its baseline is computed, and its report is known to be possible.
+        """The record before the runs: computes the baseline, and checks that a report can be written.
 
         Args:
             program: name of the trainer.
             title: heading of the report.
-            task: what the task is, for the report.
-            settings: what all runs share, for the report.
-            baseline: name of the baseline, for the report where it is left out.
-            compute: computes the baselines; where it fails, the report says why and goes without.
+            task: description of the task, for the report.
+            settings: settings of all runs, for the report.
+            baseline: name of the baseline, for the report if it is left out.
+            compute: function that computes the baselines; if it fails, the report says why.
             test_examples: number of examples behind each test metric.
-            metric: the test metric that ranks.
+            metric: name of the test metric that ranks the optimizers.
 
         Raises:
-            ValueError: no report could be written of such a record.
+            ValueError: no report could be written for such a record.
         """
         print("computing the baseline, without any optimizer", flush=True)
         left_out: dict[str, str] = {}
@@ -213,7 +213,7 @@ class Plan:
 
         Args:
             record: the record, with its runs.
-            metric: the test metric that ranks.
+            metric: name of the test metric that ranks the optimizers.
         """
         path = compare.write_report(record, self.output, metric=metric)
         terminal.show(compare.summary(record, metric=metric))
@@ -234,7 +234,7 @@ class Plan:
             task: the task.
             test: parameters → test metrics.
             identity: what decides the trajectories, apart from optimizer, rate and settings.
-            layout: layout of the runs on a mesh.
+            layout: layout of the runs on a mesh; None for one device.
 
         Yields:
             Name, trained parameters and record of each run.

@@ -167,7 +167,7 @@ def test_a_mesh_of_four_devices_and_two_processes_have_the_losses_of_one_device(
         ({"mesh": "data:3"}, 'mesh "data:3" needs 3 devices, got 1'),
         ({"mesh": "4"}, 'a mesh must be described as in "data:4,model:2", got "4"'),
         ({"shard_state": True}, "--shard_state needs a --mesh to split the state over"),
-        ({"cluster": True, "processes": 2}, "--cluster stands for --coordinator, --processes and --process"),
+        ({"cluster": True, "processes": 2}, "--cluster replaces --coordinator, --processes and --process"),
         ({"processes": 2}, "--coordinator, --processes and --process go together"),
     ],
 )
@@ -265,7 +265,7 @@ def test_flags_is_the_only_way_in(arguments, capsys):
     with pytest.raises(SystemExit) as exit, flagsaver.flagsaver():
         command.parse(["finetune_text", "train.tsv", "--output=x"], finetune_text.FLAGS)
     assert exit.value.code == command.EXIT_USAGE
-    assert "flags begin with --, got train.tsv" in capsys.readouterr().err
+    assert "flags must begin with --, got train.tsv" in capsys.readouterr().err
 
 
 @pytest.mark.long

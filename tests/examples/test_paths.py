@@ -55,7 +55,7 @@ def test_a_home_is_expanded_in_every_flag_that_takes_a_path(program, monkeypatch
         ]
         with pytest.raises(ValueError, match="must not be empty"):
             parse(" ")
-        with pytest.raises(ValueError, match="nobody's home is known as '~nobody-at-all/x'; for a name, write"):
+        with pytest.raises(ValueError, match="there is no home directory for '~nobody-at-all/x'; for a file"):
             parse("~nobody-at-all/x")
 
 

@@ -333,7 +333,7 @@ def test_a_finished_run_is_read_back(arguments, objective):
         ({"objective": "masked", "downstream": "--model=x"}, "--model is the one that is pre-trained here"),
         ({"objective": "masked", "downstream": "--output=/"}, "downstream: --output=/ is not empty; choose"),
         ({"objective": "masked", "downstream": "--steps=0"}, "downstream: flag --steps=0"),
-        ({"objective": "masked", "downstream": "a.tsv"}, "downstream: flags begin with --, got a.tsv"),
+        ({"objective": "masked", "downstream": "a.tsv"}, "downstream: flags must begin with --, got a.tsv"),
         ({"downstream": ""}, "--downstream needs --objective=masked, whose model is an encoder"),
         ({"dropout": 1.0}, "flag --dropout=1.0: must be in [0, 1)"),
     ],

@@ -1,6 +1,6 @@
-"""The tasks of the heterogeneity study, its optimizers, and the curvature with which a run begins.
+"""The tasks of the heterogeneity study, its optimizers, and the curvature at the start of a run.
 
-Models learn scikit-learn's digits, four fifths of them. The gradient is measured before it is clipped, over
+Models are trained on four fifths of scikit-learn's digits. The gradient is measured before it is clipped, over
 weights and scales, as in the source, arXiv 2502.00213.
 """
 
@@ -67,14 +67,14 @@ class Study:
     """The tasks of all models, and their optimizers.
 
     Args:
-        epochs: epochs of a run.
+        epochs: number of epochs of a run.
         batch_size: examples per update.
-        iterations: iterations of the power method, at most.
+        iterations: maximum number of iterations of the power method.
 
     Attributes:
-        train: the training examples, by name of the array.
-        test: the others.
-        steps: updates of a run.
+        train: arrays of the training examples, by name.
+        test: arrays of the test examples, by name.
+        steps: number of updates of a run.
     """
 
     def __init__(self, epochs: int, batch_size: int, iterations: int):
@@ -103,7 +103,7 @@ class Study:
         )
 
     def arm(self, model: str, optimizer: str, learning_rate: float) -> compare.Arm:
-        """An optimizer for a model, behind the measurement and the clip; its rate decays linearly to zero."""
+        """An optimizer for a model, after measurement and clipping; its rate decays linearly to zero."""
         return compare.Arm(optimizer, learning_rate, self._maker(optimizer), extra={"model": model})
 
     @functools.cache  # noqa: B019
@@ -118,7 +118,7 @@ class Study:
         return make
 
     def by_epoch(self, arm: compare.Arm, seed: int, result: training.Result) -> dict[str, Any]:
-        """The mean training loss of each epoch, and heterogeneity at its beginning."""
+        """The mean training loss of each epoch, and the heterogeneity at its start."""
         rows = [row for row in result.history if "loss" in row]
         losses = np.full(self.steps, np.nan)
         losses[: len(rows)] = [row["loss"] for row in rows]
@@ -132,7 +132,7 @@ class Study:
         }
 
     def curvature(self, model: str, seed: int) -> dict[str, Any]:
-        """Gradient and curvature of each block at the start, on the first batch of a run."""
+        """Gradient and curvature of each block at the start of a run, on its first batch."""
         task = self.task(model, seed)
         params = task.init(jax.random.key(0))
         measured = jax.tree.map(lambda p, kept: p if kept else None, params, MEASURED(params))
@@ -142,7 +142,7 @@ class Study:
 
     @functools.cache  # noqa: B019
     def _functions(self, model: str) -> tuple[Callable[..., jax.Array], Callable[..., Any]]:
-        """The losses of a batch by example; and its mean loss and accuracy, compiled."""
+        """Two functions: the losses of a batch by example, and its mean loss and accuracy."""
         _, apply = from_nnx(MODELS[model](nnx.Rngs(0)))
 
         def losses(params: Any, batch: Mapping[str, Any], key: jax.Array | None = None) -> jax.Array:
@@ -158,7 +158,7 @@ class Study:
 
     @functools.cache  # noqa: B019
     def _curvature(self, model: str) -> Callable[..., diagnostics.Curvature]:
-        """(what is measured, all parameters, batch) → gradient and curvature of each block."""
+        """(measured parameters, all parameters, batch) → gradient and curvature of each block."""
         losses, _ = self._functions(model)
 
         @jax.jit
@@ -174,5 +174,5 @@ class Study:
 
 
 def _finite(values: Sequence[float] | np.ndarray) -> list[float | None]:
-    """The numbers; None for one that is not finite, which JSON cannot express."""
+    """The numbers, with None for those that are not finite, which JSON cannot express."""
     return [float(x) if np.isfinite(x) else None for x in values]

@@ -1,8 +1,8 @@
 """The report of the heterogeneity study, rendered from its record.
 
-Optimizers are compared by the final training loss, as in the source. A lead is a difference of its decimal
-logarithm, so that 1 means a tenth of the loss. A difference is called significant if its 95 % interval over the
-seeds (paired t) excludes zero.
+Optimizers are compared by the final training loss, as in the source. A lead is a difference of decimal
+logarithms of this loss, so a lead of 1 means a tenth of the loss. A difference is called significant if its
+95 % interval over the seeds (paired t) excludes zero.
 """
 
 import math
@@ -28,7 +28,7 @@ SHOWN = {
     "log_spread": "spread of log₁₀ norms / √size",
 }
 
-# The measurements of a model: (results, model, statistic) → values by seed.
+# When a model is measured: (results, model, statistic) → values by seed.
 WHEN = {
     "at the start": Results.at_start,
     "with SGD": lambda results, model, statistic: results.in_training(model, "sgd", statistic),
@@ -37,7 +37,7 @@ WHEN = {
 
 
 def summary(record: compare.Record) -> str:
-    """The part of the page that is the result."""
+    """The part of the page with the result."""
     return in_words(Results(record))
 
 
@@ -49,13 +49,15 @@ def render(record: compare.Record) -> str:
         in_words(results),
         f"![Training loss by optimizer, heterogeneity in training, and curvature by block]({PICTURE})",
         "## What Adam gains",
-        "At the best rate of a decade grid, chosen on seed 0 by the final training loss (in brackets its "
-        "minimum and maximum over seeds; the mean is geometric). A lead is the decimal logarithm of the "
-        "other's final training loss over Adam's, with its 95 % interval over seeds.",
+        "Each optimizer has the best rate of a decade grid, chosen on seed 0 by the final training loss. The "
+        "loss is the geometric mean over seeds, with minimum and maximum in brackets. A lead is the decimal "
+        "logarithm of the optimizer's final training loss divided by Adam's, with its 95 % interval over "
+        "seeds.",
         _gains(results),
         "## How unequal gradients are",
-        "Over weights and scales, before clipping, with one block per tensor: at the start, and the mean "
-        "over later epochs of the runs with SGD and with Adam. The mean over seeds ± its standard error.",
+        "Measured over weights and scales, before clipping, with one block per tensor: at the start, and as "
+        "the mean over later epochs of the runs with SGD and with Adam. Values are means over seeds ± the "
+        "standard error.",
         _unequal(results),
         "## Curvature at the start",
         "The largest eigenvalue of each diagonal block of the Hessian: its mean weighted by squared gradient "
@@ -66,13 +68,13 @@ def render(record: compare.Record) -> str:
         "decay. The first block has gradient 1 and curvature 1.",
         _quadratics(results),
         markdown.what_was_run(record),
-        "Every number is in `record.json`, or is computed from what is there.",
+        "Every number is in `record.json` or is computed from it.",
     ]
     return "\n\n".join(page) + "\n"
 
 
 def in_words(results: Results) -> str:
-    """What the study found."""
+    """The result in words."""
     models = results.models
     ginis = {model: statistics.fmean(results.at_start(model)) for model in models}
     sentences = [
@@ -96,8 +98,8 @@ def in_words(results: Results) -> str:
     }
     alike = [f"{SHOWN[name]} {when}" for (when, name), x in cells.items() if _order(x) == _by_lead(results)]
     sentences.append(
-        f"Of the {len(cells)} measurements below, {len(alike)} order them so, and by chance "
-        f"{len(cells) / math.factorial(len(models)):.2g} would: {', '.join(alike) or 'none'}."
+        f"Of the {len(cells)} measurements below, {len(alike)} order the models as the lead does "
+        f"({len(cells) / math.factorial(len(models)):.2g} would by chance): {', '.join(alike) or 'none'}."
     )
     if {"post_ln", "pre_ln"} <= set(models):
         sentences += [
@@ -111,7 +113,7 @@ def in_words(results: Results) -> str:
 
 
 def _edges(results: Results) -> str:
-    """Whose best rate is at an edge of its grid; the end of the first sentence."""
+    """The end of the first sentence, which says whose best rate is at an edge of its grid."""
     names = []
     for model in results.models:
         for name in results.optimizers(model):
@@ -145,7 +147,7 @@ def _placement(when: str, post: Sequence[float], pre: Sequence[float]) -> str:
     means = f"{statistics.fmean(post):.3f} and {statistics.fmean(pre):.3f}"
     numbers = f"{means}, difference {d.low:+.3f} to {d.high:+.3f}"
     if not d.significant:
-        return f"Between Post-LN and Pre-LN there is **no significant difference** {when} ({numbers})."
+        return f"There is **no significant difference** between Post-LN and Pre-LN {when} ({numbers})."
     return f"Post-LN is **{'more' if d.mean > 0 else 'less'}** heterogeneous than Pre-LN {when} ({numbers})."
 
 
@@ -162,9 +164,9 @@ def _two_blocks_in_words(results: Results) -> str:
     )
     alike = [x for x, row in zip(slower, cells, strict=True) if row["curvature"] == 1]
     return (
-        f"On the quadratic SGD needs up to {max(slower):.0f} times the steps of SignSGD, and where the "
-        f"curvatures are equal, however unequal the gradients, at most {max(alike):.2g} times. Over its "
-        f"{len(cells)} cells the rank correlation of that factor is {by_curvature:+.2f} with the ratio of "
+        f"On the quadratic, SGD needs up to {max(slower):.0f} times the steps of SignSGD; where the curvatures "
+        f"are equal, it needs at most {max(alike):.2g} times, however unequal the gradients are. Over the "
+        f"{len(cells)} cells, the rank correlation of this factor is {by_curvature:+.2f} with the ratio of "
         f"curvatures, {by_norm:+.2f} with the disparity of gradient norms and {by_weights:+.2f} with Λ_G / Λ_P."
     )
 
@@ -224,7 +226,7 @@ def _quadratics(results: Results) -> str:
 
 
 def draw(record: compare.Record, path: Path) -> None:
-    """Training losses, heterogeneity in training, and curvature by block."""
+    """Plot training losses, heterogeneity in training, and curvature by block."""
     results = Results(record)
     models = results.models
     picture = Figure(figsize=(13, 8), layout="constrained")
@@ -254,6 +256,6 @@ def draw(record: compare.Record, path: Path) -> None:
         ylabel="largest eigenvalue",
         title="blocks at the start; at the bottom: not positive",
     )
-    if axes.lines:  # else no curvature was measured
+    if axes.lines:  # otherwise no curvature was measured
         axes.legend(frameon=False)
     pictures.save(picture, path, dpi=110)

@@ -1,4 +1,4 @@
-"""The record of the heterogeneity study, read: the best rates, their runs, and what was measured in these."""
+"""Results of the heterogeneity study from its record: best rates, their runs, and their measurements."""
 
 import math
 import statistics
@@ -11,14 +11,14 @@ STATISTIC = "gini_norm"
 
 
 class Results:
-    """What a study has measured.
+    """Measurements of a study.
 
     Args:
         record: record of the study, whose runs have their ``"model"`` in ``extra``.
 
     Attributes:
-        curvature: curvature of the blocks of a model at the start, by model and seed.
-        two_blocks: quadratics of two blocks, and the steps that each method needs.
+        curvature: curvature of the blocks at the start, for each model and seed.
+        two_blocks: steps that each method needs, for each quadratic of two blocks.
     """
 
     def __init__(self, record: compare.Record):
@@ -40,22 +40,22 @@ class Results:
         return [run for run in self._runs if (_model(run), run.optimizer) == (model, optimizer)]
 
     def best_rate(self, model: str, optimizer: str) -> float:
-        """The rate of the grid at which the run from seed 0 ends with the lowest training loss."""
+        """The rate at which the run from seed 0 ends with the lowest training loss."""
         return min((run for run in self.runs(model, optimizer) if run.seed == 0), key=final_loss).learning_rate
 
     def best_runs(self, model: str, optimizer: str) -> list[compare.Run]:
-        """The runs at that rate, by seed."""
+        """The runs at the best rate, by seed."""
         best = self.best_rate(model, optimizer)
         chosen = [run for run in self.runs(model, optimizer) if run.learning_rate == best]
         return sorted(chosen, key=lambda run: run.seed)
 
     def lead(self, model: str, optimizer: str) -> compare.Difference:
-        """By how many decades Adam's final training loss is below another's: paired over seeds."""
+        """By how many decades Adam's final training loss is below that of another optimizer, paired by seed."""
         both = [self.best_runs(model, name) for name in (optimizer, "adam")]
         return compare.paired_difference(*([math.log10(final_loss(run)) for run in runs] for runs in both))
 
     def at_start(self, model: str, statistic: str = STATISTIC) -> list[float]:
-        """A statistic of the first gradient, by seed: it is the same for every optimizer."""
+        """A statistic of the first gradient, by seed; it is the same for every optimizer."""
         return [run.extra["heterogeneity"][0][statistic] for run in self.best_runs(model, "adam")]
 
     def in_training(self, model: str, optimizer: str, statistic: str = STATISTIC) -> list[float]:

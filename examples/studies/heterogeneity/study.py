@@ -2,11 +2,11 @@
 
     python -m examples.studies.heterogeneity.study --output=runs/heterogeneity
 
-A Post-LN Transformer, the same with Pre-LN, and a convolutional network learn digits from scratch, with five
-optimizers. Each has the rate of a decade grid at which the run from seed 0 ends with the lowest training
-loss, and then runs from all seeds, which see the same batches for every optimizer. The gradient is clipped,
-and the rate decays linearly to zero. In addition a quadratic of two blocks is minimized. The same command
-continues a study that was stopped.
+A Transformer with Post-LN, the same with Pre-LN, and a convolutional network are trained on digits from
+scratch, with five optimizers. Each optimizer uses the rate of a decade grid at which the run from seed 0 ends
+with the lowest training loss, and runs from all seeds at this rate; for each seed, all optimizers see the same
+batches. The gradient is clipped, and the rate decays linearly to zero. In addition, quadratics of two blocks
+are minimized. The same command continues a study that was stopped.
 
 Departures from arXiv 2502.00213, which fine-tunes RoBERTa, ViT and ResNet18: models are small and not
 pretrained, and the two Transformers differ only in the placement of LayerNorm.
@@ -29,7 +29,7 @@ _RATES = FLAGS.DEFINE_list("learning_rates", None, "The grid; default: five deca
 _EPOCHS = FLAGS.DEFINE_integer("epochs", 8, "Epochs.", lower_bound=1)
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 32, "Examples per update.", lower_bound=1)
 _SEEDS = FLAGS.DEFINE_integer("seeds", 5, "Runs of each optimizer at its rate.", lower_bound=2)
-_ITERATIONS = FLAGS.DEFINE_integer("iterations", 20, "Iterations of the power method, at most.", lower_bound=1)
+_ITERATIONS = FLAGS.DEFINE_integer("iterations", 20, "Maximum iterations of the power method.", lower_bound=1)
 _CURVATURES = FLAGS.DEFINE_integer("curvatures", 2, "Seeds whose curvature is measured.", lower_bound=0)
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)
 
@@ -74,7 +74,7 @@ def train(study: Study, model: str, settings: dict[str, object], output: Path) -
 
 
 def main() -> None:
-    """Run what is missing, then write the report."""
+    """Make the missing runs, then write the report."""
     output = Path(_OUTPUT.value)
     study = Study(_EPOCHS.value, _BATCH_SIZE.value, _ITERATIONS.value)
     settings = {flag.name: flag.value for flag in (_EPOCHS, _BATCH_SIZE, _ITERATIONS)}

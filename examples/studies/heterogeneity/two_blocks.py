@@ -1,11 +1,11 @@
-r"""Two blocks whose gradient and curvature are chosen, and the steps that gradient and sign descent need.
+r"""Two blocks of chosen gradient and curvature, and the steps that gradient and sign descent need.
 
 .. math::
     f(x) = \tfrac12 \sum_b \lambda_b x_b^2, \qquad x_b = n_b / \lambda_b \text{ at the start}
 
-so that block b, of one parameter, starts with a gradient of norm n_b and has curvature λ_b throughout. The
-rate decays linearly to zero. The number of steps is the smallest of a grid with which, at the best peak rate
-of a grid, f ends at no more than a hundredth of its start.
+so that block b, of one parameter, starts with a gradient of norm n_b and always has curvature λ_b. The rate
+decays linearly to zero. The steps needed are the smallest number of a grid for which f ends at no more than a
+hundredth of its start, at the best peak rate of another grid.
 """
 
 import functools
@@ -21,7 +21,7 @@ import optimiz
 from optimiz import schedules
 
 STEPS = sorted({round(2 ** (i / 2)) for i in range(23)})  # up to 2048, by factors of √2
-RATES = np.logspace(-5, 2, 141, dtype=np.float32)  # twenty a decade
+RATES = np.logspace(-5, 2, 141, dtype=np.float32)  # twenty per decade
 TARGET = 0.01
 CELLS = list(itertools.product((0.1, 1.0, 10.0, 100.0), (1.0, 10.0, 100.0)))  # norm and curvature
 
@@ -52,8 +52,8 @@ def steps_needed(norms: tuple[float, float], curvatures: tuple[float, float], op
     """Count the steps that an optimizer needs.
 
     Args:
-        norms: n_b > 0.
-        curvatures: λ_b > 0.
+        norms: initial gradient norms n_b > 0.
+        curvatures: curvatures λ_b > 0.
         optimizer: schedule → transformation.
 
     Returns:
@@ -67,10 +67,10 @@ def steps_needed(norms: tuple[float, float], curvatures: tuple[float, float], op
 
 
 def measure(norm: float, curvature: float) -> dict[str, float | None]:
-    """Compare the two methods on a second block with these, next to a first one with 1 and 1.
+    """Compare the two methods on a block of norm 1 and curvature 1 next to one with the given values.
 
     Returns:
-        The cell, the steps of each method, and the curvature weighted by squared gradients and by sizes.
+        The values, the steps of each method, and the curvature weighted by squared gradients and by sizes.
     """
     norms, curvatures = (1.0, norm), (1.0, curvature)
     return {

@@ -1,1 +1,1 @@
-"""Whether a line search frees fine-tuning from its learning rate."""
+"""Whether a line search removes the need to tune a learning rate in fine-tuning."""

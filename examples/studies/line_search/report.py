@@ -18,7 +18,7 @@ PICTURE = "curves.png"
 
 BASELINE = "adam"
 COLUMNS = ("loss", "evaluations", "step_size")  # per update; Adam has only the first
-_STEP_FORWARDS = 3  # of an update without trials: a forward pass, and a backward pass that counts 2
+_STEP_FORWARDS = 3  # per update without trials: one, and a backward pass that counts 2
 
 Arms = Mapping[str, Sequence[compare.Run]]
 
@@ -47,7 +47,7 @@ def render(record: compare.Record) -> str:
 
 
 def summary(record: compare.Record) -> str:
-    """The part of the page that is the result."""
+    """The part of the page with the result."""
     return f"{in_words(record)}\n\n{table(record)}"
 
 
@@ -63,17 +63,17 @@ def scores_of(record: compare.Record, runs: Sequence[compare.Run]) -> list[float
 
 
 def evaluations_of(run: compare.Run) -> np.ndarray:
-    """The trials so far, after each update."""
+    """The number of trials so far, after each update."""
     return column(run, "evaluations") if "evaluations" in run.extra else np.zeros(len(run.extra["loss"]))
 
 
 def log_loss(run: compare.Run) -> float:
-    """The mean over updates of the logarithm of the batch loss."""
+    """The logarithm of the batch loss, averaged over updates."""
     return float(np.mean(np.log(column(run, "loss"))))
 
 
 def in_words(record: compare.Record) -> str:
-    """How each search compares with the best rate of each grid."""
+    """The result in words: how each search compares with the best rate of each grid."""
     arms, metric, sign = by_arm(record), metric_of(record), record.sign(metric_of(record))
     scores = {arm: compare.estimate(scores_of(record, runs))[:2] for arm, runs in arms.items()}
     shown = {arm: _shown(sign * mean, error) for arm, (mean, error) in scores.items()}
@@ -107,7 +107,7 @@ def in_words(record: compare.Record) -> str:
 
 
 def across(studies: Mapping[str, compare.Record]) -> str:
-    """How each method does in several studies, as a Markdown table; of a grid the best rate.
+    """How each method does in several studies, as a Markdown table; a grid is shown at its best rate.
 
     Numbers in bold are better than Adam's by more than a standard error of the difference.
 
@@ -135,7 +135,7 @@ def across(studies: Mapping[str, compare.Record]) -> str:
 
 
 def table(record: compare.Record) -> str:
-    """One line per arm, as Markdown."""
+    """A table with one row per arm, as Markdown."""
     metric, sign = metric_of(record), record.sign(metric_of(record))
     header = ["method", f"validation {metric} {compare.arrow(metric)}", "mean log training loss"]
     header += ["extra forward passes per update", "in the first search", "most in a search"]
@@ -156,7 +156,7 @@ def _shown(mean: float, error: float) -> str:
 
 
 def draw(record: compare.Record, path: Path) -> None:
-    """Losses against forward passes, the validation metric, and step sizes."""
+    """Plot losses against forward passes, the validation metric, and step sizes."""
     arms, metric, sign = by_arm(record), metric_of(record), record.sign(metric_of(record))
     picture = Figure(figsize=(14, 4.4), layout="constrained")
     losses, scores, sizes = picture.subplots(1, 3)

@@ -1,12 +1,12 @@
-"""Compare line searches, which need no learning rate, with Adam on a grid of rates, on fine-tuning.
+"""Compare line searches, which need no learning rate, with Adam on a grid of rates, for fine-tuning.
 
     python -m examples.studies.line_search.study --output=runs/line_search
     python -m examples.studies.line_search.study --data=train.tsv --validation=dev.tsv --output=runs/mine
 
-A pretrained encoder learns from few examples for a few epochs. Adam warms up over a tenth of the updates and
-decays to zero along a cosine, once for each rate of the grid. The searches get no rate. As ``adam_head`` and
-``salsa_head`` two of the methods run again with a larger rate for the new head, which is one more number to
-tune. For each seed, all runs begin with the same parameters and see the same batches under the same dropout.
+A pretrained encoder is fine-tuned on few examples for a few epochs. For each rate of the grid, Adam warms up
+over a tenth of the updates and decays to zero along a cosine. The searches need no rate. ``adam_head`` and
+``salsa_head`` are Adam and SaLSa with a larger rate for the new head, which is one more number to tune. For
+each seed, all runs start with the same parameters and see the same batches with the same dropout.
 The same command continues a study that was stopped.
 """
 
@@ -36,7 +36,7 @@ _EPOCHS = FLAGS.DEFINE_integer("epochs", 5, "Epochs.", lower_bound=1)
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 32, "Examples per update.", lower_bound=1)
 _LENGTH = FLAGS.DEFINE_integer("length", 24, "Tokens per example; longer ones are cut.", lower_bound=1)
 _SEEDS = FLAGS.DEFINE_integer("seeds", 5, "Runs of each method.", lower_bound=2)
-_METHODS = FLAGS.DEFINE_list("adam", ["adam", "adam_head"], "Which of the two to run on the grid.")
+_METHODS = FLAGS.DEFINE_list("adam", ["adam", "adam_head"], "Variants of Adam to run on the grid.")
 _RATES = FLAGS.DEFINE_list("learning_rates", ["2e-5", "5e-5", "1e-4", "2e-4", "5e-4"], "Adam's peak rates.")
 _HEAD_RATE = FLAGS.DEFINE_float("head_rate", 50.0, "Rate of the head in *_head, in multiples of the encoder's.")
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)
@@ -47,7 +47,7 @@ _DECISIVE = (_ROWS, _EPOCHS, _BATCH_SIZE, _LENGTH, _HEAD_RATE)
 
 
 def searches(steps: int) -> dict[str, Callable[[], optax.GradientTransformation]]:
-    """The line searches of a run of so many updates, by name."""
+    """The line searches for a run of a given number of updates, by name."""
     decay = schedules.over_steps(schedules.linear(1.0), steps)
     return {
         "salsa": lambda: optimiz.salsa(decay),
@@ -58,7 +58,7 @@ def searches(steps: int) -> dict[str, Callable[[], optax.GradientTransformation]
 
 
 def grids(steps: int) -> dict[str, Callable[[float], optax.GradientTransformation]]:
-    """The methods of a run of so many updates that take a peak rate, by name."""
+    """The methods that take a peak rate, for a run of a given number of updates, by name."""
 
     def adam(rate: float) -> optax.GradientTransformation:
         return optimiz.adam(schedules.over_steps(schedules.warm_up(schedules.cosine(rate), 0.1), steps))
@@ -70,12 +70,12 @@ def grids(steps: int) -> dict[str, Callable[[float], optax.GradientTransformatio
 
 
 def head_multipliers() -> Callable[[Any], Any]:
-    """The multipliers of ``--head_rate``."""
+    """The multipliers for ``--head_rate``."""
     return optimizers.head_multipliers(_HEAD_RATE.value)
 
 
 def arms(steps: int) -> list[compare.Arm]:
-    """Every search, and every grid at every rate."""
+    """Every search, and every method of the grid at every rate."""
     found = [compare.Arm(name, None, make) for name, make in searches(steps).items()]
     for name in _METHODS.value:
         make = grids(steps)[name]
@@ -98,7 +98,7 @@ def read_data() -> dict[str, text.TextExamples]:
 
 
 def main() -> None:
-    """Run what is missing, then write the report."""
+    """Make the missing runs, then write the report."""
     output, parts = Path(_OUTPUT.value), read_data()
     problem = TextClassification(
         parts, pretrained.find(_MODEL.value), length=_LENGTH.value, dropout=0.1, pooling="mean"

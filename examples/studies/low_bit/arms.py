@@ -21,9 +21,9 @@ class Form:
     """How state and parameters are stored.
 
     Attributes:
-        wrap: optimizer → one that stores its state, and rounds the parameters, in this form.
-        dtype: of the parameters between two updates.
-        target: percent by which the loss may exceed that in float32; None if nothing is promised.
+        wrap: optimizer → optimizer that stores its state and rounds the parameters in this form.
+        dtype: dtype of the parameters between updates.
+        target: percent by which the loss may exceed the loss in float32; None if there is no target.
     """
 
     wrap: Callable[[optax.GradientTransformation], optax.GradientTransformation] = lambda tx: tx
@@ -66,26 +66,24 @@ class Arm(NamedTuple):
 def arms(names: Sequence[str], low_rate: float, *, from_scratch: bool) -> list[Arm]:
     """Every arm, float32 first for each optimizer.
 
-    AdamW, whose steps have the size of its rate, also has the arms with bfloat16 parameters, at its own rate
-    and at a low one.
+    AdamW, whose steps are as large as its rate, also has arms with bfloat16 parameters, at its default rate and
+    at a low one.
 
     Args:
-        names: names of optimizers.
-        low_rate: peak of the low rate.
+        names: names of the optimizers.
+        low_rate: the low peak rate.
         from_scratch: whether a model is trained from scratch, rather than fine-tuned with a new head.
 
     Raises:
-        ValueError: an optimizer is unknown, needs no rate, or has no rate that a run has chosen.
+        ValueError: an optimizer is unknown, needs no rate, or has no default rate.
     """
     found = []
     for name in names:
         choice = optimizers.choose(name, from_scratch=from_scratch)
         if choice.searches:
-            raise ValueError(f"optimizer {name!r} needs no learning rate; this study is of those that take one")
+            raise ValueError(f"optimizer {name!r} needs no learning rate; this study needs one that does")
         if choice.learning_rate is None:
-            raise ValueError(
-                f"optimizer {name!r} has no learning rate that a run has chosen, which this study takes"
-            )
+            raise ValueError(f"optimizer {name!r} has no default learning rate, which this study needs")
         own = choice.learning_rate
         forms = FORMS if name == "adamw" else (FLOAT32, "int8")
         found += [Arm(name, own, form) for form in forms]
@@ -97,14 +95,14 @@ def arms(names: Sequence[str], low_rate: float, *, from_scratch: bool) -> list[A
 def optimizer(
     name: str, form: str, rate: float | jax.Array, steps: int, *, from_scratch: bool
 ) -> optax.GradientTransformation:
-    """The optimizer in a form; its rate warms up over a tenth of the steps, and decays to zero.
+    """An optimizer in a form; its rate warms up over a tenth of the steps, and then decays to zero.
 
     Args:
         name: name of the optimizer.
         form: one of ``FORMS``.
-        rate: the peak, which may be traced.
-        steps: updates of the run.
-        from_scratch: whether all parameters have one rate; otherwise that of a new head is higher.
+        rate: peak rate, which may be traced.
+        steps: number of updates of the run.
+        from_scratch: whether all parameters have the same rate; otherwise a new head has a higher one.
     """
     shape = schedules.over_steps(schedules.warm_up(schedules.linear(1.0), _WARMUP), steps)
     multipliers = optimizers.one_rate if from_scratch else optimizers.head_multipliers(_HEAD_RATE)

@@ -1,8 +1,8 @@
 """The report of the low-bit study, rendered from its record.
 
-Runs of one optimizer, rate and seed are compared: by how many percent a loss is above that in float32. A form
-is within its target if the mean over seeds is; the interval says whether other seeds could have given another
-answer.
+Runs with the same optimizer, rate and seed are compared by how many percent the loss exceeds the loss in
+float32. A form is within its target if the mean over seeds is; the interval shows whether other seeds could
+give another answer.
 """
 
 import collections
@@ -24,7 +24,7 @@ Runs = Mapping[Arm, Mapping[int, compare.Run]]
 
 
 def by_arm(record: compare.Record) -> Runs:
-    """The runs by arm and seed, with names that can be written into Markdown as they are."""
+    """The runs by arm and seed; names are escaped for Markdown."""
     runs = collections.defaultdict(dict)
     for run in record.runs:
         name, form = (compare.escaped(run.extra[field]) for field in ("optimizer", "form"))
@@ -58,7 +58,7 @@ def relative(runs: Runs, arm: Arm, metric: Callable[[compare.Run], float] = held
 
 
 def in_words(runs: Runs) -> str:
-    """How each arm compares with the same arm in float32, and with its target."""
+    """The result in words: how each arm compares with the same arm in float32, and with its target."""
     lines = []
     for arm in runs:
         if arm == arm.base:
@@ -90,7 +90,7 @@ def _name(arm: Arm) -> str:
 
 
 def table(runs: Runs) -> str:
-    """One line per arm, as Markdown: means over seeds, and paired differences from float32."""
+    """A table with one row per arm, as Markdown: means over seeds, and paired differences from float32."""
     header = [
         "arm",
         "runs",
@@ -118,7 +118,7 @@ def across(studies: Mapping[str, compare.Record]) -> str:
     """How each form does in several studies, and how often it is within its target; one line per form.
 
     Args:
-        studies: name → record. Rates differ between studies; a rate is low if the optimizer has a higher one.
+        studies: name → record. A rate is called low if the optimizer also has a higher one in the study.
     """
     cells: dict[str, dict[str, str]] = collections.defaultdict(dict)
     targets: dict[str, float | None] = {}
@@ -147,7 +147,7 @@ def across(studies: Mapping[str, compare.Record]) -> str:
 
 
 def summary(record: compare.Record) -> str:
-    """The part of the page that is the result."""
+    """The part of the page with the result."""
     runs = by_arm(record)
     return f"{in_words(runs)}\n\n{table(runs)}"
 
@@ -157,11 +157,11 @@ def render(record: compare.Record) -> str:
     page = [
         f"# {compare.escaped(record.title)}",
         summary(record),
-        "± in a column of losses is a standard error over seeds. For differences from float32 it is half the "
-        "95 % interval of the paired differences; two paired runs have the same rate, start, batches and "
+        "For losses, ± is the standard error over seeds. For differences from float32, it is half the 95 % "
+        "interval of the paired differences; paired runs have the same rate, initial parameters, batches and "
         "dropout. The last training loss is the mean over the last tenth of the updates. Entries that moved "
-        "are the entries of the parameters that differ from their start at the end; bytes are of parameters "
-        "and state.",
+        "are parameter entries whose final values differ from their initial ones. Bytes per parameter include "
+        "parameters and state.",
         f"![Training loss, and each run relative to its float32 pair]({PICTURE})",
         markdown.what_was_run(record),
         "Every number is in `record.json`, including the loss of each update.",
@@ -170,7 +170,7 @@ def render(record: compare.Record) -> str:
 
 
 def draw(record: compare.Record, path: Path) -> None:
-    """The losses of each optimizer and rate, and below them every run relative to its pair."""
+    """Plot the losses of each optimizer and rate, and below them every run relative to its pair."""
     runs = by_arm(record)
     bases, others = [a for a in runs if a == a.base], [a for a in runs if a != a.base]
     colors = {form: f"C{i}" for i, form in enumerate(FORMS)}

@@ -4,12 +4,12 @@
     python -m examples.studies.low_bit.study --task=file --data=train.tsv --validation=dev.tsv --output=runs/x
     python -m examples.studies.low_bit.study --task=language --steps=2000 --length=64 --output=runs/y
 
-A pretrained encoder is fine-tuned to classify sentences from Python's own documentation or examples from a
-file; or a small GPT-2 is trained from scratch on a text, by default the sources of Python's library. For each
-seed all arms begin with the same parameters and see the same batches under the same dropout. The model
-computes in float32, and gradients have the dtype of the parameters. At the low rate AdamW's steps are about
-2⁻¹⁵, half the distance between neighbouring bfloat16 numbers from 2⁻⁷ to 2⁻⁶: with rounding to nearest,
-entries larger than about a hundredth do not move. The same command continues a study that was stopped.
+Either a pretrained encoder is fine-tuned to classify sentences from Python's own documentation or examples from
+a file, or a small GPT-2 is trained from scratch on text, by default the sources of Python's library. For each
+seed, all arms start with the same parameters and see the same batches with the same dropout. The model computes
+in float32, and gradients have the dtype of the parameters. At the low rate, AdamW's steps are about 2⁻¹⁵, which
+is half the distance between neighbouring bfloat16 numbers from 2⁻⁷ to 2⁻⁶: with rounding to nearest, entries
+larger than about a hundredth do not move. The same command continues a study that was stopped.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ _MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a BERT, MiniLM
 _DATA = FLAGS.DEFINE_path("data", None, "For file, training examples; for language, a text or folder.")
 _VALIDATION = FLAGS.DEFINE_path("validation", None, "Validation examples for file.")
 _FILES = data_flags.DataFlags(FLAGS)
-_ROWS = FLAGS.DEFINE_integer("rows", 2000, "Examples of a part, at most.", lower_bound=1)
+_ROWS = FLAGS.DEFINE_integer("rows", 2000, "Maximum examples of a part.", lower_bound=1)
 _STEPS = FLAGS.DEFINE_integer("steps", 150, "Updates.", lower_bound=10)
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 32, "Examples per update.", lower_bound=1)
 _LENGTH = FLAGS.DEFINE_integer("length", 24, "Tokens per example.", lower_bound=8)
@@ -54,17 +54,17 @@ _OPTIMIZERS = FLAGS.DEFINE_list("optimizers", ["adamw", "sgd_sai", "lion"], "Opt
 _LOW_RATE = FLAGS.DEFINE_float("low_rate", 3e-5, "Low peak rate, at which plain bfloat16 is expected to stall.")
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)
 
-_VOCABULARY = 1024  # byte pairs, at most
+_VOCABULARY = 1024  # maximum number of byte pairs
 program_flags.check(lambda x: x > 0, "must be above 0", _LOW_RATE)
 program_flags.check(lambda x: x % 2 == 0, "must be even", _WIDTH)
 program_flags.check_each(lambda name: low_bit_arms.arms([name], 1.0, from_scratch=False), _OPTIMIZERS)
 
 
 class Study:
-    """A problem, and what the arms make of its task.
+    """A problem, and its task for each arm.
 
     Args:
-        problem: the problem that is learned.
+        problem: problem to train on.
     """
 
     def __init__(self, problem: TextClassification | Pretraining):
@@ -72,23 +72,23 @@ class Study:
         self.from_scratch = isinstance(problem, Pretraining)
 
     def task(self, seed: int) -> training.Task:
-        """The task of a seed, whose initial parameters do not depend on a run's key."""
+        """The task of a seed; its initial parameters do not depend on the key of a run."""
         start = self.start(seed)
         return dataclasses.replace(self.problem.task(_BATCH_SIZE.value, seed), init=lambda _: start)
 
     @functools.lru_cache(maxsize=1)  # noqa: B019
     def start(self, seed: int) -> Any:
-        """The parameters with which all arms of a seed begin."""
+        """The initial parameters of all arms of a seed."""
         return jax.device_get(self.problem.task(_BATCH_SIZE.value, seed).init(jax.random.key(seed)))
 
     @functools.cache  # noqa: B019
     def maker(self, optimizer: str, form: str) -> Callable[[float], optax.GradientTransformation]:
-        """Peak rate → optimizer in a form; one function for all rates, which share its compiled step."""
+        """Peak rate → optimizer in a form; one function for all rates, so that they share a compiled step."""
         steps, from_scratch = _STEPS.value, self.from_scratch
         return lambda rate: low_bit_arms.optimizer(optimizer, form, rate, steps, from_scratch=from_scratch)
 
     def arm(self, arm: low_bit_arms.Arm) -> compare.Arm:
-        """An arm as ``run_matrix`` takes it."""
+        """The arm for ``run_matrix``."""
         return compare.Arm(
             f"{arm.optimizer}.{arm.form.replace(' ', '_')}",
             arm.learning_rate,
@@ -98,7 +98,7 @@ class Study:
         )
 
     def measure(self, arm: compare.Arm, seed: int, result: training.Result) -> dict[str, float]:
-        """The size of parameters and state, and the share of the entries that moved."""
+        """The size of parameters and state, and the share of the parameter entries that moved."""
         dtype, params = FORMS[arm.extra["form"]].dtype, jax.tree.leaves(result.params)
         start = jax.tree.leaves(jax.tree.map(lambda p: np.asarray(p, dtype), self.start(seed)))
         moved = sum(int(np.sum(np.asarray(p) != s)) for p, s in zip(params, start, strict=True))
@@ -120,7 +120,7 @@ def stored_as(form: str, task: training.Task) -> training.Task:
 
 @functools.cache
 def _widened(loss: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """A loss of parameters that are converted to float32; one function per loss, which is compiled once."""
+    """The loss of parameters that are converted to float32; one function per loss, so that it compiles once."""
     return lambda params, batch, key: loss(_wide(params), batch, key)
 
 
@@ -129,7 +129,7 @@ def _wide(params: Any) -> Any:
 
 
 def read_problem() -> tuple[TextClassification | Pretraining, str, int]:
-    """The problem, where its data come from, and the number of examples held out."""
+    """The problem, the source of its data, and the number of held-out examples."""
     if _TASK.value != "file":
         _FILES.refuse_without("--task=file")
     if _TASK.value == "language":
@@ -157,7 +157,7 @@ def read_problem() -> tuple[TextClassification | Pretraining, str, int]:
 
 
 def main() -> None:
-    """Run what is missing, then write the report."""
+    """Make the missing runs, then write the report."""
     output = Path(_OUTPUT.value)
     problem, source, examples = read_problem()
     study = Study(problem)

@@ -1,1 +1,1 @@
-"""Which recipes for pre-training beat a fully decayed AdamW on one budget."""
+"""Which recipes for pre-training beat a fully decayed AdamW on the same budget."""

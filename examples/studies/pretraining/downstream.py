@@ -1,4 +1,4 @@
-"""What a pre-trained encoder is good for: fine-tuned for a few updates, and tested.
+"""The quality of a pre-trained encoder: it is fine-tuned for a few updates, and tested.
 
 The task is to classify the topics of sentences from Python's own documentation. Every encoder gets the same
 head, batches and rate, which is larger for the head; none of them is tuned, and there is no dropout.
@@ -24,11 +24,11 @@ STEPS, BATCH_SIZE, LENGTH, LEARNING_RATE, HEAD_RATE = 400, 16, 32, 1e-3, 30.0
 
 
 class Downstream:
-    """Parameters of a masked language model to the metrics on the topics task.
+    """A function from the parameters of a masked language model to its metrics on the topics task.
 
     Args:
-        problem: gives the shape of the encoder, and the tokenizer.
-        directory: where to save these, as ``TextClassification`` reads them.
+        problem: problem with the shape of the encoder, and the tokenizer.
+        directory: directory where both are saved for ``TextClassification``.
 
     Attributes:
         classification: the task.
@@ -52,12 +52,12 @@ class Downstream:
         )
 
     def __call__(self, params: Any) -> dict[str, float]:
-        """Fine-tune the encoder of a masked language model, and return its metrics on the test part."""
+        """Fine-tune the encoder of a masked language model, and return its test metrics."""
         encoder = {name: tree for name, tree in params.items() if name != "head"}
         task = dataclasses.replace(self._task, init=lambda key: self._task.init(key) | encoder, evaluate=None)
         with tempfile.TemporaryDirectory() as directory:
             try:
                 result = training.fit(task, self._tx, training.Settings(steps=STEPS), directory, identity={})
-            except training.Diverged:  # the encoder's failure, not that of its pre-training
+            except training.Diverged:  # a failure of the encoder, not of its pre-training
                 return {"accuracy": math.nan}
         return self._test(result.params)

@@ -1,8 +1,8 @@
 """Recipes for pre-training: optimizers, and methods on top of AdamW that claim to save time.
 
 The methods are those of arXiv 2307.06440: a model whose depth is doubled twice, at 12.5 % and 30 % of the
-budget; layer dropping with γ = 100; selective back-propagation with β = 1; RHO-loss with the better half of
-twice the examples. Each is charged for all of its work. ``adamw_half_way`` is an unfair baseline on purpose:
+budget; layer dropping with γ = 100; selective back-propagation with β = 1; and RHO-loss with the better half of
+twice as many examples. Each is charged for all of its work. ``adamw_half_way`` is unfair on purpose: it is
 AdamW on a schedule for twice the budget, evaluated when the budget is spent, as if the baseline were read off
 in the middle of a longer run.
 """
@@ -27,7 +27,7 @@ WARMUP, WEIGHT_DECAY, GROWN_AT, GAMMA, BETA = 0.1, 0.1, (0.125, 0.3), 100.0, 1.0
 # on half the budget around 1e-3, 3e-4, 3e-4 and 1e-2, or one step beyond the better edge.
 RATES = {"adamw": 1e-3, "lion": 3e-5, "sophia_g": 3e-5, "sgd_sai": 0.1}
 _MULTIPLES = (1 / 3, 1, 3)
-_TIMED = 50  # steps of each depth, to measure the prices
+_TIMED = 50  # steps timed at each depth, for the prices
 _PLAIN = training.Methods()
 
 
@@ -36,8 +36,8 @@ class Setting:
     """What all recipes share.
 
     Attributes:
-        problem: the pre-training task.
-        batch_size: B, rows per update.
+        problem: pre-training problem.
+        batch_size: rows per update.
         losses: irreducible losses of the training rows; None if no recipe needs them.
     """
 
@@ -47,7 +47,7 @@ class Setting:
 
     @property
     def layers(self) -> int:
-        """Layers of the whole model."""
+        """Number of layers of the whole model."""
         return self.problem.objective.config.layers
 
     def task(self, seed: int) -> training.Task:
@@ -55,7 +55,7 @@ class Setting:
         return self.problem.task(self.batch_size, seed)
 
     def identity(self) -> dict[str, object]:
-        """The part of it that decides the trajectories, as plain JSON."""
+        """What decides the trajectories, as plain JSON."""
         found = {"batch_size": self.batch_size, "data": self.problem.source, "rows": self.problem.fingerprint()}
         return found if self.losses is None else found | {"irreducible_losses": self.losses.about}
 
@@ -107,7 +107,7 @@ RECIPES: dict[str, Callable[[Setting], Recipe]] = {
 
 
 def in_pairs(batches: Callable[[int], Arrays]) -> Callable[[int], dict[str, np.ndarray]]:
-    """A stream of batches of twice the size, of the same examples in the same order."""
+    """Batches of twice the size, with the same examples in the same order."""
 
     def pair(step: int) -> dict[str, np.ndarray]:
         first, second = batches(2 * step), batches(2 * step + 1)
@@ -117,7 +117,7 @@ def in_pairs(batches: Callable[[int], Arrays]) -> Callable[[int], dict[str, np.n
 
 
 def arms(setting: Setting, name: str, rates: list[float] | None) -> list[compare.Arm]:
-    """A recipe at each rate: the given ones, or that of ``RATES``, a third of it and three times it.
+    """A recipe at each rate: the given rates, or that of ``RATES``, a third of it and three times it.
 
     Raises:
         ValueError: there is no such recipe, or the setting does not allow it.
@@ -138,14 +138,14 @@ def grid(setting: Setting, names: Sequence[str], rates: list[float] | None) -> l
 
 
 def half_way(setting: Setting, rate: float) -> compare.Arm:
-    """The unfair baseline: when the budget is spent, half of its schedule is still to come."""
+    """The unfair baseline: half of its schedule is left when the budget is spent."""
     return compare.Arm(HALF_WAY, rate, functools.partial(_make, setting, BASELINE, share=0.5))
 
 
 def _make(
     setting: Setting, name: str, rate: jax.typing.ArrayLike, share: float = 1.0
 ) -> optax.GradientTransformation:
-    """The optimizer on a warm-up and a cosine, of which the budget covers a share."""
+    """The optimizer on a warm-up and a cosine; the budget covers a share of this schedule."""
     whole = schedules.warm_up(schedules.cosine(rate), WARMUP)
     schedule = schedules.over_budget(lambda spent: whole(share * jnp.asarray(spent)))
     choice = optimizers.choose(name, classes=setting.problem.vocabulary.size)
@@ -156,7 +156,7 @@ def prices(setting: Setting, about: dict[str, object]) -> training.Reference:
     """Measure on this machine what the work of all recipes costs: one table, by active layers.
 
     Args:
-        setting: shared by the runs.
+        setting: setting of the runs.
         about: description of what is timed, as plain JSON.
     """
     task = setting.task(0)

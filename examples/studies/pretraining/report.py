@@ -2,7 +2,8 @@
 
 Recipes are compared by the loss and the accuracy of their models on text that no choice has seen, paired with
 the baseline by seed: the same initial parameters (unless a recipe starts with fewer layers) and the same
-rows. A difference is called significant if Student's 95 % interval of the paired differences excludes zero.
+training rows. A difference is called significant if Student's 95 % interval of the paired differences excludes
+zero.
 """
 
 import dataclasses
@@ -26,11 +27,11 @@ _CONFIDENCE = 0.95
 
 
 def kept(run: compare.Run, *, tested: bool) -> compare.Run:
-    """What the record keeps of a run: in place of its history the validation loss by share of the budget.
+    """A run as the record keeps it: the validation loss by share of the budget instead of its history.
 
     Args:
         run: run as ``compare.run_matrix`` returns it.
-        tested: whether to keep its test metrics; those of a rate that is not chosen are dropped.
+        tested: whether to keep its test metrics; they are dropped for a rate that was not chosen.
     """
     updates, values = run.validation("loss")
     shares = [round(spent / run.budget, 4) for spent in run.spent(updates)]
@@ -56,7 +57,7 @@ class Results:
         grids: recipe → rate → final validation loss of seed 0, ascending in the rate.
         runs: recipe → its runs at the best rate, by seed.
         untrained: test metrics of models that were not pre-trained, by seed.
-        recipes: names of those that are compared with the baseline.
+        recipes: names of the recipes that are compared with the baseline.
     """
 
     def __init__(self, record: compare.Record):
@@ -91,7 +92,7 @@ class Results:
         )
 
     def better(self, other: str, metric: str, *, significantly: bool) -> list[str]:
-        """The recipes whose metric is better, or significantly better, than another's on average."""
+        """The recipes that are better, or significantly better, than another in the mean of a metric."""
         found = {name: self.difference(name, other, metric) for name in self.recipes}
         return [
             name
@@ -101,7 +102,7 @@ class Results:
 
 
 def summary(record: compare.Record) -> str:
-    """The part of the page that is the result."""
+    """The part of the page with the result."""
     results = Results(record)
     return f"{in_words(results)}\n\n{table(results)}"
 
@@ -114,19 +115,19 @@ def render(record: compare.Record) -> str:
         summary(record),
         "± after a number is its standard error over seeds; for a difference from the baseline it is half "
         "the 95 % interval of the paired differences. The rate in bold has the lowest validation loss from "
-        "seed 0 and was then run from all seeds; test metrics decided nothing. A budget is spent by prices, "
-        "not by a machine's clock: an update costs what its active layers cost, and the forward passes of a "
-        "selection and the estimates of a Hessian are charged. The irreducible losses of RHO-loss are not "
-        "charged, as in the source.",
+        "seed 0 and was then run from all seeds; test metrics decided nothing. A budget is spent at fixed "
+        "prices, not by the clock of a machine: an update costs as much as its active layers, and the forward "
+        "passes of a selection and the estimates of a Hessian are charged. The irreducible losses of RHO-loss "
+        "are not charged, as in the source.",
         f"![Validation loss over the budget; differences from the decayed and the undecayed AdamW]({PICTURE})",
         markdown.what_was_run(record, {"all runs": f"{minutes:.0f} minutes of reference time"}),
-        "Every number is in `record.json`, including those of the rates that were not chosen.",
+        "Every number is in `record.json`, including those of rates that were not chosen.",
     ]
     return "\n\n".join(page) + "\n"
 
 
 def in_words(results: Results) -> str:
-    """Which recipes are better than the baseline, and which would seem so by an unfair one."""
+    """The result in words: which recipes beat the baseline, and which seem to beat an unfair one."""
     seeds, recipes = len(results.runs[BASELINE]), results.recipes
     lines = [
         f"Over {seeds} seeds, the fully decayed **{BASELINE}** ends at a test loss of "
@@ -152,7 +153,7 @@ def in_words(results: Results) -> str:
 
 
 def _edges(results: Results) -> str:
-    """Whose best rate is at an edge of its grid; first, as it may say more of the grid than of the recipe."""
+    """Whose best rate is at an edge of its grid; such a result may say more about the grid than the recipe."""
     edges = [
         name
         for name, grid in results.grids.items()
@@ -166,24 +167,24 @@ def _edges(results: Results) -> str:
 
 
 def _spurious(results: Results) -> str:
-    """Which gains over the unfair baseline are none over the fair one."""
+    """Which gains over the unfair baseline are no gains over the fair one."""
     real = results.better(BASELINE, "loss", significantly=False)
     spurious = [name for name in results.better(HALF_WAY, "loss", significantly=False) if name not in real]
     if spurious:
         its = "its loss is" if len(spurious) == 1 else "their losses are"
         kind = "a spurious gain" if len(spurious) == 1 else "spurious gains"
         return f"Of these, {compare.joined(spurious)} would be {kind}: {its} not below the decayed baseline's."
-    message = "No gain is spurious: the decayed baseline has a higher loss than these, too."
+    message = "No gain is spurious: these also have a lower loss than the decayed baseline."
     unfair = results.difference(HALF_WAY, BASELINE, "loss")
     if not (unfair.significant and unfair.mean > 0):
         message += (
-            " Here the unfair baseline is not significantly worse than the fair one, and misleads little."
+            " Here, the unfair baseline is not significantly worse than the fair one and hardly misleads."
         )
     return message
 
 
 def _winners(results: Results, other: str, metric: str) -> str:
-    """How many recipes are better than another, and which of them significantly."""
+    """How many recipes are better than another, and which of them significantly so."""
     better, sure = (results.better(other, metric, significantly=flag) for flag in (False, True))
     less = {"loss": "a lower loss", "accuracy": "a higher accuracy"}[metric]
     which = f"significantly {compare.joined(sure)}" if sure else "**none significantly**"
@@ -207,7 +208,7 @@ def _mean(results: Results, name: str, metric: str) -> str:
 
 
 def table(results: Results) -> str:
-    """One line per recipe, as Markdown."""
+    """A table with one row per recipe, as Markdown."""
     header = ["recipe", "validation loss ↓ by rate, seed 0", "updates", "reference ms / update"]
     header += ["test loss ↓", f"relative to {BASELINE}", "accuracy ↑", f"relative to {BASELINE}"]
     lines = []
@@ -233,7 +234,7 @@ def _shown(value: float, sign: str = "") -> str:
 
 
 def draw(record: compare.Record, path: Path) -> None:
-    """Validation over the budget, and each recipe's differences from the decayed and the undecayed baseline."""
+    """Plot validation over the budget, and differences from the decayed and the undecayed baseline."""
     results = Results(record)
     picture = Figure(figsize=(13, 4.2), layout="constrained")
     curves, *differences = picture.subplots(1, 1 + len(METRICS))
@@ -244,7 +245,7 @@ def draw(record: compare.Record, path: Path) -> None:
             style = "--" if name == HALF_WAY else "-"
             curves.plot(shares, losses, style, color=f"C{i}", label=name, marker=".")
     curves.set(xlabel="share of the budget", title="Validation loss ↓, mean over seeds")
-    if curves.lines:  # otherwise all have diverged
+    if curves.lines:  # otherwise, all diverged
         curves.legend(frameon=False, fontsize=7)
     for axes, metric in zip(differences, METRICS, strict=True):
         _draw_differences(axes, results, metric)

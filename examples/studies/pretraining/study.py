@@ -54,7 +54,7 @@ program_flags.check(lambda x: 1e-9 <= x <= 1e9, "must be in [1e-9, 1e9]", _BUDGE
 
 
 def read_setting() -> Setting:
-    """The task, with the tokenizer and the losses of ``--irreducible`` where they are given."""
+    """The task, with the tokenizer and the losses of ``--irreducible`` if they are given."""
     directory = Path(_OUTPUT.value if _IRREDUCIBLE.value is None else _IRREDUCIBLE.value)
     sizes = [flag.value for flag in _SIZES]
     problem = irreducible_losses.problem(directory / irreducible_losses.TOKENIZER, *sizes)
@@ -65,16 +65,16 @@ def read_setting() -> Setting:
 
 
 def run(setting: Setting, grid: Sequence[compare.Arm], given: training.Reference | None, output: Path) -> str:
-    """Run what is missing, write the report, and return the part of it that is the result.
+    """Make the missing runs, write the report, and return the part with the result.
 
     Args:
-        setting: shared by all recipes.
+        setting: setting of all recipes.
         grid: every recipe at every rate, the baseline among them.
         given: prices; None to measure them.
         output: directory of the study.
 
     Raises:
-        RunError: a run can neither begin nor continue.
+        RunError: a run can neither start nor continue.
         ValueError: a recipe cannot be run.
     """
     sizes = {flag.name: flag.value for flag in _SIZES}
@@ -125,7 +125,7 @@ def run(setting: Setting, grid: Sequence[compare.Arm], given: training.Reference
 
 
 def main() -> None:
-    """Compare the recipes, by prices that are given or measured."""
+    """Compare the recipes, with prices that are given or measured."""
     given = None if _REFERENCE.value is None else training.Reference.read(_REFERENCE.value)
     rates = None if _LEARNING_RATES.value is None else [float(rate) for rate in _LEARNING_RATES.value]
     setting, output = read_setting(), Path(_OUTPUT.value)

@@ -58,7 +58,7 @@ def test_refuses_a_trainer_it_does_not_have_and_tells_why_one_failed(tmp_path, c
     with pytest.raises(SystemExit) as exit:
         call("--trainers=gpt3", f"--output={tmp_path}")
     assert exit.value.code == command.EXIT_USAGE
-    assert "flag --trainers=['gpt3']: must be of minilm, resnet," in capsys.readouterr().err
+    assert "flag --trainers=['gpt3']: must be among minilm, resnet," in capsys.readouterr().err
     failed = subprocess.CompletedProcess([], 2, "", "a warning\nerror: no such model\n")
     monkeypatch.setattr(trainers.signals, "run", lambda *_, **__: failed)
     with pytest.raises(SystemExit):

@@ -40,7 +40,7 @@ def test_measures_each_method_once_and_renders_what_it_wrote(measured):
 
 def test_refuses_a_method_it_does_not_have_and_a_record_of_other_settings(measured, capsys):
     for arguments, message in (
-        (["--methods=adamv"], "flag --methods=['adamv']: must be of adafactor, adagrad,"),
+        (["--methods=adamv"], "flag --methods=['adamv']: must be among adafactor, adagrad,"),
         (["--dtype=bfloat16"], "record.json has other settings"),
     ):
         with pytest.raises(SystemExit) as exit:

@@ -104,23 +104,23 @@ def test_a_name_that_nothing_has_is_refused(program):
         ("finetune_text", ["--steps=0"], "flag --steps=0: "),
         ("finetune_text", ["--seed=9223372036854775808"], "is not an integer in the range [0, "),
         ("finetune_text", ["--optimizer=adawm"], "optimizer 'adawm' is unknown: did you mean adamw"),
-        ("finetune_text", ["--optimizer=adamw,adamw"], "must have each once"),
+        ("finetune_text", ["--optimizer=adamw,adamw"], "must have each item once"),
         (
             "finetune_text",
             ["--optimizer=salsa", "--learning_rate=0.1"],
-            "--learning_rate goes with an optimizer",
+            "--learning_rate needs an optimizer",
         ),
         ("finetune_text", ["--warmup=1"], "must be in [0, 1)"),
         (
             "finetune_text",
             ["--optimizer=salsa,pla_sls", "--warmup=0.2"],
-            "--warmup goes with an optimizer that",
+            "--warmup needs an optimizer that",
         ),
-        ("finetune_text", ["--optimizer=adam_sls", "--head_rate=2"], "--head_rate goes with an optimizer that"),
+        ("finetune_text", ["--optimizer=adam_sls", "--head_rate=2"], "--head_rate needs an optimizer that"),
         (
             "pretrain",
             ["--optimizer=salsa", "--warmup=0.2"],
-            "--warmup goes with an optimizer that takes a rate",
+            "--warmup needs an optimizer that takes a rate",
         ),
         ("finetune_text", ["--head_rate=0"], "must be above 0, or the new head would not be trained"),
         ("finetune_image", ["--head_rate=0"], "must be above 0, or the new head would not be trained"),
@@ -141,9 +141,9 @@ def test_a_name_that_nothing_has_is_refused(program):
         ("compare_optimizers", ["--budget=0"], "must be in [1e-9, 1e9]"),
         ("compare_optimizers", ["--optimizers=stacking"], "optimizer 'stacking' is unknown"),
         ("studies.heterogeneity.study", ["--optimizers=adam"], "must hold adam and sgd"),
-        ("studies.heterogeneity.study", ["--models=gpt"], "must be of "),
+        ("studies.heterogeneity.study", ["--models=gpt"], "must be among "),
         ("irreducible_losses", ["--hidden_size=63"], "must be a multiple of 4"),
-        ("studies.line_search.study", ["--adam=sgd"], "must be of adam, adam_head"),
+        ("studies.line_search.study", ["--adam=sgd"], "must be among adam, adam_head"),
         ("studies.line_search.study", ["--learning_rates=x"], "must be different numbers above 0"),
         ("studies.low_bit.study", ["--width=63"], "must be even"),
         ("studies.low_bit.study", ["--low_rate=0"], "must be above 0"),
@@ -156,20 +156,20 @@ def test_a_name_that_nothing_has_is_refused(program):
         (
             "pmap_digits",
             ["--optimizer=sophia_g"],
-            "draws labels from logits, which this program does not offer",
+            "draws labels from logits, which this program does not provide",
         ),
         (
             "finetune_text",
             ["--optimizer=lamb"],
-            "--learning_rate is needed: no run has chosen a learning rate for lamb",
+            "--learning_rate is needed: there is no default learning rate for lamb",
         ),
         ("finetune_image", ["--optimizer=sophia_g", "--model=/a/vit"], "--learning_rate is needed"),
         (
             "pretrain",
             ["--optimizer=adamw,sophia_h"],
-            "--learning_rate is needed: no run has chosen a learning rate",
+            "--learning_rate is needed: there is no default learning rate",
         ),
-        ("compare_optimizers", ["--optimizers=lamb"], "--learning_rates is needed: no run has chosen"),
+        ("compare_optimizers", ["--optimizers=lamb"], "--learning_rates is needed: there is no default"),
         ("compare_optimizers", ["--optimizers=salsa_class"], "'salsa_class' has no weight decay: it must be 0"),
         (
             "finetune_text",
@@ -177,7 +177,7 @@ def test_a_name_that_nothing_has_is_refused(program):
             "optimizer 'no_such:tx' cannot be imported: ModuleNotFound",
         ),
         ("finetune_text", ["--optimizer=optax:no_such"], "cannot be imported: AttributeError"),
-        ("finetune_text", ["--optimizer=optax:adamw"], "--learning_rate is needed: no run has chosen"),
+        ("finetune_text", ["--optimizer=optax:adamw"], "--learning_rate is needed: there is no default"),
     ],
 )
 def test_what_does_not_go_together_is_said(program, argv, said):
@@ -224,7 +224,7 @@ def call(main, own, *argv):
         ("--length=1000", "error: --downstream: --length=1000: the model reads at most 128 tokens"),
         ("--learning_rate=nan", "error: --downstream: flag --learning_rate=nan: must be finite"),
         ("--nosuchflag=1", "error: --downstream: Unknown command line flag 'nosuchflag'"),
-        ("train.csv", "error: --downstream: flags begin with --, got train.csv"),
+        ("train.csv", "error: --downstream: flags must begin with --, got train.csv"),
     ],
 )
 def test_what_is_to_follow_is_refused_before_anything_is_trained(tmp_path, capsys, downstream, said):
@@ -251,7 +251,7 @@ def test_a_mesh_along_which_nothing_is_split_is_refused(monkeypatch, mesh, fits)
         if fits:
             assert devices.layout().share == (0, 1)
         else:
-            with pytest.raises(ValueError, match=r"--mesh=data:1,model:2: .* along model, .* --mesh=data:2"):
+            with pytest.raises(ValueError, match=r"--mesh=data:1,model:2: .* along model .* --mesh=data:2"):
                 devices.layout()
 
 

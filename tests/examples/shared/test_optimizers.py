@@ -58,7 +58,7 @@ def test_every_method_is_made_by_its_name(name, from_scratch):
     if choice.searches:
         assert choice.peak(0.1) is None and choice.learning_rate is None
     elif choice.learning_rate is None:
-        with pytest.raises(ValueError, match=f"^--learning_rate is needed: no run has chosen .* for {name}$"):
+        with pytest.raises(ValueError, match=f"^--learning_rate is needed: there is no default .* for {name}$"):
             choice.peak(None)
     else:
         assert choice.peak(None) == choice.learning_rate
@@ -75,7 +75,7 @@ def test_decay_of_a_method_that_has_none_is_refused():
 
 def test_a_method_that_needs_logits_is_refused_where_there_are_none():
     with pytest.raises(
-        ValueError, match="'sophia_g' draws labels from logits, which this program does not offer"
+        ValueError, match="'sophia_g' draws labels from logits, which this program does not provide"
     ):
         optimizers.choose("sophia_g")
 

@@ -157,7 +157,7 @@ def test_what_diverged_is_the_worst_of_a_grid_and_a_lead_is_in_decades():
 @pytest.mark.parametrize(("post", "pre", "message"), [
     ([0.6, 0.7, 0.65], [0.4, 0.5, 0.46], "Post-LN is **more** heterogeneous than Pre-LN at the start"),
     ([0.4, 0.5, 0.46], [0.6, 0.7, 0.65], "Post-LN is **less** heterogeneous than Pre-LN at the start"),
-    ([0.4, 0.7, 0.50], [0.6, 0.5, 0.55], "Between Post-LN and Pre-LN there is **no significant difference**"),
+    ([0.4, 0.7, 0.50], [0.6, 0.5, 0.55], "**no significant difference** between Post-LN and Pre-LN"),
 ])  # fmt: skip
 def test_the_words_follow_from_the_numbers(post, pre, message):
     cells = [two_blocks.measure(n, c) for n in (0.1, 10.0) for c in (1.0, 100.0)]

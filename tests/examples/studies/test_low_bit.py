@@ -97,7 +97,7 @@ def test_the_arms():
         arms(["lyon"], 3e-5, from_scratch=True)
     with pytest.raises(ValueError, match="optimizer 'salsa' needs no learning rate"):
         arms(["salsa"], 3e-5, from_scratch=True)
-    with pytest.raises(ValueError, match="optimizer 'lamb' has no learning rate that a run has chosen"):
+    with pytest.raises(ValueError, match="optimizer 'lamb' has no default learning rate"):
         arms(["lamb"], 3e-5, from_scratch=True)
 
 

@@ -207,7 +207,7 @@ BASE = {BASELINE: [4.0, 4.1, 4.2], HALF_WAY: [4.5, 4.6, 4.71]}
             [4.3, 4.4, 4.5],
             "Of these, lion would be a spurious gain: its loss is not below the decayed baseline's.",
         ),
-        ([3.9, 4.0, 4.1], "No gain is spurious: the decayed baseline has a higher loss than these, too."),
+        ([3.9, 4.0, 4.1], "No gain is spurious: these also have a lower loss than the decayed baseline."),
         ([4.3, 4.4, 4.5], "1 of 1 recipes has a lower loss than adamw_half_way, significantly lion."),
         ([4.3, 4.4, 4.5], "0 of 1 recipes have a lower loss than adamw, **none significantly**."),
         (
@@ -222,7 +222,7 @@ def test_the_words_follow_from_the_numbers(losses, message):
 
 def test_an_unfair_baseline_that_is_not_worse_misleads_little():
     results = results_of(**{BASELINE: [4.0, 4.1, 4.2], HALF_WAY: [4.0, 4.2, 4.1]}, lion=[4.3, 4.4, 4.5])
-    assert "Here the unfair baseline is not significantly worse than the fair one" in in_words(results)
+    assert "Here, the unfair baseline is not significantly worse than the fair one" in in_words(results)
 
 
 def test_the_rate_is_that_of_the_lowest_validation_loss_of_seed_0():
