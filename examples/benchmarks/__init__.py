@@ -1,1 +1,1 @@
-"""What an update and a training step take."""
+"""Benchmarks of an update and of a training step."""

@@ -14,9 +14,9 @@ def row(name: str, planned: plan.Plan, parameters: int) -> dict[str, Any]:
     """A plan as JSON, for the record.
 
     Args:
-        name: of the optimizer.
-        planned: its update.
-        parameters: how many there are.
+        name: name of the optimizer.
+        planned: the plan of its update.
+        parameters: number of parameters.
     """
     about = {"optimizer": name, "date": str(datetime.date.today()), "parameters": parameters}
     return about | dataclasses.asdict(planned)
@@ -32,7 +32,7 @@ def planned_in(row: Mapping[str, Any]) -> plan.Plan:
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """One line per optimizer; all bytes are those of one device."""
+    """One line per optimizer; all bytes are per device."""
     header = ["optimizer", "parameters", "state", "temporary", "peak", "fits", "moved", "of its bound"]
     header += ["at least", "collectives", "compiled in"]
     return compare.table(header, [_cells(each["optimizer"], planned_in(each)) for each in rows]) + "\n"
@@ -54,15 +54,15 @@ def _cells(name: str, planned: plan.Plan) -> list[str]:
 
 
 def summary(record: Mapping[str, Any]) -> str:
-    """The table, and above it what was planned."""
+    """The table, preceded by what was planned."""
     settings, versions = record["settings"], record["environment"]["versions"]
     rows, model = record["rows"], compare.escaped(settings["model"])
     about = (
         f"{model}, {rows[0]['parameters']:,} parameters in {settings['dtype']}, on {settings['target']}, mesh "
-        f"{settings['mesh'] or 'data'}. Sizes are of one device, 1 GiB = 2³⁰ "
-        "bytes. An update moves bytes to and from the device's memory; its bound is what any update must read "
-        "and write, and it takes at least the bytes over the bandwidth. Two figures are those of the branches "
-        f"that move least and most. {rows[0]['date']}, jax {versions['jax']}, optax {versions['optax']}."
+        f"{settings['mesh'] or 'data'}. Sizes are per device, 1 GiB = 2³⁰ bytes. An update moves bytes "
+        "to and from the device's memory. Its bound is what any update must read and write, and its time is at least the "
+        "bytes moved divided by the bandwidth. A range extends from the branches that move least to those that "
+        f"move most. {rows[0]['date']}, jax {versions['jax']}, optax {versions['optax']}."
     )
     return f"{about}\n\n{table(rows)}"
 

@@ -4,8 +4,8 @@
     python -m examples.benchmarks.trainers --trainers=gpt2,t5 --updates=201 --output=runs/trainers
 
 Each trainer is run by its command, as a user runs it, at its default size and with AdamW. A time covers the
-updates between two log points, where the trainer waits for the device, including the batches that are made
-for them. The first update is not counted, nor are evaluations and compilation. Rows that are already in the
+updates between two log points, where the trainer waits for the device, including the preparation of their
+batches. The first update is not counted, nor are evaluations and compilation. Rows that are already in the
 record of --output are kept, so that the table can be filled in several calls.
 """
 
@@ -53,7 +53,7 @@ def measured(name: str, updates: int) -> dict[str, Any]:
         updates: number of updates.
 
     Raises:
-        ValueError: the trainer has failed, with its last message.
+        ValueError: the trainer failed; the message gives its last line.
     """
     title, batch, arguments = TRAINERS[name]
     argv = [*arguments, "--optimizer=adamw", f"--steps={updates}", "--evaluate_every=0"]

@@ -12,7 +12,7 @@ Record = Mapping[str, Any]
 
 
 def summary(record: Record) -> str:
-    """One line per trainer, and below them when and where it was measured."""
+    """One line per trainer, followed by when and where they were measured."""
     header = ["trainer", "batch", "parameters", "ms / update", "spread", "arguments, MB"]
     header += ["optimizer state, MB", "temporary, MB"]
     lines = []

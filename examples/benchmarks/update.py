@@ -3,10 +3,10 @@
     python -m examples.benchmarks.update --output=runs/update
     python -m examples.benchmarks.update --model=gpt2-xl --dtype=bfloat16 --methods=adamw,lion --output=runs/xl
 
-A step is ``update`` and ``optax.apply_updates`` in one compiled function with donated parameters and state,
-on the shapes of a GPT-2. In each round all of them take one step in turn, in one process, so that the two
-times of a ratio are taken within a second of each other. A plain copy of as many numbers is timed as well:
-what it moves per second is the bandwidth. Rows that are already in the record of --output are kept, so that
+A step is ``update`` and ``optax.apply_updates`` in one compiled function with donated parameters and state, on
+the shapes of a GPT-2. In each round, all implementations take one step in turn, in one process, so that the two
+times of a ratio are measured within a second of each other. A plain copy of as many numbers is timed too: the
+bytes it moves per second are the bandwidth. Rows that are already in the record of --output are kept, so that
 the table can be filled in several calls. PyTorch's fused optimizers are included if torch is installed.
 """
 

@@ -12,7 +12,7 @@ Record = Mapping[str, Any]
 
 
 def ratio(seconds: Mapping[str, Sequence[float]], peer: str) -> float | None:
-    """The median over the rounds of our time over a peer's; None if there is no such peer."""
+    """The median over the rounds of our time divided by a peer's; None if there is no such peer."""
     if peer not in seconds:
         return None
     return statistics.median(a / b for a, b in zip(seconds["optimiz"], seconds[peer], strict=True))
@@ -49,7 +49,7 @@ def compilation(record: Record) -> str:
 
 
 def summary(record: Record) -> str:
-    """The table, and below it when and where it was measured."""
+    """The table, followed by when and where it was measured."""
     settings, where = record["settings"], record["environment"]
     rows = {row["method"]: row for row in record["rows"]}
     versions, date = where["versions"], record["rows"][0]["date"]

@@ -35,7 +35,7 @@ def _ours_and_peers(method: methods.Method) -> tuple[Any, Any, Any]:
     )
 
 
-# Every method that needs no loss, and some of them with what is put around it.
+# Every method that needs no loss, and some of them with common wrappers.
 METHODS: dict[str, tuple[Any, Any, Any]] = {
     name: _ours_and_peers(method) for name, method in methods.METHODS.items() if method.kind == "rate"
 } | {
@@ -43,8 +43,8 @@ METHODS: dict[str, tuple[Any, Any, Any]] = {
     "guarded clip + adamw": (optimiz.guard(CLIPPED, 3), optax.apply_if_finite(CLIPPED_OF_OPTAX, 3), None),
     "adamw in Int8": (optimiz.low_bit(optimiz.adamw(RATE, **DECAY), optimiz.Int8()), None, None),
 }
-# Arrays of the parameters' size that must have been read before a step is known, because norms and means are
-# taken of them: clip reads the gradient, and a guard looks at all that the step is made of.
+# Arrays of the parameters' size that must be read before a step can be computed, because it needs their norms
+# or means: clip reads the gradient, and a guard reads everything that the step is computed from.
 READ_BEFORE = {name: method.read_before for name, method in methods.METHODS.items()} | {
     "clip + adamw": 1,
     "guarded clip + adamw": 5,
@@ -58,7 +58,7 @@ COMPILED = [("clip + adamw", leaves) for leaves in (10, 100, 400)] + [
 
 
 def structs(model: str, dtype: str) -> Any:
-    """A model's parameters, those of every layer by themselves, as a tree of ``jax.ShapeDtypeStruct``."""
+    """A model's parameters, unstacked by layer, as a tree of ``jax.ShapeDtypeStruct``."""
     return shapes.as_structs(shapes.unstacked(MODELS[model].shapes()), dtype)
 
 
@@ -97,7 +97,7 @@ def stepper(
 
 
 def torch_stepper(name: str, options: Any, params: Any) -> Callable[[], None] | None:
-    """The same for PyTorch's fused optimizer; None if torch is not installed."""
+    """A function that takes one step of PyTorch's fused optimizer; None if torch is not installed."""
     try:
         import torch
     except ImportError:
@@ -143,7 +143,7 @@ def measured(name: str, params: Any, rounds: int) -> dict[str, Any]:
 
     steps["copy"] = copy
     seconds = {who: [] for who in steps}
-    for round_ in range(rounds + 2):  # the first two are not counted: pages and threads are new
+    for round_ in range(rounds + 2):  # the first two are not counted, as pages and threads are new
         for who, step in steps.items():
             begin = time.perf_counter()
             step()
@@ -158,7 +158,7 @@ def measured(name: str, params: Any, rounds: int) -> dict[str, Any]:
 
 
 def compilation(name: str, leaves: int) -> dict[str, Any]:
-    """Size and compile time of a method and of Optax's, on a number of equal leaves."""
+    """Program size and compile time of a method and of Optax's, on a number of equal leaves."""
     params = shapes.as_structs([(256, 256)] * leaves, "float32")
     ours, theirs, _ = METHODS[name]
     rounds = [

@@ -1,9 +1,10 @@
-"""What a fine-tuned model has to beat: counting words, or weighing pixels.
+"""The baselines that a fine-tuned model has to beat: linear classifiers of word counts or of pixels.
 
-Logistic regression on TF-IDF of words and word pairs takes seconds and no pretrained weights, and on many
-data sets it is hard to beat. Its size is words times classes: where those are too many, naive Bayes takes
-its place, which reads the examples once. To be no straw man both get their strength of regularisation from the
-validation examples, as a model gets its learning rate. What learns from some of the training examples says so.
+Logistic regression on TF-IDF of words and word pairs takes seconds, needs no pretrained weights, and is hard to
+beat on many data sets. Its size is words times classes: if that is too large, naive Bayes, which reads the
+examples once, takes its place. So that neither is a straw man, their strength of regularisation is chosen on
+the validation examples, as a model's learning rate is. A baseline that learns from only some of the training
+examples says so.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,9 +22,9 @@ from examples.data.text import TextExamples
 INVERSE_REGULARISATION = (3.0, 10.0, 30.0, 100.0, 300.0)
 SMOOTHING = (0.1, 0.3, 1.0)
 PIXEL_REGULARISATION = (0.01, 0.1, 1.0)
-MAX_PIXELS = 4_000  # of an image, for the regression to take seconds
+MAX_PIXELS = 4_000  # per image, so that the regression takes seconds
 
-# Above them, logistic regression takes many minutes: coefficients, and coefficients that its examples touch.
+# Above these, logistic regression takes many minutes: coefficients, and coefficients that the examples touch.
 MAX_COEFFICIENTS, MAX_TOUCHED = 1_000_000, 5_000_000
 MAX_CELLS = 2**24  # of the largest array: 128 MiB
 MAX_CHARACTERS = 20_000_000  # of training text, whose word pairs fit into half a gigabyte
@@ -37,7 +38,7 @@ class NoBaselineError(ValueError):
 
 
 def metrics(labels: Sequence[int] | np.ndarray, predictions: Sequence[int] | np.ndarray) -> dict[str, float]:
-    """Accuracy, macro-averaged F1 and Matthews correlation (of CoLA) of predictions.
+    """Accuracy, macro-averaged F1 and Matthews correlation (the metric of CoLA) of predictions.
 
     Args:
         labels: [N] classes, N ≥ 1.
@@ -48,7 +49,7 @@ def metrics(labels: Sequence[int] | np.ndarray, predictions: Sequence[int] | np.
         "mcc" in [−1, 1], 0 where all labels or all predictions are the same.
 
     Raises:
-        ValueError: no labels, or unequal lengths.
+        ValueError: there are no labels, or the lengths differ.
 
     Example:
         >>> metrics([0, 0, 1, 1], [0, 0, 1, 0])["accuracy"]
@@ -65,10 +66,10 @@ def tfidf_baseline(train: TextExamples, validation: TextExamples, test: TextExam
     """A linear classifier on the TF-IDF of words and word pairs, tuned on validation accuracy.
 
     Returns:
-        Its name → the `metrics` of the "validation" and of the "test" examples.
+        Name of the classifier → its `metrics` on the "validation" and on the "test" examples.
 
     Raises:
-        NoBaselineError: the training examples have one class only, or no words, or there is too little memory.
+        NoBaselineError: the training examples have only one class, or no words, or there is too little memory.
     """
     classes = _classes(train.labels)
     documents, rows = _documents(train), _within(train)
@@ -86,7 +87,7 @@ def tfidf_baseline(train: TextExamples, validation: TextExamples, test: TextExam
     coefficients = features.shape[1] * (classes if classes > 2 else 1)
     if coefficients <= MAX_COEFFICIENTS and features.nnz * classes <= MAX_TOUCHED:
         name = "TF-IDF + logistic regression"
-        # Of the strongest regularisation first: it is the one that is taken among equals.
+        # The strongest regularisation comes first, as the first among equals is taken.
         makes = [lambda c=c: LogisticRegression(C=c, max_iter=1000) for c in INVERSE_REGULARISATION]
     else:
         name = "TF-IDF + naive Bayes"
@@ -102,10 +103,10 @@ def pixel_baseline(train: ImageExamples, validation: ImageExamples, test: ImageE
     """Logistic regression on pixels, tuned on validation accuracy.
 
     Returns:
-        Its name → the `metrics` of the "validation" and of the "test" examples.
+        Name of the classifier → its `metrics` on the "validation" and on the "test" examples.
 
     Raises:
-        NoBaselineError: the training examples have one class only, or the images are large.
+        NoBaselineError: the training examples have only one class, or the images are large.
     """
     classes, pixels = _classes(train.labels), train.images[0].size
     if pixels > MAX_PIXELS:
@@ -123,7 +124,7 @@ def pixel_baseline(train: ImageExamples, validation: ImageExamples, test: ImageE
 
 
 class _Chunks:
-    """Naive Bayes a few examples at a time: it writes out their classes as a matrix."""
+    """Naive Bayes, fitted a few examples at a time, because it writes out their classes as a matrix."""
 
     def __init__(self, model: ComplementNB):
         self._model = model
@@ -172,14 +173,14 @@ def _classes(labels: np.ndarray) -> int:
 
 
 def _within(examples: TextExamples) -> np.ndarray:
-    """Rows, drawn at random but always the same ones, of a bounded number of characters."""
+    """Rows with a bounded number of characters in all, drawn at random but always the same."""
     order = np.random.default_rng(0).permutation(len(examples.texts))
     lengths = np.array([len(text) for text in _documents(examples)])[order]
     return np.sort(order[: max(np.searchsorted(np.cumsum(lengths), MAX_CHARACTERS, "right"), 1)])
 
 
 def _drawn(total: int, count: int) -> np.ndarray:
-    """So many of the rows, drawn at random but always the same ones."""
+    """A number of rows, drawn at random but always the same."""
     return np.sort(np.random.default_rng(0).permutation(total)[: max(count, 1)])
 
 
@@ -188,7 +189,7 @@ def _of_some(rows: np.ndarray, of: Sequence[Any] | np.ndarray) -> str:
 
 
 def _matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Gorodkin's R_K from counts; scikit-learn's writes out all pairs of classes."""
+    """Gorodkin's R_K from counts, because scikit-learn writes out all pairs of classes."""
     counts = [np.bincount(classes, minlength=1).astype(float) for classes in (labels, predictions)]
     true, predicted = (np.pad(c, (0, max(map(len, counts)) - len(c))) for c in counts)
     total, right = true.sum(), float((labels == predictions).sum())

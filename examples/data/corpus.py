@@ -1,8 +1,8 @@
 """Unlabelled text to pre-train on: a text file, a folder of them, or the sources of Python's standard library.
 
-The sources are the default because every Python installation carries them: real text, several megabytes of it,
-whose structure one sees in two lines of a sample. Nothing is downloaded and nothing is imported. Their `source`
-states the version of Python and a hash of the content.
+The sources are the default because every Python installation has them: several megabytes of real text, whose
+structure is visible in two lines of a sample. Nothing is downloaded or imported. Their `source` states the
+version of Python and a hash of the content.
 """
 
 import dataclasses
@@ -15,9 +15,9 @@ from pathlib import Path
 from examples.data import folders, memory, shown
 from examples.data.summary import Summary
 
-# Not of the library, or not prose in Python: tables, generated text, tests.
+# Not part of the library, or not ordinary Python: tables, generated text, tests.
 LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "encodings", "pydoc_data", "lib2to3", "idlelib"}
-MIN_DOCUMENTS = 20  # to deal them out whole; fewer are cut
+MIN_DOCUMENTS = 20  # for whole documents in each part; if there are fewer, each is cut
 LARGE = 0.6  # of the smallest part: a document above that is cut
 
 
@@ -27,8 +27,8 @@ class Corpus:
 
     Attributes:
         documents: texts, none of them empty.
-        source: for the record of a run.
-        left_out: what of a folder was not read, and how many files.
+        source: where they come from, for the record of a run.
+        left_out: what was not read in a folder → number of files.
     """
 
     documents: tuple[str, ...]
@@ -42,7 +42,7 @@ class Corpus:
 
 
 def standard_library() -> Corpus:
-    """The sources of Python's standard library, a document a module, about 9 MB.
+    """The sources of Python's standard library, one document per module, about 9 MB.
 
     Raises:
         ValueError: the installation has no sources.
@@ -53,7 +53,7 @@ def standard_library() -> Corpus:
     for path in sorted(paths):
         try:
             documents.append(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError):  # an installation's own affair
+        except (OSError, UnicodeDecodeError):  # sources that cannot be read are skipped
             continue
     documents = [document for document in documents if document.strip()]
     if not documents:
@@ -64,20 +64,20 @@ def standard_library() -> Corpus:
 
 
 def read(path: str | Path) -> Corpus:
-    """A UTF-8 text file as one document, or a document for each file anywhere in a folder, in order of path.
+    """Read a UTF-8 text file as one document, or every file below a folder, in the order of their paths.
 
-    Of a folder, what is hidden or of a system is left out, and so are empty files; they are counted.
+    Hidden files, system files and empty files in a folder are left out and counted.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
-        ValueError: a file is no text in UTF-8, or all are empty; naming it.
+        ValueError: a file is not UTF-8 text, or all files are empty; the message names it.
     """
     path = Path(path)
     name = shown.path(path)
     if not path.exists():
         raise FileNotFoundError(f"{name}: no such file or folder")
-    if not path.is_dir() and not path.is_file():  # a pipe would be waited for, a device has no end
-        raise ValueError(f"{name}: must be a regular file or a folder, and is a pipe or a device")
+    if not path.is_dir() and not path.is_file():  # a pipe would block, a device has no end
+        raise ValueError(f"{name}: must be a regular file or a folder, got a pipe or a device")
     found, left_out = folders.files(path) if path.is_dir() else ([path], {})
     regular = [file for file in found if file.is_file()]
     memory.check(sum(file.stat().st_size for file in regular), name)
@@ -85,18 +85,19 @@ def read(path: str | Path) -> Corpus:
     documents = tuple(text for text in texts if text.strip())
     if not documents:
         raise ValueError(f"{name}: no text")
-    others = {"no regular file": len(found) - len(regular), "empty": len(texts) - len(documents)}
+    others = {"not a regular file": len(found) - len(regular), "empty": len(texts) - len(documents)}
     return Corpus(documents, name, {**left_out, **{what: count for what, count in others.items() if count}})
 
 
 def split(corpus: Corpus, shares: Mapping[str, float]) -> dict[str, Corpus]:
-    """Deal documents out to named parts by a hash of their text; a few documents are cut instead, in order.
+    """Distribute documents over named parts by a hash of their text; if there are few, each is cut instead.
 
-    A document that is large beside the smallest part is cut too, or the parts would have any size.
+    A document that is large compared with the smallest part is cut too, as otherwise the sizes of the parts
+    would be arbitrary. A cut document goes to the parts in order.
 
     Args:
         corpus: the documents.
-        shares: part → expected share, > 0; they add up to 1.
+        shares: part → expected share, > 0; the shares add up to 1.
 
     Raises:
         ValueError: a part would be empty.
@@ -121,12 +122,12 @@ def split(corpus: Corpus, shares: Mapping[str, float]) -> dict[str, Corpus]:
 
 
 def summary(corpus: Corpus, parts: Mapping[str, Corpus], shares: Mapping[str, float]) -> Summary:
-    """What a person should know of a text before a model is trained on it.
+    """Summarize what to know about a text before training a model on it.
 
     Args:
         corpus: the text.
-        parts: that it was split to.
-        shares: part → share that was asked.
+        parts: the parts that it was split into.
+        shares: part → requested share.
 
     Example:
         >>> shares = {"train": 0.9, "test": 0.1}
@@ -144,11 +145,11 @@ def summary(corpus: Corpus, parts: Mapping[str, Corpus], shares: Mapping[str, fl
     facts["shares of the text"] = sizes
     copies = len(corpus.documents) - len(set(corpus.documents))
     if copies:
-        facts["equal to another"] = f"{copies} documents"
+        facts["duplicates"] = f"{copies} documents"
     if corpus.left_out:
         facts["left out"] = ", ".join(f"{count} {what}" for what, count in corpus.left_out.items())
     warnings = [
-        f"{name} has {part.size / total:.1%} of the text, and {shares[name]:.0%} were asked"
+        f"{name} has {part.size / total:.1%} of the text, but {shares[name]:.0%} was requested"
         for name, part in parts.items()
         if not 0.5 < part.size / total / shares[name] < 2
     ]
@@ -172,7 +173,7 @@ def _text(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{name}: not UTF-8 at byte {error.start}; save it as UTF-8, or take it out") from None
+        raise ValueError(f"{name}: not UTF-8 at byte {error.start}; save it as UTF-8, or remove it") from None
     if "\0" in text:
         raise ValueError(f"{name}: a NUL at character {text.index(chr(0))}; is this a text file?")
     return text

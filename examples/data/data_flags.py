@@ -1,4 +1,4 @@
-"""The flags that say how files of labelled text are to be read, of every program that reads them."""
+"""The flags that describe how files of labelled text are read, for every program that reads them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _TAB = "\\t"  # as it is typed
 
 @dataclasses.dataclass(frozen=True)
 class DataFlags:
-    """What the flags say, once they are parsed.
+    """The flags of a program for reading labelled text, and what they specify once they are parsed.
 
     Args:
         own: the program's flags, to which these are added.
@@ -34,24 +34,24 @@ class DataFlags:
         flags.register_validator(
             flag, lambda value: value is None or len(value) > 1, "must be two names or more"
         )
-        self.own.DEFINE_string("delimiter", None, "Of a .csv, such as ';'; default: a comma.")
-        self.own.DEFINE_string("encoding", None, "Of the files, such as latin-1; default: UTF-8.")
+        self.own.DEFINE_string("delimiter", None, "Delimiter of a .csv, such as ';'; default: a comma.")
+        self.own.DEFINE_string("encoding", None, "Encoding of the files, such as latin-1; default: UTF-8.")
 
     def refuse_without(self, file: str) -> None:
-        """Refuse what says how a file is read where there is none.
+        """Refuse flags that describe a file if there is no file.
 
         Args:
-            file: the flag that would name one, and its value.
+            file: the flag that would name a file, and its value.
 
         Raises:
             ValueError: one of the flags is given.
         """
         for name in self._NAMES:
             if self.own[name].value is not None:
-                raise ValueError(f"--{name} says how a file is read, and there is none; see {file}")
+                raise ValueError(f"--{name} describes a file, but there is none; see {file}")
 
     def read(self, path: str, label_names: Sequence[str] | None = None) -> text.TextExamples:
-        """Read a file as the flags say; arguments and errors as of `text.read`."""
+        """Read a file as the flags specify; arguments and errors as for `text.read`."""
         own = self.own
         return text.read(
             path,

@@ -1,25 +1,25 @@
-"""A classification task that every Python installation carries: the topic of a sentence.
+"""A classification task from any Python installation: predict the topic of a sentence.
 
-The sentences are those that open the docstrings of the standard library, the labels are the topics of
-their modules:
+The sentences are the first sentences of the standard library's docstrings; the labels are the topics of their
+modules:
 
     "Return a matrix representing a month's calendar."      dates
     "Wake up the first waiter that isn't done."             concurrency
 
-They were written for readers, not for this purpose. Nothing is downloaded and nothing is imported: the
-sources are parsed. About 4,700 sentences come out, varying with the version of Python, so `source` states
-the version and a hash of the content.
+They were written for readers, not for this purpose. Nothing is downloaded or imported: the sources are parsed.
+There are about 4,700 sentences, depending on the version of Python, so `source` states the version and a hash
+of the content.
 
 What keeps the task honest:
 
-- Topics are sets of modules that a reader could tell apart. Modules of two minds stay out: `os`, `nntplib`,
-  `idlelib`, `pydoc`.
-- A sentence has five words or more and is prose: no signature, no interpreter session.
-- Sentences that differ only in code, numbers or punctuation count once, and those that occur under two
-  topics count nowhere. So no test sentence is a training sentence with another name filled in.
-- No topic has more than an eighth of the sentences; which ones it keeps is decided by a hash.
-- Training gets 40 %, validation 15 %, test 45 %: few labels a topic, as one has when a project begins, and
-  a test set large enough to tell methods apart (a standard error of about one point).
+- Topics are sets of modules that a reader could tell apart. Modules that belong to two topics are left out:
+  `os`, `nntplib`, `idlelib`, `pydoc`.
+- A sentence has at least five words and is prose: no signature, no interpreter session.
+- Sentences that differ only in code, numbers or punctuation count once, and sentences that occur under two
+  topics are dropped. So no test sentence is a training sentence with another name filled in.
+- No topic has more than an eighth of the sentences; a hash decides which ones it keeps.
+- Training gets 40 %, validation 15 %, test 45 %: few labels per topic, as at the start of a project, and a test
+  set that is large enough to tell methods apart (a standard error of about one point).
 """
 
 import ast
@@ -35,7 +35,7 @@ import numpy as np
 
 from examples.data.text import TextExamples, split
 
-# Topic → top-level modules. Some exist in some versions of Python only.
+# Topic → top-level modules. Some exist only in some versions of Python.
 TOPICS = {
     "archives": "_compression bz2 gzip lzma tarfile zipapp zipfile",
     "collections": "_collections_abc _weakrefset bisect collections graphlib heapq weakref",
@@ -65,7 +65,7 @@ TOPICS = {
 FRACTIONS = {"train": 0.40, "validation": 0.15, "test": 0.45}
 
 MIN_WORDS = 5
-MIN_SENTENCES = 50  # in a topic, lest training see a handful; below, the topic is left out
+MIN_SENTENCES = 50  # per topic; a topic with fewer is left out, as training would see only a handful
 MAX_SHARE = 1 / 8
 
 _TEST_FOLDERS = {"test", "tests"}
@@ -84,7 +84,7 @@ def load() -> TextExamples:
         N ≈ 4,700 examples of about 20 topics; topics whose modules this installation lacks are left out.
 
     Raises:
-        ValueError: fewer than two topics have enough sentences, as where the library has no sources.
+        ValueError: fewer than two topics have enough sentences, such as in a library without sources.
     """
     library = Path(sysconfig.get_path("stdlib"))
     topics_of = collections.defaultdict(set)
@@ -117,16 +117,16 @@ def load() -> TextExamples:
 
 
 def load_split() -> dict[str, TextExamples]:
-    """The parts "train", "validation" and "test", dealt by the hash of each sentence.
+    """The parts "train", "validation" and "test", split by the hash of each sentence.
 
     Raises:
-        ValueError: as `load`.
+        ValueError: as for `load`.
     """
     return split(load(), FRACTIONS)
 
 
 def _sentences(library: Path) -> Iterator[tuple[str, str]]:
-    """(topic, sentence) for each docstring that opens with prose."""
+    """(topic, sentence) for each docstring that starts with prose."""
     for topic, modules in TOPICS.items():
         for module in modules.split():
             for path in [library / f"{module}.py", *(library / module).rglob("*.py")]:
@@ -140,7 +140,7 @@ def _sentences(library: Path) -> Iterator[tuple[str, str]]:
 def _docstrings(path: Path) -> Iterator[str]:
     try:
         tree = ast.parse(path.read_bytes())
-    except (OSError, SyntaxError, ValueError):  # absent, unreadable, or no Python
+    except (OSError, SyntaxError, ValueError):  # absent, unreadable, or not Python
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -153,7 +153,7 @@ def _first_sentence(docstring: str) -> str:
 
 
 def _key(sentence: str) -> str:
-    """What is left of a sentence when names from code, numbers and punctuation are blanked out."""
+    """A sentence with names from code, numbers and punctuation blanked out."""
     return _NOT_LETTERS.sub(" ", _CODE.sub("#", sentence).lower()).strip()
 
 

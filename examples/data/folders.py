@@ -1,13 +1,13 @@
-"""The files of a folder that someone put there, without what systems and editors leave behind."""
+"""List the files of a folder, without those that operating systems and editors leave behind."""
 
 import collections
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-HIDDEN = "hidden, or of a system"
+HIDDEN = "hidden or system files"
 
-# In lower case. What begins with a dot is hidden, such as .DS_Store, ._1.png or .ipynb_checkpoints.
+# In lower case. Names that begin with a dot are hidden, such as .DS_Store, ._1.png or .ipynb_checkpoints.
 _OF_A_SYSTEM = {
     "$recycle.bin",
     "@eadir",
@@ -22,7 +22,7 @@ _OF_A_SYSTEM = {
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of that name was left by a system or an editor.
+    """Whether a file or folder of this name was left by an operating system or an editor.
 
     Example:
         >>> is_hidden("._1.png"), is_hidden("__MACOSX"), is_hidden("cat")
@@ -32,9 +32,9 @@ def is_hidden(name: str) -> bool:
 
 
 def files(folder: Path) -> tuple[list[Path], Mapping[str, int]]:
-    """All files below a folder, in the order of their paths, and how many were left out, by the reason.
+    """All files below a folder, in the order of their paths, and how many were left out, by reason.
 
-    Links to folders are not followed, but for the folder itself.
+    Links to folders are not followed, except the folder itself.
 
     Raises:
         OSError: a folder cannot be read.

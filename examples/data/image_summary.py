@@ -1,4 +1,4 @@
-"""What a person should know of images before a model is trained on them."""
+"""Summarize what to know about images before training a model on them."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,14 +8,14 @@ import numpy as np
 from examples.data.images import ImageExamples
 from examples.data.summary import Summary, of_classes, of_equals
 
-_SQUARE = 1.1  # of the longer side to the shorter, at the most
+_SQUARE = 1.1  # largest ratio of the longer side to the shorter
 
 
 def of_images(parts: Mapping[str, ImageExamples]) -> Summary:
-    """Sources, sizes, classes, what was done to the images, and what is bad about them.
+    """Sources, sizes, classes, what was done to the images, and warnings.
 
     Args:
-        parts: "train" and others, of one size.
+        parts: "train" and others, of the same size.
     """
     sources: dict[str, ImageExamples] = {}
     for part in parts.values():
@@ -37,7 +37,7 @@ def of_images(parts: Mapping[str, ImageExamples]) -> Summary:
 
 
 def _of_sizes(parts: Mapping[str, ImageExamples], side: int) -> tuple[dict[str, str], list[str]]:
-    """The sizes before scaling, by quantiles of their pixels, and whether shapes were changed much."""
+    """The sizes before scaling, by quantiles of their pixels, and a warning if images were stretched."""
     known = [part.sizes for part in parts.values() if part.sizes is not None]
     sizes = np.concatenate(known) if known else np.zeros((0, 2), np.int32)
     if (sizes == side).all():

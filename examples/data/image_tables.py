@@ -1,7 +1,7 @@
-"""Labelled images out of one file: the arrays of an `.npz`, the rows of a `.parquet`.
+"""Read labelled images from one file: the arrays of an `.npz`, or the rows of a `.parquet`.
 
-Both can claim, in few bytes, to hold more than any machine has room for. What they claim is read first, of what
-is needed alone; then it is read, and never more than was claimed.
+Both can claim, in a few bytes, to hold more than any machine has memory for. The claimed sizes of what is
+needed are therefore checked first, and never more than that is read.
 """
 
 import io
@@ -20,19 +20,19 @@ _ROWS_AT_ONCE = 64
 
 
 def read_npz(path: Path, size: int | None, channels: int | None) -> tuple[Pictures, list[str]]:
-    """Read `images` and `labels` of an `.npz`, and nothing else that is in it.
+    """Read `images` and `labels` from an `.npz`, and nothing else in it.
 
     Args:
-        path: of the file.
-        size: that the images must have; None for any.
-        channels: likewise.
+        path: path of the file.
+        size: side that the images must have; None for any.
+        channels: number of channels that the images must have; None for any.
 
     Raises:
-        ValueError: it is not as `images.read` describes it.
+        ValueError: the file is not as `images.read` describes it.
     """
     try:
         if not zipfile.is_zipfile(path):
-            raise ValueError("it is no archive of arrays, as numpy.savez writes")
+            raise ValueError("it is not an archive of arrays, as written by numpy.savez")
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
             _check_names(path, names, "array")
@@ -42,30 +42,30 @@ def read_npz(path: Path, size: int | None, channels: int | None) -> tuple[Pictur
                 images = _array(file, archive.getinfo("images.npy").file_size, f"images of {path}")
     except _WrongNamesError as error:
         raise ValueError(str(error)) from None
-    except Exception as error:  # zip, NumPy and pickle each have classes of their own
+    except Exception as error:  # zip, NumPy and pickle each have their own error classes
         raise ValueError(f"{path} cannot be read: {error}") from None
     found = f"{images.dtype} {list(images.shape)}"
     images = images[..., None] if images.ndim == 3 else images
     square = images.ndim == 4 and images.shape[1] == images.shape[2] and images.shape[3] in (GREY, COLOUR)
     if images.dtype != np.uint8 or not square:
         told = f"{path}: images must be uint8 [N, I, I] or [N, I, I, 1 or 3], got {found}"
-        raise ValueError(told + "; bring them to integers of 0 to 255" * (images.dtype != np.uint8))
+        raise ValueError(told + "; convert them to integers from 0 to 255" * (images.dtype != np.uint8))
     if size not in (None, images.shape[1]):
         raise ValueError(f"{path}: images must be {size} × {size}, got {images.shape[1]} × {images.shape[2]}")
     if channels not in (None, images.shape[3]):
-        raise ValueError(f"{path}: images must have {channels} channels, as the others have, got {found}")
+        raise ValueError(f"{path}: images must have {channels} channels, like the other images, got {found}")
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iuU":
         raise ValueError(
             f"{path}: labels must be {len(images)} integers or strings, got {labels.dtype} {list(labels.shape)}"
         )
     sizes = np.full((len(images), 2), images.shape[1], np.int32)
     unused = len(names) - 2
-    notes = {"arrays that are not used": unused} if unused else {}
+    notes = {"unused arrays": unused} if unused else {}
     return Pictures(images, sizes, notes), [str(label) for label in labels.tolist()]
 
 
 class _WrongNamesError(Exception):
-    """What must be there is not, or is there twice."""
+    """A required name is missing, or occurs twice."""
 
 
 def _check_names(path: Path, names: list[str], kind: str) -> None:
@@ -78,18 +78,18 @@ def _check_names(path: Path, names: list[str], kind: str) -> None:
 
 
 def _array(file: Any, size: int, what: str) -> np.ndarray:
-    """The array of a member of an archive, which says that it has so many bytes."""
+    """The array of an archive member, for which the archive states a size in bytes."""
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:
-        raise ValueError(f"the format {version} of {what} is not read")
+        raise ValueError(f"the format {version} of {what} is not supported")
     shape, in_columns, dtype = _HEADERS[version](file)
     if dtype.hasobject:
         raise ValueError("Object arrays cannot be loaded: they are pickles, which could run code")
     count = 1
-    for length in shape:  # of Python's integers, which do not overflow
+    for length in shape:  # in Python's integers, which do not overflow
         count *= length
     if size - file.tell() != count * dtype.itemsize:
-        raise ValueError(f"{what}: the header says {dtype} {list(shape)}, and there are {size} bytes")
+        raise ValueError(f"{what}: the header says {dtype} {list(shape)}, but there are {size} bytes")
     memory.check(size, what)
     array = np.frombuffer(file.read(), dtype, count)
     return array.reshape(shape[::-1]).transpose() if in_columns else array.reshape(shape)
@@ -99,16 +99,16 @@ def read_parquet(path: Path, size: int | None, channels: int | None) -> tuple[Pi
     """Read the columns `image` and `label` of a `.parquet`, a few rows at a time.
 
     Args:
-        path: of the file.
-        size: to which images are scaled; None where all have one size already.
-        channels: that they are to have; None for grey where all are.
+        path: path of the file.
+        size: side to which images are scaled; None if all have the same size already.
+        channels: number of channels of the result; None for grey if all images are grey.
 
     Raises:
-        ImportError: pyarrow is not there.
-        ValueError: it is not as `images.read` describes it.
+        ImportError: pyarrow is not installed.
+        ValueError: the file is not as `images.read` describes it.
     """
     try:
-        import pyarrow  # here, because nothing else needs it
+        import pyarrow  # imported here, because nothing else needs it
         from pyarrow import parquet
     except ImportError:
         raise ImportError(f"{path}: to read Parquet, run: pip install pyarrow") from None
@@ -119,13 +119,13 @@ def read_parquet(path: Path, size: int | None, channels: int | None) -> tuple[Pi
         for name in ("image", "label"):
             memory.check(_bytes_of(metadata, name), f"the column {name!r} of {path}")
         if (rows := metadata.num_rows) > path.stat().st_size:
-            raise _WrongNamesError(f"{path} says that it has {rows:,} rows, more than it has bytes")
+            raise _WrongNamesError(f"{path} claims to have {rows:,} rows, more than it has bytes")
         kind = schema.field("label").type
         kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
         if not (pyarrow.types.is_integer(kind) or _is_string(pyarrow, kind)):
-            raise _WrongNamesError(f"{path}: label must be of integers or strings, got {kind}")
+            raise _WrongNamesError(f"{path}: label must hold integers or strings, got {kind}")
         leaves = [metadata.schema.column(i) for i in range(metadata.num_columns)]
-        # A value that many rows share is then there once, as it is in the file.
+        # A value that many rows share is then stored once, as in the file.
         shared = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
         labels: list[str] = []
         with parquet.ParquetFile(path, read_dictionary=shared) as file:
@@ -138,7 +138,7 @@ def read_parquet(path: Path, size: int | None, channels: int | None) -> tuple[Pi
 
 
 def _bytes_of(metadata: Any, name: str) -> int:
-    """What the chunks of a column claim to be when they are unpacked."""
+    """The claimed size of a column's chunks when they are unpacked."""
     groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
     chunks = (group.column(i) for group in groups for i in range(group.num_columns))
     return sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.partition(".")[0] == name)
@@ -150,7 +150,7 @@ def _is_string(pyarrow: Any, kind: Any) -> bool:
 
 
 def _pictures(path: Path, file: Any, labels: list[str]) -> Iterator[tuple[str, io.BytesIO]]:
-    """Name and file of each picture; its label is appended."""
+    """Name and file of each picture; its label is appended to `labels`."""
     i = 0
     for batch in file.iter_batches(_ROWS_AT_ONCE, columns=["image", "label"]):
         for image, label in zip(batch.column("image"), batch.column("label"), strict=True):

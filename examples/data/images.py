@@ -14,7 +14,7 @@ from examples.data.decoding import Pictures
 
 SUFFIXES = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
-# Pictures as well, which would be missed if they were passed over.
+# Pictures too, which must not be skipped silently.
 _NOT_READ = {".avif", ".cr2", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".psd", ".svg", ".tga"}
 
 _PARTS = {"dev", "eval", "test", "testing", "train", "training", "val", "valid", "validation"}
@@ -30,7 +30,7 @@ class ImageExamples:
         label_names: the classes, in a fixed order.
         source: where the images come from, for the record of a run.
         sizes: width and height of each before it was scaled, int32 [N, 2]; None for I × I.
-        notes: what was done to how many images of the source, or how many files of it were left out.
+        notes: what was done → to how many images of the source, or what was left out → how many files.
     """
 
     images: np.ndarray
@@ -42,7 +42,7 @@ class ImageExamples:
 
 
 def digits() -> ImageExamples:
-    """The 1,797 handwritten digits that scikit-learn carries, 8 × 8, of 17 shades of grey."""
+    """The 1,797 handwritten digits of scikit-learn, 8 × 8, in 17 shades of grey."""
     from sklearn.datasets import load_digits
 
     content = load_digits()
@@ -62,20 +62,19 @@ def read(
 
     An `.npz` holds `images`, uint8 [N, I, I] or [N, I, I, C], and `labels`, integers or strings [N]. A
     `.parquet`, which needs pyarrow, holds the columns `image`, of encoded bytes or of records with `bytes`, and
-    `label`. Hidden files and those of a system are left out, and so are files that are no pictures; they are
-    counted in `notes`.
+    `label`. Hidden files, system files and files that are not pictures are left out, and counted in `notes`.
 
     Args:
         path: the folder or file.
-        size: to which images are scaled, in pixels a side, whatever their shape; None for images that have one
-            size already. An `.npz` is not scaled.
-        label_names: the classes, in order; None takes those that are there.
-        channels: 1 or 3, of the images that these go with; None takes 1 where all are grey.
+        size: side to which images are scaled, in pixels, whatever their shape; None for images that have the
+            same size already. An `.npz` is not scaled.
+        label_names: the classes, in order; None for those found.
+        channels: 1 or 3, to match other images; None for 1 if all images are grey, else 3.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
-        ImportError: pyarrow is needed and not there.
-        ValueError: something is not as described; naming it.
+        ImportError: pyarrow is needed and not installed.
+        ValueError: something is not as described; the message names it.
     """
     path = Path(path).expanduser()
     if not path.exists():
@@ -85,7 +84,9 @@ def read(
         ".parquet": image_tables.read_parquet,
     }
     if not path.is_dir() and not (path.suffix in readers and path.is_file()):
-        raise ValueError(f"{path}: images are in a folder, or in a file that ends in {' or '.join(readers)}")
+        raise ValueError(
+            f"{path}: images must be in a folder, or in a file that ends in {' or '.join(readers)}"
+        )
     reader = _read_folder if path.is_dir() else readers[path.suffix]
     pictures, names = reader(path, size, channels)
     if not len(pictures.images):
@@ -103,11 +104,11 @@ def read(
 
 
 def split(examples: ImageExamples, shares: Mapping[str, float]) -> dict[str, ImageExamples]:
-    """Deal images out to named parts by a hash of their pixels, so that equal images are in one part.
+    """Distribute images over named parts by a hash of their pixels, so that equal images are in one part.
 
     Args:
         examples: N images.
-        shares: part → expected share, > 0; they add up to 1.
+        shares: part → expected share, > 0; the shares add up to 1.
 
     Raises:
         ValueError: a part got no image.
@@ -131,7 +132,7 @@ def split(examples: ImageExamples, shares: Mapping[str, float]) -> dict[str, Ima
 
 
 def _place(name: str) -> tuple[bool, int, str]:
-    """Where a class stands among the others: numbers first, by their value."""
+    """The sort key of a class: numbers come first, by their value."""
     is_number = name.isascii() and name.isdecimal() and len(name) < 20
     return not is_number, int(name) if is_number else 0, name
 
@@ -144,7 +145,7 @@ def _read_folder(path: Path, size: int | None, channels: int | None) -> tuple[Pi
         if folders.is_hidden(each.name):
             left_out[f"files or folders left out: {folders.HIDDEN}"] += 1
         elif not each.is_dir():
-            left_out["files left out: beside the folders of the classes"] += 1
+            left_out["files left out: not in the folder of a class"] += 1
         else:
             name = shown.path(Path(each.name))
             if classes.setdefault(name, each.name) != each.name:
@@ -153,14 +154,14 @@ def _read_folder(path: Path, size: int | None, channels: int | None) -> tuple[Pi
             for reason, count in ignored.items():
                 left_out[f"files or folders left out: {reason}"] += count
             pictures = [file for file in files if _is_picture(file)]
-            left_out["files left out: no pictures, by their names"] += len(files) - len(pictures)
-            left_out["folders without a picture, which are no classes"] += not pictures
+            left_out["files left out: not pictures, by their names"] += len(files) - len(pictures)
+            left_out["folders left out: without a picture"] += not pictures
             found += [(name, file) for file in pictures]
     if classes and {name.lower() for name in classes} <= _PARTS:
         first = path / next(iter(classes.values()))
         raise ValueError(
-            f"{path} holds parts of a data set, {', '.join(classes)}, where folders of classes should be; "
-            f"give each for itself, such as --data={first}"
+            f"{path} holds parts of a data set, {', '.join(classes)}, instead of folders of classes; "
+            f"give each part by itself, such as --data={first}"
         )
     files = ((shown.path(file), file) for _, file in found)
     pictures = decoding.decode(files, len(found), size, channels, shown.path(path))
@@ -172,8 +173,8 @@ def _is_picture(file: Path) -> bool:
     suffix = file.suffix.lower()
     if suffix in _NOT_READ:
         raise ValueError(
-            f"{file}: pictures of type {suffix} are not read; convert it to PNG or JPEG, or move it"
+            f"{file}: pictures of type {suffix} are not supported; convert it to PNG or JPEG, or move it"
         )
     if suffix in SUFFIXES and file.exists() and not file.is_file():
-        raise ValueError(f"{file} is no regular file")
+        raise ValueError(f"{file} is not a regular file")
     return suffix in SUFFIXES

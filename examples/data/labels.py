@@ -1,8 +1,8 @@
 """Names of classes: a label is a string, as it is written, and two labels are never one class.
 
-Where all labels of a file are whole numbers, `3.0` is `3`, for so pandas writes a column that once had a gap;
-and white space around labels is left out. Neither is done where two labels would become one. Names that the
-user gives stay as they are.
+If all labels of a file are whole numbers, `3.0` is read as `3`, because pandas writes it for a column that once
+had a gap. White space around labels is stripped. Neither is done if two labels would become one. Names that the
+user gives are not changed.
 """
 
 import json
@@ -14,20 +14,20 @@ from typing import Any
 
 from examples.data import shown
 
-# What GLUE, SNLI, pandas and an empty cell write where a label was withheld or not agreed upon.
+# What GLUE, SNLI, pandas and an empty cell have in place of a label that was withheld or not agreed upon.
 UNLABELLED = ("-1", "-", "")
 _NOT_A_NUMBER = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")  # as int() writes it
 _WHOLE_OR_REAL = re.compile(rf"({_WHOLE.pattern})(\.0)?")
-_EXACT = 2**53  # below it, a float that is a whole number is that one alone
+_EXACT = 2**53  # below this, a float stands for only one whole number
 MAX_CLASSES = 10_000
 
 
 def written(value: Any, where: str, column: str) -> str:
-    """A label as a string, out of JSON or a table.
+    """Convert a label from JSON or a table to a string.
 
     Raises:
-        ValueError: it is neither a string, nor true or false, nor a whole number.
+        ValueError: it is not a string, true or false, or a whole number.
     """
     if isinstance(value, bool):
         return json.dumps(value)
@@ -49,19 +49,19 @@ def written(value: Any, where: str, column: str) -> str:
 def names(
     found: Mapping[str, str], known: tuple[str, ...] | None, column: str, argument: str
 ) -> dict[str, str]:
-    """The class that each label of a file names.
+    """Find the class that each label of a file names.
 
     Args:
         found: label, as it is written → where it was first seen, for a message.
-        known: the classes, where they are given.
-        column: the labels stand in.
-        argument: that gives classes, as the caller writes it.
+        known: the classes, if they are given.
+        column: name of the labels' column.
+        argument: the argument that gives the classes, as the caller writes it.
 
     Returns:
         Label → name of its class.
 
     Raises:
-        ValueError: a label names none.
+        ValueError: a label does not name a class.
 
     Example:
         >>> names({"1.0": "x:1", "0.0": "x:2"}, None, "label", "label_names=")
@@ -98,7 +98,7 @@ def names(
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Whole numbers in the order of numbers; where one is none, all in that of code points.
+    """Sort names: by value if all are whole numbers, else by code points.
 
     Example:
         >>> in_order({"10", "9"}), in_order({"10", "9", "b"})
@@ -109,7 +109,7 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def alike(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Names that a reader would take for one another: by case, form of Unicode, spacing or what is not seen.
+    """Names that a reader could confuse: they differ in case, Unicode form, spacing or invisible characters.
 
     Example:
         >>> alike(["spam", "Spam", "ham"])

@@ -1,6 +1,6 @@
-"""Packing: documents of any length become rows of one length, with neither padding nor waste.
+"""Packing: documents of any length become rows of the same length, without padding or waste.
 
-The documents stand one after another, each followed by the token that ends it, and the stream is cut into rows.
+The documents are concatenated, each followed by the token that ends it, and the stream is cut into rows.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ def pack(documents: Sequence[Sequence[int]], end: int, length: int, *, overlap: 
     """Cut documents into rows.
 
     Args:
-        documents: the token ids of each.
+        documents: the token ids of each document.
         end: id of the token that ends a document.
-        length: T, tokens of a row.
-        overlap: tokens of a row that begin the next one too, < T: one where a row is to be predicted from its
-            own beginning, so that no token goes unpredicted.
+        length: T, the number of tokens per row.
+        overlap: number of tokens at the end of a row that are repeated at the start of the next, < T. It is 1
+            for predicting the next token, so that every token is predicted.
 
     Returns:
-        int32 [N, T]; what is left at the end, less than a row, is dropped.
+        int32 [N, T]; an incomplete last row is dropped.
 
     Raises:
         ValueError: there is less than one row, or `overlap` is outside its domain.
@@ -36,6 +36,6 @@ def pack(documents: Sequence[Sequence[int]], end: int, length: int, *, overlap: 
     step = length - overlap
     rows = (len(stream) - overlap) // step
     if rows < 1:
-        raise ValueError(f"the text must have the {length} tokens of one sequence, got {len(stream)}")
+        raise ValueError(f"the text must have the {length} tokens of a row, got {len(stream)}")
     starts = step * np.arange(rows)
     return stream[starts[:, None] + np.arange(length)]

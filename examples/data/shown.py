@@ -1,4 +1,4 @@
-"""What others wrote, in one line of a message: escaped, and cut where it is long."""
+"""Text from outside, as part of a one-line message: escaped, and cut if it is long."""
 
 import os
 from collections.abc import Iterable
@@ -17,13 +17,13 @@ def value(text: str) -> str:
 
 
 def values(names: Iterable[str]) -> str:
-    """Values, without an end where there are very many."""
+    """Values, in quotes; at most twenty of them."""
     names = list(names)
     return ", ".join(map(value, names[:20])) + (", ..." if len(names) > 20 else "")
 
 
 def name(text: str) -> str:
-    r"""A value without quotes, where it needs none.
+    r"""A value, in quotes only if it needs them.
 
     Example:
         >>> print(name("spam"), name("spam\n"))
@@ -33,6 +33,6 @@ def name(text: str) -> str:
 
 
 def path(path: Path) -> str:
-    """A path, with a sign in place of what is not UTF-8, which no file takes, and of what no line does."""
+    """A path, with U+FFFD in place of what is not UTF-8 or not printable."""
     decoded = os.fsencode(path).decode("utf-8", "replace")
     return "".join(mark if mark.isprintable() else "\ufffd" for mark in decoded)

@@ -1,11 +1,11 @@
-"""Span corruption: stretches of a text are cut out, and are what the answer says.
+"""Span corruption: spans of a text are cut out, and the model predicts them as its answer.
 
     text      Thank you for inviting me to your party last week .
     ids       Thank you ⟨0⟩ me to your party ⟨1⟩ week . ⟨end⟩
     answer    ⟨0⟩ for inviting ⟨1⟩ last ⟨end⟩
 
-15 % of the tokens are cut out, in stretches of 3 on average. Both numbers are exact for every row, so that all
-batches have one shape; lengths and places of the stretches are random, uniform among all that have the right
+15 % of the tokens are cut out, in spans of 3 on average. Both numbers are exact for every row, so that all
+batches have the same shape; lengths and positions of the spans are random, uniform among all with the right
 sums. Sentinel ⟨0⟩ is the last id of the vocabulary, ⟨1⟩ the one before it.
 
 Source: Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer"
@@ -26,9 +26,9 @@ class Shape:
     """How many tokens of a row of text are cut out, and in how many spans.
 
     Attributes:
-        length: tokens of text, at least 2.
-        cut: of them, cut out.
-        spans: stretches of those.
+        length: number of tokens of text, at least 2.
+        cut: number of tokens cut out.
+        spans: number of spans cut out.
     """
 
     length: int
@@ -37,7 +37,7 @@ class Shape:
 
     @classmethod
     def of(cls, length: int) -> "Shape":
-        """The shape of a row of text of so many tokens, at least 2."""
+        """The shape of a row of text with a number of tokens, at least 2."""
         if length < 2:
             raise ValueError(f"a row must have 2 tokens or more, got {length}")
         cut = min(max(round(RATE * length), 1), length - 1)
@@ -45,12 +45,12 @@ class Shape:
 
     @property
     def inputs(self) -> int:
-        """Tokens of the corrupted row, its end included."""
+        """Number of tokens of the corrupted row, including its end."""
         return self.length - self.cut + self.spans + 1
 
     @property
     def answers(self) -> int:
-        """Tokens of the answer, its end included."""
+        """Number of tokens of the answer, including its end."""
         return self.cut + self.spans + 1
 
 
@@ -58,7 +58,7 @@ def shape_of_inputs(length: int) -> Shape:
     """The longest row of text whose corruption has at most `length` tokens.
 
     Raises:
-        ValueError: no row is that short.
+        ValueError: the corruption of every row is longer.
 
     Example:
         >>> shape = shape_of_inputs(512)
@@ -79,9 +79,9 @@ def corrupt(rows_BT: np.ndarray, end: int, vocabulary: int, seed: int, step: int
     Args:
         rows_BT: ids, int32 [B, T], T at least 2.
         end: id of the token that ends a row.
-        vocabulary: its size; the last ids of it are the sentinels.
-        seed: of the choice.
-        step: of the training; each has its own choice.
+        vocabulary: size of the vocabulary, whose last ids are the sentinels.
+        seed: seed of the choice.
+        step: the training step; each step has its own choice.
 
     Returns:
         `ids_BS`, the corrupted rows, and `targets_BT`, the answers.
@@ -98,7 +98,7 @@ def corrupt(rows_BT: np.ndarray, end: int, vocabulary: int, seed: int, step: int
     ends_B1 = np.full((rows, 1), end)
 
     def joined(is_ours: np.ndarray, stretch_of_sentinel: int, last: np.ndarray) -> np.ndarray:
-        """Tokens of our stretches, each sentinel where its stretch would be, and the end."""
+        """The tokens of one kind of stretch, a sentinel in place of each of the others, and the end."""
         count = is_ours[0].sum()
         tokens = rows_BT[is_ours].reshape(rows, count)
         places = stretch_BT[is_ours].reshape(rows, count)
@@ -112,7 +112,7 @@ def corrupt(rows_BT: np.ndarray, end: int, vocabulary: int, seed: int, step: int
 
 
 def _lengths(total: int, parts: int, rows: int, key: tuple[int, ...]) -> np.ndarray:
-    """Positive lengths [rows, parts] that add up to a total, uniform among all such."""
+    """Positive lengths [rows, parts] that add up to a total, uniform among all such lengths."""
     cuts = random_bits.choices(key, rows, total - 1, parts - 1) + 1
     edges = np.concatenate([np.zeros((rows, 1), int), cuts, np.full((rows, 1), total)], axis=1)
     return np.diff(edges, axis=1)

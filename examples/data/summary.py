@@ -1,4 +1,4 @@
-"""What a person should know of data before anything is trained on them: on the screen, and in the report."""
+"""Summarize what to know about data before training on them, for the screen and for the report."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,11 @@ _FEW = 50  # examples, on which a metric is coarse
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """Facts about data, and what is bad about them.
+    """Facts about data, and warnings.
 
     Attributes:
-        facts: name → value, in words.
-        warnings: a sentence each.
+        facts: name → value, as text.
+        warnings: one sentence each.
     """
 
     facts: Mapping[str, str]
@@ -31,13 +31,13 @@ class Summary:
         return Summary({**self.facts, **other.facts}, [*self.warnings, *other.warnings])
 
     def show(self) -> None:
-        """Print it."""
+        """Print the summary."""
         lines = [f"{name}: {value}" for name, value in self.facts.items()]
         for line in [*lines, *(f"warning: {warning}" for warning in self.warnings)]:
             print(compare.shown(" ".join(line.split())), flush=True)
 
     def rows(self) -> dict[str, str]:
-        """The same for the task of a report."""
+        """The summary as rows of a report's task."""
         warnings = {f"warning {i}": text for i, text in enumerate(self.warnings, 1)}
         return {**self.facts, **warnings}
 
@@ -53,18 +53,18 @@ def counted(count: int, what: str) -> str:
 
 
 def of_classes(labels: Mapping[str, np.ndarray], names: Sequence[str]) -> Summary:
-    """How many examples each part has, and each class in training.
+    """The number of examples of each part, and of each class in training.
 
     Args:
-        labels: part → indices of classes; "train" among them.
-        names: of the classes.
+        labels: part → indices of classes; "train" is one of the parts.
+        names: names of the classes.
 
     Example:
-        >>> summary = of_classes({"train": np.array([0, 0, 1]), "test": np.array([0] * 60)}, ["cat", "dog"])
+        >>> summary = of_classes({"train": np.array([0, 0, 1]), "test": np.array([0] * 60)}, ["a", "b"])
         >>> summary.facts["classes"]
-        '2; in training: cat 2, dog 1'
+        '2; in training: a 2, b 1'
         >>> summary.warnings
-        ["test has no example of the class 'dog'", 'test has more than twice the examples of train, 60 and 3']
+        ["test has no example of the class 'b'", 'test has more than twice as many examples as train, 60 and 3']
     """
     counts = {part: np.bincount(of_part, minlength=len(names)) for part, of_part in labels.items()}
     in_training = counts["train"]
@@ -89,31 +89,31 @@ def of_classes(labels: Mapping[str, np.ndarray], names: Sequence[str]) -> Summar
             warnings.append(f"{part} has no example of {classes} {', '.join(missing[:3])}{more}")
         if part != "train" and count.sum() > _TWICE * in_training.sum():
             warnings.append(
-                f"{part} has more than twice the examples of train, {count.sum()} and {in_training.sum()}"
+                f"{part} has more than twice as many examples as train, {count.sum()} and {in_training.sum()}"
             )
         if part != "train" and count.sum() < _FEW:
-            one = f"one of them is {1 / max(count.sum(), 1):.1%} of its accuracy"
+            one = f"each of them is {1 / max(count.sum(), 1):.1%} of its accuracy"
             warnings.append(f"{part} has only {counted(count.sum(), 'examples')}: {one}")
     most, least = in_training.argmax(), in_training.argmin()
     if in_training[most] >= _UNEVEN * in_training[least] > 0:
         warnings.append(
             f"the classes are uneven, in training {in_training[most]} of {shown.value(names[most])} and "
-            f"{in_training[least]} of {shown.value(names[least])}: look at macro_f1 or mcc beside the accuracy"
+            f"{in_training[least]} of {shown.value(names[least])}: look at macro_f1 or mcc besides the accuracy"
         )
     return Summary(facts, warnings)
 
 
 def of_equals(keys: Mapping[str, Sequence[Any]], labels: Mapping[str, np.ndarray], what: str) -> Summary:
-    """How many examples are there more than once: in training and in another part, or as two classes.
+    """The number of examples that occur more than once: in training and another part, or with two classes.
 
     Args:
-        keys: part → something hashable for each example, equal for those that are; "train" among them.
-        labels: part → the class of each.
-        what: they are, such as "images".
+        keys: part → a hashable key of each example, equal for equal examples; "train" is one of the parts.
+        labels: part → the class of each example.
+        what: what the examples are, such as "images".
 
     Example:
         >>> of_equals({"train": "ab", "test": "a"}, {"train": [0, 1], "test": [1]}, "images").warnings
-        ['test shares 1 image with train: what that says of the model is too good', \
+        ['test shares 1 image with train: its metrics are optimistic', \
 '1 image with two classes or more']
     """
     trained, facts, warnings = set(keys["train"]), {}, []
@@ -126,10 +126,10 @@ def of_equals(keys: Mapping[str, Sequence[Any]], labels: Mapping[str, np.ndarray
         shared = 0 if part == "train" else sum(key in trained for key in of_part)
         if shared:
             shares = f"{part} shares {counted(shared, what)} with train"
-            warnings.append(f"{shares}: what that says of the model is too good")
+            warnings.append(f"{shares}: its metrics are optimistic")
     several = sum(len(found) > 1 for found in classes.values())
     if several:
         warnings.append(f"{counted(several, what)} with two classes or more")
     if total > len(classes):
-        facts["equal to another"] = counted(total - len(classes), what)
+        facts["duplicates"] = counted(total - len(classes), what)
     return Summary(facts, warnings)

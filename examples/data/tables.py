@@ -1,11 +1,11 @@
-"""Rows of named values out of a file: TSV, CSV, JSON lines or a JSON array.
+"""Read rows of named values from a file: TSV, CSV, JSON lines or a JSON array.
 
-A row that is not understood is an error that names its file and line, never a row skipped. Rows end at a
-newline and nowhere else, so form feeds and Unicode separators inside a text stay inside it.
+A malformed row is never skipped, but raises an error that names its file and line. Rows end only at a newline,
+so form feeds and Unicode separators inside a text stay inside it.
 
-TSV has no quoting, as in GLUE and SuperGLUE: a quote is a character, and a field cannot hold a tab. CSV quotes
-as in RFC 4180, between commas or another character. A `.jsonl` or `.json` file holds one object a line, or an
-array of objects. A line, a field of CSV and a file with an array have a greatest size, given below.
+TSV has no quoting, as in GLUE and SuperGLUE: a quote is an ordinary character, and a field cannot hold a tab.
+CSV is quoted as in RFC 4180, with a comma or another delimiter. A `.jsonl` or `.json` file holds one object per
+line, or an array of objects. Lines, CSV fields and files with an array have a maximum size, given below.
 """
 
 import codecs
@@ -38,8 +38,8 @@ class Format:
 
     Attributes:
         columns: names of all columns of a TSV or CSV file without a header.
-        delimiter: between the fields of a CSV; None for a comma.
-        encoding: of the text; None for UTF-8, with or without a byte order mark.
+        delimiter: delimiter of a CSV; None for a comma.
+        encoding: encoding of the text; None for UTF-8, with or without a byte order mark.
         argument: how the caller writes an argument, for messages: `"{}="` or `"--{}="`.
     """
 
@@ -57,16 +57,16 @@ def rows(path: Path, how: Format) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Place (file and line) and column → value, for each row.
 
     Raises:
-        FileNotFoundError, IsADirectoryError: `path` is not there, or is a directory.
-        ValueError: something is not as described, in one line that begins with the place.
+        FileNotFoundError, IsADirectoryError: `path` does not exist, or is a directory.
+        ValueError: something is not as described; the message is one line that begins with the place.
     """
     name = shown.path(path)
     if not path.exists():
         raise FileNotFoundError(f"{name}: no such file")
     if path.is_dir():
         raise IsADirectoryError(f"{name}: a directory, expected a file")
-    if not path.is_file():  # a pipe would be waited for, a device has no end
-        raise ValueError(f"{name}: must be a regular file, and is a pipe or a device")
+    if not path.is_file():  # a pipe would block, a device has no end
+        raise ValueError(f"{name}: must be a regular file, got a pipe or a device")
     memory.check(path.stat().st_size, name)
     suffix = path.suffix.lower()
     if suffix not in (".tsv", ".csv", ".jsonl", ".json"):
@@ -75,7 +75,7 @@ def rows(path: Path, how: Format) -> Iterator[tuple[str, Mapping[str, Any]]]:
         beginning = file.read(8)
     for magic, kind in _PACKED.items():  # which Latin-1 would read as text
         if beginning.startswith(magic):
-            raise ValueError(f"{name}: it is {kind}, whatever its name: unpack it, or save its rows as text")
+            raise ValueError(f"{name}: it is {kind}, despite its name: unpack it, or save its rows as text")
     if how.delimiter is not None and suffix != ".csv":
         raise ValueError(f"{name}: {how.ask('delimiter')} is for a .csv file")
     if suffix in (".tsv", ".csv"):
@@ -89,7 +89,7 @@ def rows(path: Path, how: Format) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _table(
     name: str, records: Iterator[tuple[int, list[str]]], how: Format
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """Name the fields of records by a header, which is the first of them unless given."""
+    """Name the fields of records by a header, which is the first record unless given."""
     given = how.columns
     if isinstance(given, str):
         raise ValueError(f"{how.ask('columns')} must be a list of names, got {shown.value(given)}")
@@ -100,12 +100,12 @@ def _table(
     other = next((mark for mark in ";\t|" if len(columns) == 1 and mark in columns[0]), None)
     if other is not None:
         raise ValueError(
-            f"{name}: one column, {shown.value(columns[0])}; if {shown.value(other)} stands between the fields "
-            f"of a .csv, say {how.ask('delimiter')}{shown.value(other)}"
+            f"{name}: one column, {shown.value(columns[0])}; if {shown.value(other)} separates the fields of a "
+            f".csv, set {how.ask('delimiter')}{shown.value(other)}"
         )
     for line, fields in records:
         if fields == columns and given is not None:
-            raise ValueError(f"{name}:{line}: these are the names of {how.ask('columns')}; leave it out")
+            raise ValueError(f"{name}:{line}: these are the names of {how.ask('columns')}; omit it")
         if len(fields) != len(columns):
             raise ValueError(
                 f"{name}:{line}: {len(fields)} fields, expected {len(columns)}: {shown.values(columns)}"
@@ -114,7 +114,7 @@ def _table(
 
 
 def _tab_separated(path: Path, how: Format) -> Iterator[tuple[int, list[str]]]:
-    # A blank line is no row: a row has a text and a label, hence a tab.
+    # A blank line is not a row: a row has a text and a label, hence a tab.
     return ((number, line.split("\t")) for number, line in _lines(path, how) if line)
 
 
@@ -128,8 +128,8 @@ def _delimited(path: Path, how: Format) -> Iterator[tuple[int, list[str]]]:
     lines = (f"{line}\n" for _, line in _lines(path, how))
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
-        start = reader.line_num + 1  # of the record, which ends lines later if quoted newlines say so
-        before = csv.field_size_limit(MAX_LINE)  # of the whole process, and so set for one record alone
+        start = reader.line_num + 1  # of the record, which may span several lines if it has quoted newlines
+        before = csv.field_size_limit(MAX_LINE)  # global to the process, so it is set for one record only
         try:
             fields = next(reader, None)
         except csv.Error as error:
@@ -159,14 +159,14 @@ def _objects(path: Path, how: Format) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             yield f"{name}:{number}", strict_json.parse_object(line, f"{name}:{number}")
         except ValueError as error:
-            raise ValueError(f"{error}; there must be an object a line, or an array of objects") from None
+            raise ValueError(f"{error}; expected an object per line, or an array of objects") from None
 
 
 def _array(path: Path, how: Format) -> Iterator[tuple[str, dict[str, Any]]]:
     name = shown.path(path)
     if (size := path.stat().st_size) > MAX_ARRAY:
         raise ValueError(
-            f"{name}: an array of {size:,} bytes, at most {MAX_ARRAY:,}; write an object a line, no brackets"
+            f"{name}: an array of {size:,} bytes, at most {MAX_ARRAY:,}; write one object per line"
         )
     try:
         text = path.read_bytes().decode(how.encoding or "utf-8").removeprefix("\ufeff")
@@ -184,7 +184,7 @@ def _begins_an_array(path: Path, how: Format) -> bool:
         beginning = file.read(256)
     try:
         return beginning.decode(how.encoding or "utf-8", "ignore").lstrip("\ufeff \t\r\n").startswith("[")
-    except (LookupError, UnicodeError):  # said where the rows are read
+    except (LookupError, UnicodeError):  # reported when the rows are read
         return False
 
 
@@ -199,7 +199,7 @@ def _lines(path: Path, how: Format) -> Iterator[tuple[int, str]]:
             if "\0" in line:
                 utf16 = f"{how.ask('encoding')}utf-16 if it is UTF-16"
                 raise ValueError(
-                    f"{where}: a NUL byte at {line.index(chr(0))}; is this a text file? Say {utf16}"
+                    f"{where}: a NUL byte at {line.index(chr(0))}; is this a text file? Set {utf16}"
                 )
             line = line.removesuffix("\n").removesuffix("\r")
             if number == 1 and "\r" in line and '"' not in line and not file.peek(1):
@@ -220,7 +220,7 @@ def _of_utf8(file: io.BufferedReader, name: str, how: Format) -> Iterator[tuple[
             likely = "utf-16" if number == 1 and line.startswith(_UTF16) else "latin-1"
             raise ValueError(
                 f"{name}:{number}: byte {line[error.start]:#04x} at {error.start} is not UTF-8; "
-                f"say which encoding it is, as in {how.ask('encoding')}{likely}"
+                f"set its encoding, such as {how.ask('encoding')}{likely}"
             ) from None
 
 
@@ -229,14 +229,14 @@ def _decoded(file: io.BufferedReader, name: str, how: Format) -> Iterator[tuple[
     try:
         text = io.TextIOWrapper(file, encoding=how.encoding, newline="\n")
     except LookupError:
-        raise ValueError(f"{said} is no encoding of text that Python knows; latin-1 is one") from None
+        raise ValueError(f"{said} is not a text encoding that Python knows, such as latin-1") from None
     for number in itertools.count(1):
         try:
             line = text.readline(MAX_LINE + 1)
         except UnicodeError as error:
             reason = " ".join(str(error).split())
             raise ValueError(
-                f"{name}: the text after line {number - 1} is not as {said} says: {reason}"
+                f"{name}: the text after line {number - 1} does not match {said}: {reason}"
             ) from None
         if not line:
             return

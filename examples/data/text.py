@@ -1,7 +1,7 @@
 """Labelled text from a file: one row, one text or pair of texts, one class.
 
-A row that is not understood is an error that names its file, line and value, never a row skipped: an accuracy
-means nothing when nobody knows which rows it was measured on. The files are those of `tables`.
+A malformed row is never skipped, but raises an error that names its file, line and value: an accuracy means
+nothing if nobody knows which rows it was measured on. The file formats are those of `tables`.
 """
 
 import collections
@@ -18,8 +18,8 @@ import numpy as np
 
 from examples.data import labels, shown, tables
 
-# The text columns of GLUE, SuperGLUE and their relatives. A file is recognised when the columns it
-# has among all of these are exactly one layout; anything else is for the user to say.
+# The text columns of GLUE, SuperGLUE and related data sets. A file is recognised if the columns that it shares
+# with these are exactly one layout; otherwise the user must name them.
 LAYOUTS = (
     ("sentence",),
     ("text",),
@@ -33,7 +33,7 @@ LAYOUTS = (
     ("#1 String", "#2 String"),
 )
 LABELS = ("label", "gold_label", "is_duplicate", "Quality")
-_CROWD = 0.1  # of the smallest part of a split, of which copies of one text may be more only in the largest
+_CROWD = 0.1  # of the smallest part of a split; a text with more copies than that goes to the largest part
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,17 +75,17 @@ def read(
         pair: column of the second text, given together with `text`.
         label: column of the label; None finds the usual names.
         columns: names of all columns of a TSV or CSV file without a header.
-        label_names: the classes, in order; None takes the labels found in this file, see `labels`, whole
-            numbers in numerical order, else in order of code points. Validation and test files get those of
-            the training file.
-        delimiter: between the fields of a `.csv`; None for a comma.
-        encoding: such as `"latin-1"`; None for UTF-8, with or without a byte order mark.
+        label_names: the classes, in order; None takes the labels found in this file, see `labels`, in numerical
+            order if all are whole numbers, else in the order of code points. Validation and test files are read
+            with those of the training file.
+        delimiter: delimiter of a `.csv`; None for a comma.
+        encoding: encoding of the file, such as `"latin-1"`; None for UTF-8, with or without a byte order mark.
         argument: how the caller writes an argument, for messages; `"--{}="` on a command line.
 
     Raises:
-        FileNotFoundError, IsADirectoryError: `path` is not there, or is a directory.
-        ValueError: anything in the file that is not as described, in one line that begins with
-            `path:line:`, or with `path:` where no line is to blame.
+        FileNotFoundError, IsADirectoryError: `path` does not exist, or is a directory.
+        ValueError: something in the file is not as described; the message is one line that begins with
+            `path:line:`, or with `path:` if no line is to blame.
 
     Example:
         >>> import tempfile
@@ -99,7 +99,7 @@ def read(
     name, known = shown.path(path), _known(label_names, how)
     rows = tables.rows(path, how)
     if (first := next(rows, None)) is None:
-        raise ValueError(f"{name}: no examples; the file is empty, or is all header")
+        raise ValueError(f"{name}: no examples; the file is empty, or has only a header")
     text, pair, label = _choose_columns(name, tuple(first[1]), text, pair, label, how)
     texts, pairs, written = [], [], []
     found: dict[str, tuple[str, type]] = {}
@@ -129,7 +129,7 @@ def read(
         if len(known) > labels.MAX_CLASSES:
             raise ValueError(
                 f"{name}: {len(known):,} classes among {len(texts):,} labels, at most {labels.MAX_CLASSES:,}; "
-                f"is {shown.value(label)} the column of the label? Say which is in {how.ask('label')}"
+                f"is {shown.value(label)} the column of the label? Name it in {how.ask('label')}"
             )
     index = {name: i for i, name in enumerate(known)}
     return TextExamples(
@@ -142,19 +142,19 @@ def read(
 
 
 def split(examples: TextExamples, fractions: Mapping[str, float]) -> dict[str, TextExamples]:
-    """Deal examples out to named parts by a hash of their (first) text.
+    """Distribute examples over named parts by a hash of their (first) text.
 
-    Where an example goes depends on its text alone, up to case and white space: not on its neighbours, on their
-    order, or on the machine. So a text that occurs twice never sits in two parts. Two exceptions keep the parts
-    in balance. Examples without any text are dealt out one by one, by their place. A text that would fill more
-    than a tenth of the smallest part goes to the largest one, with all its copies.
+    The part of an example depends only on its text, up to case and white space: not on other examples, their
+    order, or the machine. So a text that occurs twice is never in two parts. Two exceptions keep the parts
+    balanced. Examples without any text are distributed one by one, by their position. A text that would fill
+    more than a tenth of the smallest part goes to the largest part, with all its copies.
 
     Args:
         examples: N examples.
-        fractions: part → expected share of the examples, > 0; they add up to 1.
+        fractions: part → expected share of the examples, > 0; the shares add up to 1.
 
     Raises:
-        ValueError: the fractions are not such, or a part got no example.
+        ValueError: the fractions are not positive or do not add up to 1, or a part gets no example.
 
     Example:
         >>> digits = tuple("0123456789")
@@ -179,7 +179,7 @@ def split(examples: TextExamples, fractions: Mapping[str, float]) -> dict[str, T
             different = f", {len(copies)} of them different" if len(copies) < len(keys) else ""
             raise ValueError(
                 f"{name}: no example among {len(keys)} of {examples.source}{different}; "
-                "there must be more, or a file of its own for this part"
+                "there must be more, or a separate file for this part"
             )
         source = f"{examples.source}, {name} part ({fractions[name]:g})" if len(shares) > 1 else examples.source
         parts[name] = dataclasses.replace(_of_rows(examples, rows), source=source)
@@ -187,17 +187,17 @@ def split(examples: TextExamples, fractions: Mapping[str, float]) -> dict[str, T
 
 
 def sample(examples: TextExamples, count: int) -> TextExamples:
-    """So many of the examples, drawn at random but always the same ones; all of them where there are fewer.
+    """Draw examples at random, but always the same ones; all of them if there are not enough.
 
     Args:
-        examples: N of them.
-        count: ≥ 1, how many to draw.
+        examples: N examples.
+        count: number of examples to draw, ≥ 1.
     """
     return _of_rows(examples, np.random.default_rng(0).permutation(len(examples.texts))[:count])
 
 
 def same(text: str) -> str:
-    r"""What a text has in common with its copies, whatever their case, white space and form of Unicode.
+    r"""Normalize the case, white space and Unicode form of a text, so that copies become equal.
 
     Example:
         >>> same("So it \n goes") == same("so it goes ")
@@ -246,7 +246,7 @@ def _choose_columns(
     label: str | None,
     how: tables.Format,
 ) -> tuple[str, str | None, str]:
-    """The columns to read: those asked for, else those of the one layout that fits."""
+    """The columns to read: those requested, else those of the one layout that fits."""
     has = f"the columns are {shown.values(header)}"
     if text is None:
         if pair is not None:
@@ -257,14 +257,14 @@ def _choose_columns(
         layout = next((layout for layout in LAYOUTS if set(layout) == present), None)
         if layout is None:
             raise ValueError(
-                f"{path}: which column is the text? Say it in {how.ask('text')} (and {how.ask('pair')}), or "
-                f"the names of all in {how.ask('columns')} where the file has no header; {has}"
+                f"{path}: which column is the text? Name it in {how.ask('text')} (and {how.ask('pair')}), or "
+                f"name all columns in {how.ask('columns')} if the file has no header; {has}"
             )
         text, pair = layout if len(layout) == 2 else (layout[0], None)
     if label is None:
         found = [name for name in LABELS if name in header]
         if len(found) != 1:
-            raise ValueError(f"{path}: which column is the label? Say it in {how.ask('label')}; {has}")
+            raise ValueError(f"{path}: which column is the label? Name it in {how.ask('label')}; {has}")
         (label,) = found
     chosen = [name for name in (text, pair, label) if name is not None]
     for name in chosen:

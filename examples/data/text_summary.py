@@ -1,4 +1,4 @@
-"""What a person should know of labelled texts before a model is trained on them."""
+"""Summarize what to know about labelled texts before training a model on them."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ _FRACTION = re.compile(r"[+-]?[0-9]*\.[0-9]+")
 
 
 def of_texts(parts: Mapping[str, TextExamples]) -> Summary:
-    """Sources, classes, empty texts, copies, and what is bad about them.
+    """Sources, classes, empty texts, copies, and warnings.
 
     Args:
         parts: "train" and others.
@@ -28,16 +28,16 @@ def of_texts(parts: Mapping[str, TextExamples]) -> Summary:
         by_part = ", ".join(f"{count} {name}" for name, count in empty.items())
         facts["empty texts"] = f"{sum(empty.values())}: {by_part}"
         some = counted(sum(empty.values()), "empty texts")
-        warnings.append(f"{some}, from which nothing is to be learned")
+        warnings.append(f"{some}, from which nothing can be learned")
     names = parts["train"].label_names
     for group in alike(names)[:3]:
         warnings.append(
-            f"the classes {' and '.join(map(shown.value, group[:3]))} are spelled alike; are they one?"
+            f"the classes {' and '.join(map(shown.value, group[:3]))} are spelled alike; are they the same?"
         )
     fractions = [name for name in names if _FRACTION.fullmatch(name)]
     if 2 * len(fractions) >= len(names):
         warnings.append(
-            f"labels such as {shown.value(fractions[0])} are taken for names, not for numbers to be predicted"
+            f"labels such as {shown.value(fractions[0])} are treated as names, not as numbers to be predicted"
         )
     with_text = {name: [i for i, key in enumerate(of_part) if any(key)] for name, of_part in keys.items()}
     equals = of_equals(
@@ -52,21 +52,21 @@ def of_texts(parts: Mapping[str, TextExamples]) -> Summary:
 def of_lengths(
     lengths: np.ndarray, cut: Mapping[str, int], totals: Mapping[str, int], length: int, most: int
 ) -> Summary:
-    """How long texts are, and how many are cut.
+    """The lengths of texts, and how many are truncated.
 
     Args:
-        lengths: tokens of some training texts, [N].
-        cut: part → number of texts that are cut.
+        lengths: number of tokens of some training texts, [N].
+        cut: part → number of texts that are truncated.
         totals: part → number of texts.
-        length: tokens to which they are cut.
-        most: tokens that the model reads.
+        length: number of tokens to which they are truncated.
+        most: the largest number of tokens that the model reads.
 
     Example:
         >>> summary = of_lengths(np.array([8, 9, 40]), {"train": 1}, {"train": 3}, length=16, most=512)
         >>> summary.facts["tokens of a text"]
         'median 9, 95% within 37, 99% within 40, longest 40'
         >>> summary.warnings
-        ['33.3% of the texts are longer than 16 tokens and lose their end: see --length']
+        ['33.3% of the texts are longer than 16 tokens and are truncated: see --length']
     """
     quantiles = {"95%": 0.95, "99%": 0.99}
     within = ", ".join(f"{name} within {np.ceil(np.quantile(lengths, q)):.0f}" for name, q in quantiles.items())
@@ -78,23 +78,23 @@ def of_lengths(
     if count > TRUNCATED * total:
         share = f"{count / total:.1%} of the texts are longer than {length} tokens"
         why = "see --length" if length < most else "the model reads no more"
-        warnings.append(f"{share} and lose their end: {why}")
+        warnings.append(f"{share} and are truncated: {why}")
     return Summary(facts, warnings)
 
 
 def of_unknown(share: float, what: str = "tokens") -> Summary:
-    """How many tokens the tokenizer does not know.
+    """The share of tokens that the tokenizer does not know.
 
     Args:
-        share: of them, in [0, 1].
-        what: they are.
+        share: share of unknown tokens, in [0, 1].
+        what: what they are, for the warning.
 
     Example:
         >>> of_unknown(0.25).warnings
-        ['25.0% of the tokens are unknown to the tokenizer, and one and the same to the model']
+        ['25.0% of the tokens are unknown to the tokenizer, and all the same to the model']
     """
     told = f"{share:.1%} of the {what} are unknown to the tokenizer"
-    warnings = [f"{told}, and one and the same to the model"] if share > UNKNOWN else []
+    warnings = [f"{told}, and all the same to the model"] if share > UNKNOWN else []
     return Summary({"unknown tokens": f"{share:.1%}"} if share else {}, warnings)
 
 

@@ -1,7 +1,7 @@
-"""A tokenizer for pre-training: learned from the text on the spot, or loaded; with the special tokens it takes.
+"""A tokenizer for pre-training, learned from the text or loaded, with the special tokens of an objective.
 
-Byte-pair encoding works on bytes: every text can be written, and read back unchanged. WordPiece works on words
-and marks, and white space is lost.
+Byte-pair encoding works on bytes: every text can be encoded, and decoded unchanged. WordPiece works on words
+and punctuation, and white space is lost.
 """
 
 import dataclasses
@@ -29,13 +29,13 @@ SPECIAL: Mapping[str, Mapping[str, str]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """A tokenizer, and what pre-training wants to know of it.
+    """A tokenizer, and what pre-training needs to know about it.
 
     Attributes:
-        tokenizer: neither pads nor cuts.
-        size: ids it can give, and more where a model has room for more.
-        ids: of the special tokens, by role.
-        ordinary: ids of all others.
+        tokenizer: the tokenizer, which neither pads nor truncates.
+        size: size of the model's vocabulary, at least the number of ids of the tokenizer.
+        ids: ids of the special tokens, by role.
+        ordinary: ids of all other tokens.
     """
 
     tokenizer: Tokenizer
@@ -51,14 +51,14 @@ class Vocabulary:
 def train(documents: Iterable[str], algorithm: str, size: int, objective: str) -> Tokenizer:
     """Learn a tokenizer from texts.
 
-    WordPiece's training is not the same twice, as ties are broken by the order of a hash map: what is to be
-    used again must be kept.
+    WordPiece's training is not reproducible, because ties are broken by the order of a hash map: a tokenizer
+    that is to be used again must be kept.
 
     Args:
         documents: the texts.
         algorithm: `"bpe"` or `"wordpiece"`.
-        size: of the vocabulary, special tokens included; for byte-pair encoding more than the 256 bytes.
-        objective: whose special tokens it gets.
+        size: size of the vocabulary, including special tokens; for byte-pair encoding, also the 256 bytes.
+        objective: the objective whose special tokens it gets.
 
     Raises:
         ValueError: `size` leaves no room, or the algorithm is unknown.
@@ -87,7 +87,7 @@ def train(documents: Iterable[str], algorithm: str, size: int, objective: str) -
         trainer = trainers.WordPieceTrainer(**settings)
     else:
         raise ValueError(f"tokenizer must be {BPE!r}, {WORDPIECE!r} or a file, got {algorithm!r}")
-    # Learning takes the square of a word's length: what has no space for so long is cut, here alone.
+    # Training time grows with the square of a word's length: very long words are cut, but only for training.
     tokenizer.train_from_iterator((_LONG.sub(r"\g<0> ", document) for document in documents), trainer)
     tokenizer.add_special_tokens(sentinels)
     if objective == "masked":
@@ -104,8 +104,8 @@ def load(path: Path) -> Tokenizer:
     """Read a `tokenizer.json`.
 
     Raises:
-        FileNotFoundError: it is not there.
-        ValueError: as of `tokenizer_file.read`.
+        FileNotFoundError: there is no such file.
+        ValueError: as for `tokenizer_file.read`.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; tokenizer must be {BPE!r}, {WORDPIECE!r} or a file")
@@ -115,17 +115,17 @@ def load(path: Path) -> Tokenizer:
 def kept_or_learned(
     kept: Path | None, documents: Iterable[str], algorithm: str, size: int, objective: str
 ) -> Tokenizer:
-    """The tokenizer that a run has kept; where there is none, one that is learned, by one process for all.
+    """The tokenizer that a run has kept, or else one that the first process learns for all.
 
     Args:
-        kept: file of the one to go on with, which need not be there; None to learn anew.
+        kept: file of the tokenizer that a run has kept, if it exists; None to learn a new one.
         documents: as for :func:`train`.
         algorithm: likewise.
         size: likewise.
         objective: likewise.
 
     Raises:
-        ValueError: as :func:`load` and :func:`train`.
+        ValueError: as for :func:`load` and :func:`train`.
     """
 
     def found() -> str:
@@ -136,12 +136,12 @@ def kept_or_learned(
 
 
 def vocabulary(tokenizer: Tokenizer, objective: str, size: int | None = None) -> Vocabulary:
-    """What an objective wants to know of a tokenizer.
+    """What an objective needs to know about a tokenizer.
 
     Args:
         tokenizer: the tokenizer.
-        objective: whose special tokens it must have.
-        size: of the model's vocabulary; None for that of the tokenizer.
+        objective: the objective whose special tokens it must have.
+        size: size of the model's vocabulary; None for that of the tokenizer.
 
     Raises:
         ValueError: it lacks a special token, or has more ids than `size`; for spans, its last ids are not the
@@ -154,7 +154,7 @@ def vocabulary(tokenizer: Tokenizer, objective: str, size: int | None = None) ->
     highest = max(names.values())
     size = highest + 1 if size is None else size
     if highest >= size:
-        raise ValueError(f"the tokenizer gives ids up to {highest}, and vocab_size is {size}")
+        raise ValueError(f"the tokenizer gives ids up to {highest}, but vocab_size is {size}")
     sentinels = range(size - SENTINELS, size) if objective == "span" else range(0)
     if objective == "span" and any(names.get(f"<extra_id_{i}>") != size - 1 - i for i in range(SENTINELS)):
         raise ValueError(
@@ -169,18 +169,18 @@ def vocabulary(tokenizer: Tokenizer, objective: str, size: int | None = None) ->
 def choose(
     name: str | None, objective: str, size: int | None, documents: Iterable[str], kept: Path | None
 ) -> Vocabulary:
-    """The vocabulary that a user asks for: of a file, of a run that goes on, or learned from the text.
+    """The vocabulary that a user requests: from a file, from a resumed run, or learned from the text.
 
     Args:
-        name: BPE, WORDPIECE, or the path of a tokenizer.json; None for what goes with the objective.
-        objective: whose special tokens it must have.
-        size: of the model's vocabulary; None for that of the file, or 4096.
-        documents: to learn from.
+        name: BPE, WORDPIECE, or the path of a tokenizer.json; None for the algorithm that suits the objective.
+        objective: the objective whose special tokens it must have.
+        size: size of the model's vocabulary; None for that of the file, or 4096.
+        documents: the texts to learn from.
         kept: as for :func:`kept_or_learned`.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: as :func:`load`, :func:`train` and :func:`vocabulary`.
+        ValueError: as for :func:`load`, :func:`train` and :func:`vocabulary`.
     """
     algorithm = name or (WORDPIECE if objective == "masked" else BPE)
     if algorithm not in (BPE, WORDPIECE):

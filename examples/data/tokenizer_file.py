@@ -1,7 +1,7 @@
-"""A tokenizer out of files that anyone may have written: a `tokenizer.json`, or the `vocab.txt` of a BERT.
+"""Read a tokenizer from untrusted files: a `tokenizer.json`, or the `vocab.txt` of a BERT.
 
-The library that reads them is written in Rust. What it cannot do it says in classes of its own, one of which no
-`except Exception` catches; here all of them become one line.
+The library that reads them is written in Rust. It raises its own error classes, one of which `except Exception`
+does not catch; here all of them become a ValueError of one line.
 """
 
 import contextlib
@@ -17,24 +17,24 @@ from examples.data import shown
 from examples.shared import strict_json
 
 TOKENIZER, VOCABULARY, SETTINGS = "tokenizer.json", "vocab.txt", "tokenizer_config.json"
-MAX_BYTES = 2**28  # eight times the largest that is known
-MAX_GROWTH = 64  # of a text, by what replaces its characters
-CHARACTERS = 64  # of a token, on average, at the most: what is beyond is cut before it is read
+MAX_BYTES = 2**28  # eight times the largest known file
+MAX_GROWTH = 64  # of a text, when its characters are replaced
+CHARACTERS = 64  # of a token, at most, on average: text beyond that is cut before it is encoded
 _RARE = "\u2d63\u0f40\u1780"  # letters of three scripts that few vocabularies have
 
 
 def read(path: Path) -> Tokenizer:
-    """Read a `tokenizer.json`, set neither to pad nor to cut.
+    """Read a `tokenizer.json`, set to neither pad nor truncate.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no tokenizer, or none that can be trusted with any text.
+        ValueError: it is not a tokenizer, or not one that can encode any text.
     """
     name = shown.path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{name}: no such file")
     if (size := path.stat().st_size) > MAX_BYTES:
-        raise ValueError(f"{name} has {size:,} bytes; a tokenizer of at most {MAX_BYTES:,} is read")
+        raise ValueError(f"{name} has {size:,} bytes; a tokenizer may have at most {MAX_BYTES:,}")
     with _told(f"{name} is not a tokenizer"), _silent():
         tokenizer = Tokenizer.from_file(str(path))
         tokenizer.no_truncation()
@@ -44,20 +44,20 @@ def read(path: Path) -> Tokenizer:
     if growth > MAX_GROWTH:
         raise ValueError(f"{name}: its normalizer makes a text {growth:,} times longer, at most {MAX_GROWTH}")
     try:
-        with _told("as one without an unknown token"), _silent():
+        with _told("such as one without an unknown token"), _silent():
             tokenizer.encode("Ein Satz, für 2 Zwecke.", "¿Otra?")
             lost = not tokenizer.encode(_RARE, add_special_tokens=False).ids
     except ValueError as error:
-        raise ValueError(f"{name} does not read every text, {error}") from None
+        raise ValueError(f"{name} cannot encode every text, {error}") from None
     if lost:
-        raise ValueError(f"{name} has no token for what is unknown to it, and leaves it out")
+        raise ValueError(f"{name} has no unknown token, and drops what it does not know")
     return tokenizer
 
 
 def of_bert(directory: Path) -> Tokenizer:
-    """The tokenizer of a BERT out of its `vocab.txt`, a word piece a line, as `transformers` makes it.
+    """Make the tokenizer of a BERT from its `vocab.txt`, one word piece per line, as `transformers` does.
 
-    Whether it is cased stands in `tokenizer_config.json`; where that is not there, the vocabulary tells.
+    `tokenizer_config.json` says whether it is cased; without that file, it is inferred from the vocabulary.
 
     Raises:
         OSError: a file cannot be read.
@@ -66,7 +66,7 @@ def of_bert(directory: Path) -> Tokenizer:
     path = directory / VOCABULARY
     name = shown.path(path)
     if (size := path.stat().st_size) > MAX_BYTES:
-        raise ValueError(f"{name} has {size:,} bytes; a vocabulary of at most {MAX_BYTES:,} is read")
+        raise ValueError(f"{name} has {size:,} bytes; a vocabulary may have at most {MAX_BYTES:,}")
     try:
         pieces = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
@@ -101,20 +101,20 @@ def of_bert(directory: Path) -> Tokenizer:
 
 
 def encode(tokenizer: Tokenizer, inputs: Iterable[Any], **settings: Any) -> list[Encoding]:
-    """What `Tokenizer.encode_batch` returns.
+    """Encode texts with `Tokenizer.encode_batch`.
 
     Raises:
-        ValueError: the tokenizer cannot read a text.
+        ValueError: the tokenizer cannot encode a text.
     """
-    with _told("the tokenizer cannot read the texts"), _silent():
+    with _told("the tokenizer cannot encode the texts"), _silent():
         return tokenizer.encode_batch(list(inputs), **settings)
 
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Without the pages of trace that Rust writes on the screen's own file where it breaks down."""
+    """Suppress the long traces that Rust writes directly to standard error when it panics."""
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # there is no screen
+        with contextlib.suppress(OSError):  # there is no standard error
             screen = os.dup(2)
             stack.callback(lambda: (os.dup2(screen, 2), os.close(screen)))
             nowhere = os.open(os.devnull, os.O_RDONLY)  # what is written to it is lost
@@ -125,26 +125,26 @@ def _silent() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _told(what: str) -> Iterator[None]:
-    """An error of the library in one line."""
+    """Turn an error of the library into a ValueError of one line."""
     try:
         yield
     except Exception as error:  # it raises no narrower class
         raise ValueError(f"{what}: {' '.join(str(error).split())[:200]}") from None
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # pyo3 has it in no module
+        if type(error).__name__ != "PanicException":  # pyo3 exports it from no module
             raise
-        raise ValueError(f"{what}: it broke down: {' '.join(str(error).split())[:200]}") from None
+        raise ValueError(f"{what}: it panicked: {' '.join(str(error).split())[:200]}") from None
 
 
 def _growth(normalizer: Any) -> int:
-    """How many times longer a text can become where characters of it are replaced."""
+    """How many times longer a text can become when a normalizer replaces its characters."""
     growth = 1
     for step in normalizer.get("normalizers", [normalizer]) if isinstance(normalizer, dict) else []:
         if step.get("type") == "Sequence":
             growth *= _growth(step)
         elif step.get("type") == "Replace":
             pattern, content = step["pattern"], len(step["content"])
-            # A regular expression can match one character, or none, before each.
+            # A regular expression can match a single character, or the empty string before each.
             growth *= -(-content // max(len(pattern["String"]), 1)) if "String" in pattern else content + 1
             growth = max(growth, 1)
         elif step.get("type") == "Prepend":

@@ -1,11 +1,11 @@
-"""A Flax model, NNX or Linen, as the two things a functional training loop wants: params and apply.
+"""Turn a Flax model, NNX or Linen, into what a functional training loop needs: `params` and `apply`.
 
-`params` is a nested dict of arrays, and `apply(params, *args, **kwargs)` is what the model returns
-for its arguments with these parameters. Labels, masks, checkpoints and every optimizer then see the
-same tree whichever library wrote the model, and `jax.jit` sees a pure function.
+`params` is a nested dict of arrays, and `apply(params, *args, **kwargs)` calls the model with these parameters.
+Labels, masks, checkpoints and every optimizer then see the same kind of tree whichever library the model uses,
+and `jax.jit` sees a pure function.
 
-Both adapters want a model whose only state is its parameters: what else it keeps (running means,
-hidden random keys) would stay at its first value in silence. Pass dropout its key as an argument.
+Both adapters require a model whose only state is its parameters: any other state (running means, hidden random
+keys) would silently keep its initial value. Pass dropout its key as an argument.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,10 +18,10 @@ Params = dict[Any, Any]
 
 
 class Keys:
-    """The keys of initial parameters: those that `nnx.Rngs(key)` gives, one after the other.
+    """The random keys for initial parameters: the same sequence as that of `nnx.Rngs(key)`.
 
-    They are counted here in Python. In a traced function Flax looks through all that was traced before at each
-    of its own counts, which takes minutes for a hundred layers.
+    They are counted in Python. In a traced function, each of Flax's own counts searches everything traced
+    before it, which takes minutes for a hundred layers.
     """
 
     def __init__(self, key: jax.Array | int):
@@ -37,14 +37,14 @@ def from_nnx(model: nnx.Module) -> tuple[Params, Callable[..., Any]]:
     """Take an NNX model apart.
 
     Args:
-        model: a callable module; it is read and not changed.
+        model: a callable module, which is not changed.
 
     Returns:
         `params`, keyed by attribute and, in an `nnx.List`, by integer index; and `apply`, which
         raises a ValueError for a tree with other keys.
 
     Raises:
-        ValueError: the model has state beside its parameters.
+        ValueError: the model has state besides its parameters.
     """
     graph, state, rest = nnx.split(model, nnx.Param, ...)
     _check_no_state(nnx.to_pure_dict(rest))
@@ -52,7 +52,7 @@ def from_nnx(model: nnx.Module) -> tuple[Params, Callable[..., Any]]:
     keys = _keys(params)
 
     def apply(params: Params, *args: Any, **kwargs: Any) -> Any:
-        # `merge` fills the model leaf by leaf in order: it would not see that a key has changed.
+        # `merge` fills the model leaf by leaf in order: it would not notice that a key has changed.
         _check_keys(params, keys)
         return nnx.merge(graph, params, copy=True)(*args, **kwargs)
 
@@ -76,14 +76,14 @@ def from_linen(module: linen.Module, variables: Mapping[str, Any]) -> tuple[Para
     """Take a Linen module and the variables of its `init` apart.
 
     Args:
-        module: the module; its `apply` gets every further argument, `rngs` for one.
+        module: the module; its `apply` receives all other arguments, such as `rngs`.
         variables: what `module.init` returned.
 
     Returns:
         `params`, keyed by the names of the submodules, and `apply`.
 
     Raises:
-        ValueError: there is state beside the parameters.
+        ValueError: there is state besides the parameters.
     """
     _check_no_state({name: tree for name, tree in variables.items() if name != "params"})
 
@@ -109,4 +109,4 @@ def _check_keys(params: Params, expected: set[str]) -> None:
 def _check_no_state(state: Mapping[str, Any]) -> None:
     found = sorted(_keys(state))
     if found:
-        raise ValueError(f"the model must have no state beside its parameters, got {', '.join(found[:3])}")
+        raise ValueError(f"the model must have no state besides its parameters, got {', '.join(found[:3])}")

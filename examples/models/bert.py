@@ -1,4 +1,4 @@
-"""The bidirectional Transformer encoder that BERT, MiniLM and RoBERTa checkpoints are weights of.
+"""The bidirectional Transformer encoder of BERT, MiniLM and RoBERTa checkpoints.
 
 With n a LayerNorm, A multi-head self-attention and F(x) = activation(x W_up + b_up) W_down + b_down
 
@@ -8,7 +8,7 @@ With n a LayerNorm, A multi-head self-attention and F(x) = activation(x W_up + b
 where x starts as n_e(word[id] + position[t + offset] + token_type[type]). Dropout follows the
 embeddings, the attention weights and each sublayer.
 
-Letters in names: B batch, T tokens, P of them asked about, D hidden size, N layers, C classes, V vocabulary.
+Letters in names: B batch, T tokens, P predicted tokens, D hidden size, N layers, C classes, V vocabulary.
 
 Source: Devlin et al., "BERT" (arXiv:1810.04805); Liu et al., "RoBERTa" (arXiv:1907.11692); Xiong et
 al., "On Layer Normalization in the Transformer Architecture" (arXiv:2002.04745).
@@ -68,12 +68,12 @@ class EncoderConfig:
 
     @property
     def max_tokens(self) -> int:
-        """The most tokens a text may have: the rows of the position table from the offset on."""
+        """The maximum number of tokens of a text: the rows of the position table from the offset on."""
         return self.max_positions - self.position_offset
 
 
 class Embeddings(nnx.Module):
-    """The normed sum of word, position and token type."""
+    """The normalized sum of the word, position and token type embeddings."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -86,7 +86,7 @@ class Embeddings(nnx.Module):
         """Return `[B, T, D]`."""
         tokens = ids_BT.shape[1]
         if tokens > self.config.max_tokens:
-            raise ValueError(f"ids_BT must have at most {self.config.max_tokens} tokens a row, got {tokens}")
+            raise ValueError(f"ids_BT must have at most {self.config.max_tokens} tokens per row, got {tokens}")
         position_TD = self.position(self.config.position_offset + jnp.arange(tokens))
         x_BTD = self.norm(self.word(ids_BT) + position_TD + self.token_type(types_BT))
         return dropout(x_BTD, self.config.hidden_dropout, key)
@@ -119,12 +119,11 @@ class Layer(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """Tokens to one vector per token.
+    """A model that maps tokens to one vector per token.
 
-    Calls take integer arrays `[B, T]`: `ids_BT`; `mask_BT`, nonzero where there is a token and zero
-    at the padding, which stands on the right; `types_BT`. Of booleans, `on_N` says which layers are on; the
-    others are not computed. They raise a ValueError where T is above `config.max_tokens`, or `on_N` has not one
-    entry a layer.
+    Calls take integer arrays `[B, T]`: `ids_BT`; `mask_BT`, nonzero at tokens and zero at padding, which must
+    be on the right; and `types_BT`. The booleans `on_N` say which layers are on; the others are not computed. A
+    call raises a ValueError if T exceeds `config.max_tokens`, or if `on_N` does not have one entry per layer.
     """
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
@@ -177,12 +176,12 @@ POOLINGS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {"mean": _mea
 
 
 class Classifier(Encoder):
-    """Tokens to logits: an encoder, a pooling of its vectors, dropout and a linear head.
+    """A model that maps tokens to logits: an encoder, a pooling of its vectors, dropout and a linear head.
 
     It extends the encoder instead of holding one, so a parameter has the same path with and without
-    the head, and pretrained ones go in as `params | encoder_params`.
+    the head, and pretrained parameters are inserted with `params | encoder_params`.
 
-    There are `classes` logits, and `pooling` is `"mean"`, over the tokens of a text, or `"first"`.
+    There are `classes` logits. `pooling` is `"mean"`, over the tokens of a text, or `"first"`.
 
     Raises:
         ValueError: `classes` or `pooling` is outside its domain.
@@ -195,7 +194,7 @@ class Classifier(Encoder):
             raise ValueError(f"pooling must be one of {list(POOLINGS)}, got {pooling!r}")
         super().__init__(config, rngs=rngs)
         self.pool = POOLINGS[pooling]
-        # From zeros the first loss is log C whatever the seed, and no gradient reaches the
+        # With a head of zeros the first loss is log C for every seed, and no gradient reaches the
         # pretrained layers through a head that has not learned anything yet.
         zeros = nnx.initializers.zeros
         self.head = nnx.Linear(config.hidden_size, classes, kernel_init=zeros, rngs=rngs)
@@ -211,7 +210,7 @@ class Classifier(Encoder):
 
 
 class Predictions(nnx.Module):
-    """The part of the head that is not the table of words: a linear map, the activation, a norm, and biases."""
+    """The head without the tied word embeddings: a linear map, the activation, a norm, and biases."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.activation = ACTIVATIONS[config.activation]
@@ -225,7 +224,7 @@ class Predictions(nnx.Module):
 
 
 class MaskedLanguageModel(Encoder):
-    """Tokens to the logits of those that stand, or stood, at P positions of each text."""
+    """A model that maps tokens to the logits of the original tokens at P positions of each text."""
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         super().__init__(config, rngs=rngs)

@@ -1,7 +1,7 @@
-"""What Transformers are built of: dropout, linear maps, norms, tables, attention, the MLP.
+"""The building blocks of Transformers: dropout, linear maps, norms, embedding tables, attention, the MLP.
 
-Everything is a pure function of parameters, inputs and key. Dropout takes its key as an argument: no random
-state hides in a model, and every trial of a line search sees the mask of its step.
+Everything is a pure function of parameters, inputs and key. Dropout takes its key as an argument: a model has
+no hidden random state, and every trial of a line search sees the dropout mask of its step.
 
 Letters in names: B batch, T and S tokens (attending, attended to), D hidden size, H heads, K size of a head, N
 layers.
@@ -17,10 +17,10 @@ from flax import nnx
 
 from optimiz.training import skippable
 
-Key = jax.Array | None  # the random key of dropout; None evaluates, without dropout
+Key = jax.Array | None  # the random key of dropout; None for evaluation, without dropout
 
-# The names are those of `transformers`, which has several for each of two functions: the exact one, and that by
-# tanh, of which some write the constant √(2/π) to ten digits.
+# The names are those of `transformers`, which has several for each of two functions: the exact GELU, and its
+# tanh approximation, for which some of them round the constant √(2/π) to ten digits.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     **dict.fromkeys(("gelu", "gelu_python"), partial(jax.nn.gelu, approximate=False)),
     **dict.fromkeys(
@@ -34,7 +34,7 @@ def check_field(config: Any, name: str, holds: bool, domain: str) -> None:
     """Refuse a field of a configuration that is outside its domain, by name.
 
     Raises:
-        ValueError: it does not hold.
+        ValueError: `holds` is false.
     """
     if not holds:
         raise ValueError(f"{name} must be {domain}, got {repr(getattr(config, name))[:100]}")
@@ -44,17 +44,17 @@ def check_sizes(config: Any, *names: str) -> None:
     """Refuse fields below 1.
 
     Raises:
-        ValueError: one is.
+        ValueError: a field is below 1.
     """
     for name in names:
         check_field(config, name, getattr(config, name) >= 1, "at least 1")
 
 
 def check_rates(config: Any, *names: str) -> None:
-    """Refuse rates of dropout outside [0, 1).
+    """Refuse dropout rates outside [0, 1).
 
     Raises:
-        ValueError: one is.
+        ValueError: a rate is outside.
     """
     for name in names:
         check_field(config, name, 0 <= getattr(config, name) < 1, "in [0, 1)")
@@ -68,12 +68,12 @@ def dropout(x: jax.Array, rate: float, key: Key) -> jax.Array:
 
 
 def split(key: Key, n: int) -> list[Key]:
-    """Make n keys of one, or n times None of None."""
+    """Split a key into n keys; None gives n times None."""
     return [None] * n if key is None else list(jax.random.split(key, n))
 
 
 class Linear(nnx.Linear):
-    """x W + b, with all tokens of the batch as the rows of one matrix; W begins at `std` times a normal."""
+    """x W + b, with all tokens of the batch as rows of one matrix; W is initialized with deviation `std`."""
 
     def __init__(self, inputs: int, outputs: int, *, std: float = 0.02, use_bias: bool = True, rngs: nnx.Rngs):
         initial = nnx.initializers.normal(std)
@@ -91,14 +91,14 @@ class Norm(nnx.LayerNorm):
     """LayerNorm over D."""
 
     def __init__(self, size: int, eps: float, *, rngs: nnx.Rngs):
-        # The fast variance E[x^2] - E[x]^2 would cancel digits that parity with a checkpoint needs.
+        # The fast variance E[x^2] - E[x]^2 would lose digits that parity with a checkpoint needs.
         super().__init__(size, epsilon=eps, use_fast_variance=False, rngs=rngs)
 
 
 class Table(nnx.Module):
     """One learned row per integer.
 
-    Unlike `nnx.Embed` it fixes no dtype when it is built: bfloat16 parameters give bfloat16 rows.
+    Unlike `nnx.Embed`, it does not fix a dtype when it is built: bfloat16 parameters give bfloat16 rows.
     """
 
     def __init__(self, rows: int, size: int, *, std: float = 0.02, rngs: nnx.Rngs):
@@ -106,10 +106,10 @@ class Table(nnx.Module):
 
     def __call__(self, index: jax.Array) -> jax.Array:
         """Map integers `[...]` to rows `[..., size]`, and an integer past the last row to NaN."""
-        return jnp.take(self.embedding[...], index, axis=0)  # indexing would clamp in silence
+        return jnp.take(self.embedding[...], index, axis=0)  # indexing would clamp silently
 
     def scores(self, x_BTD: jax.Array) -> jax.Array:
-        """Map `[B, T, size]` to its products with every row, `[B, T, rows]`: a head that shares the table."""
+        """Map `[B, T, size]` to the products with every row, `[B, T, rows]`: the head of tied embeddings."""
         return x_BTD @ self.embedding[...].T
 
 
@@ -127,22 +127,22 @@ def attend(
     """Attention: softmax over S of scale q·k + bias, with dropout, times v.
 
     Args:
-        q_BTHK: queries; this and the others with the heads side by side.
+        q_BTHK: queries; like the keys and values, with an axis for the heads.
         k_BSHK: keys.
         v_BSHK: values.
-        mask: of booleans, broadcast against `[B, H, T, S]`: true where a token may attend to another. None for
-            everywhere.
-        rate: of dropout, on the weights.
-        key: of dropout.
-        scale: of the products.
-        bias_HTS: added to the scaled products.
+        mask: booleans, broadcast against `[B, H, T, S]`: true where a token may attend to another; None if it
+            may everywhere.
+        rate: dropout rate of the attention weights.
+        key: random key of the dropout.
+        scale: factor of the products.
+        bias_HTS: bias added to the scaled products.
 
     Returns:
-        `[B, T, H K]`, the heads of each token in a row.
+        `[B, T, H K]`, the heads of each token concatenated.
     """
     scores_BHTS = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BSHK) * scale + bias_HTS
     if mask is not None:
-        # The lowest finite number and not -inf: a row of padding attends evenly instead of to NaN.
+        # The lowest finite number instead of -inf: a row of padding then attends evenly, and is not NaN.
         scores_BHTS = jnp.where(mask, scores_BHTS, jnp.finfo(scores_BHTS.dtype).min)
     weights_BHTS = jax.nn.softmax(scores_BHTS.astype(jnp.float32)).astype(v_BSHK.dtype)
     y_BTHK = jnp.einsum("BHTS,BSHK->BTHK", dropout(weights_BHTS, rate, key), v_BSHK)
@@ -150,7 +150,7 @@ def attend(
 
 
 class Attention(nnx.Module):
-    """Multi-head self-attention with biases; `output_std` is the scale of the output's first weights."""
+    """Multi-head self-attention with biases; `output_std` is the initial deviation of the output's weights."""
 
     def __init__(self, size: int, heads: int, rate: float, *, output_std: float = 0.02, rngs: nnx.Rngs):
         self.heads, self.rate = heads, rate
@@ -170,7 +170,7 @@ class Attention(nnx.Module):
 
 
 class Mlp(nnx.Module):
-    """Two linear maps with the activation between them; `output_std` is the scale of the second's weights."""
+    """Two linear maps with an activation between; `output_std` is the initial deviation of the second."""
 
     def __init__(
         self, size: int, inner_size: int, activation: str, *, output_std: float = 0.02, rngs: nnx.Rngs
@@ -191,23 +191,23 @@ def states(
     keys: Sequence[Key],
     on_N: jax.Array | None,
 ) -> list[jax.Array]:
-    """Pass through layers, of which some may be off: those are the identity, and are not computed.
+    """Apply layers in turn; a layer that is off is the identity, and is not computed.
 
     Args:
         layers: (x_BTD, *args, key) → `[B, T, D]`.
-        x_BTD: what goes into the first.
-        *args: what every layer is given besides.
-        keys: of dropout, one a layer.
+        x_BTD: input of the first layer.
+        *args: further arguments of every layer.
+        keys: random keys of dropout, one per layer.
         on_N: booleans, which layers are on; None for all.
 
     Returns:
         The hidden states before the first layer and after each, N + 1 arrays.
 
     Raises:
-        ValueError: `on_N` is not of one entry a layer.
+        ValueError: `on_N` does not have one entry per layer.
     """
     if on_N is not None and on_N.shape != (len(layers),):
-        raise ValueError(f"on_N must be of shape [{len(layers)}], one entry a layer, got {list(on_N.shape)}")
+        raise ValueError(f"on_N must have shape [{len(layers)}], one entry per layer, got {list(on_N.shape)}")
     found = [x_BTD]
     for i, (layer, key) in enumerate(zip(layers, keys, strict=True)):
         found.append(skippable(layer)(None if on_N is None else on_N[i], found[-1], *args, key))
@@ -215,7 +215,7 @@ def states(
 
 
 class PreNormLayer(nnx.Module):
-    """x + A(n_a(x)), then x + F(n_f(x)): attention and the MLP behind their norms, with dropout."""
+    """x + A(n_a(x)), then x + F(n_f(x)): attention and the MLP, each after its norm, with dropout."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The families of models whose files can be read and written, and what the files call things.
+"""The families of models whose files can be read and written, and the names in these files.
 
 The names of modules and the keys of configurations are those of `transformers`.
 """
@@ -44,7 +44,7 @@ BERT = Layout(
         "bert.encoder.layer.{}.output.LayerNorm": "layers/{}/mlp_norm",
     },
     prefix="bert.",
-    # Heads of other tasks, and indices that older files stored.
+    # Heads of other tasks, and indices that older files store.
     ignored=r"^(bert\.|roberta\.)?(pooler|cls|lm_head|classifier|qa_outputs|embeddings\.position_ids)\b",
 )
 
@@ -62,7 +62,7 @@ MASKED_BERT = dataclasses.replace(
 
 
 def _with_usual_width(description: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the width of the MLP where a file says that it is what it is in every GPT-2."""
+    """Drop the width of the MLP from a description if it is the usual width, four times the hidden size."""
     width, inner = description.get("n_embd"), description.get("n_inner")
     is_usual = type(width) is int and type(inner) is int and inner == 4 * width
     return description | ({"n_inner": None} if is_usual else {})
@@ -108,7 +108,7 @@ GPT2 = Layout(
         "lm_head": "head",
     },
     prefix="transformer.",
-    # The causal mask, which older files stored, and the head of a file whose configuration ties it.
+    # The causal mask, which older files store, and a head that the configuration ties to the embeddings.
     ignored=r"\.attn\.(masked_)?bias$|^lm_head\.weight$",
     special={"bos_token_id": "end", "eos_token_id": "end"},
     as_kernels=r"\.c_\w+\.weight$",
@@ -116,7 +116,7 @@ GPT2 = Layout(
 
 
 def _with_classes(description: dict[str, Any]) -> dict[str, Any]:
-    """Count the classes, which a file names; where it does not, `transformers` has two."""
+    """Count the classes that a file names; if it names none, `transformers` assumes two."""
     names = description.get("id2label", {"0": "", "1": ""})
     if not isinstance(names, dict):
         raise ValueError(f"id2label must be an object, got {repr(names)[:100]}")
@@ -165,7 +165,7 @@ VIT = Layout(
 
 
 def _with_implied(description: dict[str, Any]) -> dict[str, Any]:
-    """Fill in what files leave out: as many layers in the decoder, and a scale where the head is tied."""
+    """Fill in what files omit: the decoder has as many layers, and the output of a tied head is scaled."""
     tied = description.get("tie_word_embeddings", True)
     implied = {"tie_word_embeddings": tied, "scale_decoder_outputs": tied}
     if "num_layers" in description and description.get("num_decoder_layers") is None:
@@ -174,7 +174,7 @@ def _with_implied(description: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stack(name: str, last: int) -> dict[str, str]:
-    """Names in the file of the tensors of one stack; its last sublayer is the MLP."""
+    """The names of one stack's tensors in the file; `last` is the index of its last sublayer, the MLP."""
     of = f"{name}.block.{{}}.layer"
     here = f"{name}/layers/{{}}"
     attentions = [("SelfAttention", "attention"), ("EncDecAttention", "cross_attention")][:last]
@@ -213,7 +213,7 @@ T5 = Layout(
     },
     fixed={"feed_forward_proj": "gated-gelu"},
     modules={"shared": "embeddings", "lm_head": "head"} | _stack("encoder", 1) | _stack("decoder", 2),
-    # The table of words under its other names.
+    # Other names of the word embeddings.
     ignored=r"^(en|de)coder\.embed_tokens\.weight$|^lm_head\.weight$",
     special={"pad_token_id": "pad", "eos_token_id": "end", "decoder_start_token_id": "pad"},
 )

@@ -1,13 +1,13 @@
-"""GPT-2, the causal Transformer decoder: each token is told from those before it.
+"""GPT-2, the causal Transformer decoder: each token is predicted from those before it.
 
 With n a LayerNorm, A multi-head self-attention over the tokens up to each one and F(x) = gelu(x W_up + b_up)
 W_down + b_down, its layers are pre-LN,
 
     y = x + A(n_a(x))     x' = y + F(n_f(y))     logits = n(x) Wᵀ after the last,
 
-where x starts as word[id] + position[t] and W is the table of words, or a matrix of its own. Dropout follows
-the embeddings, the attention weights and each sublayer. The weights of A and F that write to the residual begin
-smaller by √(2 · layers).
+where x starts as word[id] + position[t] and W is the table of word embeddings, or a separate matrix. Dropout
+follows the embeddings, the attention weights and each sublayer. The weights of A and F that write to the
+residual stream are initialized smaller by a factor of √(2 · layers).
 
 Letters in names: B batch, T tokens, D hidden size, N layers, V vocabulary.
 
@@ -27,9 +27,9 @@ from examples.models.blocks import ACTIVATIONS, Key, Linear, Norm, PreNormLayer,
 
 @dataclasses.dataclass(frozen=True)
 class GPT2Config:
-    """The shape of a GPT-2; the defaults, but for the sizes, are those of GPT-2.
+    """The shape of a GPT-2, with the defaults of GPT-2.
 
-    `tied` says whether the head is the table of words.
+    `tied` says whether the head is the table of word embeddings.
 
     Raises:
         ValueError: a field is outside its domain.
@@ -57,7 +57,7 @@ class GPT2Config:
 
 
 class Embeddings(nnx.Module):
-    """The sum of word and position."""
+    """The sum of the word and position embeddings."""
 
     def __init__(self, config: GPT2Config, *, rngs: nnx.Rngs):
         self.config = config
@@ -68,17 +68,20 @@ class Embeddings(nnx.Module):
         """Return `[B, T, D]`."""
         tokens = ids_BT.shape[1]
         if tokens > self.config.max_positions:
-            raise ValueError(f"ids_BT must have at most {self.config.max_positions} tokens a row, got {tokens}")
+            raise ValueError(
+                f"ids_BT must have at most {self.config.max_positions} tokens per row, got {tokens}"
+            )
         x_BTD = self.word(ids_BT) + self.position(jnp.arange(tokens))
         return dropout(x_BTD, self.config.embedding_dropout, key)
 
 
 class GPT2(nnx.Module):
-    """Tokens to the logits of the token after each.
+    """A model that maps tokens to the logits of the token after each.
 
     Calls take integer arrays `[B, T]`: `ids_BT`, and `mask_BT`, zero at padding, to which no token attends;
-    None where there is none. Of booleans, `on_N` says which layers are on; the others are not computed. They
-    raise a ValueError where T is above `config.max_positions`, or `on_N` has not one entry a layer.
+    None if there is no padding. The booleans `on_N` say which layers are on; the others are not computed. A
+    call raises a ValueError if T exceeds `config.max_positions`, or if `on_N` does not have one entry per
+    layer.
     """
 
     def __init__(self, config: GPT2Config, *, rngs: nnx.Rngs):

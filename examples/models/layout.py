@@ -1,6 +1,7 @@
-"""What files in the Hugging Face layout call the parameters of a model.
+"""The names and shapes of a model's parameters in files of the Hugging Face layout.
 
-A tensor of the file is one parameter, or several side by side, and a linear map may lie there transposed.
+A tensor in the file is one parameter, or several concatenated, and the kernel of a linear map may be
+transposed.
 """
 
 import dataclasses
@@ -15,29 +16,30 @@ from examples.models.adapters import Keys
 
 _NOTHING = r"(?!)"
 _NUMBER = r"(?<=/)\d+(?=/)"
-# What a model was wrapped in when it was saved, beside torch.compile, whose name may stand anywhere.
+# Wrappers of a model when it was saved, except torch.compile, whose name may occur anywhere.
 _WRAPPERS = r"^((module|_forward_module|auto_model|model)\.)+"
 _LEAVES = {"bias": "bias", "kernel": "weight", "scale": "weight", "embedding": "weight"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What the files of one family of models call things.
+    """The names in the files of one family of models.
 
     Attributes:
-        model_type: as in `config.json`.
-        architecture: the class of `transformers` that reads what is written.
+        model_type: the `model_type` in `config.json`.
+        architecture: the class of `transformers` that reads the files that are written.
         config: the dataclass of the configuration.
         model: (configuration, rngs=...) → the module.
-        fields: field of the configuration → key in `config.json`; an absent key leaves the field its default.
-        complete: `config.json` → the same with keys that it implies.
-        fixed: keys that, set otherwise, make the same tensors mean another model.
-        modules: name in the file → path here, of a module or of a parameter. Several paths are tensors that the
-            file holds as one, side by side along their outputs. A number, of a layer, is `{}` on both sides.
-        prefix: of the names in files of a model with a head; in others it may be absent.
-        ignored: expression that finds, of the tensors that the model lacks, those that do not matter.
+        fields: field of the configuration → key in `config.json`; a field whose key is absent keeps its
+            default.
+        complete: `config.json` → the same, with the keys that it implies.
+        fixed: keys with their only supported values; with others, the same tensors would be another model.
+        modules: name in the file → path of a module or parameter here. Several paths are parameters that the
+            file stores as one tensor, concatenated along their outputs. The number of a layer is `{}` in both.
+        prefix: prefix of the names in files of a model with a head; in other files it may be absent.
+        ignored: regular expression for the tensors that the model lacks and that do not matter.
         special: key in `config.json` of a special token's id → the token's role.
-        as_kernels: expression that finds the linear maps that the file stores as `[inputs, outputs]`; all
+        as_kernels: regular expression for the linear maps that the file stores as `[inputs, outputs]`; all
             others are `[outputs, inputs]`, the transpose of a kernel.
     """
 
@@ -57,12 +59,12 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """A tensor of the file.
+    """A tensor in the file.
 
     Attributes:
-        paths: of the parameters in it, which stand side by side along their last axis.
-        shape: in the file.
-        axes: of the parameters, in the order in which the file has them.
+        paths: paths of its parameters, which are concatenated along their last axis.
+        shape: shape of the tensor in the file.
+        axes: axes of the parameters, in the order of the file.
     """
 
     paths: list[str]
@@ -71,7 +73,7 @@ class Tensor:
 
 
 def shapes_of(layout: Layout, config: Any) -> dict[str, Any]:
-    """The parameters of a model, as their shapes."""
+    """The shapes of a model's parameters."""
     abstract = nnx.eval_shape(lambda: layout.model(config, rngs=Keys(0)))
     return nnx.to_pure_dict(nnx.state(abstract, nnx.Param))
 
@@ -87,8 +89,8 @@ def by_path(tree: Any) -> dict[str, Any]:
 
 
 def tensors_of(layout: Layout, shapes: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors that the file has of a model with parameters of these shapes, by name."""
-    # Where a module or a parameter goes: the name, with {} for a number, and the place in the tensor.
+    """The tensors in the file of a model with parameters of these shapes, by name."""
+    # Path of a module or parameter → the name of its tensor, with {} for a number, and the place in it.
     places = {}
     for name, paths in layout.modules.items():
         for place, path in enumerate((paths,) if isinstance(paths, str) else paths):
@@ -121,23 +123,23 @@ def _axes(rank: int) -> tuple[int, ...]:
 
 
 def keys_of(what: str, file: Iterable[str], tensors: Mapping[str, Tensor], layout: Layout) -> dict[str, str]:
-    """Which key of a file each tensor has.
+    """Find the key of each tensor in a file.
 
     Args:
-        what: the file is called, for the message.
-        file: its keys.
-        tensors: those expected, by name.
-        layout: of the family.
+        what: name of the file, for the message.
+        file: keys of the file.
+        tensors: the expected tensors, by name.
+        layout: layout of the family.
 
     Returns:
-        Name → key: of the tensors expected, and of those that are unknown and matter.
+        Name → key, for the expected tensors, and for unknown ones that are not ignored.
 
     Raises:
-        ValueError: two keys are one tensor.
+        ValueError: two keys name the same tensor.
     """
     names: dict[str, str] = {}
     for key in file:
-        # LayerNorm's parameters as the first, TensorFlow-made checkpoints call them.
+        # The names of LayerNorm's parameters in the first checkpoints, converted from TensorFlow.
         name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", key)
         name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
         if name not in tensors:
@@ -152,16 +154,15 @@ def keys_of(what: str, file: Iterable[str], tensors: Mapping[str, Tensor], layou
 
 
 def check_names(what: str, found: Mapping[str, str], expected: Mapping[str, str]) -> None:
-    """Refuse what is not expected, and the lack of what is.
+    """Refuse names that are missing, unknown or mismatched.
 
     Args:
-        what: is wrong, for the message.
+        what: start of the message.
         found: name → dtype and shape.
         expected: likewise.
 
     Raises:
-        ValueError: with the number of names that are missing, unknown or mismatched, and the first three of
-        each.
+        ValueError: there are such names; the message gives their number and the first three of each kind.
     """
     problems = {
         "missing": [f"{name} {expected[name]}" for name in expected if name not in found],

@@ -1,4 +1,4 @@
-"""What a pretrained model for images wants of their pixels, as `preprocessor_config.json` says it."""
+"""The normalization of pixels that a pretrained image model expects, from its `preprocessor_config.json`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,14 +7,14 @@ from examples.shared import strict_json
 
 
 def norm(directory: Path, channels: int) -> tuple[Sequence[float] | None, Sequence[float] | None]:
-    """The mean and the deviation of the pixels, in [0, 1], that a model wants; None where no file says so.
+    """The mean and deviation by which a model normalizes pixels in [0, 1]; None if there is no such file.
 
     Args:
-        directory: of the model.
-        channels: of the images, C, as many numbers as each has.
+        directory: directory of the model.
+        channels: number of channels of the images, C, and of numbers returned for each.
 
     Raises:
-        ValueError: the file is damaged, or asks for what is not done here.
+        ValueError: the file is damaged, or requires something that is not supported.
     """
     path = directory / "preprocessor_config.json"
     if not path.exists():
@@ -28,7 +28,7 @@ def norm(directory: Path, channels: int) -> tuple[Sequence[float] | None, Sequen
         raise ValueError(f"{path}: do_normalize must be of type bool, got {does!r}")
     found = []
     for key, least, plain in (("image_mean", 0.0, 0.0), ("image_std", 1 / 255, 1.0)):
-        # 0.5 is what transformers takes for a ViT whose file does not say.
+        # 0.5 is the default of transformers for a ViT.
         numbers = described.get(key, [0.5] * channels) if does else [plain] * channels
         is_list = isinstance(numbers, list) and not {type(x) for x in numbers} - {int, float}
         if not is_list or len(numbers) != channels or not all(least <= x <= 1 for x in numbers):

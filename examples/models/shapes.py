@@ -1,7 +1,8 @@
-"""The parameters of well-known models as shapes, to plan with: nothing is allocated and nothing is read.
+"""The shapes of the parameters of well-known models, for planning: nothing is allocated or read.
 
-Layers are stacked: every parameter of a layer has the layers as its first dimension, as ``flax.linen.scan`` or
-``nnx.vmap`` lay them out. A Hugging Face ``config.json`` of one of the families is a model too.
+Layers are stacked: the first dimension of a layer's parameter is that of the layers, as with
+``flax.linen.scan`` or ``nnx.vmap``. A model may also be given by a Hugging Face ``config.json`` of one of the
+families.
 
 Source: the models' published configurations.
 """
@@ -23,10 +24,10 @@ Shapes = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Llama:
-    """Llama 2 and 3: gated feed-forward blocks, no biases, and a head of its own.
+    """Llama 2 and 3: gated feed-forward blocks, no biases, and a separate head.
 
     Attributes:
-        keys: width of the keys and of the values, of all their heads together.
+        keys: total width of the heads of the keys, and of the values.
     """
 
     layers: int
@@ -69,7 +70,7 @@ def _layer(n: int, d: int) -> Shapes:
 
 @dataclasses.dataclass(frozen=True)
 class Gpt2:
-    """GPT-2: the head is the embedding."""
+    """GPT-2: the head is tied to the embedding."""
 
     layers: int
     width: int
@@ -187,7 +188,7 @@ def structs(model: str, dtype: Any = jnp.float32) -> dict[str, Any]:
 
     Args:
         model: as for :func:`configuration`.
-        dtype: of every parameter.
+        dtype: dtype of every parameter.
 
     Returns:
         A tree of ``jax.ShapeDtypeStruct``.
@@ -209,14 +210,14 @@ def as_structs(shapes: Any, dtype: Any) -> Any:
 
 
 def unstacked(shapes: Shapes) -> Shapes:
-    """The same shapes where every layer has parameters of its own: a name for each, beside the others."""
+    """The same shapes with the parameters of each layer by themselves, under the name of the layer."""
     layer = shapes["layers"]
     layers = {f"layer_{i}": {name: shape[1:] for name, shape in layer.items()} for i in range(layer["down"][0])}
     return {name: shape for name, shape in shapes.items() if name != "layers"} | layers
 
 
 def counted(shapes: Shapes) -> dict[str, tuple[tuple[int, ...], int]]:
-    """Every different shape of such parameters, under the name that has it first, and how many have it."""
+    """The distinct shapes of unstacked parameters, by the first name of each, and how many have it."""
     flat = jax.tree_util.tree_leaves_with_path(unstacked(shapes), is_leaf=lambda s: isinstance(s, tuple))
     counts = collections.Counter(shape for _, shape in flat)
     names = {shape: path[-1].key for path, shape in reversed(flat)}
@@ -227,8 +228,8 @@ def partition(mesh: Mapping[str, int]) -> Callable[[Any], Any]:
     """Rules that split every matrix along both axes of a mesh, as FSDP with tensor parallelism does.
 
     Args:
-        mesh: axis → size. Along ``model`` goes the last dimension, along ``data`` the one before, each where it
-            divides; any other axis splits nothing.
+        mesh: axis → size. The last dimension is split along ``model``, the one before along ``data``, each if
+            it is divisible; any other axis splits nothing.
 
     Returns:
         Parameters → a tree of ``PartitionSpec``. Vectors are replicated.

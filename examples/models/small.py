@@ -1,14 +1,14 @@
-"""Small classifiers of images of 8 × 8 pixels to be trained from scratch: a Transformer and a residual network.
+"""Small classifiers of 8 × 8 images, to be trained from scratch: a Transformer and a residual network.
 
 The Transformer reads 16 patches of 2 × 2 pixels as tokens. It has four layers of width 64, those of
-``bert.py``. Where their norms stand, after each residual sum (Post-LN) or before each sublayer (Pre-LN), is all
-that its two forms differ in: both have the same parameters, and begin from the same numbers. So there is no
-norm behind the embedding, as BERT has, nor behind the last layer, as Pre-LN models usually have.
+``bert.py``. Its two variants differ only in the place of the norms, after each residual sum (Post-LN) or before
+each sublayer (Pre-LN): they have the same parameters and the same initial values. So there is no norm after the
+embedding, as in BERT, and none after the last layer, as usual in Pre-LN models.
 
-The network has three residual blocks of two convolutions. Batch normalization would keep running means beside
-the parameters; groups of channels are normalized instead.
+The residual network has three blocks of two convolutions. It normalizes groups of channels, because batch
+normalization would keep running means besides the parameters.
 
-Weights are drawn with the standard deviation 1/√inputs. Letters in names: B images, T tokens, D channels.
+Weights are drawn with a standard deviation of 1/√inputs. Letters in names: B images, T tokens, D channels.
 """
 
 import jax
@@ -61,9 +61,9 @@ class PatchTransformer(nnx.Module):
 
 
 class Conv(nnx.Module):
-    """A convolution of 3 × 3 pixels with zeros around, as one product of matrices.
+    """A 3 × 3 convolution with zero padding, as one matrix product.
 
-    XLA has quick convolutions on a CPU, but not within a loop, where curvatures are measured.
+    XLA's convolutions are fast on a CPU, but not inside a loop, where curvatures are measured.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, *, rngs: nnx.Rngs):
@@ -81,7 +81,7 @@ class Conv(nnx.Module):
 
 
 class ResidualBlock(nnx.Module):
-    """Two normed convolutions beside a residual connection, `[B, H, W, inputs]` to `[B, H/s, W/s, outputs]`."""
+    """Two normalized convolutions with a shortcut, `[B, H, W, inputs]` to `[B, H/s, W/s, outputs]`."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, rngs: nnx.Rngs):
         self.first = Conv(inputs, outputs, stride, rngs=rngs)

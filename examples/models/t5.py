@@ -1,15 +1,15 @@
 """T5 v1.1, the Transformer encoder-decoder with relative positions.
 
 With n an RMS norm, A self-attention, C attention of the decoder to the encoder and F(x) = (gelu(x W_gate) · x
-W_up) W_down, none of them with biases,
+W_up) W_down, all without biases,
 
     encoder   y = x + A(n_a(x))                        x' = y + F(n_f(y))
     decoder   y = x + A(n_a(x))   z = y + C(n_c(y))    x' = z + F(n_f(z))     logits = n(x) Wᵀ after the last.
 
-Both begin with the same table of words. Attention does not scale its products: the first queries are that
-small. The only positions are numbers, one per head and bucket of the distance from a token to that which it
-attends to, added to the products of all layers: half the buckets are of one distance each, the others widen as
-logarithms. W is a matrix of its own (v1.1), or the table, the logits then divided by √D (T5).
+Both use the same table of word embeddings. Attention does not scale its products: the queries are initialized
+that small. Positions enter only as learned biases, one per head and bucket of the distance between two tokens,
+which are added to the products of all layers. Half of the buckets hold one distance each; the others widen
+logarithmically. W is a separate matrix (v1.1), or the table, in which case the logits are divided by √D (T5).
 
 Dropout follows the embeddings, the attention weights, the product in F, each sublayer and the last norms.
 
@@ -35,9 +35,9 @@ from examples.models.blocks import ACTIVATIONS, Key, Linear, Table, attend, drop
 
 @dataclasses.dataclass(frozen=True)
 class T5Config:
-    """The shape of a T5; the defaults, but for the sizes, are those of v1.1.
+    """The shape of a T5, with the defaults of v1.1.
 
-    `tied` says whether the head is the table of words, `scaled` whether the logits are divided by √D.
+    `tied` says whether the head is the table of word embeddings, `scaled` whether the logits are divided by √D.
 
     Raises:
         ValueError: a field is outside its domain.
@@ -68,14 +68,14 @@ class T5Config:
 
 
 def relative_buckets(queries: int, keys: int, buckets: int, max_distance: int, *, causal: bool) -> np.ndarray:
-    """The bucket of the distance from each token to each that it may attend to.
+    """The bucket of the distance from each token to every token that it may attend to.
 
     Args:
-        queries: T.
-        keys: S.
-        buckets: their number, of which those ahead have half unless it is causal.
-        max_distance: from which on all are in the last.
-        causal: whether all that is ahead is in bucket 0.
+        queries: number of queries, T.
+        keys: number of keys, S.
+        buckets: number of buckets; unless causal, half of them are for the tokens ahead.
+        max_distance: distance from which on all tokens are in the last bucket.
+        causal: whether all tokens ahead are in bucket 0.
 
     Returns:
         int32 `[T, S]`.
@@ -87,7 +87,7 @@ def relative_buckets(queries: int, keys: int, buckets: int, max_distance: int, *
         buckets //= 2
         base, distance_TS = np.where(ahead_TS > 0, buckets, 0), np.abs(ahead_TS)
     exact = buckets // 2
-    # In float32, as in T5: which bucket a distance on the border of two is in depends on it.
+    # In float32, as in T5: it decides the bucket of a distance on the border of two.
     ratio_TS = np.log(np.maximum(distance_TS, 1).astype(np.float32) / np.float32(exact))
     wide_TS = exact + (ratio_TS / np.float32(math.log(max_distance / exact)) * (buckets - exact)).astype(int)
     bucket_TS = np.where(distance_TS < exact, distance_TS, np.minimum(wide_TS, buckets - 1))
@@ -138,7 +138,7 @@ class Attention(nnx.Module):
 
 
 class GatedMlp(nnx.Module):
-    """A linear map of the product of two, of which one went through the activation."""
+    """A linear map of the product of two linear maps, one of which goes through the activation."""
 
     def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
         self.rate = config.dropout
@@ -155,7 +155,7 @@ class GatedMlp(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """Self-attention, in a decoder attention to the encoder, and the MLP, each behind its norm."""
+    """Self-attention, in a decoder also attention to the encoder, and the MLP, each after its norm."""
 
     def __init__(self, config: T5Config, *, decodes: bool, rngs: nnx.Rngs):
         self.rate, self.decodes = config.dropout, decodes
@@ -172,7 +172,7 @@ class Layer(nnx.Module):
         encoded: tuple[jax.Array, jax.Array] | None,
         key: Key,
     ) -> jax.Array:
-        """Map `[B, T, D]` to `[B, T, D]`; a decoder's layer takes what was encoded, and its mask."""
+        """Map `[B, T, D]` to `[B, T, D]`; a decoder's layer takes the encoder's output and its mask."""
         keys = split(key, 6)
         normed_BTD = self.attention_norm(x_BTD)
         y_BTD = self.attention(normed_BTD, normed_BTD, mask, bias_HTT, keys[0])
@@ -216,12 +216,12 @@ class Stack(nnx.Module):
 
 
 class T5(nnx.Module):
-    """Tokens, and those of an answer so far, to the logits of the token after each of the answer.
+    """A model that maps tokens and an answer's tokens to the logits of the token after each of the latter.
 
     Calls take integer arrays: `ids_BS`; `answer_BT`, which begins with the token that starts every answer; and
-    `mask_BS`, zero at the padding of `ids_BS`, None where there is none. Padding of an answer stands on its
-    right. Of booleans, `on_N` says which layers are on, in the encoder and in the decoder alike; the others are
-    not computed. They raise a ValueError where it has not one entry a layer of either.
+    `mask_BS`, zero at the padding of `ids_BS`, or None if there is none. An answer is padded on the right. The
+    booleans `on_N` say which layers are on, in both the encoder and the decoder; the others are not computed. A
+    call raises a ValueError if `on_N` does not have one entry per layer of each.
     """
 
     def __init__(self, config: T5Config, *, rngs: nnx.Rngs):

@@ -1,6 +1,6 @@
-"""The tensors of a model: of `model.safetensors`, or of the files that `model.safetensors.index.json` names.
+"""The tensors of a model, in `model.safetensors` or in the files that `model.safetensors.index.json` names.
 
-Names, dtypes and shapes are known before a number is read. Pickled weights are refused, because reading a
+Names, dtypes and shapes are known before any numbers are read. Pickled weights are refused, because reading a
 pickle runs the code in it.
 """
 
@@ -18,34 +18,34 @@ CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 
 _FLOATS = {"F16", "BF16", "F32", "F64"}
-_LARGEST_HEADER = 2**24  # bytes: of some hundred thousand tensors
+_LARGEST_HEADER = 2**24  # bytes, enough for some hundred thousand tensors
 
 
 class Tensors:
     """The tensors of one or several files.
 
     Attributes:
-        path: of the file, or of the index.
+        path: path of the file, or of the index.
     """
 
     def __init__(self, path: Path, files: dict[str, Any]):
         self.path, self._files = path, files
 
     def keys(self) -> list[str]:
-        """Their names."""
+        """The names of the tensors."""
         return list(self._files)
 
     def described(self, key: str) -> str:
-        """The shape of one, after `float` for every dtype of floating point that is read, or its dtype."""
+        """The dtype and shape of a tensor, with `float` for every supported floating-point dtype."""
         about = self._files[key].get_slice(key)
         dtype = about.get_dtype()
         return f"{'float' if dtype in _FLOATS else dtype} {about.get_shape()}"
 
     def read(self, key: str) -> np.ndarray:
-        """The numbers of one in float32.
+        """Read a tensor as float32.
 
         Raises:
-            ValueError: one of them is not finite.
+            ValueError: a number is not finite.
         """
         with np.errstate(over="ignore"):
             numbers = np.asarray(self._files[key].get_tensor(key)).astype(np.float32)
@@ -59,11 +59,11 @@ def opened(directory: Path) -> Iterator[Tensors]:
     """Open the files of a model.
 
     Args:
-        directory: with `model.safetensors`, or an index and the files that it names.
+        directory: directory with `model.safetensors`, or with an index and the files that it names.
 
     Raises:
         FileNotFoundError: a file is absent.
-        ValueError: a file is damaged, or not what the index says.
+        ValueError: a file is damaged, or does not match the index.
     """
     with contextlib.ExitStack() as stack:
         if (directory / WEIGHTS).is_file() or not (directory / INDEX).is_file():
@@ -87,17 +87,17 @@ def opened(directory: Path) -> Iterator[Tensors]:
 
 
 def existing(directory: Path, name: str) -> Path:
-    """The path of a file of a directory.
+    """The path of a file in a directory.
 
     Raises:
-        FileNotFoundError: it is absent.
+        FileNotFoundError: the file is absent.
     """
     path = directory / name
     if path.is_file():
         return path
     message = f"{directory} has no {name}"
     if not any(directory.iterdir()):
-        message += ", nor anything else"
+        message += ", and is empty"
     pickles = sorted(file.name for file in directory.glob("*") if file.suffix in PICKLES)
     if name == WEIGHTS and pickles:
         message += (
@@ -108,21 +108,23 @@ def existing(directory: Path, name: str) -> Path:
 
 
 def _by_file(path: Path) -> dict[str, set[str]]:
-    """The names of the tensors that an index says are in each file."""
+    """The names of the tensors in each file, according to an index."""
     places = strict_json.read_object(path).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise ValueError(f"{path}: weight_map must be an object from names of tensors to files")
     files: dict[str, set[str]] = {}
     for key, name in places.items():
-        # Of this directory and no other.
+        # Only files in this directory are read.
         if not isinstance(name, str) or Path(name).name != name or Path(name).suffix != Path(WEIGHTS).suffix:
-            raise ValueError(f"{path}: {key} must be in a .safetensors file beside it, got {str(name)[:100]!r}")
+            raise ValueError(
+                f"{path}: {key} must be in a .safetensors file next to it, got {str(name)[:100]!r}"
+            )
         files.setdefault(name, set()).add(key)
     return files
 
 
 def _file(path: Path) -> Any:
-    """An open file, whose header names each tensor once."""
+    """Open a file whose header names each tensor once."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
     if length > _LARGEST_HEADER:
@@ -133,6 +135,6 @@ def _file(path: Path) -> Any:
         raise ValueError(f"{path} is damaged: {error}") from None
     with path.open("rb") as file:
         file.seek(8)
-        # Of two entries the library takes the last.
+        # The library would take the last of two entries.
         strict_json.parse_object(file.read(length), f"{path}: its header")
     return opened

@@ -1,7 +1,7 @@
 """ViT, the Transformer encoder over patches of an image.
 
-An image is cut into P × P patches, each mapped to a vector; one more, learned, stands before them and is what
-the classes are told from. With n a LayerNorm, A multi-head self-attention and F the MLP
+An image is cut into P × P patches, each mapped to a vector. A learned class token comes before them, and the
+classes are predicted from its vector. With n a LayerNorm, A multi-head self-attention and F the MLP
 
     y = x + A(n_a(x))     x' = y + F(n_f(y))     logits = n(x)[0] W + b after the last,
 
@@ -27,9 +27,9 @@ from examples.models.blocks import ACTIVATIONS, Key, Norm, PreNormLayer, dropout
 
 @dataclasses.dataclass(frozen=True)
 class ViTConfig:
-    """The shape of a ViT; the defaults, but for the sizes, are those of `transformers`.
+    """The shape of a ViT; the defaults, except for the sizes, are those of `transformers`.
 
-    `image_size` and `patch_size` are of a side, in pixels. Without `classes` there is no head.
+    `image_size` and `patch_size` are the lengths of a side, in pixels. Without `classes` there is no head.
 
     Raises:
         ValueError: a field is outside its domain.
@@ -66,12 +66,12 @@ class ViTConfig:
 
 
 class Patches(nnx.Module):
-    """A linear map of each patch: a convolution whose stride is its size, as one product of matrices."""
+    """A linear map of each patch: a convolution whose stride is its size, as one matrix product."""
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
         size = config.patch_size
         shape_PPCD = (size, size, config.channels, config.hidden_size)
-        # By its inputs, as in the authors' code: of pixels with variance 1 a patch has variance 1.
+        # Scaled by the inputs, as in the authors' code: pixels of variance 1 give patches of variance 1.
         self.kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs.params(), shape_PPCD))
         self.bias = nnx.Param(jnp.zeros(config.hidden_size))
 
@@ -92,7 +92,7 @@ class Embeddings(nnx.Module):
         size = config.hidden_size
         self.patch = Patches(config, rngs=rngs)
         self.cls_token = nnx.Param(initial(rngs.params(), (1, 1, size)))
-        # As large as a patch: at the authors' 0.02 a short run sees patches without an order.
+        # As large as a patch: with the authors' 0.02, a short run would ignore the order of the patches.
         self.position = nnx.Param(nnx.initializers.normal(1.0)(rngs.params(), (1, 1 + config.patches, size)))
 
     def __call__(self, images_BIIC: jax.Array, key: Key) -> jax.Array:
@@ -100,7 +100,7 @@ class Embeddings(nnx.Module):
         side, channels = self.config.image_size, self.config.channels
         if images_BIIC.shape[1:] != (side, side, channels):
             raise ValueError(
-                f"images_BIIC must be of shape [B, {side}, {side}, {channels}], got {list(images_BIIC.shape)}"
+                f"images_BIIC must have shape [B, {side}, {side}, {channels}], got {list(images_BIIC.shape)}"
             )
         patches_BTD = self.patch(images_BIIC)
         first_B1D = jnp.broadcast_to(self.cls_token[...], (len(patches_BTD), 1, patches_BTD.shape[-1]))
@@ -109,10 +109,11 @@ class Embeddings(nnx.Module):
 
 
 class ViT(nnx.Module):
-    """Images, floating point `[B, I, I, C]`, to logits; without a head, to the class token's vector.
+    """A model that maps images, floating point `[B, I, I, C]`, to logits, or to the class token's vector.
 
-    Of booleans, `on_N` says which layers are on; the others are not computed. Calls raise a ValueError for
-    images of another size, or where `on_N` has not one entry a layer.
+    It returns the vector if it has no head. The booleans `on_N` say which layers are on; the others are not
+    computed. A call raises a ValueError for images of another size, or if `on_N` does not have one entry per
+    layer.
     """
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
@@ -134,7 +135,7 @@ class ViT(nnx.Module):
         self.layers = nnx.List([layer() for _ in range(config.layers)])
         self.norm = Norm(config.hidden_size, config.norm_eps, rngs=rngs)
         if config.classes:
-            # From zeros the first loss is log L whatever the seed.
+            # With a head of zeros the first loss is log L for every seed.
             zeros = nnx.initializers.zeros
             self.head = nnx.Linear(config.hidden_size, config.classes, kernel_init=zeros, rngs=rngs)
 

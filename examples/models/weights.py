@@ -1,9 +1,9 @@
-"""Weights in the Hugging Face layout: a directory with a configuration and tensors, complete or not at all.
+"""Read and write weights in the Hugging Face layout: a directory with a configuration and tensors.
 
-`config.json` says what the model is; `tensors` reads the files of its parameters. A `Layout` says, for one
-family of models, what the two call that which a model here calls otherwise. Every tensor that the configuration
-implies must be there with its shape, and every tensor that is there must be known: a model with some of its
-layers still random would train, and only its scores would tell.
+`config.json` describes the model; `tensors` reads the files of its parameters. For one family of models, a
+`Layout` maps the names in these files to those of a model here. Every tensor that the configuration implies
+must be present with its shape, and every tensor that is present must be known: a model with some layers left
+random would still train, and only its scores would show it.
 """
 
 import dataclasses
@@ -31,9 +31,9 @@ def load(directory: Path, layout: Layout, **overrides: Any) -> tuple[Any, dict[s
     """Read the configuration and the parameters of a model.
 
     Args:
-        directory: with `config.json` and weights, see `tensors.opened`.
-        layout: of the family.
-        **overrides: fields of the configuration, instead of those in the file, whose tensors must fit them.
+        directory: directory with `config.json` and weights, see `tensors.opened`.
+        layout: layout of the family.
+        **overrides: fields of the configuration to replace those in the file; the tensors must fit them.
 
     Returns:
         The configuration, and the float32 parameters as `from_nnx(layout.model(config, ...))` names them.
@@ -56,11 +56,11 @@ def save(
     """Write a configuration and parameters, so that `load`, and `transformers`, read them back.
 
     Args:
-        directory: made if it is missing; files in it are replaced once the new ones are whole.
-        layout: of the family.
+        directory: created if it is missing; files in it are replaced only once the new ones are complete.
+        layout: layout of the family.
         config: the configuration.
-        params: as `from_nnx(layout.model(config, ...))` names them.
-        ids: of special tokens, by role; `transformers` would take those of the published models.
+        params: the parameters as `from_nnx(layout.model(config, ...))` names them.
+        ids: ids of special tokens, by role; without them `transformers` takes those of the published models.
 
     Raises:
         ValueError: a parameter is missing, unknown, or has another shape than the configuration implies.
@@ -68,7 +68,7 @@ def save(
     given = {path: np.asarray(leaf, np.float32) for path, leaf in by_path(params).items()}
     shapes = shapes_of(layout, config)
     check_names(
-        "params are not those of the configuration",
+        "params do not match the configuration",
         {path: str(list(leaf.shape)) for path, leaf in given.items()},
         {path: str(list(leaf.shape)) for path, leaf in by_path(shapes).items()},
     )
@@ -88,12 +88,12 @@ def read_config(directory: Path, layout: Layout) -> Any:
     """Read a configuration.
 
     Args:
-        directory: with `config.json`.
-        layout: of the family.
+        directory: directory with `config.json`.
+        layout: layout of the family.
 
     Raises:
         FileNotFoundError: `config.json` is absent.
-        ValueError: it is damaged, or describes no model of the family.
+        ValueError: it is damaged, or does not describe a model of the family.
     """
     path = existing(directory, CONFIG)
     description = read_description(directory)
@@ -122,27 +122,28 @@ def read_description(directory: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: it is absent.
-        ValueError: it holds no JSON object, or one that says a key twice.
+        ValueError: it does not hold a JSON object, or a key occurs twice.
     """
     return strict_json.read_object(existing(directory, CONFIG))
 
 
 def read_params(directory: Path, layout: Layout, config: Any) -> dict[str, Any]:
-    """Read the tensors of a model, once it is certain that the file has just these.
+    """Read the tensors of a model, after checking that the file has exactly these.
 
     Args:
-        directory: with weights, see `tensors.opened`.
-        layout: of the family.
+        directory: directory with weights, see `tensors.opened`.
+        layout: layout of the family.
         config: the configuration.
 
     Raises:
         FileNotFoundError: a file is absent.
-        ValueError: one is damaged, or tensors are missing, unknown, of another shape or not finite; with names.
+        ValueError: a file is damaged, or tensors are missing, unknown, of another shape or not finite; the
+            message names them.
     """
     with opened(directory) as file:
         path, present = file.path, file.keys()
-        if config.layers > len(present):  # before a model is made of them
-            raise ValueError(f"{path} has {len(present)} tensors, and {CONFIG} {config.layers} layers")
+        if config.layers > len(present):  # before a model is built from them
+            raise ValueError(f"{path} has {len(present)} tensors, but {CONFIG} has {config.layers} layers")
         shapes = shapes_of(layout, config)
         tensors = tensors_of(layout, shapes)
         keys = keys_of(f"{path}", present, tensors, layout)

@@ -1,9 +1,9 @@
 """Image classification, as a task that any optimizer can train.
 
-Images are normed by the mean and the deviation of the training images, or of those a pretrained model was
-trained on, and in training moved at random: padded by an eighth, cropped back, and mirrored if asked. That
-happens inside the loss, by its key, so that every trial of a line search sees the image of its step. The loss
-is the cross-entropy with smoothed labels; an evaluation is without either.
+Images are normalized by the mean and deviation of the training images, or of those that a pretrained model was
+trained on. In training they are augmented at random: padded by an eighth and cropped back, and mirrored if
+requested. That happens inside the loss, with its key, so that every trial of a line search sees the same images
+as its step. The loss is the cross-entropy with smoothed labels. Evaluations neither augment nor smooth.
 """
 
 import dataclasses
@@ -35,13 +35,13 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """What tells the classes.
+    """A model that predicts the classes.
 
     Attributes:
-        make: key → the module, which takes images, and a key if it drops out.
-        trained: parameters to begin with, beside a new head.
-        mean: of the pixels it wants, in [0, 1]; None for that of the training images.
-        deviation: likewise.
+        make: key → the module, which takes images, and a key if it has dropout.
+        trained: pretrained parameters, without the new head.
+        mean: mean of the pixels by which it normalizes, in [0, 1]; None for that of the training images.
+        deviation: standard deviation, likewise.
     """
 
     make: Callable[[jax.Array], nnx.Module]
@@ -55,14 +55,14 @@ def choose(name: str, size: int, channels: int, classes: int, dropout: float) ->
 
     Args:
         name: `"resnet"`, `"vit"`, or the directory.
-        size: of the images, I.
-        channels: of the images, C.
-        classes: their number.
-        dropout: rate in [0, 1), of a ViT.
+        size: side of the images, I.
+        channels: number of channels of the images, C.
+        classes: number of classes.
+        dropout: dropout rate of a ViT, in [0, 1).
 
     Raises:
         FileNotFoundError: there is no such directory, or it lacks a file.
-        ValueError: it is damaged, or the images are not such as the model takes.
+        ValueError: it is damaged, or the model takes images of another size.
     """
     if name == "resnet":
         config = resnet.cifar(8, classes, channels=channels)
@@ -88,7 +88,7 @@ def choose(name: str, size: int, channels: int, classes: int, dropout: float) ->
 
 
 class ImageClassification:
-    """Parts of images, and the model that is to tell their classes.
+    """Parts of a data set of images, and the model that is to predict their classes.
 
     Args:
         parts: "train" and others; all have the size and the classes of "train".
@@ -127,7 +127,7 @@ class ImageClassification:
 
         Args:
             batch_size: B, images per update.
-            seed: of the order of the images.
+            seed: seed of the order of the images.
             share: which part of each batch this process reads, see ``training.Layout.share``.
         """
         return training.Task(
@@ -139,7 +139,7 @@ class ImageClassification:
         )
 
     def predict(self, part: str, params: Any) -> np.ndarray:
-        """The logits of a part, [N, L]; a batch norm takes the statistics of training images."""
+        """The logits of a part, [N, L]; batch norms use the statistics of training images."""
         arrays = self._parts[part]
         statistics = None
         if self._is_resnet:
@@ -193,7 +193,7 @@ class ImageClassification:
 
 
 def moved(images_BIIC: jax.Array, augment: Sequence[str], key: jax.Array) -> jax.Array:
-    """Images, each at a place of its own within a margin of an eighth, and mirrored or not, at random."""
+    """Shift each image within a margin of an eighth, and mirror it, at random."""
     place_key, flip_key = jax.random.split(key)
     count, side, _, channels = images_BIIC.shape
     if CROP in augment:
@@ -211,17 +211,17 @@ def moved(images_BIIC: jax.Array, augment: Sequence[str], key: jax.Array) -> jax
 
 
 def draw_mistakes(examples: ImageExamples, logits: np.ndarray, path: Path, *, at_most: int = 24) -> int:
-    """Draw the mistaken images, the surest mistakes first, and return how many there are.
+    """Draw the misclassified images, the most confident mistakes first, and return their number.
 
     Args:
         examples: N images.
         logits: [N, L].
-        path: of the picture.
-        at_most: images to draw.
+        path: path of the picture.
+        at_most: largest number of images to draw.
     """
     said = logits.argmax(-1)
     shifted = logits - logits.max(-1, keepdims=True)
-    surety = -np.log(np.exp(shifted).sum(-1))  # log-probability of what was said
+    surety = -np.log(np.exp(shifted).sum(-1))  # log-probability of the prediction
     mistaken = np.flatnonzero(said != examples.labels)
     shown = mistaken[np.argsort(-surety[mistaken], kind="stable")][:at_most]
     rows = max(math.ceil(len(shown) / 8), 1)

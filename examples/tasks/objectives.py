@@ -1,7 +1,7 @@
-"""What pre-training asks a model to tell of packed text, and which model that is.
+"""The objectives of pre-training: what a model predicts from packed text, and which model it is.
 
-Three objectives: the next token of each (causal, GPT-2), tokens that were hidden (masked, BERT) and stretches
-that were cut out (span, T5 v1.1). What is hidden or cut out is drawn anew at every step.
+There are three: the next token (causal, GPT-2), hidden tokens (masked, BERT), and spans that were cut out
+(span, T5 v1.1). What is hidden or cut out is drawn anew at every step.
 """
 
 import dataclasses
@@ -22,14 +22,14 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How large a model is.
+    """The size of a model.
 
     Attributes:
-        layers: of the encoder or the decoder; of each, where there are both.
-        hidden_size: D.
-        heads: H, a divisor of D.
-        length: T, tokens that the model reads of a row.
-        dropout: rate in [0, 1), everywhere.
+        layers: number of layers; of each, if there are an encoder and a decoder.
+        hidden_size: hidden size, D.
+        heads: number of heads, H, a divisor of D.
+        length: number of tokens that the model reads per row, T.
+        dropout: dropout rate, in [0, 1).
     """
 
     layers: int
@@ -41,15 +41,15 @@ class Size:
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """What is to be told, and by which model.
+    """What is predicted, and by which model.
 
     Attributes:
         family: layout of the model's files.
-        config: of the model.
+        config: configuration of the model.
         pack: (ids of documents) → rows of text, int32 [N, ...].
         batch: (rows [B, ...], seed, step) → the batch, with its targets [B, P] as `targets`.
         arguments: batch → arguments of the model, whose logits are [B, P, V].
-        targets_per_token: of the text that is told.
+        targets_per_token: number of targets per token of the predicted text.
     """
 
     family: Layout
@@ -60,13 +60,13 @@ class Objective:
     targets_per_token: float = 1.0
 
     def config_of(self, layers: int) -> Any:
-        """The configuration of a model of another depth, in encoder and decoder alike."""
+        """The configuration of a model of another depth, in both encoder and decoder."""
         depths = {"layers", "decoder_layers"} & {field.name for field in dataclasses.fields(self.config)}
         return dataclasses.replace(self.config, **dict.fromkeys(depths, layers))
 
 
 def causal(vocabulary: Vocabulary, size: Size) -> Objective:
-    """Each token from those before it, by a GPT-2."""
+    """Predict each token from those before it, with a GPT-2."""
     config = gpt2.GPT2Config(
         vocabulary.size,
         size.hidden_size,
@@ -86,7 +86,7 @@ def causal(vocabulary: Vocabulary, size: Size) -> Objective:
 
 
 def masked(vocabulary: Vocabulary, size: Size) -> Objective:
-    """Hidden tokens from those around them, by a BERT; every row is between the tokens of start and end."""
+    """Predict hidden tokens from those around them, with a BERT; every row has a start and an end token."""
     config = bert.EncoderConfig(
         vocabulary.size,
         size.hidden_size,
@@ -120,7 +120,7 @@ def masked(vocabulary: Vocabulary, size: Size) -> Objective:
 
 
 def span(vocabulary: Vocabulary, size: Size) -> Objective:
-    """Stretches that were cut out from what is left, by a T5."""
+    """Predict spans that were cut out from what is left, with a T5."""
     config = t5.T5Config(
         vocabulary.size,
         size.hidden_size,
@@ -128,14 +128,14 @@ def span(vocabulary: Vocabulary, size: Size) -> Objective:
         size.layers,
         size.heads,
         size.hidden_size // size.heads,
-        # Two matrices go up and one down: so they have the parameters of an MLP of 4 D.
+        # Two matrices go up and one down: with this size they have the parameters of an MLP of 4 D.
         round(8 / 3 * size.hidden_size),
         dropout=size.dropout,
     )
     shape = spans.shape_of_inputs(size.length)
     if shape.spans > SENTINELS:  # beyond them are the ids of words
         raise ValueError(
-            f"length {size.length} means {shape.spans} spans a row, and there are {SENTINELS} sentinels: "
+            f"length {size.length} means {shape.spans} spans per row, but there are {SENTINELS} sentinels: "
             "length must be smaller"
         )
     end, pad = vocabulary.ids["end"], vocabulary.ids["pad"]

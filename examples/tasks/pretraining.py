@@ -1,7 +1,7 @@
 """Pre-training of a language model on packed text, as a task that any optimizer can train.
 
-The text is tokenised and packed once; what is to be told of it is drawn anew at every step, and once for an
-evaluation. The loss of a row is the mean cross-entropy of its targets.
+The text is tokenised and packed once; what the model must predict is drawn anew at every step, and once for
+evaluations. The loss of a row is the mean cross-entropy of its targets.
 """
 
 import functools
@@ -26,16 +26,16 @@ from examples.tasks.objectives import Arrays, Objective
 from optimiz import training
 
 EVALUATION_BATCH = 32
-EVALUATION_ROWS = 256  # of a part, at the most: an evaluation is to cost no more than a few steps
+EVALUATION_ROWS = 256  # at most, per part: an evaluation should cost no more than a few steps
 
 
 def depth_of(params: Any) -> int:
-    """The number of layers of a model; of encoder and decoder each, where there are both."""
+    """The number of layers of a model; of each, if there are an encoder and a decoder."""
     return len(params.get("encoder", params)["layers"])
 
 
 def _check_size(objective: Objective) -> None:
-    """Refuse a model whose parameters and gradients would take more memory than there is for them."""
+    """Refuse a model whose parameters and gradients would take too much memory."""
     layers = objective.config.layers
 
     def count(layers: int) -> int:
@@ -48,12 +48,12 @@ def _check_size(objective: Objective) -> None:
 
 
 class Pretraining:
-    """Packed parts of a corpus, and the model that is to tell them.
+    """Packed parts of a corpus, and the model that is to predict them.
 
     Args:
         parts: "train" and others.
         vocabulary: the tokenizer.
-        objective: what is to be told.
+        objective: what is to be predicted.
 
     Attributes:
         rows: part → rows of text, [N, ...].
@@ -61,7 +61,8 @@ class Pretraining:
         unknown: share of the training tokens that the tokenizer does not know.
 
     Raises:
-        ValueError: a part is shorter than one row; the message names it. Or the model does not fit into memory.
+        ValueError: a part is shorter than one row (the message names it), or the model does not fit into
+            memory.
     """
 
     def __init__(self, parts: Mapping[str, Corpus], vocabulary: Vocabulary, objective: Objective):
@@ -99,15 +100,15 @@ class Pretraining:
 
         Args:
             batch_size: B, rows per update.
-            seed: of the order of the rows, and of what is drawn at every step.
-            part: to train on.
+            seed: seed of the order of the rows, and of what is drawn at every step.
+            part: the part to train on.
             share: which part of each batch this process trains on, see ``training.Layout.share``.
         """
         rows_of, (place, places) = training.shuffled(self._numbered(part), batch_size, seed), share
         kept = slice(place * batch_size // places, (place + 1) * batch_size // places)
 
         def batches(step: int) -> Arrays:
-            # What is drawn for a row depends on its place in the whole batch: all draw it, and keep their part.
+            # What is drawn for a row depends on its place in the whole batch: each process draws all of it.
             return {name: rows[kept] for name, rows in self._batch(rows_of(step), seed, step).items()}
 
         return training.Task(
@@ -120,21 +121,22 @@ class Pretraining:
         )
 
     def start(self, key: jax.Array, layers: int | None = None) -> Any:
-        """Parameters to begin with, of a model of so many layers; None for those of the configuration."""
+        """The initial parameters of a model with a number of layers; None for that of the configuration."""
         config = self.objective.config
         config = config if layers is None else self.objective.config_of(layers)
         return from_nnx(self.objective.family.model(config, rngs=Keys(key)))[0]
 
     def once(self, part: str, seed: int) -> Iterator[dict[str, np.ndarray]]:
-        """Every row of a part once, in batches with ids, the last one padded; what is told is drawn once."""
+        """Every row of a part once, in batches with ids, the last one padded; the targets are drawn once."""
         for index, numbered in enumerate(training.padded(self._numbered(part), EVALUATION_BATCH)):
             yield self._batch(numbered, seed, index) | {"weight": numbered["weight"]}
 
     def evaluation(self, part: str) -> Callable[[Any], dict[str, float]]:
         """A function from parameters to the metrics of a part: "loss", "perplexity", "bits_per_byte".
 
-        The loss is in nats per target. Bits per byte are of the text that is told, whatever its tokens are: all
-        of it where the objective is causal and the tokens are byte pairs. WordPiece leaves white space untold.
+        The loss is in nats per target. Bits per byte refer to the text that is predicted, whatever its tokens
+        are: to all of it if the objective is causal and the tokens are byte pairs. WordPiece does not predict
+        white space.
         """
         rows = self.rows[part][:EVALUATION_ROWS]
         batches = training.padded(self.objective.batch(rows, 0, 0), EVALUATION_BATCH)
@@ -146,7 +148,7 @@ class Pretraining:
         return evaluate
 
     def frequencies(self) -> dict[str, dict[str, float]]:
-        """The metrics of guessing by the frequency of targets in training, by part other than "train"."""
+        """The metrics of guessing by the frequency of targets in training, for each part except "train"."""
         counts = np.ones(self.objective.config.vocab_size)
         targets = self.objective.batch(self.rows["train"], 0, 0)["targets"]
         counts += np.bincount(targets.ravel(), minlength=len(counts))
@@ -171,13 +173,13 @@ class Pretraining:
         return digest.hexdigest()
 
     def sample(self, params: Any, *, lines: int = 8, temperature: float = 0.7, seed: int = 0) -> list[str]:
-        """Lines of a new document, token by token from the model; for the causal objective.
+        """Sample lines of a new document from the model, token by token; for the causal objective.
 
         Args:
-            params: of the model.
-            lines: that are not empty, at the most.
-            temperature: > 0, of the choice of tokens.
-            seed: of the choice.
+            params: parameters of the model.
+            lines: largest number of nonempty lines.
+            temperature: sampling temperature, > 0.
+            seed: seed of the sampling.
         """
         length, end = self.objective.config.max_positions, self.vocabulary.ids["end"]
         ids = np.full(length, end, np.int32)

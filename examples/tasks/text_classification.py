@@ -1,6 +1,6 @@
 """Text classification by a pretrained encoder, as a task that any optimizer can train.
 
-The examples are tokenised once, into arrays of one length. The loss is the cross-entropy per example; an
+The examples are tokenised once, into arrays of the same length. The loss is the cross-entropy per example; an
 evaluation gives the mean loss, accuracy, macro-F1 and Matthews correlation of a whole part.
 """
 
@@ -23,27 +23,27 @@ from optimiz import training
 
 EVALUATION_BATCH = 128
 
-WHOLE = 0.99  # of the training texts, by the length that is chosen
-_MEASURED = 10_000  # texts, whose lengths stand for those of all
-_STEP = 8  # lengths are multiples of
+WHOLE = 0.99  # of the training texts are not truncated at the default length
+_MEASURED = 10_000  # texts, whose lengths represent those of all
+_STEP = 8  # default lengths are multiples of this
 
 Arrays = Mapping[str, np.ndarray]
 
 
 class TextClassification:
-    """Tokenised parts, and the model that is to tell their classes.
+    """Tokenised parts of a data set, and the model that is to predict their classes.
 
     Args:
         parts: "train" and others; all have the classes of "train".
         model: directory of the encoder.
-        length: T, the tokens of an example; what is longer is cut. None for so many that 99 % of the training
-            texts are whole, as far as the model reads.
-        dropout: rate in [0, 1), of hidden vectors and of attention weights.
+        length: T, the number of tokens per example; longer texts are truncated. None for the length that leaves
+            99 % of the training texts whole, or the largest that the model reads.
+        dropout: dropout rate of hidden vectors and of attention weights, in [0, 1).
         pooling: ``"mean"`` or ``"first"``.
 
     Attributes:
         length: T.
-        summary: of the data, for the screen and a report.
+        summary: summary of the data, for the screen and a report.
 
     Raises:
         FileNotFoundError: the directory lacks a file.
@@ -87,7 +87,7 @@ class TextClassification:
             return Classifier(config, len(parts["train"].label_names), pooling, rngs=Keys(key))
 
         self._classifier = classifier
-        # Of the model without the numbers: those of the encoder come from the file.
+        # The structure of the model alone: the parameters of the encoder come from the file.
         _, self._apply = from_nnx(nnx.eval_shape(lambda: classifier(jax.random.key(0))))
         self._compiled_logits = jax.jit(self._logits)
 
@@ -96,7 +96,7 @@ class TextClassification:
 
         Args:
             batch_size: B, examples per update.
-            seed: of the order of the examples.
+            seed: seed of the order of the examples.
             share: which part of each batch this process reads, see ``training.Layout.share``.
         """
         return training.Task(
@@ -127,7 +127,7 @@ class TextClassification:
         return digest.hexdigest()
 
     def _head(self, key: jax.Array) -> dict[str, Any]:
-        # Compiled, so that the encoder around it is never made.
+        # Compiled, so that the encoder around it is never allocated.
         return jax.jit(lambda key: {"head": from_nnx(self._classifier(key))[0]["head"]})(key)
 
     def _logits(self, params: Any, batch: Arrays, key: jax.Array | None = None) -> jax.Array:
@@ -155,4 +155,4 @@ def _check(parts: Mapping[str, TextExamples]) -> None:
             )
         if (part.pairs is None) != (train.pairs is None):
             one, two = ("pairs of texts", "single texts")[:: 1 if train.pairs is not None else -1]
-            raise ValueError(f"train has {one}, and {name} ({part.source}) {two}; all must be alike")
+            raise ValueError(f"train has {one}, but {name} ({part.source}) has {two}")

@@ -205,7 +205,7 @@ CONFIGURATIONS = {
     "a width of 0": ({"hidden_size": 0}, "config.json: hidden_size"),
     "a width below 0": ({"hidden_size": -32}, "config.json: hidden_size"),
     "a width that heads do not divide": ({"num_attention_heads": 5}, "config.json: "),
-    "a billion layers": ({"num_hidden_layers": 10**9}, "has 42 tensors, and config.json 1000000000 layers"),
+    "a billion layers": ({"num_hidden_layers": 10**9}, "has 42 tensors, but config.json has 1000000000"),
     "epsilon NaN": ({"layer_norm_eps": float("nan")}, "config.json"),
     "dropout above 1": ({"hidden_dropout_prob": 1.5}, "config.json: hidden_dropout"),
     "an activation that is code": ({"hidden_act": CODE}, "config.json: activation"),
@@ -275,7 +275,7 @@ ARRAYS = {
 }
 
 FOLDERS = {
-    "text for an image": ("a/x.png", b"hello", r"x\.png \(it is none of BMP, "),
+    "text for an image": ("a/x.png", b"hello", r"x\.png \(not one of BMP, "),
     "a torn image": ("a/x.png", png(4, 4), r"x\.png \("),
     "an image of 10^10 pixels": ("a/x.png", png(100_000, 100_000), r"x\.png \(DecompressionBombError"),
     "no image": ("a/x.txt", b"hello", "folder: no images"),

@@ -124,7 +124,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(arguments, tmp_path):
         ({"delimiter": ";"}, "--delimiter= is for a .csv file"),
         (
             {"task": "text", "encoding": "latin-1"},
-            "--encoding says how a file is read, and there is none; see --task",
+            "--encoding describes a file, but there is none; see --task",
         ),
         ({"reference": "missing.json"}, "missing.json"),
         ({"reference": dearer}, "step(batch=16) cannot be faster than step(batch=8)"),

@@ -203,7 +203,7 @@ def test_the_run_its_report_and_its_mistakes(arguments, capsys, pretrained_vit):
     assert "report: " in shown and "classes: 3; in training: 0 " in shown
     warning = "warning: test has only "
     assert warning in shown[: shown.index("adamw")]  # before anything is trained
-    assert record.task["warning 1"] == "validation has only 9 examples: one of them is 11.1% of its accuracy"
+    assert record.task["warning 1"] == "validation has only 9 examples: each of them is 11.1% of its accuracy"
 
 
 @pytest.mark.long

@@ -278,15 +278,13 @@ def test_the_files_are_read_as_the_flags_say(arguments, capsys, tmp_path):
     path.write_bytes("\n".join(lines).encode("latin-1"))
     given = arguments | {"data": path, "steps": 1, "optimizer": "adamw"}
     error, _ = refused(capsys, given)
-    assert (
-        "one column, 'Inhalt;Klasse'; if ';' stands between the fields" in error and "--delimiter=';'" in error
-    )
+    assert "one column, 'Inhalt;Klasse'; if ';' separates the fields" in error and "--delimiter=';'" in error
     given |= {"delimiter": ";"}
     error, _ = refused(capsys, given)
-    assert f"{path}:2: byte 0xf6 at 5 is not UTF-8; say which encoding it is, as in --encoding=latin-1" in error
+    assert f"{path}:2: byte 0xf6 at 5 is not UTF-8; set its encoding, such as --encoding=latin-1" in error
     given |= {"encoding": "latin-1"}
     error, _ = refused(capsys, given)
-    assert "which column is the text? Say it in --text=" in error
+    assert "which column is the text? Name it in --text=" in error
     given |= {"text": "Inhalt", "label": "Klasse"}
     error, _ = refused(capsys, given)
     assert "Klasse '-1' means no label; if it is a class, name all classes in --label_names=" in error
@@ -312,13 +310,13 @@ def test_the_data_are_summed_up_on_the_screen_and_in_the_report_and_say_the_leng
     assert record.settings["length"] == 8  # all are whole
     assert "truncated: 0 of 210 texts (0.0%), to 8 tokens" in shown and record.task["truncated"] in shown
     assert "tokens of a text: median 6, 95% within 6, " in shown
-    assert "warning: 15 empty texts, from which nothing is to be learned" in shown.splitlines()
+    assert "warning: 15 empty texts, from which nothing can be learned" in shown.splitlines()
     assert "15 empty texts" in (arguments["output"] / "report.md").read_text()
     call(
         arguments
         | {"data": path, "steps": 1, "optimizer": "adamw", "length": 5, "output": path.with_name("cut")}
     )
-    assert "of the texts are longer than 5 tokens and lose their end: see --length" in capsys.readouterr().out
+    assert "of the texts are longer than 5 tokens and are truncated: see --length" in capsys.readouterr().out
 
 
 def of_texts(texts, names=("a", "b"), pairs=None):
@@ -335,7 +333,7 @@ def of_texts(texts, names=("a", "b"), pairs=None):
         ),
         (
             of_texts(["the"], pairs=("a",)),
-            r"train has single texts, and test \(x\.tsv\) pairs of texts; all must",
+            r"train has single texts, but test \(x\.tsv\) has pairs of texts",
         ),
     ],
 )

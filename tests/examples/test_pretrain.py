@@ -326,7 +326,7 @@ def test_a_finished_run_is_read_back(arguments, objective):
         ({"tokenizer": "unigram"}, "unigram: no such file; tokenizer must be 'bpe', 'wordpiece' or a file"),
         ({"heads": 3}, "flags hidden_size=16, heads=3: --heads must divide --hidden_size"),
         ({"length": 4}, "flag --length=4"),
-        ({"length": 4096}, "part 'train': the text must have the 4097 tokens of one sequence, got "),
+        ({"length": 4096}, "part 'train': the text must have the 4097 tokens of a row, got "),
         ({"objective": "prefix"}, "flag --objective=prefix"),
         ({"optimizer": "sofia"}, "optimizer 'sofia' is unknown: did you mean sophia_"),
         ({"objective": "masked", "downstream": "--stepz=3"}, "downstream: Unknown command line flag 'stepz'"),
@@ -347,7 +347,7 @@ def test_a_vocabulary_smaller_than_the_ids(arguments, capsys):
     tokenization.train([text(400)], "bpe", 300, "causal").save(str(path))
     changes = {"tokenizer": path, "vocab_size": 270}
     highest = tokenization.load(path).get_vocab_size() - 1
-    refused(arguments | changes, capsys, f"the tokenizer gives ids up to {highest}, and vocab_size is 270")
+    refused(arguments | changes, capsys, f"the tokenizer gives ids up to {highest}, but vocab_size is 270")
 
 
 def refused(arguments, capsys, message):
@@ -362,7 +362,7 @@ def refused(arguments, capsys, message):
 def test_more_spans_than_sentinels_are_refused(problems):
     """Their ids would be those of words."""
     size = dataclasses.replace(SIZE, length=2048)
-    with pytest.raises(ValueError, match=r"length 2048 means 1\d\d spans a row, and there are 100 sentinels"):
+    with pytest.raises(ValueError, match=r"length 2048 means 1\d\d spans per row, but there are 100 sentinels"):
         OBJECTIVES["span"](problems["span"].vocabulary, size)
     OBJECTIVES["span"](problems["span"].vocabulary, dataclasses.replace(SIZE, length=1024))
 

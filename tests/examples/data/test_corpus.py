@@ -41,10 +41,10 @@ def test_what_systems_and_editors_leave_behind_is_left_out_and_counted(tmp_path)
     os.mkfifo(tmp_path / "books/pipe")
     found = corpus.read(tmp_path)
     assert found.documents == ("a book",)
-    assert found.left_out == {"hidden, or of a system": 5, "no regular file": 1, "empty": 1}
+    assert found.left_out == {"hidden or system files": 5, "not a regular file": 1, "empty": 1}
     shares = {"train": 0.5, "test": 0.5}
     summary = corpus.summary(found, corpus.split(found, shares), shares)
-    assert summary.facts["left out"] == "5 hidden, or of a system, 1 no regular file, 1 empty"
+    assert summary.facts["left out"] == "5 hidden or system files, 1 not a regular file, 1 empty"
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
@@ -53,7 +53,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(ValueError, match="no text"):
         corpus.read(tmp_path)
     (tmp_path / "latin.txt").write_bytes(b"na\xefve")
-    with pytest.raises(ValueError, match=r"latin\.txt: not UTF-8 at byte 2; save it as UTF-8, or take it out"):
+    with pytest.raises(ValueError, match=r"latin\.txt: not UTF-8 at byte 2; save it as UTF-8, or remove it"):
         corpus.read(tmp_path)
     (tmp_path / "latin.txt").write_bytes("na\u00efve".encode("utf-16"))
     with pytest.raises(ValueError, match=r"latin\.txt: not UTF-8 at byte 0"):
@@ -106,8 +106,8 @@ def test_files_of_very_unequal_size_are_parts_of_the_asked_size():
 def test_a_part_of_another_size_than_asked_is_said():
     parts = {"train": Corpus(("x" * 70,), ""), "test": Corpus(("y" * 30,), "")}
     summary = corpus.summary(Corpus(("x" * 100,) * 2, "x"), parts, {"train": 0.9, "test": 0.1})
-    assert summary.warnings == ["test has 30.0% of the text, and 10% were asked"]
-    assert summary.facts["equal to another"] == "1 documents"
+    assert summary.warnings == ["test has 30.0% of the text, but 10% was requested"]
+    assert summary.facts["duplicates"] == "1 documents"
 
 
 def test_a_few_documents_are_cut_and_nothing_is_lost():

@@ -51,7 +51,7 @@ def test_images_are_scaled_on_request(folder):
     [
         (
             Image.new("RGB", (9, 9)),
-            r"z\.png is 9 × 9, and .*0\.png is 8 × 8: to scale .* size= \(--image_size\)",
+            r"z\.png is 9 × 9, but .*0\.png is 8 × 8: to scale .* size= \(--image_size\)",
         ),
         (Image.new("RGB", (8, 9)), r"z\.png is 8 × 9; an image must be square: to scale .* \(--image_size\)"),
     ],
@@ -72,7 +72,7 @@ def test_unreadable_images_are_named_and_counted(folder):
     message = str(error.value)
     assert message.startswith(f"{folder}: 5 of 10 images cannot be read: {folder / 'cat/0.png'} (")
     assert (
-        f"{folder / 'dog/broken1.png'} (it is none of BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP)" in message
+        f"{folder / 'dog/broken1.png'} (not one of BMP, GIF, JPEG, PNG, PPM, TIFF, WEBP)" in message
         and message.endswith("; ...")
     )
 
@@ -95,7 +95,7 @@ def test_an_npz(tmp_path):
         ({"x": pixels(0)}, "no array 'images'; there are 'x'"),
         (
             {"images": np.ones((2, 5, 5)), "labels": np.arange(2)},
-            r"must be uint8 .* got float64 \[2, 5, 5\]; bring them to integers of 0 to 255",
+            r"must be uint8 .* got float64 \[2, 5, 5\]; convert them to integers from 0 to 255",
         ),
         ({"images": pixels(0, (2, 5, 6)), "labels": np.arange(2)}, r"must be uint8 .* got uint8 \[2, 5, 6\]"),
         (
@@ -123,7 +123,7 @@ def test_what_cannot_be_read(tmp_path):
         images.read(tmp_path / "a.npz")
     (tmp_path / "a.csv").touch()
     with pytest.raises(
-        ValueError, match=r"a\.csv: images are in a folder, or in a file that ends in \.npz or \.parquet"
+        ValueError, match=r"a\.csv: images must be in a folder, or in a file that ends in \.npz or \.parquet"
     ):
         images.read(tmp_path / "a.csv")
     np.savez(tmp_path / "b.npz", images=pixels(0, (2, 5, 5)), labels=np.arange(2))
@@ -220,10 +220,10 @@ def test_hidden_files_and_those_of_a_system_are_left_out_and_counted(folder):
     np.testing.assert_array_equal(examples.images, plain.images)
     assert examples.label_names == ("cat", "dog")
     assert examples.notes == {
-        "files or folders left out: hidden, or of a system": 11,
-        "files left out: beside the folders of the classes": 1,
-        "files left out: no pictures, by their names": 1,
-        "folders without a picture, which are no classes": 1,
+        "files or folders left out: hidden or system files": 11,
+        "files left out: not in the folder of a class": 1,
+        "files left out: not pictures, by their names": 1,
+        "folders left out: without a picture": 1,
     }
 
 
@@ -239,17 +239,17 @@ def test_a_folder_of_parts_is_not_one_of_classes(folder):
 def test_a_picture_of_a_type_that_is_not_read_is_not_passed_over(folder, suffix):
     (folder / f"cat/photo{suffix}").touch()
     with pytest.raises(
-        ValueError, match=rf"photo\{suffix}: pictures of type \{suffix.lower()} are not read; con"
+        ValueError, match=rf"photo\{suffix}: pictures of type \{suffix.lower()} are not supported; con"
     ):
         images.read(folder)
 
 
 def test_what_is_no_regular_file(folder, tmp_path):
     os.mkfifo(folder / "cat/pipe.png")
-    with pytest.raises(ValueError, match=r"pipe\.png is no regular file"):
+    with pytest.raises(ValueError, match=r"pipe\.png is not a regular file"):
         images.read(folder)
     os.mkfifo(tmp_path / "set.npz")
-    with pytest.raises(ValueError, match=r"set\.npz: images are in a folder, or in a file"):
+    with pytest.raises(ValueError, match=r"set\.npz: images must be in a folder, or in a file"):
         images.read(tmp_path / "set.npz")
     (folder / "cat/pipe.png").unlink()
     (folder / "cat/gone.png").symlink_to("nowhere")
@@ -307,7 +307,7 @@ def test_a_photograph_is_upright(folder, orientation, suffix):
     examples = images.read(folder)
     expected = ORIENTATIONS[orientation](stored[..., 0])
     np.testing.assert_allclose(examples.images[3, ..., 0].astype(int), expected, atol=30)
-    assert examples.notes.get("turned upright, as their EXIF orientation says", 0) == (orientation > 1)
+    assert examples.notes.get("rotated upright, by their EXIF orientation", 0) == (orientation > 1)
 
 
 def test_a_photograph_that_is_wider_than_high_is_turned_before_it_is_scaled(folder):
@@ -355,27 +355,27 @@ MODES = {
     "16 bits": (
         saved(Image.fromarray(SIXTEEN), ".png"),
         np.round(SIXTEEN / 257)[..., None],
-        "of 16 bits, brought to 8",
+        "16 bits: reduced to 8",
     ),
     "16 bits, TIFF": (
         saved(Image.fromarray(SIXTEEN), ".tif"),
         np.round(SIXTEEN / 257)[..., None],
-        "of 16 bits, brought to 8",
+        "16 bits: reduced to 8",
     ),
     "CMYK": (
         saved(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), ".tif"),
         [255, 0, 0],
-        "of printing inks (CMYK), turned to RGB without their profile",
+        "CMYK: converted to RGB without their colour profile",
     ),
     "animated GIF": (
         saved(FRAMES[0], ".gif", save_all=True, append_images=FRAMES[1:]),
         200,
-        "animated: the first picture of each",
+        "animated: only the first picture is used",
     ),
     "animated PNG": (
         saved(FRAMES[0], ".png", save_all=True, append_images=FRAMES[1:]),
         200,
-        "animated: the first picture of each",
+        "animated: only the first picture is used",
     ),
 }
 
@@ -386,7 +386,10 @@ def test_every_mode_means_the_same_colours(folder, mode):
     save(folder / "cat/9")
     examples = images.read(folder)
     np.testing.assert_array_equal(examples.images[3], np.broadcast_to(expected, (8, 8, 3)))
-    own = set(examples.notes) - {"grey among coloured ones", "files left out: no pictures, by their names"}
+    own = set(examples.notes) - {
+        "grey images among coloured ones",
+        "files left out: not pictures, by their names",
+    }
     assert own == ({note} if note else set())
 
 
@@ -396,9 +399,9 @@ def test_grey_and_colour(tmp_path):
         path.parent.mkdir(exist_ok=True)
         Image.new(mode, (8, 8), 10 * i if mode == "L" else (1, 2, 3)).save(path)
     both = images.read(tmp_path)
-    assert both.images.shape == (4, 8, 8, 3) and both.notes == {"grey among coloured ones": 3}
+    assert both.images.shape == (4, 8, 8, 3) and both.notes == {"grey images among coloured ones": 3}
     assert both.images[1, 0, 0].tolist() == [20, 20, 20] and both.images[3, 0, 0].tolist() == [1, 2, 3]
-    with pytest.raises(ValueError, match=r"3\.png is in colour, and the images that it goes with are grey"):
+    with pytest.raises(ValueError, match=r"3\.png is in colour, but the images that it goes with are grey"):
         images.read(tmp_path, channels=1)
     (tmp_path / "dog/3.png").unlink()
     assert images.read(tmp_path).images.shape == (3, 8, 8, 1)
@@ -407,13 +410,15 @@ def test_grey_and_colour(tmp_path):
 
 def test_pixels_that_are_not_read_are_said(folder):
     Image.fromarray(np.ones((8, 8), np.float32)).save(folder / "cat/9.tif")
-    with pytest.raises(ValueError, match=r"9\.tif \(ValueError: pixels of mode F are not read; save it as PNG"):
+    with pytest.raises(
+        ValueError, match=r"9\.tif \(ValueError: pixels of mode F are not supported; save it as 8-bit PNG"
+    ):
         images.read(folder)
 
 
 def test_no_program_is_started_by_a_picture_in_disguise(folder):
     (folder / "cat/9.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n")
-    with pytest.raises(ValueError, match=r"9\.png \(it is none of BMP, "):
+    with pytest.raises(ValueError, match=r"9\.png \(not one of BMP, "):
         images.read(folder)
 
 
@@ -435,7 +440,7 @@ def little_memory(monkeypatch):
 
 @pytest.mark.usefixtures("little_memory")
 def test_more_than_fits_into_memory_is_refused_at_the_first_picture(folder):
-    with pytest.raises(ValueError, match=r"6 images of .* would take 0\.0 GiB of memory, of at most 0\.0"):
+    with pytest.raises(ValueError, match=r"6 images of .* would take 0\.0 GiB of memory; the limit is 0\.0"):
         images.read(folder)
     assert images.read(folder, size=4).images.shape == (6, 4, 4, 3)
 
@@ -445,14 +450,14 @@ def test_an_archive_is_read_by_what_is_needed_of_it(tmp_path, monkeypatch):
     path = tmp_path / "set.npz"
     path.write_bytes(malformed.npz(**few, extra=malformed.claims((2**40,)), other=malformed.OBJECTS))
     monkeypatch.setattr(memory, "limit", lambda: 1000)
-    assert images.read(path).notes == {"arrays that are not used": 2}
+    assert images.read(path).notes == {"unused arrays": 2}
     large = few | {"images": np.zeros((3, 30, 30), np.uint8)}
     np.savez_compressed(path, **large)
     with pytest.raises(ValueError, match=r"set\.npz cannot be read: images of .* would take 0\.0 GiB"):
         images.read(path)
     path.write_bytes(malformed.npz(labels=few["labels"], images=malformed.claims((2**40, 2**40)) + bytes(9)))
     with pytest.raises(
-        ValueError, match=r"the header says uint8 \[1099511627776, 1099511627776\], and there are"
+        ValueError, match=r"the header says uint8 \[1099511627776, 1099511627776\], but there are"
     ):
         images.read(path)
 
@@ -490,9 +495,7 @@ def test_a_parquet_is_bounded_before_it_is_read(tmp_path, parquet, monkeypatch):
     parquet(path, {"image": [png(0), png(1)] * 50, "label": ["a", "b"] * 50, "other": [b"x" * 10_000] * 100})
     assert len(images.read(path).images) == 100
     parquet(path, {"image": [b"x"] * 1_000_000, "label": [1] * 1_000_000})
-    with pytest.raises(
-        ValueError, match=r"set\.parquet says that it has 1,000,000 rows, more than it has bytes"
-    ):
+    with pytest.raises(ValueError, match=r"set\.parquet claims to have 1,000,000 rows, more than it has bytes"):
         images.read(path)
     parquet(path, {"image": [bytes(2000)], "label": [1]})
     monkeypatch.setattr(memory, "limit", lambda: 1000)
@@ -505,7 +508,7 @@ def test_a_parquet_is_bounded_before_it_is_read(tmp_path, parquet, monkeypatch):
 )
 def test_labels_of_a_parquet_are_integers_or_strings(tmp_path, parquet, labels):
     parquet(tmp_path / "set.parquet", {"image": [png(0), png(1)], "label": labels})
-    with pytest.raises(ValueError, match=r"set\.parquet: label must be of integers or strings, got "):
+    with pytest.raises(ValueError, match=r"set\.parquet: label must hold integers or strings, got "):
         images.read(tmp_path / "set.parquet")
 
 
@@ -546,13 +549,13 @@ def test_what_is_bad_about_images_is_said():
         "1 image with two classes or more",
         "50% of the images are not square, and were stretched to 4 × 4",
         "test has no example of the class 'dog'",
-        "test has only 3 examples: one of them is 33.3% of its accuracy",
-        "test shares 2 images with train: what that says of the model is too good",
-        "the classes are uneven, in training 210 of 'cat' and 10 of 'dog': look at macro_f1 or mcc beside the "
+        "test has only 3 examples: each of them is 33.3% of its accuracy",
+        "test shares 2 images with train: its metrics are optimistic",
+        "the classes are uneven, in training 210 of 'cat' and 10 of 'dog': look at macro_f1 or mcc besides the "
         "accuracy",
     ]
     assert summary.facts["sizes in the files"] == "smallest 4 × 4, median 8 × 4, largest 8 × 4"
-    assert summary.facts["animated"] == "2" and summary.facts["equal to another"] == "2 images"
+    assert summary.facts["animated"] == "2" and summary.facts["duplicates"] == "2 images"
     assert summary.rows()["warning 1"] == summary.warnings[0]
 
 
@@ -561,7 +564,7 @@ def test_a_photograph_with_a_preview_beside_it_is_not_animated(folder):
     photograph.save(folder / "cat/9.jpg", format="MPO", save_all=True, append_images=[preview])
     examples = images.read(folder)
     assert examples.images[3, 0, 0, 0] > 190
-    assert "animated: the first picture of each" not in examples.notes
+    assert "animated: only the first picture is used" not in examples.notes
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "RGBA", "I;16", "P"])
@@ -576,5 +579,5 @@ def test_a_tiff_that_lies_on_its_side_is_upright(folder, mode, compression):
     image.save(folder / "cat/9.tif", exif=exif, compression=compression)
     upright, notes = decoding._upright(folder / "cat/9.tif")
     shown = np.asarray(upright.convert("L"), int)
-    assert shown.shape == (8, 5) and "turned upright, as their EXIF orientation says" in notes
+    assert shown.shape == (8, 5) and "rotated upright, by their EXIF orientation" in notes
     np.testing.assert_allclose(shown, np.repeat(stored[0, :, None], 5, 1), atol=2)

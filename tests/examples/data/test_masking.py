@@ -59,5 +59,5 @@ def test_predictions():
 
 
 def test_without_ordinary_tokens_nothing_can_be_hidden():
-    with pytest.raises(ValueError, match="ordinary must be ids, of which one can be hidden; there are none"):
+    with pytest.raises(ValueError, match="ordinary must hold at least one id, got none"):
         mask(batch(rows=1), MASK, np.array([], np.int64), seed=0, step=0)

@@ -21,5 +21,5 @@ def test_the_least_of_all_limits_counts(monkeypatch, tmp_path):
 def test_what_is_above_it_is_refused_by_name(monkeypatch):
     monkeypatch.setattr(memory, "limit", lambda: 2**30)
     memory.check(2**30, "a text")
-    with pytest.raises(ValueError, match=r"^a text would take 2\.0 GiB of memory, of at most 1\.0$"):
+    with pytest.raises(ValueError, match=r"^a text would take 2\.0 GiB of memory; the limit is 1\.0$"):
         memory.check(2**31, "a text")

@@ -19,7 +19,7 @@ def test_with_an_overlap_every_token_but_the_first_is_told_once():
 
 def test_less_than_a_row_is_refused():
     assert pack([[1, 2]], end=0, length=3).shape == (1, 3)
-    with pytest.raises(ValueError, match="must have the 4 tokens of one sequence, got 3"):
+    with pytest.raises(ValueError, match="must have the 4 tokens of a row, got 3"):
         pack([[1, 2]], end=0, length=4)
 
 

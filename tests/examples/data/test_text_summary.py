@@ -31,7 +31,7 @@ def test_what_is_bad_is_said():
     summary = of(train, test=test)
     assert summary.facts["empty texts"] == "3: 2 train, 1 test"
     assert summary.facts["test data"] == "other.csv"
-    assert summary.facts["equal to another"] == "2 texts"
+    assert summary.facts["duplicates"] == "2 texts"
     told = " | ".join(summary.warnings)
     assert "3 empty texts, from which" in told and "test shares 1 text with train" in told
     assert "1 text with two classes" in told and "the classes are uneven" in told
@@ -45,7 +45,7 @@ def test_what_is_bad_is_said():
         (("0", "0.0"), "the classes '0' and '0.0' are spelled alike"),
         (("spam", "spam\u200b"), "the classes 'spam' and 'spam\\u200b' are spelled alike"),
         (("no", " no"), "the classes 'no' and ' no' are spelled alike"),
-        (("3.1", "3.10"), "labels such as '3.1' are taken for names"),
+        (("3.1", "3.10"), "labels such as '3.1' are treated as names"),
         (("007", "7"), None),
         (("1E2", "100"), None),
     ],
@@ -57,7 +57,7 @@ def test_names_that_may_be_a_mistake(names, told):
 
 def test_a_pair_is_a_copy_where_both_texts_are():
     train = examples(["same"] * 60, [0, 1] * 30, pairs=tuple(f"p {i}" for i in range(60)))
-    assert "equal to another" not in of(train).facts and not of(train).warnings
+    assert "duplicates" not in of(train).facts and not of(train).warnings
 
 
 @pytest.mark.parametrize(("cut", "warned"), [(5, False), (6, True)])
@@ -72,13 +72,13 @@ def test_a_share_of_texts_that_are_cut(cut, warned):
 @pytest.mark.parametrize(("most", "why"), [(512, "see --length"), (24, "the model reads no more")])
 def test_texts_that_are_cut_lead_to_the_flag_where_it_helps(most, why):
     (warning,) = text_summary.of_lengths(np.arange(99), {"train": 9}, {"train": 9}, 24, most).warnings
-    assert warning.endswith(f"lose their end: {why}")
+    assert warning.endswith(f"are truncated: {why}")
 
 
 def test_a_large_test_set_is_no_fault_and_one_that_looks_like_the_training_set_is():
     train = examples([f"text {i}" for i in range(60)], np.arange(60) % 2)
     test = examples([f"other {i}" for i in range(121)], np.arange(121) % 2)
-    assert of(train, test=test).warnings == ["test has more than twice the examples of train, 121 and 60"]
+    assert of(train, test=test).warnings == ["test has more than twice as many examples as train, 121 and 60"]
     train = examples([f"text {i}" for i in range(70)], np.arange(70) % 2)
     assert of(train, test=test).warnings == []
 
@@ -99,4 +99,4 @@ def test_labels_that_may_be_no_classes(classes, told):
 
 def test_one_example_is_one():
     summary = of(examples([f"t {i}" for i in range(60)], np.arange(60) % 2), test=examples(["one"], [0]))
-    assert "test has only 1 example: one of them is 100.0% of its accuracy" in summary.warnings
+    assert "test has only 1 example: each of them is 100.0% of its accuracy" in summary.warnings

@@ -70,7 +70,7 @@ def test_refusals(tmp_path):
     with pytest.raises(ValueError, match=r"the tokenizer has no \[PAD\], \[UNK\], .* which masked needs"):
         tokenization.vocabulary(tokenizer, "masked")
     highest = tokenizer.get_vocab_size() - 1
-    with pytest.raises(ValueError, match=f"gives ids up to {highest}, and vocab_size is {highest}"):
+    with pytest.raises(ValueError, match=f"gives ids up to {highest}, but vocab_size is {highest}"):
         tokenization.vocabulary(tokenizer, "causal", size=highest)
     spans = tokenization.train(TEXT, "bpe", 400, "span")
     with pytest.raises(ValueError, match="the last 100 ids of the vocabulary must be <extra_id_0>"):
@@ -82,26 +82,26 @@ def replaces(pattern, content):
 
 
 HOSTILE = {
-    "no unknown token": ("model", {"unk_token": "[NO]"}, "t.json does not read every text, .* Missing"),
+    "no unknown token": ("model", {"unk_token": "[NO]"}, "t.json cannot encode every text, .* Missing"),
     "a model that leaves out": (
         "model",
         {"type": "BPE", "vocab": {"a": 0}, "merges": []},
-        "t.json has no token for what is unknown to it, and leaves it out",
+        "t.json has no unknown token, and drops what it does not know",
     ),
     "an unknown token of no id": (
         "model",
         {"type": "Unigram", "unk_id": None, "vocab": [["a", 0.0]]},
-        "t.json does not read every text, .*unk_id",
+        "t.json cannot encode every text, .*unk_id",
     ),
     "one that panics where it is read": (
         "normalizer",
         {"type": "Precompiled", "precompiled_charsmap": "AAAA"},
-        "t.json is not a tokenizer: it broke down: Precompiled",
+        "t.json is not a tokenizer: it panicked: Precompiled",
     ),
     "one that panics on a text": (
         "pre_tokenizer",
         {"type": "FixedLength", "length": 0},
-        "t.json does not read every text, .* it broke down: chunk size",
+        "t.json cannot encode every text, .* it panicked: chunk size",
     ),
     "a normalizer that expands": ("normalizer", replaces("a", "a" * 1000), "makes a text 1,000 times longer"),
     "many that do": (
@@ -145,7 +145,7 @@ def test_what_breaks_down_on_a_text_alone_is_one_line(monkeypatch):
         def encode_batch(self, inputs, **settings):
             raise PanicException("index out\nof bounds")
 
-    with pytest.raises(ValueError, match="cannot read the texts: it broke down: index out of bounds"):
+    with pytest.raises(ValueError, match="cannot encode the texts: it panicked: index out of bounds"):
         tokenizer_file.encode(Tokenizer(), ["a"])
 
 
@@ -155,7 +155,7 @@ def test_a_pattern_without_an_end_is_one_line(tmp_path, capfd):
     fields["pre_tokenizer"] = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
     (tmp_path / "t.json").write_text(json.dumps(fields))
     tokenizer = tokenization.load(tmp_path / "t.json")
-    with pytest.raises(ValueError, match="cannot read the texts: it broke down: Onig: Regex search error"):
+    with pytest.raises(ValueError, match="cannot encode the texts: it panicked: Onig: Regex search error"):
         tokenizer_file.encode(tokenizer, ["x" * 40 + "y"])
     assert capfd.readouterr().err == ""
 

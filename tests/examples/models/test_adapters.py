@@ -107,7 +107,7 @@ def test_other_keys_are_refused():
 
 
 def test_state_beside_the_parameters_is_refused():
-    match = "no state beside its parameters, got "
+    match = "no state besides its parameters, got "
     with pytest.raises(ValueError, match=match + r"\['mean'\], \['var'\]"):
         from_nnx(nnx.BatchNorm(3, rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match=match):

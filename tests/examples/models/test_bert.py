@@ -299,7 +299,7 @@ def test_too_many_tokens_are_refused():
     config = dataclasses.replace(TINY, position_offset=2)
     params, apply = build(Encoder, config)
     assert apply(params, *batch([10], tokens=10)).shape == (1, 10, 16)
-    with pytest.raises(ValueError, match="ids_BT must have at most 10 tokens a row, got 11"):
+    with pytest.raises(ValueError, match="ids_BT must have at most 10 tokens per row, got 11"):
         apply(params, *batch([11], tokens=11))
 
 

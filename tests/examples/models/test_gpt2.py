@@ -101,5 +101,5 @@ def test_config_refuses(field, value):
 
 def test_too_many_tokens_are_refused(tiny):
     params, apply, _ = tiny
-    with pytest.raises(ValueError, match="ids_BT must have at most 12 tokens a row, got 13"):
+    with pytest.raises(ValueError, match="ids_BT must have at most 12 tokens per row, got 13"):
         apply(params, jnp.zeros((1, 13), jnp.int32))

@@ -140,7 +140,7 @@ def test_a_hub_repository_is_downloaded_at_one_revision_which_is_shown(monkeypat
     assert hub.asked == [("owner/some-model", revision, 20.0), ("owner/some-model", "0123abcd", FILES)]
     assert pretrained.described(model, directory) == "owner/some-model@0123abcd"
     said = capsys.readouterr().err.splitlines()
-    assert said[0] == "model owner/some-model is no directory here; asking the Hugging Face Hub"
+    assert said[0] == "model owner/some-model is not a directory; asking the Hugging Face Hub"
     assert said[1] == "model owner/some-model@0123abcd"
 
 
@@ -155,7 +155,7 @@ def test_a_failed_download_says_what_was_tried(monkeypatch, tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         pretrained.find("owner/some-model")
     assert message(error) == (
-        "model owner/some-model is no directory, and its download from the Hugging Face Hub "
+        "model owner/some-model is not a directory, and its download from the Hugging Face Hub "
         "failed: OSError: no network"
     )
 
@@ -387,7 +387,7 @@ def test_no_texts(tokenizer_file):
 
 def test_encode_refuses(tokenizer_file):
     tokenizer = pretrained.load_tokenizer(tokenizer_file.parent, CONFIG)
-    with pytest.raises(ValueError, match="pairs must be as many as texts, 2, got 1"):
+    with pytest.raises(ValueError, match="there must be as many pairs as texts, 2, got 1"):
         pretrained.encode(tokenizer, ["a", "b"], ["c"], length=6)
     with pytest.raises(ValueError, match="length must be above the 3 special tokens, got 3"):
         pretrained.encode(tokenizer, ["a"], ["c"], length=3)
@@ -446,7 +446,7 @@ def test_a_silent_hub_is_given_up(monkeypatch):
         hub = types.SimpleNamespace(HfApi=lambda: api, snapshot_download=lambda *_, **__: 1 / 0)
         monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
         start = time.monotonic()
-        with pytest.raises(FileNotFoundError, match="model some-model is no directory, and its download"):
+        with pytest.raises(FileNotFoundError, match="model some-model is not a directory, and its download"):
             pretrained.find("some-model")
         assert time.monotonic() - start < 20
 
@@ -480,10 +480,10 @@ def test_several_files_are_one_model(sharded):
         ),
         (
             lambda index: index | {QUERY: "/etc/passwd"},
-            "file beside it, got '/etc/passwd'",
+            "file next to it, got '/etc/passwd'",
         ),
-        (lambda index: index | {QUERY: "pytorch_model.bin"}, "must be in a .safetensors file beside it"),
-        (lambda index: index | {QUERY: 3}, "must be in a .safetensors file beside it, got '3'"),
+        (lambda index: index | {QUERY: "pytorch_model.bin"}, "must be in a .safetensors file next to it"),
+        (lambda index: index | {QUERY: 3}, "must be in a .safetensors file next to it, got '3'"),
         (lambda index: index | {QUERY: "model-00003-of-00003.safetensors"}, "has no model-00003-of-00003.saf"),
         (
             lambda index: index | {"x": "model-00001-of-00002.safetensors"},

@@ -79,5 +79,5 @@ def test_dropout_is_the_same_with_a_pattern():
 
 def test_a_pattern_of_another_depth_is_refused():
     params, apply, arguments = build("gpt2")
-    with pytest.raises(ValueError, match=r"on_N must be of shape \[2\], one entry a layer, got \[3\]"):
+    with pytest.raises(ValueError, match=r"on_N must have shape \[2\], one entry per layer, got \[3\]"):
         apply(params, *arguments, on_N=np.ones(3, bool))

@@ -73,5 +73,5 @@ def test_config_refuses(field, value):
 @pytest.mark.parametrize("shape", [(1, 8, 8, 1), (1, 16, 16, 3)])
 def test_images_of_another_size_are_refused(shape):
     params, apply = golden.drawn(lambda: ViT(TINY, rngs=nnx.Rngs(0)))
-    with pytest.raises(ValueError, match=r"must be of shape \[B, 8, 8, 3\], got \[1, "):
+    with pytest.raises(ValueError, match=r"must have shape \[B, 8, 8, 3\], got \[1, "):
         apply(params, jnp.zeros(shape))

@@ -76,7 +76,7 @@ def test_params_of_another_configuration_are_not_written(directory, tmp_path):
     other = dataclasses.replace(config, hidden_size=8, layers=1)
     with pytest.raises(ValueError) as error:
         weights.save(tmp_path / "saved", families.GPT2, other, params)
-    assert str(error.value).startswith("params are not those of the configuration: ")
+    assert str(error.value).startswith("params do not match the configuration: ")
     assert "embeddings/word/embedding [50, 16], expected [50, 8]" in str(error.value)
     assert "16 unknown (layers/1/attention/key/bias [16], " in str(error.value)
     assert not (tmp_path / "saved").exists()
