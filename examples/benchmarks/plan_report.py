@@ -59,10 +59,10 @@ def summary(record: Mapping[str, Any]) -> str:
     rows, model = record["rows"], compare.escaped(settings["model"])
     about = (
         f"{model}, {rows[0]['parameters']:,} parameters in {settings['dtype']}, on {settings['target']}, mesh "
-        f"{settings['mesh'] or 'data'}. Sizes are per device, 1 GiB = 2³⁰ bytes. An update moves bytes "
-        "to and from the device's memory. Its bound is what any update must read and write, and its time is at least the "
-        "bytes moved divided by the bandwidth. A range extends from the branches that move least to those that "
-        f"move most. {rows[0]['date']}, jax {versions['jax']}, optax {versions['optax']}."
+        f"{settings['mesh'] or 'data'}. Sizes are per device, 1 GiB = 2³⁰ bytes. An update moves bytes to and "
+        "from the device's memory. Its bound is what any update must read and write, and its time is at least "
+        "the bytes moved divided by the bandwidth. A range extends from the branches that move least to those "
+        f"that move most. {rows[0]['date']}, jax {versions['jax']}, optax {versions['optax']}."
     )
     return f"{about}\n\n{table(rows)}"
 

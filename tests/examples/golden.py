@@ -1,4 +1,4 @@
-"""Models, and the logits that PyTorch has of them, for tests of parity and of round trips."""
+"""Models with the logits that PyTorch computes for them, for tests of parity and of round trips."""
 
 from pathlib import Path
 

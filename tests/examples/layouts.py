@@ -1,4 +1,4 @@
-"""One trainer, as a person starts it: on one device, on a mesh of several, and in two processes."""
+"""A trainer as a user starts it: on one device, on a mesh of several, and in two processes."""
 
 import socket
 import subprocess

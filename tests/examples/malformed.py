@@ -1,8 +1,8 @@
-"""A corpus of what nobody should be given to read, and what is said of each.
+"""A corpus of malformed inputs, each with the message that refuses it.
 
-Every case is a reader, what is put before it, and a part of the one line in which it must refuse. ``CASES``
-holds them by kind and name, and ``test_malformed.py`` reads them all under watch. The malformed files of
-labelled text are in ``test_text.py``.
+Every case is a reader, its input, and a part of the one-line message with which it must refuse. ``CASES`` holds
+them by kind and name, and ``test_malformed.py`` reads them all. The malformed files of labelled text are in
+``test_text.py``.
 """
 
 import functools

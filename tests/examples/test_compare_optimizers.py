@@ -1,4 +1,4 @@
-"""The comparison as a person runs it."""
+"""The comparison as a user runs it."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Image classification at toy size, from images to the picture of what was mistaken, and what it refuses."""
+"""Image classification at toy size, from images to the picture of the mistakes, and what it refuses."""
 
 import dataclasses
 import json

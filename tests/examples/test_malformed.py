@@ -1,4 +1,4 @@
-"""Whatever is malformed is refused in one line; nothing is run, nothing is written, nobody is called."""
+"""Malformed input is refused in one line: no code runs, nothing is written, and no connection is made."""
 
 import ast
 import contextlib

@@ -1,4 +1,4 @@
-"""The smallest example learns, and the README's lines are its own."""
+"""The smallest example learns, and the README shows its lines."""
 
 import re
 import subprocess

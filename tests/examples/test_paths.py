@@ -1,4 +1,4 @@
-"""Paths on a command line: a home is a home, and what no run can lie in is refused before any work."""
+"""Paths on a command line: `~` is the home directory, and unusable paths are refused before any work."""
 
 import importlib
 from pathlib import Path

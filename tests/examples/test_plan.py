@@ -1,4 +1,4 @@
-"""Optimizers are planned by name for models by name, and the table says what fits and what moves."""
+"""Updates are planned by the names of optimizers and models, and the table says what fits and what moves."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The example of ``jax.pmap`` learns, on more devices than one."""
+"""The example of ``jax.pmap`` learns on several devices."""
 
 import subprocess
 import sys

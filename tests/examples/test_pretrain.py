@@ -1,4 +1,4 @@
-"""Pre-training at toy size, from text to a model that is read again, and what it refuses."""
+"""Pre-training at toy size, from text to a model that is read back, and what it refuses."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Every committed document says what its record says: ``python -m examples.records`` renders it again."""
+"""Every committed document matches its record: ``python -m examples.records`` renders it again."""
 
 import re
 

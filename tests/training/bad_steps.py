@@ -1,9 +1,9 @@
-"""Runs with steps that are not finite, and runs without them; as a program, on one replica of eight.
+"""Runs with and without steps that are not finite; as a program, with such a step on one of eight replicas.
 
 XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.training.bad_steps DIRECTORY
 
-Prints one line of JSON: whether a run with a bad step on one device is the run without that step, on a mesh and
-under pmap.
+Prints one line of JSON: whether a run with a bad step on one device equals the run without that step, on a mesh
+and under pmap.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Descent that does, and counts, more than a step."""
+"""An optimizer that does, and counts, more work than a step."""
 
 from typing import NamedTuple
 

@@ -1,7 +1,7 @@
 """Kill a trainer's process repeatedly, at random moments, and resume it each time.
 
-The trainer is ``tests.training.tiny``, which saves every few steps: many of the moments lie within a save. Its
-processes are forked from one that has imported what they need and done nothing else, and share compilations.
+The trainer is ``tests.training.tiny``, which saves every few steps, so many of the moments are during a save.
+Its processes are forked from one that has only imported what they need, and they share compilations.
 """
 
 import multiprocessing

@@ -1,8 +1,8 @@
-"""A model of layers that is small enough to be grown, thinned and killed often; as a program, one that dies.
+"""A layered model that is small enough to be grown, thinned and killed often; as a program, one that dies.
 
 python -m tests.training.layered METHOD DIRECTORY DIE_AT
 
-trains as ``fit`` of this page does and kills itself as it asks for its batch number DIE_AT.
+trains as ``fit`` in this module does, and kills itself when it asks for batch number DIE_AT.
 """
 
 import os

@@ -4,7 +4,7 @@ XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.training.layo
 python -m tests.training.layouts DIRECTORY OPTIMIZERS processes ADDRESS PROCESSES INDEX
 
 Prints one line of JSON: layout → optimizer → the losses of 20 steps. Names are joined by commas. ``processes``
-is one of several processes, of one device each, that share a run.
+runs one of several processes, each with one device, that share a run.
 """
 
 import functools

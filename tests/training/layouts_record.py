@@ -1,4 +1,4 @@
-"""The record of the layouts: how far the losses of 20 steps are from one device's, and what lies on a device.
+"""The record of the layouts: how far the losses of 20 steps are from those of one device, and a device's bytes.
 
 python -m tests.training.layouts_record          measures, and renders
 """

@@ -1,4 +1,4 @@
-"""Where the arrays of a run on eight devices lie, and whether it resumes elsewhere; run by test_sharding.py.
+"""Print where the arrays of a run on eight devices lie, and whether it resumes elsewhere, for test_sharding.py.
 
 XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.training.on_a_mesh DIRECTORY
 

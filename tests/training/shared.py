@@ -1,4 +1,4 @@
-"""One of several processes that share a small run in which something happens: a program of test_processes.py.
+"""One of several processes that share a small run in which something goes wrong; for test_processes.py.
 
 python -m tests.training.shared DIRECTORY ADDRESS PROCESSES INDEX [--seed S] [--part STEP] …
 """

@@ -1,4 +1,4 @@
-"""A run whose optimizer is made from a learning rate: what it computes, refuses and goes on with."""
+"""A run whose optimizer is made from a learning rate: its results, what it refuses, and how it resumes."""
 
 import logging
 

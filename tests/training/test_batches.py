@@ -1,4 +1,4 @@
-"""Shuffled batches lose and repeat nothing; padded ones keep the mean exact."""
+"""Shuffled batches neither lose nor repeat an example; padded batches keep the mean exact."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Only the work itself is timed, until its results are available, and not its compilation."""
+"""Calibration times the work until its results are available, without its compilation."""
 
 import dataclasses
 import time

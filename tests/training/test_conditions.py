@@ -1,4 +1,4 @@
-"""A run continues under the conditions it was started under: others are refused or logged."""
+"""A run continues under the conditions that it was started with: others are refused or logged."""
 
 import json
 import os

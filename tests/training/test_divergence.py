@@ -1,4 +1,4 @@
-"""One policy for steps that are not finite: skipped if the optimizer skips them, else the end of the run."""
+"""One policy for steps that are not finite: the optimizer skips them, or they end the run."""
 
 import math
 import os

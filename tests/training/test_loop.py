@@ -1,4 +1,4 @@
-"""The loop is the loop one would write by hand, watched."""
+"""The loop trains like one written by hand, and reports what it does."""
 
 import dataclasses
 import math

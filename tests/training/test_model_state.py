@@ -1,4 +1,4 @@
-"""What a model keeps besides its parameters: the statistics of BatchNorm, in Linen and in NNX."""
+"""The state of a model besides its parameters: the statistics of BatchNorm, in Linen and in NNX."""
 
 import dataclasses
 import json

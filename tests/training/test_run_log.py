@@ -1,4 +1,4 @@
-"""The log adds up the seconds of updates, and leaves out what is timed on its own."""
+"""The log adds up the seconds of updates, without what is timed separately."""
 
 import time
 

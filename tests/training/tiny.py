@@ -1,4 +1,4 @@
-"""A run small enough to be killed often; as a program, one that is told where to die.
+"""A run that is small enough to be killed often; as a program, it can be told where to die.
 
 python -m tests.training.tiny DIRECTORY [--resume] [--die POINT] [--seconds-per-step S] …
 """

@@ -1,4 +1,4 @@
-"""The table of planned updates says what fits, what does not, and what is not known."""
+"""The table of planned updates says what fits, what does not, and what is unknown."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What there is room for is known before anything is read."""
+"""Data that do not fit into memory are refused before they are read."""
 
 import pytest
 

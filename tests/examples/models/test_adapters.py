@@ -1,4 +1,4 @@
-"""The two Flax libraries give one training: same trees of arrays, same trajectory."""
+"""Models in NNX and in Linen train alike: the same trees of arrays, the same trajectory."""
 
 import jax
 import jax.numpy as jnp

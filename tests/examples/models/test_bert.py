@@ -1,6 +1,6 @@
-"""MiniLM against PyTorch's numbers, the encoder against its equations in float64, and its promises.
+"""MiniLM agrees with PyTorch, the encoder agrees with its equations in float64, and it keeps its promises.
 
-`test_model_parity` holds small encoders to PyTorch's numbers.
+`test_model_parity` compares small encoders with PyTorch.
 """
 
 import dataclasses

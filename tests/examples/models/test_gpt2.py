@@ -1,4 +1,4 @@
-"""What GPT-2 promises; `test_model_parity` holds it to PyTorch's numbers."""
+"""GPT-2 keeps its promises; `test_model_parity` compares it with PyTorch."""
 
 import dataclasses
 import math

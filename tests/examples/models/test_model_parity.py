@@ -1,4 +1,4 @@
-"""Every model gives PyTorch's numbers, and docs/models.md says how closely."""
+"""Every model agrees with PyTorch, and docs/models.md says how closely."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Every way in which a pretrained directory can be wrong ends in one line that names it."""
+"""Whatever is wrong with a pretrained directory is reported in one line that names it."""
 
 import dataclasses
 import hashlib

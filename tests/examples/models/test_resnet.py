@@ -1,4 +1,4 @@
-"""What ResNet promises; `test_model_parity` holds it to PyTorch's numbers."""
+"""ResNet keeps its promises; `test_model_parity` compares it with PyTorch."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What T5 promises, and its buckets; `test_model_parity` holds it to PyTorch's numbers."""
+"""T5 keeps its promises, and its buckets are right; `test_model_parity` compares it with PyTorch."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What ViT promises; `test_model_parity` holds it to PyTorch's numbers."""
+"""ViT keeps its promises; `test_model_parity` compares it with PyTorch."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Files and configurations that do not belong together are told by the names and shapes of their tensors."""
+"""Files and configurations that do not match are recognized by the names and shapes of their tensors."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Every flag of every program refuses what it cannot mean, when it is parsed, in one line that names it."""
+"""Every flag of every program refuses an invalid value when it is parsed, in one line that names the flag."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""Command lines name every method of the suite and functions of their user, and refuse what cannot be built."""
+"""Command lines accept every method of the suite and functions of the user, and refuse what cannot be built."""
 
 import sys
 

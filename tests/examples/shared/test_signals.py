@@ -1,4 +1,4 @@
-"""A signal ends a program in one line; a reader that goes away does not end it."""
+"""A signal ends a program with one line; a reader of its output that goes away does not end it."""
 
 import os
 import signal

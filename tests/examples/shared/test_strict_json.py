@@ -1,4 +1,4 @@
-"""JSON is read as it stands, or refused with its place."""
+"""JSON is read exactly, or refused with the place of the error."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What a study keeps is small, safe to render, and not lost to a run that diverged or a picture that fails."""
+"""A study's record is small, safe to render, and survives a run that diverges or a picture that fails."""
 
 import dataclasses
 import errno

@@ -1,4 +1,4 @@
-"""The line-search study as a person runs it, and its report."""
+"""The line-search study as a user runs it, and its report."""
 
 import dataclasses
 import shutil

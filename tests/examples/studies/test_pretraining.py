@@ -1,4 +1,4 @@
-"""Recipes for pre-training are tuned and run, and what the report says follows from the numbers."""
+"""Recipes for pre-training are tuned and run, and the report's statements follow from the numbers."""
 
 import dataclasses
 import math

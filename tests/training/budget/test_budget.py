@@ -1,4 +1,4 @@
-"""A budget is spent on what was done, at the prices of its reference, and decides the same everywhere."""
+"""A budget is charged for the work done, at the prices of its reference, and ends a run alike everywhere."""
 
 import dataclasses
 import json

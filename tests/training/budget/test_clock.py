@@ -1,4 +1,4 @@
-"""The clock counts every nanosecond it is charged, and no other."""
+"""The clock counts exactly the nanoseconds that it is charged."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A reference is charged as it was written down, or refused."""
+"""A reference is read back exactly as it was written, or refused."""
 
 import json
 import math

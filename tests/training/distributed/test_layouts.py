@@ -1,4 +1,4 @@
-"""The same losses on one device and on many, in every layout, and in several processes."""
+"""The losses are the same on one device and on many, in every layout, and in several processes."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Several processes are one run: they agree before it, write it once, end together, and go on together."""
+"""Several processes are one run: they agree before it starts, write it once, and end and resume together."""
 
 import signal
 import socket

@@ -1,4 +1,4 @@
-"""Processes that do not find one another, or contradict one another, all report it early and in one line."""
+"""Processes that do not find or that contradict one another all report it early and in one line."""
 
 import contextlib
 import socket

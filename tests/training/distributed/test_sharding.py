@@ -1,4 +1,4 @@
-"""Each array of a run is laid out as specified from the start, and none is replicated by accident."""
+"""All arrays of a run are laid out as specified from the start, and none is replicated by accident."""
 
 import logging
 

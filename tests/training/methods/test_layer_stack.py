@@ -1,4 +1,4 @@
-"""Layers are found, counted and doubled, however a model keeps them."""
+"""Layers are found, counted and doubled, however a model stores them."""
 
 from typing import NamedTuple
 

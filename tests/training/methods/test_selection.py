@@ -1,4 +1,4 @@
-"""Examples are selected as defined, and the work is charged."""
+"""Examples are selected as defined, and the work of selecting them is charged."""
 
 import dataclasses
 import itertools

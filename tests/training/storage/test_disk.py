@@ -1,4 +1,4 @@
-"""A full or read-only disk costs no checkpoint, and the run continues once there is room again."""
+"""A full or read-only disk loses no checkpoint, and the run continues once there is space again."""
 
 import contextlib
 import shutil

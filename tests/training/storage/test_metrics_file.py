@@ -1,4 +1,4 @@
-"""Rows go in and come out; JSON is valid whatever they hold."""
+"""Rows are read back as they were written, as valid JSON whatever they hold."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Parameters are read from a run's directory, the newest or the best, with or without its code."""
+"""The newest or best parameters are read from a run's directory, with or without its code."""
 
 import shutil
 
