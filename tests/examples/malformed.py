@@ -263,7 +263,7 @@ OBJECTS = np.array([Payload(), Payload()], object)
 ARRAYS = {
     "not an archive": (b"P", "x.npz cannot be read: "),
     "torn": (npz(images=IMAGES, labels=LABELS)[:-30], "x.npz cannot be read: "),
-    "one array": (claims((2, 4, 4)) + bytes(32), "x.npz cannot be read: .*no archive"),
+    "one array": (claims((2, 4, 4)) + bytes(32), "x.npz cannot be read: .*not an archive"),
     "labels missing": (npz(images=IMAGES), "x.npz: no array 'labels'"),
     "a name outside": (npz(**{"../../images": IMAGES, "labels": LABELS}), "x.npz: no array 'images'"),
     "more than memory": (npz(images=claims((2**20, 2**20, 2**5)), labels=LABELS), "x.npz cannot be read: "),

@@ -169,7 +169,7 @@ def test_a_short_part_is_named(problems):
     parts = {"train": corpus.Corpus(("def",), "three letters")}
     problem = problems["causal"]
     with pytest.raises(
-        ValueError, match=r"three letters, part 'train': the text must have the 17 tokens of one"
+        ValueError, match=r"three letters, part 'train': the text must have the 17 tokens of a row"
     ):
         Pretraining(parts, problem.vocabulary, OBJECTIVES["causal"](problem.vocabulary, SIZE))
 
