@@ -1,4 +1,4 @@
-"""The program that goes on with a model once it is trained, by arguments which a flag of the trainer gives."""
+"""The program that continues with a trained model, with arguments from a flag of the trainer."""
 
 import contextlib
 import dataclasses
@@ -12,15 +12,15 @@ from examples.shared.program_flags import Flags
 
 @dataclasses.dataclass(frozen=True)
 class Downstream:
-    """What is to be run next.
+    """A program to run after training.
 
     Attributes:
-        module: the program, to be run with ``python -m``.
-        flags: its flags, ``--model``, ``--output`` and ``--resume`` among them.
-        given: its arguments as they are typed, which may name another output.
+        module: name of the program for ``python -m``.
+        flags: flags of the program, including ``--model``, ``--output`` and ``--resume``.
+        given: arguments of the program as typed; they may name another output.
         model: directory of the model.
-        output: directory of the trainer, in which it writes to ``downstream``.
-        resume: whether the trainer goes on with an earlier run, so that this one does too.
+        output: directory of the trainer; the program writes to ``downstream`` in it.
+        resume: whether the trainer resumes an earlier run, so that the program does too.
     """
 
     module: str
@@ -32,7 +32,7 @@ class Downstream:
 
     @property
     def arguments(self) -> list[str]:
-        """All arguments; later ones win."""
+        """All arguments of the program; later ones take precedence."""
         own = [f"--model={self.model}", f"--output={self.output / 'downstream'}"]
         return own + ["--resume"] * self.resume + shlex.split(self.given)
 
@@ -41,18 +41,18 @@ class Downstream:
         """Set the program's flags within a ``with`` block, before anything is trained.
 
         Raises:
-            ValueError: the arguments are refused, when they are parsed or in the body; or by them another model
-                would be used, or a directory that holds something.
+            ValueError: the arguments are refused, either when they are parsed or in the body; or they name
+                another model, or an output directory that is not empty.
         """
         with command.arguments("downstream", self.arguments, self.flags):
             if self.flags.model != str(self.model):
                 raise ValueError("--model is the one that is pre-trained here; leave it out")
             there = Path(self.flags.output)
-            own = there == self.output / "downstream"  # is begun or gone on with as the trainer is
+            own = there == self.output / "downstream"  # started or resumed like the trainer
             if not (own or self.flags.resume) and there.is_dir() and any(there.iterdir()):
                 raise ValueError(f"--output={there} is not empty; choose another, or leave it out")
             yield
 
     def start(self) -> None:
-        """Run the program in the place of this one."""
+        """Replace this process by the program."""
         signals.replace_process("-m", self.module, *self.arguments)

@@ -103,10 +103,10 @@ def methods(record: Record, metric: str) -> list[Method]:
         metric: name of the metric that ranks them.
 
     Raises:
-        ValueError: there is no run or no such metric, or a rate of a method does not have all seeds.
+        ValueError: there is no run or no such metric, or a method lacks a seed at one of its rates.
     """
     if not record.runs:
-        raise ValueError("the record must hold at least one run, got none")
+        raise ValueError("the record must have at least one run, got none")
     seeds = sorted({run.seed for run in record.runs})
     found = []
     for name in dict.fromkeys(run.optimizer for run in record.runs):

@@ -185,7 +185,7 @@ class Run:
         return [row["step"] + 1 for row in rows], [row["loss"] for row in rows]
 
     def validation(self, metric: str) -> tuple[list[int], list[float]]:
-        """Update counts, and a metric of the evaluation after so many updates; NaN if it is not finite.
+        """Update counts, and a metric of the evaluation at each count; NaN if it is not finite.
 
         Raises:
             ValueError: there is no such metric.
@@ -297,5 +297,5 @@ def _check_number(
     value = row.get(name)
     fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and value >= least
     if not fits and not (or_none and value is None and name in row):
-        said = repr(value) if name in row else "none"
-        raise TypeError(f"{where}[{name!r}] must be {'an integer' if whole else 'a number'}, got {said}")
+        given = repr(value) if name in row else "none"
+        raise TypeError(f"{where}[{name!r}] must be {'an integer' if whole else 'a number'}, got {given}")

@@ -77,7 +77,7 @@ def estimate(values: Sequence[float]) -> Estimate:
         Estimate(mean=2.0, standard_error=1.0, n=2)
     """
     if not values:
-        raise ValueError("values must hold at least one number, got none")
+        raise ValueError("values must have at least one number, got none")
     known = len(values) > 1 and all(map(math.isfinite, values))
     error = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if known else math.nan
     return Estimate(float(np.mean(values)), error, len(values))
@@ -174,7 +174,7 @@ def sensitivity(levels: Mapping[float, float], *, within: float) -> Sensitivity:
         (0.765, 0.056, 10)
     """
     if not levels:
-        raise ValueError("levels must hold at least one rate, got none")
+        raise ValueError("levels must have at least one rate, got none")
     checks.number("within", within, ge=0)
     for rate in levels:
         checks.number("each learning rate", rate, gt=0)

@@ -92,8 +92,8 @@ def _one_seed(record: Record, finite: Sequence[Method], metric: str) -> list[str
         sentences.append(f"One seed on this test set does not distinguish it from {joined(close)}.")
     for name, level in record.levels(metric, "test").items():
         above = [m.name for m in finite if m.score.mean - level > lead]
-        said = _verdict(above, record, metric, " by more than that")
-        sentences.append(f"{escaped(name)} reaches {decimal(level)}; {said}.")
+        clause = _verdict(above, record, metric, " by more than that")
+        sentences.append(f"{escaped(name)} reaches {decimal(level)}; {clause}.")
     return sentences
 
 
@@ -119,8 +119,8 @@ def _several_seeds(record: Record, finite: Sequence[Method], metric: str) -> lis
             for method in finite
             if (lead := paired_difference(method.scores, [sign * level] * seeds)).significant and lead.low > 0
         ]
-        said = _verdict(above, record, metric, " by more than the variation over seeds")
-        sentences.append(f"{escaped(name)} reaches {decimal(level)}; {said}.")
+        clause = _verdict(above, record, metric, " by more than the variation over seeds")
+        sentences.append(f"{escaped(name)} reaches {decimal(level)}; {clause}.")
     if (budget := best.runs[0].budget) is not None:
         sentences.append(f"Every run had the same budget, {budget:g} seconds of reference time.")
     return sentences

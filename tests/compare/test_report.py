@@ -90,7 +90,7 @@ def test_versions_that_differ_are_told():
 @pytest.mark.parametrize(
     ("runs", "metric", "message"),
     [
-        ([], "accuracy", "the record must hold at least one run, got none"),
+        ([], "accuracy", "the record must have at least one run, got none"),
         ([run("a", 0.5)], "f1", "the evaluation has no metric 'f1'; it has loss, accuracy"),
         ([run("a", 0.5)], "mcc", "the evaluation has no metric 'mcc'; it has loss, accuracy"),
         (

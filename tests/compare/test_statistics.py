@@ -67,11 +67,11 @@ def test_time_to_target():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: estimate([]), "values must hold at least one number, got none"),
+        (lambda: estimate([]), "values must have at least one number, got none"),
         (lambda: paired_difference([1.0], [1.0, 2.0]), "must have the same length, got 1 and 2"),
         (lambda: paired_difference([1.0], [1.0], confidence=1.0), r"confidence must be in \(0, 1\), got 1.0"),
         (lambda: t_quantile(0.95, 0), r"degrees must be in \[1, "),
-        (lambda: sensitivity({}, within=0.01), "levels must hold at least one rate, got none"),
+        (lambda: sensitivity({}, within=0.01), "levels must have at least one rate, got none"),
         (lambda: sensitivity({0.0: 0.5}, within=0.01), r"each learning rate must be in \(0, inf\), got 0.0"),
         (lambda: sensitivity({0.1: 0.5}, within=-1), r"within must be in \[0, inf\), got -1"),
     ],
