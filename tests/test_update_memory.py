@@ -117,6 +117,7 @@ def test_those_of_optax_hold_a_gradient_where_ours_do_not():
         assert temporary_bytes_per_parameter(tx) >= 3.9
 
 
+@pytest.mark.long
 def test_the_program_grows_with_the_number_of_leaves_and_not_with_its_square():
     def lines(tx, leaves):
         params = {str(i): jax.ShapeDtypeStruct((8,), jnp.float32) for i in range(leaves)}

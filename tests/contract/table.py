@@ -93,11 +93,13 @@ def _row(method):
 # What reproduces an author's code without weight decay, growth and all, is held to that code alone.
 TABLE = {name: _row(method) for name, method in methods.METHODS.items() if method.takes("weight_decay")}
 
-# Their chains are those of adamw, adamax, nadamw, sgd, signum, sophia_g and salsa but for an argument or two:
-# in a quick run the others stand for them.
+# Their chains differ from those of another row in an argument or two: in a quick run that row stands for them.
 SIBLINGS = {
-    *("adam", "adamaxw", "nadam", "sqrt_size_sgd", "sign_sgd", "sophia_h"),
-    *("adam_sls", "armijo_sgd", "momentum_sls", "pla_sls"),
+    *("adam", "nadam", "nadamw", "adamax", "adamaxw", "amsgrad"),  # of adamw
+    *("sqrt_size_sgd", "sign_sgd", "signum", "adagrad"),  # of sgd, lion and rmsprop
+    *("lars", "low_memory_update(lamb)"),  # of lamb
+    *("sophia_h", "adam_sls", "armijo_sgd", "momentum_sls", "pla_sls"),  # of sophia_g and salsa
+    *("chain(clip, adamw)", "accumulate(adamw, 4)"),  # of guard(adamw) and low_bit(adamw)
 }
 
 

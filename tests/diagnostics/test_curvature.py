@@ -93,6 +93,7 @@ def network():
     return loss, params, hessian
 
 
+@pytest.mark.long
 def test_equals_the_dense_hessian_of_a_network(network):
     loss, params, hessian = network
     measured = block_curvature(loss, params, iterations=1000, tolerance=1e-4)

@@ -33,6 +33,7 @@ def test_a_loss_that_falls_when_the_rate_has_decayed_had_no_rate_too_low(first, 
     assert runs.names(rows) == found
 
 
+@pytest.mark.long
 def test_a_warm_up_too_short():
     rate = runs.schedule(1.0, warm_up=None)
     finding = runs.only(runs.train(optimiz.adamw(rate), schedule=rate))

@@ -181,6 +181,7 @@ def test_a_tree_without_entries(tree):
     assert readings(state, ())["block_norms"] == {}
 
 
+@pytest.mark.long
 def test_replicas_hold_the_same_measurements_of_the_averaged_gradient():
     tx = probe(every=1)
     local = jax.tree.map(lambda *g: jnp.stack(g), *gradients(2))

@@ -97,6 +97,7 @@ def test_the_runs_and_their_report(arguments, capsys):
     assert f"report: {out / 'report.md'}" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_baseline_that_cannot_be_computed_is_told_before_training_and_left_out(arguments, capsys, tmp_path):
     rows = [f"{' '.join('abcdefghij'[int(digit)] for digit in f'{i:03}')}\t{'xy'[i % 2]}" for i in range(200)]
     arguments |= {"data": tmp_path / "letters.tsv", "optimizer": "adamw"}
@@ -112,6 +113,7 @@ def test_a_baseline_that_cannot_be_computed_is_told_before_training_and_left_out
     assert record.baselines == {} and "no words" in record.left_out["TF-IDF baseline"]
 
 
+@pytest.mark.long
 def test_the_model_learns(arguments):
     call(arguments | {"optimizer": "adamw", "learning_rate": 0.01, "steps": 60, "head_rate": 1, "dropout": 0})
     (run,) = compare.Record.read(arguments["output"] / "record.json").runs
@@ -134,6 +136,7 @@ def test_optimizers_of_every_kind_and_of_the_user_train_the_model(arguments, cap
         assert f"warning: {named} has no argument weight_decay" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_rate_too_high_is_told_while_it_trains_once_and_with_a_remedy(arguments, capsys):
     call(arguments | {"optimizer": "adamw", "learning_rate": 3, "steps": 60, "head_rate": 1})
     lines = capsys.readouterr().out.splitlines()

@@ -18,6 +18,11 @@ def there_and_back(fmt, x, salt=0):
     return fmt.decode(*fmt.encode(x, jnp.int32(salt)))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def encoded(fmt, x):
+    return fmt.encode(x, jnp.int32(0))
+
+
 def levels(fmt, roots):
     """The shares of a scale that a block can hold, ascending from 0: the equations, in float64."""
     if isinstance(fmt, Int8):
@@ -57,7 +62,7 @@ def test_every_entry_is_stored_as_one_of_its_neighbours(fmt, kind):
     assert np.all(
         (np.abs(stored - below) <= 1e-5 * np.abs(below)) | (np.abs(stored - above) <= 1e-5 * np.abs(above))
     )
-    codes, scales = fmt.encode(jnp.asarray(x), jnp.int32(0))
+    codes, scales = encoded(fmt, x)
     assert codes.shape == x.shape and codes.dtype == fmt.dtype and codes.dtype.itemsize == 1
     assert scales.shape == (3, 3) and scales.dtype == jnp.float32  # the last block of a row holds 188
     assert np.all(np.asarray(scales) < 0) == (kind == "squares")
@@ -83,7 +88,7 @@ def test_zero_is_exactly_zero_and_a_block_of_zeros_is_too(fmt):
     x[1, :256] = np.abs(x[0, :256])
     stored = np.asarray(there_and_back(fmt, x))
     assert np.all(stored[x == 0] == 0)
-    codes, scales = fmt.encode(jnp.asarray(x), jnp.int32(0))
+    codes, scales = encoded(fmt, x)
     assert np.all(np.asarray(scales)[:, 1] == 0) and np.all(np.asarray(codes, np.float32)[:, 256:] == 0)
 
 
@@ -140,7 +145,7 @@ def test_a_slow_average_decays_and_does_not_stall(fmt):
         v = (0.999 * fmt.decode(*stored)).at[:, 0].set(30.0)
         return fmt.encode(v, salt), None
 
-    stored, _ = jax.lax.scan(step, fmt.encode(jnp.asarray(start), jnp.int32(0)), jnp.arange(1, 1001))
+    stored, _ = jax.lax.scan(step, encoded(fmt, start), jnp.arange(1, 1001))
     ratio = np.asarray(fmt.decode(*stored))[:, 1:].sum() / start[:, 1:].sum()
     assert abs(ratio / 0.999**1000 - 1) < 0.1
 
@@ -148,9 +153,9 @@ def test_a_slow_average_decays_and_does_not_stall(fmt):
 @pytest.mark.parametrize("fmt", BLOCKWISE)
 def test_rows_of_any_length_are_padded_to_blocks_that_change_nothing(fmt):
     x = MOMENTS["signed"].astype(np.float32)
-    _, whole = fmt.encode(jnp.asarray(x), jnp.int32(0))
+    _, whole = encoded(fmt, x)
     for part, scales in ((x[:, :512], whole[:, :2]), (x[:, 512:], whole[:, 2:])):
-        np.testing.assert_array_equal(fmt.encode(jnp.asarray(part), jnp.int32(0))[1], scales)
+        np.testing.assert_array_equal(encoded(fmt, part)[1], scales)
 
 
 def test_short_rows_do_not_suit_formats_with_scales():

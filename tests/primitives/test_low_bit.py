@@ -272,6 +272,7 @@ def test_tree_map_params_takes_it_with_specs(fmt):
     assert marked.inner_state[0].mu == specs and marked.inner_state[0].count == ""
 
 
+@pytest.mark.long
 def test_combinators_take_it():
     p, mask = params(), {"kernel": True, "layer": False}
     g = gradients(0, p)

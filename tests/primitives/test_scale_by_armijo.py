@@ -453,6 +453,7 @@ def test_the_loss_may_be_returned_with_something_else():
     jax.tree.map(np.testing.assert_array_equal, state, state_with_aux)
 
 
+@pytest.mark.long
 def test_three_problems_under_vmap_are_three_runs():
     """One is searched at length, one hardly, and one has nothing to be searched for."""
     tx = adam_sls(0.3, init_step=1.0)

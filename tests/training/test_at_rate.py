@@ -113,6 +113,7 @@ def test_the_rate_is_weakly_typed_as_a_python_float_is(tmp_path):
     )
 
 
+@pytest.mark.long
 def test_runs_on_a_mesh_take_the_rate_as_an_argument_too(tmp_path):
     layout = training.Layout(training.make_mesh("data:1"))
     same(fit(tmp_path / "first", layout=layout), fit(tmp_path / "again", layout=layout))
@@ -122,7 +123,9 @@ def test_runs_on_a_mesh_take_the_rate_as_an_argument_too(tmp_path):
         np.testing.assert_allclose(jnp.float32(a), jnp.float32(b), rtol=1e-2, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["growth", "layer_drop", "rho_loss"])
+@pytest.mark.parametrize(
+    "name", ["layer_drop", *(pytest.param(name, marks=pytest.mark.long) for name in ("growth", "rho_loss"))]
+)
 def test_methods_train_at_the_rate(name, tmp_path):
     options = {
         "task": layered.task(depth=1 if name == "growth" else 4, size=layered.SIZES.get(name, 8)),

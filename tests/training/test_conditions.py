@@ -178,6 +178,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.long
 def test_every_process_finds_the_same_digests_whatever_it_did_before():
     found = []
     for history in ("0", "1"):

@@ -69,6 +69,7 @@ def test_what_depends_on_the_steps_is_refused_and_the_run_left_as_it_was(tmp_pat
     assert run(tmp_path, make(4), 4, resume=True).history == first.history
 
 
+@pytest.mark.long
 def test_layers_that_are_dropped_by_the_steps_and_growth_are_refused(tmp_path):
     from tests.training import layered
 

@@ -161,6 +161,7 @@ def test_resumed_is_uninterrupted_to_the_bit(tmp_path, task):
         assert result.history == whole.history
 
 
+@pytest.mark.long
 def test_on_a_mesh_the_statistics_are_those_of_the_whole_batch(tmp_path):
     program = [sys.executable, "-m", "tests.training.test_model_state", tmp_path / "shared"]
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
@@ -216,6 +217,7 @@ def test_a_bad_batch_leaves_the_state_as_it_was(tmp_path, guarded):
     assert_same(result.model_state, run(plain, tmp_path / "before", tx, steps=3).model_state)
 
 
+@pytest.mark.long
 def test_examples_are_selected_in_evaluation_mode_and_work_is_charged(tmp_path):
     task = linen()
     methods = training.Methods(selection=training.SelectiveBackprop(batch=8))

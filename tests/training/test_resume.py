@@ -71,10 +71,10 @@ def reference(tmp_path_factory):
     ("point", "left"),
     [
         ("step", ["000000007"]),
-        ("writing", ["000000007", "partial-14"]),
+        pytest.param("writing", ["000000007", "partial-14"], marks=pytest.mark.long),
         ("written", ["000000007", "partial-14"]),
         ("renamed", ["000000007", "000000014"]),
-        ("deleting", ["000000014", "partial-000000007"]),
+        pytest.param("deleting", ["000000014", "partial-000000007"], marks=pytest.mark.long),
     ],
 )
 @pytest.mark.survives("SIGKILL in a step, in a save, or between rename and clean-up")

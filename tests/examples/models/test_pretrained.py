@@ -598,6 +598,7 @@ def test_no_value_of_a_configuration_is_a_trace(tmp_path, name, family):
                 assert "\n" not in said and len(said) < 500 and str(directory / "config.json") in said, said
 
 
+@pytest.mark.long
 def test_a_hundred_layers_are_read_in_seconds(tmp_path):
     config = EncoderConfig(9, 2, 100, 1, 2, max_positions=4)
     shapes = layout.shapes_of(families.BERT, config)

@@ -37,6 +37,7 @@ def test_statistics_of_equal_parts_are_those_of_the_whole():
     np.testing.assert_allclose(variance, images.var((0, 1, 2)), rtol=1e-5)
 
 
+@pytest.mark.long
 def test_group_norm_needs_no_batch():
     config = dataclasses.replace(CIFAR, norm="group", groups=4)
     params, apply = build(config)

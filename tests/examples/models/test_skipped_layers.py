@@ -43,7 +43,9 @@ def kept(params, on):
     return params | {"layers": dict(enumerate(layers))}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "bert" else pytest.mark.long) for name in CASES]
+)
 def test_the_model_is_that_of_the_layers_that_are_on(name):
     params, apply, arguments = build(name)
     _, shallow, _ = build(name, layers=1)
@@ -70,6 +72,7 @@ def test_every_layer_is_a_branch_and_nothing_is_without_a_pattern(name):
     assert " cond[" not in str(jax.make_jaxpr(lambda: apply(params, *arguments))())
 
 
+@pytest.mark.long
 def test_dropout_is_the_same_with_a_pattern():
     params, apply, arguments = build("bert")
     key = jax.random.key(0)

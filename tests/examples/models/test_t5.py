@@ -58,6 +58,7 @@ def test_what_stands_at_the_padding_changes_nothing():
     np.testing.assert_array_equal(apply(params, np.where(mask, ids, 7), answer, mask), expected)
 
 
+@pytest.mark.long
 def test_the_first_logits_are_of_order_one():
     config = dataclasses.replace(TINY, hidden_size=64, head_size=16, layers=1, decoder_layers=1)
     params, apply = from_nnx(T5(config, rngs=nnx.Rngs(0)))

@@ -30,12 +30,14 @@ def test_without_its_head_it_gives_what_the_head_takes():
     np.testing.assert_allclose(logits_BL, apply(whole, images), atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_fresh_head_is_undecided():
     config = dataclasses.replace(TINY, layers=1)
     params, apply = from_nnx(ViT(config, rngs=nnx.Rngs(0)))
     np.testing.assert_array_equal(jax.jit(apply)(params, jnp.ones((2, 8, 8, 3))), np.zeros((2, 3)))
 
 
+@pytest.mark.long
 def test_positions_begin_as_large_as_patches():
     config = ViTConfig(32, 2, 64, 1, 4, 256, channels=3)
     embeddings = Embeddings(config, rngs=nnx.Rngs(0))

@@ -32,6 +32,7 @@ def arguments(tmp_path):
     return SIZES | {"data": tmp_path / "text.txt", "output": tmp_path / "study"}
 
 
+@pytest.mark.long
 def test_a_study_is_reported_and_continues_where_it_was_stopped(arguments):
     arguments |= {"optimizers": "sgd_sai"}
     output, done = arguments["output"], run(arguments)

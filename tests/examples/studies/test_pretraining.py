@@ -75,6 +75,7 @@ class FakeDownstream:
         return {"accuracy": 0.1}
 
 
+@pytest.mark.long
 def test_recipes_are_tuned_on_one_seed_then_run_from_all(arguments, monkeypatch, capsys):
     calls = []
 
@@ -112,6 +113,7 @@ def test_every_recipe_runs(arguments, folder):
     ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_irreducible_losses_cover_exactly_the_training_rows(losses, folder):
     of = irreducible_losses.problem(losses / "tokenizer.json", str(folder / "text.txt"), *SIZES.values())
     found = irreducible_losses.read(losses, of.fingerprint())

@@ -15,6 +15,7 @@ def check(differences):
         assert max(by_optimizer.values()) <= TOLERANCE, layout
 
 
+@pytest.mark.long
 def test_split_state_on_two_devices_gives_the_losses_of_one(tmp_path):
     names = ["salsa", "low_bit adamw"]
     found = layouts_record.losses(tmp_path, names, ["one device", "ZeRO-1"], devices=2)

@@ -73,6 +73,7 @@ def test_processes_with_other_settings_do_not_begin(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 @pytest.mark.survives("one of two processes killed")
 def test_one_is_killed_and_the_other_ends_and_the_run_goes_on(tmp_path):
     with Processes(tmp_path, "--seconds-per-step", 0.1, of_each=((), ())) as run:

@@ -166,6 +166,7 @@ def test_a_state_of_other_shapes():
             assert state == jax.eval_shape(growth.optimizer(tx, 1).init, grown)
 
 
+@pytest.mark.long
 def test_nothing_is_compiled_but_at_the_switch(tmp_path):
     traced = []
 
@@ -212,6 +213,7 @@ def test_the_trajectory_is_that_of_adam_with_a_count_per_layer(tmp_path):
     np.testing.assert_allclose([row["loss"] for row in result.history], losses, rtol=2e-5, atol=1e-7)
 
 
+@pytest.mark.long
 def test_each_stage_is_charged_by_its_depth(tmp_path):
     result = layered.fit("growth", tmp_path)
     # 0.15 s a step up to 2 s, 0.25 s up to 4 s, 0.45 s up to 8 s.
@@ -267,6 +269,7 @@ def test_any_optimizer_learns_while_the_model_grows(tmp_path, name, scanned):
         assert layered.depth_of(result.params) == 4
 
 
+@pytest.mark.long
 def test_a_search_is_made_once_for_all_generations(tmp_path):
     """Its forward passes are those that it counts, and all of them are charged."""
     calls = []

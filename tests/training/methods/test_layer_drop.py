@@ -29,6 +29,7 @@ def test_theta_and_the_expected_depth():
         assert float(jnp.sum(drop.keep_probabilities(progress, 16))) == pytest.approx(expected, abs=5e-3)
 
 
+@pytest.mark.long
 def test_patterns_are_drawn_independently_and_never_empty():
     drop = LayerDrop(gamma=3.0, least=0.0)
     keys = jax.random.split(jax.random.key(0), 40_000)
@@ -90,6 +91,7 @@ def test_what_is_off_is_not_computed(monkeypatch, scanned):
     assert not np.any(kernels(ours)[~on])
 
 
+@pytest.mark.long
 def test_a_step_is_charged_by_the_layers_that_were_on_whenever_the_host_looks(tmp_path):
     result = layered.fit("layer_drop", tmp_path / "often", log_every=1)
     rows = [row for row in result.history if "loss" in row]
@@ -123,6 +125,7 @@ def test_without_a_budget_it_follows_the_steps(tmp_path):
     assert '"layer_drop"' in run_json and '"gamma": 1000000000.0' in run_json
 
 
+@pytest.mark.long
 def test_dropout_is_the_same_with_and_without(tmp_path):
     """So that runs that begin alike can be compared."""
     seen = {}
