@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,17 @@ def pytest_configure(config):
         from tests.contract.record import Recorder
 
         config.pluginmanager.register(Recorder(path))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Cases after the first few of a test that is marked quick are long."""
+    cases = Counter()
+    for item in items:
+        if few := item.get_closest_marker("quick"):
+            cases[item.nodeid.partition("[")[0]] += 1
+            if cases[item.nodeid.partition("[")[0]] > few.args[0]:
+                item.add_marker("long")
 
 
 _environment = dict(os.environ)

@@ -34,6 +34,7 @@ _SEARCHES |= {name: getattr(optimiz, name) for name in ("salsa_class", "salsa_pa
 _SEARCHES["pla_sls"] = functools.partial(optimiz.pla_sls, units={"w": 0, "b": 1})
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("make", quick(_SEARCHES))
 @pytest.mark.parametrize("jit", [pytest.param(False, marks=pytest.mark.long), True])
 def test_a_search_has_the_derivative_of_differences(make, jit):
@@ -63,6 +64,7 @@ def test_low_bit_has_a_finite_derivative(fmt):
     assert jnp.isfinite(jax.jit(jax.grad(outcome))(1.1))
 
 
+@pytest.mark.long
 def test_low_bit_of_int8_has_a_derivative_by_the_data_and_by_the_learning_rate():
     start = {"w": jnp.linspace(-1, 1, 64), "b": jnp.array(0.3)}
 
@@ -76,6 +78,7 @@ def test_low_bit_of_int8_has_a_derivative_by_the_data_and_by_the_learning_rate()
     assert jnp.isfinite(by_data)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("row", quick(TABLE))
 def test_every_method_has_a_finite_derivative_within_jit(row):
     start = {"w": jnp.array([1.0, -2.0, 0.5]), "b": jnp.array(0.3)}

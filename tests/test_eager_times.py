@@ -111,6 +111,7 @@ def _least(steppers):
             each.append(step())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TWINS)
 def test_at_most_three_times_its_twin(name):
     steppers = [_stepper(tx) for tx in TWINS[name]]

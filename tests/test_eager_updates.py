@@ -10,7 +10,7 @@ import pytest
 
 import optimiz
 from optimiz import diagnostics, numerics
-from tests.contract.table import SIBLINGS, TABLE, gradients, params
+from tests.contract.table import ONLY_LONG, TABLE, gradients, params
 
 _WARM = 4  # updates, within which each of a period of two is seen
 
@@ -127,7 +127,7 @@ _TOGETHER |= {"low_bit(Float8)", "low_bit(BFloat16)", "scale_by_groups and searc
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=[pytest.mark.long] * (case in _TOGETHER | SIBLINGS)) for case in CASES]
+    "case", [pytest.param(case, marks=[pytest.mark.long] * (case in _TOGETHER | ONLY_LONG)) for case in CASES]
 )
 def test_after_the_first_updates_nothing_is_compiled(case):
     _listen()
@@ -171,6 +171,7 @@ def test_twenty_updates_leave_nothing_in_memory(case):
     assert objects < 20  # fewer than one an update
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "case",
     [

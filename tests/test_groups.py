@@ -343,6 +343,7 @@ def concrete(params):
     return jax.tree.map(lambda x: jnp.full(x.shape, 2.0), params)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "params",
     [linen_params(), linen_params(scan=True), nnx_state(), nnx.to_pure_dict(nnx_state())],

@@ -21,6 +21,7 @@ def check(program, devices, *names, layouts=LAYOUTS):
             assert found["last"] < 1
 
 
+@pytest.mark.long
 def test_a_search_that_asks_for_slopes_takes_the_steps_of_one_device(program):
     check(program, 2, "lbfgs", layouts=["pmap"])  # the others are long: each compiles for seconds
 

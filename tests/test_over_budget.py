@@ -40,6 +40,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_drives_any_optimizer_under_jit_and_scan(name):
     """At fractions c / T it is the schedule over T steps, whose count a wrapper may hold back."""
@@ -84,6 +85,7 @@ def test_the_innermost_fraction_counts_and_the_outer_one_comes_back():
         assert float(RATE(10**6)) == 0.75
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("x64", [False, True])
 def test_the_end_is_met_exactly_wherever_the_last_piece_starts(x64):
     with jax.enable_x64(x64):
@@ -123,6 +125,7 @@ def test_outside_of_a_budget_it_says_what_to_do():
         optimiz.adamw(RATE).init(PARAMS)
 
 
+@pytest.mark.long
 def test_its_peak_needs_no_budget():
     assert float(peak(over_budget(warm_up(linear(0.5), 1 / 3)))) == 0.5
     assert float(peak(over_budget(warm_up(cosine(0.5), 0.123456789)))) == 0.5

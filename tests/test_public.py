@@ -65,6 +65,7 @@ def test_every_name_of_training_and_compare_is_documented():
                 assert inspect.getdoc(value), f"{module.__name__}.{name}"
 
 
+@pytest.mark.long
 def test_import_brings_no_model_library_and_costs_little_more_than_that_of_optax():
     def seconds(module):
         started = time.perf_counter()

@@ -24,6 +24,7 @@ def run(section):
     return names
 
 
+@pytest.mark.long
 def test_a_search_with_dropout_in_nnx(capsys):
     names = run("A line search with dropout, in Flax NNX")
     assert int(capsys.readouterr().out) >= 3

@@ -228,6 +228,7 @@ def test_the_stable_phase_ends_at_its_step(steps):
         np.testing.assert_allclose(after, 1 - 1 / (steps - b), rtol=0, atol=1e-6)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("steps", [3, 7, 10, 97, 1000, 12_345])
 def test_warm_up_and_decay_may_fill_the_run(steps):
     for b in _boundaries(steps):
@@ -278,6 +279,7 @@ def test_ramp_and_decay_are_monotone():
     assert values.max() == values[300] == 1.0
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(
     ("ours", "optax_s"),
     [

@@ -48,6 +48,7 @@ def most(name):
     return (METHODS[name].held_bytes if name in METHODS else 0.0) + 0.05
 
 
+@pytest.mark.quick(12)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_update_needs_no_memory_of_its_own(name):
     assert temporary_bytes_per_parameter(OPTIMIZERS[name]) <= most(name)
@@ -62,6 +63,7 @@ def clipped(tx):
 SUMS_OVER_THE_GRADIENT = {name for name, method in METHODS.items() if method.sums_over_gradient}
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize(
     "name", sorted(OPTIMIZERS.keys() - SUMS_OVER_THE_GRADIENT - {"adafactor_without_decay"})
 )

@@ -220,7 +220,10 @@ def counted(shapes: Shapes) -> dict[str, tuple[tuple[int, ...], int]]:
     """The distinct shapes of unstacked parameters, by the first name of each, and how many have it."""
     flat = jax.tree_util.tree_leaves_with_path(unstacked(shapes), is_leaf=lambda s: isinstance(s, tuple))
     counts = collections.Counter(shape for _, shape in flat)
-    names = {shape: path[-1].key for path, shape in reversed(flat)}
+    names = {
+        shape: "_".join(part.key for part in path if not part.key.startswith("layer_"))
+        for path, shape in reversed(flat)
+    }
     return {names[shape]: (shape, times) for shape, times in counts.items()}
 
 

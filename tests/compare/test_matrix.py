@@ -297,6 +297,7 @@ def test_a_task_that_begins_differently_every_time_is_refused(tmp_path):
         small.run(tmp_path, arms, seeds=[0], task_of=task_of)
 
 
+@pytest.mark.long
 def test_arms_may_train_by_methods_on_what_they_make_of_the_task(tmp_path):
     selection = training.Methods(selection=training.RhoLoss(batch=8))
     batches = layered.task(size=16).batches
@@ -374,6 +375,7 @@ def test_an_arm_whose_make_is_an_optimizer_is_told_what_makes_one():
         compare.Arm("sgd", 0.1, optimiz.sgd(0.1))
 
 
+@pytest.mark.long
 def test_a_model_with_a_state_is_compared_at_the_state_that_it_has_learnt(tmp_path):
     task, settings = test_model_state.linen(), training.Settings(steps=4)
     arms = [compare.Arm("sgd", 0.1, optimiz.sgd)]

@@ -49,6 +49,7 @@ def compilations(monkeypatch):
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("make", "changes"),
     [
@@ -76,6 +77,7 @@ def test_rates_that_are_not_listed_together_share_a_step_too(compilations, tmp_p
     assert len(compilations) == 2
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("make", [over_budget, searching])
 def test_a_rate_has_the_same_results_alone_and_among_others(make, tmp_path):
     among = {(run.learning_rate, run.seed): run for run in small.run(tmp_path / "all", rates_of(make))}
@@ -96,6 +98,7 @@ def test_a_rate_has_the_same_results_alone_and_among_others(make, tmp_path):
     assert fitted.history == alone.history
 
 
+@pytest.mark.long
 def test_each_rate_is_its_own(tmp_path):
     runs = small.run(tmp_path / "all", rates_of(over_steps), seeds=[0], **OVER_STEPS)
     for run in runs:
@@ -113,6 +116,7 @@ def test_each_rate_is_its_own(tmp_path):
         )
 
 
+@pytest.mark.long
 def test_a_factory_that_needs_the_value_of_the_rate_is_compiled_for_each(compilations, tmp_path, caplog):
     runs = small.run(tmp_path, rates_of(branching), **OVER_STEPS)
     assert len(runs) == 6 and len(compilations) == 3

@@ -93,20 +93,19 @@ def _row(method):
 # What reproduces an author's code without weight decay, growth and all, is held to that code alone.
 TABLE = {name: _row(method) for name, method in methods.METHODS.items() if method.takes("weight_decay")}
 
-# Their chains differ from those of another row in an argument or two: in a quick run that row stands for them.
-SIBLINGS = {
-    *("adam", "nadam", "nadamw", "adamax", "adamaxw", "amsgrad"),  # of adamw
-    *("sqrt_size_sgd", "sign_sgd", "signum", "adagrad"),  # of sgd, lion and rmsprop
-    *("lars", "low_memory_update(lamb)"),  # of lamb
-    *("sophia_h", "adam_sls", "armijo_sgd", "momentum_sls", "pla_sls"),  # of sophia_g and salsa
-    *("chain(clip, adamw)", "accumulate(adamw, 4)"),  # of guard(adamw) and low_bit(adamw)
+# In a quick run, adamw, lion, sgd_sai, lamb, salsa, low_bit(adamw) and what is new stand for these.
+ONLY_LONG = {
+    *("adam", "nadam", "nadamw", "adamax", "adamaxw", "amsgrad", "adan", "adafactor", "rmsprop", "adagrad"),
+    *("sgd", "sqrt_size_sgd", "sign_sgd", "signum", "lars", "sophia_g", "sophia_h"),
+    *("adam_sls", "armijo_sgd", "momentum_sls", "pla_sls"),
+    *("chain(clip, adamw)", "guard(adamw)", "accumulate(adamw, 4)", "low_memory_update(lamb)"),
 }
 
 
 def quick(cases):
-    """Name → case as parameters of a test; those of siblings are long."""
+    """Name → case as parameters of a test; some are long."""
     return [
-        pytest.param(case, id=name, marks=[pytest.mark.long] if name.partition("-")[0] in SIBLINGS else [])
+        pytest.param(case, id=name, marks=[pytest.mark.long] if name.partition("-")[0] in ONLY_LONG else [])
         for name, case in cases.items()
     ]
 

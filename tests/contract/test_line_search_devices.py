@@ -17,6 +17,7 @@ def check(by_optimizer, programs):
         assert found["programs"] == programs, name
 
 
+@pytest.mark.long
 def test_every_layout_on_four_devices_takes_the_decisions_of_one(program):
     report = program("tests.contract.line_search_devices", devices=4)
     # One program for all steps, searched or not.

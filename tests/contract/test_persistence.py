@@ -10,6 +10,7 @@ from tests.contract import persistence
 from tests.contract.table import avals, each, params, run
 
 
+@pytest.mark.quick(6)
 @pytest.mark.promise("what Orbax or msgpack saved comes back bit for bit")
 @each
 @pytest.mark.parametrize("library", persistence.FORMATS)
@@ -39,6 +40,7 @@ def test_a_run_resumed_in_a_new_process_continues_bit_for_bit(program, tmp_path,
     assert straight["finished"] != straight["saved"]
 
 
+@pytest.mark.long
 @pytest.mark.promise("what eight devices saved is restored on two and on one")
 def test_what_eight_devices_saved_is_restored_on_two_and_on_one(program, tmp_path, methods):
     eight = program("tests.contract.persistence", "save", tmp_path, devices=8)

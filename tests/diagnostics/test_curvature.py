@@ -142,6 +142,7 @@ def test_stacked_layers_equal_the_unstacked():
     np.testing.assert_allclose(stacked.norm, apart.norm, rtol=1e-6)
 
 
+@pytest.mark.long
 def test_compiled_equals_eager():
     loss, params = quadratic([np.diag(s) for s in SPECTRA]), [jnp.ones(len(s)) for s in SPECTRA]
     eager = block_curvature(loss, params)

@@ -1,11 +1,13 @@
 import jax
 import optax
+import pytest
 
 import optimiz
 from optimiz.diagnostics import health
 from tests.diagnostics import runs
 
 
+@pytest.mark.long
 def test_blocks_cut_off_from_the_loss():
     def loss(params, x, y):
         return runs.cross_entropy(params | {"layers_0": jax.lax.stop_gradient(params["layers_0"])}, x, y)
@@ -40,6 +42,7 @@ def test_decay_of_the_wrong_sign_makes_blocks_explode():
     assert found["exploding_blocks"].step > runs.STEPS // 4
 
 
+@pytest.mark.long
 def test_clipping_on_most_steps():
     def run(max_norm):
         tx = optax.chain(optax.clip_by_global_norm(max_norm), optimiz.adamw(3e-3))

@@ -12,12 +12,14 @@ from optimiz.training.storage import metrics_file
 from tests.diagnostics import runs
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("batch", "noise"), [(8, 0.2), (64, 0.0), (64, 0.2)])
 @pytest.mark.parametrize("tx", runs.HEALTHY.values(), ids=runs.HEALTHY)
 def test_a_healthy_run_has_no_finding(tx, batch, noise):
     assert health(runs.train(tx, batch=batch, noise=noise, examples=4096)) == []
 
 
+@pytest.mark.long
 def test_a_healthy_run_that_says_all_it_can():
     rate = runs.schedule(1e-2)
     tx = optax.chain(optax.clip_by_global_norm(1.0), optimiz.adamw(rate))

@@ -12,6 +12,7 @@ def test_a_rate_too_high(tx):
     assert "the loss began at 1.479" in finding.evidence
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("rate", "seen"),
     [

@@ -75,6 +75,7 @@ def test_passes_its_updates_on_bit_for_bit(dtype):
     assert tx.update(g, state)[0] is g
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("gradient", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("param", [jnp.float32, jnp.bfloat16])
 def test_an_optimizer_behind_it_does_as_it_does_alone_in_one_trace_of_a_scan(param, gradient):

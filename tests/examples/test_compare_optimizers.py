@@ -135,6 +135,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(arguments, tmp_path):
     assert not arguments["output"].exists()
 
 
+@pytest.mark.long
 def test_a_reference_that_lacks_an_operation_is_named_before_anything_runs(arguments, tmp_path):
     lacking = reference(tmp_path / "lacking.json", ("step", 8, 1.0))
     [(code, _, errors)] = call(arguments | {"reference": lacking})

@@ -122,6 +122,7 @@ def test_the_model_learns(arguments):
     assert np.mean(losses[-5:]) < 0.5 * losses[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "named", ["optax:rmsprop", pytest.param("lamb,sophia_g,armijo_sgd", marks=pytest.mark.long)]
 )

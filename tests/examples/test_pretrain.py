@@ -55,6 +55,7 @@ def drawn(problem):
     return jax.tree.map(lambda p: np.float32(random.normal(0, 0.1, p.shape)), shapes)
 
 
+@pytest.mark.quick(1)
 def test_losses_are_the_cross_entropy_of_the_targets(problem):
     task = problem.task(batch_size=2, seed=0)
     params, batch = drawn(problem), task.batches(0)
@@ -92,6 +93,7 @@ def test_the_shares_of_processes_are_the_batch(problem):
         np.testing.assert_array_equal(np.concatenate([share[name] for share in shares]), rows)
 
 
+@pytest.mark.quick(1)
 def test_the_parameters_tell_how_deep_the_model_is(problem):
     task, shallow = problem.task(2, 0), drawn(problem)
     deep = training.Growth(depths=(1, 2), at=(0.5,)).stack.doubled(shallow)

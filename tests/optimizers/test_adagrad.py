@@ -33,6 +33,7 @@ def test_equals_the_equations():
     trajectory.check_equations(adagrad, direction)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("args", [(0.1, 1e-7), (0.0, 1e-2), (0.0, 0.0)], ids=str)
 def test_is_a_drop_in_for_optax_with_eps_under_the_root(args):
     trajectory.check_drop_in(

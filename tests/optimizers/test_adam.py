@@ -35,6 +35,7 @@ def test_equals_the_equations():
     trajectory.check_equations(adam, direction)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("args", [(), (0.0, 0.5), (0.9, 0.99, 1e-3, 1e-3)], ids=str)
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_is_a_drop_in_for_optax(args, nesterov):

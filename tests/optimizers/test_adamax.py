@@ -32,11 +32,13 @@ def test_equals_the_equations(make):
     trajectory.check_equations(lambda *args, **kwargs: make(*args, b2=0.7, eps=0.0, **kwargs), direction)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("args", [(), (0.0, 0.5), (0.9, 0.5, 1e-2)], ids=str)
 def test_is_a_drop_in_for_optax(args):
     trajectory.check_drop_in(lambda lr: adamax(lr, *args), lambda lr: optax.adamax(lr, *args))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "args",
     [

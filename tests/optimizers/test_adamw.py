@@ -33,6 +33,7 @@ def test_equals_pytorch():
     )
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "kwargs",
     [

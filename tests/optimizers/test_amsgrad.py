@@ -63,6 +63,7 @@ def test_equals_the_equations(correct_mu, correct_nu, max_before_correction):
     trajectory.check_equations(make, _rule(correct_mu, correct_nu, max_before_correction))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "args",
     [(), (0.0, 0.5), (0.9, 0.9, 1e-3, 1e-3), (0.9, 0.9, 1e-8, 0.0, None, False, False)],

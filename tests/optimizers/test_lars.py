@@ -59,6 +59,7 @@ def test_equals_the_equations_over_a_varying_rate(trust, nesterov):
     chex.assert_trees_all_close(got, theta, rtol=0, atol=1e-12)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "kwargs",
     [

@@ -19,6 +19,7 @@ def test_equals_the_equations():
     trajectory.check_equations(nadam, direction)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("args", [(), (0.0, 0.5), (0.9, 0.99, 1e-3, 1e-3)], ids=str)
 def test_is_a_drop_in_for_optax(args):
     trajectory.check_drop_in(lambda lr: nadam(lr, *args), lambda lr: optax.nadam(lr, *args))

@@ -21,6 +21,7 @@ def test_equals_the_equations():
     trajectory.check_equations(nadamw, direction)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "args",
     [

@@ -57,6 +57,7 @@ def test_equals_the_equations_in_float64():
         assert clipped > 20 and inside > 20
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-6), (np.float64, 1e-12)])
 def test_reproduces_optax_with_its_settings(dtype, tolerance):
     start = jax.tree.map(lambda x: x.astype(dtype), START)

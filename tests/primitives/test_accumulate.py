@@ -36,6 +36,7 @@ def stream(n, dtype=jnp.float32):
     return [jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), dtype), PARAMS) for _ in range(n)]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("every", [1, 3, 4])
 @pytest.mark.parametrize("x64", [False, True])
 def test_equals_one_big_batch(every, x64):

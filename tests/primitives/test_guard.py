@@ -142,6 +142,7 @@ def test_passes_extra_arguments_on():
     assert tx.update(jnp.ones(1), tx.init(jnp.ones(1)), value=3.0)[0].tolist() == [-1.0]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("param", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("gradient", [jnp.float32, jnp.bfloat16])
 def test_keeps_the_types_of_state_and_updates_in_one_trace_of_a_scan(param, gradient):
@@ -231,6 +232,7 @@ def test_inside_windows_of_optax_a_bad_micro_batch_ends_in_nan_and_inside_of_acc
     assert jnp.all(last(lambda tx: optimiz.accumulate(tx, 2)) < 0)
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize(
     "wrapped",
     [

@@ -57,6 +57,7 @@ def standard_errors_from(wanted, drawn):
     return np.concatenate(jax.tree.leaves(jax.tree.map(distance, wanted, drawn)))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 @pytest.mark.parametrize("microbatches", [None, 3])
 def test_gauss_newton_bartlett_has_the_mean_of_the_exact_diagonal(weights, microbatches):
@@ -280,6 +281,7 @@ print(json.dumps(jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), found)))
 """
 
 
+@pytest.mark.long
 def test_replicas_agree_on_one_estimate_of_all_their_data():
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(

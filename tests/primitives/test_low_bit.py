@@ -69,6 +69,7 @@ OPTAX = {
 }
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("name", OPTAX)
 def test_every_statistic_of_optax_is_and_no_copy_of_the_parameters(name):
     make, statistics = OPTAX[name]
@@ -126,6 +127,7 @@ def test_rows_too_short_for_a_scale_and_complex_arrays_stay():
 # --- values --------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick(3)
 @each_format
 @pytest.mark.parametrize("make", [optimiz.adamw, optimiz.lion, optimiz.sgd_sai])
 def test_it_follows_the_optimizer_in_float32(fmt, make):
@@ -163,6 +165,7 @@ def test_a_coordinate_without_gradients_stays_exactly_zero(fmt):
         assert np.all(np.asarray(updates["kernel"])[:, ::3] == 0)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("make", [optax.adamw, optimiz.adamw, optax.lion, optimiz.sgd_sai])
 def test_statistics_are_float32_within_and_updates_leave_as_they_came(make, dtype):
@@ -223,6 +226,7 @@ def test_the_first_codes_are_computed_when_init_runs_and_not_while_it_is_compile
 # --- transformations of JAX, and Optax's combinators -----------------------------------------------
 
 
+@pytest.mark.quick(1)
 @each_format
 def test_jit_scan_and_donation_equal_the_loop(fmt):
     tx = low_bit(optimiz.adamw(0.1), fmt)
@@ -240,6 +244,7 @@ def test_jit_scan_and_donation_equal_the_loop(fmt):
     chex.assert_trees_all_equal(run(tx, params(), 5, donating), looped)
 
 
+@pytest.mark.quick(1)
 @each_format
 def test_vmap_equals_each_alone(fmt):
     def trained(rate):

@@ -355,6 +355,7 @@ def test_the_order_of_units_matters_only_if_those_before_have_moved(others):
     assert (forward == pytest.approx(backward, rel=1e-5)) == (others == "frozen")
 
 
+@pytest.mark.long
 def test_units_that_are_always_searched_together_are_one():
     one, three = ({"together": 10_000, "units": f} for f in (None, problem_p.three_units))
     settings = {"growth": grow(factor=2 ** (1 / 500)), "shrink": 0.9, "beta": 0.5}
@@ -512,6 +513,7 @@ def test_inside_masked_and_partition_it_is_refused(wrap):
         searches.step(wrap(armijo()), bowl, p)
 
 
+@pytest.mark.long
 def test_micro_batches_are_accumulated_inside_value_fn():
     x, y = problem_p.X[0], problem_p.Y[0]
 
@@ -546,6 +548,7 @@ def test_flax_nnx_optimizer():
     np.testing.assert_allclose(model.w[...], np.array([3.0, -2.0]) * (1 - 2 * eta), rtol=1e-6)
 
 
+@pytest.mark.long
 def test_the_training_loop_runs_it_under_one_random_key_per_update(tmp_path):
     """The keys are those of the updates, however many trials there were; and the same seed is the same run."""
     keys = []

@@ -114,6 +114,7 @@ def test_step_of_a_refresh_uses_the_new_h_and_that_of_optax_the_old():
     chex.assert_trees_all_equal(*nu)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-6), (jnp.float64, 1e-12)])
 def test_equals_optax_around_its_own_estimator(dtype, tolerance):
     with jax.enable_x64(True):

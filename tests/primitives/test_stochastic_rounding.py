@@ -90,6 +90,7 @@ def test_parameters_of_32_bits_and_others_pass():
     assert masked == {"f": optax.MaskedNode()}
 
 
+@pytest.mark.long
 def test_it_goes_last_in_a_chain_and_keeps_its_types():
     p = {"w": jnp.ones((8, 8), jnp.bfloat16), "b": jnp.ones(8)}
     tx = optax.chain(optimiz.adamw(1e-3), optimiz.stochastic_rounding(0))

@@ -41,6 +41,7 @@ def test_its_mutant_breaks_nothing_else(name):
     assert {outcome.promise.name for outcome in report.broken} == {name, *mutant.also}, report
 
 
+@pytest.mark.long
 def test_promises_about_devices_are_kept_and_broken_on_four(program):
     broken = program("tests.testing.on_devices", devices=4)
     assert broken.pop("sound") == []

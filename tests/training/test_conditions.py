@@ -47,6 +47,7 @@ def times(table):
 RATE = schedules.over_steps(schedules.linear(0.01), 20)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -84,6 +85,7 @@ def test_a_loss_with_another_number_in_it_is_refused(tmp_path):
     assert fit(tmp_path, task(1.0)).steps == 10
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -107,6 +109,7 @@ def test_another_numerical_option_of_jax_is_refused_by_name(tmp_path, name, valu
     assert fit(tmp_path).steps == 10
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("library", ["optax", "jax", "jaxlib"])
 def test_another_version_is_logged_and_another_step_then_accepted(tmp_path, monkeypatch, caplog, library):
     version = conditions_page.version

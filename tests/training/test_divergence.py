@@ -60,6 +60,7 @@ def test_a_loss_that_stops_being_finite_keeps_the_last_good_checkpoint(tmp_path)
     assert next(row["step"] for row in rows if math.isnan(row.get("loss", 0))) == 8
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("tx", "bad", "left_out"),
     [
@@ -140,6 +141,7 @@ def spoiler(step, value, what="params"):
     return optax.chain(optimiz.sgd(0.1), tx)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("what", ["params", "state"])
 @pytest.mark.parametrize("at", [5, 9], ids=["before a save", "the last"])
@@ -160,6 +162,7 @@ def test_an_update_that_spoils_what_it_changes_is_neither_saved_nor_evaluated(tm
     assert max(row["steps"] for row in rows if "evaluation" in row) == at
 
 
+@pytest.mark.quick(1)
 def test_an_update_spoilt_under_a_guard_is_not_saved(tmp_path):
     """The guard does not test the state; and what lies outside of it may be bad by right."""
     tx = optimiz.guard(spoiler(4, math.inf, "state"), 2)
@@ -219,6 +222,7 @@ def test_an_undefined_metric_does_not_end_a_run(tmp_path):
     assert run_plain(task, tmp_path, steps=3).steps == 3
 
 
+@pytest.mark.long
 @pytest.mark.survives("NaN in a loss, a micro-batch or a replica, under a guard")
 def test_one_bad_replica_stops_no_replica(program, tmp_path):
     report = program("tests.training.bad_steps", tmp_path, devices=8)

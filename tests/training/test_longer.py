@@ -37,6 +37,7 @@ CONSTANT = {
 }
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("make", CONSTANT.values(), ids=CONSTANT)
 def test_an_extended_run_equals_one_that_was_longer_from_the_start(tmp_path, make):
     run(tmp_path / "run", make(4), 4)
@@ -57,6 +58,7 @@ BOUND = {
 }
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("make", BOUND.values(), ids=BOUND)
 def test_what_depends_on_the_steps_is_refused_and_the_run_left_as_it_was(tmp_path, make):
     first = run(tmp_path, make(4), 4)

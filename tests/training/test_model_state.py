@@ -140,6 +140,7 @@ def test_the_statistics_are_running_means_of_the_batches_before_the_updates(tmp_
     np.testing.assert_allclose(result.model_state["BatchNorm_0"]["mean"], mean, rtol=1e-5)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_resumed_is_uninterrupted_to_the_bit(tmp_path, task):
     whole = run(task(), tmp_path / "whole")
@@ -174,6 +175,7 @@ def test_on_a_mesh_the_statistics_are_those_of_the_whole_batch(tmp_path):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "make", [lambda: optimiz.salsa(), lambda: optimiz.sophia_h(1e-3, key=0)], ids=["salsa", "sophia_h"]
 )
@@ -199,6 +201,7 @@ def test_logits_are_given_the_state(tmp_path):
     )
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("guarded", [True, False])
 def test_a_bad_batch_leaves_the_state_as_it_was(tmp_path, guarded):
     plain = linen()

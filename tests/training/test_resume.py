@@ -242,6 +242,7 @@ def test_a_run_whose_checkpoints_are_gone_does_not_start_over(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("moment", "slow", "seconds"),
     [
@@ -276,6 +277,7 @@ def test_a_stopped_process_logs_it_and_continues(tmp_path):
     assert process.returncode == 0 and errors.count("was stopped and continues: the seconds of updates") == 1
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("moment", ["step 2", "step 12"], ids=["warm-up", "timing"])
 @pytest.mark.survives("SIGTERM during a calibration")
 def test_sigterm_during_a_calibration_ends_it_with_nothing_to_save(tmp_path, moment):
@@ -311,6 +313,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.long
 @pytest.mark.survives("a full or read-only disk")
 def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path):
     process = start(tmp_path, "--width", 4000, "--file-limit", 60_000)

@@ -32,6 +32,7 @@ def numbered(topic: str, count: int) -> list[str]:
 # This Python's own library.
 
 
+@pytest.mark.long
 def test_size_and_balance(whole):
     count = collections.Counter(whole.labels.tolist())
     assert 3500 < len(whole.texts) < 6500

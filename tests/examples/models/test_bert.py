@@ -256,6 +256,7 @@ def test_the_key_alone_decides_the_masks(classifier):
     assert not np.allclose(first, apply(params, *arrays))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("field", ["hidden_dropout", "attention_dropout"])
 def test_each_rate_drops(field):
     none = dataclasses.replace(TINY, hidden_dropout=0.0, attention_dropout=0.0)

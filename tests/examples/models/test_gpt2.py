@@ -56,6 +56,7 @@ def test_what_stands_at_the_padding_changes_nothing(tiny):
     np.testing.assert_array_equal(other[tokens], apply(params, ids_BT, mask_BT)[tokens])
 
 
+@pytest.mark.long
 def test_the_first_loss_is_that_of_a_guess():
     params, apply = from_nnx(GPT2(TINY, rngs=nnx.Rngs(0)))
     logits_BTV = apply(params, jnp.arange(24).reshape(2, 12))
@@ -68,6 +69,7 @@ def test_the_first_loss_is_that_of_a_guess():
 NO_DROPOUT = dataclasses.replace(TINY, embedding_dropout=0.0, attention_dropout=0.0, hidden_dropout=0.0)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("field", [None, "embedding_dropout", "attention_dropout", "hidden_dropout"])
 def test_each_rate_drops(tiny, field):
     params, evaluate, arrays = tiny

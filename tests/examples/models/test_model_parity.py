@@ -11,6 +11,7 @@ from tests.golden.model_parity_record import BOUND, MODELS
 RECORD = json.loads(model_parity_record.RECORD.read_text(encoding="utf-8"))
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_equals_pytorch(name):
     found = model_parity_record.difference(name)

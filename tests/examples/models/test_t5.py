@@ -66,6 +66,7 @@ def test_the_first_logits_are_of_order_one():
     assert 0.3 < float(logits.std()) < 2
 
 
+@pytest.mark.long
 def test_dropout_drops_and_its_key_decides():
     params, apply = golden.drawn(
         lambda: T5(dataclasses.replace(TINY, layers=1, decoder_layers=1), rngs=nnx.Rngs(0))

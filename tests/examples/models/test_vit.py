@@ -46,6 +46,7 @@ def test_positions_begin_as_large_as_patches():
     assert patches_BTD.std() == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("field", [None, "hidden_dropout", "attention_dropout"])
 def test_each_rate_drops(field):
     params, evaluate, arrays = golden.loaded("vit_tiny", families.VIT)

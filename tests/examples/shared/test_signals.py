@@ -56,6 +56,7 @@ ENDS = {
 }
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("number", "busy"),
     [(number, "waiting") for number in ENDS]
@@ -147,6 +148,7 @@ def shown(tmp_path, redirected):
     return done
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "redirected",
     [

@@ -26,6 +26,7 @@ def transformer(norm_first, seed=0):
     return from_nnx(small.PatchTransformer(10, norm_first, rngs=nnx.Rngs(seed)))
 
 
+@pytest.mark.long
 def test_the_transformers_differ_only_in_the_placement_of_layer_norm():
     (post, apply_post), (pre, apply_pre) = transformer(False), transformer(True)
     jax.tree.map(np.testing.assert_array_equal, post, pre)

@@ -147,6 +147,7 @@ def test_the_half_way_arm_has_half_of_its_schedule_left(folder):
     assert moved["half", 1.0] == pytest.approx(moved["whole", 0.5]) and moved["half", 1.0] > 0.05
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

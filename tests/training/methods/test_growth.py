@@ -73,6 +73,7 @@ def assert_same(ours, theirs):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-7), ours, theirs)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("name", "scanned"),
     [

@@ -68,10 +68,10 @@ def test_stacked_layers_are_doubled_along_their_axis():
     ("tree", "message"),
     [
         ({"head": 1.0}, r"got {} where paths match .* or are scanned, among head"),
-        ({"layers": {1: 1.0, 2: 1.0}}, r"must be numbered from 0 .* got {'layers/': 2}"),
+        ({"layers": {1: 1.0, 2: 1.0}}, r"must be numbered from 0, .* got {'layers/': 2}"),
         (
             {"encoder": {"layers": [1.0]}, "decoder": {"layers": [1.0] * 2}},
-            "of one depth, got {'decoder/layers/': 2, 'encoder/layers/': 1}",
+            "all stacks equally deep, got {'decoder/layers/': 2, 'encoder/layers/': 1}",
         ),
     ],
 )

@@ -130,6 +130,7 @@ def rows(result):
     return [row for row in result.history if "loss" in row]
 
 
+@pytest.mark.long
 def test_scoring_is_charged_to_selective_backprop(tmp_path):
     """0.06 s a look at 4 candidates, 0.45 s a step on 8 examples."""
     result = layered.fit("selective_backprop", tmp_path / "often", log_every=1)
@@ -245,6 +246,7 @@ def test_a_loss_that_is_not_finite_is_reported_and_not_skipped(tmp_path, method)
         )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("method", "name"),
     [

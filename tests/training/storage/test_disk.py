@@ -51,6 +51,7 @@ def run(disk, at_step_9):
     return training.fit(task, tiny.optimizer(), settings, disk / "run", identity=tiny.IDENTITY, resume=True)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("leave", "message"),
     [
