@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+_FLAGS = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser):
@@ -23,6 +24,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # Most of the time goes into compiling small programs.
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    config.stash[_FLAGS] = os.environ["XLA_FLAGS"]
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # in the workers, and in children, it is
         _share_programs_for_this_run(config)
     path = config.getoption("record")
@@ -43,18 +47,14 @@ def pytest_collection_modifyitems(items):
                 item.add_marker("long")
 
 
-_environment = dict(os.environ)
-
-
-def pytest_collection_finish():
+def pytest_collection_finish(session):
     """Programs of the tests are imported, for their doctests; what one sets would hold for every test."""
-    for name in ("XLA_FLAGS", "JAX_PLATFORMS"):
-        if os.environ.get(name) != _environment.get(name):
-            raise pytest.UsageError(f"importing the tests set {name}, to {os.environ.get(name)!r}")
+    if os.environ["XLA_FLAGS"] != session.config.stash[_FLAGS]:
+        raise pytest.UsageError(f"importing the tests set XLA_FLAGS, to {os.environ['XLA_FLAGS']!r}")
 
 
 def _share_programs_for_this_run(config):
-    """What one test or process has compiled is there for all: most of the time goes into small programs."""
+    """What one test or process has compiled is there for all."""
     directory = tempfile.TemporaryDirectory(prefix="optimiz-tests-")
     config.add_cleanup(directory.cleanup)
     os.environ |= {
@@ -66,7 +66,7 @@ def _share_programs_for_this_run(config):
 
 def on_devices(count):
     """The environment of a child whose CPU looks like so many devices; JAX reads it when it starts."""
-    flags = f"--xla_force_host_platform_device_count={count}"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
     # On a busy machine a thread may be later for a collective than the 40 seconds after which XLA gives up.
     flags += " --xla_cpu_collective_call_terminate_timeout_seconds=600"
     return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
