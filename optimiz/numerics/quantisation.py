@@ -63,10 +63,18 @@ class _Blockwise(abc.ABC):
             salt: an integer scalar, a different one for each call and each array.
 
         Returns:
-            The codes [..., n], and the float32 scales [..., ⌈n / block⌉].
+            :meth:`codes` and :meth:`scales`.
         """
+        scales = self.scales(x)
+        return self.codes(x, scales, salt), scales
+
+    def scales(self, x: jax.Array) -> jax.Array:
+        """The scales of an array of shape [..., n]: float32 [..., ⌈n / block⌉]."""
+        return _signed_scales(x.astype(jnp.float32), self.block)
+
+    def codes(self, x: jax.Array, scales: jax.Array, salt: jax.Array) -> jax.Array:
+        """The codes of an array, of its shape; x and salt as for :meth:`encode`."""
         x = x.astype(jnp.float32)
-        scales = _signed_scales(x, self.block)
         own = _spread(scales, x, self.block)
         roots = own < 0
         size = jnp.abs(x)
@@ -81,7 +89,7 @@ class _Blockwise(abc.ABC):
         up = hashed_noise(x.shape, salt) * (high - low) < share - low
         code = jnp.minimum(below + jnp.where(up, step, 0), top)
         code = jnp.where(roots & (size > 0), jnp.maximum(code, self._step(jnp.zeros_like(code))), code)
-        return self._pack(jnp.where(x < 0, -code, code)), scales
+        return self._pack(jnp.where(x < 0, -code, code))
 
     def decode(self, codes: jax.Array, scales: jax.Array) -> jax.Array:
         """What was stored, in float32.
@@ -185,9 +193,18 @@ class BFloat16:
         return True
 
     def encode(self, x: jax.Array, salt: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The array as codes, and :func:`no_scales`."""
+        """:meth:`codes` and :meth:`scales`."""
+        return self.codes(x, self.scales(x), salt), self.scales(x)
+
+    def scales(self, x: jax.Array) -> jax.Array:
+        """:func:`no_scales`."""
+        return no_scales(x)
+
+    def codes(self, x: jax.Array, scales: jax.Array, salt: jax.Array) -> jax.Array:
+        """The array in bfloat16."""
+        del scales
         x = x.astype(jnp.float32)
-        return stochastic_round(x, self.dtype, hashed_noise(x.shape, salt)).astype(self.dtype), no_scales(x)
+        return stochastic_round(x, self.dtype, hashed_noise(x.shape, salt)).astype(self.dtype)
 
     def decode(self, codes: jax.Array, scales: jax.Array) -> jax.Array:
         """What was stored, in float32."""

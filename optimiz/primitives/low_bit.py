@@ -1,8 +1,10 @@
 """Store the statistics of any optimizer in eight or sixteen bits.
 
 Before the optimizer's update its state is decoded to float32, and after it the new state is encoded, array by
-array. XLA fuses the three. ``optimiz.numerics.quantisation`` documents the formats. ``init`` decides, without
-knowing the optimizer, what is stored in few bits; everything else stays as it is:
+array. No statistic is held in float32: what the optimizer computes entry by entry is computed twice, first to
+find the scales and then to write the codes (see ``optimiz.numerics.fusion``).
+``optimiz.numerics.quantisation`` documents the formats. ``init`` decides, without knowing the optimizer, what
+is stored in few bits; everything else stays as it is:
 
 - Arrays that belong to parameters, have a parameter's shape and hold at least ``min_size`` real floats. So
   biases, norms and factored moments, which take little memory, stay in float32.
@@ -74,7 +76,8 @@ def low_bit(
         raise TypeError(f"fmt must be an Int8, a Float8 or a BFloat16, got {fmt!r}")
     checks.integer("min_size", min_size, ge=1)
     tx = optax.with_extra_args_support(tx)
-    encode, decode = jax.jit(fmt.encode), jax.jit(fmt.decode)  # traced once for all arrays of a shape
+    # Traced once for all arrays of a shape.
+    encode, decode, scales_of, codes_of = map(jax.jit, (fmt.encode, fmt.decode, fmt.scales, fmt.codes))
 
     def init_fn(params):
         params = jax.tree.map(_widened, params)
@@ -102,10 +105,18 @@ def low_bit(
         codes, structure = jax.tree.flatten(state.inner_state)
         scales = _scales_of(tx, state.inner_state, state.scales)
         coded = [s is not None and c.dtype == fmt.dtype for c, s in zip(codes, scales, strict=True)]
-        rows = list(zip(codes, scales, coded, strict=True))
-        inner_state = structure.unflatten([decode(c, s) if few else c for c, s, few in rows])
 
-        proposed, inner_state = tx.update(updates, inner_state, params, **extra_args)
+        def inner_update(updates, codes, scales, params):
+            rows = zip(codes, scales, coded, strict=True)
+            inner_state = structure.unflatten([decode(c, s) if few else c for c, s, few in rows])
+            return tx.update(updates, inner_state, params, **extra_args)
+
+        # First the scales, from statistics that are computed for them alone; then these again with the codes.
+        proposed, inner_state = numerics.deferred(inner_update)(updates, codes, scales, params)
+        statistics = [x for x, few in zip(structure.flatten_up_to(inner_state), coded, strict=True) if few]
+        new_scales = iter([scales_of(x) for x in numerics.recomputed(statistics)])
+        scales = [next(new_scales) if few else s for s, few in zip(scales, coded, strict=True)]
+        proposed, inner_state = numerics.materialise((proposed, inner_state))
 
         # The dtypes that the optimizer would return without this wrapper.
         like = updates if params is None else params
@@ -114,13 +125,10 @@ def low_bit(
         )
         salt = numerics.increment(state.salt)
         # So far apart that no two arrays share a salt within a run.
-        salts = salt.astype(jnp.uint32) + jnp.arange(len(rows), dtype=jnp.uint32) * jnp.uint32(0x9E3779B1)
-        pairs = [
-            encode(x, salts[i]) if few else (x, s)
-            for i, (x, (_, s, few)) in enumerate(zip(structure.flatten_up_to(inner_state), rows, strict=True))
-        ]
-        codes = structure.unflatten([pair[0] for pair in pairs])
-        scales = structure.unflatten([jnp.zeros([]) if s is None else s for _, s in pairs])
+        salts = salt.astype(jnp.uint32) + jnp.arange(len(coded), dtype=jnp.uint32) * jnp.uint32(0x9E3779B1)
+        rows = enumerate(zip(structure.flatten_up_to(inner_state), scales, coded, strict=True))
+        codes = structure.unflatten([codes_of(x, s, salts[i]) if few else x for i, (x, s, few) in rows])
+        scales = structure.unflatten([jnp.zeros([]) if s is None else s for s in scales])
         return proposed, LowBitState(salt, _of_parameters(tx, scales), codes)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

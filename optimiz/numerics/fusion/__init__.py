@@ -47,6 +47,7 @@ from optimiz.numerics.fusion.deferred import any_nan as any_nan
 from optimiz.numerics.fusion.deferred import deferred as deferred
 from optimiz.numerics.fusion.deferred import low_memory as low_memory
 from optimiz.numerics.fusion.deferred import materialise as materialise
+from optimiz.numerics.fusion.deferred import recomputed as recomputed
 from optimiz.numerics.fusion.rematerialise import rematerialise as rematerialise
 from optimiz.numerics.fusion.scalars import all_of as all_of
 from optimiz.numerics.fusion.scalars import stacked as stacked

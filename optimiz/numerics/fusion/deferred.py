@@ -29,7 +29,7 @@ _LARGE = 1 << 14
 _NAMES = (
     "abs add and bitcast_convert_type broadcast_in_dim cbrt ceil clamp complex conj convert_element_type copy "
     "cos div eq erf exp exp2 expm1 floor ge gt imag integer_pow iota is_finite le log log1p logistic lt max "
-    "min mul ne neg not or pow pvary real reduce_precision rem reshape round rsqrt select_n shift_left "
+    "min mul ne neg not or pow pvary real reduce_precision rem reshape round rsqrt select_n shift_left slice "
     "shift_right_arithmetic shift_right_logical sign sin sqrt square squeeze sub tan tanh xor"
 )
 _ENTRY_BY_ENTRY = frozenset(_NAMES.split())
@@ -106,6 +106,44 @@ def materialise(tree: Any) -> Any:
     return jax.tree.map(lambda array: array.value, tree)
 
 
+def recomputed(arrays: Sequence[Deferred]) -> list[Any]:
+    """Compute arrays for reductions over them alone; they are computed again where they are materialised.
+
+    Args:
+        arrays: deferred. Those that read the same arrays of a parameter's size, such as the moments of one
+            parameter, are computed in the same loop.
+
+    Returns:
+        The arrays, for reductions that XLA makes part of that loop; they are not held in memory.
+
+    Example:
+        >>> [array] = deferred(lambda x: [2 * x])(jnp.array([1.0, 3.0]))
+        >>> [again] = recomputed([array])
+        >>> jnp.max(again).item()
+        6.0
+    """
+    results: list[Any] = [None] * len(arrays)
+    for members in _reading_the_same(arrays):
+        values = materialise(_apart([arrays[i] for i in members]))
+        for i, value in zip(members, values, strict=True):
+            results[i] = value
+    return results
+
+
+def _reading_the_same(arrays: Sequence[Deferred]) -> list[list[int]]:
+    """Indices of arrays in groups, of which no two read the same large array in memory."""
+    groups: list[tuple[set[Deferred], list[int]]] = []
+    for i, array in enumerate(arrays):
+        read = {x for each in _equations([array]) for x in each.operands if x.held and _is_large(x)}
+        members = [i]
+        for group in [group for group in groups if group[0] & read]:
+            groups.remove(group)
+            read |= group[0]
+            members += group[1]
+        groups.append((read, members))
+    return [sorted(members) for _, members in groups]
+
+
 def any_nan(array: Deferred) -> jax.Array:
     """Whether an array of zeros and NaN holds a NaN, in one loop that writes nothing.
 
@@ -180,7 +218,9 @@ def _followed(
         elif name == "cond" and pending:
             results = _branched(equation, given)
         elif name == "optimization_barrier" and pending:
-            results = [Deferred(jax.lax.optimization_barrier(x.value)) if x.held else _apart(x) for x in given]
+            results = [
+                Deferred(jax.lax.optimization_barrier(x.value)) if x.held else _apart([x])[0] for x in given
+            ]
         elif name in _ENTRY_BY_ENTRY and math.prod(equation.outvars[0].aval.shape) >= _LARGE:
             results = [Deferred(None, False, equation, given)]
         else:
@@ -202,28 +242,35 @@ def _branched(equation: core.JaxprEqn, operands: Sequence[Deferred]) -> list[Def
     return list(map(Deferred, jax.lax.switch(index.value, [taken(b) for b in equation.params["branches"]])))
 
 
-def _apart(array: Deferred) -> Deferred:
-    """The same array, computed without sharing anything with another."""
-    if array.held:
-        return array
-    order = _equations(array)
+def _apart(arrays: Sequence[Deferred]) -> list[Deferred]:
+    """The same arrays, computed together, without sharing anything with others."""
+    order = _equations(arrays)
     held = list(dict.fromkeys(x for each in order for x in each.operands if x.held))
-    large = [x for x in held if jnp.size(x.value) >= _LARGE]
+    large = list(filter(_is_large, held))
     user = 1 + max((x.users for x in large), default=0)
     for x in large:
         x.users = user
-    # With its scalars, see rule 1.
+    # With their scalars, see rule 1.
     values = [jnp.asarray(x.value) for x in held]
     for _ in range(user):  # XLA merges two barriers with the same operands
         values = jax.lax.optimization_barrier(values)
     copies = dict(zip(held, map(Deferred, values), strict=True))
     for each in order:
         copies[each] = Deferred(None, False, each.equation, [copies[x] for x in each.operands])
-    return copies[array]
+    return [array if array.held else copies[array] for array in arrays]
+
+
+def _is_large(array: Deferred) -> bool:
+    return jnp.size(array.value) >= _LARGE
+
+
+def _behind_a_barrier(array: Deferred) -> Deferred:
+    return Deferred(jax.lax.optimization_barrier(array.value)) if array.held else _apart([array])[0]
 
 
 def _materialise_apart(array: Deferred) -> Any:
-    return materialise(_apart(array))
+    [copy] = _apart([array])
+    return materialise(copy)
 
 
 def _hold(array: Deferred) -> None:
@@ -231,9 +278,9 @@ def _hold(array: Deferred) -> None:
     array.held = True
 
 
-def _equations(array: Deferred) -> list[Deferred]:
-    """What remains to be computed for an array, from arrays that are in memory."""
-    return _in_order([array], lambda x: x.held)
+def _equations(arrays: Sequence[Deferred]) -> list[Deferred]:
+    """What remains to be computed for some arrays, from arrays that are in memory."""
+    return _in_order(arrays, lambda x: x.held)
 
 
 def _in_order(wanted: Sequence[Deferred], is_done: Callable[[Deferred], bool]) -> list[Deferred]:

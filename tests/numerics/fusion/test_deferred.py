@@ -93,6 +93,26 @@ def test_low_memory_holds_no_array_where_the_function_holds_one():
     assert temporary_bytes(numerics.low_memory(function)) < X.nbytes / 16
 
 
+def test_arrays_are_reduced_before_they_are_computed_and_none_is_held():
+    """As the two moments of low_bit: the codes need the largest entry, and both are made of the gradient."""
+
+    def moments(x, y):
+        return 0.9 * y + x, 0.5 * y + jnp.square(x)
+
+    def shares(x, y, apart):
+        arrays = numerics.deferred(moments)(x, y)
+        reduced = numerics.recomputed(arrays) if apart else numerics.materialise(arrays)
+        scales = [jnp.max(jnp.abs(array)) for array in reduced]
+        return [
+            (array / scale).astype(jnp.bfloat16)
+            for array, scale in zip(numerics.materialise(arrays), scales, strict=True)
+        ]
+
+    chex.assert_trees_all_close(jax.jit(shares, static_argnums=2)(X, Y, True), shares(X, Y, False), rtol=1e-2)
+    assert temporary_bytes(lambda x, y: shares(x, y, False)) >= X.nbytes
+    assert temporary_bytes(lambda x, y: shares(x, y, True)) < X.nbytes / 16
+
+
 def test_later_results_are_computed_from_a_value_that_was_replaced():
     def both(x):
         average = x + 1
