@@ -245,6 +245,8 @@ def _branched(equation: core.JaxprEqn, operands: Sequence[Deferred]) -> list[Def
 def _apart(arrays: Sequence[Deferred]) -> list[Deferred]:
     """The same arrays, computed together, without sharing anything with others."""
     order = _equations(arrays)
+    if not order:
+        return list(arrays)
     held = list(dict.fromkeys(x for each in order for x in each.operands if x.held))
     large = list(filter(_is_large, held))
     user = 1 + max((x.users for x in large), default=0)
@@ -269,8 +271,7 @@ def _behind_a_barrier(array: Deferred) -> Deferred:
 
 
 def _materialise_apart(array: Deferred) -> Any:
-    [copy] = _apart([array])
-    return materialise(copy)
+    return materialise(_apart([array])[0])
 
 
 def _hold(array: Deferred) -> None:
