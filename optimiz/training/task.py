@@ -221,8 +221,8 @@ def batch_shapes(batch: Any, name: str) -> dict[str, tuple[tuple[int, ...], Any]
         Name → (shape, dtype).
 
     Raises:
-        ValueError: the batch is not a non-empty dict of arrays with the same leading dimension, or its weights
-            do not have shape [B].
+        ValueError: the batch is not a non-empty dict of arrays with the same leading dimension, at least 1, or
+            its weights do not have shape [B].
     """
     if not isinstance(batch, dict) or not batch:
         raise ValueError(f"{name} must be a non-empty dict of arrays, got {type(batch).__name__}")
@@ -234,6 +234,8 @@ def batch_shapes(batch: Any, name: str) -> dict[str, tuple[tuple[int, ...], Any]
     if len({shape[0] for shape, _ in shapes.values()}) > 1:
         lengths = {key: shape[0] for key, (shape, _) in shapes.items()}
         raise ValueError(f"{name} has entries with different leading dimensions: {lengths}")
+    if not next(iter(shapes.values()))[0][0]:
+        raise ValueError(f"{name} has no rows: the leading dimension must be at least 1, got {shapes}")
     if WEIGHT in shapes and len(shapes[WEIGHT][0]) != 1:
         raise ValueError(f"{name}['weight'] must have shape [B], got {shapes[WEIGHT][0]}")
     return shapes

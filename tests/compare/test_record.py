@@ -197,6 +197,23 @@ def test_a_run_is_sealed_by_its_digest_and_one_without_is_read(tmp_path):
     assert compare.Run.read(path).seconds == 9.0
 
 
+def test_whatever_stands_in_a_run_it_is_read_or_refused_in_one_line(tmp_path):
+    path = tmp_path / "result.json"
+    written().runs[1].write(path)
+    whole = json.loads(path.read_text())
+    del whole["sha256"]
+    refused = 0
+    for where in places(whole):
+        for other in OTHERS:
+            path.write_text(json.dumps(put(whole, where, other)))
+            try:
+                compare.Run.read(path)
+            except ValueError as error:
+                assert str(error).startswith(f"{path} ") and "\n" not in str(error), (where, other, str(error))
+                refused += 1
+    assert refused > 200
+
+
 def test_what_is_not_utf_8_is_read_back(tmp_path):
     odd = dataclasses.replace(record(run("a", 0.5)), task={"data": "b\udcffc"})
     odd.write(tmp_path / "record.json")

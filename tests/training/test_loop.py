@@ -309,6 +309,10 @@ def test_seeds_share_a_compiled_step_and_others_do_not(tmp_path):
             r"batches\(0\) has entries with different leading dimensions: \{'x': 2, 'y': 3\}",
         ),
         (
+            {"batches": lambda step: {"target": np.ones(0, np.float32)}},
+            r"batches\(0\) has no rows: .* at least 1",
+        ),
+        (
             {"batches": lambda step: {"weight": np.ones((2, 1))}},
             r"batches\(0\)\['weight'\] must have shape \[B\], got \(2, 1\)",
         ),

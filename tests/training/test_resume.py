@@ -302,14 +302,15 @@ def test_a_second_signal_in_a_calibration_ends_the_process_at_once(tmp_path):
 
 
 @pytest.mark.survives("a second SIGTERM")
-def test_a_second_signal_ends_the_process_at_once(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_the_process_at_once(tmp_path, number):
     process = start(tmp_path, "--seconds-per-evaluation", 60)
     wait_for(process, "evaluation")
-    process.terminate()
+    process.send_signal(number)
     threading.Event().wait(0.3)  # a signal that comes while one like it is pending is lost
-    process.terminate()
+    process.send_signal(number)
     process.communicate(timeout=20)
-    assert process.returncode == -signal.SIGTERM
+    assert process.returncode == -number
     assert not (tmp_path / "checkpoints").exists()
 
 

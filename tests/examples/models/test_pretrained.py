@@ -639,3 +639,97 @@ def test_the_share_of_tokens_that_are_unknown(tokenizer_file):
     assert pretrained.unknown_share(tokenizer, encoded, pairs=True) == 0.25
     encoded, _ = pretrained.encode(tokenizer, ["", ""], None, length=6)
     assert pretrained.unknown_share(tokenizer, encoded, pairs=False) == 0
+
+
+def test_token_types_count_where_the_second_text_alone_has_one(tokenizer_file):
+    content = json.loads(tokenizer_file.read_text())
+    content["post_processor"]["pair"][-1]["SpecialToken"]["type_id"] = 0
+    tokenizer_file.write_text(json.dumps(content))
+    one_type = dataclasses.replace(CONFIG, type_vocab_size=1)
+    with pytest.raises(ValueError, match=r"gives token types up to 1; type_vocab_size in config\.json is 1"):
+        pretrained.load_tokenizer(tokenizer_file.parent, one_type)
+
+
+def test_lengths_of_whole_texts(tokenizer_file):
+    tokenizer = pretrained.load_tokenizer(tokenizer_file.parent, CONFIG)
+    long = "a " * 10_000
+    assert pretrained.lengths(tokenizer, ["a b", "", long], None, most=12).tolist() == [4, 2, 12 * 32 + 2]
+    assert pretrained.lengths(tokenizer, ["a b"], ["c"], most=12).tolist() == [6]
+    arrays, cut = pretrained.encode(tokenizer, ["a", "a" + " " * 1000], None, length=12)
+    assert cut == 1 and arrays["ids_BT"].shape == (2, 12)  # the end of the second was not looked at
+
+
+# --- vocab.txt ----------------------------------------------------------------------------------
+
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "caf", "##e", "##s", "the", ",", "中", "文"]
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join(PIECES) + "\n")
+    return path
+
+
+def test_a_vocabulary_is_a_tokenizer(vocabulary):
+    tokenizer = pretrained.load_tokenizer(vocabulary.parent, CONFIG)
+    arrays, _ = pretrained.encode(tokenizer, ["The Cafés, 中文 zz [MASK]"], None, 12)
+    assert arrays["ids_BT"].tolist() == [[2, 8, 5, 6, 7, 9, 10, 11, 1, 4, 3, 0]]
+    arrays, _ = pretrained.encode(tokenizer, ["the"], ["caf"], 6)
+    assert (arrays["ids_BT"].tolist(), arrays["types_BT"].tolist()) == (
+        [[2, 8, 3, 5, 3, 0]],
+        [[0, 0, 0, 1, 1, 0]],
+    )
+
+
+def test_whether_a_vocabulary_is_cased(vocabulary):
+    vocabulary.write_text("\r\n".join([*PIECES, "The"]) + "\r\n")
+    config = dataclasses.replace(CONFIG, vocab_size=13)
+
+    def ids(text):
+        arrays, _ = pretrained.encode(pretrained.load_tokenizer(vocabulary.parent, config), [text], None, 4)
+        return arrays["ids_BT"][0, 1:-1].tolist()
+
+    assert ids("The") == [12, 3] and ids("the") == [8, 3]
+    settings = vocabulary.with_name("tokenizer_config.json")
+    settings.write_text('{"do_lower_case": true}')
+    assert ids("The") == [8, 3]
+    settings.write_text('{"do_lower_case": "yes"}')
+    with pytest.raises(
+        ValueError, match=r"tokenizer_config\.json: do_lower_case must be true or false, got 'yes'"
+    ):
+        ids("The")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"the\n[UNK]\n", r"vocab\.txt has no \[CLS\], \[SEP\], \[PAD\]; it must have a word piece"),
+        ("\n".join([*PIECES, "the"]).encode(), r"vocab\.txt has a piece twice"),
+        (b"\xff", r"vocab\.txt: not UTF-8 at byte 0"),
+        (
+            "\n".join([*PIECES, "more"]).encode(),
+            r"vocab\.txt gives token ids up to 12; vocab_size in config\.json",
+        ),
+    ],
+)
+def test_a_vocabulary_that_is_none(vocabulary, content, message):
+    vocabulary.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        pretrained.load_tokenizer(vocabulary.parent, CONFIG)
+
+
+def test_the_vocabulary_of_the_default_model_is_its_tokenizer(tmp_path):
+    if importlib.util.find_spec(pretrained.PACKAGE) is None:
+        pytest.skip(f"needs the default model: {pretrained.INSTALL}")
+    whole = pretrained.find()
+    shutil.copy(whole / "vocab.txt", tmp_path)
+    config, _ = pretrained.load_encoder(whole)
+    texts = ["Naïve CAFÉ, 中文! don't\x00 stop…", "[SEP] a  b\tc", "Ünïcödé straße ﬁ ２"]
+    expected, found = (
+        pretrained.encode(pretrained.load_tokenizer(path, config), texts, texts[::-1], 64)[0]
+        for path in (whole, tmp_path)
+    )
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)
