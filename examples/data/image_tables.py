@@ -4,6 +4,7 @@ Both can claim, in a few bytes, to hold more than any machine has memory for. Th
 needed are therefore checked first, and never more than that is read.
 """
 
+import dataclasses
 import io
 import zipfile
 from collections.abc import Iterator
@@ -134,7 +135,9 @@ def read_parquet(path: Path, size: int | None, channels: int | None) -> tuple[Pi
         raise ValueError(str(error)) from None
     except (OSError, pyarrow.ArrowException) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
-    return pictures, labels
+    unused = len(schema.names) - 2
+    notes = {"unused columns": unused} if unused else {}
+    return dataclasses.replace(pictures, notes={**pictures.notes, **notes}), labels
 
 
 def _bytes_of(metadata: Any, name: str) -> int:

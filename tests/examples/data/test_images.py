@@ -523,6 +523,12 @@ def test_a_column_twice_in_a_parquet(tmp_path, parquet):
         images.read(tmp_path / "set.parquet")
 
 
+def test_columns_that_a_parquet_has_besides_are_counted(tmp_path, parquet):
+    parquet(tmp_path / "set.parquet", {"image": [png(0), png(1)], "label": [1, 2], "fine_label": [7, 8]})
+    found = images.read(tmp_path / "set.parquet")
+    assert found.notes["unused columns"] == 1 and found.label_names == ("1", "2")
+
+
 # --- the summary ------------------------------------------------------------------------------------
 
 
