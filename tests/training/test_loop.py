@@ -68,6 +68,18 @@ def test_the_loop_is_the_hand_written_one(tmp_path):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2), result.params, params)
 
 
+def test_a_directory_that_cannot_be_read_back_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
+    def refuse(checkpoints):
+        raise RunError(f"{checkpoints} cannot be read back")
+
+    monkeypatch.setattr(training.loop.checkpoint, "probe", refuse)
+    drawn = []
+    task = quadratic(lambda step: drawn.append(step) or {"target": np.full(4, 3.0, np.float32)})
+    with pytest.raises(RunError, match="cannot be read back"):
+        run(task, tmp_path)
+    assert set(drawn) <= {0} and not (tmp_path / "metrics.jsonl").exists()
+
+
 def test_history_and_progress(tmp_path):
     seen = []
     result = run(tiny.task(), tmp_path, steps=8, log_every=3, progress=seen.append)
