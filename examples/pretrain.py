@@ -57,7 +57,7 @@ FLAGS.DEFINE_bool("keep_best", False, "Keep the checkpoint of the least validati
 _DOWNSTREAM = FLAGS.DEFINE_string(
     "downstream", None, "Fine-tune with these arguments of finetune_text.", may_be_empty=True
 )
-_RESUME = FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
+FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
 FLAGS.DEFINE_path("output", None, "Directory of the report, runs and models.", required=True)
 
 _DECISIVE = (_OBJECTIVE, _LAYERS, _HIDDEN_SIZE, _HEADS, _LENGTH, _DROPOUT, _STEPS, _BATCH_SIZE, _SEED)

@@ -42,8 +42,9 @@ def pytest_collection_modifyitems(items):
     cases = Counter()
     for item in items:
         if few := item.get_closest_marker("quick"):
-            cases[item.nodeid.partition("[")[0]] += 1
-            if cases[item.nodeid.partition("[")[0]] > few.args[0]:
+            test = item.nodeid.partition("[")[0]
+            cases[test] += 1
+            if cases[test] > few.args[0]:
                 item.add_marker("long")
 
 

@@ -38,8 +38,33 @@ _LEAST = 2.0**-90
 _SHORTEST_ROW = 16  # fewer entries per scale save little memory
 
 
+class _Format(abc.ABC):
+    """A way to store an array as codes and their scales."""
+
+    def encode(self, x: jax.Array, salt: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Store an array.
+
+        Args:
+            x: real, of a shape [..., n] that :meth:`suits`.
+            salt: an integer scalar, a different one for each call and each array.
+
+        Returns:
+            :meth:`codes` and :meth:`scales`.
+        """
+        scales = self.scales(x)
+        return self.codes(x, scales, salt), scales
+
+    @abc.abstractmethod
+    def scales(self, x: jax.Array) -> jax.Array:
+        """The scales of an array."""
+
+    @abc.abstractmethod
+    def codes(self, x: jax.Array, scales: jax.Array, salt: jax.Array) -> jax.Array:
+        """The codes of an array, of its shape; x and salt as for :meth:`encode`."""
+
+
 @dataclasses.dataclass(frozen=True)
-class _Blockwise(abc.ABC):
+class _Blockwise(_Format):
     """What the two formats with scales share; see the module docstring."""
 
     block: int = 256
@@ -54,19 +79,6 @@ class _Blockwise(abc.ABC):
     def suits(self, shape: tuple[int, ...]) -> bool:
         """Whether rows are long enough for the scales to take little memory."""
         return len(shape) > 0 and shape[-1] >= _SHORTEST_ROW
-
-    def encode(self, x: jax.Array, salt: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Store an array.
-
-        Args:
-            x: real, of a shape [..., n] that :meth:`suits`.
-            salt: an integer scalar, a different one for each call and each array.
-
-        Returns:
-            :meth:`codes` and :meth:`scales`.
-        """
-        scales = self.scales(x)
-        return self.codes(x, scales, salt), scales
 
     def scales(self, x: jax.Array) -> jax.Array:
         """The scales of an array of shape [..., n]: float32 [..., ⌈n / block⌉]."""
@@ -182,7 +194,7 @@ class Float8(_Blockwise):
 
 
 @dataclasses.dataclass(frozen=True)
-class BFloat16:
+class BFloat16(_Format):
     """bfloat16, rounded stochastically; its range is that of float32, so that it has no scales."""
 
     dtype: ClassVar[Any] = jnp.bfloat16
@@ -191,10 +203,6 @@ class BFloat16:
         """Whether an array of this shape can be stored: any can."""
         del shape
         return True
-
-    def encode(self, x: jax.Array, salt: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """:meth:`codes` and :meth:`scales`."""
-        return self.codes(x, self.scales(x), salt), self.scales(x)
 
     def scales(self, x: jax.Array) -> jax.Array:
         """:func:`no_scales`."""

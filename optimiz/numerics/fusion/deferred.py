@@ -218,9 +218,7 @@ def _followed(
         elif name == "cond" and pending:
             results = _branched(equation, given)
         elif name == "optimization_barrier" and pending:
-            results = [
-                Deferred(jax.lax.optimization_barrier(x.value)) if x.held else _apart([x])[0] for x in given
-            ]
+            results = [_behind_a_barrier(x) for x in given]
         elif name in _ENTRY_BY_ENTRY and math.prod(equation.outvars[0].aval.shape) >= _LARGE:
             results = [Deferred(None, False, equation, given)]
         else:
