@@ -1,4 +1,4 @@
-"""Groups of parameters: masks, labels, multipliers and frozen groups from path, rank and scanned axis.
+"""Groups of parameters: masks, labels, multipliers, matrices and frozen groups from path, rank, scanned axis.
 
 A pattern that matches nothing, a label without a parameter and a parameter without a label are errors. The
 first two are not checked on a *partial* tree, which has ``optax.MaskedNode`` holes or no leaves, because Optax
@@ -12,6 +12,8 @@ from optimiz.groups.kinds import kinds as kinds
 from optimiz.groups.labels import label as label
 from optimiz.groups.layers import LAYER_INDEX as LAYER_INDEX
 from optimiz.groups.layers import layerwise_decay as layerwise_decay
+from optimiz.groups.matrices import Matrix as Matrix
+from optimiz.groups.matrices import matrices as matrices
 from optimiz.groups.rules import Leaf as Leaf
 from optimiz.groups.rules import Rule as Rule
 from optimiz.groups.rules import biases as biases

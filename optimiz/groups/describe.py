@@ -1,4 +1,4 @@
-"""A table of the parameters that a rule, labels or multipliers cover."""
+"""A table of the parameters and what a rule, labels, multipliers or axes say of them."""
 
 import collections
 import re
@@ -21,8 +21,8 @@ def describe(params: optax.Params, answers: Any) -> str:
 
     Args:
         params: a tree of parameters, of arrays or of their shapes.
-        answers: a rule, another function from ``params``, or a tree (or prefix) of bools, labels or
-            multipliers.
+        answers: a rule, another function from ``params``, or a tree (or prefix) of bools, labels, multipliers,
+            or the axes of :func:`optimiz.groups.matrices`.
 
     Returns:
         A row per parameter or block, then the totals per answer.
@@ -47,7 +47,8 @@ def describe(params: optax.Params, answers: Any) -> str:
         all          5          14   100%
     """
     answers = checks.per_parameter("answers", answers)(params)
-    answers = jax.tree.leaves(jax.tree.broadcast(answers, params))
+    answers = jax.tree.broadcast(answers, params, is_leaf=lambda node: node is None)
+    answers = jax.tree.structure(params).flatten_up_to(answers)  # None is an answer
     covered = list(zip(read(params).leaves, map(_answer_text, answers), strict=True))
 
     sizes = collections.defaultdict(list)
