@@ -32,7 +32,7 @@ _DATA = FLAGS.DEFINE_path("data", None, "Text file, or folder of them; default: 
 _TOKENIZER = FLAGS.DEFINE_string(
     "tokenizer",
     None,
-    '"bpe" or "wordpiece", learned from the text, or a tokenizer.json; default: by objective.',
+    '"bpe" or "wordpiece", learned from the text, or a tokenizer.json; default by objective.',
 )
 _VOCAB_SIZE = FLAGS.DEFINE_integer(
     "vocab_size", None, "Default: 4096, or that of the tokenizer.json.", lower_bound=1
@@ -43,9 +43,7 @@ _HEADS = FLAGS.DEFINE_integer("heads", 4, "Attention heads.", lower_bound=1)
 _LENGTH = FLAGS.DEFINE_integer("length", 128, "Tokens of a row.", lower_bound=8)
 _DROPOUT = FLAGS.DEFINE_float("dropout", 0.0, "Rate of dropout, everywhere.")
 _OPTIMIZER = FLAGS.DEFINE_list("optimizer", ["adamw"], optimizers.listed(from_scratch=True))
-_LEARNING_RATE = FLAGS.DEFINE_float(
-    "learning_rate", None, "Peak rate; default: the optimizer's own, if there is one."
-)
+_LEARNING_RATE = FLAGS.DEFINE_float("learning_rate", None, "Peak rate; default: the optimizer's own.")
 _WEIGHT_DECAY = FLAGS.DEFINE_float("weight_decay", 0.1, "Decoupled; biases and norms are left out.")
 _WARMUP = FLAGS.DEFINE_float("warmup", 0.1, "Share of the steps over which the rate rises from 0.")
 _STEPS = FLAGS.DEFINE_integer("steps", 300, "Updates.", lower_bound=1)
@@ -65,16 +63,10 @@ _DECISIVE += (_WARMUP, _WEIGHT_DECAY)
 _SHARES = {"train": 0.9, "validation": 0.05, "test": 0.05}
 program_flags.check(lambda x: x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT)
 program_flags.check_each(shlex.split, _DOWNSTREAM)
-check_flags(
-    FLAGS, lambda name: optimizers.choose(name, from_scratch=True, classes=2), _OPTIMIZER, _LEARNING_RATE
-)
-program_flags.check_together(
-    lambda x: x["hidden_size"] % x["heads"] == 0,
-    "--heads must divide --hidden_size",
-    FLAGS,
-    _HIDDEN_SIZE,
-    _HEADS,
-)
+_choose = functools.partial(optimizers.choose, from_scratch=True)
+check_flags(FLAGS, functools.partial(_choose, classes=2), _OPTIMIZER, _LEARNING_RATE)
+divides = "--heads must divide --hidden_size"
+program_flags.check_together(lambda x: x["hidden_size"] % x["heads"] == 0, divides, FLAGS, _HIDDEN_SIZE, _HEADS)
 program_flags.check_together(
     lambda x: x["downstream"] is None or x["objective"] == "masked",
     "--downstream needs --objective=masked, whose model is an encoder",
@@ -92,8 +84,7 @@ def fine_tuning(plan: Plan, given: str) -> Downstream:
     """
     if jax.process_count() > 1:
         raise ValueError(f"--downstream needs one process, there are {jax.process_count()}")
-    first = optimizers.choose(_OPTIMIZER.value[0], from_scratch=True, classes=2)
-    model = plan.output / first.name / "model"
+    model = plan.output / _choose(_OPTIMIZER.value[0], classes=2).name / "model"
     found = Downstream("examples.finetune_text", finetune_text.FLAGS, given, model, plan.output, plan.resume)
     with found.read():
         finetune_text.check(_LENGTH.value)
@@ -110,7 +101,7 @@ def main() -> None:
     kept = plan.output / "tokenizer.json"
     own, documents = kept if plan.resume else None, parts["train"].documents
     vocabulary = tokenization.choose(_TOKENIZER.value, _OBJECTIVE.value, _VOCAB_SIZE.value, documents, own)
-    choices = [optimizers.choose(name, from_scratch=True, classes=vocabulary.size) for name in _OPTIMIZER.value]
+    choices = [_choose(name, classes=vocabulary.size) for name in _OPTIMIZER.value]
     chosen = plan.optimizers(choices, schedules.cosine, optimizers.one_rate)
     size = Size(_LAYERS.value, _HIDDEN_SIZE.value, _HEADS.value, _LENGTH.value, _DROPOUT.value)
     problem = Pretraining(parts, vocabulary, OBJECTIVES[_OBJECTIVE.value](vocabulary, size))

@@ -29,10 +29,7 @@ _CHECK = FLAGS.DEFINE_bool("check", False, "List what is stale instead of render
 ROOT = Path(__file__).parents[1]
 
 _COMPARISONS = {  # in examples/results: folder → the metric that ranks the methods
-    "topics": "accuracy",
-    "compare": "accuracy",
-    "digits/resnet": "accuracy",
-    "digits/vit": "accuracy",
+    **dict.fromkeys(["topics", "compare", "digits/resnet", "digits/vit"], "accuracy"),
     "causal": "bits_per_byte",
 }
 _STUDIES = {  # in examples/studies: folder → the module that renders its record

@@ -137,6 +137,7 @@ def test_after_the_first_updates_nothing_is_compiled(case):
     assert [training.update() for _ in range(4)] == [[]] * 4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", ["kahan", "stochastic_rounding", "lamb", "low_bit(Int8)"])
 def test_after_the_first_updates_nothing_is_compiled_for_bfloat16_parameters(case):
     _listen()
@@ -146,6 +147,7 @@ def test_after_the_first_updates_nothing_is_compiled_for_bfloat16_parameters(cas
     assert [training.update() for _ in range(2)] == [[]] * 2
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "case",
     ["salsa", "a chain"]
@@ -205,6 +207,7 @@ def test_nothing_is_compiled_under_vmap_or_grad_alone(case):
     assert _compiled[before:] == []
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("case", ["salsa", "accumulate"])
 def test_a_branch_of_python_is_that_of_the_program(case):
     def trained(jit):

@@ -539,6 +539,7 @@ def test_frozen_parameters_have_no_update_no_state_and_no_norm():
     assert not updates["embed"].any() and not updates["head"]["kernel"].any()
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "search",
     [

@@ -264,6 +264,7 @@ def test_one_step_ahead_is_the_same_schedule_one_count_later(name):
     np.testing.assert_array_equal(ahead(counts), plain(counts + 1))
 
 
+@pytest.mark.long
 def test_peak_looks_at_every_step():
     assert float(schedules.peak(TABLES["Noam"][0])) == pytest.approx((512 * 4000) ** -0.5)
     assert float(schedules.peak(over_100(wsd(0.5)))) == 0.5
@@ -314,6 +315,7 @@ def test_equals_optax(ours, optax_s):
     np.testing.assert_allclose(ours(counts), jax.vmap(optax_s)(counts), rtol=0, atol=1e-6)
 
 
+@pytest.mark.long
 def test_vmap_and_jit_equal_eager_in_one_compile():
     traces = 0
     schedule = over_steps(warm_up(cosine(1.0), 0.1), 50)

@@ -124,6 +124,7 @@ def test_killed_at_any_point_it_resumes_to_the_same_report(point, uninterrupted,
     assert not list(tmp_path.rglob("checkpoints/*"))
 
 
+@pytest.mark.long
 def test_a_killed_process_resumes_to_the_same_report(tmp_path, uninterrupted):
     command = [sys.executable, "-m", "tests.compare.small", str(tmp_path)]
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}

@@ -68,6 +68,7 @@ def test_a_step_is_compiled_once_for_all_rates_and_seeds(make, changes, compilat
     assert len(set(ends.values())) > 1
 
 
+@pytest.mark.long
 def test_rates_that_are_not_listed_together_share_a_step_too(compilations, tmp_path):
     arms = [arm for pair in zip(rates_of(optimiz.adamw), rates_of(over_steps), strict=True) for arm in pair]
     runs = small.run(tmp_path, arms, seeds=[0], **OVER_STEPS)
@@ -77,7 +78,7 @@ def test_rates_that_are_not_listed_together_share_a_step_too(compilations, tmp_p
     assert len(compilations) == 2
 
 
-@pytest.mark.quick(1)
+@pytest.mark.long
 @pytest.mark.parametrize("make", [over_budget, searching])
 def test_a_rate_has_the_same_results_alone_and_among_others(make, tmp_path):
     among = {(run.learning_rate, run.seed): run for run in small.run(tmp_path / "all", rates_of(make))}

@@ -313,6 +313,7 @@ def test_a_picture_is_whole_or_as_it_was(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
+@pytest.mark.long
 def test_a_report_is_written_and_shown_where_the_locale_is_ascii(tmp_path):
     code = """
 import sys

@@ -41,6 +41,7 @@ SUITES = {
 }
 LONG = {
     "optax._src.alias_test.AliasTest",
+    "optax._src.float64_test",
     "optax.contrib._common_test",
     "optax.transforms._accumulation_test",
 }

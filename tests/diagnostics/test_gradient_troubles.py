@@ -17,6 +17,7 @@ def test_blocks_cut_off_from_the_loss():
     assert finding.evidence.endswith("in layers_0/bias, layers_0/kernel")
 
 
+@pytest.mark.long
 def test_relus_that_have_died():
     params = runs.init()
     params["layers_0"]["bias"] -= 100.0

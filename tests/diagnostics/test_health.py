@@ -12,7 +12,7 @@ from optimiz.training.storage import metrics_file
 from tests.diagnostics import runs
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("batch", "noise"), [(8, 0.2), (64, 0.0), (64, 0.2)])
 @pytest.mark.parametrize("tx", runs.HEALTHY.values(), ids=runs.HEALTHY)
 def test_a_healthy_run_has_no_finding(tx, batch, noise):
@@ -53,6 +53,7 @@ def overflowing():
     )
 
 
+@pytest.mark.long
 def test_reads_what_a_trainer_has_written(tmp_path):
     path = tmp_path / "metrics.jsonl"
     metrics_file.append(path, overflowing())

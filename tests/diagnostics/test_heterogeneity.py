@@ -18,6 +18,7 @@ def of_norms(norms):
     return measure([jnp.array([x], jnp.float32) for x in norms])
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("x", "wanted"), [([1, 1, 1, 1], 0), ([0, 0, 0, 1], 0.75), ([1, 2, 3, 4], 0.25), ([0, 0], 0), ([7], 0)]
 )
@@ -70,6 +71,7 @@ def random_blocks(seed=0, zero=()):
     return [np.zeros_like(x) if i in zero else x for i, x in enumerate(blocks)]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("zero", [(), (1,)], ids=["all move", "one is zero"])
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
@@ -151,6 +153,7 @@ def test_stacked_layers_equal_the_unstacked():
     assert len(heterogeneity({"head": head, "layers": jnp.stack(layers)}).norm) == 2
 
 
+@pytest.mark.long
 def test_compiled_equals_eager_and_may_be_mapped():
     grads = {str(i): jnp.asarray(x, jnp.float32) for i, x in enumerate(random_blocks())}
     eager = heterogeneity(grads)

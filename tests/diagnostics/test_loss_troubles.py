@@ -49,6 +49,7 @@ def test_an_oscillation():
     assert finding.name == "oscillation" and "a period of about 2 rows" in finding.evidence
 
 
+@pytest.mark.long
 def test_a_plateau():
     rows = runs.train(optimiz.adamw(1e-2), 800, params=runs.init(2), noise=0.3, batch=512)
     finding = runs.only(rows)

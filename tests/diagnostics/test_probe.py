@@ -96,6 +96,7 @@ def test_an_optimizer_behind_it_does_as_it_does_alone_in_one_trace_of_a_scan(par
     np.testing.assert_allclose(state[0].heterogeneity.norm, heterogeneity(last, kinds).norm, rtol=1e-6)
 
 
+@pytest.mark.long
 def test_state_keeps_its_types_and_is_made_of_shapes_alone():
     with jax.enable_x64(True):
         for dtype in (jnp.float64, jnp.float32, jnp.bfloat16):

@@ -17,6 +17,7 @@ def live(rows, every=5):
     return told
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("tx", runs.HEALTHY.values(), ids=runs.HEALTHY)
 def test_a_healthy_run_has_no_findings_at_any_time(tx):
     for noise in (0.0, 0.2):
@@ -35,6 +36,7 @@ def test_what_stands_still_is_named_before_the_end_and_not_before_half_of_the_ru
     assert name == "learning_rate_too_low" and 0.5 <= share < 0.9
 
 
+@pytest.mark.long
 def test_what_only_the_whole_run_shows_is_named_at_its_end():
     rate = runs.schedule(1e-4)
     assert live(runs.train(optimiz.adamw(rate), schedule=rate)) == [("learning_rate_too_low", 1.0)]

@@ -60,6 +60,7 @@ def arguments(model, data, tmp_path):  # noqa: F811
     return given | {"length": 12, "budget": 4, "optimizers": "sgd,salsa", "learning_rates": "0.1", "seeds": 2}
 
 
+@pytest.mark.long
 def test_the_comparison_its_report_and_its_resumption(arguments):
     out = arguments["output"]
     again = [arguments, arguments | {"resume": True, "budget": 5}, arguments | {"resume": True, "seeds": 1}]

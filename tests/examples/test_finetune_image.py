@@ -188,6 +188,7 @@ def call(arguments):
         command.guarded(finetune_image.main)
 
 
+@pytest.mark.long
 def test_the_run_its_report_and_its_mistakes(arguments, capsys, pretrained_vit):
     with np.load(arguments["data"]) as data:
         colour = {"images": np.repeat(data["images"][..., :1], 3, axis=-1), "labels": data["labels"]}
@@ -279,6 +280,7 @@ def refused(arguments, capsys, message):
     assert not arguments["output"].exists()
 
 
+@pytest.mark.long
 def test_the_baseline_weighs_pixels():
     from examples.data import baseline
 

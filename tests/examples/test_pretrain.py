@@ -214,6 +214,7 @@ def test_the_run_its_report_its_sample_and_its_model(arguments, capsys):
     assert (arguments["output"] / "report.md").read_text().startswith("# Pre-training (causal) with sophia_g")
 
 
+@pytest.mark.long
 def test_what_a_report_can_do_without_is_left_out_with_the_reason(arguments, monkeypatch):
     def fails(*_, **__):
         raise RuntimeError("no")
@@ -245,6 +246,7 @@ def test_it_learns(arguments, objective):
     assert record.runs[0].test["bits_per_byte"] < 0.8 * guess
 
 
+@pytest.mark.long
 def test_a_masked_model_is_fine_tuned_at_once(arguments, monkeypatch, tmp_path):
     asked = []
     monkeypatch.chdir(tmp_path)

@@ -73,7 +73,7 @@ def test_equals_the_equations_over_a_varying_rate(factored, cap, eps2):
     chex.assert_trees_all_close(got, theta, rtol=0, atol=1e-12)
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "kwargs",
     [

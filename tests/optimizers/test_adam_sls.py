@@ -29,10 +29,12 @@ def test_defaults_differ_from_the_code_in_guards_alone(ours):
     jax.tree.map(np.testing.assert_array_equal, problem_p.run(adam_sls(0.3, init_step=1.0)), ours)
 
 
+@pytest.mark.long
 def test_departure_step_sizes_are_bounded():
     searches.check_bounded(adam_sls)
 
 
+@pytest.mark.long
 def test_departure_a_failed_search_goes_back_to_the_last_step_size():
     searches.check_recovers(adam_sls)
 

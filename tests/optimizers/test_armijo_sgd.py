@@ -46,7 +46,7 @@ def test_the_slope_is_the_squared_norm_so_that_small_gradients_do_not_stall_it()
     np.testing.assert_allclose(x, np.array([0.6, 0.8]) * (1 - 2e-3) ** 40, rtol=1e-5)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.long
 @pytest.mark.parametrize("check", [searches.check_bounded, searches.check_recovers, searches.check_rounding])
 def test_departure_guards(check):
     check(armijo_sgd)

@@ -60,7 +60,7 @@ def test_both_sides_of_the_rule_are_averages():
     assert following.slope[0] > 0.75 * 0.25 * 2.0 + 0.25 * 1.3
 
 
-@pytest.mark.quick(1)
+@pytest.mark.long
 @pytest.mark.parametrize("check", [searches.check_bounded, searches.check_recovers, searches.check_rounding])
 def test_departure_guards(check):
     check(momentum_sls)

@@ -55,6 +55,7 @@ def test_with_one_unit_it_is_adam_sls():
     problem_p.check(pla_sls(ONE_UNIT, 0.3, **AS_THE_CODE), problem_p.ADAM_SLS)
 
 
+@pytest.mark.long
 def test_departure_other_units_are_frozen_in_a_search_unless_prefix_is_given():
     tried = []
 
@@ -106,6 +107,7 @@ def test_departure_units_with_small_step_sizes_are_not_merged():
     )
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("check", [searches.check_bounded, searches.check_recovers, searches.check_rounding])
 def test_departure_guards(check):
     check(partial(pla_sls, ONE_UNIT))

@@ -50,6 +50,7 @@ def test_equals_the_equations(centered, nesterov):
     trajectory.check_equations(make, direction, f32=4e-6)  # steps of some 10 learning rates
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "kwargs",
     [

@@ -16,6 +16,7 @@ from tests.golden.problem_p import THREE_UNITS, three_units
 CLASS = partial(line_search.adam_sls, beta=0.99, trials=200, joint_slope=lambda slopes: slopes[0])
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("tx", "golden", "equations"),
     [

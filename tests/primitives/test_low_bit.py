@@ -154,6 +154,7 @@ def test_a_linear_map_would_diverge_where_this_one_does_not():
     assert np.any(linear == 0)
 
 
+@pytest.mark.quick(1)
 @each_format
 def test_a_coordinate_without_gradients_stays_exactly_zero(fmt):
     tx = low_bit(optimiz.adamw(0.1, weight_decay=0.0), fmt)
@@ -244,7 +245,7 @@ def test_jit_scan_and_donation_equal_the_loop(fmt):
     chex.assert_trees_all_equal(run(tx, params(), 5, donating), looped)
 
 
-@pytest.mark.quick(1)
+@pytest.mark.long
 @each_format
 def test_vmap_equals_each_alone(fmt):
     def trained(rate):

@@ -340,6 +340,7 @@ def units(*order):
     return lambda params: jax.tree.map(lambda u: order[u], problem_p.three_units(params))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("others", ["frozen", "prefix"])
 def test_the_order_of_units_matters_only_if_those_before_have_moved(others):
     params = jax.tree.map(jnp.asarray, problem_p.PARAMS)
@@ -570,6 +571,7 @@ def test_the_training_loop_runs_it_under_one_random_key_per_update(tmp_path):
     assert [row["loss"] for row in again.history if "loss" in row] == rows
 
 
+@pytest.mark.long
 def test_a_run_that_is_resumed_between_the_turns_of_two_units_is_uninterrupted(tmp_path):
     task, tx = tiny.task(), pla_sls(groups.units_by(groups.path("w1")), together=2)
     straight = training.fit(task, tx, tiny.settings(steps=10), tmp_path / "straight", identity={})

@@ -90,6 +90,7 @@ def test_max_divides_by_the_largest_ratio_measured():
     np.testing.assert_allclose(updates["b"], g["b"] / 2**0.5, rtol=1e-6)
 
 
+@pytest.mark.long
 def test_a_layer_of_a_stack_is_a_block_of_its_own():
     rng = np.random.default_rng(0)
     layers = [jnp.asarray(rng.normal(size=(4, 3)), jnp.float32) * 10.0**i for i in range(3)]

@@ -35,6 +35,7 @@ class Stopped(BaseException):
     pass
 
 
+@pytest.mark.long
 def test_a_run_that_was_stopped_resumes_to_the_bit_whichever_rate_was_compiled_in_between(tmp_path):
     whole = fit(tmp_path / "whole")
 

@@ -69,6 +69,7 @@ def test_more_layers_and_more_examples_take_longer():
     assert seconds == sorted(seconds)
 
 
+@pytest.mark.long
 def test_what_an_optimizer_counts_is_priced_apart_from_its_step():
     plain = calibrate(tiny.task(), optax.sgd(0.1), about={"model": "tiny"}, n=20)
     assert set(plain.prices()) == {"step(batch=8)", "forward(batch=8)"}
@@ -79,6 +80,7 @@ def test_what_an_optimizer_counts_is_priced_apart_from_its_step():
     assert estimates.seconds("step", batch=8) < 0.025
 
 
+@pytest.mark.long
 def test_evaluations_are_priced_as_forward_passes():
     task = tiny.task()
 

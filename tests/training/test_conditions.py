@@ -70,6 +70,7 @@ def test_an_optimizer_with_another_number_in_it_is_refused(tmp_path, before, aft
     assert fit(tmp_path, tx=before).steps == 10
 
 
+@pytest.mark.long
 def test_a_loss_with_another_number_in_it_is_refused(tmp_path):
     def task(rate):
         plain = tiny.task()

@@ -220,6 +220,7 @@ def test_seconds_count_batches_and_neither_compilation_nor_evaluation(tmp_path):
     assert 0.2 <= result.seconds < 1
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's statm")
 @pytest.mark.survives("1,000 steps")
 def test_a_thousand_steps_take_one_compilation_and_no_more_memory(tmp_path, caplog):

@@ -26,6 +26,7 @@ def measured(tmp_path_factory):
     return output
 
 
+@pytest.mark.long
 def test_measures_each_method_once_and_renders_what_it_wrote(measured):
     record = json.loads((measured / "record.json").read_text())
     assert [row["method"] for row in record["rows"]] == ["sgd_sai", "clip + adamw"]

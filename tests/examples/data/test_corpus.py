@@ -7,6 +7,7 @@ from examples.data import corpus
 from examples.data.corpus import Corpus
 
 
+@pytest.mark.long
 def test_the_standard_library_is_text_of_several_megabytes():
     library = corpus.standard_library()
     assert library.size > 3_000_000 and len(library.documents) > 200

@@ -55,6 +55,7 @@ def test_the_model_is_that_of_the_layers_that_are_on(name):
     assert not np.allclose(apply(params, *arguments, on_N=np.ones(2, bool)), expected)
 
 
+@pytest.mark.long
 def test_what_is_off_has_no_gradient():
     params, apply, arguments = build("gpt2")
     on = np.array([False, True])

@@ -57,6 +57,7 @@ def test_a_low_memory_function_has_the_results_of_the_function(function):
     chex.assert_trees_all_close(jax.tree.map(lambda x: x[0], mapped), wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 def test_a_low_memory_function_has_the_same_gradient():
     def loss(function):
         return lambda rate: jnp.sum(jnp.square(function(rate * X, Y)[0]) * Y)

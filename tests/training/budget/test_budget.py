@@ -116,6 +116,7 @@ def test_forward_passes_at_twice_the_price_leave_half_the_steps(tmp_path):
     assert steps == {0.25: 20, 0.5: 10}
 
 
+@pytest.mark.long
 def test_the_rate_follows_the_budget_as_it_follows_steps(tmp_path):
     shape = schedules.warm_up(schedules.cosine(0.3), 0.2)
     for name, make in {
@@ -192,6 +193,7 @@ def cut_off():
     raise KeyError("nothing is saved now")
 
 
+@pytest.mark.long
 def test_resumed_every_few_steps_is_uninterrupted(tmp_path):
     arguments = {
         "tx": counting(

@@ -106,6 +106,7 @@ def test_a_step_is_charged_by_the_layers_that_were_on_whenever_the_host_looks(tm
     assert metrics[0] == metrics[1]
 
 
+@pytest.mark.long
 def test_without_a_budget_it_follows_the_steps(tmp_path):
     drop = LayerDrop(gamma=1e9, least=0.0)  # all on at first, then only by accident
 
@@ -156,6 +157,7 @@ def test_any_optimizer_learns_without_some_of_its_layers(tmp_path, name):
     assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [pytest.param("salsa", marks=pytest.mark.long), "sophia_g"])
 def test_what_an_optimizer_does_beyond_a_step_has_the_same_layers_and_price(name):
     make = {

@@ -118,6 +118,7 @@ def test_methods_are_described_by_name():
     }
 
 
+@pytest.mark.long
 def test_the_documented_example_runs(tmp_path, monkeypatch):
     page = (ROOT / "docs/time_saving.md").read_text(encoding="utf-8")
     [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

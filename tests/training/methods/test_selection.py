@@ -148,6 +148,7 @@ def test_scoring_is_charged_to_selective_backprop(tmp_path):
     assert metrics[0] == metrics[1]
 
 
+@pytest.mark.long
 def test_a_budget_spent_on_candidates_ends_the_run(tmp_path):
     def without_weight(batches):
         return lambda step: batches(step) | {"weight": np.zeros(4, np.float32)}

@@ -151,6 +151,7 @@ def test_a_folder_that_cannot_be_read_back_is_refused_and_left_clean(tmp_path, m
     assert names(tmp_path) == []
 
 
+@pytest.mark.long
 def test_a_folder_whose_names_are_too_long_is_refused_in_one_line(tmp_path):
     folder = tmp_path
     while len(str(folder)) < 4_000:  # of 4,096 that Linux takes

@@ -76,6 +76,7 @@ def trained(directory, init):
 X = np.ones((2, 4), np.float32)
 
 
+@pytest.mark.long
 def test_trees_of_flax_and_others(tmp_path):
     linen = lambda key: Custom().init(key, X)["params"]  # noqa: E731
     params = trained(tmp_path / "linen", linen)
