@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from optimiz.numerics.control_flow import cond
 from optimiz.numerics.dispatch import dispatched_once
-from optimiz.numerics.fusion import all_of
+from optimiz.numerics.fusion import all_of, rematerialise
 from optimiz.numerics.moments import abs_sq
 from optimiz.numerics.precision import widen
 
@@ -51,7 +51,9 @@ def of_scaled_roots(
     def end(scales: Sequence[jax.Array], totals: Sequence[jax.Array]) -> T:
         return function([(s, jnp.sqrt(total)) for s, total in zip(scales, totals, strict=True)])
 
-    return cond(trusted, lambda: end(ones, plain), lambda: end(scales, sums(scales)))
+    # XLA computes both branches, and selects, unless one of them has more than sums and what is computed entry
+    # by entry, such as a barrier.
+    return cond(trusted, lambda: end(ones, plain), lambda: end(scales, sums(rematerialise(scales))))
 
 
 @dispatched_once

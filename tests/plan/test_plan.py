@@ -44,6 +44,12 @@ def test_split_parameters_are_held_in_parts_and_a_global_norm_is_reduced():
     assert set(planned.collectives) == {"all-reduce"}
 
 
+@GPU
+def test_a_norm_is_summed_again_in_a_branch_only():
+    planned = plan.update(optimiz.lars(1e-3), SHAPES, "h200")  # reads both arrays for norms, and once more
+    assert planned.traffic.least <= 1.03 * (planned.bound + 8 * SIZE) < planned.traffic.greatest
+
+
 @TPU
 def test_what_does_not_fit_is_said_and_not_raised():
     huge = {"w": jax.ShapeDtypeStruct((2**16, 2**16), jnp.float32)}
