@@ -30,6 +30,7 @@ _IMAGE_SIZE = FLAGS.DEFINE_integer("image_size", None, "Scale images to so many 
 _AUGMENT = FLAGS.DEFINE_list("augment", None, "crop, flip or none; default: crop and flip, of digits none.")
 _SMOOTHING = FLAGS.DEFINE_float("smoothing", 0.1, "Of labels.")
 _DROPOUT = FLAGS.DEFINE_float("dropout", 0.0, "Rate of dropout of a ViT.")
+_REMAT = FLAGS.DEFINE_bool("remat", False, "Compute layers of a ViT twice, to take less memory.")
 _OPTIMIZER = FLAGS.DEFINE_list(
     "optimizer",
     ["adamw"],
@@ -51,6 +52,7 @@ FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
 FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)
 
 _DECISIVE = (_MODEL, _STEPS, _BATCH_SIZE, _SEED, _SMOOTHING, _DROPOUT, _WARMUP, _WEIGHT_DECAY, _HEAD_RATE)
+_DECISIVE += (_REMAT,)
 program_flags.check(
     lambda names: {*names} <= {CROP, FLIP} or names == ["none"], "must be crop, flip, both, or none", _AUGMENT
 )
@@ -60,10 +62,15 @@ check_flags(FLAGS, lambda name: choose_optimizer(name, 2), _OPTIMIZER, _LEARNING
 for _flag in (_TEST, _IMAGE_SIZE):
     _goes = f"--{_flag.name} goes with --data; the digits have a test part and a size of their own"
     program_flags.check_together(lambda x: x["data"] or not any(x.values()), _goes, FLAGS, _DATA, _flag)
-_goes = "--dropout is of a ViT; a ResNet has none"
-program_flags.check_together(
-    lambda x: x["model"] != "resnet" or not x["dropout"], _goes, FLAGS, _MODEL, _DROPOUT
-)
+for _flag in (_DROPOUT, _REMAT):
+    _goes = f"--{_flag.name} is of a ViT; a ResNet has none"
+    program_flags.check_together(
+        lambda x, name=_flag.name: x["model"] != "resnet" or not x[name],
+        _goes,
+        FLAGS,
+        _MODEL,
+        _flag,
+    )
 
 
 def choose_optimizer(name: str, classes: int) -> optimizers.Choice:
@@ -96,7 +103,7 @@ def main() -> None:
     choices = [choose_optimizer(name, classes) for name in _OPTIMIZER.value]
     chosen = plan.optimizers(choices, schedules.cosine, optimizers.head_multipliers(_HEAD_RATE.value))
     augment = _AUGMENT.value or (["none"] if _DATA.value is None else [CROP, FLIP])
-    model = choose(_MODEL.value, side, channels, classes, _DROPOUT.value)
+    model = choose(_MODEL.value, side, channels, classes, _DROPOUT.value, _REMAT.value)
     problem = ImageClassification(parts, model, augment=augment, smoothing=_SMOOTHING.value)
     task = problem.task(_BATCH_SIZE.value, _SEED.value, devices.share(layout))
     decisive = {flag.name: flag.value for flag in _DECISIVE} | {"augment": augment}

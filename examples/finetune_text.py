@@ -43,6 +43,7 @@ _LENGTH = FLAGS.DEFINE_integer(
     lower_bound=1,
 )
 _DROPOUT = FLAGS.DEFINE_float("dropout", 0.1, "Rate of dropout, everywhere.")
+_REMAT = FLAGS.DEFINE_bool("remat", False, "Compute layers twice, to take less memory.")
 _SEED = FLAGS.DEFINE_integer("seed", 0, "Of data order and dropout.", lower_bound=0)
 FLAGS.DEFINE_integer("evaluate_every", 25, "Steps between two evaluations.")
 FLAGS.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
@@ -51,6 +52,7 @@ FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
 FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)
 
 _DECISIVE = (_STEPS, _BATCH_SIZE, _SEED, _LENGTH, _POOLING, _DROPOUT, _WARMUP, _WEIGHT_DECAY, _HEAD_RATE)
+_DECISIVE += (_REMAT,)
 _OWN_LENGTH = 24
 program_flags.check(lambda x: x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT)
 program_flags.check(lambda x: x > 0, "must be above 0, or the new head would not be trained", _HEAD_RATE)
@@ -102,7 +104,12 @@ def main() -> None:
     choices = [optimizers.choose(name, classes=len(parts["train"].label_names)) for name in _OPTIMIZER.value]
     chosen = plan.optimizers(choices, schedules.linear, optimizers.head_multipliers(_HEAD_RATE.value))
     problem = TextClassification(
-        parts, model, length=asked_length(), dropout=_DROPOUT.value, pooling=_POOLING.value
+        parts,
+        model,
+        length=asked_length(),
+        dropout=_DROPOUT.value,
+        pooling=_POOLING.value,
+        remat=_REMAT.value,
     )
     if training.is_first():
         problem.summary.show()

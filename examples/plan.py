@@ -1,14 +1,17 @@
-"""Plan optimizers for devices that are not there: what fits, what an update moves, which collectives it needs.
+"""Plan optimizers for devices that are not there: what fits, what a step moves, which collectives it needs.
 
     python -m examples.plan --target=h200 --model=gpt2-xl --optimizer=adamw,sgd_sai --output=runs/plan
     python -m examples.plan --target=v5e:4x4 --mesh=data:4,model:4 --model=llama-2-7b --dtype=bfloat16 \
         --optimizer=adamw,sgd_sai,clip:adamw,low_bit:adamw --output=runs/llama
+    python -m examples.plan --target=h200 --model=gpt2 --batch=8 --length=1024 --remat=layers --output=runs/step
 
-The device's own compiler compiles each update ahead of time, on this machine, and nothing runs: see
-``optimiz.plan``. Every matrix is split along both axes of the mesh, and the state as its parameters. Wrappers
-go before an optimizer: ``clip:`` (by the global norm), ``guard:`` and ``low_bit:`` (8-bit state). Rows that the
-record of --output already has are kept, so that a table can be filled in several calls. Where an update has
-branches, as SGD-SaI's first step, two figures are those of the branches that move least and most.
+Without ``--batch`` the update alone is planned; with it a whole step, forward, backward and update, of a GPT-2
+or a ViT of ``examples.models``. The device's own compiler compiles each ahead of time, on this machine, and
+nothing runs: see ``optimiz.plan``. Every matrix is split along both axes of the mesh, the state as its
+parameters, and a batch along ``data``. Wrappers go before an optimizer: ``clip:`` (by the global norm),
+``guard:`` and ``low_bit:`` (8-bit state). Rows that the record of --output already has are kept, so that a
+table can be filled in several calls. Where an update has branches, as SGD-SaI's first step, two figures are
+those of the branches that move least and most.
 """
 
 import json
@@ -23,6 +26,7 @@ import optimiz
 from examples.benchmarks import plan_report
 from examples.models import shapes
 from examples.shared import command, markdown, program_flags, terminal
+from examples.tasks import planned
 from optimiz import compare, methods, plan, training
 
 WRAPPERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
@@ -32,22 +36,24 @@ WRAPPERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
 }
 
 
-def make(name: str) -> optax.GradientTransformation:
+def make(name: str, classes: int | None = None) -> optax.GradientTransformation:
     """Make an optimizer from its name.
 
     Args:
-        name: a method of the suite that needs no loss to update, after any wrappers: ``"clip:low_bit:adamw"``.
+        name: a method of the suite, after any wrappers: ``"clip:low_bit:adamw"``.
+        classes: number of classes of the logits of a whole step; None for an update alone, which has no loss.
 
     Raises:
-        ValueError: the method or a wrapper is unknown, or the method needs a loss.
+        ValueError: the method or a wrapper is unknown, or the method needs a loss for its update.
     """
     *wrappers, last = name.split(":")
     if unknown := [each for each in wrappers if each not in WRAPPERS]:
         raise ValueError(f"a wrapper must be one of {', '.join(WRAPPERS)}, got {unknown[0]!r} in {name!r}")
     method = methods.find(last)
-    if method.needs:
-        raise ValueError(f"{last} needs {', '.join(method.needs)}: plan a whole step, with optimiz.plan.step")
-    tx: optax.GradientTransformation = method.build(1e-3)
+    if method.needs and classes is None:
+        raise ValueError(f"{last} needs {', '.join(method.needs)}: plan a whole step, with --batch")
+    rate = None if method.kind == "line search" else 1e-3
+    tx: optax.GradientTransformation = method.build(rate, classes=classes)
     for wrapper in reversed(wrappers):
         tx = WRAPPERS[wrapper](tx)
     return tx
@@ -55,19 +61,38 @@ def make(name: str) -> optax.GradientTransformation:
 
 FLAGS = program_flags.Flags()
 _MODEL = FLAGS.DEFINE_path("model", "gpt2", f"{', '.join(shapes.MODELS)}, or the path of a config.json.")
-_OPTIMIZERS = FLAGS.DEFINE_list("optimizer", ["adamw", "sgd_sai"], "Methods, with wrappers before a colon.")
+_OPTIMIZER = FLAGS.DEFINE_list("optimizer", ["adamw", "sgd_sai"], "Methods, with wrappers before a colon.")
 _TARGET = FLAGS.DEFINE_string("target", "h200", "Devices, such as v5e:4x4, v5p:4x4x4, h200:8 or cpu.")
 _MESH = FLAGS.DEFINE_string("mesh", None, "Axes and sizes, such as data:4,model:4; default all along data.")
+_BATCH = FLAGS.DEFINE_integer("batch", None, "Plan a whole step of so many rows or images.", lower_bound=1)
+_LENGTH = FLAGS.DEFINE_integer("length", None, "Tokens of a row; default: all the model reads.", lower_bound=1)
+_REMAT = FLAGS.DEFINE_enum("remat", "none", ["none", "layers"], "What the backward pass computes again.")
 _DTYPE = FLAGS.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of parameters and gradients.")
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the record and the report.", required=True)
-program_flags.check_each(make, _OPTIMIZERS)
 program_flags.check_each(shapes.configuration, _MODEL)
+program_flags.check_together(
+    lambda x: x["batch"] or (x["length"] is None and x["remat"] == "none"),
+    "--length and --remat are of a whole step: give --batch",
+    FLAGS,
+    _BATCH,
+    _LENGTH,
+    _REMAT,
+)
+program_flags.check_together(
+    lambda x: [make(name, None if x["batch"] is None else 2) for name in x["optimizer"]],
+    "each must be an optimizer",
+    FLAGS,
+    _OPTIMIZER,
+    _BATCH,
+)
 
 
 def main() -> None:
     """Plan what the flags ask for, and write the record and the report."""
     path = Path(_OUTPUT.value) / "record.json"
     names = {"model": _MODEL, "target": _TARGET, "mesh": _MESH, "dtype": _DTYPE}
+    if _BATCH.value:
+        names |= {"batch": _BATCH, "length": _LENGTH, "remat": _REMAT}
     settings = {name: flag.value for name, flag in names.items()}
     record: dict[str, Any] = {"settings": settings, "environment": compare.environment(), "rows": []}
     if path.exists():
@@ -76,16 +101,32 @@ def main() -> None:
             raise ValueError(f"{path} is of other settings: {record.get('settings')}, not {settings}")
     devices = plan.target(_TARGET.value).devices
     mesh = training.make_mesh(_MESH.value or f"data:{len(devices)}", devices)
-    params = shapes.structs(_MODEL.value, _DTYPE.value)
-    parameters, rules = sum(leaf.size for leaf in jax.tree.leaves(params)), shapes.partition(mesh.shape)
+    layout = {"mesh": _MESH.value, "rules": shapes.partition(mesh.shape)}
+    params, plan_of = _whole_step(layout) if _BATCH.value else _update(layout)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
     path.parent.mkdir(parents=True, exist_ok=True)
-    for name in _OPTIMIZERS.value:
+    for name in _OPTIMIZER.value:
         if name not in [each["optimizer"] for each in record["rows"]]:
-            planned = plan.update(make(name), params, _TARGET.value, mesh=_MESH.value, rules=rules)
-            record["rows"].append(plan_report.row(name, planned, parameters))
+            record["rows"].append(plan_report.row(name, plan_of(name), parameters))
             training.write_whole(path, json.dumps(record, indent=1) + "\n")
     training.write_whole(path.parent / "report.md", plan_report.report(record))
-    terminal.show(plan_report.table(record["rows"]))
+    terminal.show(plan_report.table(record["rows"], whole=bool(_BATCH.value)))
+
+
+def _update(layout: dict[str, Any]) -> tuple[Any, Callable[[str], plan.Plan]]:
+    """The parameters of the model, and a function that plans an optimizer's update of them."""
+    params = shapes.structs(_MODEL.value, _DTYPE.value)
+    return params, lambda name: plan.update(make(name), params, _TARGET.value, **layout)
+
+
+def _whole_step(layout: dict[str, Any]) -> tuple[Any, Callable[[str], plan.Plan]]:
+    """The parameters of the model, and a function that plans a whole step with an optimizer."""
+    remat = _REMAT.value == "layers"
+    model = shapes.configuration(_MODEL.value)
+    task = planned.task(model, _BATCH.value, _LENGTH.value, remat=remat, dtype=_DTYPE.value)
+    params = jax.eval_shape(task.init, jax.random.key(0))
+    classes = jax.eval_shape(task.logits, params, task.batches(0)).shape[-1]
+    return params, lambda name: plan.step(task, make(name, classes), _TARGET.value, **layout)
 
 
 if __name__ == "__main__":

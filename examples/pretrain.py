@@ -42,6 +42,7 @@ _HIDDEN_SIZE = FLAGS.DEFINE_integer("hidden_size", 128, "Width of the model.", l
 _HEADS = FLAGS.DEFINE_integer("heads", 4, "Attention heads.", lower_bound=1)
 _LENGTH = FLAGS.DEFINE_integer("length", 128, "Tokens of a row.", lower_bound=8)
 _DROPOUT = FLAGS.DEFINE_float("dropout", 0.0, "Rate of dropout, everywhere.")
+_REMAT = FLAGS.DEFINE_bool("remat", False, "Compute layers twice, to take less memory.")
 _OPTIMIZER = FLAGS.DEFINE_list("optimizer", ["adamw"], optimizers.listed(from_scratch=True))
 _LEARNING_RATE = FLAGS.DEFINE_float("learning_rate", None, "Peak rate; default: the optimizer's own.")
 _WEIGHT_DECAY = FLAGS.DEFINE_float("weight_decay", 0.1, "Decoupled; biases and norms are left out.")
@@ -59,7 +60,7 @@ FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
 FLAGS.DEFINE_path("output", None, "Directory of the report, runs and models.", required=True)
 
 _DECISIVE = (_OBJECTIVE, _LAYERS, _HIDDEN_SIZE, _HEADS, _LENGTH, _DROPOUT, _STEPS, _BATCH_SIZE, _SEED)
-_DECISIVE += (_WARMUP, _WEIGHT_DECAY)
+_DECISIVE += (_WARMUP, _WEIGHT_DECAY, _REMAT)
 _SHARES = {"train": 0.9, "validation": 0.05, "test": 0.05}
 program_flags.check(lambda x: x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT)
 program_flags.check_each(shlex.split, _DOWNSTREAM)
@@ -103,7 +104,8 @@ def main() -> None:
     vocabulary = tokenization.choose(_TOKENIZER.value, _OBJECTIVE.value, _VOCAB_SIZE.value, documents, own)
     choices = [_choose(name, classes=vocabulary.size) for name in _OPTIMIZER.value]
     chosen = plan.optimizers(choices, schedules.cosine, optimizers.one_rate)
-    size = Size(_LAYERS.value, _HIDDEN_SIZE.value, _HEADS.value, _LENGTH.value, _DROPOUT.value)
+    sizes = (_LAYERS, _HIDDEN_SIZE, _HEADS, _LENGTH, _DROPOUT, _REMAT)
+    size = Size(*(flag.value for flag in sizes))
     problem = Pretraining(parts, vocabulary, OBJECTIVES[_OBJECTIVE.value](vocabulary, size))
     summary = corpus.summary(text, parts, _SHARES) | of_unknown(problem.unknown)
     if training.is_first():

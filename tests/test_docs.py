@@ -96,6 +96,14 @@ def test_the_code_of_a_page_runs(page):
         exec(compile(block, page, "exec"), names)
 
 
+def test_the_code_of_the_page_on_planning_runs_where_devices_are_this_machine(capsys):
+    text = (ROOT / "docs/planning.md").read_text(encoding="utf-8").replace('"h200"', '"cpu"')
+    names = {"optimiz": optimiz, "params": {"kernel": jax.ShapeDtypeStruct((8, 4), jnp.float32)}}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(block, "planning", "exec"), names)
+    assert capsys.readouterr().out.count("parameters") == 2
+
+
 def test_every_page_is_in_the_index():
     index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
     for page in (ROOT / "docs").glob("*.md"):

@@ -47,7 +47,7 @@ def test_the_record_is_what_the_code_says_of_every_optimizer(name):
 
 
 def test_counting_each_shape_once_gives_the_size_of_the_whole_state():
-    two = shapes.Vit(2, 384).shapes()
+    two = shapes.Vit(2, 384, 6).shapes()
     whole = shapes.as_structs(shapes.unstacked(two), jnp.float32)
     MODELS["two layers"] = shapes.counted(two)
     try:

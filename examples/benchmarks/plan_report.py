@@ -1,4 +1,4 @@
-"""The report of planned updates, rendered from its record."""
+"""The report of planned updates, or of planned steps, rendered from its record."""
 
 import dataclasses
 import datetime
@@ -7,7 +7,7 @@ from typing import Any
 
 from optimiz import compare, plan
 
-_FITS = {True: "yes", False: "no", None: "unknown"}
+FITS = {True: "yes", False: "no", None: "unknown"}
 
 
 def row(name: str, planned: plan.Plan, parameters: int) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def row(name: str, planned: plan.Plan, parameters: int) -> dict[str, Any]:
 
     Args:
         name: name of the optimizer.
-        planned: the plan of its update.
+        planned: the plan of its update, or of a step with it.
         parameters: number of parameters.
     """
     about = {"optimizer": name, "date": str(datetime.date.today()), "parameters": parameters}
@@ -24,47 +24,80 @@ def row(name: str, planned: plan.Plan, parameters: int) -> dict[str, Any]:
 
 def planned_in(row: Mapping[str, Any]) -> plan.Plan:
     """The plan of a row of the record."""
-    found: dict[str, Any] = {field.name: row[field.name] for field in dataclasses.fields(plan.Plan)}
+    found: dict[str, Any] = {f.name: row[f.name] for f in dataclasses.fields(plan.Plan) if f.name in row}
     if found["traffic"] is not None:
         collectives = {kind: plan.Collective(**its) for kind, its in found["traffic"]["collectives"].items()}
         found["traffic"] = plan.Traffic(**found["traffic"] | {"collectives": collectives})
     return plan.Plan(**found)
 
 
-def table(rows: Iterable[Mapping[str, Any]]) -> str:
-    """One line per optimizer; all bytes are per device."""
-    header = ["optimizer", "parameters", "state", "temporary", "peak", "fits", "moved", "of its bound"]
-    header += ["at least", "collectives", "compiled in"]
-    return compare.table(header, [_cells(each["optimizer"], planned_in(each)) for each in rows]) + "\n"
+def table(rows: Iterable[Mapping[str, Any]], *, whole: bool = False) -> str:
+    """One line per optimizer; all bytes are per device.
+
+    Args:
+        rows: rows of the record.
+        whole: whether they are of whole steps, which have operations, and no bound worth a column.
+    """
+    header = ["optimizer", "parameters", "state", "temporary", "peak", "fits", "moved"]
+    header += ["at least", "operations"] if whole else ["of its bound", "at least"]
+    header += ["collectives", "compiled in"]
+    return compare.table(header, [_cells(each["optimizer"], planned_in(each), whole) for each in rows]) + "\n"
 
 
-def _cells(name: str, planned: plan.Plan) -> list[str]:
+def _cells(name: str, planned: plan.Plan, whole: bool) -> list[str]:
     held, moved = planned.arguments, planned.traffic
-    cells = [f"`{name}`", *(_gib(held[argument]) for argument in ("parameters", "state"))]
-    cells += [_gib(planned.temporary), _gib(planned.peak), _FITS[planned.fits]]
+    cells = [f"`{name}`", *(gib(held[argument]) for argument in ("parameters", "state"))]
+    cells += [gib(planned.temporary), gib(planned.peak), FITS[planned.fits]]
     if moved is None:
         cells += ["", "", "", ""]
     else:
         both = sorted({moved.least, moved.greatest})
-        collectives = (f"{its.count} {kind}" for kind, its in moved.collectives.items())
-        cells += [" to ".join(map(_gib, both)), " to ".join(f"{size / planned.bound:.2f}" for size in both)]
         seconds = [size / planned.bandwidth for size in both] if planned.bandwidth else []
-        cells += [" to ".join(f"{1e3 * s:.1f} ms" for s in seconds), ", ".join(collectives) or "none"]
+        at_least = " to ".join(f"{1e3 * s:.1f} ms" for s in seconds)
+        of_bound = " to ".join(f"{size / planned.bound:.2f}" for size in both)
+        cells += [" to ".join(map(gib, both))]
+        cells += [at_least, operations(planned)] if whole else [of_bound, at_least]
+        cells += [collectives(planned)]
     return [*cells, f"{planned.compile_seconds:.0f} s"]
+
+
+def operations(planned: plan.Plan) -> str:
+    """The floating-point operations of a step; empty where the compiler does not count them."""
+    return "" if planned.flops is None else f"{planned.flops / 1e12:.2f} T"
+
+
+def collectives(planned: plan.Plan) -> str:
+    """The collectives by kind, with their bytes."""
+    found = (f"{its.count} {kind} ({gib(its.bytes)})" for kind, its in planned.collectives.items())
+    return ", ".join(found) or "none"
 
 
 def summary(record: Mapping[str, Any]) -> str:
     """The table, preceded by what was planned."""
     settings, versions = record["settings"], record["environment"]["versions"]
-    rows, model = record["rows"], compare.escaped(settings["model"])
+    rows, model, whole = record["rows"], compare.escaped(settings["model"]), "batch" in settings
     about = (
         f"{model}, {rows[0]['parameters']:,} parameters in {settings['dtype']}, on {settings['target']}, mesh "
-        f"{settings['mesh'] or 'data'}. Sizes are per device, 1 GiB = 2³⁰ bytes. An update moves bytes to and "
-        "from the device's memory. Its bound is what any update must read and write, and its time is at least "
-        "the bytes moved divided by the bandwidth. A range extends from the branches that move least to those "
-        f"that move most. {rows[0]['date']}, jax {versions['jax']}, optax {versions['optax']}."
+        f"{settings['mesh'] or 'data'}. "
     )
-    return f"{about}\n\n{table(rows)}"
+    if whole:
+        length = f" × {settings['length']} tokens" if settings["length"] else " at the model's full size"
+        kept = "computes layers again" if settings["remat"] == "layers" else "keeps all activations"
+        about += (
+            f"A whole step of a batch of {settings['batch']}{length}, whose backward pass {kept}. Gradients "
+            "and activations are temporary. "
+        )
+    about += (
+        f"Sizes are per device, 1 GiB = 2³⁰ bytes. {'A step' if whole else 'An update'} moves bytes to and "
+        "from the device's memory. "
+    )
+    about += "" if whole else "Its bound is what any update must read and write. "
+    about += (
+        "Its time is at least the bytes moved divided by the bandwidth. A range extends from the branches that "
+        "move least to those that move most. Behind collectives stand the bytes of their results. "
+        f"{rows[0]['date']}, jax {versions['jax']}, optax {versions['optax']}."
+    )
+    return f"{about}\n\n{table(rows, whole=whole)}"
 
 
 def report(record: Mapping[str, Any]) -> str:
@@ -72,5 +105,6 @@ def report(record: Mapping[str, Any]) -> str:
     return f"# Plan\n\n{summary(record)}"
 
 
-def _gib(size: int | None) -> str:
+def gib(size: int | None) -> str:
+    """Bytes in GiB; empty if unknown."""
     return "" if size is None else f"{size / 2**30:.2f} GiB"

@@ -49,7 +49,7 @@ READ_BEFORE = {name: method.read_before for name, method in methods.METHODS.item
     "clip + adamw": 1,
     "guarded clip + adamw": 5,
 }
-MODELS = {"tiny": shapes.Gpt2(1, 64, vocabulary=512)}
+MODELS = {"tiny": shapes.Gpt2(1, 64, 1, vocabulary=512)}
 MODELS |= {name: model for name, model in shapes.MODELS.items() if isinstance(model, shapes.Gpt2)}
 # Methods whose compilation is measured, and on how many leaves.
 COMPILED = [("clip + adamw", leaves) for leaves in (10, 100, 400)] + [

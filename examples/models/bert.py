@@ -31,7 +31,8 @@ class EncoderConfig:
     """The shape of an encoder; the defaults are those of BERT.
 
     `max_positions` counts the rows of the position table and `position_offset` is the row of the
-    first token: 0 in BERT, `pad_token_id + 1` in RoBERTa.
+    first token: 0 in BERT, `pad_token_id + 1` in RoBERTa. `remat` says whether the backward pass computes
+    layers again, see `blocks.states`.
 
     Raises:
         ValueError: a field is outside its domain.
@@ -51,6 +52,7 @@ class EncoderConfig:
     hidden_dropout: float = 0.1
     attention_dropout: float = 0.1
     norm_first: bool = False
+    remat: bool = False
 
     def __post_init__(self) -> None:
         sizes = "vocab_size hidden_size layers heads intermediate_size max_positions type_vocab_size"
@@ -144,7 +146,8 @@ class Encoder(nnx.Module):
         """Return the `[B, T, D]` after the embeddings and after each layer: `layers + 1` arrays."""
         embeddings_key, *layer_keys = split(key, 1 + self.config.layers)
         x_BTD = self.embeddings(ids_BT, types_BT, embeddings_key)
-        states = blocks.states(self.layers, x_BTD, mask_BT, keys=layer_keys, on_N=on_N)
+        remat = self.config.remat
+        states = blocks.states(self.layers, x_BTD, mask_BT, keys=layer_keys, on_N=on_N, remat=remat)
         if self.config.norm_first:
             states[-1] = self.norm(states[-1])
         return states

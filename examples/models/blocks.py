@@ -190,6 +190,7 @@ def states(
     *args: Any,
     keys: Sequence[Key],
     on_N: jax.Array | None,
+    remat: bool,
 ) -> list[jax.Array]:
     """Apply layers in turn; a layer that is off is the identity, and is not computed.
 
@@ -199,6 +200,8 @@ def states(
         *args: further arguments of every layer.
         keys: random keys of dropout, one per layer.
         on_N: booleans, which layers are on; None for all.
+        remat: whether the backward pass computes a layer again instead of reading what the forward pass kept:
+            of each layer only its input is held.
 
     Returns:
         The hidden states before the first layer and after each, N + 1 arrays.
@@ -210,6 +213,7 @@ def states(
         raise ValueError(f"on_N must have shape [{len(layers)}], one entry per layer, got {list(on_N.shape)}")
     found = [x_BTD]
     for i, (layer, key) in enumerate(zip(layers, keys, strict=True)):
+        layer = jax.checkpoint(layer) if remat else layer
         found.append(skippable(layer)(None if on_N is None else on_N[i], found[-1], *args, key))
     return found
 

@@ -29,7 +29,8 @@ from examples.models.blocks import ACTIVATIONS, Key, Linear, Norm, PreNormLayer,
 class GPT2Config:
     """The shape of a GPT-2, with the defaults of GPT-2.
 
-    `tied` says whether the head is the table of word embeddings.
+    `tied` says whether the head is the table of word embeddings, and `remat` whether the backward pass computes
+    layers again, see `blocks.states`.
 
     Raises:
         ValueError: a field is outside its domain.
@@ -46,6 +47,7 @@ class GPT2Config:
     attention_dropout: float = 0.1
     hidden_dropout: float = 0.1
     tied: bool = True
+    remat: bool = False
 
     def __post_init__(self) -> None:
         blocks.check_sizes(self, "vocab_size", "hidden_size", "layers", "heads", "max_positions")
@@ -119,6 +121,7 @@ class GPT2(nnx.Module):
         if mask_BT is not None:
             mask = mask & (mask_BT[:, None, None, :] != 0)
         x_BTD = self.embeddings(ids_BT, embeddings_key)
-        x_BTD = blocks.states(self.layers, x_BTD, mask, keys=layer_keys, on_N=on_N)[-1]
+        remat = self.config.remat
+        x_BTD = blocks.states(self.layers, x_BTD, mask, keys=layer_keys, on_N=on_N, remat=remat)[-1]
         head = self.embeddings.word.scores if self.config.tied else self.head
         return head(self.norm(x_BTD))

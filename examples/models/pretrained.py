@@ -72,7 +72,7 @@ def load_encoder(directory: Path, **overrides: float) -> tuple[EncoderConfig, di
 
     Args:
         directory: as `find` returns it.
-        **overrides: `hidden_dropout` and `attention_dropout`, to replace those in the file.
+        **overrides: `hidden_dropout` and `attention_dropout`, to replace those in the file, and `remat`.
 
     Returns:
         The configuration, and the float32 parameters as `from_nnx(Encoder(config, ...))` names them.
@@ -81,10 +81,10 @@ def load_encoder(directory: Path, **overrides: float) -> tuple[EncoderConfig, di
         FileNotFoundError: `config.json` or `model.safetensors` is absent.
         ValueError: a file is damaged, or the two do not describe one BERT or RoBERTa encoder.
     """
-    fixed = overrides.keys() - {"hidden_dropout", "attention_dropout"}
+    fixed = overrides.keys() - {"hidden_dropout", "attention_dropout", "remat"}
     if fixed:
         raise ValueError(
-            f"overrides may be hidden_dropout and attention_dropout, got {', '.join(sorted(fixed))}"
+            f"overrides may be hidden_dropout, attention_dropout and remat, got {', '.join(sorted(fixed))}"
         )
     model_type = weights.read_description(directory).get("model_type")
     if model_type not in list(_PREFIXES):  # a list, because a JSON value may not be hashable

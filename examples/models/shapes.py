@@ -74,6 +74,7 @@ class Gpt2:
 
     layers: int
     width: int
+    heads: int
     vocabulary: int = 50257
     positions: int = 1024
 
@@ -94,6 +95,7 @@ class Vit:
 
     layers: int
     width: int
+    heads: int
     patch: int = 16
     image: int = 224
     classes: int = 1000
@@ -112,13 +114,13 @@ class Vit:
 
 
 MODELS: dict[str, Llama | Gpt2 | Vit] = {
-    "gpt2": Gpt2(12, 768),
-    "gpt2-medium": Gpt2(24, 1024),
-    "gpt2-large": Gpt2(36, 1280),
-    "gpt2-xl": Gpt2(48, 1600),
-    "vit-s": Vit(12, 384),
-    "vit-b": Vit(12, 768),
-    "vit-l": Vit(24, 1024),
+    "gpt2": Gpt2(12, 768, 12),
+    "gpt2-medium": Gpt2(24, 1024, 16),
+    "gpt2-large": Gpt2(36, 1280, 20),
+    "gpt2-xl": Gpt2(48, 1600, 25),
+    "vit-s": Vit(12, 384, 6),
+    "vit-b": Vit(12, 768, 12),
+    "vit-l": Vit(24, 1024, 16),
     "llama-2-7b": Llama(32, 4096, 11008, 4096, 32000),
     "llama-2-13b": Llama(40, 5120, 13824, 5120, 32000),
     "llama-2-70b": Llama(80, 8192, 28672, 1024, 32000),
@@ -139,15 +141,16 @@ def _of_llama(config: Mapping[str, Any]) -> Llama:
 def _of_gpt2(config: Mapping[str, Any]) -> Gpt2:
     if config.get("n_inner") not in (None, 4 * config["n_embd"]):
         raise ValueError(f"n_inner must be four times n_embd, got {config['n_inner']}")
-    return Gpt2(config["n_layer"], config["n_embd"], config["vocab_size"], config["n_positions"])
+    layers, width, heads = config["n_layer"], config["n_embd"], config["n_head"]
+    return Gpt2(layers, width, heads, config["vocab_size"], config["n_positions"])
 
 
 def _of_vit(config: Mapping[str, Any]) -> Vit:
-    width = config["hidden_size"]
+    width, heads = config["hidden_size"], config["num_attention_heads"]
     if config["intermediate_size"] != 4 * width:
         raise ValueError(f"intermediate_size must be four times hidden_size, got {config['intermediate_size']}")
     classes = len(config.get("id2label") or range(1000))
-    return Vit(config["num_hidden_layers"], width, config["patch_size"], config["image_size"], classes)
+    return Vit(config["num_hidden_layers"], width, heads, config["patch_size"], config["image_size"], classes)
 
 
 _FAMILIES: dict[str, Callable[[Mapping[str, Any]], Llama | Gpt2 | Vit]] = {

@@ -38,6 +38,7 @@ class T5Config:
     """The shape of a T5, with the defaults of v1.1.
 
     `tied` says whether the head is the table of word embeddings, `scaled` whether the logits are divided by √D.
+    `remat` says whether the backward pass computes layers again, see `blocks.states`.
 
     Raises:
         ValueError: a field is outside its domain.
@@ -56,6 +57,7 @@ class T5Config:
     dropout: float = 0.1
     tied: bool = False
     scaled: bool = False
+    remat: bool = False
 
     def __post_init__(self) -> None:
         sizes = "vocab_size hidden_size layers decoder_layers heads head_size intermediate_size"
@@ -211,7 +213,8 @@ class Stack(nnx.Module):
         )
         bias_HTT = self.distance(buckets).transpose(2, 0, 1)
         x_BTD = dropout(x_BTD, rate, first_key)
-        x_BTD = blocks.states(self.layers, x_BTD, mask, bias_HTT, encoded, keys=layer_keys, on_N=on_N)[-1]
+        arguments, options = (mask, bias_HTT, encoded), {"on_N": on_N, "remat": self.config.remat}
+        x_BTD = blocks.states(self.layers, x_BTD, *arguments, keys=layer_keys, **options)[-1]
         return dropout(self.norm(x_BTD), rate, last_key)
 
 

@@ -30,6 +30,7 @@ class ViTConfig:
     """The shape of a ViT; the defaults, except for the sizes, are those of `transformers`.
 
     `image_size` and `patch_size` are the lengths of a side, in pixels. Without `classes` there is no head.
+    `remat` says whether the backward pass computes layers again, see `blocks.states`.
 
     Raises:
         ValueError: a field is outside its domain.
@@ -47,6 +48,7 @@ class ViTConfig:
     norm_eps: float = 1e-12
     hidden_dropout: float = 0.0
     attention_dropout: float = 0.0
+    remat: bool = False
 
     def __post_init__(self) -> None:
         sizes = "image_size patch_size hidden_size layers heads intermediate_size channels"
@@ -143,6 +145,7 @@ class ViT(nnx.Module):
         """Return the logits, `[B, L]`, or `[B, D]`."""
         embeddings_key, *layer_keys = split(key, 1 + self.config.layers)
         x_BTD = self.embeddings(images_BIIC, embeddings_key)
-        x_BTD = blocks.states(self.layers, x_BTD, None, keys=layer_keys, on_N=on_N)[-1]
+        remat = self.config.remat
+        x_BTD = blocks.states(self.layers, x_BTD, None, keys=layer_keys, on_N=on_N, remat=remat)[-1]
         x_BD = self.norm(x_BTD[:, 0])
         return self.head(x_BD) if self.config.classes else x_BD

@@ -50,7 +50,7 @@ class Model:
     deviation: Sequence[float] | None = None
 
 
-def choose(name: str, size: int, channels: int, classes: int, dropout: float) -> Model:
+def choose(name: str, size: int, channels: int, classes: int, dropout: float, remat: bool = False) -> Model:
     """A ResNet for small images, a ViT, or a pretrained ViT from its directory.
 
     Args:
@@ -59,6 +59,7 @@ def choose(name: str, size: int, channels: int, classes: int, dropout: float) ->
         channels: number of channels of the images, C.
         classes: number of classes.
         dropout: dropout rate of a ViT, in [0, 1).
+        remat: whether the backward pass computes the layers of a ViT again, see `blocks.states`.
 
     Raises:
         FileNotFoundError: there is no such directory, or it lacks a file.
@@ -67,16 +68,15 @@ def choose(name: str, size: int, channels: int, classes: int, dropout: float) ->
     if name == "resnet":
         config = resnet.cifar(8, classes, channels=channels)
         return Model(lambda key: resnet.ResNet(config, rngs=Keys(key)))
+    settings = {"hidden_dropout": dropout, "attention_dropout": dropout, "remat": remat}
     if name == "vit":
-        rates = {"hidden_dropout": dropout, "attention_dropout": dropout}
         patch = max(p for p in range(1, size // 4 + 1) if size % p == 0) if size >= 4 else 1
-        config = vit.ViTConfig(size, patch, 64, 4, 4, 256, classes=classes, channels=channels, **rates)
+        config = vit.ViTConfig(size, patch, 64, 4, 4, 256, classes=classes, channels=channels, **settings)
         return Model(lambda key: vit.ViT(config, rngs=Keys(key)))
     directory = Path(name)
     if not directory.is_dir():
         raise FileNotFoundError(f"model must be 'resnet', 'vit' or a directory, got {name!r}")
-    rates = {"hidden_dropout": dropout, "attention_dropout": dropout}
-    config, trained = weights.load(directory, families.VIT, classes=0, **rates)
+    config, trained = weights.load(directory, families.VIT, classes=0, **settings)
     if (config.image_size, config.channels) != (size, channels):
         raise ValueError(
             f"{directory} takes images of {config.image_size} × {config.image_size} × {config.channels}, got "

@@ -30,6 +30,7 @@ class Size:
         heads: number of heads, H, a divisor of D.
         length: number of tokens that the model reads per row, T.
         dropout: dropout rate, in [0, 1).
+        remat: whether the backward pass computes layers again, see `blocks.states`.
     """
 
     layers: int
@@ -37,6 +38,7 @@ class Size:
     heads: int
     length: int
     dropout: float
+    remat: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,21 @@ class Objective:
         return dataclasses.replace(self.config, **dict.fromkeys(depths, layers))
 
 
+def next_token(config: gpt2.GPT2Config, end: int) -> Objective:
+    """Predict each token from those before it.
+
+    Args:
+        config: configuration of the GPT-2 that predicts.
+        end: id of the token between documents.
+    """
+
+    def batch(rows: np.ndarray, seed: int, step: int) -> Arrays:
+        return {"ids_BT": rows[:, :-1], "targets": rows[:, 1:]}
+
+    pack = partial(packing.pack, end=end, length=config.max_positions + 1, overlap=1)
+    return Objective(families.GPT2, config, pack, batch, lambda batch: (batch["ids_BT"], None))
+
+
 def causal(vocabulary: Vocabulary, size: Size) -> Objective:
     """Predict each token from those before it, with a GPT-2."""
     config = gpt2.GPT2Config(
@@ -76,13 +93,9 @@ def causal(vocabulary: Vocabulary, size: Size) -> Objective:
         embedding_dropout=size.dropout,
         attention_dropout=size.dropout,
         hidden_dropout=size.dropout,
+        remat=size.remat,
     )
-
-    def batch(rows: np.ndarray, seed: int, step: int) -> Arrays:
-        return {"ids_BT": rows[:, :-1], "targets": rows[:, 1:]}
-
-    pack = partial(packing.pack, end=vocabulary.ids["end"], length=size.length + 1, overlap=1)
-    return Objective(families.GPT2, config, pack, batch, lambda batch: (batch["ids_BT"], None))
+    return next_token(config, vocabulary.ids["end"])
 
 
 def masked(vocabulary: Vocabulary, size: Size) -> Objective:
@@ -97,6 +110,7 @@ def masked(vocabulary: Vocabulary, size: Size) -> Objective:
         pad_token_id=vocabulary.ids["pad"],
         hidden_dropout=size.dropout,
         attention_dropout=size.dropout,
+        remat=size.remat,
     )
     start, end, mask_id = (vocabulary.ids[role] for role in ("start", "end", "mask"))
     ordinary = np.array(vocabulary.ordinary)
@@ -131,6 +145,7 @@ def span(vocabulary: Vocabulary, size: Size) -> Objective:
         # Two matrices go up and one down: with this size they have the parameters of an MLP of 4 D.
         round(8 / 3 * size.hidden_size),
         dropout=size.dropout,
+        remat=size.remat,
     )
     shape = spans.shape_of_inputs(size.length)
     if shape.spans > SENTINELS:  # beyond them are the ids of words

@@ -47,7 +47,47 @@ def _check_size(objective: Objective) -> None:
     memory.check(2 * 4 * parameters, f"parameters and gradients of a model of {parameters:,}")
 
 
-class Pretraining:
+class LanguageModel:
+    """The model of an objective, at any depth, and its loss; no text is needed.
+
+    Args:
+        objective: what is to be predicted.
+    """
+
+    def __init__(self, objective: Objective):
+        self.objective = objective
+        # A model that grows has one depth after the other.
+        self._model = functools.cache(self._at_depth)
+
+    def start(self, key: jax.Array, layers: int | None = None) -> Any:
+        """The initial parameters of a model with a number of layers; None for that of the configuration."""
+        config = self.objective.config
+        config = config if layers is None else self.objective.config_of(layers)
+        return from_nnx(self.objective.family.model(config, rngs=Keys(key)))[0]
+
+    def logits(
+        self, params: Any, batch: Arrays, key: jax.Array | None = None, on_N: jax.Array | None = None
+    ) -> jax.Array:
+        """The logits of the targets of a batch, [B, P, V]."""
+        return self.apply(params, *self.objective.arguments(batch), key, on_N=on_N)
+
+    def losses(
+        self, params: Any, batch: Arrays, key: jax.Array | None = None, on_N: jax.Array | None = None
+    ) -> jax.Array:
+        """The mean cross-entropy of the targets of each row, [B]."""
+        logits_BPV = self.logits(params, batch, key, on_N)
+        return optax.softmax_cross_entropy_with_integer_labels(logits_BPV, batch["targets"]).mean(-1)
+
+    def apply(self, params: Any, *arguments: Any, **options: Any) -> jax.Array:
+        """Call the model with these parameters, whose depth is the model's."""
+        return self._model(depth_of(params))(params, *arguments, **options)
+
+    def _at_depth(self, layers: int) -> Callable[..., jax.Array]:
+        family, config = self.objective.family, self.objective.config_of(layers)
+        return from_nnx(nnx.eval_shape(lambda: family.model(config, rngs=Keys(0))))[1]
+
+
+class Pretraining(LanguageModel):
     """Packed parts of a corpus, and the model that is to predict them.
 
     Args:
@@ -66,7 +106,8 @@ class Pretraining:
     """
 
     def __init__(self, parts: Mapping[str, Corpus], vocabulary: Vocabulary, objective: Objective):
-        self.objective, self.vocabulary = objective, vocabulary
+        super().__init__(objective)
+        self.vocabulary = vocabulary
         _check_size(objective)
         self.source = next(iter(parts.values())).source
         self.rows: dict[str, np.ndarray] = {}
@@ -88,9 +129,7 @@ class Pretraining:
                     f"; {self.unknown:.0%} of the tokens are unknown to the tokenizer" if self.unknown else ""
                 )
                 raise ValueError(f"{part.source}, part {name!r}: {error}{known}") from None
-        # A model that grows has one depth after the other.
-        self._model = functools.cache(self._at_depth)
-        self._compiled_losses = jax.jit(self._losses)
+        self._compiled_losses = jax.jit(self.losses)
         self._next_token = jax.jit(self._draw)
 
     def task(
@@ -113,18 +152,12 @@ class Pretraining:
 
         return training.Task(
             init=self.start,
-            loss=self._losses,
+            loss=self.losses,
             batches=batches,
             evaluate=self.evaluation("validation"),
-            logits=self._logits,
+            logits=self.logits,
             depth=depth_of,
         )
-
-    def start(self, key: jax.Array, layers: int | None = None) -> Any:
-        """The initial parameters of a model with a number of layers; None for that of the configuration."""
-        config = self.objective.config
-        config = config if layers is None else self.objective.config_of(layers)
-        return from_nnx(self.objective.family.model(config, rngs=Keys(key)))[0]
 
     def once(self, part: str, seed: int) -> Iterator[dict[str, np.ndarray]]:
         """Every row of a part once, in batches with ids, the last one padded; the targets are drawn once."""
@@ -202,30 +235,12 @@ class Pretraining:
     def _batch(self, numbered: Arrays, seed: int, step: int) -> dict[str, np.ndarray]:
         return {**self.objective.batch(numbered["rows"], seed, step), "id": numbered["id"]}
 
-    def _at_depth(self, layers: int) -> Callable[..., jax.Array]:
-        family, config = self.objective.family, self.objective.config_of(layers)
-        return from_nnx(nnx.eval_shape(lambda: family.model(config, rngs=Keys(0))))[1]
-
-    def _apply(self, params: Any, *arguments: Any, **options: Any) -> jax.Array:
-        return self._model(depth_of(params))(params, *arguments, **options)
-
     def _draw(
         self, params: Any, ids_T: jax.Array, position: jax.Array, key: jax.Array, temperature: float
     ) -> jax.Array:
         """The token after a position, drawn from the model."""
-        return jax.random.categorical(key, self._apply(params, ids_T[None])[0, position] / temperature)
+        return jax.random.categorical(key, self.apply(params, ids_T[None])[0, position] / temperature)
 
     def _metrics(self, loss: float, part: str) -> dict[str, float]:
         bits = loss * self.objective.targets_per_token / math.log(2) / self._bytes_per_token[part]
         return {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "bits_per_byte": bits}
-
-    def _logits(
-        self, params: Any, batch: Arrays, key: jax.Array | None = None, on_N: jax.Array | None = None
-    ) -> jax.Array:
-        return self._apply(params, *self.objective.arguments(batch), key, on_N=on_N)
-
-    def _losses(
-        self, params: Any, batch: Arrays, key: jax.Array | None = None, on_N: jax.Array | None = None
-    ) -> jax.Array:
-        logits_BPV = self._logits(params, batch, key, on_N)
-        return optax.softmax_cross_entropy_with_integer_labels(logits_BPV, batch["targets"]).mean(-1)

@@ -40,6 +40,7 @@ class TextClassification:
             99 % of the training texts whole, or the largest that the model reads.
         dropout: dropout rate of hidden vectors and of attention weights, in [0, 1).
         pooling: ``"mean"`` or ``"first"``.
+        remat: whether the backward pass computes layers again, see `blocks.states`.
 
     Attributes:
         length: T.
@@ -58,10 +59,11 @@ class TextClassification:
         length: int | None,
         dropout: float,
         pooling: str,
+        remat: bool = False,
     ):
         _check(parts)
         config, self._encoder = pretrained.load_encoder(
-            model, hidden_dropout=dropout, attention_dropout=dropout
+            model, hidden_dropout=dropout, attention_dropout=dropout, remat=remat
         )
         if length is not None and length > config.max_tokens:
             raise ValueError(f"length={length}: the model reads at most {config.max_tokens} tokens")

@@ -11,6 +11,7 @@ It is imported by name and needs ``optimiz[train]``; ``optimiz[tpu]`` and ``opti
 """
 
 from optimiz.plan.plan import Plan as Plan
+from optimiz.plan.plan import call as call
 from optimiz.plan.plan import step as step
 from optimiz.plan.plan import update as update
 from optimiz.plan.targets import DEVICES as DEVICES

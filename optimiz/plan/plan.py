@@ -1,7 +1,7 @@
 """What an optimizer's update, or a whole training step, costs on given devices, by their own compiler.
 
-Nothing runs and nothing is allocated: shapes are compiled ahead of time, on any machine. A plan describes the
-compiled program on one device: the memory it holds, the bytes it moves, its kernels and its collectives. It
+Nothing runs and no parameter is allocated: shapes are compiled ahead of time, on any machine. A plan describes
+the compiled program on one device: the memory it holds, the bytes it moves, its kernels and its collectives. It
 does not measure time; the bytes moved, divided by the device's bandwidth, give a lower bound.
 """
 
@@ -21,7 +21,11 @@ from optimiz import checks
 from optimiz.plan import targets
 from optimiz.plan.program import parse
 from optimiz.plan.traffic import Collective, Traffic, traffic
-from optimiz.training import Layout, bytes_per_device, make_mesh
+from optimiz.training import Layout, Task, bytes_per_device, make_mesh
+from optimiz.training.compiled_step import traced_step
+from optimiz.training.step import StepSpec
+from optimiz.training.task import batch_size
+from optimiz.training.train_state import initial_state, state_shardings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +35,10 @@ class Plan:
     Attributes:
         target: the devices, such as ``"v5e:4x4"``.
         mesh: axis → size.
-        arguments: argument of the program → bytes; an update has ``parameters``, ``state`` and ``gradients``.
-        temporary: bytes that the program holds besides its arguments and results; None if the compiler found
-            the program too large.
+        arguments: argument of the program → bytes; an update has ``parameters``, ``state`` and ``gradients``, a
+            step ``parameters``, ``state`` and ``batch``.
+        temporary: bytes that the program holds besides its arguments and results, such as the activations and
+            gradients of a step; None if the compiler found the program too large.
         peak: the most bytes held at any time, including arguments; None likewise.
         memory: bytes of memory that the device has; None if unknown.
         traffic: what one run of the program moves; None if the program was not compiled.
@@ -41,6 +46,7 @@ class Plan:
         bandwidth: bandwidth of the device's memory, in bytes per second; None if unknown.
         compile_seconds: compile time on this machine.
         failure: the compiler's message if the program does not fit; None if it was compiled.
+        flops: floating-point operations of one run, as the compiler counts them; None if it does not.
     """
 
     target: str
@@ -54,6 +60,7 @@ class Plan:
     bandwidth: int | None
     compile_seconds: float
     failure: str | None = None
+    flops: float | None = None
 
     @property
     def fits(self) -> bool | None:
@@ -88,6 +95,8 @@ class Plan:
             rows += [("moved", _range(self.traffic)), ("moved at least", _size(self.bound))]
             rows.append(("kernels", str(self.traffic.kernels)))
             rows += [(kind, f"{its.count}, {_size(its.bytes)}") for kind, its in self.collectives.items()]
+        if self.flops is not None:
+            rows.append(("operations", f"{self.flops:.3g}"))
         if self.seconds_at_least is not None:
             rows.append(("at least", f"{1e3 * self.seconds_at_least:.3g} ms"))
         rows.append(("compiled in", f"{self.compile_seconds:.1f} s"))
@@ -156,10 +165,66 @@ def update(
     if arrays:
         arguments["extra"] = arrays
     out = tuple(jax.tree.map(lambda x: x.sharding, tree) for tree in (params, state))
-    return _plan(devices, layout.mesh, step, arguments, ("parameters", "state"), out)
+    return _plan_of(devices, layout.mesh, step, arguments, ("parameters", "state"), out)
 
 
 def step(
+    task: Task,
+    tx: optax.GradientTransformation,
+    target: str,
+    *,
+    mesh: str | None = None,
+    rules: Callable[[Any], Any] | None = None,
+    shard_state: bool = False,
+) -> Plan:
+    """Plan a whole training step: the one that :func:`optimiz.training.fit` compiles for a task.
+
+    Args:
+        task: the task; its ``batches`` may return ``jax.ShapeDtypeStruct`` instead of arrays, and its ``init``
+            is only traced.
+        tx: any transformation.
+        target: the devices, as in :func:`optimiz.plan.target`.
+        mesh: names and sizes of the mesh's axes, such as ``"data:4,model:4"``; by default all devices lie along
+            ``data``, along which the batch is split.
+        rules: parameters → a tree of ``PartitionSpec``, as in :class:`optimiz.training.Layout`; by default they
+            are replicated on every device.
+        shard_state: whether the optimizer's state is split along ``data`` (ZeRO, stage 1).
+
+    Returns:
+        The plan of one step. Its ``state`` is that of the optimizer and, if there is one, the model's.
+
+    Raises:
+        ValueError: target, mesh, rules and batch do not match, or the step cannot be compiled.
+        ModuleNotFoundError: the target's compiler is not installed.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> task = Task(
+        ...     init=lambda key: {"kernel": jax.random.normal(key, (256, 64))},
+        ...     loss=lambda params, batch, key: jnp.sum((batch["x"] @ params["kernel"]) ** 2, axis=1),
+        ...     batches=lambda step: {"x": jax.ShapeDtypeStruct((32, 256), jnp.float32)},
+        ... )
+        >>> step(task, optax.sgd(0.1), "cpu").arguments["parameters"]
+        65536
+    """
+    checks.transformation("tx", tx)
+    devices = targets.target(target)
+    layout = Layout(_mesh(devices, mesh), rules, shard_state)
+    start = jax.eval_shape(lambda: initial_state(task, tx, seed=0))
+    spec = StepSpec.of(task, tx, start, task.batches(0))
+    state, batch = spec.shapes
+    if batch_size(batch) % (parts := layout.mesh.shape.get("data", 1)):
+        raise ValueError(f"a batch of {batch_size(batch)} examples cannot be split along data:{parts}")
+    places = state_shardings(state, layout)
+    held = {
+        "parameters": bytes_per_device(state.params, places.params),
+        "state": bytes_per_device(state._replace(params=None), places._replace(params=None)),
+        "batch": bytes_per_device(batch, jax.tree.map(lambda _: layout.batch, batch)),
+    }
+    return _plan(devices, layout.mesh, held, lambda: traced_step(spec, layout).lower())
+
+
+def call(
     function: Callable[..., Any],
     arguments: Mapping[str, Any],
     target: str,
@@ -168,7 +233,7 @@ def step(
     specs: Mapping[str, Any] | None = None,
     donate: Sequence[str] = (),
 ) -> Plan:
-    """Plan any function of arrays, such as a whole training step: forward, backward and update.
+    """Plan a call of any function of arrays, such as a training step of your own.
 
     Args:
         function: takes ``arguments`` by position, in their order. The compiler lays out its results.
@@ -190,7 +255,7 @@ def step(
     Example:
         >>> import jax.numpy as jnp
         >>> x = jax.ShapeDtypeStruct((1024, 1024), jnp.float32)
-        >>> step(lambda x: 2 * x, {"x": x}, "cpu", donate=["x"]).bound
+        >>> call(lambda x: 2 * x, {"x": x}, "cpu", donate=["x"]).bound
         8388608
     """
     specs = specs or {}
@@ -205,7 +270,7 @@ def step(
         spec = jax.tree.map(lambda _: spec, tree) if isinstance(spec, P) else spec  # noqa: B023
         shardings = jax.tree.map(lambda s: NamedSharding(laid_on, s), spec, is_leaf=lambda s: isinstance(s, P))
         laid[name] = _laid(tree, shardings)
-    return _plan(devices, laid_on, function, laid, donate)
+    return _plan_of(devices, laid_on, function, laid, donate)
 
 
 def _mesh(devices: targets.Target, mesh: str | None) -> Mesh:
@@ -216,7 +281,7 @@ def _laid(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
 
 
-def _plan(
+def _plan_of(
     devices: targets.Target,
     mesh: Mesh,
     function: Callable[..., Any],
@@ -228,8 +293,20 @@ def _plan(
     held = {name: bytes_per_device(tree, shardings[name]) for name, tree in arguments.items()}
     names = list(arguments)
     jitted = jax.jit(function, donate_argnums=tuple(map(names.index, donate)), out_shardings=out_shardings)
-    begin = time.perf_counter()
-    lowered = jitted.lower(*arguments.values())
+    return _plan(devices, mesh, held, lambda: jitted.lower(*arguments.values()))
+
+
+def _plan(
+    devices: targets.Target, mesh: Mesh, held: Mapping[str, int], lower: Callable[[], jax.stages.Lowered]
+) -> Plan:
+    """The plan of a program.
+
+    Args:
+        devices: the devices.
+        mesh: the mesh of these devices.
+        held: argument of the program → its bytes on each device.
+        lower: traces the program and lowers it for the devices.
+    """
     planned = {
         "target": devices.name,
         "mesh": dict(mesh.shape),
@@ -237,8 +314,9 @@ def _plan(
         "memory": devices.device.memory,
         "bandwidth": devices.device.bandwidth,
     }
+    begin = time.perf_counter()
     try:
-        compiled = lowered.compile()
+        compiled = lower().compile(devices.device.options)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -250,6 +328,7 @@ def _plan(
     memory: Any = compiled.memory_analysis()
     results = memory.output_size_in_bytes
     peak = memory.argument_size_in_bytes + results - memory.alias_size_in_bytes + memory.temp_size_in_bytes
+    costs: Any = compiled.cost_analysis()  # None where a GPU is absent
     return Plan(
         **planned,
         temporary=memory.temp_size_in_bytes,
@@ -257,6 +336,7 @@ def _plan(
         traffic=traffic(parse(compiled.as_text() or "")),
         bound=sum(held.values()) + results,
         compile_seconds=seconds,
+        flops=(costs or {}).get("flops"),
     )
 
 

@@ -49,12 +49,14 @@ class Device:
         memory: bytes of memory for programs and arrays; None if unknown.
         bandwidth: bytes per second between memory and cores; None if unknown.
         configuration: the text of XLA's ``GpuTargetConfigProto``, for a GPU.
+        options: options of the compiler.
     """
 
     platform: str
     memory: int | None = None
     bandwidth: int | None = None
     configuration: str | None = None
+    options: dict[str, str | bool] | None = None
 
 
 DEVICES = {
@@ -65,7 +67,8 @@ DEVICES = {
     "v5p": Device("tpu", 95 * _GIB, 2765 * _GB),
     "v6e": Device("tpu", 32 * _GIB, 1640 * _GB),
     "tpu7x": Device("tpu", 96 * _GIB, 3690 * _GB),
-    "h200": Device("cuda", 151_397_597_184, 4800 * _GB, _H200),
+    # Tiles of a product in Triton are tuned on a GPU; without one, XLA's defaults do not fit every shape.
+    "h200": Device("cuda", 151_397_597_184, 4800 * _GB, _H200, {"xla_gpu_enable_triton_gemm": False}),
     "cpu": Device("cpu"),
 }
 _PLUGINS = {"tpu": ("libtpu", "tpu"), "cuda": ("jax_cuda13_plugin", "gpu")}
@@ -137,6 +140,8 @@ def _require(platform: str) -> None:
 def _tpu(name: str, topology: str) -> Sequence[Any]:
     # Otherwise the compiler waits for the metadata server of a cloud machine.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    # Otherwise a second process that compiles is refused, as if both ran something on the TPU.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     except Exception as error:  # JAX raises several types, some of them private

@@ -9,9 +9,10 @@ The compilers' own estimate, ``cost_analysis()["bytes accessed"]``, counts prefe
 """
 
 import dataclasses
+import itertools
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from optimiz.plan.program import Array, Computation, Instruction, Program
 
@@ -22,6 +23,7 @@ _FREE |= {"send", "recv", "infeed", "outfeed"}
 _COLLECTIVES = {"all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all"}
 _COLLECTIVES |= {"collective-permute", "collective-broadcast"}
 _CUTS = {"dynamic-slice", "slice", "gather"}
+_CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
@@ -88,6 +90,7 @@ def traffic(program: Program) -> Traffic:
 
 def _of(program: Program, name: str) -> _Sum:
     computation, total = program.computations[name], _Sum()
+    channels: set[str] = set()
     for instruction in computation.values():
         opcode = instruction.opcode
         if opcode in _FREE or opcode.endswith("-done"):
@@ -107,7 +110,31 @@ def _of(program: Program, name: str) -> _Sum:
                 total.add(_of(program, called))
         else:
             total.add(_kernel(program, computation, instruction))
+            for collective in _collectives(program, instruction, channels):
+                kind = collective.opcode.removesuffix("-start")
+                total.count[kind] += 1
+                total.bytes[kind] += sum(array.bytes for array in _result(collective))
     return total
+
+
+def _collectives(program: Program, instruction: Instruction, channels: set[str]) -> Iterator[Instruction]:
+    """The collectives that an instruction is, or is fused with.
+
+    A TPU fuses one with the kernels that it is to overlap: it then stands in several fusions, by one channel.
+
+    Args:
+        program: the program.
+        instruction: one of its instructions.
+        channels: channels of the collectives that were counted; what is found is added.
+    """
+    fused = [program.computations[name] for name in instruction.called("calls")]
+    for each in (instruction, *itertools.chain.from_iterable(body.values() for body in fused)):
+        if each.opcode.removesuffix("-start") in _COLLECTIVES:
+            channel = _CHANNEL.search(each.attributes)
+            if channel is None or channel[1] not in channels:
+                yield each
+            if channel is not None:
+                channels.add(channel[1])
 
 
 def _wraps_one(program: Program, instruction: Instruction) -> bool:
@@ -123,12 +150,7 @@ def _kernel(program: Program, computation: Computation, instruction: Instruction
     for i, operand in enumerate(instruction.operands):
         if operand in computation:
             moved += _read(instruction, i, computation[operand], fused)
-    kind = instruction.opcode.removesuffix("-start")
-    found = _Sum(moved, moved, 1)
-    if kind in _COLLECTIVES:
-        found.count[kind] = 1
-        found.bytes[kind] = sum(array.bytes for array in _result(instruction))
-    return found
+    return _Sum(moved, moved, 1)
 
 
 def _in_memory(arrays: tuple[Array, ...]) -> int:

@@ -45,14 +45,27 @@ def compile_step(spec: StepSpec, layout: Layout | None = None) -> CompiledStep:
         ValueError: as for :func:`trace_step`.
     """
     with schedules.called() as called:
-        step, arguments = _checked_step(spec)
+        traced = traced_step(spec, layout)
+    return CompiledStep(traced.lower().compile(), trace_digest(traced.jaxpr), called)
+
+
+def traced_step(spec: StepSpec, layout: Layout | None = None) -> jax.stages.Traced:
+    """Trace and check a step.
+
+    Args:
+        spec: the specification of the step.
+        layout: where state and batch lie on a mesh; None for one device.
+
+    Raises:
+        ValueError: as for :func:`trace_step`.
+    """
+    step, arguments = _checked_step(spec)
     places = {}
     if layout is not None:
         state = state_shardings(arguments[0], layout)
         places["in_shardings"] = (state, layout.batch, *[layout.whole] * (len(arguments) - 2))
         places["out_shardings"] = (state, layout.whole)
-    traced = jax.jit(step, donate_argnums=0, **places).trace(*arguments)
-    return CompiledStep(traced.lower().compile(), trace_digest(traced.jaxpr), called)
+    return jax.jit(step, donate_argnums=0, **places).trace(*arguments)
 
 
 def trace_step(spec: StepSpec) -> None:

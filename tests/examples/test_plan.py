@@ -10,13 +10,19 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from examples.models import shapes
+from examples.tasks import planned
 from tests.conftest import ROOT
 
 
+def run(*argv):
+    """The program, in a process of its own: its ``--mesh`` is not the trainers'."""
+    command = [sys.executable, "-m", "examples.plan", "--target=cpu", *argv]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
 def test_a_model_is_planned_on_this_machine_and_its_record_goes_on(tmp_path):
-    command = [sys.executable, "-m", "examples.plan", "--target=cpu", "--model=vit-s", f"--output={tmp_path}"]
     for optimizers in ("adamw", "adamw,clip:sgd"):
-        done = subprocess.run([*command, f"--optimizer={optimizers}"], cwd=ROOT, capture_output=True, text=True)
+        done = run("--model=vit-s", f"--output={tmp_path}", f"--optimizer={optimizers}")
         assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "record.json").read_text())
     assert [row["optimizer"] for row in record["rows"]] == ["adamw", "clip:sgd"]
@@ -26,7 +32,7 @@ def test_a_model_is_planned_on_this_machine_and_its_record_goes_on(tmp_path):
     assert 0 < sgd["arguments"]["state"] - 4 * 22_050_664 < 64  # the momentum, and a few scalars
     report = (tmp_path / "report.md").read_text()
     assert "22,050,664 parameters in float32" in report and "| `clip:sgd` |" in done.stdout
-    refused = subprocess.run([*command, "--dtype=bfloat16"], cwd=ROOT, capture_output=True, text=True)
+    refused = run("--model=vit-s", f"--output={tmp_path}", "--dtype=bfloat16")
     assert refused.returncode == 2 and "is of other settings" in refused.stderr
 
 
@@ -49,6 +55,23 @@ def test_models_have_as_many_parameters_as_published(model, parameters):
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes.structs(model))) == parameters
 
 
+@pytest.mark.quick(2)
+@pytest.mark.parametrize(
+    ("model", "parameters"),
+    [
+        ("gpt2", 124_439_808),
+        ("vit-b", 86_567_656),
+        ("gpt2-medium", 354_823_168),
+        ("gpt2-large", 774_030_080),
+        ("gpt2-xl", 1_557_611_200),
+        ("vit-l", 304_326_632),
+    ],
+)
+def test_the_step_of_a_model_trains_all_of_its_parameters(model, parameters):
+    params = jax.eval_shape(planned.task(shapes.MODELS[model], 8).init, jax.random.key(0))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == parameters
+
+
 LLAMA = {
     "model_type": "llama",
     "hidden_size": 4096,
@@ -58,7 +81,46 @@ LLAMA = {
     "num_hidden_layers": 32,
     "vocab_size": 128256,
 }
-GPT2 = {"model_type": "gpt2", "n_layer": 12, "n_embd": 768, "n_positions": 1024, "vocab_size": 50257}
+GPT2 = {
+    "model_type": "gpt2",
+    "n_layer": 12,
+    "n_embd": 768,
+    "n_head": 12,
+    "n_positions": 1024,
+    "vocab_size": 50257,
+}
+
+
+TINY = {"model_type": "gpt2", "n_layer": 1, "n_embd": 32, "n_head": 2, "n_positions": 16, "vocab_size": 100}
+TINY_SIZE = 116 * 32 + 12 * 32**2 + 13 * 32 + 64
+
+
+def test_a_whole_step_is_planned_with_any_optimizer(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(TINY))
+    argv = [f"--model={tmp_path}/config.json", "--batch=4", "--optimizer=adamw,armijo_sgd"]
+    done = run(*argv, f"--output={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert [row["optimizer"] for row in record["rows"]] == ["adamw", "armijo_sgd"]
+    for row in record["rows"]:
+        assert row["parameters"] == TINY_SIZE and row["arguments"]["parameters"] == 4 * TINY_SIZE
+        assert row["arguments"]["batch"] == 2 * 4 * 4 * 16  # tokens and targets
+        assert row["temporary"] >= 4 * 4 * 16 * 100  # the logits, at the least
+    report = (tmp_path / "report.md").read_text()
+    assert "of a batch of 4 at the model's full size, whose backward pass keeps all activations" in report
+    assert " T | none | " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("model", "length", "message"),
+    [
+        ("llama-2-7b", None, "there is no whole step of a Llama.*; models with a step are gpt2, .*, vit-l$"),
+        ("vit-s", 16, "length is of a text, and a ViT reads images; got 16"),
+    ],
+)
+def test_what_has_no_whole_step_is_refused(model, length, message):
+    with pytest.raises(ValueError, match=message):
+        planned.task(shapes.MODELS[model], 8, length)
 
 
 @pytest.mark.parametrize(("config", "model"), [(LLAMA, "llama-3-8b"), (GPT2, "gpt2")])

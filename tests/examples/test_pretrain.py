@@ -184,6 +184,13 @@ def test_dropout_is_everywhere(problems):
         assert rates and set(rates) == {0.5}
 
 
+def test_layers_of_every_objective_are_computed_again_if_asked(problems):
+    for objective, problem in problems.items():
+        for remat in (False, True):
+            size = dataclasses.replace(SIZE, remat=remat)
+            assert OBJECTIVES[objective](problem.vocabulary, size).config.remat == remat
+
+
 # --- the command line ---------------------------------------------------------------------------
 
 

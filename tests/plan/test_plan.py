@@ -1,15 +1,19 @@
 """A plan is what the device's own compiler says, on any machine; what cannot be planned is refused by name."""
 
+import dataclasses
 import importlib.util
+import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
 import optimiz
-from optimiz import groups, plan
+from optimiz import groups, plan, training
+from optimiz.training import Task
 
 SHAPES = {
     "words": jax.ShapeDtypeStruct((1024, 256), jnp.float32),
@@ -58,7 +62,61 @@ def test_what_does_not_fit_is_said_and_not_raised():
     assert "no" in str(planned)
 
 
-def test_a_whole_step_is_planned():
+WIDE = Task(
+    init=lambda key: {"w": jax.random.normal(key, (64, 1024)), "v": jnp.zeros((1024, 16))},
+    loss=lambda params, batch, key: jnp.sum((jnp.tanh(batch["x"] @ params["w"]) @ params["v"]) ** 2, axis=1),
+    batches=lambda step: {"x": np.ones((32, 64), np.float32)},
+)
+WIDE_SIZE = 64 * 1024 + 1024 * 16
+
+
+def test_a_whole_step_is_the_one_that_a_run_compiles(tmp_path):
+    planned = plan.step(WIDE, optimiz.adamw(1e-3), "cpu")
+    training.fit(WIDE, optimiz.adamw(1e-3), training.Settings(steps=1), tmp_path / "run", identity={})
+    lines = (tmp_path / "run/timings.jsonl").read_text().splitlines()
+    (compiled,) = (row for row in map(json.loads, lines) if row["event"] == "compile")
+    assert planned.temporary == compiled["temporary_bytes"]
+    # The compiler leaves out a scalar that it does not need.
+    assert sum(planned.arguments.values()) == pytest.approx(compiled["argument_bytes"], abs=8)
+    assert planned.arguments["parameters"] == 4 * WIDE_SIZE and planned.arguments["batch"] == 4 * 32 * 64
+    assert 8 * WIDE_SIZE < planned.arguments["state"] < 8 * WIDE_SIZE + 64
+    assert planned.peak >= sum(planned.arguments.values())
+    # Forward and backward are five products of matrices, of which x needs no gradient.
+    assert planned.flops == pytest.approx(2 * 32 * (2 * 64 * 1024 + 3 * 1024 * 16), rel=0.5)
+
+
+def test_the_state_of_a_model_is_of_the_step_too():
+    task = Task(
+        init=lambda key: {"w": jnp.zeros((8, 4))},
+        loss=lambda params, batch, key, model_state: ((batch["x"] @ params["w"]).sum(1), model_state),
+        batches=lambda step: {"x": jax.ShapeDtypeStruct((2, 8), jnp.float32)},
+        model_state=lambda key: {"mean": jnp.zeros(100)},
+    )
+    planned = plan.step(task, optax.sgd(0.1), "cpu")
+    # A counter and a random key of eight bytes, besides.
+    assert planned.arguments == {"parameters": 4 * 32, "state": 400 + 4 + 8, "batch": 64}
+
+
+def test_a_search_is_offered_the_loss_and_an_estimate_the_logits():
+    task = dataclasses.replace(WIDE, logits=lambda params, batch, key: batch["x"] @ params["w"] @ params["v"])
+    for tx in (optimiz.armijo_sgd(), optimiz.sophia_g(1e-3, classes=16)):
+        assert plan.step(task, tx, "cpu").arguments["parameters"] == 4 * WIDE_SIZE
+
+
+@TPU
+def test_a_batch_is_split_and_its_gradients_are_reduced():
+    planned = plan.step(WIDE, optimiz.adamw(1e-3), "v5e:2x2")
+    assert planned.arguments["batch"] == 4 * 32 * 64 // 4
+    assert planned.arguments["parameters"] == 4 * WIDE_SIZE
+    assert planned.collectives["all-reduce"].bytes >= 4 * WIDE_SIZE
+    zero = plan.step(WIDE, optimiz.adamw(1e-3), "v5e:2x2", shard_state=True)
+    assert zero.arguments["state"] <= 2 * WIDE_SIZE + 64
+    odd = dataclasses.replace(WIDE, batches=lambda step: {"x": np.ones((6, 64), np.float32)})
+    with pytest.raises(ValueError, match="a batch of 6 examples cannot be split along data:4"):
+        plan.step(odd, optimiz.adamw(1e-3), "v5e:2x2")
+
+
+def test_a_call_of_any_function_is_planned():
     def train(params, x):
         loss, grads = jax.value_and_grad(lambda p: jnp.mean((x @ p["w"]) ** 2))(params)
         return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), loss
@@ -67,7 +125,7 @@ def test_a_whole_step_is_planned():
         "params": {"w": jax.ShapeDtypeStruct((256, 64), jnp.float32)},
         "batch": jax.ShapeDtypeStruct((32, 256), jnp.float32),
     }
-    planned = plan.step(train, arguments, "cpu", donate=["params"])
+    planned = plan.call(train, arguments, "cpu", donate=["params"])
     assert planned.arguments == {"params": 256 * 64 * 4, "batch": 32 * 256 * 4}
     assert planned.peak >= sum(planned.arguments.values())
 
@@ -104,7 +162,7 @@ def test_a_mesh_of_another_size_is_refused():
 def test_what_names_no_argument_is_refused(argument):
     given = {argument: {"z": P()} if argument == "specs" else ["z"]}
     with pytest.raises(ValueError, match=rf"{argument} must name arguments \(x\), got 'z'"):
-        plan.step(lambda x: x, {"x": jax.ShapeDtypeStruct((2,), jnp.float32)}, "cpu", **given)
+        plan.call(lambda x: x, {"x": jax.ShapeDtypeStruct((2,), jnp.float32)}, "cpu", **given)
 
 
 @pytest.mark.parametrize(("target", "extra"), [("v5e", "tpu"), ("h200", "gpu")])

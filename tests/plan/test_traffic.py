@@ -143,6 +143,18 @@ def test_collectives_are_counted_by_kind():
     assert found.collectives == {"all-gather": Collective(1, 4 * KIB), "all-reduce": Collective(2, 2 * KIB)}
 
 
+def test_a_collective_that_is_fused_with_several_kernels_counts_once():
+    fused = """%{0} (a: f32[256]) -> f32[1024] {{
+  %a = f32[256]{{0}} parameter(0)
+  ROOT %g = f32[1024]{{0}} all-gather(%a), channel_id={1}, dimensions={{0}}
+}}"""
+    call = "%{0} = f32[1024]{{0}} fusion(%x), kind=kCustom, calls=%{0}"
+    parts = [("start", 7), ("middle", 7), ("other", 8)]
+    lines = ["%x = f32[256]{0} parameter(0)", *(call.format(name) for name, _ in parts)]
+    found = moved(lines, *(fused.format(*part) for part in parts))
+    assert found.collectives == {"all-gather": Collective(2, 8 * KIB)}
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [("bf16[3,5]{1,0}", 30), ("s4[3]{0}", 2), ("f8e4m3fn[7]{0}", 7), ("pred[]", 1), ("token[]", 0)],

@@ -30,7 +30,7 @@ def row(**changed):
         ({}, "0.00 GiB | 64.00 GiB | yes | 64.00 GiB to 128.00 GiB | 1.00 to 2.00 | 15.6 ms to 31.2 ms"),
         ({"memory": 2**35}, "0.00 GiB | 64.00 GiB | no | "),
         ({"memory": None}, "0.00 GiB | 64.00 GiB | unknown | "),
-        ({"bandwidth": None}, "1.00 to 2.00 |  | 2 all-reduce |"),
+        ({"bandwidth": None}, "1.00 to 2.00 |  | 2 all-reduce (0.00 GiB) |"),
         (TOO_LARGE, "32.00 GiB |  |  | no |  |  |  |  | 2 s |"),
     ],
 )
@@ -39,5 +39,14 @@ def test_the_table_says_what_fits_and_what_moves(changed, cells):
     assert line.startswith("| `adamw` | 16.00 GiB | 32.00 GiB | ") and cells in line
 
 
+def test_a_whole_step_has_operations_where_the_compiler_counts_them():
+    for flops, cell in ((2.5e12, "2.50 T"), (None, "")):
+        line = plan_report.table([row(flops=flops)], whole=True).splitlines()[-1]
+        assert f"| 15.6 ms to 31.2 ms | {cell} | 2 all-reduce (0.00 GiB) | 2 s |" in line
+
+
 def test_a_row_of_the_record_is_the_plan_again():
     assert plan_report.planned_in(row()) == PLANNED
+    older = row()
+    del older["flops"]
+    assert plan_report.planned_in(older) == PLANNED

@@ -195,10 +195,10 @@ def test_configuration_of_roberta():
     assert (config.activation, config.norm_eps, config.max_tokens) == ("gelu_new", 1e-5, 12)
 
 
-def test_dropout_may_be_overridden_and_nothing_else(directory):
-    config, _ = pretrained.load_encoder(directory, hidden_dropout=0.3, attention_dropout=0.0)
-    assert (config.hidden_dropout, config.attention_dropout) == (0.3, 0.0)
-    with pytest.raises(ValueError, match="may be hidden_dropout and attention_dropout, got layers"):
+def test_dropout_and_remat_may_be_overridden_and_nothing_else(directory):
+    config, _ = pretrained.load_encoder(directory, hidden_dropout=0.3, attention_dropout=0.0, remat=True)
+    assert (config.hidden_dropout, config.attention_dropout, config.remat) == (0.3, 0.0, True)
+    with pytest.raises(ValueError, match="may be hidden_dropout, attention_dropout and remat, got layers"):
         pretrained.load_encoder(directory, layers=1)
     with pytest.raises(ValueError, match=r"hidden_dropout must be in \[0, 1\), got 1.5") as error:
         pretrained.load_encoder(directory, hidden_dropout=1.5)

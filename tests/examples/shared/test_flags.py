@@ -127,6 +127,7 @@ def test_a_name_that_nothing_has_is_refused(program):
         ("finetune_image", ["--test=x.npz"], "--test goes with --data"),
         ("finetune_image", ["--image_size=8"], "--image_size goes with --data"),
         ("finetune_image", ["--dropout=0.1"], "--dropout is of a ViT"),
+        ("finetune_image", ["--remat"], "--remat is of a ViT"),
         ("finetune_image", ["--augment=none,crop"], "must be crop, flip, both, or none"),
         ("finetune_image", ["--image_size=100000", "--data=x"], "--image_size=100000"),
         ("pretrain", ["--vocab_size=99999999999"], "--vocab_size=99999999999"),
@@ -152,6 +153,8 @@ def test_a_name_that_nothing_has_is_refused(program):
         ("plan", ["--optimizer=clap:adam"], "a wrapper must be one of clip, guard, low_bit, got 'clap'"),
         ("plan", ["--optimizer=salsa"], "salsa needs value, grad, value_fn: plan a whole step"),
         ("plan", ["--model=gpt5"], "or a config.json, got 'gpt5'"),
+        ("plan", ["--length=16"], "--length and --remat are of a whole step: give --batch"),
+        ("plan", ["--remat=layers"], "--length and --remat are of a whole step: give --batch"),
         ("pmap_digits", ["--optimizer=adawm"], "optimizer 'adawm' is unknown: did you mean adamw"),
         (
             "pmap_digits",

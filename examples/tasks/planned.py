@@ -1,0 +1,111 @@
+"""The tasks of well-known models, with shapes for batches: what their step is compiled from, without data.
+
+A GPT-2 predicts the next token, as in ``examples.pretrain``; a ViT classifies images that are cropped and
+mirrored, as in ``examples.finetune_image``. There is no dropout, which is the default of both.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from examples.data.images import ImageExamples
+from examples.models import shapes
+from examples.models.adapters import Keys
+from examples.models.gpt2 import GPT2Config
+from examples.models.vit import ViT, ViTConfig
+from examples.tasks.image_classification import CROP, FLIP, ImageClassification, Model
+from examples.tasks.objectives import next_token
+from examples.tasks.pretraining import LanguageModel, depth_of
+from optimiz import training
+
+_SMOOTHING = 0.1  # of labels, as by default
+
+
+def task(
+    model: shapes.Gpt2 | shapes.Vit | shapes.Llama,
+    batch: int,
+    length: int | None = None,
+    *,
+    remat: bool = False,
+    dtype: Any = jnp.float32,
+) -> training.Task:
+    """The task of a model, for its step to be planned.
+
+    Args:
+        model: a GPT-2 or a ViT.
+        batch: rows of text, or images, of a step.
+        length: tokens of a row; None for as many as the model reads, and for images.
+        remat: whether the backward pass computes layers again, see ``blocks.states``.
+        dtype: dtype of the parameters.
+
+    Raises:
+        ValueError: the model is a Llama, or a length is given for images.
+    """
+    match model:
+        case shapes.Gpt2():
+            made = _of_gpt2(model, batch, length or model.positions, remat)
+        case shapes.Vit() if length is None:
+            made = _of_vit(model, batch, remat)
+        case shapes.Vit():
+            raise ValueError(f"length is of a text, and a ViT reads images; got {length}")
+        case shapes.Llama():
+            with_step = (name for name, its in shapes.MODELS.items() if not isinstance(its, shapes.Llama))
+            raise ValueError(
+                "there is no whole step of a Llama, only an update: examples.models has none; models with a "
+                f"step are {', '.join(with_step)}"
+            )
+    init = made.init
+    return dataclasses.replace(made, init=lambda key: jax.tree.map(lambda p: p.astype(dtype), init(key)))
+
+
+def _of_gpt2(model: shapes.Gpt2, batch: int, length: int, remat: bool) -> training.Task:
+    config = GPT2Config(
+        model.vocabulary,
+        model.width,
+        model.layers,
+        model.heads,
+        max_positions=model.positions,
+        embedding_dropout=0.0,
+        attention_dropout=0.0,
+        hidden_dropout=0.0,
+        remat=remat,
+    )
+    objective = next_token(config, end=0)
+    rows = jax.ShapeDtypeStruct((batch, length + 1), jnp.int32)
+    arrays = jax.eval_shape(lambda rows: objective.batch(rows, 0, 0), rows)
+    language = LanguageModel(objective)
+    return training.Task(
+        init=language.start,
+        loss=language.losses,
+        batches=lambda step: arrays,
+        logits=language.logits,
+        depth=depth_of,
+    )
+
+
+def _of_vit(model: shapes.Vit, batch: int, remat: bool) -> training.Task:
+    config = ViTConfig(
+        model.image,
+        model.patch,
+        model.width,
+        model.layers,
+        model.heads,
+        4 * model.width,
+        classes=model.classes,
+        remat=remat,
+    )
+    # The loss needs the size of the images, their classes and the mean of their pixels: one image has them.
+    image = np.zeros((1, model.image, model.image, 3), np.uint8)
+    names = tuple(map(str, range(model.classes)))
+    one = ImageExamples(image, np.zeros(1, np.int32), names, "a black image")
+    parts = {"train": one, "validation": one}
+    module = Model(lambda key: ViT(config, rngs=Keys(key)))
+    made = ImageClassification(parts, module, augment=(CROP, FLIP), smoothing=_SMOOTHING).task(1, seed=0)
+    arrays = {
+        name: jax.ShapeDtypeStruct((batch, *array.shape[1:]), array.dtype)
+        for name, array in made.batches(0).items()
+    }
+    return dataclasses.replace(made, batches=lambda step: arrays)
