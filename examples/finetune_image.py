@@ -18,7 +18,7 @@ import numpy as np
 
 from examples.data import baseline, image_summary, images
 from examples.shared import command, devices, optimizers, program_flags
-from examples.shared.train_each import Plan, check_flags, made_or_left_out
+from examples.shared.train_each import Plan, average_flag, check_flags, made_or_left_out
 from examples.tasks.image_classification import CROP, FLIP, ImageClassification, choose, draw_mistakes
 from optimiz import schedules, training
 
@@ -47,6 +47,7 @@ _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 64, "Images per update.", lower
 _SEED = FLAGS.DEFINE_integer("seed", 0, "Of parameters, data order and augmentation.", lower_bound=0)
 FLAGS.DEFINE_integer("evaluate_every", 50, "Steps between two evaluations.")
 FLAGS.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
+average_flag(FLAGS)
 FLAGS.DEFINE_bool("keep_best", False, "Keep the checkpoint of the least validation loss too.")
 FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
 FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)

@@ -16,7 +16,7 @@ import functools
 from examples.data import baseline, data_flags, docstrings, text
 from examples.models import pretrained
 from examples.shared import command, devices, optimizers, program_flags
-from examples.shared.train_each import Plan, check_flags
+from examples.shared.train_each import Plan, average_flag, check_flags
 from examples.tasks.text_classification import TextClassification
 from optimiz import schedules, training
 
@@ -47,6 +47,7 @@ _REMAT = FLAGS.DEFINE_bool("remat", False, "Compute layers twice, to take less m
 _SEED = FLAGS.DEFINE_integer("seed", 0, "Of data order and dropout.", lower_bound=0)
 FLAGS.DEFINE_integer("evaluate_every", 25, "Steps between two evaluations.")
 FLAGS.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
+average_flag(FLAGS)
 FLAGS.DEFINE_bool("keep_best", False, "Keep the checkpoint of the least validation loss too.")
 FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
 FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)

@@ -21,7 +21,7 @@ from examples.data import corpus, tokenization
 from examples.data.text_summary import of_unknown
 from examples.shared import command, devices, optimizers, program_flags
 from examples.shared.downstream import Downstream
-from examples.shared.train_each import Plan, check_flags, made_or_left_out
+from examples.shared.train_each import Plan, average_flag, check_flags, made_or_left_out
 from examples.tasks.objectives import OBJECTIVES, Size
 from examples.tasks.pretraining import EVALUATION_ROWS, Pretraining
 from optimiz import compare, schedules, training
@@ -52,6 +52,7 @@ _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 16, "Rows per update.", lower_b
 _SEED = FLAGS.DEFINE_integer("seed", 0, "Of parameters, data order and what is hidden.", lower_bound=0)
 FLAGS.DEFINE_integer("evaluate_every", 50, "Steps between two evaluations.")
 FLAGS.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
+average_flag(FLAGS)
 FLAGS.DEFINE_bool("keep_best", False, "Keep the checkpoint of the least validation loss too.")
 _DOWNSTREAM = FLAGS.DEFINE_string(
     "downstream", None, "Fine-tune with these arguments of finetune_text.", may_be_empty=True

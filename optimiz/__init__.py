@@ -9,6 +9,7 @@ from optimiz import diagnostics as diagnostics
 from optimiz import groups as groups
 from optimiz import methods as methods
 from optimiz import schedules as schedules
+from optimiz.averaged_params import averaged_params as averaged_params
 from optimiz.hyperparams import hyperparams as hyperparams
 from optimiz.mean_over import mean_over as mean_over
 from optimiz.numerics import BFloat16 as BFloat16
@@ -16,6 +17,7 @@ from optimiz.numerics import Float8 as Float8
 from optimiz.numerics import Int8 as Int8
 from optimiz.optimizers import *  # noqa: F403
 from optimiz.primitives import accumulate as accumulate
+from optimiz.primitives import average as average
 from optimiz.primitives import clip_by_global_norm as clip_by_global_norm
 from optimiz.primitives import decoupled_weight_decay as decoupled_weight_decay
 from optimiz.primitives import ema as ema

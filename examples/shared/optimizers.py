@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -128,6 +129,30 @@ def _own(name: str) -> Choice:
 
     make(optax.constant_schedule(1e-3), 0.0, None, one_rate)  # what cannot be called is refused here
     return Choice(name.replace(":", "."), make, None)
+
+
+def averaged(tx: optax.GradientTransformation, rule: str, steps: int) -> optax.GradientTransformation:
+    """An optimizer that keeps an average of the parameters, which is what is evaluated, tested and saved.
+
+    Args:
+        tx: the optimizer.
+        rule: "ema:D" for an exponential moving average, D in (0, 1); "tail:S" for the mean over the last share
+            S in (0, 1] of the run.
+        steps: number of updates of the run, ≥ 1.
+
+    Raises:
+        ValueError: the rule is none of these.
+    """
+    kind, _, number = rule.partition(":")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if kind == "ema" and 0 < value < 1:
+        return optimiz.average(tx, value)
+    if kind == "tail" and 0 < value <= 1:
+        return optimiz.average(tx, 1.0, start=steps - math.ceil(value * steps))
+    raise ValueError(f"average {rule!r} must be ema:D with D in (0, 1), or tail:S with S in (0, 1]")
 
 
 def among(name: str, known: Mapping[str, _T]) -> _T:

@@ -11,7 +11,7 @@ import optax
 from absl import flags
 
 from examples.shared import command, program_flags, terminal
-from examples.shared.optimizers import Choice
+from examples.shared.optimizers import Choice, averaged
 from optimiz import compare, groups, schedules, training
 
 _T = TypeVar("_T")
@@ -83,6 +83,13 @@ def check_flags(
         program_flags.check_together(is_heeded, domain, own, optimizers, own[name], *others)
 
 
+def average_flag(own: program_flags.Flags) -> None:
+    """Define the flag for the average of the parameters that is evaluated."""
+    text = 'Evaluate and save an average of the parameters: "ema:0.999", or "tail:0.2" for the last fifth.'
+    holder = own.DEFINE_string("average", None, text)
+    program_flags.check_each(lambda rule: averaged(optax.identity(), rule, 1), holder)
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """How each optimizer is run.
@@ -95,6 +102,8 @@ class Plan:
         weight_decay: decoupled weight decay; biases and norms are left out.
         output: directory of the report; each run has a directory in it, named after the optimizer.
         resume: whether to continue existing runs.
+        average: rule of the average that is evaluated, see ``optimizers.averaged``; None for the last
+            parameters.
     """
 
     settings: training.Settings
@@ -104,6 +113,7 @@ class Plan:
     weight_decay: float
     output: Path
     resume: bool
+    average: str | None = None
 
     @classmethod
     def of(cls, own: program_flags.Flags, *, log_every: int) -> "Plan":
@@ -111,7 +121,7 @@ class Plan:
 
         Args:
             own: flags with the names of these attributes, and of the settings ``steps``, ``seed``,
-                ``evaluate_every``, ``save_every`` and ``keep_best``.
+                ``evaluate_every``, ``save_every`` and ``keep_best``, and that of :func:`average_flag`.
             log_every: number of steps between two logged losses.
 
         Raises:
@@ -134,6 +144,7 @@ class Plan:
             weight_decay=own.weight_decay,
             output=Path(own.output),
             resume=own.resume,
+            average=own.average,
         )
 
     def optimizer(
@@ -151,7 +162,8 @@ class Plan:
         rate = choice.peak(self.learning_rate)
         shape = schedules.linear(1.0) if rate is None else schedules.warm_up(decay(rate), self.warmup)
         schedule = schedules.over_steps(shape, self.settings.steps)
-        return choice.make(schedule, self.weight_decay, groups.no_decay(), multipliers), rate
+        tx = choice.make(schedule, self.weight_decay, groups.no_decay(), multipliers)
+        return tx if self.average is None else averaged(tx, self.average, self.settings.steps), rate
 
     def optimizers(
         self, choices: Iterable[Choice], decay: Callable[[float], schedules.Shape], multipliers: Any
@@ -199,7 +211,7 @@ class Plan:
             title=title,
             command=command.typed(program),
             task=task,
-            settings=settings,
+            settings={**settings, **self._average()},
             baselines=baselines or {},
             test_examples=test_examples,
             runs=[],
@@ -207,6 +219,10 @@ class Plan:
         )
         compare.check_report(record, self.output, metric=metric)
         return record
+
+    def _average(self) -> dict[str, str]:
+        """The average as a setting, if there is one."""
+        return {} if self.average is None else {"average": self.average}
 
     def report(self, record: compare.Record, *, metric: str) -> None:
         """Write the report, and show its summary and its path.
@@ -246,7 +262,7 @@ class Plan:
                     tx,
                     self.settings,
                     self.output / name,
-                    identity={**identity, "optimizer": name, "learning_rate": rate},
+                    identity={**identity, "optimizer": name, "learning_rate": rate, **self._average()},
                     layout=layout,
                     resume=self.resume,
                     progress=progress,

@@ -39,6 +39,7 @@ from optimiz.numerics.moments import limited_square as limited_square
 from optimiz.numerics.moments import nonzero_divisor as nonzero_divisor
 from optimiz.numerics.moments import real_moment as real_moment
 from optimiz.numerics.moments import squarable as squarable
+from optimiz.numerics.moments import wide_copy as wide_copy
 from optimiz.numerics.moments import zero_moment as zero_moment
 from optimiz.numerics.norms import block_norm as block_norm
 from optimiz.numerics.norms import block_norms as block_norms

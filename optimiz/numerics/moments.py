@@ -25,6 +25,17 @@ def zero_moment(p: jax.Array, dtype: jax.typing.DTypeLike | None) -> jax.Array:
     return jnp.zeros_like(p, dtype=compute_dtype(p.dtype) if dtype is None else dtype)
 
 
+def wide_copy(p: jax.Array) -> jax.Array:
+    """A copy of a parameter in its compute dtype, with its sharding.
+
+    Args:
+        p: the parameter; of a ``jax.ShapeDtypeStruct``, whose values are not known, the copy is zero.
+    """
+    if isinstance(p, jax.ShapeDtypeStruct):
+        return zero_moment(p, None)  # pyright: ignore[reportArgumentType]
+    return jnp.array(p, compute_dtype(p.dtype), copy=True)
+
+
 def real_moment(
     p: jax.Array, dtype: jax.typing.DTypeLike | None, value: jax.typing.ArrayLike = 0.0
 ) -> jax.Array:

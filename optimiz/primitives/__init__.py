@@ -4,6 +4,8 @@ from optimiz.numerics import search_every as search_every
 from optimiz.numerics import search_when_changing as search_when_changing
 from optimiz.primitives.accumulate import AccumulateState as AccumulateState
 from optimiz.primitives.accumulate import accumulate as accumulate
+from optimiz.primitives.average import AverageState as AverageState
+from optimiz.primitives.average import average as average
 from optimiz.primitives.clip_by_global_norm import ClipByGlobalNormState as ClipByGlobalNormState
 from optimiz.primitives.clip_by_global_norm import clip_by_global_norm as clip_by_global_norm
 from optimiz.primitives.decoupled_weight_decay import DecoupledWeightDecayState as DecoupledWeightDecayState

@@ -26,7 +26,7 @@ from optimiz.training.storage import checkpoint
 from optimiz.training.storage.run_directory import CHECKPOINTS, write_settings
 from optimiz.training.storage.same_settings import STEPS
 from optimiz.training.task import batch_shapes, model_state_argument
-from optimiz.training.train_state import TrainState
+from optimiz.training.train_state import TrainState, as_saved, evaluated_params
 
 _log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class Loop:
             growth, stage = plan.methods.growth, record.get("stage", 0)
             if stage > (0 if growth is None else len(growth.at)):
                 raise RunError(f"{self._path} has a checkpoint after {stage} growths, more than the run makes")
-            return plan.like(stage)
+            return plan.like(stage, as_saved)
 
         longer = plan.methods.growth is None
         saved = checkpoint.restore(self._checkpoints, like, self._described, longer)
@@ -124,7 +124,7 @@ class Loop:
         if not self._run_log.finished and processes.is_first():
             was = saved.record.get("conditions", {})
             self._comparable = warn_of_others(str(self._path), was, self._conditions)
-        return saved.state
+        return saved.state._replace(averaged=None)
 
     def _compile(self, state: TrainState, batch: Mapping[str, jax.Array]) -> None:
         with self._run_log.timed("compile") as timing:
@@ -221,7 +221,9 @@ class Loop:
         self._refuse_not_finite(state)
         with self._run_log.timed("evaluate"):
             own = self._plan.own
-            metrics = self._task.evaluate(own(state.params), **model_state_argument(own(state.model_state)))
+            metrics = self._task.evaluate(
+                own(evaluated_params(state)), **model_state_argument(own(state.model_state))
+            )
             try:
                 metrics = {name: float(value) for name, value in metrics.items()}
             except (AttributeError, TypeError, ValueError):
@@ -247,7 +249,7 @@ class Loop:
             checkpoint.save(
                 self._checkpoints,
                 self._run_log.drawn,
-                state,
+                as_saved(state),
                 settings=self._described,
                 record=self._run_log.record()
                 | stage
@@ -258,4 +260,4 @@ class Loop:
 
     def _result(self, state: TrainState) -> Result:
         own = self._plan.own
-        return self._run_log.result(own(state.params), own(state.model_state))
+        return self._run_log.result(own(evaluated_params(state)), own(state.model_state))

@@ -74,11 +74,12 @@ class RunPlan:
         """The state at a stage, from the state at the stage before."""
         return laid_out(self.layout, jax.jit(self._growing(stage)), state)
 
-    def like(self, stage: int) -> TrainState:
-        """The state at a stage, without its values."""
+    def like(self, stage: int, form: Callable[[TrainState], TrainState] = lambda state: state) -> TrainState:
+        """The state at a stage, or another form of it, without its values."""
         state = jax.eval_shape(self._initial)
         for growth in range(1, stage + 1):
             state = jax.eval_shape(self._growing(growth), state)
+        state = jax.eval_shape(form, state)
         if self.layout is None:
             return state
         return jax.tree.map(_placed, state, state_shardings(state, self.layout))

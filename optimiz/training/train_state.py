@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from optimiz import numerics, schedules
+from optimiz.averaged_params import averaged_params, keeps_average
 from optimiz.training.budget.clock import Clock
 from optimiz.training.distributed.sharding import Layout
 from optimiz.training.methods.growth import Growth, grow
@@ -28,6 +29,7 @@ class TrainState(NamedTuple):
         clock: reference time spent; None without a budget.
         selection: the state of the selection of examples; None if all are trained on.
         model_state: the model's state; None if the model has parameters only.
+        averaged: the parameters to evaluate; only in checkpoints, and only if they differ from the parameters.
     """
 
     step: jax.Array
@@ -37,6 +39,7 @@ class TrainState(NamedTuple):
     clock: Clock | None = None
     selection: Any = None
     model_state: Any = None
+    averaged: Any = None
 
 
 def initial_state(
@@ -60,6 +63,19 @@ def initial_state(
     if task.model_state is not None and model_state is None:
         raise ValueError("Task(model_state=) must return arrays, got None: omit it for a model without state")
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state, key, clock, chosen, model_state)
+
+
+_averaged = jax.jit(averaged_params)
+
+
+def evaluated_params(state: TrainState) -> Any:
+    """The parameters to evaluate and to return: averages, if the optimizer keeps them."""
+    return _averaged(state.opt_state, state.params) if keeps_average(state.opt_state) else state.params
+
+
+def as_saved(state: TrainState) -> TrainState:
+    """What a checkpoint holds of a state: the parameters to evaluate too, if they are others; traceable."""
+    return state._replace(averaged=evaluated_params(state)) if keeps_average(state.opt_state) else state
 
 
 def grown_state(plan: Growth, tx: optax.GradientTransformation, state: TrainState, stage: int) -> TrainState:
@@ -92,7 +108,8 @@ def state_shardings(state: TrainState, layout: Layout) -> TrainState:
     """
     shardings = jax.tree.map(lambda _: layout.whole, state)
     params, opt_state = layout.params(state.params), layout.opt_state(state.opt_state, state.params)
-    return shardings._replace(params=params, opt_state=opt_state)
+    averaged = None if state.averaged is None else params
+    return shardings._replace(params=params, opt_state=opt_state, averaged=averaged)
 
 
 def laid_out(layout: Layout | None, make: Callable[..., TrainState], *arguments: TrainState) -> TrainState:

@@ -154,6 +154,7 @@ WRAPPERS = {
             "counters are int32 and saturate": "its count of bad steps in a row begins anew",
         },
     ),
+    "average(adamw)": _wrapped(optimiz.average, exempt={"chain takes it": "what comes after it is refused"}),
     "accumulate(adamw, 4)": _wrapped(
         lambda tx: optimiz.accumulate(tx, every=4),
         period=4,

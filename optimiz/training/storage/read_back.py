@@ -18,7 +18,7 @@ from optimiz.training.storage.run_directory import CHECKPOINTS
 def load_params(
     directory: str | os.PathLike[str], step: int | Literal["best"] | None = None, *, like: Any = None
 ) -> Any:
-    """Read the parameters that a run has saved.
+    """Read the parameters that a run has saved: those to evaluate, if its optimizer keeps an average.
 
     Args:
         directory: the run's directory, as passed to ``fit``; the run may still be in progress.
@@ -39,25 +39,28 @@ def load_params(
     Example:
         ``params = training.load_params("runs/mine", "best")``
     """
-    return _load(directory, step, ".params", like)
+    return _load(directory, step, (".averaged", ".params"), like)
 
 
 def load_model_state(
     directory: str | os.PathLike[str], step: int | Literal["best"] | None = None, *, like: Any = None
 ) -> Any:
     """Read the model state that a run has saved with its parameters; see :func:`load_params`."""
-    return _load(directory, step, ".model_state", like)
+    return _load(directory, step, (".model_state",), like)
 
 
-def _load(directory: str | os.PathLike[str], step: Any, part: str, like: Any) -> Any:
+def _load(directory: str | os.PathLike[str], step: Any, parts: tuple[str, ...], like: Any) -> Any:
+    """The first of some parts that a checkpoint has."""
     if not (step is None or step == "best" or (isinstance(step, Integral) and not isinstance(step, bool))):
         raise TypeError(f'step must be a number of updates, "best" or None for the newest, got {step!r}')
     folder = Path(directory).expanduser().absolute() / CHECKPOINTS
     with as_run_error(folder):
         path, content = _found(folder, step)
-    there = {name: text for name, text in content["arrays"].items() if _is_within(name, part)}
-    if not there:
-        raise RunError(f"{path} holds no {part.removeprefix('.')}")
+    saved = content["arrays"]
+    part = next((part for part in parts if any(_is_within(name, part) for name in saved)), None)
+    if part is None:
+        raise RunError(f"{path} holds no {parts[-1].removeprefix('.')}")
+    there = {name: text for name, text in saved.items() if _is_within(name, part)}
     if like is None:
         wanted = {name: _shape_of(text) for name, text in there.items()}
     else:

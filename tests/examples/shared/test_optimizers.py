@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
+import optimiz
 from examples import finetune_image, finetune_text, pmap_digits, pretrain
 from examples.shared import optimizers
 from optimiz import groups, schedules
@@ -123,6 +124,24 @@ def test_a_function_that_cannot_be_used_is_refused_in_one_line(users, name, mess
     with pytest.raises(ValueError, match=f"^optimizer '{name}' {message}") as raised:
         optimizers.choose(name)
     assert "\n" not in str(raised.value)
+
+
+def test_an_average_is_kept_by_its_rule():
+    params = {"w": jnp.zeros(1)}
+    # Parameters -1, -2, -3.
+    for rule, expected in {"ema:0.5": -(1 + 2 * 2 + 4 * 3) / 7, "tail:0.5": -2.5, "tail:1": -2.0}.items():
+        tx = optimizers.averaged(optax.sgd(1.0), rule, 3)
+        state, p = tx.init(params), params
+        for _ in range(3):
+            updates, state = tx.update({"w": jnp.ones(1)}, state, p)
+            p = optax.apply_updates(p, updates)
+        assert float(optimiz.averaged_params(state, p)["w"][0]) == pytest.approx(expected), rule
+
+
+@pytest.mark.parametrize("rule", ["ema", "ema:1", "ema:x", "ema:0", "ema:nan", "tail:0", "tail:1.5", "mean:1"])
+def test_another_average_is_refused(rule):
+    with pytest.raises(ValueError, match=f"average '{rule}' must be ema:D with D in "):
+        optimizers.averaged(optax.sgd(1.0), rule, 3)
 
 
 @pytest.mark.parametrize("program", [finetune_text, finetune_image, pretrain, pmap_digits])
