@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import optimiz
+from optimiz import methods
 from tests.test_eager_updates import CASES, _loss, _Training
 
 # A schedule is a function of the count, in whatever floats are the default.
@@ -51,6 +53,23 @@ def test_nothing_is_float64_for_float32_parameters(case):
         traced = jax.make_jaxpr(update)(training.params, training.state, training.params)
         begun = jax.make_jaxpr(training.tx.init)(training.params)
     assert list(_wide(traced.jaxpr)) == list(_wide(begun.jaxpr)) == []
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_a_parameter_may_have_more_entries_than_an_int32_counts(name):
+    params = {name: jax.ShapeDtypeStruct((4, 4), jnp.float32) for name in ("embeddings", "layer_0", "head")}
+    params["layer_0"] = jax.ShapeDtypeStruct((80, 8192, 28672), jnp.float32)  # as layers of Llama-2-70B stacked
+    method = methods.find(name)
+    tx = optax.with_extra_args_support(method.build(None if method.kind == "line search" else 1e-3, classes=2))
+
+    def update(grads, state, params):
+        value_fn = lambda p: jnp.sum(p["layer_0"])  # noqa: E731
+        given = {"value": value_fn(params), "grad": grads, "value_fn": value_fn, "obj_fn": value_fn}
+        given["logits_fn"] = lambda p: jnp.stack([value_fn(p), -value_fn(p)])
+        return tx.update(grads, state, params, **given)
+
+    state = jax.eval_shape(tx.init, params)
+    assert jax.tree.structure(jax.eval_shape(update, params, state, params)[1]) == jax.tree.structure(state)
 
 
 def test_numpys_multipliers_and_least_rms_make_nothing_float64():

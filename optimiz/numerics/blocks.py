@@ -42,7 +42,8 @@ def norm_and_deviation(
     again = rematerialise(g)  # three loops over g, see numerics.fusion, rule 1
     mean = jnp.mean(widen(again), axis=axes, keepdims=True)
     squares = jnp.square(widen(rematerialise(again)) - mean)
-    return norm, jnp.sqrt(jnp.sum(squares, axis=axes, keepdims=keepdims) / (entries - ddof))
+    divisor = float(entries - ddof)  # as an integer it may exceed an int32
+    return norm, jnp.sqrt(jnp.sum(squares, axis=axes, keepdims=keepdims) / divisor)
 
 
 def block_axes(ndim: int, scanned: int | None) -> tuple[int, ...]:

@@ -154,7 +154,7 @@ def scale_by_sophia(
         direction, mu, unclipped = numerics.map_many(
             leaf, 3, updates, state.mu, nu if refresh == "before_step" else state.nu
         )
-        coordinates = max(1, sum(g.size for g in jax.tree.leaves(updates)))
+        coordinates = float(max(1, sum(g.size for g in jax.tree.leaves(updates))))  # may exceed an int32
         share = sum(jax.tree.leaves(unclipped), start=jnp.zeros([], jnp.float32)) / coordinates
         return direction, ScaleBySophiaState(count, mu, nu, hessian_fn_state, share, without_curvature)
 
