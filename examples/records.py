@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from examples.benchmarks import plan_report, trainers_report, update_report
+from examples.benchmarks import plan_report, steps_report, trainers_report, update_report
 from examples.shared import command, pictures, program_flags
 from examples.shared.documents import Documents, Report
 from examples.studies.heterogeneity import report as heterogeneity
@@ -39,7 +39,7 @@ _STUDIES = {  # in examples/studies: folder → the module that renders its reco
     "pretraining/results": pretraining,
 }
 _BENCHMARKS = {
-    **{"trainers": trainers_report, "update": update_report},
+    **{"steps": steps_report, "trainers": trainers_report, "update": update_report},
     **dict.fromkeys(["plan/llama_v5e_4x4", "plan/gpt2_xl_h200"], plan_report),
 }
 _MEASURED = ("contract", "layouts", "memory", "scaling")  # records in tests/records that have a page
@@ -84,6 +84,7 @@ def sections() -> dict[str, Callable[[], str]]:
         "pretraining": lambda: pretraining.summary(_study("pretraining/results")),
         "speed": lambda: update_report.summary(_benchmark("update")),
         "trainers": lambda: trainers_report.summary(_benchmark("trainers")),
+        "steps": lambda: steps_report.summary(_benchmark("steps")),
         "plan_tpu": lambda: plan_report.summary(_benchmark("plan/llama_v5e_4x4")),
         "plan_gpu": lambda: plan_report.summary(_benchmark("plan/gpt2_xl_h200")),
         "parity": lambda: _rendered("parity"),

@@ -63,7 +63,7 @@ def _cells(name: str, planned: plan.Plan, whole: bool) -> list[str]:
 
 def operations(planned: plan.Plan) -> str:
     """The floating-point operations of a step; empty where the compiler does not count them."""
-    return "" if planned.flops is None else f"{planned.flops / 1e12:.2f} T"
+    return "" if planned.flops is None else f"{planned.flops / 1e9:,.1f} G"
 
 
 def collectives(planned: plan.Plan) -> str:

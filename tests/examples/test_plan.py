@@ -108,7 +108,7 @@ def test_a_whole_step_is_planned_with_any_optimizer(tmp_path):
         assert row["temporary"] >= 4 * 4 * 16 * 100  # the logits, at the least
     report = (tmp_path / "report.md").read_text()
     assert "of a batch of 4 at the model's full size, whose backward pass keeps all activations" in report
-    assert " T | none | " in done.stdout
+    assert " G | none | " in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_the_table_says_what_fits_and_what_moves(changed, cells):
 
 
 def test_a_whole_step_has_operations_where_the_compiler_counts_them():
-    for flops, cell in ((2.5e12, "2.50 T"), (None, "")):
+    for flops, cell in ((2.5e12, "2,500.0 G"), (None, "")):
         line = plan_report.table([row(flops=flops)], whole=True).splitlines()[-1]
         assert f"| 15.6 ms to 31.2 ms | {cell} | 2 all-reduce (0.00 GiB) | 2 s |" in line
 

@@ -1,0 +1,96 @@
+"""Plan a whole step of each trainer for a TPU and a GPU: the memory that it takes, and whether it fits.
+
+    python -m examples.benchmarks.steps --output=runs/steps
+    python -m examples.benchmarks.steps --steps=gpt2,vit --targets=h200 --output=runs/steps
+
+The steps are those that the trainers compile, with AdamW and parameters in float32, each once with all
+activations kept and once with layers computed again in the backward pass. The devices' own compilers compile
+them here, and nothing runs. Rows that are already in the record of --output are kept, so that the table can be
+filled in several calls.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import optimiz
+from examples.benchmarks import plan_report, steps_report
+from examples.data import docstrings, images
+from examples.models import pretrained, shapes
+from examples.shared import command, markdown, program_flags, terminal
+from examples.tasks import image_classification, planned
+from examples.tasks.text_classification import TextClassification
+from optimiz import compare, plan, training
+
+
+def _minilm(remat: bool) -> training.Task:
+    made = TextClassification(
+        docstrings.load_split(), pretrained.find(), length=128, dropout=0.1, pooling="mean", remat=remat
+    )
+    return made.task(32, seed=0)
+
+
+def _gpt2(remat: bool) -> training.Task:
+    return planned.task(shapes.Gpt2(4, 128, 4, vocabulary=4096, positions=128), 16, remat=remat)
+
+
+def _vit(remat: bool) -> training.Task:
+    parts = images.split(images.digits(), {"train": 0.8, "validation": 0.2})
+    model = image_classification.choose("vit", 8, 1, 10, dropout=0.0, remat=remat)
+    return image_classification.ImageClassification(parts, model, augment=(), smoothing=0.1).task(64, seed=0)
+
+
+# Title, batch, and whether layers are computed again → the task.
+STEPS: dict[str, tuple[str, str, Callable[[bool], training.Task]]] = {
+    "minilm": ("fine-tune MiniLM-L6", "32 × 128 tokens", _minilm),
+    "gpt2": ("pre-train GPT-2, default size", "16 × 128 tokens", _gpt2),
+    "vit": ("ViT, default size", "64 × 8 × 8 pixels", _vit),
+}
+
+FLAGS = program_flags.Flags()
+_STEPS = FLAGS.DEFINE_list("steps", list(STEPS), "Steps to plan.")
+_TARGETS = FLAGS.DEFINE_list("targets", ["v5e", "h200"], "Devices, see examples.plan.")
+_OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the record and the report.", required=True)
+program_flags.check_among(STEPS, _STEPS)
+
+
+def planned_step(name: str, target: str, remat: bool) -> dict[str, Any]:
+    """The row of a step.
+
+    Args:
+        name: one of STEPS.
+        target: the device.
+        remat: whether the backward pass computes layers again.
+    """
+    title, batch, make = STEPS[name]
+    task = make(remat)
+    params = jax.eval_shape(task.init, jax.random.key(0))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+    found = plan_report.row("adamw", plan.step(task, optimiz.adamw(1e-3), target), parameters)
+    return {"step": name, "title": title, "batch": batch, "remat": remat, **found}
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, str, bool]:
+    """What tells a row from the others."""
+    return row["step"], row["target"], row["remat"]
+
+
+def main() -> None:
+    """Plan what the flags ask for, and write the record and the report."""
+    path = Path(_OUTPUT.value) / "record.json"
+    record: dict[str, Any] = {"environment": compare.environment(), "rows": []}
+    if path.exists():
+        record = markdown.read_record(path, steps_report.report)
+    for key in itertools.product(_STEPS.value, _TARGETS.value, (False, True)):
+        if key not in [_key(row) for row in record["rows"]]:
+            record["rows"].append(planned_step(*key))
+            record["rows"].sort(key=lambda row: (list(STEPS).index(row["step"]), *_key(row)))
+            steps_report.write(record, path)
+    terminal.show(steps_report.summary(record))
+
+
+if __name__ == "__main__":
+    command.run(main, FLAGS)
