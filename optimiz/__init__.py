@@ -35,6 +35,7 @@ from optimiz.primitives import scale_by_gsnr as scale_by_gsnr
 from optimiz.primitives import scale_by_learning_rate as scale_by_learning_rate
 from optimiz.primitives import scale_by_sophia as scale_by_sophia
 from optimiz.primitives import scale_by_trust_ratio as scale_by_trust_ratio
+from optimiz.primitives import schedule_free as schedule_free
 from optimiz.primitives import search_every as search_every
 from optimiz.primitives import search_when_changing as search_when_changing
 from optimiz.primitives import seeded_ema as seeded_ema

@@ -48,6 +48,7 @@ _REFUSED: dict[str, Any] = {
     "min_norm": -1.0,
     "min_rms": 0.0,
     "mode": "soft",
+    "r": -1.0,
     "momentum": 1.0,
     "normalize": "mean",
     "others": "all",
@@ -55,7 +56,9 @@ _REFUSED: dict[str, Any] = {
     "together": -1,
     "trust": "mean",
     "update_interval": 0,
+    "warmup_steps": -1,
     "weight_decay": -1.0,
+    "weight_lr_power": -1.0,
 }
 _LOSS = ("value", "grad", "value_fn")
 
@@ -79,6 +82,7 @@ class Method:
         solves: arguments by which the method solves a small quadratic within 200 steps while its learning rate
             decays to zero: the learning rate, or the first step size of a line search, if it is not 0.02; and
             settings.
+        constant_rate: whether the learning rate is meant to stay constant after its warm-up.
         torch: name and keyword arguments of PyTorch's class for the same method; None where there is none.
         read_before: number of arrays of the parameters' size that must be read before the first entry of a step
             is known, because norms or means are taken of them.
@@ -97,6 +101,7 @@ class Method:
     from_scratch_rate: float | None = None
     refused: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     solves: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    constant_rate: bool = False
     torch: tuple[str, Mapping[str, Any]] | None = None
     read_before: int = 0
     sums_over_gradient: bool = False
@@ -204,7 +209,7 @@ class Method:
             "classes": classes,
         }
         given = {name: value for name, value in asked.items() if value is not None}
-        after = None if searches else given.pop("multipliers", None)
+        after = None if self.takes("multipliers") or searches else given.pop("multipliers", None)
         if not self.takes("classes"):
             given.pop("classes", None)
         for name in given:
@@ -265,6 +270,7 @@ _DOZAT = "Dozat (ICLR workshop 2016)"
 _BERNSTEIN = "Bernstein et al., [1802.04434](https://arxiv.org/abs/1802.04434)"
 _SOPHIA = "Liu et al., [2305.14342](https://arxiv.org/abs/2305.14342)"
 _SLS = "Kenneweg et al., [2403.18506](https://arxiv.org/abs/2403.18506)"
+_SCHEDULE_FREE = "Defazio et al., [2405.15682](https://arxiv.org/abs/2405.15682)"
 _SALSA = "Kenneweg, Kenneweg and Hammer, [2407.20650](https://arxiv.org/abs/2407.20650)"
 
 _ROWS = (
@@ -354,6 +360,16 @@ _ROWS = (
     Method(factory=optimizers.salsa, paper=_SALSA, needs=_LOSS, solves={"expand": None}),
     Method(factory=optimizers.salsa_class, paper=_SALSA, needs=_LOSS),
     Method(factory=optimizers.salsa_packaged, paper=_SALSA, needs=_LOSS),
+    Method(
+        factory=optimizers.schedule_free_adamw,
+        paper=_SCHEDULE_FREE,
+        constant_rate=True,
+    ),
+    Method(
+        factory=optimizers.schedule_free_sgd,
+        paper=_SCHEDULE_FREE,
+        constant_rate=True,
+    ),
     Method(
         factory=optimizers.sgd,
         paper="Robbins and Monro (1951); Polyak (1964)",

@@ -43,6 +43,7 @@ MAKERS = {
 NEEDED: dict[str, Any] = {
     "c": 0.5,
     "classes": 2,
+    "direction": optax.identity(),
     "every": 1,
     "factors": {0.5: 0.5},
     "fmt": optimiz.Int8(),

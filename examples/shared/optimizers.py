@@ -28,6 +28,7 @@ class Choice:
         learning_rate: default peak of the schedule; None if a line search finds it, or if there is no default.
         searches: whether a line search finds the learning rate.
         scales_parts: whether the multipliers of the learning rate have an effect.
+        constant_rate: whether the learning rate stays constant after the warm-up, in place of a decay.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Choice:
     learning_rate: float | None
     searches: bool = False
     scales_parts: bool = True
+    constant_rate: bool = False
 
     def peak(self, given: float | None, flag: str = "--learning_rate") -> float | None:
         """The peak learning rate: the given one, or the default; None for a line search.
@@ -79,6 +81,7 @@ def choose(name: str, *, from_scratch: bool = False, classes: int | None = None)
         method.from_scratch_rate if from_scratch else method.fine_tuning_rate,
         searches=method.kind == "line search",
         scales_parts=method.kind != "line search" or method.takes("multipliers"),
+        constant_rate=method.constant_rate,
     )
 
 

@@ -152,7 +152,8 @@ class Plan:
     ) -> tuple[optax.GradientTransformation, float | None]:
         """An optimizer on a schedule that decays to zero at the last step, and its peak rate.
 
-        A line search finds its own rate; the schedule gives the share of it to take.
+        A line search finds its own rate; the schedule gives the share of it to take. A method that is meant for
+        a constant rate has the warm-up alone.
 
         Args:
             choice: the optimizer.
@@ -160,7 +161,11 @@ class Plan:
             multipliers: multipliers of the rate, by parameter.
         """
         rate = choice.peak(self.learning_rate)
-        shape = schedules.linear(1.0) if rate is None else schedules.warm_up(decay(rate), self.warmup)
+        if rate is None:
+            shape = schedules.linear(1.0)
+        else:
+            after = schedules.constant if choice.constant_rate else decay
+            shape = schedules.warm_up(after(rate), self.warmup)
         schedule = schedules.over_steps(shape, self.settings.steps)
         tx = choice.make(schedule, self.weight_decay, groups.no_decay(), multipliers)
         return tx if self.average is None else averaged(tx, self.average, self.settings.steps), rate

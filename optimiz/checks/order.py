@@ -6,7 +6,7 @@ chain is nested. Only Optax's chains are seen.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -20,12 +20,13 @@ _STEPS = {"ScaleByLearningRateState", "ScaleByConstantRateState", "ScaleByArmijo
 _REWRITE = {"lookahead", "mechanize", "schedule_free"}
 
 
-def comes_last(name: str, params: optax.Params | None) -> None:
+def comes_last(name: str, params: optax.Params | None, but: Collection[str] = ()) -> None:
     """Check that nothing comes after the transformation that is being called, in any chain around it.
 
     Args:
         name: name of the transformation, for the message.
         params: parameters that it is given. If some are masked, a later transformation may act on those.
+        but: names of transformations of this suite that may come after it.
 
     Raises:
         ValueError: something comes after it, or a wrapper of Optax replaces its update.
@@ -36,7 +37,8 @@ def comes_last(name: str, params: optax.Params | None) -> None:
         )
     for chain in _chains():
         for update in chain.after:
-            if not (_undoes_nothing(update) or (_has_holes(params) and _code(update) in _OF_SOME)):
+            rounds = _name(update) in but and update.__module__.startswith("optimiz.")
+            if not (rounds or _undoes_nothing(update) or (_has_holes(params) and _code(update) in _OF_SOME)):
                 raise ValueError(
                     f"{name} must be the last of a chain, for what comes after it undoes it; here comes "
                     f"{_name(update)}: put {name} behind it"

@@ -35,6 +35,8 @@ from optimiz.optimizers.rmsprop import scale_by_rms as scale_by_rms
 from optimiz.optimizers.salsa import salsa as salsa
 from optimiz.optimizers.salsa import salsa_class as salsa_class
 from optimiz.optimizers.salsa import salsa_packaged as salsa_packaged
+from optimiz.optimizers.schedule_free import schedule_free_adamw as schedule_free_adamw
+from optimiz.optimizers.schedule_free import schedule_free_sgd as schedule_free_sgd
 from optimiz.optimizers.sgd import sgd as sgd
 from optimiz.optimizers.sgd_sai import sgd_sai as sgd_sai
 from optimiz.optimizers.sign_sgd import sign_sgd as sign_sgd

@@ -203,7 +203,7 @@ def snapshots(case: Case) -> dict[str, np.ndarray]:
 
 def describe(page: str, case: Case) -> dict[str, Any]:
     """What the provenance says of a case, but its version."""
-    paper = {method.page: method.paper for method in METHODS.values() if method.name == method.page}[page]
+    paper = next(method.paper for method in METHODS.values() if method.page == page)
     return {
         "method": page,
         "title": case.title,

@@ -42,7 +42,7 @@ ALIAS = "alias of ``mask``, under the name that all optimizers share."
 
 # Where one means something else. A moment by another name: what Lion, Sophia and SGD-SaI keep is a momentum.
 DEPARTURES = {
-    "b1": {"lion", "scale_by_lion"},
+    "b1": {"lion", "scale_by_lion", "schedule_free_adamw", "schedule_free_sgd"},
     "eps": {
         "adafactor",  # added to the squared gradient
         "adagrad",
