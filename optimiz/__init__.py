@@ -18,6 +18,7 @@ from optimiz.numerics import Int8 as Int8
 from optimiz.optimizers import *  # noqa: F403
 from optimiz.primitives import accumulate as accumulate
 from optimiz.primitives import average as average
+from optimiz.primitives import cautious as cautious
 from optimiz.primitives import clip_by_global_norm as clip_by_global_norm
 from optimiz.primitives import decoupled_weight_decay as decoupled_weight_decay
 from optimiz.primitives import ema as ema

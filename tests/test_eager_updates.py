@@ -68,6 +68,7 @@ WRAPPERS = {
     "low_bit(Int8)": lambda: optimiz.low_bit(optimiz.adamw(0.1), _INT8, min_size=4),
     "low_bit(Float8)": lambda: optimiz.low_bit(optimiz.lamb(0.1), _FLOAT8, min_size=4),
     "low_bit(BFloat16)": lambda: optimiz.low_bit(optimiz.sophia_h(0.1, update_interval=2), _BF16, min_size=4),
+    "cautious": lambda: optimiz.cautious(optimiz.scale_by_adam(0.9, 0.999, 1e-8)),
     "average": lambda: optimiz.average(optimiz.adamw(0.1)),
     "kahan": lambda: optax.chain(optimiz.adamw(0.1), _KAHAN),
     "stochastic_rounding": lambda: optax.chain(optimiz.adamw(0.1), optimiz.stochastic_rounding(0)),

@@ -59,6 +59,25 @@ def no_step_before(name: str, updates: optax.Updates, why: str) -> None:
     _refuse_step_before(_chains(), name, updates, why)
 
 
+def no_step_in(name: str, tx: optax.GradientTransformation, state: Any) -> None:
+    """Check that a transformation is a direction and makes no steps.
+
+    Args:
+        name: name of what needs a direction, for the message.
+        tx: the transformation.
+        state: its state.
+
+    Raises:
+        ValueError: it makes steps.
+    """
+    parts = list(_parts(tx.update))
+    if any(map(_is_step, jax.tree.leaves(state, is_leaf=_is_step))) or any(map(_steps, parts)):
+        raise ValueError(
+            f"{name} goes around a direction, such as scale_by_adam(…), but {_name(parts[0])} makes steps: put "
+            "weight decay and the learning rate behind it, in a chain"
+        )
+
+
 def only_step(name: str, updates: optax.Updates, why: str) -> None:
     """Check that no step comes before the step that is being called, and no step or decay of Optax after it.
 

@@ -63,6 +63,8 @@ from optimiz.numerics.rounding import stochastic_round as stochastic_round
 from optimiz.numerics.rounding import stochastic_step as stochastic_step
 from optimiz.numerics.search_due import search_every as search_every
 from optimiz.numerics.search_due import search_when_changing as search_when_changing
+from optimiz.numerics.signs import agree as agree
+from optimiz.numerics.signs import oppose as oppose
 from optimiz.numerics.units import number_of_units as number_of_units
 from optimiz.numerics.units import unit_scale as unit_scale
 from optimiz.numerics.units import unit_vdot as unit_vdot

@@ -37,6 +37,7 @@ def adamw(
     *,
     weight_decay_mask: Any | Callable[[optax.Params], Any] | None = None,
     decay_coupling: Coupling = "learning_rate",
+    cautious_decay: bool = False,
     nesterov: bool = False,
     nu_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -53,6 +54,8 @@ def adamw(
         mask: mask of the parameters that decay, such as ``groups.no_decay()``; None for all.
         weight_decay_mask: alias of ``mask``, under the name that all optimizers share.
         decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
+        cautious_decay: whether only those entries decay that the direction, too, moves toward zero, or not at
+            all.
         nesterov: whether to use Nesterov's momentum (NAdamW).
         nu_dtype: dtype of the second moment; None for the parameters' dtype, at least float32.
 
@@ -78,6 +81,7 @@ def adamw(
             checks.either("mask", mask, "weight_decay_mask", weight_decay_mask),
             coupling=decay_coupling,
             learning_rate=learning_rate,
+            cautious=cautious_decay,
         ),
         scale_by_learning_rate(learning_rate, counted_elsewhere=True),
     )

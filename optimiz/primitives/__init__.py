@@ -6,6 +6,7 @@ from optimiz.primitives.accumulate import AccumulateState as AccumulateState
 from optimiz.primitives.accumulate import accumulate as accumulate
 from optimiz.primitives.average import AverageState as AverageState
 from optimiz.primitives.average import average as average
+from optimiz.primitives.cautious import cautious as cautious
 from optimiz.primitives.clip_by_global_norm import ClipByGlobalNormState as ClipByGlobalNormState
 from optimiz.primitives.clip_by_global_norm import clip_by_global_norm as clip_by_global_norm
 from optimiz.primitives.decoupled_weight_decay import DecoupledWeightDecayState as DecoupledWeightDecayState

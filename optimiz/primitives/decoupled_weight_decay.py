@@ -13,7 +13,9 @@ coupling             decay of a step    c
 ``"independent"``    λ                  1 / η, or 0 where η is 0
 ===================  =================  ==========================================================
 
-Source: arXiv 1711.05101 (AdamW).
+Cautious decay leaves out the entries whose direction grows the parameter, where d θ < 0.
+
+Source: arXiv 1711.05101 (AdamW); arXiv 2510.12402 (cautious decay).
 
 Departures from ``optax.add_decayed_weights``: the couplings; the updates keep their dtype whatever type of
 number λ is; the mask may be a rule of ``optimiz.groups``, which raises if it matches nothing; a mask function
@@ -44,6 +46,7 @@ def decoupled_weight_decay(
     *,
     coupling: Coupling = "learning_rate",
     learning_rate: optax.ScalarOrSchedule | None = None,
+    cautious: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Add the parameters, times the decay, to the direction.
 
@@ -54,6 +57,7 @@ def decoupled_weight_decay(
         coupling: how the decay scales with the learning rate, see above.
         learning_rate: learning rate η of the step that follows, which ``"schedule"`` and ``"independent"``
             need.
+        cautious: whether only those entries decay that the direction, too, moves toward zero, or not at all.
 
     Returns:
         A transformation that keeps the dtype of its updates. A decay that is known to be 0 is the identity and
@@ -109,9 +113,13 @@ def decoupled_weight_decay(
         checks.same_shapes("gradient", updates, "parameter", params)
         lam = strength(state.count if varies else 0)
 
-        updates = numerics.map_leaves(
-            lambda u, p: numerics.plus(numerics.times(lam, p), u, u.dtype), updates, params
-        )
+        def leaf(u, p):
+            decayed = numerics.times(lam, p)
+            if cautious:
+                decayed = decayed * ~numerics.oppose(u, p)
+            return numerics.plus(decayed, u, u.dtype)
+
+        updates = numerics.map_leaves(leaf, updates, params)
         if varies:
             state = DecoupledWeightDecayState(numerics.increment(state.count))
         return updates, state

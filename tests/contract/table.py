@@ -154,6 +154,14 @@ def _wrapped(wrapper, factory=optimiz.adamw, rate=0.02, **options):
     return ot.Subject(make, rate=rate, bad=bad, trees=_TREES, **options)
 
 
+def _cautious_adam(learning_rate, weight_decay=0.0, weight_decay_mask=None):
+    return optax.chain(
+        optimiz.cautious(optimiz.scale_by_adam(0.9, 0.999, 1e-8)),
+        optimiz.decoupled_weight_decay(weight_decay, weight_decay_mask, cautious=True),
+        optimiz.scale_by_learning_rate(learning_rate),
+    )
+
+
 WRAPPERS = {
     "low_bit(adamw)": _wrapped(lambda tx: optimiz.low_bit(tx, optimiz.Int8(block=16), min_size=16)),
     "guard(adamw)": _wrapped(
@@ -164,6 +172,7 @@ WRAPPERS = {
         },
     ),
     "average(adamw)": _wrapped(optimiz.average, exempt=_REFUSED_AFTER_IT),
+    "cautious(adam)": _wrapped(lambda tx: tx, _cautious_adam),
     "accumulate(adamw, 4)": _wrapped(
         lambda tx: optimiz.accumulate(tx, every=4),
         period=4,
