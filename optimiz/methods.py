@@ -289,6 +289,11 @@ _ROWS = (
         torch=("Adagrad", {}),
     ),
     Method(factory=optimizers.adam, paper=_ADAM, torch=("Adam", {})),
+    Method(
+        factory=optimizers.adam_atan2,
+        paper="Everett et al., [2407.05872](https://arxiv.org/abs/2407.05872)",
+        refused={"a": 0.0, "b": 0.0},
+    ),
     Method(factory=optimizers.adam_sls, paper=_SLS, needs=_LOSS),
     Method(factory=optimizers.adamax, paper=_ADAM, torch=("Adamax", {})),
     Method(factory=optimizers.adamaxw, paper=f"{_ADAM}; {_ADAMW}"),
@@ -395,6 +400,13 @@ _ROWS = (
     Method(factory=optimizers.sophia_g, paper=_SOPHIA, needs=("logits_fn",), from_scratch_rate=1e-3),
     Method(factory=optimizers.sophia_h, paper=_SOPHIA, needs=("obj_fn",)),
     Method(factory=optimizers.sqrt_size_sgd, paper=""),
+    Method(
+        factory=optimizers.stable_adamw,
+        paper="Wortsman et al., [2304.13013](https://arxiv.org/abs/2304.13013)",
+        refused={"clip_rms": 0.0},
+        read_before=2,
+        sums_over_gradient=True,
+    ),
 )
 
 METHODS: Mapping[str, Method] = {method.name: method for method in _ROWS}

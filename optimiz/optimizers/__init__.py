@@ -7,6 +7,9 @@ from optimiz.optimizers.adagrad import ScaleByRssState as ScaleByRssState
 from optimiz.optimizers.adagrad import adagrad as adagrad
 from optimiz.optimizers.adagrad import scale_by_rss as scale_by_rss
 from optimiz.optimizers.adam import adam as adam
+from optimiz.optimizers.adam_atan2 import ScaleByAdamAtan2State as ScaleByAdamAtan2State
+from optimiz.optimizers.adam_atan2 import adam_atan2 as adam_atan2
+from optimiz.optimizers.adam_atan2 import scale_by_adam_atan2 as scale_by_adam_atan2
 from optimiz.optimizers.adam_sls import adam_sls as adam_sls
 from optimiz.optimizers.adamax import ScaleByAdamaxState as ScaleByAdamaxState
 from optimiz.optimizers.adamax import adamax as adamax
@@ -44,3 +47,4 @@ from optimiz.optimizers.signum import signum as signum
 from optimiz.optimizers.sophia_g import sophia_g as sophia_g
 from optimiz.optimizers.sophia_h import sophia_h as sophia_h
 from optimiz.optimizers.sqrt_size_sgd import sqrt_size_sgd as sqrt_size_sgd
+from optimiz.optimizers.stable_adamw import stable_adamw as stable_adamw
