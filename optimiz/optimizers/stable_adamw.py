@@ -26,7 +26,7 @@ import optax
 from optimiz import checks, groups, numerics
 from optimiz.primitives.decoupled_weight_decay import Coupling, decoupled_weight_decay
 from optimiz.primitives.low_memory_update import low_memory_update
-from optimiz.primitives.scale_by_adam import scale_by_adam
+from optimiz.primitives.scale_by_adam import ScaleByAdamState, scale_by_adam
 from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
 
 
@@ -95,7 +95,7 @@ def stable_adamw(
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
         whole, state = directions.update(updates, state, params)
-        adam = state[0]
+        adam: Any = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, ScaleByAdamState))[0]
         of_v = numerics.bias_corrections(b2, adam.count, updates)
         leaves, structure = jax.tree.flatten(updates)
 
