@@ -37,7 +37,7 @@ class Instruction:
     operands: tuple[str, ...]
     attributes: str
     root: bool
-    number: int | None = None  # index of a parameter
+    number: int | None = None  # index of a parameter, or value of an integer constant
 
     @functools.cached_property
     def arrays(self) -> tuple[Array, ...]:
@@ -97,7 +97,8 @@ def _instruction(name: str, rest: str, root: bool) -> Instruction:
     opcode, _, after = rest[type_end:].lstrip().partition("(")
     end = _closing("(" + after, 0) - 1
     operands = tuple(_NAME.findall(after[: end - 1])) if end > 1 else ()
-    number = int(after[: end - 1]) if opcode == "parameter" else None
+    given = after[: end - 1] if opcode in ("parameter", "constant") else ""
+    number = int(given) if given.isdecimal() else None
     return Instruction(name, opcode, rest[:type_end], operands, after[end:], root, number)
 
 

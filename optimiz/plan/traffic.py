@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from optimiz.plan.program import Array, Computation, Instruction, Program
 
@@ -24,6 +24,7 @@ _COLLECTIVES = {"all-reduce", "all-gather", "reduce-scatter", "all-to-all", "rag
 _COLLECTIVES |= {"collective-permute", "collective-broadcast"}
 _CUTS = {"dynamic-slice", "slice", "gather"}
 _CHANNEL = re.compile(r"\bchannel_id=(\d+)")
+_INDEX = re.compile(r"\bindex=(\d+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
@@ -83,31 +84,31 @@ def traffic(program: Program) -> Traffic:
     Args:
         program: the program of one device.
     """
-    total = _of(program, program.entry)
+    total = _of(program, program.entry, set())
     collectives = {kind: Collective(total.count[kind], total.bytes[kind]) for kind in sorted(total.count)}
     return Traffic(total.least, total.greatest, total.kernels, collectives, total.loops)
 
 
-def _of(program: Program, name: str) -> _Sum:
+def _of(program: Program, name: str, channels: set[str]) -> _Sum:
+    """What a computation moves; the channels of collectives that were counted are added to."""
     computation, total = program.computations[name], _Sum()
-    channels: set[str] = set()
     for instruction in computation.values():
         opcode = instruction.opcode
         if opcode in _FREE or opcode.endswith("-done"):
             continue
         if opcode == "conditional":
             attributes = ("branch_computations", "true_computation", "false_computation")
-            branches = [_of(program, branch) for branch in instruction.called(*attributes)]
+            branches = [_of(program, branch, channels) for branch in instruction.called(*attributes)]
             most = max(branches, key=lambda branch: branch.greatest)
             total.add(dataclasses.replace(most, least=min(branch.least for branch in branches)))
         elif opcode == "while":
-            trips = _TRIPS.search(instruction.attributes)
+            trips = _trips(program, instruction)
             total.loops += trips is None
             for body in instruction.called("body"):
-                total.add(_of(program, body), int(trips[1]) if trips else 1)
+                total.add(_of(program, body, channels), trips or 1)
         elif opcode == "call" or (opcode == "async-start" and not _wraps_one(program, instruction)):
             for called in instruction.called("to_apply", "calls", "called_computation"):
-                total.add(_of(program, called))
+                total.add(_of(program, called, channels))
         else:
             total.add(_kernel(program, computation, instruction))
             for collective in _collectives(program, instruction, channels):
@@ -117,10 +118,39 @@ def _of(program: Program, name: str) -> _Sum:
     return total
 
 
+def _trips(program: Program, loop: Instruction) -> int | None:
+    """How often a loop runs; None if the program does not say.
+
+    A loop that a TPU's compiler makes of a product and its collective, to overlap the two, has no count: a
+    counter runs from 0 in constant steps while it is below a constant.
+    """
+    if known := _TRIPS.search(loop.attributes):
+        return int(known[1])
+    (name,), (body,) = loop.called("condition"), loop.called("body")
+    if "windowed_dot_general" not in name:
+        return None
+    condition, body = program.computations[name], program.computations[body]
+    compared = [condition[each] for each in _root(condition).operands]
+    index = next(_INDEX.search(each.attributes) for each in compared if each.opcode == "get-tuple-element")
+    assert index is not None
+    increased = body[_root(body).operands[int(index[1])]]
+    limit, step = _constant(compared), _constant([body[each] for each in increased.operands])
+    return None if limit is None or step is None else -(-limit // step)
+
+
+def _root(computation: Computation) -> Instruction:
+    return next(each for each in computation.values() if each.root)
+
+
+def _constant(among: Iterable[Instruction]) -> int | None:
+    return next((each.number for each in among if each.opcode == "constant"), None)
+
+
 def _collectives(program: Program, instruction: Instruction, channels: set[str]) -> Iterator[Instruction]:
     """The collectives that an instruction is, or is fused with.
 
-    A TPU fuses one with the kernels that it is to overlap: it then stands in several fusions, by one channel.
+    A TPU fuses one with the kernels that it is to overlap: it then stands in several fusions, within loops and
+    before them, by one channel.
 
     Args:
         program: the program.
@@ -175,7 +205,7 @@ def _written(instruction: Instruction, fused: Computation | None, computation: C
         return _in_memory(computation[instruction.operands[1]].arrays)
     if fused is None:
         return _in_memory(_result(instruction))
-    root = next(each for each in fused.values() if each.root)
+    root = _root(fused)
     parts = [fused[name] for name in root.operands] if root.opcode == "tuple" else [root]
     written = 0
     for part, array in zip(parts, instruction.arrays, strict=False):

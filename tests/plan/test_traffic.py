@@ -114,6 +114,23 @@ def test_a_loop_counts_as_often_as_it_runs(trips, times, unknown):
     assert (found.greatest, found.unknown_loops) == (times * 2 * KIB, unknown)
 
 
+@pytest.mark.parametrize(("step", "times"), [(1, 7), (2, 4)])
+def test_a_loop_of_a_product_and_its_collective_runs_up_to_its_constant(step, times):
+    condition = """%windowed_dot_general_cond (c: (s32[], f32[256])) -> pred[] {
+  %c = (s32[], f32[256]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%c), index=0
+  %n = s32[] constant(7)
+  ROOT %less = pred[] compare(%i, %n), direction=LT
+}"""
+    counted = f"%s = s32[] constant({step})\n  %j = s32[] add(%i, %s)\n"
+    counted += "  ROOT %t = (s32[], f32[256]{0}) tuple(%j, %n)"
+    body = BODY.replace("ROOT %t = (s32[], f32[256]{0}) tuple(%i, %n)", counted)
+    loop = "ROOT " + WHILE.replace("%cond", "%windowed_dot_general_cond")
+    found = moved(["%c = (s32[], f32[256]{0}) parameter(0)", loop], body, condition)
+    counter = 3 * 4  # two numbers of four bytes are read, and one is written
+    assert (found.greatest, found.unknown_loops) == (times * (2 * KIB + counter), 0)
+
+
 def test_a_conditional_gives_the_least_and_the_greatest_branch():
     nothing = "%keep (k: f32[256]) -> f32[256] {\n  ROOT %k = f32[256]{0} parameter(0)\n}"
     negated = "%turn (k: f32[256]) -> f32[256] {\n  %k = f32[256]{0} parameter(0)\n"
