@@ -311,6 +311,11 @@ _ROWS = (
         held_bytes=6.0,
     ),
     Method(
+        factory=optimizers.ademamix,
+        paper="Pagliardini, Ablin and Grangier, [2409.03137](https://arxiv.org/abs/2409.03137)",
+        refused={"b3": 1.0, "alpha": -1.0},
+    ),
+    Method(
         factory=optimizers.amsgrad,
         paper="Reddi, Kale and Kumar (ICLR 2018)",
         torch=("Adam", {"amsgrad": True}),

@@ -19,6 +19,9 @@ from optimiz.optimizers.adamw import adamw as adamw
 from optimiz.optimizers.adan import ScaleByAdanState as ScaleByAdanState
 from optimiz.optimizers.adan import adan as adan
 from optimiz.optimizers.adan import scale_by_adan as scale_by_adan
+from optimiz.optimizers.ademamix import ScaleByAdemamixState as ScaleByAdemamixState
+from optimiz.optimizers.ademamix import ademamix as ademamix
+from optimiz.optimizers.ademamix import scale_by_ademamix as scale_by_ademamix
 from optimiz.optimizers.amsgrad import ScaleByAmsgradState as ScaleByAmsgradState
 from optimiz.optimizers.amsgrad import amsgrad as amsgrad
 from optimiz.optimizers.amsgrad import scale_by_amsgrad as scale_by_amsgrad
