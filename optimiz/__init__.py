@@ -15,6 +15,9 @@ from optimiz.mean_over import mean_over as mean_over
 from optimiz.numerics import BFloat16 as BFloat16
 from optimiz.numerics import Float8 as Float8
 from optimiz.numerics import Int8 as Int8
+from optimiz.numerics import NewtonSchulz as NewtonSchulz
+from optimiz.numerics import matrix_scales as matrix_scales
+from optimiz.numerics import newton_schulz as newton_schulz
 from optimiz.optimizers import *  # noqa: F403
 from optimiz.primitives import accumulate as accumulate
 from optimiz.primitives import average as average

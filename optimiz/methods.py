@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import optax
 
-from optimiz import groups, optimizers
+from optimiz import groups, numerics, optimizers
 from optimiz.primitives.scale_by_groups import scale_by_groups
 
 Kind = Literal["rate", "line search", "second order"]
@@ -349,6 +349,26 @@ _ROWS = (
         factory=optimizers.momentum_sls,
         paper="Kenneweg, Kenneweg and Hammer, [2403.18519](https://arxiv.org/abs/2403.18519)",
         needs=_LOSS,
+    ),
+    Method(
+        factory=optimizers.muon,
+        paper="Jordan et al., [KellerJordan/Muon](https://github.com/KellerJordan/Muon); Liu et al., "
+        "[2502.16982](https://arxiv.org/abs/2502.16982)",
+        # The scale by which one learning rate suits all parameters.
+        settings={"scale": numerics.matrix_scales.match_adam()},
+        refused={
+            "adam_learning_rate": -1.0,
+            "adam_b1": 1.0,
+            "adam_b2": 1.0,
+            "adam_eps": -1.0,
+            "scale": "keller",
+            "newton_schulz": "polar",
+            "ns_dtype": "int8",
+            "matrices": {"kernel": True},
+        },
+        held_bytes=8.0,
+        # What equals to rounding is compared in float32.
+        solves={"ns_dtype": "float32", "learning_rate": 0.2},
     ),
     Method(factory=optimizers.nadam, paper=_DOZAT, torch=("NAdam", {})),
     Method(

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 import optimiz
 from examples.models import shapes
+from optimiz.groups import Matrix
 from tests.contract.table import TABLE
 
 ROOT = Path(__file__).parents[1]
@@ -43,9 +44,16 @@ NAMES = {
 MODELS = {title: shapes.counted(shapes.MODELS[name].shapes()) for title, name in NAMES.items()}
 
 
+def _hidden(params: Any) -> Any:
+    """The hidden matrices of the models, whose embeddings and heads are AdamW's."""
+    names = {name: re.search("embedding|positions|head", name) is None for name in params}
+    return {name: Matrix() if names[name] and p.ndim == 2 else None for name, p in params.items()}
+
+
 def optimizer(name: str, fmt: Any) -> Any:
     """An optimizer of the suite, and its state in a format; None for as it is."""
-    tx = TABLE[name].make(0.1)
+    given = {"matrices": _hidden} if TABLE[name].method.takes("matrices") else {}
+    tx = TABLE[name].make(0.1, **given)
     return tx if fmt is None else optimiz.low_bit(tx, fmt)
 
 

@@ -20,7 +20,11 @@ PARAMS = {"bias": jnp.ones(2), "kernel": jnp.ones((2, 2))}
 
 
 def make_with(name, **kwargs):
-    needed = {"sophia_g": {"classes": 2}, "pla_sls": {"units": {"bias": 0, "kernel": 1}}}.get(name, {})
+    needed = {
+        "muon": {"adam_learning_rate": 0.1},
+        "pla_sls": {"units": {"bias": 0, "kernel": 1}},
+        "sophia_g": {"classes": 2},
+    }.get(name, {})
     rate = {"learning_rate": 0.1} if "learning_rate" in inspect.signature(DECAYING[name]).parameters else {}
     return DECAYING[name](**needed, **rate, weight_decay=0.5, **kwargs)
 

@@ -1,5 +1,7 @@
 """Which parameters are hidden matrices, in trees of real models."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -10,6 +12,7 @@ from flax import nnx
 from examples.models import bert, gpt2, resnet
 from optimiz import groups
 from optimiz.groups import Matrix
+from tests.conftest import ROOT
 from tests.test_groups import HEADS, LAYERS, SCANNED, WIDTH, linen_params, nnx_state, paths
 
 QKV, OUT, DENSE = Matrix((), (0,), (1, 2)), Matrix((), (0, 1), (2,)), Matrix((), (0,), (1,))
@@ -265,3 +268,29 @@ def test_describe_shows_who_gets_what():
 def test_convolutional_models():
     params = nn.Conv(8, (3, 3)).init(jax.random.key(0), jnp.ones((1, 6, 6, 16)))["params"]
     assert found({"Conv_0": params}) == {"Conv_0/kernel": Matrix((), (0, 1, 2), (3,))}
+
+
+# The documentation
+
+
+def _gpt2():
+    config = gpt2.GPT2Config(vocab_size=50, hidden_size=8, layers=2, heads=2)
+    return nnx.state(nnx.eval_shape(lambda: gpt2.GPT2(config, rngs=nnx.Rngs(0))), nnx.Param)
+
+
+DOCUMENTED = {
+    "a Linen model": lambda: (linen_params(), None),
+    "an NNX model": lambda: (nnx_state(), None),
+    "a Linen model with scanned layers": lambda: (linen_params(scan=True), SCANNED),
+    "a GPT-2 with a tied head": lambda: (_gpt2(), None),
+}
+
+
+@pytest.mark.parametrize("model", DOCUMENTED)
+def test_the_documentation_says_who_gets_what(model):
+    params, scanned = DOCUMENTED[model]()
+    rows = groups.describe(params, groups.matrices(scanned=scanned)).partition("\n\n")[0].splitlines()
+    table = "\n".join(row for row in rows if not re.search("/(bias|scale) ", row))
+    assert all(row.endswith("  None") for row in rows if row not in table)
+    page = (ROOT / "docs/muon.md").read_text(encoding="utf-8")
+    assert f"{model[0].upper()}{model[1:]}:\n\n```\n{table}\n```\n" in page, table

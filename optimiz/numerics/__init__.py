@@ -1,5 +1,7 @@
 """Functions of arrays, JAX only: the arithmetic that primitives map over a tree."""
 
+from optimiz.numerics import matrix_scales as matrix_scales
+from optimiz.numerics import newton_schulz as newton_schulz
 from optimiz.numerics.armijo import grow_each_search as grow_each_search
 from optimiz.numerics.armijo import grow_each_step as grow_each_step
 from optimiz.numerics.armijo import smoothed as smoothed
@@ -31,6 +33,8 @@ from optimiz.numerics.leaves import traced_once as traced_once
 from optimiz.numerics.line_search import line_search as line_search
 from optimiz.numerics.line_search import multiple_of as multiple_of
 from optimiz.numerics.line_search import untried as untried
+from optimiz.numerics.matrix_scales import Scale as Scale
+from optimiz.numerics.matrix_stacks import map_matrices as map_matrices
 from optimiz.numerics.moments import abs_sq as abs_sq
 from optimiz.numerics.moments import bias_correction as bias_correction
 from optimiz.numerics.moments import bias_corrections as bias_corrections
@@ -41,6 +45,9 @@ from optimiz.numerics.moments import real_moment as real_moment
 from optimiz.numerics.moments import squarable as squarable
 from optimiz.numerics.moments import wide_copy as wide_copy
 from optimiz.numerics.moments import zero_moment as zero_moment
+from optimiz.numerics.newton_schulz import NewtonSchulz as NewtonSchulz
+from optimiz.numerics.newton_schulz import check_newton_schulz as check_newton_schulz
+from optimiz.numerics.newton_schulz import orthogonalise as orthogonalise
 from optimiz.numerics.norms import block_norm as block_norm
 from optimiz.numerics.norms import block_norms as block_norms
 from optimiz.numerics.norms import of_scaled_roots as of_scaled_roots

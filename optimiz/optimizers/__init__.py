@@ -32,6 +32,9 @@ from optimiz.optimizers.lion import ScaleByLionState as ScaleByLionState
 from optimiz.optimizers.lion import lion as lion
 from optimiz.optimizers.lion import scale_by_lion as scale_by_lion
 from optimiz.optimizers.momentum_sls import momentum_sls as momentum_sls
+from optimiz.optimizers.muon import ScaleByMuonState as ScaleByMuonState
+from optimiz.optimizers.muon import muon as muon
+from optimiz.optimizers.muon import scale_by_muon as scale_by_muon
 from optimiz.optimizers.nadam import nadam as nadam
 from optimiz.optimizers.nadamw import nadamw as nadamw
 from optimiz.optimizers.pla_sls import pla_sls as pla_sls

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import use_abstract_mesh
 
 from optimiz import schedules
 from optimiz.training.at_rate import traced_rate
@@ -59,13 +60,14 @@ def traced_step(spec: StepSpec, layout: Layout | None = None) -> jax.stages.Trac
     Raises:
         ValueError: as for :func:`trace_step`.
     """
-    step, arguments = _checked_step(spec)
-    places = {}
-    if layout is not None:
+    if layout is None:
+        step, arguments = _checked_step(spec)
+        return jax.jit(step, donate_argnums=0).trace(*arguments)
+    with use_abstract_mesh(layout.mesh.abstract_mesh):  # for an optimizer that asks, as muon does
+        step, arguments = _checked_step(spec)
         state = state_shardings(arguments[0], layout)
-        places["in_shardings"] = (state, layout.batch, *[layout.whole] * (len(arguments) - 2))
-        places["out_shardings"] = (state, layout.whole)
-    return jax.jit(step, donate_argnums=0, **places).trace(*arguments)
+        into, out = (state, layout.batch, *[layout.whole] * (len(arguments) - 2)), (state, layout.whole)
+        return jax.jit(step, donate_argnums=0, in_shardings=into, out_shardings=out).trace(*arguments)
 
 
 def trace_step(spec: StepSpec) -> None:

@@ -80,8 +80,14 @@ def _two_units(p):
     return structure.unflatten([i % 2 for i in range(structure.num_leaves)])
 
 
+def _matrices(p):
+    """Arrays of rank 2, which may be none: groups.matrices refuses a tree without a hidden matrix."""
+    return jax.tree.map(lambda x: optimiz.groups.Matrix() if x.ndim == 2 and x.size else None, p)
+
+
 def _row(method):
     required = {name: {"classes": 2, "units": _two_units}[name] for name in method.required}
+    required |= {"matrices": _matrices} if method.takes("matrices") else {}
     make = functools.partial(method.factory, **method.solving_settings | required)
     if method.kind == "line search":
         make = _with_search(make)
@@ -97,7 +103,7 @@ TABLE = {name: _row(method) for name, method in methods.METHODS.items() if metho
 ONLY_LONG = {
     *("adam", "nadam", "nadamw", "adamax", "adamaxw", "amsgrad", "adan", "adafactor", "rmsprop", "adagrad"),
     *("sgd", "sqrt_size_sgd", "sign_sgd", "signum", "lion", "lamb", "lars", "sophia_g", "sophia_h"),
-    *("adam_sls", "armijo_sgd", "momentum_sls", "pla_sls"),
+    *("adam_sls", "armijo_sgd", "momentum_sls", "muon", "pla_sls"),
     *("chain(clip, adamw)", "guard(adamw)", "accumulate(adamw, 4)", "low_memory_update(lamb)"),
 }
 

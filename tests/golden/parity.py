@@ -64,6 +64,7 @@ class Case:
         home: the distribution that holds the class; or ``github:owner/name``, whose checkout is in CHECKOUTS.
         settings: its keyword arguments but the learning rate; a string is the import path of a value.
         step_settings: keyword arguments of its step.
+        make: (class, parameters, settings) → the optimizer.
         step: how it is made to step.
         note: what has to be known of the comparison, else empty.
         ours: (schedule, settings) → our optimizer.
@@ -77,6 +78,7 @@ class Case:
     code: str = ""
     equations: Callable[["Case", dict[str, Any]], Iterable[Leaves]] | None = None
     step_settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    make: Callable[[Any, list[Any], Mapping[str, Any]], Any] = lambda code, params, given: code(params, **given)
     step: Step = _step
     note: str = ""
 
@@ -181,7 +183,7 @@ def follow(case: Case, given: dict[str, Any]) -> Iterable[Leaves]:
         name: _named(value) if isinstance(value, str) else value for name, value in case.settings.items()
     }
     params = [torch.tensor(p, requires_grad=True) for p in given["params"].values()]
-    optimizer = _named(case.code)(params, **settings)
+    optimizer = case.make(_named(case.code), params, settings)
     for count in range(STEPS):
         for p, g in zip(params, given["gradients"].values(), strict=True):
             p.grad = torch.tensor(g[count])

@@ -58,7 +58,16 @@ DEPARTURES = {
         "sophia_g",
         "sophia_h",
     },
-    "mu_dtype": {"lion", "scale_by_lion", "sgd_sai", "sophia_g", "sophia_h", "sqrt_size_sgd"},
+    "mu_dtype": {
+        "lion",
+        "muon",
+        "scale_by_lion",
+        "scale_by_muon",
+        "sgd_sai",
+        "sophia_g",
+        "sophia_h",
+        "sqrt_size_sgd",
+    },
     "nu_dtype": {
         "adafactor",
         "adamax",

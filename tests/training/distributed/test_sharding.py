@@ -136,6 +136,22 @@ class _Device:
         self.process_index = process_index
 
 
+def test_the_optimizer_sees_the_mesh_of_the_layout(tmp_path):
+    seen = []
+
+    def update_fn(updates, state, params=None, **extra):
+        seen.append(jax.sharding.get_abstract_mesh().axis_names)
+        return updates, state
+
+    tx = optax.chain(optax.sgd(0.1), optax.GradientTransformation(lambda params: optax.EmptyState(), update_fn))
+    for layout, names in ((None, ()), (training.Layout(training.make_mesh("data:1")), ("data",))):
+        seen.clear()
+        training.fit(
+            tiny.task(), tx, training.Settings(steps=1), tmp_path / f"{names}", identity={}, layout=layout
+        )
+        assert set(seen) == {names}
+
+
 @pytest.mark.parametrize(
     ("processes", "share"),
     [

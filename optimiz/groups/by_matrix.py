@@ -1,0 +1,118 @@
+"""Hidden matrices by one transformation and the other parameters by another, as Muon does."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from optimiz import checks
+from optimiz.groups.matrices import Matrix
+from optimiz.groups.matrices import matrices as find_matrices
+
+Routing = Callable[[optax.Params], Any]
+"""A function from a tree of parameters to the tree of :class:`Matrix` or None."""
+
+
+def axes_by_leaf(
+    matrices: Mapping[str, Matrix | None] | Routing | None, scanned: Mapping[str, int] | None
+) -> Callable[[Any], tuple[Matrix | None, ...]]:
+    """A function from a tree of parameters to the axes of each leaf, in the order of ``jax.tree.leaves``.
+
+    Args:
+        matrices: axes, or None, by pattern of path; or a function of the parameters to the tree of both; None
+            for :func:`matrices` alone.
+        scanned: axis along which layers are stacked, by pattern of path.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: ``scanned`` is given beside a function.
+    """
+    checks.static("matrices", matrices)
+    if callable(matrices) and scanned is not None:
+        raise ValueError("scanned must be given to groups.matrices if matrices is a function, not beside it")
+    routing = matrices if callable(matrices) else find_matrices(matrices, scanned=scanned)
+
+    def axes(tree: Any) -> tuple[Matrix | None, ...]:
+        leaves, structure = jax.tree.flatten(tree)
+        if not leaves:  # or optax.tree_map_params' placeholder, which a function may not know
+            return ()
+        answers = structure.flatten_up_to(routing(tree))
+        for answer in answers:
+            if not isinstance(answer, Matrix | None):
+                raise TypeError(f"matrices must give a groups.Matrix or None of each parameter, got {answer!r}")
+        pairs = zip(leaves, answers, strict=True)
+        return tuple(None if answer is None else answer.of(jnp.shape(leaf)) for leaf, answer in pairs)
+
+    known = {}
+
+    def remembered(tree: Any) -> tuple[Matrix | None, ...]:  # paths take time
+        leaves, structure = jax.tree.flatten(tree)
+        key = structure, tuple(map(jnp.shape, leaves))
+        if key not in known:
+            known[key] = axes(tree)
+        return known[key]
+
+    return remembered
+
+
+def by_matrix(
+    name: str,
+    of_matrices: Callable[[tuple[Matrix, ...]], optax.GradientTransformation],
+    rest: optax.GradientTransformation,
+    axes_of: Callable[[Any], tuple[Matrix | None, ...]],
+    mask: Any | Callable[[optax.Params], Any] | None,
+) -> optax.GradientTransformationExtraArgs:
+    """One transformation for the matrices and another for the other parameters.
+
+    Args:
+        name: label of the matrices.
+        of_matrices: from the axes of the matrices, in order, to their transformation.
+        rest: transformation of the others.
+        axes_of: the axes of each leaf, see :func:`axes_by_leaf`.
+        mask: mask of the weight decay, which each part sees for its own parameters alone; None for none.
+    """
+    of_matrices(())  # bad arguments are refused now
+    decays = None if mask is None else checks.mask("the mask of the weight decay", mask)
+
+    @functools.cache
+    def parts(axes: tuple[Matrix | None, ...]) -> optax.GradientTransformationExtraArgs:
+        chosen = tuple(a for a in axes if a is not None)
+        labels = ["adamw" if a is None else name for a in axes]
+        return optax.partition(
+            {name: of_matrices(chosen), "adamw": rest}, lambda tree: jax.tree.structure(tree).unflatten(labels)
+        )
+
+    def init_fn(params):
+        if decays is not None:
+            decays(params)  # a pattern that matches nothing shows only in the whole tree
+        return parts(axes_of(params)).init(params)
+
+    def update_fn(updates, state, params=None, **extra_args):
+        if params is not None:
+            checks.same_shapes("gradient", updates, "parameter", params)
+        return parts(axes_of(updates)).update(updates, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def matrices_alone(tree: Any, axes: tuple[Matrix | None, ...]) -> Any:
+    """The tree with ``optax.MaskedNode`` in place of what is no matrix.
+
+    Args:
+        tree: a tree of arrays.
+        axes: the axes of each leaf, or None.
+
+    Raises:
+        TypeError: a matrix is complex.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    for leaf, a in zip(leaves, axes, strict=True):
+        if a is not None and jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+            raise TypeError(
+                f"matrices must be real, got {leaf.dtype}{list(leaf.shape)}: name it None in matrices"
+            )
+    chosen = [optax.MaskedNode() if a is None else leaf for leaf, a in zip(leaves, axes, strict=True)]
+    return structure.unflatten(chosen)

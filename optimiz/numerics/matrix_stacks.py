@@ -1,0 +1,243 @@
+"""Equal matrices of many arrays in one stack, shared out over the devices of a mesh.
+
+A model has dozens of matrices of a few shapes. In one stack they are one product instead of dozens, and a stack
+whose first axis is split over all devices needs no communication inside a function of whole matrices: it moves
+once on the way in and once on the way out.
+
+Where axes of the mesh are explicit, the layout of an array is part of its type, and the results return in it.
+Where they are automatic, the compiler knows the layout, and here only the stack's is asked for.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from optimiz.numerics.dispatch import dispatched_once
+
+
+class Axes(Protocol):
+    """Along which axes an array is a stack of matrices; see ``groups.Matrix``."""
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """Axes along which matrices are stacked."""
+        ...
+
+    @property
+    def reduction(self) -> tuple[int, ...]:
+        """Axes of the input."""
+        ...
+
+    @property
+    def output(self) -> tuple[int, ...]:
+        """Axes of the output."""
+        ...
+
+    @property
+    def sizes(self) -> tuple[int, ...] | None:
+        """Lengths of the blocks of the output, or None."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class _Devices:
+    """The devices that share a stack."""
+
+    mesh: Mesh | AbstractMesh
+    names: tuple[str, ...]
+    explicit: bool
+
+    @property
+    def number(self) -> int:
+        return math.prod(self.mesh.shape[name] for name in self.names)
+
+    def laid_out(self, x: jax.Array, spec: P) -> jax.Array:
+        sharding = NamedSharding(self.mesh, spec)
+        return (
+            jax.sharding.reshard(x, sharding)
+            if self.explicit
+            else jax.lax.with_sharding_constraint(x, sharding)
+        )
+
+
+def map_matrices(
+    function: Callable[..., tuple[jax.Array, ...]],
+    axes: Sequence[Axes],
+    *columns: Sequence[jax.Array],
+    mesh: Mesh | AbstractMesh | None = None,
+) -> list[tuple[jax.Array, ...]]:
+    """Apply a function of stacks of matrices to arrays that hold matrices.
+
+    Args:
+        function: from one stack per column, [..., in, out], to a tuple of as many stacks of the same shapes. It
+            treats every matrix alone, and is equal at every update.
+        axes: the axes of each array's matrices, with all axes named and counted from the front.
+        *columns: arrays, one for each of ``axes``. Those of a column have the full shapes, or length 1 along
+            the axes of the reduction.
+        mesh: mesh whose devices share the stacks; None for that of ``jax.set_mesh``, if there is one.
+
+    Returns:
+        For each array the tuple of results, of the shapes of its columns.
+    """
+    devices = _devices(mesh)
+    rows = list(zip(*columns, strict=True))
+    groups: dict[Any, list[int]] = {}
+    for i, (row, of) in enumerate(zip(rows, axes, strict=True)):
+        groups.setdefault(_kind(row, of, devices, i), []).append(i)
+    results: list[tuple[jax.Array, ...]] = [()] * len(rows)
+    for members in groups.values():
+        mapped = _mapped(function, tuple(axes[i] for i in members), devices, [rows[i] for i in members])
+        for i, result in zip(members, mapped, strict=True):
+            results[i] = result
+    return results
+
+
+def _devices(mesh: Mesh | AbstractMesh | None) -> _Devices | None:
+    """The devices that may share a stack here, if there are several."""
+    within = jax.sharding.get_abstract_mesh()
+    if mesh is None or AxisType.Manual in within.axis_types:  # inside of shard_map, only what is left
+        mesh = within
+    types = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    explicit = tuple(name for name in types if types[name] == AxisType.Explicit)
+    names = explicit or tuple(name for name in types if types[name] == AxisType.Auto)
+    devices = _Devices(mesh, names, bool(explicit))
+    return devices if devices.number > 1 else None
+
+
+def _kind(row: tuple[jax.Array, ...], axes: Axes, devices: _Devices | None, index: int) -> Any:
+    """What arrays must have in common to be in one stack."""
+    lengths = tuple(tuple(row[0].shape[i] for i in side) for side in (axes.reduction, axes.output))
+    dtypes = tuple(x.dtype for x in row)
+    if devices is None:
+        return dtypes, axes.sizes, tuple(map(math.prod, lengths))
+    specs = [_layered_spec(x, axes) for x in row] if devices.explicit else []
+    split = any(spec[0] is not None for spec in specs)  # along the layers, which stay where they are
+    return dtypes, axes.sizes, lengths, tuple(specs), index if split else None
+
+
+def _spec(x: jax.Array) -> tuple[Any, ...]:
+    """How explicit axes of a mesh split each axis of an array."""
+    given = tuple(jax.typeof(x).sharding.spec)
+    return given + (None,) * (x.ndim - len(given))
+
+
+def _layered_spec(x: jax.Array, axes: Axes) -> tuple[Any, ...]:
+    """The same for the array as :func:`_layered` returns it."""
+    spec = _spec(x)
+    layers = [spec[i] for i in axes.batch if spec[i] is not None]
+    return (layers[0] if layers else None, *(spec[i] for i in axes.reduction + axes.output))
+
+
+@functools.partial(dispatched_once, static=("function", "axes", "devices"))
+def _mapped(
+    function: Callable[..., tuple[jax.Array, ...]],
+    axes: tuple[Axes, ...],
+    devices: _Devices | None,
+    rows: list[tuple[jax.Array, ...]],
+) -> list[tuple[jax.Array, ...]]:
+    """The function of one stack of the matrices of all rows."""
+    layered = [[_layered(x, of, devices) for x in row] for row, of in zip(rows, axes, strict=True)]
+    counts = [row[0].shape[0] for row in layered]
+    if devices is None:  # what differs along several axes may be equal as matrices
+        layered = [[_flat(x, of) for x in row] for row, of in zip(layered, axes, strict=True)]
+    stacks = [jnp.concatenate(column) for column in zip(*layered, strict=True)]
+    whole = [_moved_in(stack, devices) for stack in stacks]
+    flat = whole if devices is None else [_flat(x, axes[0]) for x in whole]
+    mapped = function(*flat) if axes[0].sizes is None else _by_blocks(function, axes[0].sizes, flat)
+    mapped = [
+        _moved_out(y.reshape(x.shape), stack, devices)
+        for y, x, stack in zip(mapped, whole, stacks, strict=True)
+    ]
+
+    results, start = [], 0
+    for row, of, count in zip(rows, axes, counts, strict=True):
+        parts = [y[start : start + count] for y in mapped]
+        results.append(tuple(_unlayered(y, x, of, devices) for y, x in zip(parts, row, strict=True)))
+        start += count
+    return results
+
+
+def _layered(x: jax.Array, axes: Axes, devices: _Devices | None) -> jax.Array:
+    """The array [B, in…, out…], with its batch axes as one."""
+    order = axes.batch + axes.reduction + axes.output
+    rest = tuple(x.shape[i] for i in axes.reduction + axes.output)
+    spec = _layered_spec(x, axes) if devices is not None and devices.explicit else None
+    return _reshaped(jnp.transpose(x, order), (math.prod(x.shape[i] for i in axes.batch), *rest), spec, devices)
+
+
+def _unlayered(y: jax.Array, x: jax.Array, axes: Axes, devices: _Devices | None) -> jax.Array:
+    """The inverse of :func:`_layered`, for the array x."""
+    order = axes.batch + axes.reduction + axes.output
+    spec = tuple(_spec(x)[i] for i in order) if devices is not None and devices.explicit else None
+    y = _reshaped(y, tuple(x.shape[i] for i in order), spec, devices)
+    return jnp.transpose(y, tuple(order.index(i) for i in range(x.ndim)))
+
+
+def _reshaped(x: jax.Array, shape: tuple[int, ...], spec: Any, devices: _Devices | None) -> jax.Array:
+    if x.shape == shape or devices is None or spec is None:
+        return x.reshape(shape)
+    return jax.lax.reshape(x, shape, out_sharding=NamedSharding(devices.mesh, P(*spec)))
+
+
+def _flat(x: jax.Array, axes: Axes) -> jax.Array:
+    """Matrices [B, in, out] of an array [B, in…, out…]."""
+    end = 1 + len(axes.reduction)
+    return x.reshape(x.shape[0], math.prod(x.shape[1:end]), math.prod(x.shape[end:]))
+
+
+def _by_blocks(
+    function: Callable[..., tuple[jax.Array, ...]], sizes: tuple[int, ...], stacks: Sequence[jax.Array]
+) -> list[jax.Array]:
+    """The function of blocks of the output, put together again."""
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
+    blocks = zip(*(jnp.split(x, ends, axis=-1) for x in stacks), strict=True)
+    if len(set(sizes)) == 1:  # in one stack
+        mapped = function(*(jnp.stack(column, 1) for column in zip(*blocks, strict=True)))
+        return [jnp.concatenate([y[:, i] for i in range(len(sizes))], axis=-1) for y in mapped]
+    return [jnp.concatenate(column, axis=-1) for column in zip(*(function(*x) for x in blocks), strict=True)]
+
+
+def _moved_in(stack: jax.Array, devices: _Devices | None) -> jax.Array:
+    """The stack, of which each device holds some matrices, and these whole; zeros fill it up."""
+    if devices is None:
+        return stack
+    rest = [None] * (stack.ndim - 1)
+    if devices.explicit and (layers := _spec(stack)[0]) is not None:
+        return devices.laid_out(stack, P(layers, *rest))
+    missing = -stack.shape[0] % devices.number
+    padded = jnp.pad(stack, [(0, missing)] + [(0, 0)] * len(rest)) if missing else stack
+    if not devices.explicit:
+        # What splits the stack must not reach the arrays, as it would if the stack were not said to be whole.
+        padded = devices.laid_out(padded, P(None, *[P.UNCONSTRAINED] * len(rest)))
+        return devices.laid_out(padded, P(devices.names, *rest))
+    free, used = _free_and_used(stack, devices)
+    return devices.laid_out(devices.laid_out(padded, P(free, *_spec(stack)[1:])), P(free + used, *rest))
+
+
+def _moved_out(y: jax.Array, stack: jax.Array, devices: _Devices | None) -> jax.Array:
+    """The results for a stack, laid out as the stack was."""
+    if devices is None:
+        return y
+    if not devices.explicit:
+        return devices.laid_out(y, P(None, *[P.UNCONSTRAINED] * (y.ndim - 1)))[: stack.shape[0]]
+    layers, *rest = _spec(stack)
+    if layers is None:
+        y = devices.laid_out(y, P(_free_and_used(stack, devices)[0], *rest))
+    return devices.laid_out(y, P(layers, *rest))[: stack.shape[0]]
+
+
+def _free_and_used(stack: jax.Array, devices: _Devices) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The axes of the mesh over which a stack is replicated, and the others.
+
+    Along the first a device drops what it need not hold, and nothing is sent.
+    """
+    split = {name for entry in _spec(stack) for name in (entry if isinstance(entry, tuple) else (entry,))}
+    free = tuple(name for name in devices.names if name not in split)
+    return free, tuple(name for name in devices.names if name in split)
