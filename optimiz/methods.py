@@ -383,6 +383,17 @@ _ROWS = (
         settings={"units": groups.search_units()},
     ),
     Method(
+        factory=optimizers.prodigy,
+        paper="Mishchenko and Defazio, [2306.06101](https://arxiv.org/abs/2306.06101)",
+        fine_tuning_rate=1.0,  # not chosen: a factor of the step length that it estimates
+        from_scratch_rate=1.0,
+        refused={"b3": 1.0, "d0": 0.0, "d_coef": 0.0, "growth_rate": 0.5},
+        solves={"learning_rate": 1.0, "d0": 1e-3},
+        read_before=3,
+        sums_over_gradient=True,
+        held_bytes=2.0,
+    ),
+    Method(
         factory=optimizers.rmsprop,
         paper="Hinton, lecture 6e (2012)",
         torch=("RMSprop", {}),

@@ -75,7 +75,7 @@ def test_an_update_of_a_clipped_gradient_needs_no_memory_of_its_own(name):
 def test_sums_over_the_clipped_gradient_need_no_memory_within_low_memory_update(name):
     tx = clipped(OPTIMIZERS[name])
     assert 3.9 < temporary_bytes_per_parameter(tx) < 4.1
-    assert temporary_bytes_per_parameter(optimiz.low_memory_update(tx)) <= 0.05
+    assert temporary_bytes_per_parameter(optimiz.low_memory_update(tx)) <= most(name)
 
 
 # Fast ones of every kind: with a sum over the gradient, over the update, and with none.

@@ -38,6 +38,9 @@ from optimiz.optimizers.muon import scale_by_muon as scale_by_muon
 from optimiz.optimizers.nadam import nadam as nadam
 from optimiz.optimizers.nadamw import nadamw as nadamw
 from optimiz.optimizers.pla_sls import pla_sls as pla_sls
+from optimiz.optimizers.prodigy import ScaleByProdigyState as ScaleByProdigyState
+from optimiz.optimizers.prodigy import prodigy as prodigy
+from optimiz.optimizers.prodigy import scale_by_prodigy as scale_by_prodigy
 from optimiz.optimizers.rmsprop import ScaleByRmsState as ScaleByRmsState
 from optimiz.optimizers.rmsprop import rmsprop as rmsprop
 from optimiz.optimizers.rmsprop import scale_by_rms as scale_by_rms

@@ -103,7 +103,7 @@ TABLE = {name: _row(method) for name, method in methods.METHODS.items() if metho
 ONLY_LONG = {
     *("adam", "nadam", "nadamw", "adamax", "adamaxw", "amsgrad", "adan", "adafactor", "rmsprop", "adagrad"),
     *("sgd", "sqrt_size_sgd", "sign_sgd", "signum", "lion", "lamb", "lars", "sophia_g", "sophia_h"),
-    *("adam_sls", "armijo_sgd", "momentum_sls", "muon", "pla_sls"),
+    *("adam_sls", "armijo_sgd", "momentum_sls", "muon", "pla_sls", "prodigy"),
     *("chain(clip, adamw)", "guard(adamw)", "accumulate(adamw, 4)", "low_memory_update(lamb)"),
 }
 
@@ -130,6 +130,10 @@ _TREES = {
 _IN_THE_STATE = "the step size of a line search is in its state"
 _REFUSED_AFTER_IT = {"chain takes it": "what comes after it is refused"}
 _EXEMPT = {  # by page
+    "prodigy": {
+        "statistics of low-precision parameters are accurate": "its steps grow without end where the gradient "
+        "stays the same"
+    },
     "schedule_free": _REFUSED_AFTER_IT
     | {
         "statistics of low-precision parameters are accurate": "its update leads from the parameters, which "
