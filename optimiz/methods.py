@@ -346,6 +346,13 @@ _ROWS = (
         from_scratch_rate=1e-3,
     ),
     Method(
+        factory=optimizers.mars,
+        paper="Yuan et al., [2411.10438](https://arxiv.org/abs/2411.10438)",
+        read_before=1,
+        sums_over_gradient=True,
+        held_bytes=8.0,
+    ),
+    Method(
         factory=optimizers.momentum_sls,
         paper="Kenneweg, Kenneweg and Hammer, [2403.18519](https://arxiv.org/abs/2403.18519)",
         needs=_LOSS,

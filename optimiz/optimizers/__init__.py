@@ -31,6 +31,7 @@ from optimiz.optimizers.lars import lars as lars
 from optimiz.optimizers.lion import ScaleByLionState as ScaleByLionState
 from optimiz.optimizers.lion import lion as lion
 from optimiz.optimizers.lion import scale_by_lion as scale_by_lion
+from optimiz.optimizers.mars import mars as mars
 from optimiz.optimizers.momentum_sls import momentum_sls as momentum_sls
 from optimiz.optimizers.muon import ScaleByMuonState as ScaleByMuonState
 from optimiz.optimizers.muon import muon as muon
