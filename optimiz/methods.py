@@ -294,6 +294,12 @@ _ROWS = (
         paper="Everett et al., [2407.05872](https://arxiv.org/abs/2407.05872)",
         refused={"a": 0.0, "b": 0.0},
     ),
+    Method(
+        factory=optimizers.adam_mini,
+        paper="Zhang et al., [2406.16793](https://arxiv.org/abs/2406.16793)",
+        read_before=1,
+        sums_over_gradient=True,
+    ),
     Method(factory=optimizers.adam_sls, paper=_SLS, needs=_LOSS),
     Method(factory=optimizers.adamax, paper=_ADAM, torch=("Adamax", {})),
     Method(factory=optimizers.adamaxw, paper=f"{_ADAM}; {_ADAMW}"),

@@ -5,6 +5,8 @@ first two are not checked on a *partial* tree, which has ``optax.MaskedNode`` ho
 calls a function with such a tree for one group of parameters.
 """
 
+from optimiz.groups.averaged import Blocks as Blocks
+from optimiz.groups.averaged import adam_mini_blocks as adam_mini_blocks
 from optimiz.groups.describe import describe as describe
 from optimiz.groups.freeze import freeze as freeze
 from optimiz.groups.kinds import kind as kind

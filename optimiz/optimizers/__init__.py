@@ -10,6 +10,9 @@ from optimiz.optimizers.adam import adam as adam
 from optimiz.optimizers.adam_atan2 import ScaleByAdamAtan2State as ScaleByAdamAtan2State
 from optimiz.optimizers.adam_atan2 import adam_atan2 as adam_atan2
 from optimiz.optimizers.adam_atan2 import scale_by_adam_atan2 as scale_by_adam_atan2
+from optimiz.optimizers.adam_mini import ScaleByAdamMiniState as ScaleByAdamMiniState
+from optimiz.optimizers.adam_mini import adam_mini as adam_mini
+from optimiz.optimizers.adam_mini import scale_by_adam_mini as scale_by_adam_mini
 from optimiz.optimizers.adam_sls import adam_sls as adam_sls
 from optimiz.optimizers.adamax import ScaleByAdamaxState as ScaleByAdamaxState
 from optimiz.optimizers.adamax import adamax as adamax
