@@ -108,7 +108,8 @@ def spread(mesh):
         first = next((i for i, n in enumerate(leaf.shape) if n % mesh.size == 0), None)
         return NamedSharding(mesh, P(*("data" if i == first else None for i in range(len(leaf.shape)))))
 
-    return jax.tree.map(layout, jax.eval_shape(fresh))
+    # A function of its own, for JAX keeps the shapes of a function that it knows, whatever is trained now.
+    return jax.tree.map(layout, jax.eval_shape(lambda: fresh()))
 
 
 def with_sharded_state():

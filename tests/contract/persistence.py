@@ -61,13 +61,16 @@ def digests(tree):
 
 
 @functools.cache
-def compiled(mesh):
+def compiled(mesh, methods):
+    del methods  # which are trained decides what is laid out
     return jax.jit(devices.step, out_shardings=devices.spread(mesh))
 
 
 def train(run, steps, mesh):
     split = NamedSharding(mesh, P("data"))
-    return devices.train(run, compiled(mesh), lambda a: jax.device_put(a, split), steps)
+    return devices.train(
+        run, compiled(mesh, tuple(devices.optimizers())), lambda a: jax.device_put(a, split), steps
+    )
 
 
 def fresh(mesh):
