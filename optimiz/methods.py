@@ -390,6 +390,23 @@ _ROWS = (
         torch=("NAdam", {"decoupled_weight_decay": True}),
     ),
     Method(
+        factory=optimizers.normuon,
+        paper="Li et al., [2510.05491](https://arxiv.org/abs/2510.05491)",
+        settings={"scale": numerics.matrix_scales.match_adam()},
+        refused={
+            "adam_learning_rate": -1.0,
+            "adam_b1": 1.0,
+            "adam_b2": 1.0,
+            "adam_eps": -1.0,
+            "scale": "keller",
+            "newton_schulz": "polar",
+            "ns_dtype": "int8",
+            "matrices": {"kernel": True},
+        },
+        held_bytes=8.0,
+        solves={"ns_dtype": "float32", "learning_rate": 0.2},
+    ),
+    Method(
         factory=optimizers.pla_sls,
         paper=_SLS,
         needs=_LOSS,

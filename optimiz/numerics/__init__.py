@@ -48,6 +48,7 @@ from optimiz.numerics.moments import zero_moment as zero_moment
 from optimiz.numerics.newton_schulz import NewtonSchulz as NewtonSchulz
 from optimiz.numerics.newton_schulz import check_newton_schulz as check_newton_schulz
 from optimiz.numerics.newton_schulz import orthogonalise as orthogonalise
+from optimiz.numerics.newton_schulz import product_dtype as product_dtype
 from optimiz.numerics.norms import block_norm as block_norm
 from optimiz.numerics.norms import block_norms as block_norms
 from optimiz.numerics.norms import of_scaled_roots as of_scaled_roots

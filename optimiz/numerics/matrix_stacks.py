@@ -71,6 +71,7 @@ def map_matrices(
     function: Callable[..., tuple[jax.Array, ...]],
     axes: Sequence[Axes],
     *columns: Sequence[jax.Array],
+    scalars: tuple[jax.typing.ArrayLike, ...] = (),
     mesh: Mesh | AbstractMesh | None = None,
 ) -> list[tuple[jax.Array, ...]]:
     """Apply a function of stacks of matrices to arrays that hold matrices.
@@ -81,6 +82,7 @@ def map_matrices(
         axes: the axes of each array's matrices, with all axes named and counted from the front.
         *columns: arrays, one for each of ``axes``. Those of a column have the full shapes, or length 1 along
             the axes of the reduction.
+        scalars: further arguments of the function.
         mesh: mesh whose devices share the stacks; None for that of ``jax.set_mesh``, if there is one.
 
     Returns:
@@ -93,7 +95,8 @@ def map_matrices(
         groups.setdefault(_kind(row, of, devices, i), []).append(i)
     results: list[tuple[jax.Array, ...]] = [()] * len(rows)
     for members in groups.values():
-        mapped = _mapped(function, tuple(axes[i] for i in members), devices, [rows[i] for i in members])
+        of_members = tuple(axes[i] for i in members)
+        mapped = _mapped(function, of_members, devices, [rows[i] for i in members], scalars)
         for i, result in zip(members, mapped, strict=True):
             results[i] = result
     return results
@@ -141,6 +144,7 @@ def _mapped(
     axes: tuple[Axes, ...],
     devices: _Devices | None,
     rows: list[tuple[jax.Array, ...]],
+    scalars: tuple[jax.typing.ArrayLike, ...],
 ) -> list[tuple[jax.Array, ...]]:
     """The function of one stack of the matrices of all rows."""
     layered = [[_layered(x, of, devices) for x in row] for row, of in zip(rows, axes, strict=True)]
@@ -150,7 +154,8 @@ def _mapped(
     stacks = [jnp.concatenate(column) for column in zip(*layered, strict=True)]
     whole = [_moved_in(stack, devices) for stack in stacks]
     flat = whole if devices is None else [_flat(x, axes[0]) for x in whole]
-    mapped = function(*flat) if axes[0].sizes is None else _by_blocks(function, axes[0].sizes, flat)
+    of = functools.partial(_with, function, scalars)
+    mapped = of(*flat) if axes[0].sizes is None else _by_blocks(of, axes[0].sizes, flat)
     mapped = [
         _moved_out(y.reshape(x.shape), stack, devices)
         for y, x, stack in zip(mapped, whole, stacks, strict=True)
@@ -162,6 +167,14 @@ def _mapped(
         results.append(tuple(_unlayered(y, x, of, devices) for y, x in zip(parts, row, strict=True)))
         start += count
     return results
+
+
+def _with(
+    function: Callable[..., tuple[jax.Array, ...]],
+    scalars: tuple[jax.typing.ArrayLike, ...],
+    *stacks: jax.Array,
+) -> tuple[jax.Array, ...]:
+    return function(*stacks, *scalars)
 
 
 def _layered(x: jax.Array, axes: Axes, devices: _Devices | None) -> jax.Array:

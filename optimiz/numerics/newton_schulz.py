@@ -121,20 +121,41 @@ CONVERGED = NewtonSchulz(((2.0, -1.5, 0.5),) * 12)
 """Twelve steps of a polynomial with the fixed point 1, after which singular values from 0.01 are 1."""
 
 
-def check_newton_schulz(name: str, value: object) -> None:
-    """Check that an argument is a set of polynomials.
+def check_newton_schulz(newton_schulz: object, ns_dtype: jax.typing.DTypeLike | None) -> None:
+    """Check a set of polynomials and the dtype of their products.
 
     Args:
-        name: the argument's name, for the message.
-        value: the argument.
+        newton_schulz: the set.
+        ns_dtype: the dtype, or None.
 
     Raises:
-        TypeError: it is not a :class:`NewtonSchulz`.
+        TypeError: the set is not a :class:`NewtonSchulz`, or the dtype is not floating point.
+        ValueError: the dtype is none of bfloat16, float32 and float64.
     """
-    if not isinstance(value, NewtonSchulz):
+    if not isinstance(newton_schulz, NewtonSchulz):
         raise TypeError(
-            f"{name} must be a set of polynomials such as newton_schulz.POLAR_EXPRESS, got {value!r}"
+            "newton_schulz must be a set of polynomials such as newton_schulz.POLAR_EXPRESS, got "
+            f"{newton_schulz!r}"
         )
+    if ns_dtype is not None:
+        checks.floating("ns_dtype", ns_dtype)
+        checks.one_of("ns_dtype", jnp.dtype(ns_dtype).name, ("bfloat16", "float32", "float64"))
+
+
+def product_dtype(dtype: jnp.dtype, given: jax.typing.DTypeLike | None) -> jnp.dtype:
+    """The dtype of the products for a momentum of a dtype: the given one, float64 for float64, or bfloat16.
+
+    Args:
+        dtype: dtype of the momentum.
+        given: dtype that is asked for, or None.
+
+    Example:
+        >>> product_dtype(jnp.dtype("float32"), None)
+        dtype(bfloat16)
+    """
+    if given is not None:
+        return jnp.dtype(given)
+    return dtype if dtype == jnp.float64 else jnp.dtype(jnp.bfloat16)
 
 
 @functools.partial(dispatched_once, static=("polynomials", "dtype"))

@@ -41,6 +41,9 @@ from optimiz.optimizers.muon import muon as muon
 from optimiz.optimizers.muon import scale_by_muon as scale_by_muon
 from optimiz.optimizers.nadam import nadam as nadam
 from optimiz.optimizers.nadamw import nadamw as nadamw
+from optimiz.optimizers.normuon import ScaleByNormuonState as ScaleByNormuonState
+from optimiz.optimizers.normuon import normuon as normuon
+from optimiz.optimizers.normuon import scale_by_normuon as scale_by_normuon
 from optimiz.optimizers.pla_sls import pla_sls as pla_sls
 from optimiz.optimizers.prodigy import ScaleByProdigyState as ScaleByProdigyState
 from optimiz.optimizers.prodigy import prodigy as prodigy

@@ -29,7 +29,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import AbstractMesh, Mesh
 
@@ -85,6 +84,7 @@ def scale_by_muon(
             ``init``, as for ``groups.matrices``.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> tx = scale_by_muon(0.0, newton_schulz=newton_schulz.CONVERGED, ns_dtype=jnp.float32)
         >>> w = jnp.zeros((2, 2))
         >>> updates, _ = tx.update(jnp.array([[0.0, 5.0], [5.0, 0.0]]), tx.init(w))
@@ -92,12 +92,9 @@ def scale_by_muon(
         [[0.0, 1.0], [1.0, 0.0]]
     """
     checks.number("momentum", momentum, ge=0, lt=1)
-    numerics.check_newton_schulz("newton_schulz", newton_schulz)
+    numerics.check_newton_schulz(newton_schulz, ns_dtype)
     matrix_scales.check(scale)
-    if ns_dtype is not None:
-        checks.floating("ns_dtype", ns_dtype)
-        checks.one_of("ns_dtype", jnp.dtype(ns_dtype).name, ("bfloat16", "float32", "float64"))
-    direction = Orthogonalised(newton_schulz, matrix_scales.keller if scale is None else scale)
+    direction = _Orthogonalised(newton_schulz, matrix_scales.keller if scale is None else scale)
     axes_of = axes_by_leaf(matrices, scanned)
 
     def init_fn(params):
@@ -114,7 +111,7 @@ def scale_by_muon(
             wide = numerics.widen(g)
             m = momentum * mu.astype(wide.dtype) + (1 - momentum) * wide
             u = momentum * m + (1 - momentum) * wide if nesterov else m
-            return u.astype(_product_dtype(u.dtype, ns_dtype)), m.astype(mu.dtype)
+            return u.astype(numerics.product_dtype(u.dtype, ns_dtype)), m.astype(mu.dtype)
 
         u, mu = numerics.map_many(leaf, 2, chosen, state.mu)
         of_matrices = numerics.map_matrices(
@@ -150,7 +147,7 @@ def muon(
     mesh: Mesh | AbstractMesh | None = None,
     mu_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Orthogonalised momentum for hidden matrices, AdamW for the rest.
+    """_Orthogonalised momentum for hidden matrices, AdamW for the rest.
 
     Args:
         learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count, of the matrices.
@@ -185,6 +182,7 @@ def muon(
             ``groups.matrices``.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> tx = muon(0.5, adam_learning_rate=0.25, newton_schulz=newton_schulz.CONVERGED, ns_dtype=jnp.float32)
         >>> params = {"bias": jnp.zeros(2), "kernel": jnp.zeros((2, 2))}
         >>> grads = {"bias": jnp.array([3.0, -4.0]), "kernel": jnp.array([[0.0, 5.0], [5.0, 0.0]])}
@@ -223,20 +221,12 @@ def muon(
 
 
 @dataclasses.dataclass(frozen=True)
-class Orthogonalised:
+class _Orthogonalised:
     """The direction of a stack of matrices."""
 
     polynomials: numerics.NewtonSchulz
     scale: numerics.Scale
 
     def __call__(self, u: jax.Array) -> tuple[jax.Array]:
-        """Orthogonal matrices times the factor of their shape."""
         factor = self.scale(*u.shape[-2:])
         return (numerics.orthogonalise(u, self.polynomials, u.dtype) * factor,)
-
-
-def _product_dtype(dtype: jnp.dtype, given: jax.typing.DTypeLike | None) -> jnp.dtype:
-    """The dtype of the products for a momentum of this dtype."""
-    if given is not None:
-        return jnp.dtype(given)
-    return dtype if dtype == jnp.float64 else jnp.dtype(jnp.bfloat16)

@@ -103,7 +103,7 @@ TABLE = {name: _row(method) for name, method in methods.METHODS.items() if metho
 ONLY_LONG = {
     *("adam", "nadam", "nadamw", "adamax", "adamaxw", "amsgrad", "adan", "adafactor", "rmsprop", "adagrad"),
     *("sgd", "sqrt_size_sgd", "sign_sgd", "signum", "lion", "lamb", "lars", "sophia_g", "sophia_h"),
-    *("adam_mini", "adam_sls", "armijo_sgd", "momentum_sls", "muon", "pla_sls", "prodigy"),
+    *("adam_mini", "adam_sls", "armijo_sgd", "momentum_sls", "muon", "normuon", "pla_sls", "prodigy"),
     *("chain(clip, adamw)", "guard(adamw)", "accumulate(adamw, 4)", "low_memory_update(lamb)"),
 }
 

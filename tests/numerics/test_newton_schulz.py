@@ -160,4 +160,4 @@ def test_refuses_what_is_no_set(given, error, message):
 
 def test_refuses_an_unknown_set():
     with pytest.raises(TypeError, match=r"newton_schulz must be a set of polynomials such as .*, got 'keller'"):
-        check_newton_schulz("newton_schulz", "keller")
+        check_newton_schulz("keller", None)

@@ -61,8 +61,10 @@ DEPARTURES = {
     "mu_dtype": {
         "lion",
         "muon",
+        "normuon",
         "scale_by_lion",
         "scale_by_muon",
+        "scale_by_normuon",
         "sgd_sai",
         "sophia_g",
         "sophia_h",
