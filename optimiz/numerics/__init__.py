@@ -23,7 +23,7 @@ from optimiz.numerics.fusion import any_nan as any_nan
 from optimiz.numerics.fusion import deferred as deferred
 from optimiz.numerics.fusion import low_memory as low_memory
 from optimiz.numerics.fusion import materialise as materialise
-from optimiz.numerics.fusion import recomputed as recomputed
+from optimiz.numerics.fusion import reduced as reduced
 from optimiz.numerics.fusion import rematerialise as rematerialise
 from optimiz.numerics.fusion import stacked as stacked
 from optimiz.numerics.keys import typed_key as typed_key

@@ -28,10 +28,10 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from optimiz import checks
 from optimiz.numerics.rounding import grid_step, hashed_noise, stochastic_round
+from optimiz.numerics.tiles import signed_largest, spread
 
 # Smallest scale, so that the smallest codes of a block decode to normal numbers.
 _LEAST = 2.0**-90
@@ -51,12 +51,12 @@ class _Format(abc.ABC):
         Returns:
             :meth:`codes` and :meth:`scales`.
         """
-        scales = self.scales(x)
+        [scales] = self.scales(x)
         return self.codes(x, scales, salt), scales
 
     @abc.abstractmethod
-    def scales(self, x: jax.Array) -> jax.Array:
-        """The scales of an array."""
+    def scales(self, *arrays: jax.Array) -> list[jax.Array]:
+        """The scales of arrays, all of one shape."""
 
     @abc.abstractmethod
     def codes(self, x: jax.Array, scales: jax.Array, salt: jax.Array) -> jax.Array:
@@ -80,17 +80,19 @@ class _Blockwise(_Format):
         """Whether rows are long enough for the scales to take little memory."""
         return len(shape) > 0 and shape[-1] >= _SHORTEST_ROW
 
-    def scales(self, x: jax.Array) -> jax.Array:
-        """The scales of an array of shape [..., n]: float32 [..., ⌈n / block⌉]."""
-        return _signed_scales(x.astype(jnp.float32), self.block)
+    def scales(self, *arrays: jax.Array) -> list[jax.Array]:
+        """The scales of arrays of one shape [..., n]: for each, float32 [..., ⌈n / block⌉]."""
+        largest = signed_largest([x.astype(jnp.float32) for x in arrays], self.block)
+        return [jnp.where(jnp.abs(x) < _LEAST, jnp.sign(x) * _LEAST, x) for x in largest]
 
     def codes(self, x: jax.Array, scales: jax.Array, salt: jax.Array) -> jax.Array:
         """The codes of an array, of its shape; x and salt as for :meth:`encode`."""
         x = x.astype(jnp.float32)
-        own = _spread(scales, x, self.block)
-        roots = own < 0
+        noise = hashed_noise(x.shape, salt)
+        inverse = spread(1 / jnp.where(scales == 0, 1, scales), x, self.block)
+        roots = _is_negative(inverse, noise)
         size = jnp.abs(x)
-        share = jnp.minimum(size * _spread(1 / jnp.where(scales == 0, 1, jnp.abs(scales)), x, self.block), 1)
+        share = jnp.minimum(size * jnp.where(roots, -inverse, inverse), 1)
         top = jnp.where(roots, self.tops[1], self.tops[0]).astype(jnp.float32)
         root = jnp.sqrt(share) if self.power == 2 else share
         position = top * jnp.where(roots, jnp.sqrt(root), root)  # of the code, which is on a grid
@@ -98,7 +100,7 @@ class _Blockwise(_Format):
         below = jnp.floor(position / step) * step
         unit = jnp.where(roots, 1 / self.tops[1], 1 / self.tops[0])
         low, high = (self._share(code * unit, roots) for code in (below, below + step))
-        up = hashed_noise(x.shape, salt) * (high - low) < share - low
+        up = noise * (high - low) < share - low
         code = jnp.minimum(below + jnp.where(up, step, 0), top)
         code = jnp.where(roots & (size > 0), jnp.maximum(code, self._step(jnp.zeros_like(code))), code)
         return self._pack(jnp.where(x < 0, -code, code))
@@ -110,12 +112,13 @@ class _Blockwise(_Format):
             codes: [..., n].
             scales: [..., ⌈n / block⌉].
         """
-        own = _spread(scales, codes, self.block)
-        roots = own < 0
+        own = spread(scales, codes, self.block)
+        bits = jax.lax.bitcast_convert_type(codes, jnp.uint8).astype(jnp.float32)
+        roots = _is_negative(own, bits)
         code = self._unpack(codes, roots)
         # No division: XLA recomputes cheap operations where they are used, instead of holding the result.
         share = self._share(jnp.abs(code) * jnp.where(roots, 1 / self.tops[1], 1 / self.tops[0]), roots)
-        return jnp.abs(own) * jnp.where(code < 0, -share, share)
+        return own * jnp.where((code < 0) ^ roots, -share, share)
 
     def _share(self, root: jax.Array, roots: jax.Array) -> jax.Array:
         share = jnp.square(root) if self.power == 2 else root
@@ -204,9 +207,9 @@ class BFloat16(_Format):
         del shape
         return True
 
-    def scales(self, x: jax.Array) -> jax.Array:
-        """:func:`no_scales`."""
-        return no_scales(x)
+    def scales(self, *arrays: jax.Array) -> list[jax.Array]:
+        """:func:`no_scales` for each array."""
+        return list(map(no_scales, arrays))
 
     def codes(self, x: jax.Array, scales: jax.Array, salt: jax.Array) -> jax.Array:
         """The array in bfloat16."""
@@ -220,53 +223,17 @@ class BFloat16(_Format):
         return codes.astype(jnp.float32)
 
 
+def _is_negative(numbers: jax.Array, other: jax.Array) -> jax.Array:
+    """Whether each entry's number is negative.
+
+    Compared with a constant, XLA would do so before the numbers are spread, and a TPU would spread two arrays
+    in place of one. There they are compared with zeros made of another array, which is finite and not negative.
+    """
+    return jax.lax.platform_dependent(
+        numbers, other, tpu=lambda x, y: x < 0.0 * y, default=lambda x, y: x < jnp.zeros_like(y)
+    )
+
+
 def no_scales(x: jax.Array) -> jax.Array:
     """A placeholder for the scales of an array that has none: a single zero, of the array's rank."""
     return jnp.zeros((1,) * jnp.ndim(x), jnp.float32)
-
-
-def _signed_scales(x: jax.Array, block: int) -> jax.Array:
-    """The largest magnitude of each block, negative where the block holds no negative number."""
-    x = _whole_rows(x, block)
-    *outer, n = x.shape
-    if n % block:
-        # Zeros change neither maximum nor sign.
-        x = jnp.pad(x, [(0, 0)] * len(outer) + [(0, -n % block)])
-    least, most = _least_and_most(x.reshape(*outer, -1, block))
-    largest = jnp.maximum(-least, most)
-    scales = jnp.where(largest == 0, 0, jnp.maximum(largest, _LEAST))
-    return jnp.where(least >= 0, -scales, scales) + 0.0  # -0 + 0 = 0
-
-
-def _least_and_most(blocks: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Minimum and maximum over the last axis, in one pass that XLA can fuse with what made the numbers."""
-
-    def both(a, b):
-        return jnp.minimum(a[0], b[0]), jnp.maximum(a[1], b[1])
-
-    infinity = jnp.float32(jnp.inf)
-    return jax.lax.reduce((blocks, blocks), (infinity, -infinity), both, (blocks.ndim - 1,))
-
-
-def _spread(scales: jax.Array, like: jax.Array, block: int) -> jax.Array:
-    """Each entry's scale: in the shape and the sharding of ``like``."""
-    *outer, n = like.shape
-    spread = jnp.broadcast_to(scales[..., None], (*scales.shape, block))
-    spread = spread.reshape(*outer, -1)[..., :n]
-    sharding = jax.typeof(like).sharding
-    return spread if jax.typeof(spread).sharding == sharding else jax.sharding.reshard(spread, sharding)
-
-
-def _whole_rows(x: jax.Array, block: int) -> jax.Array:
-    """x, gathered along its last axis where a shard of an explicit mesh does not hold whole blocks."""
-    spec = jax.typeof(x).sharding.spec
-    names = spec[-1] if len(spec) == x.ndim else None
-    if names is None:
-        return x
-    sizes = jax.typeof(x).sharding.mesh.shape
-    shards = 1
-    for name in names if isinstance(names, tuple) else (names,):
-        shards *= sizes[name]
-    return (
-        x if x.shape[-1] % (shards * block) == 0 else jax.sharding.reshard(x, PartitionSpec(*spec[:-1], None))
-    )

@@ -114,7 +114,7 @@ def low_bit(
         # First the scales, from statistics that are computed for them alone; then these again with the codes.
         proposed, inner_state = numerics.deferred(inner_update)(updates, codes, scales, params)
         statistics = [x for x, few in zip(structure.flatten_up_to(inner_state), coded, strict=True) if few]
-        new_scales = iter([scales_of(x) for x in numerics.recomputed(statistics)])
+        new_scales = iter(numerics.reduced(scales_of, statistics))
         scales = [next(new_scales) if few else s for s, few in zip(scales, coded, strict=True)]
         proposed, inner_state = numerics.materialise((proposed, inner_state))
 

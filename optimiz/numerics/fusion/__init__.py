@@ -9,7 +9,7 @@ is written:
    loops. Where the norm is of an array that another transformation computes, ``optimiz.low_memory_update``
    (:func:`low_memory`) does this for a whole chain. A scalar factor goes through with the array that it scales:
    shared by several leaves, it would be held in memory, broadcast to their shapes. Arrays that are reduced
-   together, such as the moments whose scales ``low_bit`` needs, go through one barrier (:func:`recomputed`):
+   together, such as the moments whose scales ``low_bit`` needs, go through one barrier (:func:`reduced`):
    with a barrier each, every reduction would read the gradient again.
 2. **Share no intermediate array between two results.** Compute ``limited_square(g)`` for the accumulator and
    ``squarable(g)`` for the direction, each from ``g``.
@@ -49,7 +49,7 @@ from optimiz.numerics.fusion.deferred import any_nan as any_nan
 from optimiz.numerics.fusion.deferred import deferred as deferred
 from optimiz.numerics.fusion.deferred import low_memory as low_memory
 from optimiz.numerics.fusion.deferred import materialise as materialise
-from optimiz.numerics.fusion.deferred import recomputed as recomputed
+from optimiz.numerics.fusion.deferred import reduced as reduced
 from optimiz.numerics.fusion.rematerialise import rematerialise as rematerialise
 from optimiz.numerics.fusion.scalars import all_of as all_of
 from optimiz.numerics.fusion.scalars import stacked as stacked

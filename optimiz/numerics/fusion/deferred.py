@@ -106,42 +106,45 @@ def materialise(tree: Any) -> Any:
     return jax.tree.map(lambda array: array.value, tree)
 
 
-def recomputed(arrays: Sequence[Deferred]) -> list[Any]:
-    """Compute arrays for reductions over them alone; they are computed again where they are materialised.
+def reduced(reduction: Callable[..., Sequence[Any]], arrays: Sequence[Deferred]) -> list[Any]:
+    """Reduce arrays that are computed for this alone; they are computed again where they are materialised.
 
     Args:
-        arrays: deferred. Those that read the same arrays of a parameter's size, such as the moments of one
-            parameter, are computed in the same loop.
+        reduction: a function of arrays of one shape, with one result for each. It is called with those that
+            read the same arrays of a parameter's size, such as the moments of one parameter.
+        arrays: deferred.
 
     Returns:
-        The arrays, for reductions that XLA makes part of that loop; they are not held in memory.
+        The results, of a loop that does not write the arrays to memory.
 
     Example:
-        >>> [array] = deferred(lambda x: [2 * x])(jnp.array([1.0, 3.0]))
-        >>> [again] = recomputed([array])
-        >>> jnp.max(again).item()
-        6.0
+        >>> reduced(lambda x: [jnp.max(x)], deferred(lambda x: [2 * x])(jnp.array([1.0, 3.0])))
+        [Array(6., dtype=float32)]
     """
     results: list[Any] = [None] * len(arrays)
     for members in _reading_the_same(arrays):
         values = materialise(_apart([arrays[i] for i in members]))
-        for i, value in zip(members, values, strict=True):
-            results[i] = value
+        for i, result in zip(members, reduction(*values), strict=True):
+            results[i] = result
     return results
 
 
 def _reading_the_same(arrays: Sequence[Deferred]) -> list[list[int]]:
-    """Indices of arrays in groups, of which no two read the same large array in memory."""
-    groups: list[tuple[set[Deferred], list[int]]] = []
+    """Indices of arrays in groups; no two of one shape read the same large array in memory."""
+    groups: list[tuple[set[tuple[Deferred, Any]], list[int]]] = []
     for i, array in enumerate(arrays):
-        read = {x for each in _equations([array]) for x in each.operands if x.held and _is_large(x)}
-        members = [i]
+        held = [x for each in _equations([array]) for x in each.operands if x.held]
+        read, members = {(x, _shape(array)) for x in held if _is_large(x)}, [i]
         for group in [group for group in groups if group[0] & read]:
             groups.remove(group)
             read |= group[0]
             members += group[1]
         groups.append((read, members))
     return [sorted(members) for _, members in groups]
+
+
+def _shape(array: Deferred) -> tuple[int, ...]:
+    return jnp.shape(array.value) if array.equation is None else array.equation.outvars[0].aval.shape
 
 
 def any_nan(array: Deferred) -> jax.Array:
@@ -215,11 +218,11 @@ def _followed(
             pairs = zip(inner.jaxpr.outvars, equation.outvars, strict=True)
             kept_within = [within for within, without in pairs if without in kept]
             results = _followed(inner, given, kept_within)
-        elif name == "cond" and pending:
+        elif name == "cond" and pending and not _is_entry_by_entry(equation):
             results = _branched(equation, given)
         elif name == "optimization_barrier" and pending:
             results = [_behind_a_barrier(x) for x in given]
-        elif name in _ENTRY_BY_ENTRY and math.prod(equation.outvars[0].aval.shape) >= _LARGE:
+        elif _is_entry_by_entry(equation) and math.prod(equation.outvars[0].aval.shape) >= _LARGE:
             results = [Deferred(None, False, equation, given)]
         else:
             results = list(map(Deferred, _results(equation, [_materialise_apart(array) for array in given])))
@@ -228,6 +231,17 @@ def _followed(
             if variable in kept:
                 _hold(array)
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def _is_entry_by_entry(equation: core.JaxprEqn) -> bool:
+    """Whether each entry of the result depends on one entry of every operand, as far as is known."""
+    name = equation.primitive.name
+    if name in ("jit", "pjit"):
+        return all(map(_is_entry_by_entry, equation.params["jaxpr"].jaxpr.eqns))
+    if name == "cond" and equation.params.get("branches_platforms") and len(equation.outvars) == 1:
+        # The branch is known once the program is compiled for a platform.
+        return all(_is_entry_by_entry(each) for b in equation.params["branches"] for each in b.jaxpr.eqns)
+    return name in _ENTRY_BY_ENTRY
 
 
 def _branched(equation: core.JaxprEqn, operands: Sequence[Deferred]) -> list[Deferred]:

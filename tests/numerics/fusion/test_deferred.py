@@ -102,8 +102,8 @@ def test_arrays_are_reduced_before_they_are_computed_and_none_is_held():
 
     def shares(x, y, apart):
         arrays = numerics.deferred(moments)(x, y)
-        reduced = numerics.recomputed(arrays) if apart else numerics.materialise(arrays)
-        scales = [jnp.max(jnp.abs(array)) for array in reduced]
+        largest = lambda *arrays: [jnp.max(jnp.abs(array)) for array in arrays]  # noqa: E731
+        scales = numerics.reduced(largest, arrays) if apart else largest(*numerics.materialise(arrays))
         return [
             (array / scale).astype(jnp.bfloat16)
             for array, scale in zip(numerics.materialise(arrays), scales, strict=True)
@@ -112,6 +112,16 @@ def test_arrays_are_reduced_before_they_are_computed_and_none_is_held():
     chex.assert_trees_all_close(jax.jit(shares, static_argnums=2)(X, Y, True), shares(X, Y, False), rtol=1e-2)
     assert temporary_bytes(lambda x, y: shares(x, y, False)) >= X.nbytes
     assert temporary_bytes(lambda x, y: shares(x, y, True)) < X.nbytes / 16
+
+
+def test_what_depends_on_the_platform_is_computed_again_too():
+    def scaled(x, y):
+        factor = jax.lax.platform_dependent(y, tpu=lambda y: 3 * y, default=lambda y: 2 * y)
+        return x * factor, jnp.sum(x * factor)
+
+    wanted = 2 * X * Y, jnp.sum(2 * X * Y)
+    chex.assert_trees_all_close(jax.jit(numerics.low_memory(scaled))(X, Y), wanted, rtol=1e-4)
+    assert temporary_bytes(lambda x, y: numerics.low_memory(scaled)(x, y)[1]) < X.nbytes / 16
 
 
 def test_later_results_are_computed_from_a_value_that_was_replaced():
