@@ -144,7 +144,10 @@ def _reading_the_same(arrays: Sequence[Deferred]) -> list[list[int]]:
 
 
 def _shape(array: Deferred) -> tuple[int, ...]:
-    return jnp.shape(array.value) if array.equation is None else array.equation.outvars[0].aval.shape
+    if array.equation is None:
+        return jnp.shape(array.value)
+    result: Any = array.equation.outvars[0].aval
+    return result.shape
 
 
 def any_nan(array: Deferred) -> jax.Array:
