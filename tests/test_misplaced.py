@@ -39,6 +39,8 @@ MAKERS = {
     if inspect.isfunction(value)
     and name not in ("hyperparams", "mean_over", "peak", "spending", "over_steps", "over_budget", "warm_up")
 }
+# What must be given although it has a default.
+BESIDE = {name: {"adam_learning_rate": 0.1} for name in ("muon", "normuon")}
 # What an argument without a default is, other than a number.
 NEEDED: dict[str, Any] = {
     "c": 0.5,
@@ -84,7 +86,7 @@ def test_an_unbound_shape_is_refused_wherever_a_number_or_a_schedule_is_expected
     maker = MAKERS[name]
     for argument in scalars(maker):
         with pytest.raises(TypeError, match=rf"{argument}.* got a shape, .*over_steps\(shape, steps=…\)"):
-            needed = {"momentum": 0.9} if (name, argument) == ("sgd", "dampening") else {}
+            needed = {"momentum": 0.9} if (name, argument) == ("sgd", "dampening") else BESIDE.get(name, {})
             maker(**given(maker) | needed | {argument: SHAPE})
 
 
@@ -476,7 +478,7 @@ def test_a_moment_is_floating_point(name, argument, dtype):
         "pla_sls": {"units": {"bias": 0, "kernel": 0}},
         "sgd": {"momentum": 0.9},
         "rmsprop": {"momentum": 0.9},
-    }.get(name, {})
+    }.get(name, BESIDE.get(name, {}))
     with pytest.raises(TypeError, match=r"must be floating point, got .*optimiz.low_bit"):
         make(**given(make) | needed | {argument: dtype}).init(PARAMS)
     make(**given(make) | needed | {argument: jnp.bfloat16}).init(PARAMS)

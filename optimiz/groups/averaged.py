@@ -73,7 +73,7 @@ class Blocks:
             x: entries, of the parameter's shape.
         """
         axes = self.axes(x.shape)
-        entries = math.prod(x.shape[axis] for axis in axes)
+        entries = float(math.prod(x.shape[axis] for axis in axes))
         means = jnp.sum(x, axes, keepdims=True) / max(entries, 1)
         if self.runs is None:
             return means

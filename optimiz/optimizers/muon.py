@@ -210,6 +210,9 @@ def muon(
         )
 
     adam_learning_rate = matrix_scales.adam_rate(learning_rate, adam_learning_rate, scale)
+    checks.number("adam_b1", adam_b1, ge=0, lt=1)
+    checks.number("adam_b2", adam_b2, ge=0, lt=1, typical=0.95)
+    checks.number("adam_eps", adam_eps, ge=0, typical=1e-10)
     rest = optax.chain(
         scale_by_adam(adam_b1, adam_b2, adam_eps),
         decoupled_weight_decay(

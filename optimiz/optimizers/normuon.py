@@ -225,6 +225,9 @@ def normuon(
         )
 
     adam_learning_rate = matrix_scales.adam_rate(learning_rate, adam_learning_rate, scale)
+    checks.number("adam_b1", adam_b1, ge=0, lt=1)
+    checks.number("adam_b2", adam_b2, ge=0, lt=1, typical=0.95)
+    checks.number("adam_eps", adam_eps, ge=0, typical=1e-10)
     rest = optax.chain(
         scale_by_adam(adam_b1, adam_b2, adam_eps),
         decoupled_weight_decay(
@@ -246,6 +249,7 @@ class _Normalised:
         self, u: jax.Array, v: jax.Array, b2: jax.typing.ArrayLike, eps: jax.typing.ArrayLike
     ) -> tuple[jax.Array, jax.Array]:
         x = numerics.widen(numerics.orthogonalise(u, self.polynomials, u.dtype))
+        b2 = jnp.asarray(b2, v.dtype)
         v = jnp.asarray(b2 * v + (1 - b2) * jnp.mean(jnp.square(x), axis=-2, keepdims=True))
         y = x / (jnp.sqrt(numerics.nonzero_divisor(v)) + eps)
         y = y * (_norm(x) / (_norm(y) + eps))

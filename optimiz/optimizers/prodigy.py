@@ -166,7 +166,11 @@ def scale_by_prodigy(
         gamma = d * eta * correction
 
         def kept(b):  # the decay rate of a step, and what is left for the new term
-            return jnp.where(moves, b, 1).astype(scalar), jnp.where(moves, 1 - b, 0).astype(scalar)
+            one, zero = jnp.ones([], scalar), jnp.zeros([], scalar)
+            return (
+                jnp.where(moves, jnp.asarray(b, scalar), one),
+                jnp.where(moves, jnp.asarray(1 - b, scalar), zero),
+            )
 
         keep, _ = kept(jnp.asarray(b2, scalar) ** 0.5 if b3 is None else b3)
         weight = jnp.where(moves, relative * (d if safeguard_warmup else gamma), 0)

@@ -42,6 +42,8 @@ ALIAS = "alias of ``mask``, under the name that all optimizers share."
 
 # Where one means something else. A moment by another name: what Lion, Sophia and SGD-SaI keep is a momentum.
 DEPARTURES = {
+    "decay_coupling": {"prodigy"},  # with the distance
+    "learning_rate": {"prodigy", "scale_by_prodigy"},  # a factor of it
     "b1": {"lion", "scale_by_lion", "schedule_free_adamw", "schedule_free_sgd"},
     "eps": {
         "adafactor",  # added to the squared gradient
@@ -49,9 +51,11 @@ DEPARTURES = {
         "adamax",
         "adamaxw",
         "lars",
+        "prodigy",  # times the distance
         "rmsprop",
         "scale_by_adamax",
         "scale_by_factored_rms",
+        "scale_by_prodigy",
         "scale_by_rms",
         "scale_by_rss",
         "sgd_sai",
