@@ -1,6 +1,7 @@
 """Statistics of a block: one parameter tensor, or one layer of a stack of them."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -54,3 +55,13 @@ def block_axes(ndim: int, scanned: int | None) -> tuple[int, ...]:
         ((0, 1, 2), (1, 2))
     """
     return tuple(axis for axis in range(ndim) if axis != scanned)
+
+
+def axes_of_blocks(arrays: Sequence[jax.Array], scanned: Sequence[int | None]) -> list[tuple[int, ...]]:
+    """The axes of one block of each of several arrays, see :func:`block_axes`.
+
+    Args:
+        arrays: any shapes.
+        scanned: the axis of each along which layers are stacked, or None; see ``groups.scanned_axes``.
+    """
+    return [block_axes(x.ndim, axis) for x, axis in zip(arrays, scanned, strict=True)]

@@ -56,10 +56,7 @@ def _reduce_variance(
         leaves, structure = jax.tree.flatten(
             jax.tree.map(lambda g, last: g + weight * (g - last), grads, state.grad)
         )
-        axes = [
-            numerics.block_axes(c.ndim, axis)
-            for c, axis in zip(leaves, groups.scanned_axes(updates, scanned), strict=True)
-        ]
+        axes = numerics.axes_of_blocks(leaves, groups.scanned_axes(updates, scanned))
         norms = numerics.block_norms(lambda: leaves, axes)
         clipped = [c / jnp.maximum(1, norm) for c, norm in zip(leaves, norms, strict=True)]
         return structure.unflatten(clipped), ReduceVarianceState(grads)

@@ -107,10 +107,7 @@ def stable_adamw(
             rms = jnp.sqrt(jnp.mean(share, axis=axes, keepdims=True)) if g.size else jnp.ones([], real)
             return (numerics.widen(d) / jnp.maximum(1, rms / clip_rms)).astype(d.dtype)
 
-        axes = [
-            numerics.block_axes(g.ndim, axis)
-            for g, axis in zip(leaves, groups.scanned_axes(updates, scanned), strict=True)
-        ]
+        axes = numerics.axes_of_blocks(leaves, groups.scanned_axes(updates, scanned))
         columns = structure.flatten_up_to(whole), structure.flatten_up_to(adam.nu)
         rows = zip(leaves, *columns, axes, strict=True)
         return structure.unflatten([leaf(*row) for row in rows]), state

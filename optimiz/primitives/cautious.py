@@ -65,10 +65,7 @@ def cautious(
     def update_fn(updates, state, params=None, **extra_args):
         directions, state = direction.update(updates, state, params, **extra_args)
         leaves, structure = jax.tree.flatten(updates)
-        axes = [
-            numerics.block_axes(g.ndim, axis)
-            for g, axis in zip(leaves, groups.scanned_axes(updates, scanned), strict=True)
-        ]
+        axes = numerics.axes_of_blocks(leaves, groups.scanned_axes(updates, scanned))
 
         def leaf(g, d, over):
             kept = numerics.agree(d, g).astype(numerics.real_dtype(d.dtype))

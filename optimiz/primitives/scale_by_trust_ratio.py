@@ -83,8 +83,7 @@ def scale_by_trust_ratio(
     def blocks(tree):
         """The axes of each leaf's blocks, and whether it has a ratio."""
         chosen = jax.tree.leaves(jax.tree.broadcast(has_ratio(tree), tree))
-        leaves = zip(jax.tree.leaves(tree), groups.scanned_axes(tree, scanned), strict=True)
-        return [numerics.block_axes(leaf.ndim, axis) for leaf, axis in leaves], chosen
+        return numerics.axes_of_blocks(jax.tree.leaves(tree), groups.scanned_axes(tree, scanned)), chosen
 
     def init_fn(params):
         blocks(params)  # raises here, not at the first update, if a rule does not fit
