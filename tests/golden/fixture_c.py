@@ -3,6 +3,7 @@
 Golden values on them were computed in float64 by the authors' code that a test names, with torch 2.14.1.
 """
 
+import jax.numpy as jnp
 import numpy as np
 
 RATES = [0.01, 0.02, 0.005, 0.01, 0.02]
@@ -27,6 +28,11 @@ def params():
 def gradients():
     """The gradients of five steps."""
     return [{"w": np.array(w), "b": np.array(b)} for w, b in zip(_WEIGHTS, _BIASES, strict=True)]
+
+
+def varying(count):
+    """A schedule that goes through RATES."""
+    return jnp.asarray(RATES)[count]
 
 
 def golden(w, b):

@@ -2,12 +2,11 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import optimiz
 from optimiz import adam_atan2, scale_by_adam_atan2
-from tests.golden import fixture_c, parity
+from tests.golden import fixture_c, parity, stacked
 
 
 def equations(params, gradients, rates, b1, b2, a, b, decay):
@@ -19,18 +18,6 @@ def equations(params, gradients, rates, b1, b2, a, b, decay):
     return theta
 
 
-def followed(tx, params, gradients):
-    state = tx.init(params)
-    for g in gradients:
-        updates, state = jax.jit(tx.update)(g, state, params)
-        params = optax.apply_updates(params, updates)
-    return params
-
-
-def rates(count):
-    return jnp.asarray(fixture_c.RATES)[count]
-
-
 def test_equals_the_golden_values():
     """adam-atan2-pytorch 0.4.1."""
     golden = fixture_c.golden(
@@ -39,10 +26,8 @@ def test_equals_the_golden_values():
         ".0759938690015 -.232618598311",
     )
     with jax.enable_x64(True):
-        tree = lambda x: jax.tree.map(jnp.asarray, x)  # noqa: E731
-        found = followed(
-            adam_atan2(rates, weight_decay=0.1), tree(fixture_c.params()), map(tree, fixture_c.gradients())
-        )
+        tx = adam_atan2(fixture_c.varying, weight_decay=0.1)
+        found = stacked.run(tx, jnp.float64, fixture_c.params(), fixture_c.gradients())
         chex.assert_trees_all_close(found, golden, rtol=0, atol=1e-10)
 
 
@@ -52,7 +37,7 @@ def test_equals_the_equations():
     settings = {"b1": 0.8, "b2": 0.95, "a": 0.7, "b": 2.0}
     with jax.enable_x64(True):
         tx = adam_atan2(lambda count: jnp.asarray(lr)[count], **settings, weight_decay=0.1)
-        found = followed(tx, jnp.ones(5), jnp.asarray(gradients))
+        found = stacked.run(tx, jnp.float64, np.ones(5), gradients)
         np.testing.assert_allclose(
             found, equations(np.ones(5), gradients, lr, **settings, decay=0.1), rtol=1e-12
         )
@@ -62,7 +47,7 @@ def test_equals_the_equations():
 def test_does_not_see_the_scale_of_the_gradients(scale):
     gradients = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
     found, wanted = (
-        followed(adam_atan2(0.1), jnp.zeros(8), jnp.asarray(g)) for g in (gradients * scale, gradients)
+        stacked.run(adam_atan2(0.1), jnp.float32, np.zeros(8), g) for g in (gradients * scale, gradients)
     )
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
 

@@ -10,23 +10,11 @@ import optimiz
 from optimiz import groups
 from optimiz.groups import Blocks, adam_mini_blocks
 from optimiz.optimizers.adam_mini import adam_mini, scale_by_adam_mini
-from tests.golden import parity
+from tests.golden import fixture_c, parity
 
 # The authors' code, release 1.1.1, five steps on given gradients: W (4, 2) in blocks, and b as one block.
-RATES = np.array([0.01, 0.02, 0.005, 0.01, 0.02])
-START = {"W": np.array([[1, -2], [3, 0.5], [0, -1], [2, 0.25]]), "b": np.array([0.1, -0.2])}
-GRADIENTS = {
-    "W": np.array(
-        [
-            [[0.2, -0.1], [0.4, 0], [0.3, -0.5], [0.1, 0.2]],
-            [[-0.3, 0.2], [0.1, 0.6], [0, 0.2], [0.2, -0.1]],
-            [[0.05, 0.05], [-0.2, -0.1], [0.4, 0.3], [-0.3, 0.1]],
-            [[0.1, -0.4], [0.2, 0.3], [-0.2, 0], [0.05, -0.2]],
-            [[-0.2, 0.1], [0.3, 0], [0.1, -0.1], [0.4, 0.3]],
-        ]
-    ),
-    "b": np.array([[0.5, 0.1], [-0.2, 0.3], [0, -0.4], [0.1, 0.2], [-0.3, 0]]),
-}
+START = fixture_c.params()
+GRADIENTS = jax.tree.map(lambda *each: np.stack(each), *fixture_c.gradients())
 B = "0.0736361394039 -0.219888599239"
 GOLDEN = {  # blocks of W, weight decay of W, and W in the end
     "one": (
@@ -71,13 +59,13 @@ def test_the_trajectory_is_the_authors_in_either_layout(case, transposed):
     turn = (lambda x: np.swapaxes(x, -1, -2)) if transposed else (lambda x: x)
     with jax.enable_x64(True):
         tx = adam_mini(
-            lambda count: jnp.asarray(RATES)[count],
+            fixture_c.varying,
             weight_decay=decay,
-            mask={"W": True, "b": False},
-            blocks={"W": blocks, "b": Blocks()},
+            mask={"w": True, "b": False},
+            blocks={"w": blocks, "b": Blocks()},
         )
-        found = followed(tx, START | {"W": turn(START["W"])}, GRADIENTS | {"W": turn(GRADIENTS["W"])})
-    np.testing.assert_allclose(np.ravel(turn(found["W"])), np.array(expected.split(), float), rtol=1e-11)
+        found = followed(tx, START | {"w": turn(START["w"])}, GRADIENTS | {"w": turn(GRADIENTS["w"])})
+    np.testing.assert_allclose(np.ravel(turn(found["w"])), np.array(expected.split(), float), rtol=1e-11)
     np.testing.assert_allclose(found["b"], np.array(B.split(), float), rtol=1e-11)
 
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from optimiz import ademamix, scale_by_ademamix
-from tests.golden import parity
+from tests.golden import parity, stacked
 
 
 def equations(params, gradients, rates, b1, b2, b3, alpha, eps, warmup, decay):
@@ -26,14 +26,6 @@ def equations(params, gradients, rates, b1, b2, b3, alpha, eps, warmup, decay):
     return theta
 
 
-def followed(tx, params, gradients):
-    state, update = tx.init(params), jax.jit(tx.update)
-    for g in gradients:
-        updates, state = update(g, state, params)
-        params = optax.apply_updates(params, updates)
-    return params
-
-
 @pytest.mark.parametrize("warmup", [0, 7, 100])
 def test_equals_the_equations(warmup):
     random = np.random.default_rng(0)
@@ -43,10 +35,10 @@ def test_equals_the_equations(warmup):
     with jax.enable_x64(True):
         schedule = lambda count: jnp.asarray(lr)[count]  # noqa: E731
         tx = ademamix(schedule, **settings, warmup_steps=warmup, weight_decay=0.1)
-        np.testing.assert_allclose(followed(tx, jnp.ones(5), jnp.asarray(gradients)), expected, rtol=1e-12)
+        np.testing.assert_allclose(stacked.run(tx, jnp.float64, np.ones(5), gradients), expected, rtol=1e-12)
     schedule = lambda count: jnp.asarray(lr, jnp.float32)[count]  # noqa: E731
     tx = ademamix(schedule, **settings, warmup_steps=warmup, weight_decay=0.1)
-    np.testing.assert_allclose(followed(tx, jnp.ones(5), jnp.float32(gradients)), expected, rtol=1e-4)
+    np.testing.assert_allclose(stacked.run(tx, jnp.float32, np.ones(5), gradients), expected, rtol=1e-4)
 
 
 def test_a_slow_average_of_many_steps_is_accurate_in_float32():
@@ -62,16 +54,18 @@ def test_a_slow_average_of_many_steps_is_accurate_in_float32():
 
 
 def test_without_weight_of_the_slow_average_it_is_adam():
-    gradients = jnp.asarray(np.random.default_rng(0).normal(size=(9, 4)), jnp.float32)
-    found = followed(ademamix(0.1, alpha=0.0), jnp.zeros(4), gradients)
-    np.testing.assert_allclose(found, followed(optax.adam(0.1), jnp.zeros(4), gradients), rtol=1e-5, atol=1e-7)
+    gradients = np.random.default_rng(0).normal(size=(9, 4))
+    found = stacked.run(ademamix(0.1, alpha=0.0), jnp.float32, np.zeros(4), gradients)
+    np.testing.assert_allclose(
+        found, stacked.run(optax.adam(0.1), jnp.float32, np.zeros(4), gradients), rtol=1e-5, atol=1e-7
+    )
 
 
 def test_without_warm_up_it_is_that_of_optax():
-    gradients = jnp.asarray(np.random.default_rng(0).normal(size=(9, 4)), jnp.float32)
+    gradients = np.random.default_rng(0).normal(size=(9, 4))
     given = {"b3": 0.99, "alpha": 2.0, "weight_decay": 0.1}
-    found = followed(ademamix(0.1, **given), jnp.ones(4), gradients)
-    theirs = followed(optax.contrib.ademamix(0.1, **given), jnp.ones(4), gradients)
+    found = stacked.run(ademamix(0.1, **given), jnp.float32, np.ones(4), gradients)
+    theirs = stacked.run(optax.contrib.ademamix(0.1, **given), jnp.float32, np.ones(4), gradients)
     np.testing.assert_allclose(found, theirs, rtol=1e-5, atol=1e-6)
 
 

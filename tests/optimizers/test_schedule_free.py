@@ -21,10 +21,6 @@ def followed(tx, params, gradients, dtype=None):
     return params, averaged_params(state, params), state
 
 
-def rates(count):
-    return jnp.asarray(fixture_c.RATES)[count]
-
-
 # The authors' package, schedulefree 1.4.1: (optimizer, y, x).
 GOLDEN = {
     "sgd": (
@@ -46,7 +42,7 @@ GOLDEN = {
         ),
     ),
     "adamw, varying rate, decay": (
-        lambda: schedule_free_adamw(rates, weight_decay=0.1),
+        lambda: schedule_free_adamw(fixture_c.varying, weight_decay=0.1),
         (
             "1.01076743561 -2.00041722043 2.96175384206 .467473367086 -.0137140189283 -.996430642362 "
             "1.95088639016 .245326295987",

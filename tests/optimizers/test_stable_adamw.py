@@ -2,7 +2,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import optimiz
@@ -20,18 +19,6 @@ def equations(params, gradients, rates, b1, b2, eps, decay, clip_rms):
     return theta
 
 
-def followed(tx, params, gradients):
-    state = tx.init(params)
-    for g in gradients:
-        updates, state = jax.jit(tx.update)(g, state, params)
-        params = optax.apply_updates(params, updates)
-    return params
-
-
-def rates(count):
-    return jnp.asarray(fixture_c.RATES)[count]
-
-
 def test_equals_the_golden_values():
     """torch-optimi 0.3.3, decay 0.1; the gradients of the fourth step are 50 times as large."""
     golden = fixture_c.golden(
@@ -40,9 +27,10 @@ def test_equals_the_golden_values():
         ".0688639205362 -.23903019598",
     )
     with jax.enable_x64(True):
-        tree = lambda x, factor=1: jax.tree.map(lambda leaf: jnp.asarray(factor * leaf), x)  # noqa: E731
-        gradients = [tree(g, 50 if i == 3 else 1) for i, g in enumerate(fixture_c.gradients())]
-        found = followed(stable_adamw(rates, weight_decay=0.1), tree(fixture_c.params()), gradients)
+        gradients = fixture_c.gradients()
+        gradients[3] = {name: 50 * g for name, g in gradients[3].items()}
+        tx = stable_adamw(fixture_c.varying, weight_decay=0.1)
+        found = stacked.run(tx, jnp.float64, fixture_c.params(), gradients)
         chex.assert_trees_all_close(found, golden, rtol=0, atol=1e-10)
 
 
@@ -53,7 +41,7 @@ def test_equals_the_equations():
     settings = {"b1": 0.8, "b2": 0.95, "eps": 1e-3, "clip_rms": 0.7}
     with jax.enable_x64(True):
         tx = stable_adamw(lambda count: jnp.asarray(lr)[count], **settings, weight_decay=0.1)
-        found = followed(tx, jnp.ones(5), jnp.asarray(gradients))
+        found = stacked.run(tx, jnp.float64, np.ones(5), gradients)
         expected = equations(np.ones(5), gradients, lr, **settings, decay=0.1)
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 

@@ -44,7 +44,7 @@ GOLDEN = {
 @pytest.mark.parametrize("decay", GOLDEN)
 def test_equals_the_golden_values(decay):
     with jax.enable_x64(True):
-        adam = optimiz.adam(lambda count: jnp.asarray(fixture_c.RATES)[count])
+        adam = optimiz.adam(fixture_c.varying)
         path, state = trained(optimiz.average(adam, decay), fixture_c.params(), fixture_c.gradients())
         # The weight is float32.
         chex.assert_trees_all_close(averaged_params(state, path[-1]), GOLDEN[decay], rtol=0, atol=1e-9)

@@ -9,22 +9,9 @@ import pytest
 
 import optimiz
 from optimiz import cautious
-from tests.golden import fixture_c
+from tests.golden import fixture_c, stacked
 
 ADAM = optimiz.scale_by_adam(0.9, 0.999, 1e-8)
-
-
-def rates(count):
-    return jnp.asarray(fixture_c.RATES)[count]
-
-
-def after_five_steps(tx):
-    params = jax.tree.map(jnp.asarray, fixture_c.params())
-    state = tx.init(params)
-    for g in fixture_c.gradients():
-        updates, state = jax.jit(tx.update)(jax.tree.map(jnp.asarray, g), state, params)
-        params = optax.apply_updates(params, updates)
-    return params
 
 
 def test_equals_the_golden_values_of_c_adamw():
@@ -38,9 +25,11 @@ def test_equals_the_golden_values_of_c_adamw():
         tx = optax.chain(
             cautious(ADAM),
             optimiz.decoupled_weight_decay(0.1),
-            optimiz.scale_by_learning_rate(rates),
+            optimiz.scale_by_learning_rate(fixture_c.varying),
         )
-        chex.assert_trees_all_close(after_five_steps(tx), golden, rtol=0, atol=1e-10)
+        chex.assert_trees_all_close(
+            stacked.run(tx, jnp.float64, fixture_c.params(), fixture_c.gradients()), golden, rtol=0, atol=1e-10
+        )
 
 
 def test_equals_the_golden_values_of_adamw_with_cautious_decay():
@@ -51,8 +40,10 @@ def test_equals_the_golden_values_of_adamw_with_cautious_decay():
         ".0770236599328 -.231930712614",
     )
     with jax.enable_x64(True):
-        tx = optimiz.adamw(rates, weight_decay=0.5, cautious_decay=True)
-        chex.assert_trees_all_close(after_five_steps(tx), golden, rtol=0, atol=1e-10)
+        tx = optimiz.adamw(fixture_c.varying, weight_decay=0.5, cautious_decay=True)
+        chex.assert_trees_all_close(
+            stacked.run(tx, jnp.float64, fixture_c.params(), fixture_c.gradients()), golden, rtol=0, atol=1e-10
+        )
 
 
 def directed(d, g, **settings):
