@@ -59,21 +59,21 @@ def no_step_before(name: str, updates: optax.Updates, why: str) -> None:
     _refuse_step_before(_chains(), name, updates, why)
 
 
-def no_step_in(name: str, tx: optax.GradientTransformation, state: Any) -> None:
+def no_step_in(name: str, tx: optax.GradientTransformation, state: Any, params: optax.Params) -> None:
     """Check that a transformation is a direction and makes no steps.
 
     Args:
         name: name of what needs a direction, for the message.
         tx: the transformation.
         state: its state.
+        params: the parameters that the state is of.
 
     Raises:
         ValueError: it makes steps.
     """
-    parts = list(_parts(tx.update))
-    if any(map(_is_step, jax.tree.leaves(state, is_leaf=_is_step))) or any(map(_steps, parts)):
+    if _has_stepped(tx.update, state, params):
         raise ValueError(
-            f"{name} goes around a direction, such as scale_by_adam(…), but {_name(parts[0])} makes steps: put "
+            f"{name} goes around a direction, such as scale_by_adam(…), and not around what makes steps: put "
             "weight decay and the learning rate behind it, in a chain"
         )
 
@@ -207,7 +207,7 @@ def _decays(update: Callable[..., Any]) -> bool:
 
 
 def _has_stepped(update: Callable[..., Any], state: Any, updates: optax.Updates) -> bool:
-    """Whether a member of a chain that has run was a step, of all or of some parameters."""
+    """Whether a transformation with such a state is a step, of all or of some parameters."""
     update = _within(update)
     if _code(update) is _MASKED:
         mask = _held(update)["mask"]

@@ -59,7 +59,7 @@ def cautious(
     def init_fn(params):
         groups.scanned_axes(params, scanned)  # raises here, not at the first update, if a pattern does not fit
         state = direction.init(params)
-        checks.no_step_in("cautious", direction, state)
+        checks.no_step_in("cautious", direction, state, params)
         return state
 
     def update_fn(updates, state, params=None, **extra_args):
