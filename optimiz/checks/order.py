@@ -14,8 +14,13 @@ import jax
 import optax
 from jax.core import Tracer
 
-# The states of the two transformations that are a step, the learning rate and the search.
-_STEPS = {"ScaleByLearningRateState", "ScaleByConstantRateState", "ScaleByArmijoState"}
+# The states of the transformations that are a step: the learning rate, the search, and the schedule-free rule.
+_STEPS = {
+    "ScaleByLearningRateState",
+    "ScaleByConstantRateState",
+    "ScaleByArmijoState",
+    "ScheduleFreeState",
+}
 
 _REWRITE = {"lookahead", "mechanize", "schedule_free"}
 

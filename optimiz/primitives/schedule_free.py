@@ -21,7 +21,8 @@ Source: arXiv 2405.15682 (Defazio et al.) and the authors' package ``schedulefre
 Departures from the authors' package: x is held for parameters of low precision; a learning rate of zero at the
 beginning moves nothing and has no weight.
 
-Departures from ``optax.contrib.schedule_free``: steps and weights read the same learning rate, where Optax's
+Departures from ``optax.contrib.schedule_free``: it goes around a direction, where Optax's goes around an
+optimizer that makes steps, which is refused here; steps and weights read the same learning rate, where Optax's
 weights are one step ahead; the first step of the warm-up moves; weights in float32, where Optax sums them in
 the parameters' dtype and stops at 256 in bfloat16; r; the average is found in any nested state; what would come
 after it in a chain is refused; initialisation from shapes.
@@ -90,8 +91,9 @@ def schedule_free(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain; or, in ``update``, the parameters are missing, a gradient
-            has another shape than its parameter, or something comes after it in a chain.
+        ValueError: an argument is outside its domain; in ``init``, ``direction`` makes steps, as a whole
+            optimizer does; or, in ``update``, the parameters are missing, a gradient has another shape than its
+            parameter, a step comes before it in a chain, or something comes after it.
 
     Example:
         >>> tx = schedule_free(optax.identity(), 1.0, b1=0.5)
@@ -126,11 +128,14 @@ def schedule_free(
         count = jnp.zeros([], jnp.int32)
         eta = step_size(count, wide).astype(jnp.float32)
         largest, weight_sum, share = (jnp.array(scalar, wide, copy=True) for scalar in (0, 0, b1))
-        return ScheduleFreeState(count, eta, largest, weight_sum, share, z, x, direction.init(params))
+        inner_state = direction.init(params)
+        checks.no_step_in("schedule_free", direction, inner_state, params)
+        return ScheduleFreeState(count, eta, largest, weight_sum, share, z, x, inner_state)
 
     def update_fn(updates, state, params=None, **extra_args):
         checks.needs_params(params)
         checks.comes_last("schedule_free", params, but=("stochastic_rounding", "kahan"))
+        checks.no_step_before("schedule_free", updates, "it is the step; a second minus goes uphill")
         checks.same_shapes("gradient", updates, "parameter", params)
         directions, inner_state = direction.update(updates, state.inner_state, params, **extra_args)
         count, wide = numerics.increment(state.count), state.weight_sum.dtype

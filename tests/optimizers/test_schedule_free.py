@@ -222,6 +222,16 @@ def test_refuses_what_comes_after_it_unless_it_rounds():
         schedule_free_sgd(1.0).update(params, schedule_free_sgd(1.0).init(params))
 
 
+@pytest.mark.parametrize("tx", [optimiz.adamw(0.1), optax.adamw(0.1), optax.sgd(0.1), schedule_free_sgd(1.0)])
+def test_what_makes_steps_is_refused_within_and_before(tx):
+    params = {"w": jnp.zeros(2)}
+    with pytest.raises(ValueError, match="schedule_free goes around a direction"):
+        schedule_free(tx, 0.1).init(params)
+    chain = optax.chain(tx, schedule_free_sgd(1.0))
+    with pytest.raises(ValueError, match=r"comes after a step in its chain|must be the last of a chain"):
+        chain.update(params, chain.init(params), params)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -96,7 +96,10 @@ def test_an_entry_decays_unless_its_direction_grows_it(u):
 
 def test_what_makes_steps_is_refused():
     params = {"w": jnp.zeros(2)}
-    for tx in (optimiz.adamw(0.1), optax.sgd(0.1), optimiz.lion(0.1), optax.chain(optax.adam(0.1))):
+    for tx in (
+        *(optimiz.adamw(0.1), optax.sgd(0.1), optimiz.lion(0.1), optax.chain(optax.adam(0.1))),
+        optimiz.schedule_free_sgd(1.0),
+    ):
         with pytest.raises(ValueError, match="cautious goes around a direction"):
             cautious(tx).init(params)
 
