@@ -36,7 +36,7 @@ from optimiz.compare.preflight import Preflight, check_arguments, preflight, unt
 from optimiz.compare.run import Run
 from optimiz.training.settings import description
 from optimiz.training.storage.run_directory import CHECKPOINTS, METRICS, TIMINGS
-from optimiz.training.task import losses_and_state, mean_loss, model_state_argument
+from optimiz.training.task import losses_and_state, mean_loss, untrained_arguments
 from optimiz.training.train_state import keys
 
 _RESULT = "result.json"
@@ -226,7 +226,8 @@ class _Matrix:
                 resume=True,
                 progress=self.watch(arm, seed, number),
             )
-            test = evaluate(result.params, **model_state_argument(result.model_state))
+            frozen = None if task.frozen is None else task.frozen(keys(settings.seed)[0])
+            test = evaluate(result.params, **untrained_arguments(result.model_state, frozen))
         except training.Diverged as diverged:
             _log.warning("%s, seed %d, diverged: %s", arm, seed, diverged)
             result, diverged_at = diverged.result, diverged.step
@@ -274,26 +275,27 @@ def _begin_again(path: Path) -> None:
 def _beginning(task: training.Task, seed: int) -> tuple[str, dict[str, float]]:
     """A fingerprint of the start of a run, and the heterogeneity of its first gradient.
 
-    The fingerprint is the SHA-256 of the initial parameters, the dropout key, the first batches and the model
-    state, if there is one; heterogeneity is measured without dropout.
+    The fingerprint is the SHA-256 of the initial parameters, the dropout key, the first batches, and the model
+    state and the frozen arrays, if there are any; heterogeneity is measured without dropout.
     """
-    params, model_state = untrained(task, seed)
+    params, model_state, frozen = untrained(task, seed)
     run_key = keys(seed)[1]
     batches = [dict(task.batches(step)) for step in range(_FINGERPRINTED)]
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves((params, jax.random.key_data(run_key), batches, model_state)):
+    for leaf in jax.tree.leaves((params, jax.random.key_data(run_key), batches, model_state, frozen)):
         digest.update(np.asarray(leaf).tobytes())
-    measured = _first_heterogeneity(task.loss)(params, jax.device_put(batches[0]), model_state)._asdict()
+    first = jax.device_put(batches[0])
+    measured = _first_heterogeneity(task.loss)(params, first, model_state, frozen)._asdict()
     statistics = {name: float(x) for name, x in measured.items() if name not in ("norm", "rms")}
     return digest.hexdigest(), statistics
 
 
 # As in training.step: the seeds share it, and it keeps alive the data that the loss refers to.
 @functools.lru_cache(maxsize=1)
-def _first_heterogeneity(loss: Any) -> Callable[[Any, Any, Any], diagnostics.Heterogeneity]:
-    def measured(params: Any, batch: Any, model_state: Any) -> diagnostics.Heterogeneity:
+def _first_heterogeneity(loss: Any) -> Callable[..., diagnostics.Heterogeneity]:
+    def measured(params: Any, batch: Any, model_state: Any, frozen: Any) -> diagnostics.Heterogeneity:
         def mean(params: Any) -> jax.Array:
-            returned = loss(params, batch, None, **model_state_argument(model_state))
+            returned = loss(params, batch, None, **untrained_arguments(model_state, frozen))
             return mean_loss(losses_and_state(returned, model_state)[0], batch)
 
         return diagnostics.heterogeneity(jax.grad(mean)(params))

@@ -10,7 +10,7 @@ from optimiz.compare.arm import Arm, directory_name
 from optimiz.compare.directions import lower_is_better as is_lower_better
 from optimiz.training.at_rate import AtRate
 from optimiz.training.run_plan import RunPlan
-from optimiz.training.task import model_state_argument
+from optimiz.training.task import untrained_arguments
 from optimiz.training.train_state import keys
 
 _ASK = "give lower_is_better=[{0!r}] or higher_is_better=[{0!r}], here and to the Record"
@@ -171,10 +171,10 @@ def _metrics(
     task: training.Task, seed: int, given: Mapping[str, Callable[..., Mapping[str, float]]], metric: str
 ) -> list[str]:
     """Names of the final metrics."""
-    params, model_state = untrained(task, seed)
+    params, model_state, frozen = untrained(task, seed)
     names: list[str] = []
     for name, metrics_of in given.items():
-        metrics = metrics_of(params, **model_state_argument(model_state))
+        metrics = metrics_of(params, **untrained_arguments(model_state, frozen))
         try:
             names = list({key: float(value) for key, value in metrics.items()})
         except (AttributeError, TypeError, ValueError):
@@ -184,7 +184,8 @@ def _metrics(
     return names
 
 
-def untrained(task: training.Task, seed: int) -> tuple[Any, Any]:
-    """The initial parameters and model state; the latter is None if the model has none."""
+def untrained(task: training.Task, seed: int) -> tuple[Any, Any, Any]:
+    """The initial parameters, model state and frozen arrays; None for what the task does not have."""
     key = keys(seed)[0]
-    return task.init(key), None if task.model_state is None else task.model_state(key)
+    model_state, frozen = (None if make is None else make(key) for make in (task.model_state, task.frozen))
+    return task.init(key), model_state, frozen

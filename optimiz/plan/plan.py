@@ -36,7 +36,7 @@ class Plan:
         target: the devices, such as ``"v5e:4x4"``.
         mesh: axis → size.
         arguments: argument of the program → bytes; an update has ``parameters``, ``state`` and ``gradients``, a
-            step ``parameters``, ``state`` and ``batch``.
+            step ``parameters``, ``state`` and ``batch``, and ``frozen`` if its task has frozen arrays.
         temporary: bytes that the program holds besides its arguments and results, such as the activations and
             gradients of a step; None if the compiler found the program too large.
         peak: the most bytes held at any time, including arguments; None likewise.
@@ -176,12 +176,13 @@ def step(
     mesh: str | None = None,
     rules: Callable[[Any], Any] | None = None,
     shard_state: bool = False,
+    frozen_rules: Callable[[Any], Any] | None = None,
 ) -> Plan:
     """Plan a whole training step: the one that :func:`optimiz.training.fit` compiles for a task.
 
     Args:
         task: the task; its ``batches`` may return ``jax.ShapeDtypeStruct`` instead of arrays, and its ``init``
-            is only traced.
+            and ``frozen`` are only traced.
         tx: any transformation.
         target: the devices, as in :func:`optimiz.plan.target`.
         mesh: names and sizes of the mesh's axes, such as ``"data:4,model:4"``; by default all devices lie along
@@ -189,6 +190,7 @@ def step(
         rules: parameters → a tree of ``PartitionSpec``, as in :class:`optimiz.training.Layout`; by default they
             are replicated on every device.
         shard_state: whether the optimizer's state is split along ``data`` (ZeRO, stage 1).
+        frozen_rules: as ``rules``, for the task's frozen arrays.
 
     Returns:
         The plan of one step. Its ``state`` is that of the optimizer and, if there is one, the model's.
@@ -209,16 +211,18 @@ def step(
     """
     checks.transformation("tx", tx)
     devices = targets.target(target)
-    layout = Layout(_mesh(devices, mesh), rules, shard_state)
+    layout = Layout(_mesh(devices, mesh), rules, shard_state, frozen_rules)
     start = jax.eval_shape(lambda: initial_state(task, tx, seed=0))
     spec = StepSpec.of(task, tx, start, task.batches(0))
     state, batch = spec.shapes
     if batch_size(batch) % (parts := layout.mesh.shape.get("data", 1)):
         raise ValueError(f"a batch of {batch_size(batch)} examples cannot be split along data:{parts}")
     places = state_shardings(state, layout)
+    rest = {"params": None, "frozen": None}
     held = {
         "parameters": bytes_per_device(state.params, places.params),
-        "state": bytes_per_device(state._replace(params=None), places._replace(params=None)),
+        **({} if state.frozen is None else {"frozen": bytes_per_device(state.frozen, places.frozen)}),
+        "state": bytes_per_device(state._replace(**rest), places._replace(**rest)),
         "batch": bytes_per_device(batch, jax.tree.map(lambda _: layout.batch, batch)),
     }
     return _plan(devices, layout.mesh, held, lambda: traced_step(spec, layout).lower())

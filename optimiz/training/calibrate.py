@@ -29,9 +29,9 @@ from optimiz.training.task import (
     batch_size,
     losses_and_state,
     mean_loss,
-    model_state_argument,
+    untrained_arguments,
 )
-from optimiz.training.train_state import check_state, initial_state, own
+from optimiz.training.train_state import TrainState, check_state, initial_state
 
 _WARM_UP = 3  # rounds: the first compiles, and the next may still allocate
 
@@ -172,13 +172,12 @@ def _samples(
         step = compile_step(spec).executable
         state = initial_state(task, tx, seed=0)
     key = jax.random.key(0)
-    at_first = state.model_state  # copied, because the step consumes its state
-    at_first = None if at_first is None else own(at_first)
 
     @jax.jit
-    def forward(params: Any, batch: Any, *on: Any) -> jax.Array:
-        returned = task.loss(params, batch, key, *on, **model_state_argument(at_first))
-        return mean_loss(losses_and_state(returned, at_first)[0], batch)
+    def forward(state: TrainState, batch: Any, *on: Any) -> jax.Array:
+        others = untrained_arguments(state.model_state, state.frozen)
+        returned = task.loss(state.params, batch, key, *on, **others)
+        return mean_loss(losses_and_state(returned, state.model_state)[0], batch)
 
     forwards: dict[Work, list[float]] = collections.defaultdict(list)
     steps: list[_Sample] = []
@@ -198,7 +197,7 @@ def _samples(
             work = Work(FORWARD, layers, batch_size(candidates))
             passes.append((work, (jax.block_until_ready(jax.device_put(candidates)),)))
         for work, arguments in passes:
-            forwards[work].append(_timed(forward, state.params, *arguments)[1])
+            forwards[work].append(_timed(forward, state, *arguments)[1])
         before = _extra_work(state.opt_state)
         (state, _), seconds = _timed(step, state, batch)
         after = _extra_work(state.opt_state)

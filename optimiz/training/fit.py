@@ -134,8 +134,9 @@ def fit(
         )
     if reference is not None and methods.growth is not None and task.depth is None:
         raise ValueError("a model that grows is charged by its depth: Task(depth=) must be given, got None")
-    if methods.growth is not None and task.model_state is not None:
-        raise ValueError("only parameters can grow: Methods(growth=) cannot go with Task(model_state=)")
+    for name in ("model_state", "frozen"):
+        if methods.growth is not None and getattr(task, name) is not None:
+            raise ValueError(f"only parameters can grow: Methods(growth=) cannot go with Task({name}=)")
     if settings.keep_best is not None and (task.evaluate is None or methods.growth is not None):
         reason = "Task(evaluate=) is None" if task.evaluate is None else "the model grows"
         raise ValueError(f"Settings(keep_best={settings.keep_best!r}) cannot keep a best checkpoint: {reason}")

@@ -25,7 +25,7 @@ from optimiz.training.run_plan import RunPlan
 from optimiz.training.storage import checkpoint
 from optimiz.training.storage.run_directory import CHECKPOINTS, write_settings
 from optimiz.training.storage.same_settings import STEPS
-from optimiz.training.task import batch_shapes, model_state_argument
+from optimiz.training.task import batch_shapes, untrained_arguments
 from optimiz.training.train_state import TrainState, as_saved, evaluated_params
 
 _log = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ class Loop:
         if not self._run_log.finished and processes.is_first():
             was = saved.record.get("conditions", {})
             self._comparable = warn_of_others(str(self._path), was, self._conditions)
-        return saved.state._replace(averaged=None)
+        return saved.state._replace(averaged=None, frozen=plan.frozen())
 
     def _compile(self, state: TrainState, batch: Mapping[str, jax.Array]) -> None:
         with self._run_log.timed("compile") as timing:
@@ -221,9 +221,8 @@ class Loop:
         self._refuse_not_finite(state)
         with self._run_log.timed("evaluate"):
             own = self._plan.own
-            metrics = self._task.evaluate(
-                own(evaluated_params(state)), **model_state_argument(own(state.model_state))
-            )
+            others = untrained_arguments(own(state.model_state), own(state.frozen))
+            metrics = self._task.evaluate(own(evaluated_params(state)), **others)
             try:
                 metrics = {name: float(value) for name, value in metrics.items()}
             except (AttributeError, TypeError, ValueError):

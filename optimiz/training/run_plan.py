@@ -24,8 +24,10 @@ from optimiz.training.task import Batch, Task, batch_size
 from optimiz.training.train_state import (
     TrainState,
     check_state,
+    frozen_arrays,
     grown_state,
     initial_state,
+    keys,
     laid_out,
     state_shardings,
 )
@@ -68,7 +70,16 @@ class RunPlan:
 
     def first(self) -> TrainState:
         """The state before the first step."""
-        return laid_out(self.layout, self._initial)
+        # On a mesh the state is made by a program, whose constants frozen arrays must not become.
+        trained = dataclasses.replace(self, task=dataclasses.replace(self.task, frozen=None))
+        return laid_out(self.layout, trained._initial)._replace(frozen=self.frozen())
+
+    def frozen(self) -> Any:
+        """The task's frozen arrays, on the device or the mesh; None without any."""
+        if self.task.frozen is None or self.layout is None:
+            return frozen_arrays(self.task, self.settings.seed)
+        arrays = self.task.frozen(keys(self.settings.seed)[0])  # from the host, no device need hold all of them
+        return jax.device_put(arrays, self.layout.frozen(arrays), may_alias=False)
 
     def grown(self, state: TrainState, stage: int) -> TrainState:
         """The state at a stage, from the state at the stage before."""

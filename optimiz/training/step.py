@@ -36,8 +36,8 @@ from optimiz.training.task import (
     batch_size,
     losses_and_state,
     mean_loss,
-    model_state_argument,
     per_example,
+    untrained_arguments,
     weighted_logits,
 )
 from optimiz.training.train_state import TrainState, on_clock, run_key
@@ -195,7 +195,7 @@ def _update_on_selection(
     assert selection is not None
     drawn = state.selection.drawn if selection.waits else state.step
     key = jax.random.fold_in(jax.random.fold_in(run_key(state), _SELECTION), drawn)
-    returned = spec.loss(state.params, candidates, None, **model_state_argument(state.model_state))
+    returned = spec.loss(state.params, candidates, None, **untrained_arguments(state.model_state, state.frozen))
     losses = per_example(losses_and_state(returned, state.model_state)[0], candidates)
     chosen = selection.choose(state.selection, losses, candidates, key)
     clock = before
@@ -238,7 +238,9 @@ def _update(
     active = None if layers is None else jnp.sum(layers, dtype=jnp.int32)
 
     def value_and_state(params: Any) -> tuple[jax.Array, Any]:
-        returned = spec.loss(params, batch, key, *pattern, **model_state_argument(state.model_state))
+        returned = spec.loss(
+            params, batch, key, *pattern, **untrained_arguments(state.model_state, state.frozen)
+        )
         losses, model_state = losses_and_state(returned, state.model_state)
         return mean_loss(losses, batch), model_state
 
@@ -247,7 +249,9 @@ def _update(
 
     def logits_fn(params: Any) -> Any:
         assert spec.logits is not None
-        logits = spec.logits(params, batch, key, *pattern, **model_state_argument(state.model_state))
+        logits = spec.logits(
+            params, batch, key, *pattern, **untrained_arguments(state.model_state, state.frozen)
+        )
         return weighted_logits(logits, batch)
 
     (value, model_state), grads = jax.value_and_grad(value_and_state, has_aux=True)(state.params)

@@ -25,6 +25,7 @@ _SIGNATURES = {
     "logits": "(parameters, batch, key) → logits",
     "depth": "parameters → number of layers",
     "model_state": "key → arrays that are not trained",
+    "frozen": "key → arrays that nothing changes",
 }
 
 
@@ -52,9 +53,16 @@ class Task:
             is charged by its batch alone.
         model_state: key → arrays that the model itself updates and no optimizer trains, such as the running
             statistics of BatchNorm; the key is the same as for ``init``. None for a model without such state.
+        frozen: key → arrays of any dtype that the loss reads and nothing changes, such as the pretrained
+            parameters below adapters; the key is the same as for ``init``. They have no gradients and no
+            optimizer state. They are not saved, but made again when a run is resumed: what decides them belongs
+            to the run's ``identity``. None if all that the loss reads is trained.
 
     If layers are dropped, ``loss`` and ``logits`` take a fourth argument, which layers are on: bool [L],
     traced. Without that argument all layers are on.
+
+    If the task has frozen arrays, ``loss``, ``logits`` and ``evaluate`` receive them as the keyword argument
+    ``frozen``.
 
     If the task has a model state, ``loss``, ``logits`` and ``evaluate`` receive it as the keyword argument
     ``model_state``, and ``loss`` returns a pair: the losses, and the state after the batch, with the same tree,
@@ -77,6 +85,7 @@ class Task:
     logits: Callable[..., Any] | None = None
     depth: Callable[[Any], int] | None = None
     model_state: Callable[[jax.Array], Any] | None = None
+    frozen: Callable[[jax.Array], Any] | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -93,10 +102,16 @@ class Task:
             raise TypeError(message)
 
 
-def model_state_argument(model_state: Any) -> dict[str, Any]:
-    """The keyword argument that passes the model state to a task's functions; empty without one."""
+def untrained_arguments(model_state: Any, frozen: Any) -> dict[str, Any]:
+    """The keyword arguments of a task's functions: what is not trained, without what the task does not have.
+
+    Args:
+        model_state: the model state; None without one.
+        frozen: the frozen arrays; None without any.
+    """
+    given = {"model_state": model_state, "frozen": frozen}
     # Flattened and rebuilt, so that NNX's variables belong to the trace in which they will be set.
-    return {} if model_state is None else {"model_state": jax.tree.map(lambda x: x, model_state)}
+    return {name: jax.tree.map(lambda x: x, tree) for name, tree in given.items() if tree is not None}
 
 
 def losses_and_state(returned: Any, model_state: Any) -> tuple[Any, Any]:

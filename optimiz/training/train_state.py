@@ -30,6 +30,8 @@ class TrainState(NamedTuple):
         selection: the state of the selection of examples; None if all are trained on.
         model_state: the model's state; None if the model has parameters only.
         averaged: the parameters to evaluate; only in checkpoints, and only if they differ from the parameters.
+        frozen: the task's frozen arrays, which every step returns as they are; None without any, and in
+            checkpoints.
     """
 
     step: jax.Array
@@ -40,6 +42,7 @@ class TrainState(NamedTuple):
     selection: Any = None
     model_state: Any = None
     averaged: Any = None
+    frozen: Any = None
 
 
 def initial_state(
@@ -62,7 +65,22 @@ def initial_state(
     model_state = None if task.model_state is None else own(task.model_state(init_key))
     if task.model_state is not None and model_state is None:
         raise ValueError("Task(model_state=) must return arrays, got None: omit it for a model without state")
-    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, key, clock, chosen, model_state)
+    zero, frozen = jnp.zeros((), jnp.int32), frozen_arrays(task, seed)
+    return TrainState(zero, params, opt_state, key, clock, chosen, model_state, frozen=frozen)
+
+
+def frozen_arrays(task: Task, seed: int) -> Any:
+    """The task's frozen arrays, owned by the caller; None without any.
+
+    Raises:
+        ValueError: the task has a function for them that returns None.
+    """
+    if task.frozen is None:
+        return None
+    frozen = own(task.frozen(keys(seed)[0]))
+    if frozen is None:
+        raise ValueError("Task(frozen=) must return arrays, got None: omit it if there are none")
+    return frozen
 
 
 _averaged = jax.jit(averaged_params)
@@ -75,7 +93,8 @@ def evaluated_params(state: TrainState) -> Any:
 
 def as_saved(state: TrainState) -> TrainState:
     """What a checkpoint holds of a state: the parameters to evaluate too, if they are others; traceable."""
-    return state._replace(averaged=evaluated_params(state)) if keeps_average(state.opt_state) else state
+    averaged = evaluated_params(state) if keeps_average(state.opt_state) else None
+    return state._replace(averaged=averaged, frozen=None)
 
 
 def grown_state(plan: Growth, tx: optax.GradientTransformation, state: TrainState, stage: int) -> TrainState:
@@ -109,7 +128,8 @@ def state_shardings(state: TrainState, layout: Layout) -> TrainState:
     shardings = jax.tree.map(lambda _: layout.whole, state)
     params, opt_state = layout.params(state.params), layout.opt_state(state.opt_state, state.params)
     averaged = None if state.averaged is None else params
-    return shardings._replace(params=params, opt_state=opt_state, averaged=averaged)
+    frozen = None if state.frozen is None else layout.frozen(state.frozen)
+    return shardings._replace(params=params, opt_state=opt_state, averaged=averaged, frozen=frozen)
 
 
 def laid_out(layout: Layout | None, make: Callable[..., TrainState], *arguments: TrainState) -> TrainState:
@@ -171,7 +191,7 @@ def check_state(state: TrainState) -> None:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             name = "params" + jax.tree_util.keystr(path)
             raise ValueError(f"{name} has dtype {leaf.dtype}; parameters must be floating point")
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state._replace(frozen=None)):
         if leaf.size == 0:
             name = jax.tree_util.keystr(path).removeprefix(".")
             raise ValueError(f"{name} has shape {leaf.shape}: an empty array cannot be saved")

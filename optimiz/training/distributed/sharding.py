@@ -74,6 +74,7 @@ class Layout:
         partition: parameters → a tree of ``PartitionSpec``, such as ``groups.label({P(None, "model"):
             groups.path("query"), P(): groups.everything})``; None to replicate all parameters.
         shard_state: whether the optimizer's state is split along ``data`` too.
+        frozen_partition: as ``partition``, for a task's frozen arrays.
 
     Example:
         >>> layout = Layout(make_mesh("data:1"))
@@ -84,6 +85,7 @@ class Layout:
     mesh: Mesh
     partition: Callable[[Any], Any] | None = None
     shard_state: bool = False
+    frozen_partition: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
         auto = (AxisType.Auto,) * len(self.mesh.axis_names)
@@ -165,12 +167,19 @@ class Layout:
         Raises:
             ValueError: a rule splits a parameter unevenly, or along an axis that the mesh lacks.
         """
-        if self.partition is None:
-            return jax.tree.map(lambda _: self.whole, params)
-        leaves, structure = jax.tree_util.tree_flatten_with_path(params)
-        specs = structure.flatten_up_to(self.partition(params))
+        return self._by_rules("params", params, self.partition)
+
+    def frozen(self, frozen: Any) -> Any:
+        """The sharding of each frozen array; arguments and errors as for :meth:`params`."""
+        return self._by_rules("frozen", frozen, self.frozen_partition)
+
+    def _by_rules(self, name: str, tree: Any, partition: Callable[[Any], Any] | None) -> Any:
+        if partition is None:
+            return jax.tree.map(lambda _: self.whole, tree)
+        leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
+        specs = structure.flatten_up_to(partition(tree))
         for (path, leaf), spec in zip(leaves, specs, strict=True):
-            self._check("params" + jax.tree_util.keystr(path), leaf.shape, spec)
+            self._check(name + jax.tree_util.keystr(path), leaf.shape, spec)
         return structure.unflatten(NamedSharding(self.mesh, spec) for spec in specs)
 
     def opt_state(self, opt_state: Any, params: Any) -> Any:
