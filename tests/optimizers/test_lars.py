@@ -71,9 +71,8 @@ def test_equals_the_equations_over_a_varying_rate(trust, nesterov):
     ],
 )
 def test_is_a_drop_in_for_optax_with_the_norm(kwargs):
-    schedule = optax.linear_schedule(1.0, 0.1, stacked.STEPS)
     for_optax = {k: v for k, v in kwargs.items() if k != "trust"}
-    stacked.check_drop_in(lambda _: lars(schedule, **kwargs), lambda _: optax.lars(schedule, **for_optax))
+    stacked.check_drop_in(lambda _: lars(rate, **kwargs), lambda _: optax.lars(rate, **for_optax))
 
 
 def test_the_default_is_the_papers_denominator():
