@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from examples.data import baseline, image_summary, images
-from examples.shared import command, devices, optimizers, program_flags
-from examples.shared.train_each import Plan, average_flag, check_flags, made_or_left_out
+from examples.shared import command, devices, optimizers, program_flags, training_flags
+from examples.shared.train_each import Plan, made_or_left_out
 from examples.tasks.image_classification import CROP, FLIP, ImageClassification, choose, draw_mistakes
 from optimiz import schedules, training
 
@@ -31,35 +31,28 @@ _AUGMENT = FLAGS.DEFINE_list("augment", None, "crop, flip or none; default: crop
 _SMOOTHING = FLAGS.DEFINE_float("smoothing", 0.1, "Of labels.")
 _DROPOUT = FLAGS.DEFINE_float("dropout", 0.0, "Rate of dropout of a ViT.")
 _REMAT = FLAGS.DEFINE_bool("remat", False, "Compute layers of a ViT twice, to take less memory.")
-_OPTIMIZER = FLAGS.DEFINE_list(
-    "optimizer",
-    ["adamw"],
-    f"{optimizers.listed(from_scratch=True)}\nA pretrained ViT has the default rates of finetune_text.",
-)
-_LEARNING_RATE = FLAGS.DEFINE_float(
-    "learning_rate", None, "Peak rate; default: the optimizer's own, if there is one."
-)
 _HEAD_RATE = FLAGS.DEFINE_float("head_rate", 1.0, "Rate of the head, in multiples of the others'.")
-_WEIGHT_DECAY = FLAGS.DEFINE_float("weight_decay", 0.05, "Decoupled; biases and norms are left out.")
-_WARMUP = FLAGS.DEFINE_float("warmup", 0.1, "Share of the steps over which the rate rises from 0.")
-_STEPS = FLAGS.DEFINE_integer("steps", 200, "Updates.", lower_bound=1)
-_BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 64, "Images per update.", lower_bound=1)
-_SEED = FLAGS.DEFINE_integer("seed", 0, "Of parameters, data order and augmentation.", lower_bound=0)
-FLAGS.DEFINE_integer("evaluate_every", 50, "Steps between two evaluations.")
-FLAGS.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
-average_flag(FLAGS)
-FLAGS.DEFINE_bool("keep_best", False, "Keep the checkpoint of the least validation loss too.")
-FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
-FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)
+training_flags.define(
+    FLAGS,
+    lambda name: choose_optimizer(name, 2),
+    _MODEL,
+    optimizer=["adamw"],
+    listed=f"{optimizers.listed(from_scratch=True)}\nA pretrained ViT has the default rates of finetune_text.",
+    metrics=("loss", *baseline.METRICS),
+    examples="images",
+    weight_decay=0.05,
+    steps=200,
+    batch_size=64,
+    evaluate_every=50,
+    seed_of="parameters, data order and augmentation",
+)
 
-_DECISIVE = (_MODEL, _STEPS, _BATCH_SIZE, _SEED, _SMOOTHING, _DROPOUT, _WARMUP, _WEIGHT_DECAY, _HEAD_RATE)
-_DECISIVE += (_REMAT,)
+_DECISIVE = (_MODEL, _SMOOTHING, _DROPOUT, _HEAD_RATE, _REMAT)
 program_flags.check(
     lambda names: {*names} <= {CROP, FLIP} or names == ["none"], "must be crop, flip, both, or none", _AUGMENT
 )
-program_flags.check(lambda x: x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT, _SMOOTHING)
+program_flags.check(lambda x: x < 1, "must be in [0, 1)", _DROPOUT, _SMOOTHING)
 program_flags.check(lambda x: x > 0, "must be above 0, or the new head would not be trained", _HEAD_RATE)
-check_flags(FLAGS, lambda name: choose_optimizer(name, 2), _OPTIMIZER, _LEARNING_RATE, _MODEL)
 for _flag in (_TEST, _IMAGE_SIZE):
     _goes = f"--{_flag.name} goes with --data; the digits have a test part and a size of their own"
     program_flags.check_together(lambda x: x["data"] or not any(x.values()), _goes, FLAGS, _DATA, _flag)
@@ -94,21 +87,22 @@ def read_data() -> dict[str, images.ImageExamples]:
 def main() -> None:
     """Run every optimizer, then write the report."""
     layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
-    plan = Plan.of(FLAGS, log_every=10)
     parts = read_data()
+    plan = Plan.of(FLAGS, len(parts["train"].images), log_every=10)
     summary = image_summary.of_images(parts)
     if training.is_first():
         summary.show()
     side, _, channels = parts["train"].images.shape[1:]
     classes = len(parts["train"].label_names)
-    choices = [choose_optimizer(name, classes) for name in _OPTIMIZER.value]
+    choices = [choose_optimizer(name, classes) for name in FLAGS.optimizer]
     chosen = plan.optimizers(choices, schedules.cosine, optimizers.head_multipliers(_HEAD_RATE.value))
     augment = _AUGMENT.value or (["none"] if _DATA.value is None else [CROP, FLIP])
     model = choose(_MODEL.value, side, channels, classes, _DROPOUT.value, _REMAT.value)
     problem = ImageClassification(parts, model, augment=augment, smoothing=_SMOOTHING.value)
-    task = problem.task(_BATCH_SIZE.value, _SEED.value, devices.share(layout))
-    decisive = {flag.name: flag.value for flag in _DECISIVE} | {"augment": augment}
+    decisive = plan.decisive | {flag.name: flag.value for flag in _DECISIVE} | {"augment": augment}
     identity = decisive | {"model_and_data": problem.fingerprint()}
+    identity |= {"label_names": list(parts["train"].label_names)}
+    task, identity = plan.begun(problem.task(FLAGS.batch_size, FLAGS.seed, devices.share(layout)), identity)
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
     with training.claimed(plan.output, identity | {"learning_rates": rates}, plan.resume):

@@ -15,8 +15,8 @@ import functools
 
 from examples.data import baseline, data_flags, docstrings, text
 from examples.models import pretrained
-from examples.shared import command, devices, optimizers, program_flags
-from examples.shared.train_each import Plan, average_flag, check_flags
+from examples.shared import command, devices, optimizers, program_flags, training_flags
+from examples.shared.train_each import Plan
 from examples.tasks.text_classification import TextClassification
 from optimiz import schedules, training
 
@@ -27,15 +27,7 @@ _DATA = FLAGS.DEFINE_path("data", None, "Training examples: .tsv, .csv, .jsonl o
 _VALIDATION = FLAGS.DEFINE_path("validation", None, "Validation examples; default: a part of --data.")
 _TEST = FLAGS.DEFINE_path("test", None, "Test examples; default: a part of --data.")
 _FILES = data_flags.DataFlags(FLAGS)
-_OPTIMIZER = FLAGS.DEFINE_list("optimizer", ["sgd_sai", "signum", "adamw"], optimizers.listed())
-_LEARNING_RATE = FLAGS.DEFINE_float(
-    "learning_rate", None, "Peak rate; default: the optimizer's own, if there is one."
-)
 _HEAD_RATE = FLAGS.DEFINE_float("head_rate", 50.0, "Rate of the new head, in multiples of the encoder's.")
-_WEIGHT_DECAY = FLAGS.DEFINE_float("weight_decay", 0.01, "Decoupled; biases and norms are left out.")
-_WARMUP = FLAGS.DEFINE_float("warmup", 0.1, "Share of the steps over which a rate rises from 0.")
-_STEPS = FLAGS.DEFINE_integer("steps", 150, "Updates.", lower_bound=1)
-_BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 32, "Examples per update.", lower_bound=1)
 _LENGTH = FLAGS.DEFINE_integer(
     "length",
     None,
@@ -44,20 +36,24 @@ _LENGTH = FLAGS.DEFINE_integer(
 )
 _DROPOUT = FLAGS.DEFINE_float("dropout", 0.1, "Rate of dropout, everywhere.")
 _REMAT = FLAGS.DEFINE_bool("remat", False, "Compute layers twice, to take less memory.")
-_SEED = FLAGS.DEFINE_integer("seed", 0, "Of data order and dropout.", lower_bound=0)
-FLAGS.DEFINE_integer("evaluate_every", 25, "Steps between two evaluations.")
-FLAGS.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
-average_flag(FLAGS)
-FLAGS.DEFINE_bool("keep_best", False, "Keep the checkpoint of the least validation loss too.")
-FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
-FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)
+training_flags.define(
+    FLAGS,
+    lambda name: optimizers.choose(name, classes=2),
+    optimizer=["sgd_sai", "signum", "adamw"],
+    listed=optimizers.listed(),
+    metrics=("loss", *baseline.METRICS),
+    examples="examples",
+    weight_decay=0.01,
+    steps=150,
+    batch_size=32,
+    evaluate_every=25,
+    seed_of="data order and dropout",
+)
 
-_DECISIVE = (_STEPS, _BATCH_SIZE, _SEED, _LENGTH, _POOLING, _DROPOUT, _WARMUP, _WEIGHT_DECAY, _HEAD_RATE)
-_DECISIVE += (_REMAT,)
+_DECISIVE = (_LENGTH, _POOLING, _DROPOUT, _HEAD_RATE, _REMAT)
 _OWN_LENGTH = 24
-program_flags.check(lambda x: x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT)
+program_flags.check(lambda x: x < 1, "must be in [0, 1)", _DROPOUT)
 program_flags.check(lambda x: x > 0, "must be above 0, or the new head would not be trained", _HEAD_RATE)
-check_flags(FLAGS, lambda name: optimizers.choose(name, classes=2), _OPTIMIZER, _LEARNING_RATE)
 
 
 def read_data() -> dict[str, text.TextExamples]:
@@ -93,16 +89,16 @@ def check(positions: int) -> None:
     length = asked_length()
     if length is not None and length > positions:
         raise ValueError(f"--length={length}: the model reads at most {positions} tokens")
-    Plan.of(FLAGS, log_every=5)
-    read_data()
+    Plan.of(FLAGS, len(read_data()["train"].texts), log_every=5)
 
 
 def main() -> None:
     """Run every optimizer, then write the report."""
     layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
-    plan = Plan.of(FLAGS, log_every=5)
     parts, model = read_data(), pretrained.find(_MODEL.value)
-    choices = [optimizers.choose(name, classes=len(parts["train"].label_names)) for name in _OPTIMIZER.value]
+    train = parts["train"]
+    plan = Plan.of(FLAGS, len(train.texts), log_every=5)
+    choices = [optimizers.choose(name, classes=len(train.label_names)) for name in FLAGS.optimizer]
     chosen = plan.optimizers(choices, schedules.linear, optimizers.head_multipliers(_HEAD_RATE.value))
     problem = TextClassification(
         parts,
@@ -114,9 +110,9 @@ def main() -> None:
     )
     if training.is_first():
         problem.summary.show()
-    task = problem.task(_BATCH_SIZE.value, _SEED.value, devices.share(layout))
-    decisive = {flag.name: flag.value for flag in _DECISIVE} | {"length": problem.length}
-    identity = decisive | {"model_and_data": problem.fingerprint()}
+    decisive = plan.decisive | {flag.name: flag.value for flag in _DECISIVE} | {"length": problem.length}
+    identity = decisive | {"model_and_data": problem.fingerprint()} | problem.meaning
+    task, identity = plan.begun(problem.task(FLAGS.batch_size, FLAGS.seed, devices.share(layout)), identity)
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
     model_name = pretrained.described(_MODEL.value, model)

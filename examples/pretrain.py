@@ -13,17 +13,19 @@ read before anything is trained.
 import dataclasses
 import functools
 import shlex
+from pathlib import Path
 
 import jax
 
 from examples import finetune_text
 from examples.data import corpus, tokenization
 from examples.data.text_summary import of_unknown
-from examples.shared import command, devices, optimizers, program_flags
+from examples.data.tokenizer_file import digest
+from examples.shared import command, devices, optimizers, program_flags, training_flags
 from examples.shared.downstream import Downstream
-from examples.shared.train_each import Plan, average_flag, check_flags, made_or_left_out
+from examples.shared.train_each import Plan, made_or_left_out
 from examples.tasks.objectives import OBJECTIVES, Size
-from examples.tasks.pretraining import EVALUATION_ROWS, Pretraining
+from examples.tasks.pretraining import EVALUATION_ROWS, METRICS, Pretraining
 from optimiz import compare, schedules, training
 
 FLAGS = program_flags.Flags()
@@ -43,30 +45,28 @@ _HEADS = FLAGS.DEFINE_integer("heads", 4, "Attention heads.", lower_bound=1)
 _LENGTH = FLAGS.DEFINE_integer("length", 128, "Tokens of a row.", lower_bound=8)
 _DROPOUT = FLAGS.DEFINE_float("dropout", 0.0, "Rate of dropout, everywhere.")
 _REMAT = FLAGS.DEFINE_bool("remat", False, "Compute layers twice, to take less memory.")
-_OPTIMIZER = FLAGS.DEFINE_list("optimizer", ["adamw"], optimizers.listed(from_scratch=True))
-_LEARNING_RATE = FLAGS.DEFINE_float("learning_rate", None, "Peak rate; default: the optimizer's own.")
-_WEIGHT_DECAY = FLAGS.DEFINE_float("weight_decay", 0.1, "Decoupled; biases and norms are left out.")
-_WARMUP = FLAGS.DEFINE_float("warmup", 0.1, "Share of the steps over which the rate rises from 0.")
-_STEPS = FLAGS.DEFINE_integer("steps", 300, "Updates.", lower_bound=1)
-_BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 16, "Rows per update.", lower_bound=1)
-_SEED = FLAGS.DEFINE_integer("seed", 0, "Of parameters, data order and what is hidden.", lower_bound=0)
-FLAGS.DEFINE_integer("evaluate_every", 50, "Steps between two evaluations.")
-FLAGS.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
-average_flag(FLAGS)
-FLAGS.DEFINE_bool("keep_best", False, "Keep the checkpoint of the least validation loss too.")
+_choose = functools.partial(optimizers.choose, from_scratch=True)
+training_flags.define(
+    FLAGS,
+    functools.partial(_choose, classes=2),
+    optimizer=["adamw"],
+    listed=optimizers.listed(from_scratch=True),
+    metrics=METRICS,
+    examples="rows",
+    weight_decay=0.1,
+    steps=300,
+    batch_size=16,
+    evaluate_every=50,
+    seed_of="parameters, data order and what is hidden",
+)
 _DOWNSTREAM = FLAGS.DEFINE_string(
     "downstream", None, "Fine-tune with these arguments of finetune_text.", may_be_empty=True
 )
-FLAGS.DEFINE_bool("resume", False, "Go on with the runs in --output.")
-FLAGS.DEFINE_path("output", None, "Directory of the report, runs and models.", required=True)
 
-_DECISIVE = (_OBJECTIVE, _LAYERS, _HIDDEN_SIZE, _HEADS, _LENGTH, _DROPOUT, _STEPS, _BATCH_SIZE, _SEED)
-_DECISIVE += (_WARMUP, _WEIGHT_DECAY, _REMAT)
+_DECISIVE = (_OBJECTIVE, _LAYERS, _HIDDEN_SIZE, _HEADS, _LENGTH, _DROPOUT, _REMAT)
 _SHARES = {"train": 0.9, "validation": 0.05, "test": 0.05}
-program_flags.check(lambda x: x < 1, "must be in [0, 1)", _WARMUP, _DROPOUT)
+program_flags.check(lambda x: x < 1, "must be in [0, 1)", _DROPOUT)
 program_flags.check_each(shlex.split, _DOWNSTREAM)
-_choose = functools.partial(optimizers.choose, from_scratch=True)
-check_flags(FLAGS, functools.partial(_choose, classes=2), _OPTIMIZER, _LEARNING_RATE)
 divides = "--heads must divide --hidden_size"
 program_flags.check_together(lambda x: x["hidden_size"] % x["heads"] == 0, divides, FLAGS, _HIDDEN_SIZE, _HEADS)
 program_flags.check_together(
@@ -78,7 +78,7 @@ program_flags.check_together(
 )
 
 
-def fine_tuning(plan: Plan, given: str) -> Downstream:
+def fine_tuning(given: str) -> Downstream:
     """What fine-tunes the first optimizer's model; its arguments are known to be right.
 
     Raises:
@@ -86,8 +86,9 @@ def fine_tuning(plan: Plan, given: str) -> Downstream:
     """
     if jax.process_count() > 1:
         raise ValueError(f"--downstream needs one process, there are {jax.process_count()}")
-    model = plan.output / _choose(_OPTIMIZER.value[0], classes=2).name / "model"
-    found = Downstream("examples.finetune_text", finetune_text.FLAGS, given, model, plan.output, plan.resume)
+    output = Path(FLAGS.output)
+    model = output / _choose(FLAGS.optimizer[0], classes=2).name / "model"
+    found = Downstream("examples.finetune_text", finetune_text.FLAGS, given, model, output, FLAGS.resume)
     with found.read():
         finetune_text.check(_LENGTH.value)
     return found
@@ -96,25 +97,26 @@ def fine_tuning(plan: Plan, given: str) -> Downstream:
 def main() -> None:
     """Run every optimizer, then write the models and the report."""
     layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
-    plan = Plan.of(FLAGS, log_every=10)
-    downstream = None if _DOWNSTREAM.value is None else fine_tuning(plan, _DOWNSTREAM.value)
+    downstream = None if _DOWNSTREAM.value is None else fine_tuning(_DOWNSTREAM.value)
     text = corpus.standard_library() if _DATA.value is None else corpus.read(_DATA.value)
     parts = corpus.split(text, _SHARES)
-    kept = plan.output / "tokenizer.json"
-    own, documents = kept if plan.resume else None, parts["train"].documents
+    kept = Path(FLAGS.output) / "tokenizer.json"
+    own, documents = kept if FLAGS.resume else None, parts["train"].documents
     vocabulary = tokenization.choose(_TOKENIZER.value, _OBJECTIVE.value, _VOCAB_SIZE.value, documents, own)
-    choices = [_choose(name, classes=vocabulary.size) for name in _OPTIMIZER.value]
-    chosen = plan.optimizers(choices, schedules.cosine, optimizers.one_rate)
     sizes = (_LAYERS, _HIDDEN_SIZE, _HEADS, _LENGTH, _DROPOUT, _REMAT)
     size = Size(*(flag.value for flag in sizes))
     problem = Pretraining(parts, vocabulary, OBJECTIVES[_OBJECTIVE.value](vocabulary, size))
     summary = corpus.summary(text, parts, _SHARES) | of_unknown(problem.unknown)
     if training.is_first():
         summary.show()
-    task = problem.task(_BATCH_SIZE.value, _SEED.value, share=devices.share(layout))
-    decisive = {flag.name: flag.value for flag in _DECISIVE}
-    identity = decisive | {"data": problem.fingerprint()}
+    plan = Plan.of(FLAGS, len(problem.rows["train"]), log_every=10)
+    choices = [_choose(name, classes=vocabulary.size) for name in FLAGS.optimizer]
+    chosen = plan.optimizers(choices, schedules.cosine, optimizers.one_rate)
+    decisive = plan.decisive | {flag.name: flag.value for flag in _DECISIVE}
+    identity = decisive | {"data": problem.fingerprint(), "vocabulary": digest(vocabulary.tokenizer)}
     identity |= {flag.name: flag.value for flag in (_TOKENIZER, _VOCAB_SIZE)}
+    task = problem.task(FLAGS.batch_size, FLAGS.seed, share=devices.share(layout))
+    task, identity = plan.begun(task, identity)
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
     with training.claimed(plan.output, identity | {"learning_rates": rates}, plan.resume):

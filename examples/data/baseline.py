@@ -19,6 +19,7 @@ from sklearn.naive_bayes import ComplementNB
 from examples.data.images import ImageExamples
 from examples.data.text import TextExamples
 
+METRICS = ("accuracy", "macro_f1", "mcc")
 INVERSE_REGULARISATION = (3.0, 10.0, 30.0, 100.0, 300.0)
 SMOOTHING = (0.1, 0.3, 1.0)
 PIXEL_REGULARISATION = (0.01, 0.1, 1.0)

@@ -5,6 +5,7 @@ does not catch; here all of them become a ValueError of one line.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -52,6 +53,12 @@ def read(path: Path) -> Tokenizer:
     if lost:
         raise ValueError(f"{name} has no unknown token, and drops what it does not know")
     return tokenizer
+
+
+def digest(tokenizer: Tokenizer) -> str:
+    """SHA-256 of the ids of all tokens, which say what a model's embeddings mean."""
+    ids = sorted(tokenizer.get_vocab(with_added_tokens=True).items())
+    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
 
 
 def of_bert(directory: Path) -> Tokenizer:

@@ -1,6 +1,5 @@
 """What the trainers share: several optimizers in turn on one task, each on a schedule that decays fully."""
 
-import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -8,9 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import optax
-from absl import flags
 
-from examples.shared import command, program_flags, terminal
+from examples.shared import command, program_flags, terminal, training_flags, warm_start
 from examples.shared.optimizers import Choice, averaged
 from optimiz import compare, groups, schedules, training
 
@@ -37,59 +35,6 @@ def made_or_left_out(name: str, left_out: dict[str, str], make: Callable[[], _T]
         return None
 
 
-def check_flags(
-    own: program_flags.Flags,
-    choose: Callable[[str], Choice],
-    optimizers: flags.FlagHolder,
-    learning_rate: flags.FlagHolder,
-    *others: flags.FlagHolder,
-) -> None:
-    """Refuse unknown optimizers, a missing learning rate, and flags that affect none of the optimizers.
-
-    Args:
-        own: the program's flags; ``warmup`` and ``head_rate`` are checked too if it has them.
-        choose: name → optimizer; raises a ValueError for an unknown name.
-        optimizers: flag with the names of the optimizers.
-        learning_rate: flag with the peak rate, for all optimizers that take one.
-        *others: flags on which ``choose`` depends.
-    """
-    program_flags.check_each(choose, optimizers)
-    program_flags.check(lambda x: x > 0, "must be above 0, or nothing would be trained", learning_rate)
-
-    def chosen(names: Iterable[str]) -> Iterator[Choice]:
-        for name in names:
-            with contextlib.suppress(ValueError):  # reported already
-                yield choose(name)
-
-    def have_rates(values: dict[str, Any]) -> bool:
-        for choice in chosen(values[optimizers.name]):
-            choice.peak(values[learning_rate.name])
-        return True
-
-    program_flags.check_together(have_rates, "need a rate", own, optimizers, learning_rate, *others)
-    for name, heeds in {
-        learning_rate.name: lambda choice: not choice.searches,
-        "warmup": lambda choice: not choice.searches,
-        "head_rate": lambda choice: choice.scales_parts,
-    }.items():
-        if name not in own:
-            continue
-
-        def is_heeded(values: dict[str, Any], name: str = name, heeds: Callable = heeds) -> bool:
-            choices = list(chosen(values[optimizers.name]))
-            return own[name].using_default_value or not choices or any(map(heeds, choices))
-
-        domain = f"--{name} needs an optimizer that takes a rate; the given ones find their own"
-        program_flags.check_together(is_heeded, domain, own, optimizers, own[name], *others)
-
-
-def average_flag(own: program_flags.Flags) -> None:
-    """Define the flag for the average of the parameters that is evaluated."""
-    text = 'Evaluate and save an average of the parameters: "ema:0.999", or "tail:0.2" for the last fifth.'
-    holder = own.DEFINE_string("average", None, text)
-    program_flags.check_each(lambda rule: averaged(optax.identity(), rule, 1), holder)
-
-
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """How each optimizer is run.
@@ -104,6 +49,7 @@ class Plan:
         resume: whether to continue existing runs.
         average: rule of the average that is evaluated, see ``optimizers.averaged``; None for the last
             parameters.
+        init: directory of the run whose parameters are the initial ones; None for those of the task.
     """
 
     settings: training.Settings
@@ -114,27 +60,28 @@ class Plan:
     output: Path
     resume: bool
     average: str | None = None
+    init: str | None = None
 
     @classmethod
-    def of(cls, own: program_flags.Flags, *, log_every: int) -> "Plan":
+    def of(cls, own: program_flags.Flags, examples: int, *, log_every: int) -> "Plan":
         """The plan of a trainer's flags.
 
         Args:
-            own: flags with the names of these attributes, and of the settings ``steps``, ``seed``,
-                ``evaluate_every``, ``save_every`` and ``keep_best``, and that of :func:`average_flag`.
+            own: flags that ``training_flags.define`` has defined.
+            examples: number of training examples.
             log_every: number of steps between two logged losses.
 
         Raises:
             ValueError: the settings are refused.
         """
         settings = training.Settings(
-            steps=own.steps,
+            steps=training_flags.steps_of(own, examples),
             seed=own.seed,
             log_every=log_every,
             evaluate_every=own.evaluate_every,
             save_every=own.save_every,
-            keep_best="loss" if own.keep_best else None,
-            lower_is_better=True if own.keep_best else None,
+            patience=own.patience,
+            **training_flags.kept(own.keep),
         )
         return cls(
             settings=settings,
@@ -145,7 +92,33 @@ class Plan:
             output=Path(own.output),
             resume=own.resume,
             average=own.average,
+            init=own.init,
         )
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """What these flags say that decides a trajectory, by name."""
+        return {
+            "steps": self.settings.steps,
+            "batch_size": self.batch_size,
+            "seed": self.settings.seed,
+            "warmup": self.warmup,
+            "weight_decay": self.weight_decay,
+        }
+
+    def begun(self, task: training.Task, identity: dict[str, Any]) -> tuple[training.Task, dict[str, Any]]:
+        """The task and the identity of its runs, from the parameters of ``--init`` if it is given.
+
+        Args:
+            task: the task.
+            identity: what decides the trajectories, see :meth:`train_each`; ``"label_names"`` and
+                ``"vocabulary"``, if it has them, must be those of the run that is given.
+
+        Raises:
+            ValueError: the parameters of that run mean something else, or have other shapes.
+            RunError: there is no such run, or it has saved nothing.
+        """
+        return (task, identity) if self.init is None else warm_start.begun(task, identity, self.init)
 
     def optimizer(
         self, choice: Choice, decay: Callable[[float], schedules.Shape], multipliers: Any
@@ -216,7 +189,7 @@ class Plan:
             title=title,
             command=command.typed(program),
             task=task,
-            settings={**settings, **self._average()},
+            settings={**settings, **self._average(), **({"init": self.init} if self.init else {})},
             baselines=baselines or {},
             test_examples=test_examples,
             runs=[],
@@ -258,7 +231,7 @@ class Plan:
             layout: layout of the runs on a mesh; None for one device.
 
         Yields:
-            Name, trained parameters and record of each run.
+            Name, parameters and record of each run. The parameters are those that ``--keep`` names.
         """
         for name, (tx, rate) in chosen.items():
             with terminal.bar(name, self.batch_size) as progress:
@@ -272,8 +245,22 @@ class Plan:
                     resume=self.resume,
                     progress=progress,
                 )
-            seed, metrics = self.settings.seed, test(result.params)
+            params, kept = self._kept(result, self.output / name)
+            seed, metrics = self.settings.seed, test(params)
             if not math.isfinite(metrics.get("loss", 0.0)):  # then the predictions come from NaN
                 metrics = dict.fromkeys(metrics, math.nan)
-            run = compare.Run.of(result, tx, optimizer=name, learning_rate=rate, seed=seed, test=metrics)
-            yield name, result.params, run
+            about = {"optimizer": name, "learning_rate": rate, "seed": seed, "test": metrics, "extra": kept}
+            yield name, params, compare.Run.of(result, tx, **about)
+
+    def _kept(self, result: training.Result, directory: Path) -> tuple[Any, dict[str, Any]]:
+        """The parameters to test, and what is to be said of them in the record of the run."""
+        if result.best is None:
+            return result.params, {}
+        kept = {**result.best, "stopped_early": result.stopped_early, "patience": self.settings.patience}
+        if result.stopped_early:
+            print(
+                f"{directory.name} stopped early, after {result.steps} of {self.settings.steps} updates",
+                flush=True,
+            )
+        params = training.load_params(directory, "best", like=result.params)
+        return params, {"kept": kept | {"of_steps": self.settings.steps}}

@@ -25,6 +25,7 @@ from examples.models.layout import shapes_of
 from examples.tasks.objectives import Arrays, Objective
 from optimiz import training
 
+METRICS = ("loss", "perplexity", "bits_per_byte")  # of an evaluation
 EVALUATION_BATCH = 32
 EVALUATION_ROWS = 256  # at most, per part: an evaluation should cost no more than a few steps
 

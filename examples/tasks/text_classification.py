@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from examples.data import baseline, shown, text_summary
+from examples.data import baseline, shown, text_summary, tokenizer_file
 from examples.data.text import TextExamples, sample
 from examples.models import pretrained
 from examples.models.adapters import Keys, from_nnx
@@ -45,6 +45,7 @@ class TextClassification:
     Attributes:
         length: T.
         summary: summary of the data, for the screen and a report.
+        meaning: what the parameters mean: the names of the classes, and a digest of the tokens.
 
     Raises:
         FileNotFoundError: the directory lacks a file.
@@ -68,6 +69,8 @@ class TextClassification:
         if length is not None and length > config.max_tokens:
             raise ValueError(f"length={length}: the model reads at most {config.max_tokens} tokens")
         tokenizer = pretrained.load_tokenizer(model, config)
+        digest = tokenizer_file.digest(tokenizer)
+        self.meaning = {"label_names": list(parts["train"].label_names), "vocabulary": digest}
         self._parts: dict[str, Arrays] = {}
         some = sample(parts["train"], _MEASURED)
         lengths = pretrained.lengths(tokenizer, some.texts, some.pairs, config.max_tokens)

@@ -130,6 +130,7 @@ def render(record: Record, *, metric: str, missing: Mapping[str, str] | None = N
         *_section(sections.differences, record, compared, metric),
         *_section(sections.rates, record, compared, metric),
         *_section(sections.cost, record, compared, metric),
+        *_section(sections.kept, record),
         *_section(sections.beginning, record),
         *_section(sections.health, record),
         *_section(sections.samples, record),

@@ -114,6 +114,30 @@ def cost(record: Record, compared: Sequence[Method], metric: str) -> list[str]:
     ]
 
 
+def kept(record: Record) -> list[str]:
+    """Which parameters were tested, if they are not those after the last update."""
+    lines = []
+    for run in record.runs:
+        if not (of := run.extra.get("kept")):
+            continue
+        line = (
+            f"- {_arm(run)}, seed {run.seed}: after {of['steps']} updates, with the best validation "
+            f"{escaped(of['metric'])}, {of['value']:.4g}. "
+        )
+        if of["stopped_early"]:
+            line += (
+                f"The run ended early, after {run.steps} of {of['of_steps']} updates, as {of['patience']} "
+                "evaluations in a row were no better; a rate that decays over all of them had not decayed to 0."
+            )
+        else:
+            line += f"The run went on to {run.steps} updates."
+        lines.append(line)
+    if not lines:
+        return []
+    introduction = "Those of the best evaluation of a run, not its last ones."
+    return ["## Which parameters were tested?", introduction, "\n".join(lines)]
+
+
 def beginning(record: Record) -> list[str]:
     """How the runs started."""
     ginis = [gini for run in record.runs if (gini := run.heterogeneity.get("gini_norm")) is not None]

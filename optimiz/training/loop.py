@@ -68,7 +68,7 @@ class Loop:
         self._plan.check()
         state = self._restored()
         if state is not None and run_log.finished:
-            _log.warning("%s is finished: all %d steps are done", self._path, run_log.steps)
+            _log.warning("%s is finished after %d steps", self._path, run_log.steps)
             self._refuse_not_finite(state)
             return self._result(state)
 

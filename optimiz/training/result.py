@@ -29,6 +29,10 @@ class Result:
         temporary_bytes: the most device memory that a step needs besides its state and its batch, as planned by
             the compiler; None if the compiler does not report it.
         model_state: the final state of the model, if the task has a model state.
+        best: the best evaluation by ``Settings(keep_best=)``: ``{"metric", "value", "steps"}``, where steps is
+            the number of updates before it. Its parameters are ``load_params(directory, "best")``. None without
+            ``keep_best``, or if the metric was never finite.
+        stopped_early: whether ``Settings(patience=)`` has ended the run.
     """
 
     params: Any
@@ -39,6 +43,8 @@ class Result:
     reference_seconds: float | None = None
     temporary_bytes: int | None = None
     model_state: Any = None
+    best: Mapping[str, Any] | None = None
+    stopped_early: bool = False
 
     def __repr__(self) -> str:
         rows = {name: row for row in self.history for name in ("loss", "evaluation") if name in row}  # the last

@@ -59,13 +59,19 @@ class RunLog:
         self._rows = MetricsLog(path, watched=progress is not None)
         self._pending: list[StepMetrics] = []  # of the updates since the last look
         self._best: dict[str, Any] | None = None  # the best evaluation, if the settings name a metric
+        self._waited = 0  # evaluations since then
         self._seconds = self._compile_seconds = 0.0
         self._lap_started = 0.0
 
     @property
     def finished(self) -> bool:
-        """Whether all updates are dispatched, or the budget is spent."""
-        return self.steps == self._settings.steps or self._milestones.all_spent
+        """Whether all updates are dispatched, the budget is spent, or the run stops early."""
+        return self.steps == self._settings.steps or self._milestones.all_spent or self._out_of_patience
+
+    @property
+    def _out_of_patience(self) -> bool:
+        patience = self._settings.patience
+        return patience is not None and self._waited >= patience
 
     @property
     def stage(self) -> int:
@@ -95,6 +101,7 @@ class RunLog:
         kept_by = (self._settings.keep_best, self._settings.lower_is_better)
         if best is not None and (best["figure"], best["lower_is_better"]) == kept_by:
             self._best = best
+        self._waited = record.get("waited", 0)
         self.steps = int(state.step)
         self.drawn = int(state.selection.drawn) if self._waits else self.steps
         if state.clock is not None:
@@ -227,7 +234,9 @@ class RunLog:
         best = {"figure": name, "lower_is_better": lower, "value": value}
         best |= {"steps": self.steps, "checkpoint": self.drawn}
         self._best = processes.from_first(lambda: best if better and math.isfinite(value) else self._best)
-        return self._best is not None and self._best["checkpoint"] == self.drawn
+        is_best = self._best is not None and self._best["checkpoint"] == self.drawn
+        self._waited = 0 if is_best else self._waited + 1
+        return is_best
 
     @property
     def best_checkpoint(self) -> int | None:
@@ -237,12 +246,14 @@ class RunLog:
     def record(self) -> dict[str, Any]:
         """Force the metrics onto the disk, and return what a checkpoint saves of the log."""
         record = processes.from_first(lambda: self._rows.sync() | {"seconds": self._seconds})
-        return record | ({} if self._best is None else {"best": self._best})
+        waited = {} if self._settings.patience is None else {"waited": self._waited}
+        return record | waited | ({} if self._best is None else {"best": self._best})
 
     def result(self, params: Any, model_state: Any) -> Result:
         """Close the log."""
         processes.any_process(True)  # wait until the first process has written what all of them now read
         spent = None if self._milestones.fraction is None else self._milestones.spent / 1e9
+        best = self._best and {"metric": self._best["figure"]} | {k: self._best[k] for k in ("value", "steps")}
         return Result(
             params=params,
             history=self._rows.history(),
@@ -253,6 +264,8 @@ class RunLog:
             # Read from the file, because a finished run that is read back compiles nothing.
             temporary_bytes=self._rows.temporary_bytes(),
             model_state=model_state,
+            best=best,
+            stopped_early=self.finished and self._out_of_patience,
         )
 
     def _show(self, metrics: Mapping[str, float]) -> None:

@@ -19,6 +19,7 @@ _LEAST = {
     "evaluate_every": 0,
     "save_every": 0,
     "keep": 1,
+    "patience": 1,
     "compare_replicas_every": 0,
 }
 
@@ -47,13 +48,17 @@ class Settings:
             on count.
         lower_is_better: whether a lower value of that metric is better. Required with ``keep_best``, and
             allowed only then.
+        patience: number of evaluations in a row without a better value of that metric after which the run ends,
+            ≥ 1; an equal value, or NaN, is not better. None for a run to the end. It ends a run early and
+            changes nothing else, so that a learning rate that decays over ``steps`` has not decayed by then.
         compare_replicas_every: number of steps after which the copies of the parameters on the devices of a
             mesh are compared, in addition to before every checkpoint; 0 for before checkpoints only.
 
     Raises:
         TypeError: a value is not a number, or not an integer where one is required.
         ValueError: a value is outside its range; neither ``steps`` nor ``budget`` is given; ``evaluate_at`` is
-            given without a budget; or only one of ``keep_best`` and ``lower_is_better`` is given.
+            given without a budget; only one of ``keep_best`` and ``lower_is_better`` is given; or ``patience``
+            is given without ``keep_best``, or without evaluations before the end.
     """
 
     steps: int | None = None
@@ -66,12 +71,13 @@ class Settings:
     keep: int = 2
     keep_best: str | None = None
     lower_is_better: bool | None = None
+    patience: int | None = None
     compare_replicas_every: int = 0
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if name == "steps" and value is None:
+            if name in ("steps", "patience") and value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, numbers.Integral):
                 raise TypeError(f"{name} must be an integer, got {value!r}")
@@ -98,6 +104,11 @@ class Settings:
                 "keep_best must be the name of a metric and lower_is_better True or False, got "
                 f"{self.keep_best!r} and {self.lower_is_better!r}"
             )
+        if self.patience is not None and (
+            self.keep_best is None or not (self.evaluate_every or self.evaluate_at)
+        ):
+            lacking = "keep_best=" if self.keep_best is None else "evaluate_every= or evaluate_at="
+            raise ValueError(f"patience needs {lacking}, got patience={self.patience} without it")
         for fraction in self.evaluate_at:
             checks.number("each of evaluate_at", fraction, gt=0, lt=1)
         if any(a >= b for a, b in itertools.pairwise(self.evaluate_at)):
@@ -112,7 +123,8 @@ def description(
 ) -> dict[str, Any]:
     """Describe what decides a run's trajectory and its metrics, as plain JSON.
 
-    How often to log and to save, and how much to keep, is not part of it and may change on resume.
+    How often to log and to save, and how much to keep, is not part of it and may change on resume. With
+    ``patience``, what is best decides the run's end, and is part of it.
 
     Args:
         settings: the settings of the run.
@@ -133,6 +145,9 @@ def description(
     if settings.budget is not None:
         decisive |= {"budget": float(settings.budget), "evaluate_at": [float(x) for x in settings.evaluate_at]}
         described["reference"] = dict(prices or {})
+    if settings.patience is not None:
+        ends = ("keep_best", "lower_is_better", "patience")
+        decisive |= {name: getattr(settings, name) for name in ends}
     if methods != PLAIN:
         described["methods"] = methods.described()
     # Serialized and read back, so that a tuple becomes a list, as in a file.

@@ -97,6 +97,25 @@ def test_the_runs_and_their_report(arguments, capsys):
     assert f"report: {out / 'report.md'}" in capsys.readouterr().out
 
 
+def test_the_best_is_tested_an_early_end_is_told_and_another_run_begins_with_it(arguments, capsys, tmp_path):
+    # The rate is far too high, so that the first evaluation is the best one.
+    first = arguments | {"optimizer": "adamw", "steps": 40, "evaluate_every": 2, "learning_rate": 1.0}
+    call(first | {"keep": "best", "patience": 2, "warmup": 0, "dropout": 0})
+    (run,) = compare.Record.read(arguments["output"] / "record.json").runs
+    kept, (steps, losses_) = run.extra["kept"], run.validation("loss")
+    assert kept["stopped_early"] and run.steps == steps[-1] == kept["steps"] + 4 < 40
+    assert kept["value"] == min(losses_) == losses_[steps.index(kept["steps"])]
+    report = (arguments["output"] / "report.md").read_text()
+    assert f"after {kept['steps']} updates, with the best validation loss" in report
+    assert f"The run ended early, after {run.steps} of 40 updates, as 2 evaluations in a row" in report
+    assert "adamw stopped early" in capsys.readouterr().out
+
+    again = {"init": arguments["output"] / "adamw", "output": tmp_path / "again", "steps": 1}
+    call(first | again | {"optimizer": "sgd_sai", "learning_rate": 1e-30, "warmup": 0, "dropout": 0})
+    (second,) = compare.Record.read(tmp_path / "again/record.json").runs
+    assert second.test == pytest.approx(run.test, rel=1e-6)  # of the best parameters
+
+
 @pytest.mark.long
 def test_a_baseline_that_cannot_be_computed_is_told_before_training_and_left_out(arguments, capsys, tmp_path):
     rows = [f"{' '.join('abcdefghij'[int(digit)] for digit in f'{i:03}')}\t{'xy'[i % 2]}" for i in range(200)]

@@ -248,7 +248,7 @@ def test_a_finished_run_is_read_back(tmp_path, caplog):
     assert second.history == first.history and second.seconds == first.seconds
     assert second.temporary_bytes == first.temporary_bytes > 0
     assert float(second.params["w"]) == float(first.params["w"])
-    assert "is finished: all 3 steps are done" in caplog.text
+    assert "is finished after 3 steps" in caplog.text
 
 
 def test_when_to_look_and_save_may_change_on_resume(tmp_path):

@@ -16,14 +16,15 @@ from optimiz.training.storage.run_directory import CHECKPOINTS
 
 
 def load_params(
-    directory: str | os.PathLike[str], step: int | Literal["best"] | None = None, *, like: Any = None
+    directory: str | os.PathLike[str], step: int | Literal["best", "kept"] | None = None, *, like: Any = None
 ) -> Any:
     """Read the parameters that a run has saved: those to evaluate, if its optimizer keeps an average.
 
     Args:
         directory: the run's directory, as passed to ``fit``; the run may still be in progress.
         step: number of updates after which a checkpoint was kept (number of batches, if examples are selected);
-            "best" for the checkpoint kept by ``Settings(keep_best=)``, None for the newest.
+            "best" for the checkpoint kept by ``Settings(keep_best=)``, "kept" for it or, in a run that keeps
+            no best, the newest; None for the newest.
         like: a tree of arrays or of ``jax.ShapeDtypeStruct``, such as ``jax.eval_shape(task.init, key)``. The
             result has its tree, its dtypes and its shardings. None for nested dicts, as in Flax Linen, in the
             dtypes that were saved; a list then becomes a dict keyed by index, any other object a dict keyed by
@@ -43,7 +44,7 @@ def load_params(
 
 
 def load_model_state(
-    directory: str | os.PathLike[str], step: int | Literal["best"] | None = None, *, like: Any = None
+    directory: str | os.PathLike[str], step: int | Literal["best", "kept"] | None = None, *, like: Any = None
 ) -> Any:
     """Read the model state that a run has saved with its parameters; see :func:`load_params`."""
     return _load(directory, step, (".model_state",), like)
@@ -51,8 +52,10 @@ def load_model_state(
 
 def _load(directory: str | os.PathLike[str], step: Any, parts: tuple[str, ...], like: Any) -> Any:
     """The first of some parts that a checkpoint has."""
-    if not (step is None or step == "best" or (isinstance(step, Integral) and not isinstance(step, bool))):
-        raise TypeError(f'step must be a number of updates, "best" or None for the newest, got {step!r}')
+    if not (
+        step is None or step in ("best", "kept") or (isinstance(step, Integral) and not isinstance(step, bool))
+    ):
+        raise TypeError(f'step must be a number of updates, "best", "kept" or None, got {step!r}')
     folder = Path(directory).expanduser().absolute() / CHECKPOINTS
     with as_run_error(folder):
         path, content = _found(folder, step)
@@ -110,13 +113,14 @@ def _found(folder: Path, step: Any) -> tuple[Path, dict[str, Any]]:
     saved = {int(path.name): path for path in checkpoint.saved(folder)}
     if not saved:
         raise RunError(f"{folder} holds no checkpoint")
-    if step == "best":
+    if step in ("best", "kept"):
         _, newest = _read(saved[max(saved)])
-        if "best" not in newest["record"]:
+        best = newest["record"].get("best", {})
+        if step == "best" and not best:
             raise RunError(
                 f"{folder} holds no best checkpoint: Settings(keep_best=, lower_is_better=) keeps it"
             )
-        step = newest["record"]["best"].get("checkpoint")
+        step = best.get("checkpoint")
     number = max(saved) if step is None else step
     if number not in saved:
         raise RunError(f"{folder} holds no checkpoint of step {number}, only of {', '.join(map(str, saved))}")

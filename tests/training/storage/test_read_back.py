@@ -115,8 +115,9 @@ def test_the_best_is_kept_and_read(tmp_path):
     assert tiny.checkpoints(tmp_path / "run") == ["000000006", "000000020"]
     kept = run(tmp_path / "short", save_every=6, keep=9)
     assert_same(load_params(tmp_path / "run", "best"), load_params(tmp_path / "short", 6))
+    assert_same(load_params(tmp_path / "run", "kept"), load_params(tmp_path / "short", 6))
     assert_same(load_params(tmp_path / "run"), last.params)
-    assert kept.steps == 20
+    assert_same(load_params(tmp_path / "short", "kept"), kept.params)
 
     lower = run(tmp_path / "lower", metrics, **best | {"lower_is_better": True})
     assert lower.steps == 20 and tiny.checkpoints(tmp_path / "lower") == ["000000012", "000000020"]
@@ -230,5 +231,5 @@ def test_damage_and_absence_are_reported_in_one_line(two, tmp_path):
         load_params(copy)
     assert load_params(copy, 14)["w1"].shape == (4, 8)
     for step in ("last", 1.0, True):
-        with pytest.raises(TypeError, match='step must be a number of updates, "best" or None'):
+        with pytest.raises(TypeError, match='step must be a number of updates, "best", "kept" or None'):
             load_params(directory, step)

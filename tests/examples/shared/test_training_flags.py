@@ -1,0 +1,125 @@
+"""How long a trainer trains, which parameters it keeps, and which run it begins with."""
+
+import json
+from fractions import Fraction
+
+import jax
+import numpy as np
+import optax
+import pytest
+from absl.testing import flagsaver
+
+from examples import finetune_text, pretrain
+from examples.shared import command, training_flags, warm_start
+from examples.shared.train_each import Plan
+from optimiz import training
+from tests.training import tiny
+
+
+def parsed(*argv, program=finetune_text):
+    """What is refused of arguments, in one line, or the plan for 100 examples."""
+    saved = flagsaver.save_flag_values(program.FLAGS)
+    try:
+        with command.arguments("flags", ["--output=runs/x", *argv], program.FLAGS):
+            return Plan.of(program.FLAGS, 100, log_every=5)
+    except ValueError as error:
+        return " ".join(str(error).split())
+    finally:
+        flagsaver.restore_flag_values(saved, program.FLAGS)
+
+
+@pytest.mark.parametrize("epochs", ["1", "3", "0.1", "0.3", "0.001", "2.5"])
+def test_epochs_are_as_many_updates_as_begin_within_them(epochs):
+    for batch_size in (1, 3, 10, 32, 1000):
+        exact = Fraction(epochs) * 100 / batch_size
+        plan = parsed(f"--epochs={epochs}", f"--batch_size={batch_size}")
+        assert plan.settings.steps == max(-(-exact.numerator // exact.denominator), 1)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--epochs=2", "--steps=150"], "--epochs replaces --steps; give one of them"),
+        (["--epochs=0"], "flag --epochs=0.0: must be above 0"),
+        (["--epochs=1e12"], "--epochs=1e+12 are 3,125,000,000,000 updates, more than 2,147,483,647"),
+        (["--keep=first"], """keep 'first' must be "last", "best", "best:METRIC" or a number of at least 1"""),
+        (["--keep=0"], "keep '0' must be"),
+        (["--keep=best:"], "keep 'best:' must be"),
+        (["--keep=9999999999"], "keep '9999999999' must be"),
+        (
+            ["--keep=best:f1"],
+            "keep 'best:f1' must name a metric of the evaluation: loss, accuracy, macro_f1, mcc",
+        ),
+        (["--patience=3"], "--patience needs --keep=best, or --keep=best:METRIC"),
+        (["--patience=3", "--keep=5"], "--patience needs --keep=best, or --keep=best:METRIC"),
+        (
+            ["--patience=3", "--keep=best", "--evaluate_every=0"],
+            "--patience needs evaluations in between: --evaluate_every must be above 0",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(argv, said):
+    assert said in parsed(*argv)
+
+
+def test_what_is_best_has_the_direction_of_its_metric():
+    by = lambda *argv, **of: (  # noqa: E731
+        (settings := parsed(*argv, **of).settings).keep_best,
+        settings.lower_is_better,
+    )
+    assert by() == (None, None)
+    assert by("--keep=best") == ("loss", True)
+    assert by("--keep=best:accuracy", "--patience=2") == ("accuracy", False)
+    for metric in pretrain.METRICS:
+        assert by(f"--keep=best:{metric}", program=pretrain) == (metric, True)
+    assert parsed("--keep=7").settings.keep == 7
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of classes a and b."""
+    directory = tmp_path_factory.mktemp("run")
+    identity = {"label_names": ["a", "b"], "vocabulary": "123"}
+    training.fit(tiny.task(), optax.sgd(0.1), tiny.settings(steps=2), directory, identity=identity)
+    return directory
+
+
+def test_a_run_begins_with_the_parameters_of_another(run, tmp_path):
+    identity = {"label_names": ["a", "b"], "vocabulary": "123", "seed": 0}
+    task, more = warm_start.begun(tiny.task(), identity, str(run))
+    begun = task.init(jax.random.key(5))
+    jax.tree.map(np.testing.assert_array_equal, begun, training.load_params(run))
+    assert more.keys() - identity.keys() == {"init"} and len(more["init"]) == 64
+    result = training.fit(task, optax.sgd(0.0), tiny.settings(steps=1), tmp_path, identity=more)
+    jax.tree.map(np.testing.assert_array_equal, result.params, begun)
+
+
+@pytest.mark.parametrize(
+    ("change", "width", "said"),
+    [
+        (
+            {"label_names": ["b", "a"]},
+            8,
+            r"its classes are not those .*: label_names is \['a', 'b'\] there, \['b',",
+        ),
+        ({"vocabulary": "456"}, 8, "its tokens are not those of this run: vocabulary is 123 there, 456 here"),
+        ({}, 9, r"does not fit: \.params\['w1'\] is float32\[4, 8\] there, \[4, 9\] in like"),
+    ],
+)
+def test_parameters_of_another_meaning_or_shape_are_refused(run, change, width, said):
+    identity = {"label_names": ["a", "b"], "vocabulary": "123"} | change
+    with pytest.raises(ValueError, match=f"--init=.*: .*{said}"):
+        warm_start.begun(tiny.task(width), identity, str(run))
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"there is no run\.json; a run is a directory such as runs/mine/adamw"
+    ):
+        warm_start.begun(tiny.task(), {}, str(tmp_path))
+    (tmp_path / "run.json").write_text(json.dumps({"identity": []}))
+    with pytest.raises(ValueError, match="label_names is absent there"):
+        warm_start.begun(tiny.task(), {"label_names": ["a"]}, str(tmp_path))
+    with pytest.raises(ValueError, match="holds no checkpoint"):
+        warm_start.begun(tiny.task(), {}, str(tmp_path))
+    assert training_flags.kept("last") == {}
