@@ -81,3 +81,8 @@ def test_rates_as_elsewhere(capsys):
             expected = (0.5 * (1 + np.cos(np.pi * (step - 800) / 200))) * 0.9 + 0.1
         assert float(names["wsd"](step)) == pytest.approx(expected, rel=1e-5)
     assert "'norm': 0.75" in capsys.readouterr().out
+
+
+def test_a_stream_of_grain_resumes(capsys):
+    names = run("A stream of Grain that resumes where it was")
+    assert capsys.readouterr().out == "2.0\n" and names["result"].steps == 100

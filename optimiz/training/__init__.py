@@ -39,5 +39,6 @@ from optimiz.training.storage.read_back import load_model_state as load_model_st
 from optimiz.training.storage.read_back import load_params as load_params
 from optimiz.training.storage.run_directory import claimed as claimed
 from optimiz.training.storage.whole_file import write_whole as write_whole
+from optimiz.training.streamed import Streamed as Streamed
 from optimiz.training.task import Task as Task
 from optimiz.training.task import mean_loss as mean_loss

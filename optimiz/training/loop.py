@@ -25,6 +25,7 @@ from optimiz.training.run_plan import RunPlan
 from optimiz.training.storage import checkpoint
 from optimiz.training.storage.run_directory import CHECKPOINTS, write_settings
 from optimiz.training.storage.same_settings import STEPS
+from optimiz.training.streamed import Streamed
 from optimiz.training.task import batch_shapes, untrained_arguments
 from optimiz.training.train_state import TrainState, as_saved, evaluated_params
 
@@ -81,7 +82,8 @@ class Loop:
             state = self._plan.first()
         run_log.start()
         while not run_log.finished:
-            batch = self._task.batches(run_log.drawn)
+            with run_log.drawing():
+                batch = self._task.batches(run_log.drawn)
             found = batch_shapes(batch, f"batches({run_log.drawn})")
             if found != shapes:
                 raise ValueError(f"batches({run_log.drawn}) has {found}, earlier batches had {shapes}")
@@ -116,6 +118,7 @@ class Loop:
             return None
         self._run_log.resume(saved.state, saved.record)
         self._stage = saved.record.get("stage", 0)
+        self._resume_data(saved.record.get("data"))
         self._digests = dict(saved.record.get("traced", {}))
         if saved.settings != self._described:
             was = saved.settings["settings"]["steps"]
@@ -125,6 +128,27 @@ class Loop:
             was = saved.record.get("conditions", {})
             self._comparable = warn_of_others(str(self._path), was, self._conditions)
         return saved.state._replace(averaged=None, frozen=plan.frozen())
+
+    def _resume_data(self, positions: list[str] | None) -> None:
+        """Go to the position of a stream of batches that this process has saved, if there is one.
+
+        Raises:
+            RunError: the stream refuses the position.
+        """
+        batches = self._task.batches
+        if not isinstance(batches, Streamed) or self._run_log.finished:
+            return
+        saved, needed = len(positions or ()), jax.process_count()
+        if positions is None or saved != needed:
+            message = (
+                "%s reads its data from the start: its checkpoint has the positions of %d processes, not of %d"
+            )
+            _log.warning(message, self._path, saved, needed)
+            return
+        try:
+            batches.resume(self._run_log.drawn, positions[jax.process_index()])
+        except ValueError as error:
+            raise RunError(f"{self._path} cannot be resumed: {error}") from error
 
     def _compile(self, state: TrainState, batch: Mapping[str, jax.Array]) -> None:
         with self._run_log.timed("compile") as timing:
@@ -244,14 +268,16 @@ class Loop:
     def _save(self, state: TrainState) -> None:
         self._refuse_not_finite(state)
         with self._run_log.timed("save"):
-            stage = {} if self._plan.methods.growth is None else {"stage": self._stage}
+            more: dict[str, Any] = {} if self._plan.methods.growth is None else {"stage": self._stage}
+            if isinstance(self._task.batches, Streamed):
+                more["data"] = processes.from_each(self._task.batches.position(self._run_log.drawn))
             checkpoint.save(
                 self._checkpoints,
                 self._run_log.drawn,
                 as_saved(state),
                 settings=self._described,
                 record=self._run_log.record()
-                | stage
+                | more
                 | {"traced": self._digests, "conditions": self._conditions},
                 keep=self._settings.keep,
                 best=self._run_log.best_checkpoint,

@@ -61,7 +61,7 @@ class RunLog:
         self._best: dict[str, Any] | None = None  # the best evaluation, if the settings name a metric
         self._waited = 0  # evaluations since then
         self._seconds = self._compile_seconds = 0.0
-        self._lap_started = 0.0
+        self._lap_started = self._waited = 0.0
 
     @property
     def finished(self) -> bool:
@@ -140,6 +140,15 @@ class RunLog:
             self._compile_seconds += seconds
         self._rows.write_timing(self.steps, event, seconds, **more)
 
+    @contextlib.contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Count how long the body takes as time that the device waits for data, unless it is still working."""
+        started = time.perf_counter()
+        yield
+        newest: Any = self._pending[-1].loss if self._pending else None
+        if newest is None or newest.is_ready():
+            self._waited += time.perf_counter() - started
+
     def dispatched(self, state: TrainState, metrics: StepMetrics) -> bool:
         """Record a step that the device may still be working on.
 
@@ -196,7 +205,8 @@ class RunLog:
             # Later rows are useless, and their number depends on when the host looks.
             rows = rows[: end + 1]
         self._rows.write(rows)
-        self._rows.write_timing(self.steps, "updates", seconds)
+        self._rows.write_timing(self.steps, "updates", seconds, waiting_seconds=self._waited)
+        self._waited = 0.0
         bad = [row for row in rows if divergence.is_bad(row)]
         if end is not None:
             self.steps = rows[-1]["step"] + 1

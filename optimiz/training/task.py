@@ -39,8 +39,9 @@ class Task:
         loss: (parameters, batch, key) → losses of shape [B]; it is traced. The key is for dropout and the like;
             None means evaluation mode.
         batches: step → batch, a dict of arrays with leading dimension B, of the same shapes at every step. It
-            is a pure function of the 0-based step, so a run's position in the data *is* its step. In a run of
-            several processes it returns this process's part of the batch, see ``Layout.share``.
+            is a pure function of the 0-based step, so a run's position in the data *is* its step; ``Streamed``
+            makes one of a dataset that is read in order. In a run of several processes it returns this
+            process's part of the batch, see ``Layout.share``.
         evaluate: parameters → validation metrics by name; None for no evaluation. It must not keep a reference
             to the parameters, whose memory the next step reuses. On a mesh they are laid out as ``Layout``
             specifies. Each of several processes evaluates on its own, unless the parameters are split between
@@ -97,7 +98,8 @@ class Task:
             if field.name == "batches" and isinstance(value, Iterable):
                 message += (
                     ". A run is resumed by its step, so batches are a function of the step: from arrays, "
-                    "use training.shuffled; from a list, `lambda step: batches[step % len(batches)]`"
+                    "use training.shuffled; from a list, `lambda step: batches[step % len(batches)]`; from a "
+                    "dataset that is read in order, such as one of Grain, training.Streamed(dataset)"
                 )
             raise TypeError(message)
 

@@ -39,10 +39,12 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds-per-step", type=float, default=0)
     parser.add_argument("--part", type=int)
+    parser.add_argument("--in-order", action="store_true")
     args = parser.parse_args()
     try:
         training.join(args.address, args.processes, args.index)
         from tests.training import tiny  # after it: this page makes arrays
+        from tests.training.in_order import InOrder
 
         layout = training.Layout(training.make_mesh(f"data:{args.processes}"), shard_state=True)
         plain = tiny.task(share=layout.share)
@@ -56,7 +58,7 @@ def main():
         if args.part is not None:
             tx = optax.chain(tx, parting(args.part, 1, layout.mesh))
         training.fit(
-            tiny.task(batches=batches),
+            tiny.task(batches=training.Streamed(InOrder(batches)) if args.in_order else batches),
             tx,
             tiny.settings(
                 steps=args.steps, seed=args.seed, log_every=2, save_every=7, compare_replicas_every=4

@@ -130,6 +130,24 @@ def differing(value: Any) -> tuple[list[int], Any]:
     return indices, (json.loads(_from_first_process(text)) if indices else value)
 
 
+def from_each(value: Any) -> list[Any]:
+    """Collect a value from every process, on every process.
+
+    Args:
+        value: the value on this process, plain JSON.
+
+    Returns:
+        The values, in the order of the processes.
+    """
+    if jax.process_count() == 1:
+        return [value]
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.array(len(text)))
+    texts = multihost_utils.process_allgather(np.pad(text, (0, lengths.max() - len(text))))
+    rows = zip(texts, lengths, strict=True)
+    return [json.loads(row[:length].astype(np.uint8).tobytes()) for row, length in rows]
+
+
 def any_process(flag: bool) -> bool:
     """Whether a flag is set on any process; the same result on all."""
     if jax.process_count() == 1:

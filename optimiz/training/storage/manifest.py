@@ -95,6 +95,10 @@ def _is_best(value: Any) -> bool:
     return isinstance(value, dict) and {name: type(item) for name, item in value.items()} == kinds
 
 
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
 _COUNT = _Kind("a whole number", lambda value: type(value) is int and 0 <= value < 2**63)
 _OBJECT = _Kind("an object", lambda value: isinstance(value, dict))
 _FIELDS = {
@@ -120,6 +124,7 @@ _RECORD = {
     ),
     "waited": _COUNT._replace(required=False),
     "conditions": _Kind("an object of objects", _of(dict), required=False),
+    "data": _Kind("a list of texts", _are_texts, required=False),
     "traced": _Kind("an object of texts", _of(str), required=False),
 }
 

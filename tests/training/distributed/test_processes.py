@@ -109,6 +109,20 @@ def test_killed_and_resumed_is_uninterrupted(tmp_path):
 
 
 @pytest.mark.long
+def test_each_process_goes_on_in_a_stream_of_its_own(tmp_path):
+    with Processes(tmp_path / "run", "--seconds-per-step", 0.1, "--in-order") as run:
+        run.wait_for(0, "step 9")
+        run.children[0].kill()
+        run.ended(60)
+    with Processes(tmp_path / "run", "--in-order") as run:
+        run.wait_for(0, "step 7")  # not 0: the position was saved with the checkpoint
+        assert [code for code, _ in run.ended()] == [0, 0]
+    with Processes(tmp_path / "whole") as run:
+        assert [code for code, _ in run.ended()] == [0, 0]
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("asked", [0, 1])
 def test_one_process_is_preempted_and_both_end_saved(tmp_path, asked):
     with Processes(tmp_path, "--seconds-per-step", 0.1, "--steps", 1000) as run:
@@ -155,6 +169,7 @@ def test_alone_a_process_is_the_first_and_agrees_with_itself():
     assert processes.is_first() and processes.any_process(True) and not processes.any_process(False)
     assert processes.from_first(lambda: [1, "a"]) == [1, "a"]
     assert processes.differing({"a": 1}) == ([], {"a": 1})
+    assert processes.from_each({"a": 1}) == [{"a": 1}]
     refuse_differing({"a": 1})
     with pytest.raises(RunError, match="full"):
         processes.from_first(refuse)
