@@ -5,8 +5,9 @@
 
 By default a pretrained encoder learns to classify the topics of sentences from Python's own documentation.
 Every run has the same budget of reference time and decays fully at its end; extra work of an optimizer is
-charged. For each seed, all runs begin with the same parameters and see the same batches. The same command
-with ``--resume`` continues a comparison that was stopped. For recipes for pre-training, see
+charged. For each seed, all runs begin with the same parameters and see the same batches. The grid of an
+optimizer goes on while its best rate is the lowest or the highest, by up to ``--extensions`` rates. The same
+command with ``--resume`` continues a comparison that was stopped. For recipes for pre-training, see
 ``examples.studies.pretraining.study``.
 
 Sentences are cut to 16 tokens by default, as in the committed record, so that its many runs take minutes; that
@@ -32,6 +33,12 @@ _MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a BERT, MiniLM
 _OPTIMIZERS = FLAGS.DEFINE_list("optimizers", ["adamw", "lion", "sgd_sai", "salsa"], optimizers.listed())
 _LEARNING_RATES = FLAGS.DEFINE_list(
     "learning_rates", None, "Peak rates; default: each optimizer's own, a third of it and three times it."
+)
+_EXTENSIONS = FLAGS.DEFINE_integer(
+    "extensions",
+    4,
+    "Maximum rates by which the grid of an optimizer goes on while its best rate is at an edge; 0 for none.",
+    lower_bound=0,
 )
 _BUDGET = FLAGS.DEFINE_float("budget", 8.0, "Budget of each run, in seconds of reference time.")
 _SEEDS = FLAGS.DEFINE_integer("seeds", 3, "Runs of each optimizer at each rate.", lower_bound=1)
@@ -108,7 +115,7 @@ def main() -> None:
             task={"model": model_name, **problem.summary.rows()},
             settings=decisive
             | {"metric": _METRIC.value, "reference": reference.prices()}
-            | {"warmup": WARMUP, "weight_decay": WEIGHT_DECAY},
+            | {"extensions": _EXTENSIONS.value, "warmup": WARMUP, "weight_decay": WEIGHT_DECAY},
             baselines=baselines or {},
             test_examples=len(parts["test"].texts),
             runs=[],
@@ -123,6 +130,7 @@ def main() -> None:
             output / "runs",
             identity=identity,
             metric=_METRIC.value,
+            extensions=_EXTENSIONS.value,
             reference=reference,
             test=problem.evaluation("test"),
             progress=progress,

@@ -8,6 +8,7 @@ from optimiz.compare.curves import running_mean as running_mean
 from optimiz.compare.directions import arrow as arrow
 from optimiz.compare.directions import lower_is_better as lower_is_better
 from optimiz.compare.fields import check_fields as check_fields
+from optimiz.compare.grid import at_edge as at_edge
 from optimiz.compare.json_file import TornRecord as TornRecord
 from optimiz.compare.lr_range_test import RangeTest as RangeTest
 from optimiz.compare.lr_range_test import lr_range_test as lr_range_test
@@ -29,7 +30,6 @@ from optimiz.compare.report import summary as summary
 from optimiz.compare.report import write_report as write_report
 from optimiz.compare.run import Run as Run
 from optimiz.compare.statistics import Difference as Difference
-from optimiz.compare.statistics import at_edge as at_edge
 from optimiz.compare.statistics import estimate as estimate
 from optimiz.compare.statistics import paired_difference as paired_difference
 from optimiz.compare.statistics import sensitivity as sensitivity

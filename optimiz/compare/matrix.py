@@ -11,6 +11,9 @@ From one seed, all arms start with the same parameters and see the same batches 
 fingerprint checks this for every run, except for arms that adapt the task. Runs with the same ``make`` follow
 one another and share a compiled step, whatever their learning rates and seeds. A run that diverges is recorded
 as such, and the others continue.
+
+A grid whose best rate is the lowest or the highest can go on by itself, until the best one is inside. Which
+rates are added follows from the runs alone, so a matrix that is continued adds the same.
 """
 
 import dataclasses
@@ -21,6 +24,7 @@ import math
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,11 +33,14 @@ import jax
 import numpy as np
 import optax
 
-from optimiz import diagnostics, training
+from optimiz import checks, diagnostics, training
 from optimiz.compare.arm import Arm
+from optimiz.compare.directions import lower_is_better as is_lower_better
+from optimiz.compare.grid import next_rate
 from optimiz.compare.json_file import TornRecord
 from optimiz.compare.preflight import Preflight, check_arguments, preflight, untrained
 from optimiz.compare.run import Run
+from optimiz.compare.statistics import estimate
 from optimiz.training.settings import description
 from optimiz.training.storage.run_directory import CHECKPOINTS, METRICS, TIMINGS
 from optimiz.training.task import losses_and_state, mean_loss, untrained_arguments
@@ -51,7 +58,7 @@ class MatrixProgress:
 
     Args:
         run: 1-based number of the current run.
-        runs: number of runs.
+        runs: number of runs, including those at rates that were added so far.
         arm: the current run's arm.
         seed: the current run's seed.
         within: progress of the current run.
@@ -83,6 +90,7 @@ def run_matrix(
     metric: str,
     lower_is_better: Sequence[str] = (),
     higher_is_better: Sequence[str] = (),
+    extensions: int = 0,
     reference: training.Reference | None = None,
     test: Callable[[Any], Mapping[str, float]] | None = None,
     extra: Callable[[Arm, int, training.Result], Mapping[str, Any]] | None = None,
@@ -106,6 +114,10 @@ def run_matrix(
         lower_is_better: names of metrics that are better when lower, as in ``Record``. Well-known names such as
             ``"loss"`` and ``"mae"`` can be omitted.
         higher_is_better: names of metrics that are better when higher.
+        extensions: maximum number of rates, ≥ 0, by which the grid of each optimizer goes on while its best
+            rate is an edge of it. The best rate is that with the best mean of the last validation over all
+            seeds; a run that diverged is worse than any other. A grid goes on in either direction, by the
+            factor of its last two rates. A single rate is no grid.
         reference: prices of the work, if the settings have a budget.
         test: parameters → final metrics on examples that no choice has seen; it receives the model state as
             ``evaluate`` does. None for the metrics of ``evaluate``.
@@ -114,7 +126,8 @@ def run_matrix(
         progress: called whenever a run reports its progress.
 
     Returns:
-        The runs, in the order of the arms, and for each arm in the order of the seeds.
+        The runs, in the order of the arms, and for each arm in the order of the seeds. Those at rates that were
+        added follow the last arm of their optimizer.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -126,31 +139,34 @@ def run_matrix(
         Preempted: SIGTERM, SIGINT or SIGHUP was received, and the current run is saved.
     """
     check_arguments(
-        arms, seeds, task_of, settings, identity, metric, lower_is_better, higher_is_better, test, extra
+        arms,
+        seeds,
+        task_of,
+        settings,
+        identity,
+        metric,
+        lower_is_better,
+        higher_is_better,
+        test,
+        extra,
+        extensions,
     )
     path = Path(directory).expanduser()
-    matrix = _Matrix(task_of, settings, path, identity, reference, test, extra, progress)
-    runs = [[matrix.finished(arm, seed) for seed in seeds] for arm in arms]
-    matrix.total = len(arms) * len(seeds)
-    matrix.missing = sum(run is None for found in runs for run in found)
-    if matrix.missing:
-        tried = matrix.settings_of(seeds[0])
-        matrix.checked = preflight(arms, task_of, tried, reference, test, metric)
-    makes = [id(arm.make) for arm in arms]
-    begun: dict[int, Run] = {}
-    number = 0
+    sign = -1 if is_lower_better(metric, lower_is_better, higher_is_better) else 1
+    matrix = _Matrix(
+        arms, seeds, task_of, settings, path, identity, metric, sign, reference, test, extra, progress
+    )
+    found = [matrix.found(arm) for arm in arms]
+    makes, names = [id(arm.make) for arm in arms], [arm.name for arm in arms]
+    runs: dict[int, list[Run]] = {}
+    waiting = Counter(names)
     for i in sorted(range(len(arms)), key=lambda i: makes.index(makes[i])):  # runs that share a step, in turn
-        arm, tx = arms[i], arms[i].optimizer()
-        for j, seed in enumerate(seeds):
-            number, run = number + 1, runs[i][j]
-            runs[i][j] = run = matrix.run(arm, tx, seed, number=number) if run is None else run
-            first = begun.setdefault(seed, run) if arm.adapt is None else run
-            if first.fingerprint != run.fingerprint:
-                raise ValueError(
-                    f"task_of must be a pure function: from seed {seed}, {arm} does not start with the "
-                    f"parameters and batches of {first.optimizer} at {first.learning_rate}"
-                )
-    return [run for found in runs for run in found if run is not None]
+        runs[i] = matrix.completed(arms[i], found[i])
+        waiting[names[i]] -= 1
+        if not waiting[names[i]]:
+            own = [k for k, name in enumerate(names) if name == names[i]]
+            runs[own[-1]] += matrix.extended([(arms[k], runs[k]) for k in own], extensions)
+    return [run for i in range(len(arms)) for run in runs[i]]
 
 
 @dataclasses.dataclass
@@ -158,26 +174,35 @@ class _Matrix:
     """What all runs share.
 
     Args:
-        total: number of runs.
+        sign: 1 if the metric is better when higher, -1 if it is better when lower.
+        total: number of runs, so far as it is known.
         missing: number of those that this process has to make.
+        number: number of the current run.
         done: number of those that it has made.
         since: time of its start, by a monotonic clock.
-        checked: what the checks before the first run found out.
+        begun: for each seed, the first run on the common task.
+        checked: what the checks before the first run found out; None until then.
     """
 
+    arms: Sequence[Arm]
+    seeds: Sequence[int]
     task_of: Callable[[int], training.Task]
     settings: training.Settings
     directory: Path
     identity: Mapping[str, Any]
+    metric: str
+    sign: int
     reference: training.Reference | None
     test: Callable[..., Mapping[str, float]] | None
     extra: Callable[[Arm, int, training.Result], Mapping[str, Any]] | None
     progress: Callable[[MatrixProgress], object] | None
     total: int = 0
     missing: int = 0
+    number: int = 0
     done: int = 0
     since: float = dataclasses.field(default_factory=time.monotonic)
-    checked: Preflight = dataclasses.field(default_factory=Preflight)
+    begun: dict[int, Run] = dataclasses.field(default_factory=dict)
+    checked: Preflight | None = None
 
     def path(self, arm: Arm, seed: int) -> Path:
         return self.directory / arm.directory / f"seed_{seed}"
@@ -188,6 +213,58 @@ class _Matrix:
     def identity_of(self, arm: Arm) -> dict[str, Any]:
         identity = dict(self.identity) | {"optimizer": arm.name, "learning_rate": arm.learning_rate}
         return identity | ({"extra": dict(arm.extra)} if arm.extra else {})
+
+    def found(self, arm: Arm) -> list[Run | None]:
+        """The finished runs of an arm, by seed; None for those that are missing, which are counted."""
+        runs = [self.finished(arm, seed) for seed in self.seeds]
+        self.total += len(runs)
+        self.missing += sum(run is None for run in runs)
+        return runs
+
+    def completed(self, arm: Arm, found: Sequence[Run | None]) -> list[Run]:
+        """The runs of an arm from every seed; what is missing is run."""
+        if self.missing and self.checked is None:
+            tried = self.settings_of(self.seeds[0])
+            self.checked = preflight(self.arms, self.task_of, tried, self.reference, self.test, self.metric)
+        tx, runs = arm.optimizer(), []
+        for seed, run in zip(self.seeds, found, strict=True):
+            self.number += 1
+            runs.append(run := self.run(arm, tx, seed) if run is None else run)
+            first = self.begun.setdefault(seed, run) if arm.adapt is None else run
+            if first.fingerprint != run.fingerprint:
+                raise ValueError(
+                    f"task_of must be a pure function: from seed {seed}, {arm} does not start with the "
+                    f"parameters and batches of {first.optimizer} at {first.learning_rate}"
+                )
+        return runs
+
+    def extended(self, grid: Sequence[tuple[Arm, Sequence[Run]]], most: int) -> list[Run]:
+        """The runs at rates beyond a grid, until its best rate is inside, or ``most`` rates are added.
+
+        Args:
+            grid: arms of one optimizer, with their runs.
+            most: maximum number of rates to add.
+        """
+        arms = {arm.learning_rate: arm for arm, _ in grid if arm.learning_rate is not None}
+        levels = {arm.learning_rate: self.level(runs) for arm, runs in grid if arm.learning_rate is not None}
+        added: list[Run] = []
+        for _ in range(most):
+            if (rate := next_rate(levels)) is None:
+                break
+            edge = min(arms) if rate < min(arms) else max(arms)
+            arms[rate] = arm = dataclasses.replace(arms[edge], learning_rate=rate)
+            try:
+                checks.transformation("what make returns", arm.optimizer())
+            except (TypeError, ValueError) as error:
+                _log.warning("the grid of %s ends at %s: %s", arm.name, edge, error)
+                break
+            added += (runs := self.completed(arm, self.found(arm)))
+            levels[rate] = self.level(runs)
+        return added
+
+    def level(self, runs: Sequence[Run]) -> float:
+        """The mean validation score of runs over the seeds."""
+        return estimate([run.score(self.metric, "validation", self.sign) for run in runs]).mean
 
     def finished(self, arm: Arm, seed: int) -> Run | None:
         """A finished run; None if there is none, or if its file is damaged."""
@@ -206,12 +283,13 @@ class _Matrix:
             shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
         return run
 
-    def run(self, arm: Arm, tx: optax.GradientTransformation, seed: int, *, number: int) -> Run:
+    def run(self, arm: Arm, tx: optax.GradientTransformation, seed: int) -> Run:
+        assert self.checked is not None
         path, task, settings = self.path(arm, seed), arm.task(self.task_of(seed)), self.settings_of(seed)
         fingerprint, measured = _beginning(task, seed)
         evaluate = self.test or task.evaluate
         assert evaluate is not None  # see preflight
-        shares = arm in self.checked.sharing
+        shares = self.checked.shares(arm)
         diverged_at = None
         try:
             result = training.fit(
@@ -224,7 +302,7 @@ class _Matrix:
                 reference=self.reference,
                 methods=arm.methods,
                 resume=True,
-                progress=self.watch(arm, seed, number),
+                progress=self.watch(arm, seed),
             )
             frozen = None if task.frozen is None else task.frozen(keys(settings.seed)[0])
             test = evaluate(result.params, **untrained_arguments(result.model_state, frozen))
@@ -251,7 +329,7 @@ class _Matrix:
         self.done += 1
         return run
 
-    def watch(self, arm: Arm, seed: int, number: int) -> Callable[[training.Progress], None]:
+    def watch(self, arm: Arm, seed: int) -> Callable[[training.Progress], None]:
         """The progress callback of a run."""
 
         def watch(within: training.Progress) -> None:
@@ -260,7 +338,7 @@ class _Matrix:
             made = self.done + within.share
             left = (time.monotonic() - self.since) * (self.missing - made) / made
             share = (self.total - self.missing + made) / self.total
-            self.progress(MatrixProgress(number, self.total, arm, seed, within, share, left))
+            self.progress(MatrixProgress(self.number, self.total, arm, seed, within, share, left))
 
         return watch
 

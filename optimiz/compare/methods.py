@@ -9,13 +9,13 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
+from optimiz.compare.grid import at_edge, best_rate
 from optimiz.compare.record import Record
 from optimiz.compare.run import Run
 from optimiz.compare.statistics import (
     Difference,
     Estimate,
     Sensitivity,
-    at_edge,
     estimate,
     paired_difference,
     sensitivity,
@@ -34,7 +34,7 @@ class Method:
         name: name of the optimizer.
         levels: learning rate → mean final validation score, in ascending order of the rate; the key is None if
             the optimizer finds its rate.
-        rate: rate with the best validation score.
+        rate: rate with the best validation score; among equals, the middle one.
         runs: runs at that rate, by seed.
         scores: test scores of these runs.
         diverged: number of runs that diverged, at any rate.
@@ -121,7 +121,7 @@ def methods(record: Record, metric: str) -> list[Method]:
         levels = {
             rate: estimate(record.scores(runs, metric, "validation")).mean for rate, runs in by_rate.items()
         }
-        best = max(levels, key=lambda rate: levels[rate])
+        best = best_rate(levels)
         runs = by_rate[best]
         scores = record.scores(runs, metric, "test")
         diverged = sum(run.diverged_at is not None for run in own)

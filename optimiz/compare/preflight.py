@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from optimiz import checks, training
@@ -23,11 +23,15 @@ class Preflight(NamedTuple):
 
     Attributes:
         metrics: names of the final metrics.
-        sharing: the arms whose compiled step takes the learning rate as an argument.
+        sharing: name and ``id(make)`` of the arms whose compiled step takes the learning rate as an argument.
     """
 
     metrics: Sequence[str] = ()
-    sharing: Sequence[Arm] = ()
+    sharing: Collection[tuple[str, int]] = ()
+
+    def shares(self, arm: Arm) -> bool:
+        """Whether the compiled step of an arm, or of one like it at another rate, takes the rate."""
+        return _step_of(arm) in self.sharing
 
 
 def check_arguments(
@@ -41,12 +45,14 @@ def check_arguments(
     higher_is_better: Any,
     test: Any,
     extra: Any,
+    extensions: Any,
 ) -> None:
     """Check the arguments of ``run_matrix`` without computing anything.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: there are no arms or seeds, one is given twice, or the metric has no known direction.
+        ValueError: there are no arms or seeds, one is given twice, the metric has no known direction, or
+            ``extensions`` is negative.
     """
     checks.kinds(
         {
@@ -65,6 +71,7 @@ def check_arguments(
     _check_distinct("seeds", [str(seed) for seed in seeds])
     for seed in seeds:
         checks.integer("each seed", seed, ge=0)
+    checks.integer("extensions", extensions, ge=0)
 
 
 def _check_distinct(name: str, values: Sequence[str]) -> None:
@@ -117,23 +124,28 @@ def preflight(
 
 def _sharing(
     arms: Sequence[Arm], task: training.Task, settings: training.Settings, reference: training.Reference | None
-) -> list[Arm]:
+) -> set[tuple[str, int]]:
     """Check that each arm can be trained; return those whose compiled step takes the rate as an argument."""
     alike: dict[tuple[str, int], list[Arm]] = {}
     for arm in arms:
-        alike.setdefault((arm.name, id(arm.make)), []).append(arm)
-    sharing = []
-    for group in alike.values():
+        alike.setdefault(_step_of(arm), []).append(arm)
+    sharing = set()
+    for step, group in alike.items():
         for arm in group:
             try:
                 tx = arm.optimizer()
                 checks.transformation("what make returns", tx)
                 plan = RunPlan(arm.task(task), tx, settings, reference, arm.methods, layout=None)
                 if arm is group[-1] and _traces_at_any_rate(plan, group):
-                    sharing += group
+                    sharing.add(step)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{arm} cannot be trained on this task: {error}") from error
     return sharing
+
+
+def _step_of(arm: Arm) -> tuple[str, int]:
+    """What arms have in common that differ in their rates alone; ``make`` need not be hashable."""
+    return arm.name, id(arm.make)
 
 
 def _traces_at_any_rate(plan: RunPlan, arms: Sequence[Arm]) -> bool:

@@ -5,7 +5,6 @@ A record is plain JSON. Documents are rendered from it and contain no other numb
 
 import dataclasses
 import datetime
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from optimiz.compare.directions import arrow, lower_is_better
 from optimiz.compare.fields import check_types
 from optimiz.compare.json_file import SCHEMA, json_text, read_object, write_object
 from optimiz.compare.markdown import escaped
-from optimiz.compare.run import Run, needs, number
+from optimiz.compare.run import Run
 from optimiz.training import environment
 
 # A file in the directory of the record.
@@ -110,16 +109,7 @@ class Record:
         Raises:
             ValueError: there is no such metric.
         """
-        scores = []
-        for run in runs:
-            if part == "test":
-                needs(metric, run.test, part)
-                value = number(run.test[metric])
-            else:
-                values = run.validation(metric)[1]
-                value = values[-1] if values and run.diverged_at is None else math.nan
-            scores.append(self.sign(metric) * value if math.isfinite(value) else -math.inf)
-        return scores
+        return [run.score(metric, part, self.sign(metric)) for run in runs]
 
     def levels(self, metric: str, part: str) -> dict[str, float]:
         """The metric of each baseline that has it.

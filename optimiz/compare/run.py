@@ -195,6 +195,25 @@ class Run:
             needs(metric, row["evaluation"], "evaluation")
         return [row["steps"] for row in rows], [row["evaluation"][metric] for row in rows]
 
+    def score(self, metric: str, part: str, sign: int) -> float:
+        """The final metric times its sign, so that more is better; -∞ if it is not finite, or the run diverged.
+
+        Args:
+            metric: name of the metric.
+            part: ``"test"`` or ``"validation"``.
+            sign: 1 if the metric is better when higher, -1 if it is better when lower.
+
+        Raises:
+            ValueError: there is no such metric.
+        """
+        if part == "test":
+            needs(metric, self.test, part)
+            value = number(self.test[metric])
+        else:
+            values = self.validation(metric)[1]
+            value = values[-1] if values and self.diverged_at is None else math.nan
+        return sign * value if math.isfinite(value) else -math.inf
+
     def spent(self, updates: Sequence[int]) -> list[float]:
         """The cost of numbers of updates: seconds of reference time or, without a budget, the numbers.
 

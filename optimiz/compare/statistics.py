@@ -5,7 +5,7 @@ differences from other arms have infinite intervals.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -206,17 +206,3 @@ def time_to_target(spent: Sequence[float], scores: Sequence[float], target: floa
     """
     reached = (at for at, score in zip(spent, scores, strict=True) if score >= target)
     return next(reached, math.inf)
-
-
-def at_edge(best: float, grid: Collection[float]) -> bool:
-    """Whether the best of several rates is the lowest or the highest, so that a rate beyond may be better.
-
-    Args:
-        best: best rate of the grid.
-        grid: all rates that were tried; a single rate is not at an edge.
-
-    Example:
-        >>> at_edge(0.1, [0.01, 0.1]), at_edge(0.1, [0.01, 0.1, 1.0]), at_edge(0.1, [0.1])
-        (True, False, False)
-    """
-    return len(grid) > 1 and best in (min(grid), max(grid))
