@@ -58,21 +58,21 @@ def losses(runs):
 
 
 def test_a_grid_goes_on_up_or_down_with_one_compilation_and_is_resumed(compilations, tmp_path, monkeypatch):  # noqa: F811
-    up = small.run(tmp_path, arms(1.6, 6.4), extensions=9, **STEPS)
-    assert tried(up) == [1.6, 6.4, 25.6] and [run.seed for run in up] == [0, 1] * 3
+    up = small.run(tmp_path, arms(0.4, 1.6), extensions=9, **STEPS)
+    assert tried(up) == [0.4, 1.6, 6.4] and [run.seed for run in up] == [0, 1] * 3
     level = losses(up)
-    assert level[6.4] < min(level[1.6], level[25.6])
-    down = small.run(tmp_path, arms(25.6, 102.4), extensions=9, **STEPS)
-    assert tried(down) == [25.6, 102.4, 6.4, 1.6]
+    assert level[1.6] < min(level[0.4], level[6.4])
+    down = small.run(tmp_path, arms(6.4, 25.6), extensions=9, **STEPS)
+    assert tried(down) == [6.4, 25.6, 1.6, 0.4]
     assert len(compilations) == 1
 
-    bounded = small.run(tmp_path, arms(0.4, 1.6), extensions=1, **STEPS)
-    assert tried(bounded) == [0.4, 1.6, 6.4]
+    bounded = small.run(tmp_path, arms(0.1, 0.4), extensions=1, **STEPS)
+    assert tried(bounded) == [0.1, 0.4, 1.6]
     said = compare.in_words(small.record(bounded), metric="loss").split(". ")[0]
     assert "the best learning rate of sgd is at the edge of its grid" in said
     assert "edge" not in compare.in_words(small.record(up), metric="loss")
     monkeypatch.setattr(training, "fit", None)  # nothing is run again
-    assert small.run(tmp_path, arms(1.6, 6.4), extensions=9, **STEPS) == up
+    assert small.run(tmp_path, arms(0.4, 1.6), extensions=9, **STEPS) == up
 
 
 @pytest.mark.long
