@@ -30,7 +30,8 @@ from optimiz import compare, schedules, training
 
 FLAGS = program_flags.Flags()
 _OBJECTIVE = FLAGS.DEFINE_enum("objective", "causal", list(OBJECTIVES), "What is told: next, hidden or cut.")
-_DATA = FLAGS.DEFINE_path("data", None, "Text file, or folder of them; default: Python's library.")
+_DATA = FLAGS.DEFINE_path("data", None, "Text file, shards, or folder of them; default: Python's library.")
+_TEXT = FLAGS.DEFINE_string("text", None, 'Field of the text in shards; default: "text".')
 _TOKENIZER = FLAGS.DEFINE_string(
     "tokenizer",
     None,
@@ -67,6 +68,9 @@ _DECISIVE = (_OBJECTIVE, _LAYERS, _HIDDEN_SIZE, _HEADS, _LENGTH, _DROPOUT, _REMA
 _SHARES = {"train": 0.9, "validation": 0.05, "test": 0.05}
 program_flags.check(lambda x: x < 1, "must be in [0, 1)", _DROPOUT)
 program_flags.check_each(shlex.split, _DOWNSTREAM)
+program_flags.check_together(
+    lambda x: x["text"] is None or x["data"] is not None, "--text needs --data", FLAGS, _TEXT, _DATA
+)
 divides = "--heads must divide --hidden_size"
 program_flags.check_together(lambda x: x["hidden_size"] % x["heads"] == 0, divides, FLAGS, _HIDDEN_SIZE, _HEADS)
 program_flags.check_together(
@@ -98,14 +102,15 @@ def main() -> None:
     """Run every optimizer, then write the models and the report."""
     layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
     downstream = None if _DOWNSTREAM.value is None else fine_tuning(_DOWNSTREAM.value)
-    text = corpus.standard_library() if _DATA.value is None else corpus.read(_DATA.value)
+    text = corpus.standard_library() if _DATA.value is None else corpus.read(_DATA.value, _TEXT.value)
     parts = corpus.split(text, _SHARES)
     kept = Path(FLAGS.output) / "tokenizer.json"
-    own, documents = kept if FLAGS.resume else None, parts["train"].documents
+    own, documents = kept if FLAGS.resume else None, parts["train"].sample
     vocabulary = tokenization.choose(_TOKENIZER.value, _OBJECTIVE.value, _VOCAB_SIZE.value, documents, own)
     sizes = (_LAYERS, _HIDDEN_SIZE, _HEADS, _LENGTH, _DROPOUT, _REMAT)
     size = Size(*(flag.value for flag in sizes))
-    problem = Pretraining(parts, vocabulary, OBJECTIVES[_OBJECTIVE.value](vocabulary, size))
+    objective = OBJECTIVES[_OBJECTIVE.value](vocabulary, size)
+    problem = Pretraining(parts, vocabulary, objective, kept.with_name(".tokens"))
     summary = corpus.summary(text, parts, _SHARES) | of_unknown(problem.unknown)
     if training.is_first():
         summary.show()

@@ -1,4 +1,4 @@
-"""Unlabelled text to pre-train on: a text file, a folder of them, or the sources of Python's standard library.
+"""Unlabelled text to pre-train on: text files, shards, or the sources of Python's standard library.
 
 The sources are the default because every Python installation has them: several megabytes of real text, whose
 structure is visible in two lines of a sample. Nothing is downloaded or imported. Their `source` states the
@@ -7,17 +7,19 @@ version of Python and a hash of the content.
 
 import dataclasses
 import hashlib
+import math
 import platform
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from examples.data import folders, memory, shown
+from examples.data import folders, memory, shards, shown
 from examples.data.summary import Summary
 
 # Not part of the library, or not ordinary Python: tables, generated text, tests.
 LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "encodings", "pydoc_data", "lib2to3", "idlelib"}
 MIN_DOCUMENTS = 20  # for whole documents in each part; if there are fewer, each is cut
+SAMPLE = 10**8  # bytes of text in shards from which a tokenizer is learned
 LARGE = 0.6  # of the smallest part: a document above that is cut
 
 
@@ -26,19 +28,29 @@ class Corpus:
     """Documents, and where they come from.
 
     Attributes:
-        documents: texts, none of them empty.
+        documents: texts, none of them empty; a tuple, or read again from shards at every iteration.
         source: where they come from, for the record of a run.
         left_out: what was not read in a folder → number of files.
     """
 
-    documents: tuple[str, ...]
+    documents: Iterable[str]
     source: str
     left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the documents are in memory, and not in shards."""
+        return isinstance(self.documents, tuple)
 
     @property
     def size(self) -> int:
         """Number of bytes, as UTF-8."""
         return sum(len(document.encode()) for document in self.documents)
+
+    @property
+    def sample(self) -> Iterable[str]:
+        """The documents, or the first of those in shards, from which a tokenizer can be learned."""
+        return self.documents if self.in_memory else _first(self.documents, SAMPLE)
 
 
 def standard_library() -> Corpus:
@@ -63,14 +75,21 @@ def standard_library() -> Corpus:
     return Corpus(tuple(documents), source)
 
 
-def read(path: str | Path) -> Corpus:
+def read(path: str | Path, column: str | None = None) -> Corpus:
     """Read a UTF-8 text file as one document, or every file below a folder, in the order of their paths.
 
-    Hidden files, system files and empty files in a folder are left out and counted.
+    Shards, files of many documents, are not read here but when their documents are iterated over. Hidden files,
+    system files and empty files in a folder are left out and counted, and so is what lies next to shards.
+
+    Args:
+        path: path of the file or folder.
+        column: field of the text in shards; None for "text".
 
     Raises:
         FileNotFoundError: there is no such file or folder.
-        ValueError: a file is not UTF-8 text, or all files are empty; the message names it.
+        ImportError: a package that reads the shards is not installed.
+        ValueError: a file is not UTF-8 text, all files are empty, a folder holds several splits of a data set,
+            or there is a column but no shards; the message names the file or folder.
     """
     path = Path(path)
     name = shown.path(path)
@@ -80,6 +99,10 @@ def read(path: str | Path) -> Corpus:
         raise ValueError(f"{name}: must be a regular file or a folder, got a pipe or a device")
     found, left_out = folders.files(path) if path.is_dir() else ([path], {})
     regular = [file for file in found if file.is_file()]
+    if any(file.suffix in shards.SUFFIXES for file in regular):
+        return _in_shards(path, regular, left_out, "text" if column is None else column)
+    if column is not None:
+        raise ValueError(f"{name}: has no field {shown.value(column)}, as it holds text and no shards")
     memory.check(sum(file.stat().st_size for file in regular), name)
     texts = [_text(file) for file in regular]
     documents = tuple(text for text in texts if text.strip())
@@ -89,11 +112,27 @@ def read(path: str | Path) -> Corpus:
     return Corpus(documents, name, {**left_out, **{what: count for what, count in others.items() if count}})
 
 
+def _in_shards(path: Path, files: list[Path], left_out: Mapping[str, int], column: str) -> Corpus:
+    name = shown.path(path)
+    if (path / "dataset_dict.json").exists():
+        splits = sorted(folder.name for folder in path.iterdir() if folder.is_dir())
+        raise ValueError(f"{name} holds splits, {shown.values(splits)}: name one, as in {name}/{splits[0]}")
+    found = [file for file in files if file.suffix in shards.SUFFIXES]
+    stats = [file.stat() for file in found]
+    told = [(shown.path(file), stat.st_size, stat.st_mtime_ns) for file, stat in zip(found, stats, strict=True)]
+    digest = hashlib.sha256(repr((column, told)).encode()).hexdigest()[:16]
+    size = sum(stat.st_size for stat in stats)
+    source = f"{name}, {len(found)} shards of {size / 1e6:,.2f} MB, field {shown.name(column)}, digest {digest}"
+    others = {"not shards": len(files) - len(found)}
+    left_out = {**left_out, **{what: count for what, count in others.items() if count}}
+    return Corpus(shards.Documents(found, column), source, left_out)
+
+
 def split(corpus: Corpus, shares: Mapping[str, float]) -> dict[str, Corpus]:
     """Distribute documents over named parts by a hash of their text; if there are few, each is cut instead.
 
     A document that is large compared with the smallest part is cut too, as otherwise the sizes of the parts
-    would be arbitrary. A cut document goes to the parts in order.
+    would be arbitrary. A cut document goes to the parts in order. Documents in shards are never cut.
 
     Args:
         corpus: the documents.
@@ -107,6 +146,8 @@ def split(corpus: Corpus, shares: Mapping[str, float]) -> dict[str, Corpus]:
         >>> parts["train"].documents, parts["test"].documents
         (('01234567',), ('89',))
     """
+    if isinstance(corpus.documents, shards.Documents):
+        return dict(_shares_of_shards(corpus.documents, corpus.source, shares))
     dealt: dict[str, list[str]] = {name: [] for name in shares}
     few = len(corpus.documents) < MIN_DOCUMENTS
     large = LARGE * min(shares.values()) * corpus.size
@@ -135,6 +176,8 @@ def summary(corpus: Corpus, parts: Mapping[str, Corpus], shares: Mapping[str, fl
         >>> summary(digits, split(digits, shares), shares).facts["left out"]
         '2 empty'
     """
+    if not corpus.in_memory:
+        return Summary({"data": corpus.source, **_left_out(corpus)}, [])
     total = sum(part.size for part in parts.values())
     sizes = ", ".join(f"{part.size / total:.1%} {name}" for name, part in parts.items())
     facts = {
@@ -146,8 +189,7 @@ def summary(corpus: Corpus, parts: Mapping[str, Corpus], shares: Mapping[str, fl
     copies = len(corpus.documents) - len(set(corpus.documents))
     if copies:
         facts["duplicates"] = f"{copies} documents"
-    if corpus.left_out:
-        facts["left out"] = ", ".join(f"{count} {what}" for what, count in corpus.left_out.items())
+    facts |= _left_out(corpus)
     warnings = [
         f"{name} has {part.size / total:.1%} of the text, but {shares[name]:.0%} was requested"
         for name, part in parts.items()
@@ -156,8 +198,37 @@ def summary(corpus: Corpus, parts: Mapping[str, Corpus], shares: Mapping[str, fl
     return Summary(facts, warnings)
 
 
+def _shares_of_shards(
+    documents: shards.Documents, source: str, shares: Mapping[str, float]
+) -> Iterator[tuple[str, Corpus]]:
+    start = 0.0
+    for name, share in shares.items():
+        end = math.inf if name == list(shares)[-1] else start + share
+        yield name, Corpus(shards.Share(documents, _place, start, end), f"{source}, part from {start:g}")
+        start = end
+
+
+def _left_out(corpus: Corpus) -> dict[str, str]:
+    told = ", ".join(f"{count} {what}" for what, count in corpus.left_out.items())
+    return {"left out": told} if told else {}
+
+
+def _first(documents: Iterable[str], size: int) -> Iterator[str]:
+    """The first documents, of so many bytes together."""
+    for document in documents:
+        if size <= 0:
+            return
+        size -= len(document.encode())
+        yield document
+
+
+def _place(document: str) -> float:
+    """A number in [0, 1) that depends on the text alone."""
+    return int(hashlib.sha256(document.encode()).hexdigest()[:12], 16) / 16**12
+
+
 def _pieces(document: str, shares: Mapping[str, float], *, whole: bool) -> Iterator[tuple[str, str]]:
-    position = int(hashlib.sha256(document.encode()).hexdigest()[:12], 16) / 16**12
+    position = _place(document)
     start = 0.0
     for name, share in shares.items():
         end = start + share

@@ -48,7 +48,7 @@ class Objective:
     Attributes:
         family: layout of the model's files.
         config: configuration of the model.
-        pack: (ids of documents) → rows of text, int32 [N, ...].
+        pack: stream of tokens [S] → rows of text, int32 [N, ...], a view of it.
         batch: (rows [B, ...], seed, step) → the batch, with its targets [B, P] as `targets`.
         arguments: batch → arguments of the model, whose logits are [B, P, V].
         targets_per_token: number of targets per token of the predicted text.
@@ -56,7 +56,7 @@ class Objective:
 
     family: Layout
     config: Any
-    pack: Callable[[list[list[int]]], np.ndarray]
+    pack: Callable[[np.ndarray], np.ndarray]
     batch: Callable[[np.ndarray, int, int], Arrays]
     arguments: Callable[[Arrays], tuple[Any, ...]]
     targets_per_token: float = 1.0
@@ -67,18 +67,17 @@ class Objective:
         return dataclasses.replace(self.config, **dict.fromkeys(depths, layers))
 
 
-def next_token(config: gpt2.GPT2Config, end: int) -> Objective:
+def next_token(config: gpt2.GPT2Config) -> Objective:
     """Predict each token from those before it.
 
     Args:
         config: configuration of the GPT-2 that predicts.
-        end: id of the token between documents.
     """
 
     def batch(rows: np.ndarray, seed: int, step: int) -> Arrays:
         return {"ids_BT": rows[:, :-1], "targets": rows[:, 1:]}
 
-    pack = partial(packing.pack, end=end, length=config.max_positions + 1, overlap=1)
+    pack = partial(packing.pack, length=config.max_positions + 1, overlap=1)
     return Objective(families.GPT2, config, pack, batch, lambda batch: (batch["ids_BT"], None))
 
 
@@ -95,7 +94,7 @@ def causal(vocabulary: Vocabulary, size: Size) -> Objective:
         hidden_dropout=size.dropout,
         remat=size.remat,
     )
-    return next_token(config, vocabulary.ids["end"])
+    return next_token(config)
 
 
 def masked(vocabulary: Vocabulary, size: Size) -> Objective:
@@ -115,14 +114,11 @@ def masked(vocabulary: Vocabulary, size: Size) -> Objective:
     start, end, mask_id = (vocabulary.ids[role] for role in ("start", "end", "mask"))
     ordinary = np.array(vocabulary.ordinary)
 
-    def pack(documents: list[list[int]]) -> np.ndarray:
-        rows = packing.pack(documents, end, size.length - 2)
-        return np.pad(
-            np.pad(rows, ((0, 0), (1, 0)), constant_values=start), ((0, 0), (0, 1)), constant_values=end
-        )
+    pack = partial(packing.pack, length=size.length - 2)
 
     def batch(rows: np.ndarray, seed: int, step: int) -> Arrays:
-        hidden = masking.mask(rows, mask_id, ordinary, seed, step)
+        framed = np.pad(rows, ((0, 0), (1, 1)), constant_values=((0, 0), (start, end)))
+        hidden = masking.mask(framed, mask_id, ordinary, seed, step)
         targets = hidden.pop("targets_BP")
         return hidden | {"targets": targets}
 
@@ -161,7 +157,7 @@ def span(vocabulary: Vocabulary, size: Size) -> Objective:
         answer_BT = np.pad(targets[:, :-1], ((0, 0), (1, 0)), constant_values=pad)
         return {"ids_BS": cut["ids_BS"], "answer_BT": answer_BT, "targets": targets}
 
-    pack = partial(packing.pack, end=end, length=shape.length)
+    pack = partial(packing.pack, length=shape.length)
     return Objective(
         families.T5,
         config,

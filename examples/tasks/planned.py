@@ -73,7 +73,7 @@ def _of_gpt2(model: shapes.Gpt2, batch: int, length: int, remat: bool) -> traini
         hidden_dropout=0.0,
         remat=remat,
     )
-    objective = next_token(config, end=0)
+    objective = next_token(config)
     rows = jax.ShapeDtypeStruct((batch, length + 1), jnp.int32)
     arrays = jax.eval_shape(lambda rows: objective.batch(rows, 0, 0), rows)
     language = LanguageModel(objective)

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from examples.data import memory
+from examples.data import memory, token_stream
 from examples.data.corpus import Corpus
 from examples.data.tokenization import Vocabulary
 from examples.models import weights
@@ -27,6 +27,7 @@ from optimiz import training
 
 METRICS = ("loss", "perplexity", "bits_per_byte")  # of an evaluation
 EVALUATION_BATCH = 32
+FREQUENCY_ROWS = 100_000  # at most, of the training part
 EVALUATION_ROWS = 256  # at most, per part: an evaluation should cost no more than a few steps
 
 
@@ -95,6 +96,7 @@ class Pretraining(LanguageModel):
         parts: "train" and others.
         vocabulary: the tokenizer.
         objective: what is to be predicted.
+        folder: where the tokens of a corpus in shards are kept.
 
     Attributes:
         rows: part → rows of text, [N, ...].
@@ -106,7 +108,13 @@ class Pretraining(LanguageModel):
             memory.
     """
 
-    def __init__(self, parts: Mapping[str, Corpus], vocabulary: Vocabulary, objective: Objective):
+    def __init__(
+        self,
+        parts: Mapping[str, Corpus],
+        vocabulary: Vocabulary,
+        objective: Objective,
+        folder: Path | None = None,
+    ):
         super().__init__(objective)
         self.vocabulary = vocabulary
         _check_size(objective)
@@ -115,16 +123,12 @@ class Pretraining(LanguageModel):
         self.unknown = 0.0
         self._bytes_per_token: dict[str, float] = {}
         for name, part in parts.items():
-            documents = vocabulary.encode(part.documents)
-            tokens = sum(len(document) + 1 for document in documents)
+            stream = token_stream.encoded(part, vocabulary, folder, name)
             if name == "train":
-                unknown = vocabulary.ids.get("unknown")
-                self.unknown = (
-                    sum(document.count(unknown) for document in documents if unknown is not None) / tokens
-                )
-            self._bytes_per_token[name] = part.size / tokens
+                self.unknown = stream.unknown / len(stream.ids)
+            self._bytes_per_token[name] = stream.size / len(stream.ids)
             try:
-                self.rows[name] = objective.pack(documents)
+                self.rows[name] = objective.pack(stream.ids)
             except ValueError as error:
                 known = (
                     f"; {self.unknown:.0%} of the tokens are unknown to the tokenizer" if self.unknown else ""
@@ -184,7 +188,7 @@ class Pretraining(LanguageModel):
     def frequencies(self) -> dict[str, dict[str, float]]:
         """The metrics of guessing by the frequency of targets in training, for each part except "train"."""
         counts = np.ones(self.objective.config.vocab_size)
-        targets = self.objective.batch(self.rows["train"], 0, 0)["targets"]
+        targets = self.objective.batch(self.rows["train"][:FREQUENCY_ROWS], 0, 0)["targets"]
         counts += np.bincount(targets.ravel(), minlength=len(counts))
         nats = -np.log(counts / counts.sum())
         others = {name: rows[:EVALUATION_ROWS] for name, rows in self.rows.items() if name != "train"}
@@ -203,7 +207,8 @@ class Pretraining(LanguageModel):
         """SHA-256 of every row."""
         digest = hashlib.sha256()
         for rows in self.rows.values():
-            digest.update(rows.tobytes())
+            for start in range(0, len(rows), EVALUATION_ROWS):
+                digest.update(rows[start : start + EVALUATION_ROWS].tobytes())
         return digest.hexdigest()
 
     def sample(self, params: Any, *, lines: int = 8, temperature: float = 0.7, seed: int = 0) -> list[str]:
