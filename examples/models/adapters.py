@@ -46,17 +46,30 @@ def from_nnx(model: nnx.Module) -> tuple[Params, Callable[..., Any]]:
     Raises:
         ValueError: the model has state besides its parameters.
     """
+    params, bound = split_nnx(model)
+    return params, lambda params, *args, **kwargs: bound(params)(*args, **kwargs)
+
+
+def split_nnx(model: nnx.Module) -> tuple[Params, Callable[[Params], Any]]:
+    """The same for a module of which more than its call is needed.
+
+    Returns:
+        `params`, and a function from such a tree to the module with these parameters.
+
+    Raises:
+        ValueError: the model has state besides its parameters.
+    """
     graph, state, rest = nnx.split(model, nnx.Param, ...)
     _check_no_state(nnx.to_pure_dict(rest))
     params = nnx.to_pure_dict(state)
     keys = _keys(params)
 
-    def apply(params: Params, *args: Any, **kwargs: Any) -> Any:
+    def bound(params: Params) -> Any:
         # `merge` fills the model leaf by leaf in order: it would not notice that a key has changed.
         _check_keys(params, keys)
-        return nnx.merge(graph, params, copy=True)(*args, **kwargs)
+        return nnx.merge(graph, params, copy=True)
 
-    return params, apply
+    return params, bound
 
 
 def into_nnx(model: nnx.Module, params: Params) -> None:

@@ -3,8 +3,11 @@
 Everything is a pure function of parameters, inputs and key. Dropout takes its key as an argument: a model has
 no hidden random state, and every trial of a line search sees the dropout mask of its step.
 
-Letters in names: B batch, T and S tokens (attending, attended to), D hidden size, H heads, K size of a head, N
-layers.
+A causal model remembers the keys and the values of the tokens that it has read, in slots that are there from
+the beginning, so that every step of a generation is the same program.
+
+Letters in names: B batch, T and S tokens (attending, attended to), D hidden size, H heads, G heads of the keys
+and values, K size of a head, N layers.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +30,10 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
         ("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate"), partial(jax.nn.gelu, approximate=True)
     ),
     "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
 }
+
+Memory = tuple[jax.Array, jax.Array]  # of one layer: the keys and the values of S tokens, [B, S, G, K]
 
 
 def check_field(config: Any, name: str, holds: bool, domain: str) -> None:
@@ -95,6 +101,22 @@ class Norm(nnx.LayerNorm):
         super().__init__(size, epsilon=eps, use_fast_variance=False, rngs=rngs)
 
 
+class RMSNorm(nnx.Module):
+    """x / √(mean of x² + ε), times a scale, over D; if `centered`, the parameter is the scale minus one."""
+
+    def __init__(self, size: int, eps: float, *, centered: bool = False):
+        self.eps, self.centered = eps, centered
+        self.scale = nnx.Param(jnp.zeros(size) if centered else jnp.ones(size))
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        """Normalize `[..., D]`, in float32."""
+        wide = x_BTD.astype(jnp.float32)
+        inverse = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.eps)
+        if self.centered:  # as Gemma does, whose product is rounded once
+            return (wide * inverse * (1 + self.scale[...].astype(jnp.float32))).astype(x_BTD.dtype)
+        return (wide * inverse).astype(x_BTD.dtype) * self.scale[...]
+
+
 class Table(nnx.Module):
     """One learned row per integer.
 
@@ -115,38 +137,79 @@ class Table(nnx.Module):
 
 def attend(
     q_BTHK: jax.Array,
-    k_BSHK: jax.Array,
-    v_BSHK: jax.Array,
+    k_BSGK: jax.Array,
+    v_BSGK: jax.Array,
     mask: jax.Array | None,
     rate: float,
     key: Key,
     *,
     scale: float,
     bias_HTS: jax.Array | float = 0.0,
+    cap: float | None = None,
 ) -> jax.Array:
     """Attention: softmax over S of scale q·k + bias, with dropout, times v.
 
     Args:
         q_BTHK: queries; like the keys and values, with an axis for the heads.
-        k_BSHK: keys.
-        v_BSHK: values.
+        k_BSGK: keys. H/G consecutive heads of the queries attend to the same keys and values.
+        v_BSGK: values.
         mask: booleans, broadcast against `[B, H, T, S]`: true where a token may attend to another; None if it
             may everywhere.
         rate: dropout rate of the attention weights.
         key: random key of the dropout.
         scale: factor of the products.
         bias_HTS: bias added to the scaled products.
+        cap: bound c of the products x, which are replaced by c tanh(x / c); None for no bound.
 
     Returns:
         `[B, T, H K]`, the heads of each token concatenated.
     """
-    scores_BHTS = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BSHK) * scale + bias_HTS
+    (*rows, heads, size), groups = q_BTHK.shape, k_BSGK.shape[2]
+    q_BTGRK = q_BTHK.reshape(*rows, groups, heads // groups, size)
+    scores_BGRTS = jnp.einsum("BTGRK,BSGK->BGRTS", q_BTGRK, k_BSGK)
+    by_group = scores_BGRTS.shape
+    scores_BHTS = scores_BGRTS.reshape(by_group[0], heads, *by_group[3:]) * scale + bias_HTS
+    if cap is not None:
+        scores_BHTS = cap * jnp.tanh(scores_BHTS.astype(jnp.float32) / cap)
     if mask is not None:
         # The lowest finite number instead of -inf: a row of padding then attends evenly, and is not NaN.
         scores_BHTS = jnp.where(mask, scores_BHTS, jnp.finfo(scores_BHTS.dtype).min)
-    weights_BHTS = jax.nn.softmax(scores_BHTS.astype(jnp.float32)).astype(v_BSHK.dtype)
-    y_BTHK = jnp.einsum("BHTS,BSHK->BTHK", dropout(weights_BHTS, rate, key), v_BSHK)
-    return y_BTHK.reshape(*y_BTHK.shape[:2], -1)
+    weights_BHTS = jax.nn.softmax(scores_BHTS.astype(jnp.float32)).astype(v_BSGK.dtype)
+    weights_BGRTS = dropout(weights_BHTS, rate, key).reshape(by_group)
+    y_BTGRK = jnp.einsum("BGRTS,BSGK->BTGRK", weights_BGRTS, v_BSGK)
+    return y_BTGRK.reshape(*rows, -1)
+
+
+def reach(tokens: int, slots: int, start: jax.Array | int = 0, window: int | None = None) -> jax.Array:
+    """Which slots each token may attend to, causally: its own and those before it.
+
+    Args:
+        tokens: number of tokens, T.
+        slots: number of slots, S.
+        start: slot of the first of the tokens.
+        window: number of slots that a token sees, its own included; None for all before it.
+
+    Returns:
+        Booleans `[T, S]`.
+    """
+    behind_TS = start + jnp.arange(tokens)[:, None] - jnp.arange(slots)
+    causal_TS = behind_TS >= 0
+    return causal_TS if window is None else causal_TS & (behind_TS < window)
+
+
+def positions(present_BS: jax.Array, start: jax.Array | int, tokens: int) -> jax.Array:
+    """The positions `[B, T]` of the tokens from slot `start` on: how many tokens are in the slots before."""
+    before_BS = jnp.maximum(jnp.cumsum(present_BS, axis=1) - 1, 0)
+    return jax.lax.dynamic_slice_in_dim(before_BS, start, tokens, axis=1)
+
+
+def remember(memory: Memory, k_BTGK: jax.Array, v_BTGK: jax.Array, start: jax.Array | int) -> Memory:
+    """Write the keys and values of T tokens into the slots from `start` on."""
+    keys, values = (
+        jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), start, axis=1)
+        for old, new in zip(memory, (k_BTGK, v_BTGK), strict=True)
+    )
+    return keys, values
 
 
 class Attention(nnx.Module):
@@ -161,12 +224,21 @@ class Attention(nnx.Module):
 
     def __call__(self, x_BTD: jax.Array, mask: jax.Array | None, key: Key) -> jax.Array:
         """Map `[B, T, D]` to `[B, T, D]`; the mask is that of `attend`."""
-        by_head = (*x_BTD.shape[:2], self.heads, -1)
-        q_BTHK, k_BSHK, v_BSHK = (
-            linear(x_BTD).reshape(by_head) for linear in (self.query, self.key, self.value)
-        )
+        q_BTHK, k_BSHK, v_BSHK = self._heads_of(x_BTD)
         scale = q_BTHK.shape[-1] ** -0.5
         return self.output(attend(q_BTHK, k_BSHK, v_BSHK, mask, self.rate, key, scale=scale))
+
+    def extend(
+        self, x_BTD: jax.Array, mask: jax.Array, memory: Memory, start: jax.Array | int
+    ) -> tuple[jax.Array, Memory]:
+        """The same without dropout for tokens that follow those of a memory, and the memory with them."""
+        q_BTHK, k_BTHK, v_BTHK = self._heads_of(x_BTD)
+        memory = remember(memory, k_BTHK, v_BTHK, start)
+        return self.output(attend(q_BTHK, *memory, mask, 0.0, None, scale=q_BTHK.shape[-1] ** -0.5)), memory
+
+    def _heads_of(self, x_BTD: jax.Array) -> list[jax.Array]:
+        by_head = (*x_BTD.shape[:2], self.heads, -1)
+        return [linear(x_BTD).reshape(by_head) for linear in (self.query, self.key, self.value)]
 
 
 class Mlp(nnx.Module):
@@ -246,3 +318,11 @@ class PreNormLayer(nnx.Module):
         y_BTD = self.attention(self.attention_norm(x_BTD), mask, weights_key)
         x_BTD = x_BTD + dropout(y_BTD, self.rate, attention_key)
         return x_BTD + dropout(self.mlp(self.mlp_norm(x_BTD)), self.rate, mlp_key)
+
+    def extend(
+        self, x_BTD: jax.Array, mask: jax.Array, memory: Memory, start: jax.Array | int
+    ) -> tuple[jax.Array, Memory]:
+        """The same without dropout for tokens that follow those of a memory, and the memory with them."""
+        y_BTD, memory = self.attention.extend(self.attention_norm(x_BTD), mask, memory, start)
+        x_BTD = x_BTD + y_BTD
+        return x_BTD + self.mlp(self.mlp_norm(x_BTD)), memory

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from examples.models import blocks
-from examples.models.blocks import ACTIVATIONS, Key, Linear, Norm, PreNormLayer, Table, dropout, split
+from examples.models.blocks import ACTIVATIONS, Key, Linear, Memory, Norm, PreNormLayer, Table, dropout, split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,14 +66,9 @@ class Embeddings(nnx.Module):
         self.word = Table(config.vocab_size, config.hidden_size, rngs=rngs)
         self.position = Table(config.max_positions, config.hidden_size, std=0.01, rngs=rngs)
 
-    def __call__(self, ids_BT: jax.Array, key: Key) -> jax.Array:
+    def __call__(self, ids_BT: jax.Array, positions_BT: jax.Array, key: Key) -> jax.Array:
         """Return `[B, T, D]`."""
-        tokens = ids_BT.shape[1]
-        if tokens > self.config.max_positions:
-            raise ValueError(
-                f"ids_BT must have at most {self.config.max_positions} tokens per row, got {tokens}"
-            )
-        x_BTD = self.word(ids_BT) + self.position(jnp.arange(tokens))
+        x_BTD = self.word(ids_BT) + self.position(positions_BT)
         return dropout(x_BTD, self.config.embedding_dropout, key)
 
 
@@ -117,11 +112,61 @@ class GPT2(nnx.Module):
     ) -> jax.Array:
         """Return the logits, `[B, T, V]`."""
         embeddings_key, *layer_keys = split(key, 1 + self.config.layers)
-        mask = jnp.tri(ids_BT.shape[1], dtype=bool)
+        tokens = ids_BT.shape[1]
+        if tokens > self.config.max_positions:
+            raise ValueError(
+                f"ids_BT must have at most {self.config.max_positions} tokens per row, got {tokens}"
+            )
+        mask = blocks.reach(tokens, tokens)
         if mask_BT is not None:
             mask = mask & (mask_BT[:, None, None, :] != 0)
-        x_BTD = self.embeddings(ids_BT, embeddings_key)
+        x_BTD = self.embeddings(ids_BT, jnp.arange(tokens), embeddings_key)
         remat = self.config.remat
         x_BTD = blocks.states(self.layers, x_BTD, mask, keys=layer_keys, on_N=on_N, remat=remat)[-1]
+        return self._logits(x_BTD)
+
+    def memory(self, rows: int, slots: int) -> list[Memory]:
+        """An empty memory of each layer.
+
+        Args:
+            rows: number of texts, B.
+            slots: largest number of tokens per text, S.
+
+        Raises:
+            ValueError: there are not as many positions as slots.
+        """
+        if slots > self.config.max_positions:
+            raise ValueError(
+                f"prompts and what follows must have at most {self.config.max_positions} tokens per row, "
+                f"got {slots}"
+            )
+        size = self.config.hidden_size // self.config.heads
+        empty = jnp.zeros((rows, slots, self.config.heads, size), self.embeddings.word.embedding.dtype)
+        return [(empty, empty)] * self.config.layers
+
+    def extend(
+        self, ids_BT: jax.Array, present_BS: jax.Array, memory: list[Memory], start: jax.Array | int
+    ) -> tuple[jax.Array, list[Memory]]:
+        """Read tokens that follow those of a memory.
+
+        Args:
+            ids_BT: the tokens, for the slots from `start` on.
+            present_BS: whether the slots hold tokens; in each row those without come first.
+            memory: the memory, from `memory` or an earlier call.
+            start: slot of the first of the tokens.
+
+        Returns:
+            The logits after the last of the tokens, `[B, V]`, and the memory with all of them.
+        """
+        tokens, slots = ids_BT.shape[1], present_BS.shape[1]
+        mask = blocks.reach(tokens, slots, start) & present_BS[:, None, None, :]
+        x_BTD = self.embeddings(ids_BT, blocks.positions(present_BS, start, tokens), None)
+        extended = []
+        for layer, its_memory in zip(self.layers, memory, strict=True):
+            x_BTD, its_memory = layer.extend(x_BTD, mask, its_memory, start)
+            extended.append(its_memory)
+        return self._logits(x_BTD[:, -1:])[:, 0], extended
+
+    def _logits(self, x_BTD: jax.Array) -> jax.Array:
         head = self.embeddings.word.scores if self.config.tied else self.head
         return head(self.norm(x_BTD))

@@ -6,6 +6,8 @@ transposed.
 
 import dataclasses
 import re
+import types
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -15,6 +17,7 @@ from flax import nnx
 from examples.models.adapters import Keys
 
 _NOTHING = r"(?!)"
+_LARGEST = 2**31 - 1  # of a number in a configuration
 _NUMBER = r"(?<=/)\d+(?=/)"
 # Wrappers of a model when it was saved, except torch.compile, whose name may occur anywhere.
 _WRAPPERS = r"^((module|_forward_module|auto_model|model)\.)+"
@@ -33,6 +36,7 @@ class Layout:
         fields: field of the configuration → key in `config.json`; a field whose key is absent keeps its
             default.
         complete: `config.json` → the same, with the keys that it implies.
+        written: the inverse of `complete`, for the keys of `fields`.
         fixed: keys with their only supported values; with others, the same tensors would be another model.
         modules: name in the file → path of a module or parameter here. Several paths are parameters that the
             file stores as one tensor, concatenated along their outputs. The number of a layer is `{}` in both.
@@ -52,6 +56,7 @@ class Layout:
     modules: Mapping[str, str | tuple[str, ...]]
     prefix: str = ""
     complete: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    written: Callable[[dict[str, Any]], dict[str, Any]] = dict
     ignored: str = _NOTHING
     special: Mapping[str, str] = dataclasses.field(default_factory=dict)
     as_kernels: str = _NOTHING
@@ -70,6 +75,23 @@ class Tensor:
     paths: list[str]
     shape: tuple[int, ...]
     axes: tuple[int, ...]
+
+
+def typed(key: str, value: Any, kind: Any) -> Any:
+    """The value of a key in a configuration, if it is of a type; a float may be written as an integer.
+
+    Raises:
+        ValueError: it is of another type, or not finite.
+    """
+    parts = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    kinds = [typing.get_origin(part) or part for part in parts]
+    kinds += [int] if float in kinds else []
+    if not isinstance(value, tuple(kinds)) or (isinstance(value, bool) and bool not in kinds):
+        name = kind.__name__ if isinstance(kind, type) else str(kind)
+        raise ValueError(f"{key} must be of type {name}, got {repr(value)[:100]}")
+    if isinstance(value, int | float) and not abs(value) <= _LARGEST:
+        raise ValueError(f"{key} must be finite and at most {_LARGEST}, got {str(value)[:100]}")
+    return value
 
 
 def shapes_of(layout: Layout, config: Any) -> dict[str, Any]:

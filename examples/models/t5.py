@@ -30,7 +30,7 @@ import numpy as np
 from flax import nnx
 
 from examples.models import blocks
-from examples.models.blocks import ACTIVATIONS, Key, Linear, Table, attend, dropout, split
+from examples.models.blocks import ACTIVATIONS, Key, Linear, RMSNorm, Table, attend, dropout, split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,20 +96,6 @@ def relative_buckets(queries: int, keys: int, buckets: int, max_distance: int, *
     return (base + bucket_TS).astype(np.int32)
 
 
-class RMSNorm(nnx.Module):
-    """x / √(mean of x² + ε), times a scale."""
-
-    def __init__(self, config: T5Config):
-        self.eps = config.norm_eps
-        self.scale = nnx.Param(jnp.ones(config.hidden_size))
-
-    def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        """Map `[B, T, D]` to `[B, T, D]`."""
-        wide = x_BTD.astype(jnp.float32)
-        inverse = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.eps)
-        return (wide * inverse).astype(x_BTD.dtype) * self.scale[...]
-
-
 class Attention(nnx.Module):
     """Multi-head attention without biases or a scale."""
 
@@ -161,10 +147,11 @@ class Layer(nnx.Module):
 
     def __init__(self, config: T5Config, *, decodes: bool, rngs: nnx.Rngs):
         self.rate, self.decodes = config.dropout, decodes
-        self.attention_norm, self.attention = RMSNorm(config), Attention(config, rngs=rngs)
+        norm = partial(RMSNorm, config.hidden_size, config.norm_eps)
+        self.attention_norm, self.attention = norm(), Attention(config, rngs=rngs)
         if decodes:
-            self.cross_attention_norm, self.cross_attention = RMSNorm(config), Attention(config, rngs=rngs)
-        self.mlp_norm, self.mlp = RMSNorm(config), GatedMlp(config, rngs=rngs)
+            self.cross_attention_norm, self.cross_attention = norm(), Attention(config, rngs=rngs)
+        self.mlp_norm, self.mlp = norm(), GatedMlp(config, rngs=rngs)
 
     def __call__(
         self,
@@ -195,7 +182,7 @@ class Stack(nnx.Module):
         self.distance = Table(config.buckets, config.heads, std=config.hidden_size**-0.5, rngs=rngs)
         layers = config.decoder_layers if decodes else config.layers
         self.layers = nnx.List([Layer(config, decodes=decodes, rngs=rngs) for _ in range(layers)])
-        self.norm = RMSNorm(config)
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
 
     def __call__(
         self,

@@ -19,12 +19,19 @@ import numpy as np
 import safetensors.numpy
 
 from examples.data import memory
-from examples.models.layout import Layout, by_path, check_names, keys_of, path_of, shapes_of, tensors_of
+from examples.models.layout import (
+    Layout,
+    by_path,
+    check_names,
+    keys_of,
+    path_of,
+    shapes_of,
+    tensors_of,
+    typed,
+)
 from examples.models.tensors import CONFIG, WEIGHTS, existing, opened
 from examples.shared import strict_json
 from optimiz import training
-
-_LARGEST = 2**31 - 1  # of a number in a configuration
 
 
 def load(directory: Path, layout: Layout, **overrides: Any) -> tuple[Any, dict[str, Any]]:
@@ -63,7 +70,8 @@ def save(
         ids: ids of special tokens, by role; without them `transformers` takes those of the published models.
 
     Raises:
-        ValueError: a parameter is missing, unknown, or has another shape than the configuration implies.
+        ValueError: a parameter is missing, unknown, or has another shape than the configuration implies, or
+            `config.json` cannot say what the configuration does.
     """
     given = {path: np.asarray(leaf, np.float32) for path, leaf in by_path(params).items()}
     shapes = shapes_of(layout, config)
@@ -76,12 +84,34 @@ def save(
     for name, tensor in tensors_of(layout, shapes).items():
         whole = np.concatenate([given[path] for path in tensor.paths], -1)
         tensors[name] = np.ascontiguousarray(whole.transpose(tensor.axes))
-    keys = {key: getattr(config, field) for field, key in layout.fields.items()}
-    keys |= {key: ids[role] for key, role in layout.special.items()} if ids else {}
-    about = {"model_type": layout.model_type, "architectures": [layout.architecture]}
+    described = description_of(layout, config)
+    described |= {key: ids[role] for key, role in layout.special.items() if role in ids} if ids else {}
     directory.mkdir(parents=True, exist_ok=True)
     training.write_whole(directory / WEIGHTS, safetensors.numpy.save(tensors, metadata={"format": "pt"}))
-    training.write_whole(directory / CONFIG, json.dumps(about | dict(layout.fixed) | keys, indent=2) + "\n")
+    training.write_whole(directory / CONFIG, json.dumps(described, indent=2) + "\n")
+
+
+def description_of(layout: Layout, config: Any) -> dict[str, Any]:
+    """What `config.json` says of a model.
+
+    Args:
+        layout: layout of the family.
+        config: the configuration.
+
+    Raises:
+        ValueError: the files of the family cannot say what the configuration does.
+    """
+    keys = {key: getattr(config, field) for field, key in layout.fields.items()}
+    about = {"model_type": layout.model_type, "architectures": [layout.architecture]}
+    described = about | dict(layout.fixed) | layout.written(keys)
+    again = config_of(layout, described)
+    for field in layout.fields:
+        value, read = getattr(config, field), getattr(again, field)
+        if value != read:
+            raise ValueError(
+                f"{field} of a {layout.model_type} cannot be written as {value!r}, which is read as {read!r}"
+            )
+    return described
 
 
 def read_config(directory: Path, layout: Layout) -> Any:
@@ -95,26 +125,38 @@ def read_config(directory: Path, layout: Layout) -> Any:
         FileNotFoundError: `config.json` is absent.
         ValueError: it is damaged, or does not describe a model of the family.
     """
-    path = existing(directory, CONFIG)
     description = read_description(directory)
     try:
-        if description.get("model_type") != layout.model_type:
-            raise ValueError(
-                f"model_type must be {layout.model_type!r}, got {repr(description.get('model_type'))[:100]}"
-            )
-        description, values = layout.complete(description), {}
-        for key, value in layout.fixed.items():
-            if description.get(key, value) != value:
-                raise ValueError(f"{key} must be {value!r}, got {repr(description[key])[:100]}")
-        for field in dataclasses.fields(layout.config):
-            key = layout.fields.get(field.name)
-            if key is not None and key in description:
-                values[field.name] = _typed(key, description[key], field.type)
-            elif field.default is dataclasses.MISSING:
-                raise ValueError(f"{key} must be given, got {str(list(description))[:200]}")
-        return layout.config(**values)
+        return config_of(layout, description)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{directory / CONFIG}: {error}") from None
+
+
+def config_of(layout: Layout, description: dict[str, Any]) -> Any:
+    """The configuration that a description, as in `config.json`, is of.
+
+    Args:
+        layout: layout of the family.
+        description: the description.
+
+    Raises:
+        ValueError: it does not describe a model of the family.
+    """
+    if description.get("model_type") != layout.model_type:
+        raise ValueError(
+            f"model_type must be {layout.model_type!r}, got {repr(description.get('model_type'))[:100]}"
+        )
+    description, values = layout.complete(description), {}
+    for key, value in layout.fixed.items():
+        if description.get(key, value) != value:
+            raise ValueError(f"{key} must be {value!r}, got {repr(description[key])[:100]}")
+    for field in dataclasses.fields(layout.config):
+        key = layout.fields.get(field.name)
+        if key is not None and key in description:
+            values[field.name] = typed(key, description[key], field.type)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{key} must be given, got {str(list(description))[:200]}")
+    return layout.config(**values)
 
 
 def read_description(directory: Path) -> dict[str, Any]:
@@ -159,13 +201,3 @@ def read_params(directory: Path, layout: Layout, config: Any) -> dict[str, Any]:
     return jax.tree_util.tree_map_with_path(
         lambda keys, like: jnp.array(leaves[path_of(keys)], like.dtype), shapes
     )
-
-
-def _typed(key: str, value: Any, kind: Any) -> Any:
-    """The value, if it is of a type; a float may be written as an integer."""
-    kinds = (int, float) if kind is float else (kind,)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{key} must be of type {kind.__name__}, got {repr(value)[:100]}")
-    if kind in (int, float) and not abs(value) <= _LARGEST:
-        raise ValueError(f"{key} must be finite and at most {_LARGEST}, got {str(value)[:100]}")
-    return value

@@ -8,7 +8,7 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from examples.models import weights
-from examples.models.adapters import from_nnx
+from examples.models.adapters import from_nnx, split_nnx
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -29,6 +29,20 @@ def loaded(name, family):
     """The parameters and the jitted apply of a golden model, and its arrays: arguments and logits."""
     config, params = weights.load(GOLDEN / name, family)
     return params, apply_of(family, config), dict(np.load(GOLDEN / name / "logits.npz"))
+
+
+def steps(name, family, ids, mask, answers):
+    """The logits of each token of answers, from what the model remembers of those before, [B, N, V]."""
+    config, params = weights.load(GOLDEN / name, family)
+    _, bound = split_nnx(nnx.eval_shape(lambda: family.model(config, rngs=nnx.Rngs(0))))
+    extend = jax.jit(lambda params, *arguments: bound(params).extend(*arguments))
+    present = np.pad(mask != 0, ((0, 0), (0, answers.shape[1])), constant_values=True)
+    logits, memory = extend(params, ids, present, bound(params).memory(*present.shape), 0)
+    found = [logits]
+    for step in range(answers.shape[1] - 1):
+        logits, memory = extend(params, answers[:, step, None], present, memory, ids.shape[1] + step)
+        found.append(logits)
+    return np.stack(found, axis=1)
 
 
 def check_round_trip(name, family, directory):

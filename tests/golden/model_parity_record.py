@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from examples.models import families
+from examples.models import decoders, families
 from examples.models.adapters import from_nnx
 from examples.models.bert import Encoder
 from examples.models.pretrained import load_encoder
@@ -57,10 +57,14 @@ def masked_bert(name: str) -> Pair:
     return logits_BPV, np.take_along_axis(arrays["logits"], positions_BP[..., None], axis=1)
 
 
-def gpt2(name: str) -> Pair:
-    """The logits after each token, padding included."""
-    params, apply, arrays = golden.loaded(name, families.GPT2)
-    return apply(params, arrays["input_ids"], arrays["attention_mask"]), arrays["logits"]
+def decoder(name: str) -> Pair:
+    """The logits after each token, padding included, and those of a generation, from what it remembers."""
+    family = decoders.family(golden.GOLDEN / name)
+    params, apply, arrays = golden.loaded(name, family)
+    logits_BTV = apply(params, arrays["input_ids"], arrays["attention_mask"])
+    steps_BNV = golden.steps(name, family, arrays["prompts"], arrays["prompts_mask"], arrays["answers"])
+    ours, theirs = (logits_BTV, steps_BNV), (arrays["logits"], arrays["steps"])
+    return tuple(np.concatenate([each.ravel() for each in pair]) for pair in (ours, theirs))
 
 
 def t5(name: str) -> Pair:
@@ -123,8 +127,17 @@ MODELS: dict[str, tuple[str, Callable[[str], Pair]]] = {
     "bert_tiny": ("BERT, hidden states", states),
     "bert_tiny_roberta": ("RoBERTa, hidden states", states),
     "bert_tiny_masked": ("BERT with the head of masked tokens", masked_bert),
-    "gpt2_tiny": ("GPT-2", gpt2),
-    "gpt2_tiny_untied": ("GPT-2 with a head of its own", gpt2),
+    "gpt2_tiny": ("GPT-2", decoder),
+    "gpt2_tiny_untied": ("GPT-2 with a head of its own", decoder),
+    "llama2_tiny": ("Llama 2", decoder),
+    "llama3_tiny": ("Llama 3 with biases, tied embeddings and wide heads", decoder),
+    "llama_dynamic_tiny": ("Llama with the dynamic scaling", decoder),
+    "mistral_tiny": ("Mistral with a window", decoder),
+    "qwen2_tiny": ("Qwen 2.5 with YaRN", decoder),
+    "qwen3_tiny": ("Qwen 3 with a window in some layers", decoder),
+    "gemma_tiny": ("Gemma", decoder),
+    "gemma2_tiny": ("Gemma 2", decoder),
+    "gemma3_tiny": ("Gemma 3", decoder),
     "t5_tiny": ("T5 with tied embeddings", t5),
     "t5_tiny_untied": ("T5 v1.1", t5),
     "vit_tiny": ("ViT", vit),
@@ -161,7 +174,7 @@ def render(record: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in record["golden"].items())
     legend = (
         f"In float32, on small random models and padded batches, compared with {versions}; {record['date']}. "
-        "Logits, unless the row says otherwise."
+        "Logits, unless the row says otherwise; of causal decoders also those of a generation."
     )
     return "\n".join(lines) + f"\n\n{legend}"
 

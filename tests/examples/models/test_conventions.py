@@ -8,7 +8,7 @@ import jax
 import pytest
 from flax import nnx
 
-from examples.models import bert, gpt2, resnet, t5, vit
+from examples.models import bert, gpt2, llama, resnet, t5, vit
 from examples.models.adapters import from_nnx
 from optimiz import groups
 from optimiz.groups import layers as layers_module
@@ -22,6 +22,19 @@ VIT = vit.ViTConfig(
 )
 T5 = t5.T5Config(
     vocab_size=9, hidden_size=4, layers=2, decoder_layers=3, heads=2, head_size=3, intermediate_size=8
+)
+LLAMA = llama.LlamaConfig(
+    vocab_size=9,
+    hidden_size=4,
+    layers=3,
+    heads=2,
+    key_heads=1,
+    head_size=6,
+    intermediate_size=8,
+    max_positions=8,
+    qkv_bias=True,
+    query_key_norm=True,
+    post_norms=True,
 )
 
 
@@ -39,6 +52,7 @@ CASES = {
     ),
     "gpt2": Case(lambda rngs: gpt2.GPT2(GPT2, rngs=rngs)),
     "gpt2, untied": Case(lambda rngs: gpt2.GPT2(dataclasses.replace(GPT2, tied=False), rngs=rngs)),
+    "llama": Case(lambda rngs: llama.Llama(LLAMA, rngs=rngs)),
     "vit": Case(lambda rngs: vit.ViT(VIT, rngs=rngs)),
     # Layer i of the encoder and layer i of the decoder share an index.
     "t5": Case(lambda rngs: t5.T5(T5, rngs=rngs)),
@@ -90,6 +104,24 @@ def test_only_matrices_decay(case):
     for path, decayed in decays.items():
         tensors = ("/kernel", "/embedding", "embeddings/cls_token", "embeddings/position")
         assert decayed == path.endswith(tensors), path
+
+
+def test_the_hidden_matrices_of_a_llama_are_those_of_attention_and_the_mlp():
+    params, _ = from_nnx(nnx.eval_shape(lambda: llama.Llama(LLAMA, rngs=nnx.Rngs(0))))
+    found = groups.matrices()(params)
+    for layer in range(3):
+        linears, axes = found["layers"][layer], "in 0, out 1"
+        for module, names in (
+            ("attention", ("query", "key", "value", "output")),
+            ("mlp", ("gate", "up", "down")),
+        ):
+            assert {name: str(linears[module][name]["kernel"]) for name in names} == dict.fromkeys(names, axes)
+    answers = by_path(params, jax.tree.map(bool, found, is_leaf=lambda node: node is None))
+    assert sum(answers.values()) == 3 * 7
+    table = groups.describe(params, groups.matrices())
+    assert re.search(r"layers/\{0\.\.2\}/attention/key/kernel +\(4, 6\) +72 +in 0, out 1", table)
+    blocks = groups.adam_mini_blocks(heads=2, kv_heads=1)(params)["layers"][0]["attention"]
+    assert [blocks[name]["kernel"].runs for name in ("query", "key")] == [((12, 6),), ((6, 6),)]
 
 
 def test_every_parameter_has_a_kind(case):

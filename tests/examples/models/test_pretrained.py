@@ -216,7 +216,7 @@ def test_dropout_and_remat_may_be_overridden_and_nothing_else(directory):
         ({"num_hidden_layers": True}, "num_hidden_layers must be of type int, got True"),
         ({"layer_norm_eps": None}, "layer_norm_eps must be of type float, got None"),
         ({"num_attention_heads": 5}, "heads must be a divisor of 16, got 5"),
-        ({"hidden_act": "silu"}, "activation must be one of ['gelu', 'gelu_python', 'gelu_new', "),
+        ({"hidden_act": "mish"}, "activation must be one of ['gelu', 'gelu_python', 'gelu_new', "),
     ],
 )
 def test_configurations_that_are_refused(directory, values, expected):
@@ -550,6 +550,7 @@ def test_activations_are_those_of_transformers():
     fast = 0.5 * x * (1 + np.tanh(x * 0.7978845608 * (1 + 0.044715 * x * x)))
     expected = {"gelu": exact, "gelu_python": exact, "gelu_new": by_tanh, "gelu_pytorch_tanh": by_tanh}
     expected |= {"gelu_accurate": by_tanh, "gelu_fast": fast, "relu": np.maximum(x, 0)}
+    expected |= {"silu": x / (1 + np.exp(-x))}
     assert expected.keys() == ACTIVATIONS.keys()
     for name, values in expected.items():
         np.testing.assert_allclose(ACTIVATIONS[name](np.float32(x)), values, atol=2e-6, err_msg=name)

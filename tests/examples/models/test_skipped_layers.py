@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from examples.models import bert, gpt2, t5, vit
+from examples.models import bert, gpt2, llama, t5, vit
 from tests.examples import golden
 
 IDS = np.array([[3, 1, 4, 1], [5, 2, 6, 5]])
 SIZES = {"hidden_size": 4, "layers": 2, "heads": 2}
 BERT = bert.EncoderConfig(vocab_size=9, intermediate_size=8, hidden_dropout=0.5, **SIZES)
 GPT2 = gpt2.GPT2Config(vocab_size=9, **SIZES)
+LLAMA = llama.LlamaConfig(
+    vocab_size=9, key_heads=1, head_size=2, intermediate_size=8, max_positions=8, windows=(2, None), **SIZES
+)
 T5 = t5.T5Config(vocab_size=9, decoder_layers=2, head_size=2, intermediate_size=8, **SIZES)
 VIT = vit.ViTConfig(image_size=4, patch_size=2, intermediate_size=8, classes=2, **SIZES)
 
@@ -21,6 +24,7 @@ VIT = vit.ViTConfig(image_size=4, patch_size=2, intermediate_size=8, classes=2, 
 CASES = {
     "bert": (bert.MaskedLanguageModel, BERT, (IDS, np.ones_like(IDS), np.zeros_like(IDS), IDS[:, :2] % 4)),
     "gpt2": (gpt2.GPT2, GPT2, (IDS,)),
+    "llama": (llama.Llama, LLAMA, (IDS,)),
     "t5": (t5.T5, T5, (IDS, IDS[:, :3])),
     "vit": (vit.ViT, VIT, (np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32),)),
 }
