@@ -11,7 +11,7 @@ import jax
 from absl import app, flags, logging
 from absl.testing import flagsaver
 
-from examples.shared import signals, streams
+from examples.shared import compiled_programs, signals, streams
 from examples.shared.program_flags import Flags
 from optimiz import compare, training
 
@@ -30,6 +30,7 @@ def run(main: Callable[[], None], own: Flags) -> NoReturn:
     """
     streams.keep()
     signals.exit_at_once()
+    compiled_programs.keep()
     # Orbax logs each of its steps at the level that absl shows by default.
     logging.set_verbosity(logging.WARNING)
     try:

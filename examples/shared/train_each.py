@@ -2,13 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import optax
 
-from examples.shared import command, program_flags, terminal, training_flags, warm_start
+from examples.shared import command, program_flags, terminal, tracking, training_flags, warm_start
 from examples.shared.optimizers import Choice, averaged
 from optimiz import compare, groups, schedules, training
 
@@ -50,6 +50,7 @@ class Plan:
         average: rule of the average that is evaluated, see ``optimizers.averaged``; None for the last
             parameters.
         init: directory of the run whose parameters are the initial ones; None for those of the task.
+        report_to: trackers that are told of the runs, see ``tracking.TRACKERS``.
     """
 
     settings: training.Settings
@@ -61,6 +62,7 @@ class Plan:
     resume: bool
     average: str | None = None
     init: str | None = None
+    report_to: Sequence[str] = ()
 
     @classmethod
     def of(cls, own: program_flags.Flags, examples: int, *, log_every: int) -> "Plan":
@@ -81,6 +83,7 @@ class Plan:
             evaluate_every=own.evaluate_every,
             save_every=own.save_every,
             patience=own.patience,
+            profile=training_flags.profiled(own.profile),
             **training_flags.kept(own.keep),
         )
         return cls(
@@ -93,6 +96,7 @@ class Plan:
             resume=own.resume,
             average=own.average,
             init=own.init,
+            report_to=own.report_to or (),
         )
 
     @property
@@ -234,13 +238,17 @@ class Plan:
             Name, parameters and record of each run. The parameters are those that ``--keep`` names.
         """
         for name, (tx, rate) in chosen.items():
-            with terminal.bar(name, self.batch_size) as progress:
+            decisive = {**identity, "optimizer": name, "learning_rate": rate, **self._average()}
+            with (
+                terminal.bar(name, self.batch_size) as show,
+                tracking.tracked(self.report_to, self.output, name, decisive, show) as progress,
+            ):
                 result = training.fit(
                     task,
                     tx,
                     self.settings,
                     self.output / name,
-                    identity={**identity, "optimizer": name, "learning_rate": rate, **self._average()},
+                    identity=decisive,
                     layout=layout,
                     resume=self.resume,
                     progress=progress,

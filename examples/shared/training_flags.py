@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from absl import flags
 
 from examples.shared import program_flags
 from examples.shared.optimizers import Choice, averaged
+from examples.shared.tracking import TRACKERS
 from optimiz import compare
 
 KEEP_LAST, KEEP_BEST = "last", "best"
@@ -68,6 +70,10 @@ def define(
         "patience", None, "With --keep=best: evaluations without a better one that end a run.", lower_bound=1
     )
     own.DEFINE_path("init", None, "Begin with the parameters of this run, such as runs/mine/adamw.")
+    report_to = own.DEFINE_list(
+        "report_to", None, f"Trackers that are told of the runs, among {', '.join(TRACKERS)}."
+    )
+    profile = own.DEFINE_string("profile", None, "Updates to trace for JAX's profiler, such as 10:15.")
     own.DEFINE_bool("resume", False, "Go on with the runs in --output.")
     own.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)
 
@@ -75,6 +81,8 @@ def define(
     program_flags.check(lambda x: x > 0, "must be above 0", epochs)
     program_flags.check_each(lambda rule: averaged(optax.identity(), rule, 1), average)
     program_flags.check_each(lambda rule: kept(rule, metrics), keep)
+    program_flags.check_among(TRACKERS, report_to)
+    program_flags.check_each(profiled, profile)
     check_flags(own, choose, names, rate, *others)
     program_flags.check_together(
         lambda x: x["epochs"] is None or own["steps"].using_default_value,
@@ -172,6 +180,27 @@ def kept(rule: str, metrics: Sequence[str] = ()) -> dict[str, Any]:
     if rule.isascii() and rule.isdecimal() and len(rule) < 10 and int(rule) >= 1:
         return {"keep": int(rule)}
     raise ValueError(f'keep {rule!r} must be "last", "best", "best:METRIC" or a number of at least 1')
+
+
+def profiled(updates: str | None) -> tuple[int, int] | None:
+    """The value of ``training.Settings(profile=)`` for which a value of ``--profile`` stands.
+
+    Args:
+        updates: the numbers of the first update and of the one after the last, separated by a colon.
+
+    Raises:
+        ValueError: it is something else.
+
+    Example:
+        >>> profiled("10:15")
+        (10, 15)
+    """
+    if updates is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,9})", updates)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise ValueError(f"profile must be two numbers of updates that ascend, such as 10:15, got {updates!r}")
+    return int(match[1]), int(match[2])
 
 
 def steps_of(own: program_flags.Flags, examples: int) -> int:

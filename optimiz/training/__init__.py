@@ -38,6 +38,8 @@ from optimiz.training.storage.metrics_file import read_metrics as read_metrics
 from optimiz.training.storage.read_back import load_model_state as load_model_state
 from optimiz.training.storage.read_back import load_params as load_params
 from optimiz.training.storage.run_directory import claimed as claimed
+from optimiz.training.storage.trackers import TensorBoard as TensorBoard
+from optimiz.training.storage.trackers import WeightsAndBiases as WeightsAndBiases
 from optimiz.training.storage.whole_file import write_whole as write_whole
 from optimiz.training.streamed import Streamed as Streamed
 from optimiz.training.task import Task as Task

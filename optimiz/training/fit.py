@@ -5,6 +5,7 @@ A run's directory holds
     run.json         the settings that decide its trajectory
     metrics.jsonl    what it computed: the same bytes, however often it was interrupted and resumed
     timings.jsonl    how long each compilation, stretch of updates, evaluation and save took
+    profile/         a trace of the updates that ``Settings(profile=)`` names
     checkpoints/     the newest ``keep`` checkpoints, by number of updates
 
 A run ends in one of three ways: it returns (exit code 0); it is preempted and raises ``Preempted`` (exit code

@@ -23,6 +23,7 @@ from optimiz.training.result import Diverged, Progress, Result
 from optimiz.training.run_log import RunLog
 from optimiz.training.run_plan import RunPlan
 from optimiz.training.storage import checkpoint
+from optimiz.training.storage.profile import PROFILE, profiled
 from optimiz.training.storage.run_directory import CHECKPOINTS, write_settings
 from optimiz.training.storage.same_settings import STEPS
 from optimiz.training.streamed import Streamed
@@ -81,7 +82,14 @@ class Loop:
         if state is None:
             state = self._plan.first()
         run_log.start()
+        with profiled(self._path / PROFILE, self._settings.profile) as about_to_update:
+            return self._train(state, shapes, about_to_update)
+
+    def _train(self, state: TrainState, shapes: Any, about_to_update: Callable[[int, Any], None]) -> Result:
+        """Train to the end, from a state whose step is compiled."""
+        run_log = self._run_log
         while not run_log.finished:
+            about_to_update(run_log.steps, state)
             with run_log.drawing():
                 batch = self._task.batches(run_log.drawn)
             found = batch_shapes(batch, f"batches({run_log.drawn})")

@@ -51,6 +51,9 @@ class Settings:
         patience: number of evaluations in a row without a better value of that metric after which the run ends,
             ≥ 1; an equal value, or NaN, is not better. None for a run to the end. It ends a run early and
             changes nothing else, so that a learning rate that decays over ``steps`` has not decayed by then.
+        profile: (first, end), indices of updates, 0 ≤ first < end: the updates from the first to the one before
+            the end are traced with ``jax.profiler``, into ``profile`` in the run's directory, for TensorBoard,
+            XProf or Perfetto. None for no trace.
         compare_replicas_every: number of steps after which the copies of the parameters on the devices of a
             mesh are compared, in addition to before every checkpoint; 0 for before checkpoints only.
 
@@ -72,6 +75,7 @@ class Settings:
     keep_best: str | None = None
     lower_is_better: bool | None = None
     patience: int | None = None
+    profile: tuple[int, int] | None = None
     compare_replicas_every: int = 0
 
     def __post_init__(self) -> None:
@@ -109,10 +113,20 @@ class Settings:
         ):
             lacking = "keep_best=" if self.keep_best is None else "evaluate_every= or evaluate_at="
             raise ValueError(f"patience needs {lacking}, got patience={self.patience} without it")
+        if self.profile is not None:
+            first, end = _pair("profile", self.profile)
+            checks.integer("the first of profile", first, ge=0)
+            checks.integer("the end of profile", end, ge=first + 1)
         for fraction in self.evaluate_at:
             checks.number("each of evaluate_at", fraction, gt=0, lt=1)
         if any(a >= b for a, b in itertools.pairwise(self.evaluate_at)):
             raise ValueError(f"evaluate_at must ascend, got {self.evaluate_at}")
+
+
+def _pair(name: str, value: Any) -> tuple[Any, Any]:
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise TypeError(f"{name} must be two integers, such as (10, 15), got {value!r}")
+    return value[0], value[1]
 
 
 def description(
