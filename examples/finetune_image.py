@@ -101,7 +101,7 @@ def main() -> None:
     problem = ImageClassification(parts, model, augment=augment, smoothing=_SMOOTHING.value)
     decisive = plan.decisive | {flag.name: flag.value for flag in _DECISIVE} | {"augment": augment}
     identity = decisive | {"model_and_data": problem.fingerprint()}
-    identity |= {"label_names": list(parts["train"].label_names)}
+    identity |= problem.classifier.meaning
     task, identity = plan.begun(problem.task(FLAGS.batch_size, FLAGS.seed, devices.share(layout)), identity)
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
@@ -118,7 +118,7 @@ def main() -> None:
                 test_examples=len(parts["test"].images),
                 metric="accuracy",
             )
-        each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout)
+        each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout, problem.save)
         trained = list(each)
         if record is None:
             return

@@ -111,7 +111,7 @@ def main() -> None:
     if training.is_first():
         problem.summary.show()
     decisive = plan.decisive | {flag.name: flag.value for flag in _DECISIVE} | {"length": problem.length}
-    identity = decisive | {"model_and_data": problem.fingerprint()} | problem.meaning
+    identity = decisive | {"model_and_data": problem.fingerprint()} | problem.classifier.meaning
     task, identity = plan.begun(problem.task(FLAGS.batch_size, FLAGS.seed, devices.share(layout)), identity)
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
@@ -129,7 +129,8 @@ def main() -> None:
                 test_examples=len(parts["test"].texts),
                 metric="accuracy",
             )
-        each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout)
+        save = problem.classifier.save
+        each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout, save)
         runs = [run for _, _, run in each]
         if record is not None:
             plan.report(dataclasses.replace(record, runs=runs), metric="accuracy")

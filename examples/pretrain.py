@@ -23,7 +23,7 @@ from examples.data.text_summary import of_unknown
 from examples.data.tokenizer_file import digest
 from examples.shared import command, devices, optimizers, program_flags, training_flags
 from examples.shared.downstream import Downstream
-from examples.shared.train_each import Plan, made_or_left_out
+from examples.shared.train_each import MODEL, Plan, made_or_left_out
 from examples.tasks.objectives import OBJECTIVES, Size
 from examples.tasks.pretraining import EVALUATION_ROWS, METRICS, Pretraining
 from optimiz import compare, schedules, training
@@ -91,7 +91,7 @@ def fine_tuning(given: str) -> Downstream:
     if jax.process_count() > 1:
         raise ValueError(f"--downstream needs one process, there are {jax.process_count()}")
     output = Path(FLAGS.output)
-    model = output / _choose(FLAGS.optimizer[0], classes=2).name / "model"
+    model = output / _choose(FLAGS.optimizer[0], classes=2).name / MODEL
     found = Downstream("examples.finetune_text", finetune_text.FLAGS, given, model, output, FLAGS.resume)
     with found.read():
         finetune_text.check(_LENGTH.value)
@@ -143,14 +143,12 @@ def main() -> None:
                 metric="bits_per_byte",
             )
         runs, samples, left_out = [], {}, {} if record is None else dict(record.left_out)
-        each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout)
+        each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout, problem.save)
         for name, params, run in each:
             runs.append(run)
-            if record is not None:
-                problem.save(plan.output / name / "model", params)
-                if _OBJECTIVE.value == "causal":
-                    write = functools.partial(problem.sample, params)
-                    samples[f"{name} writes"] = made_or_left_out(f"sample of {name}", left_out, write) or []
+            if record is not None and _OBJECTIVE.value == "causal":
+                write = functools.partial(problem.sample, params)
+                samples[f"{name} writes"] = made_or_left_out(f"sample of {name}", left_out, write) or []
         if record is None:
             return
         for name, lines in samples.items():

@@ -1,4 +1,4 @@
-"""The flags that describe how files of labelled text are read, for every program that reads them."""
+"""The flags that describe how files of text are read, for every program that reads them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,34 +6,29 @@ from typing import ClassVar
 
 from absl import flags
 
-from examples.data import text
+from examples.data import tables, text
 from examples.shared import program_flags
 
 _TAB = "\\t"  # as it is typed
+_ARGUMENT = "--{}="
 
 
 @dataclasses.dataclass(frozen=True)
-class DataFlags:
-    """The flags of a program for reading labelled text, and what they specify once they are parsed.
+class ColumnFlags:
+    """The flags of a program for reading texts, and what they specify once they are parsed.
 
     Args:
         own: the program's flags, to which these are added.
     """
 
-    _NAMES: ClassVar = ("text", "pair", "label", "columns", "label_names", "delimiter", "encoding")
+    _NAMES: ClassVar = ("text", "pair", "columns", "delimiter", "encoding")
 
     own: program_flags.Flags
 
     def __post_init__(self) -> None:
         self.own.DEFINE_string("text", None, "Column of the text; default: the usual names.")
         self.own.DEFINE_string("pair", None, "Column of the second text of a pair.")
-        self.own.DEFINE_string("label", None, "Column of the label; default: the usual names.")
         self.own.DEFINE_list("columns", None, "Names of the columns of a file without a header.")
-        names = "The classes, in order, such as -1,+1; default: those of the training file."
-        flag: flags.FlagHolder = self.own.DEFINE_list("label_names", None, names)
-        flags.register_validator(
-            flag, lambda value: value is None or len(value) > 1, "must be two names or more"
-        )
         self.own.DEFINE_string("delimiter", None, "Delimiter of a .csv, such as ';'; default: a comma.")
         self.own.DEFINE_string("encoding", None, "Encoding of the files, such as latin-1; default: UTF-8.")
 
@@ -50,6 +45,31 @@ class DataFlags:
             if self.own[name].value is not None:
                 raise ValueError(f"--{name} describes a file, but there is none; see {file}")
 
+    def read_texts(self, path: str, *, pairs: bool) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+        """Read texts without labels as the flags specify; arguments and errors as for `text.read_texts`."""
+        own = self.own
+        how = tables.Format(own.columns, self._delimiter, own.encoding, _ARGUMENT)
+        return text.read_texts(path, pairs=pairs, text=own.text, pair=own.pair, how=how)
+
+    @property
+    def _delimiter(self) -> str | None:
+        return "\t" if self.own.delimiter == _TAB else self.own.delimiter
+
+
+class DataFlags(ColumnFlags):
+    """The flags of a program for reading labelled text, and what they specify once they are parsed."""
+
+    _NAMES: ClassVar = (*ColumnFlags._NAMES, "label", "label_names")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.own.DEFINE_string("label", None, "Column of the label; default: the usual names.")
+        names = "The classes, in order, such as -1,+1; default: those of the training file."
+        flag: flags.FlagHolder = self.own.DEFINE_list("label_names", None, names)
+        flags.register_validator(
+            flag, lambda value: value is None or len(value) > 1, "must be two names or more"
+        )
+
     def read(self, path: str, label_names: Sequence[str] | None = None) -> text.TextExamples:
         """Read a file as the flags specify; arguments and errors as for `text.read`."""
         own = self.own
@@ -60,7 +80,7 @@ class DataFlags:
             label=own.label,
             columns=own.columns,
             label_names=own.label_names if label_names is None else label_names,
-            delimiter="\t" if own.delimiter == _TAB else own.delimiter,
+            delimiter=self._delimiter,
             encoding=own.encoding,
-            argument="--{}=",
+            argument=_ARGUMENT,
         )

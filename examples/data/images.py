@@ -131,6 +131,21 @@ def split(examples: ImageExamples, shares: Mapping[str, float]) -> dict[str, Ima
     return parts
 
 
+def pictures(path: Path) -> list[Path]:
+    """The pictures of a folder and of the folders in it, in the order of their paths; or the one picture.
+
+    Raises:
+        FileNotFoundError: there is no such file or folder.
+        ValueError: there is no picture, or one of a kind that is not read.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    found = [file for file in (folders.files(path)[0] if path.is_dir() else [path]) if _is_picture(file)]
+    if not found:
+        raise ValueError(f"{path}: no pictures, by {'their names' if path.is_dir() else 'its name'}")
+    return found
+
+
 def _place(name: str) -> tuple[bool, int, str]:
     """The sort key of a class: numbers come first, by their value."""
     is_number = name.isascii() and name.isdecimal() and len(name) < 20

@@ -32,6 +32,7 @@ LAYOUTS = (
     ("question", "passage"),
     ("#1 String", "#2 String"),
 )
+_PLAIN = tables.Format()
 LABELS = ("label", "gold_label", "is_duplicate", "Quality")
 _CROWD = 0.1  # of the smallest part of a split; a text with more copies than that goes to the largest part
 
@@ -100,7 +101,9 @@ def read(
     rows = tables.rows(path, how)
     if (first := next(rows, None)) is None:
         raise ValueError(f"{name}: no examples; the file is empty, or has only a header")
-    text, pair, label = _choose_columns(name, tuple(first[1]), text, pair, label, how)
+    header = tuple(first[1])
+    text, pair = _text_columns(name, header, text, pair, how)
+    label = _label_column(name, header, (text, pair), label, how)
     texts, pairs, written = [], [], []
     found: dict[str, tuple[str, type]] = {}
     for where, row in itertools.chain([first], rows):
@@ -139,6 +142,75 @@ def read(
         label_names=known,
         source=name,
     )
+
+
+def read_texts(
+    path: str | Path,
+    *,
+    pairs: bool,
+    text: str | None = None,
+    pair: str | None = None,
+    how: tables.Format = _PLAIN,
+) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+    r"""Read the texts of a file; other columns, such as a label, are left out.
+
+    Args:
+        path: the file, as for `read`.
+        pairs: whether pairs of texts are wanted.
+        text: column of the text; None finds the columns that GLUE and SuperGLUE use.
+        pair: column of the second text, given together with `text`.
+        how: how the file is to be read.
+
+    Returns:
+        The texts, and the second text of each, or None.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError: `path` does not exist, or is a directory.
+        ValueError: something in the file is not as described, or it has pairs where single texts are wanted, or
+            single texts instead of pairs.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "new.tsv"
+        >>> _ = path.write_text("id\tsentence\n7\tA joy to watch.\n")
+        >>> read_texts(path, pairs=False)
+        (('A joy to watch.',), None)
+    """
+    path = Path(path)
+    name = shown.path(path)
+    rows = list(tables.rows(path, how))
+    if not rows:
+        raise ValueError(f"{name}: no texts; the file is empty, or has only a header")
+    text, pair = _text_columns(name, tuple(rows[0][1]), text, pair, how)
+    if (pair is not None) != pairs:
+        one, two = ("pairs of texts", "single texts")[:: 1 if pairs else -1]
+        raise ValueError(f"{name}: {one} are needed, and the columns give {two}")
+    firsts = tuple(_text(where, row, text) for where, row in rows)
+    return firsts, None if pair is None else tuple(_text(where, row, pair) for where, row in rows)
+
+
+def lines(content: bytes, name: str) -> tuple[str, ...]:
+    r"""The lines of a file in UTF-8 as texts; empty lines at its end are left out.
+
+    Args:
+        content: content of the file.
+        name: its name, for messages.
+
+    Raises:
+        ValueError: it is not UTF-8, or has no text.
+
+    Example:
+        >>> lines(b"A joy.\r\n\nDull.\n", "new.txt")
+        ('A joy.', '', 'Dull.')
+    """
+    try:
+        decoded = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: byte {content[error.start]:#04x} at {error.start} is not UTF-8") from None
+    texts = tuple(one.removesuffix("\r") for one in decoded.rstrip("\r\n").split("\n"))
+    if not any(texts):
+        raise ValueError(f"{name}: no texts; there must be one a line")
+    return texts
 
 
 def split(examples: TextExamples, fractions: Mapping[str, float]) -> dict[str, TextExamples]:
@@ -238,15 +310,10 @@ def _known(label_names: Sequence[str] | None, how: tables.Format) -> tuple[str, 
     return known
 
 
-def _choose_columns(
-    path: str,
-    header: tuple[str, ...],
-    text: str | None,
-    pair: str | None,
-    label: str | None,
-    how: tables.Format,
-) -> tuple[str, str | None, str]:
-    """The columns to read: those requested, else those of the one layout that fits."""
+def _text_columns(
+    path: str, header: tuple[str, ...], text: str | None, pair: str | None, how: tables.Format
+) -> tuple[str, str | None]:
+    """The columns of the texts: those requested, else those of the one layout that fits."""
     has = f"the columns are {shown.values(header)}"
     if text is None:
         if pair is not None:
@@ -261,18 +328,32 @@ def _choose_columns(
                 f"name all columns in {how.ask('columns')} if the file has no header; {has}"
             )
         text, pair = layout if len(layout) == 2 else (layout[0], None)
+    _refuse_columns(path, header, (text, pair))
+    return text, pair
+
+
+def _label_column(
+    path: str, header: tuple[str, ...], texts: tuple[str | None, ...], label: str | None, how: tables.Format
+) -> str:
+    """The column of the label: that requested, else the one with a usual name."""
     if label is None:
         found = [name for name in LABELS if name in header]
         if len(found) != 1:
+            has = f"the columns are {shown.values(header)}"
             raise ValueError(f"{path}: which column is the label? Name it in {how.ask('label')}; {has}")
         (label,) = found
-    chosen = [name for name in (text, pair, label) if name is not None]
+    _refuse_columns(path, header, (*texts, label))
+    return label
+
+
+def _refuse_columns(path: str, header: tuple[str, ...], columns: tuple[str | None, ...]) -> None:
+    """Refuse columns that are not there, or one for two things."""
+    chosen = [name for name in columns if name is not None]
     for name in chosen:
         if name not in header:
-            raise ValueError(f"{path}: no column {shown.value(name)}; {has}")
+            raise ValueError(f"{path}: no column {shown.value(name)}; the columns are {shown.values(header)}")
     if len(set(chosen)) < len(chosen):
         raise ValueError(f"{path}: text, pair and label need a column each, got {shown.values(chosen)}")
-    return text, pair, label
 
 
 def _text(where: str, row: Mapping[str, Any], column: str) -> str:

@@ -1,9 +1,14 @@
-"""The normalization of pixels that a pretrained image model expects, from its `preprocessor_config.json`."""
+"""The normalization of pixels that an image model expects, in its `preprocessor_config.json`."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from examples.shared import strict_json
+from optimiz import training
+
+PREPROCESSOR = "preprocessor_config.json"
+_BICUBIC = 3  # Pillow's number of the filter by which images are scaled here
 
 
 def norm(directory: Path, channels: int) -> tuple[Sequence[float] | None, Sequence[float] | None]:
@@ -16,7 +21,7 @@ def norm(directory: Path, channels: int) -> tuple[Sequence[float] | None, Sequen
     Raises:
         ValueError: the file is damaged, or requires something that is not supported.
     """
-    path = directory / "preprocessor_config.json"
+    path = directory / PREPROCESSOR
     if not path.exists():
         return None, None
     described = strict_json.read_object(path)
@@ -36,3 +41,26 @@ def norm(directory: Path, channels: int) -> tuple[Sequence[float] | None, Sequen
             raise ValueError(f"{path}: {key} must be {domain}, got {str(numbers)[:100]}")
         found.append(numbers)
     return found[0], found[1]
+
+
+def save(directory: Path, size: int, mean: Sequence[float], deviation: Sequence[float]) -> None:
+    """Write how images become the input of a model, so that `norm`, and `transformers`, read it back.
+
+    Args:
+        directory: directory of the model.
+        size: side to which images are scaled, in pixels.
+        mean: mean of the pixels of each channel by which they are normalized, in [0, 1].
+        deviation: standard deviation, likewise.
+    """
+    described = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": size, "width": size},
+        "resample": _BICUBIC,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [float(x) for x in mean],
+        "image_std": [float(x) for x in deviation],
+    }
+    training.write_whole(directory / PREPROCESSOR, json.dumps(described, indent=2) + "\n")

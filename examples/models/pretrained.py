@@ -39,8 +39,9 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w.-]+)?")
 _ON_THE_HUB = (CONFIG, WEIGHTS, INDEX, "model-*-of-*.safetensors", TOKENIZER, VOCABULARY, SETTINGS)
 _SECONDS = 20.0  # timeout of the Hub
 
-# The encoder's prefix in files of a model with a head.
+# The encoder's prefix in files of a model with a head, and the beginning of the names of its classes.
 _PREFIXES = {"bert": "bert.", "roberta": "roberta.", "xlm-roberta": "roberta."}
+CLASSES = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta"}
 
 
 def find(model: str | None = None) -> Path:
@@ -86,24 +87,39 @@ def load_encoder(directory: Path, **overrides: float) -> tuple[EncoderConfig, di
         raise ValueError(
             f"overrides may be hidden_dropout, attention_dropout and remat, got {', '.join(sorted(fixed))}"
         )
+    config = read_config(directory, **overrides)
+    return config, weights.read_params(directory, family(read_model_type(directory)), config)
+
+
+def read_config(directory: Path, **overrides: float) -> EncoderConfig:
+    """Read the configuration of an encoder; arguments and errors as for `load_encoder`."""
+    model_type = read_model_type(directory)
+    config = weights.read_config(directory, family(model_type))
+    try:
+        if model_type != "bert":  # RoBERTa counts positions from the row after the padding token's.
+            config = dataclasses.replace(config, position_offset=config.pad_token_id + 1)
+        return dataclasses.replace(config, **overrides)
+    except ValueError as error:
+        raise ValueError(f"{directory / CONFIG}: {error}") from None
+
+
+def read_model_type(directory: Path) -> str:
+    """The family of an encoder, by its name in `config.json`.
+
+    Raises:
+        FileNotFoundError: `config.json` is absent.
+        ValueError: it is damaged, or the model is of another family.
+    """
     model_type = weights.read_description(directory).get("model_type")
     if model_type not in list(_PREFIXES):  # a list, because a JSON value may not be hashable
         raise ValueError(
             f"{directory / CONFIG}: model_type must be one of {list(_PREFIXES)}, got {repr(model_type)[:100]}"
         )
-    family = _family(model_type)
-    config = weights.read_config(directory, family)
-    try:
-        if model_type != "bert":  # RoBERTa counts positions from the row after the padding token's.
-            config = dataclasses.replace(config, position_offset=config.pad_token_id + 1)
-        config = dataclasses.replace(config, **overrides)
-    except ValueError as error:
-        raise ValueError(f"{directory / CONFIG}: {error}") from None
-    return config, weights.read_params(directory, family, config)
+    return model_type
 
 
-def _family(model_type: str) -> Layout:
-    """The layout of an encoder without a head."""
+def family(model_type: str) -> Layout:
+    """The layout of an encoder without a head, by its name in `config.json`."""
     prefix = _PREFIXES[model_type]
     modules = {name.replace("bert.", prefix, 1): path for name, path in families.BERT.modules.items()}
     implied = {} if model_type == "bert" else {"pad_token_id": 1}

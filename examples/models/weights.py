@@ -58,7 +58,12 @@ def load(directory: Path, layout: Layout, **overrides: Any) -> tuple[Any, dict[s
 
 
 def save(
-    directory: Path, layout: Layout, config: Any, params: Any, ids: Mapping[str, int] | None = None
+    directory: Path,
+    layout: Layout,
+    config: Any,
+    params: Any,
+    ids: Mapping[str, int] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a configuration and parameters, so that `load`, and `transformers`, read them back.
 
@@ -68,6 +73,7 @@ def save(
         config: the configuration.
         params: the parameters as `from_nnx(layout.model(config, ...))` names them.
         ids: ids of special tokens, by role; without them `transformers` takes those of the published models.
+        more: further keys of `config.json`, such as the names of classes.
 
     Raises:
         ValueError: a parameter is missing, unknown, or has another shape than the configuration implies, or
@@ -86,6 +92,7 @@ def save(
         tensors[name] = np.ascontiguousarray(whole.transpose(tensor.axes))
     described = description_of(layout, config)
     described |= {key: ids[role] for key, role in layout.special.items() if role in ids} if ids else {}
+    described |= more or {}
     directory.mkdir(parents=True, exist_ok=True)
     training.write_whole(directory / WEIGHTS, safetensors.numpy.save(tensors, metadata={"format": "pt"}))
     training.write_whole(directory / CONFIG, json.dumps(described, indent=2) + "\n")

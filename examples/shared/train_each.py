@@ -12,6 +12,7 @@ from examples.shared import command, program_flags, terminal, tracking, training
 from examples.shared.optimizers import Choice, averaged
 from optimiz import compare, groups, schedules, training
 
+MODEL = "model"  # in the directory of a run: the parameters that were tested, in the Hugging Face layout
 _T = TypeVar("_T")
 
 
@@ -224,6 +225,7 @@ class Plan:
         test: Callable[[Any], Mapping[str, float]],
         identity: Mapping[str, Any],
         layout: training.Layout | None = None,
+        save: Callable[[Path, Any], None] | None = None,
     ) -> Iterator[tuple[str, Any, compare.Run]]:
         """Train with one optimizer after the other, and test each result.
 
@@ -233,6 +235,8 @@ class Plan:
             test: parameters → test metrics.
             identity: what decides the trajectories, apart from optimizer, rate and settings.
             layout: layout of the runs on a mesh; None for one device.
+            save: (directory, parameters) → a model that other programs read, in the directory ``model`` of the
+                run; None for the checkpoints alone.
 
         Yields:
             Name, parameters and record of each run. The parameters are those that ``--keep`` names.
@@ -257,6 +261,8 @@ class Plan:
             seed, metrics = self.settings.seed, test(params)
             if not math.isfinite(metrics.get("loss", 0.0)):  # then the predictions come from NaN
                 metrics = dict.fromkeys(metrics, math.nan)
+            if save is not None and training.is_first():
+                save(self.output / name / MODEL, params)
             about = {"optimizer": name, "learning_rate": rate, "seed": seed, "test": metrics, "extra": kept}
             yield name, params, compare.Run.of(result, tx, **about)
 

@@ -17,17 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 from matplotlib.figure import Figure
 
 from examples.data import baseline
 from examples.data.images import ImageExamples
 from examples.models import families, preprocessing, resnet, vit, weights
-from examples.models.adapters import Keys, from_nnx
+from examples.models.adapters import from_nnx
+from examples.models.image_classifier import Config, ImageClassifier
 from optimiz import compare, training
 
-EVALUATION_BATCH = 128
-STATISTICS_BATCHES = 8  # of training images, for the statistics of batch norms
+STATISTICS_BATCH, STATISTICS_BATCHES = 128, 8  # of training images, for the statistics of batch norms
 CROP, FLIP = "crop", "flip"
 
 Arrays = Mapping[str, np.ndarray]
@@ -38,13 +37,13 @@ class Model:
     """A model that predicts the classes.
 
     Attributes:
-        make: key → the module, which takes images, and a key if it has dropout.
+        config: its configuration.
         trained: pretrained parameters, without the new head.
         mean: mean of the pixels by which it normalizes, in [0, 1]; None for that of the training images.
         deviation: standard deviation, likewise.
     """
 
-    make: Callable[[jax.Array], nnx.Module]
+    config: Config
     trained: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     mean: Sequence[float] | None = None
     deviation: Sequence[float] | None = None
@@ -66,13 +65,11 @@ def choose(name: str, size: int, channels: int, classes: int, dropout: float, re
         ValueError: it is damaged, or the model takes images of another size.
     """
     if name == "resnet":
-        config = resnet.cifar(8, classes, channels=channels)
-        return Model(lambda key: resnet.ResNet(config, rngs=Keys(key)))
+        return Model(resnet.cifar(8, classes, channels=channels))
     settings = {"hidden_dropout": dropout, "attention_dropout": dropout, "remat": remat}
     if name == "vit":
         patch = max(p for p in range(1, size // 4 + 1) if size % p == 0) if size >= 4 else 1
-        config = vit.ViTConfig(size, patch, 64, 4, 4, 256, classes=classes, channels=channels, **settings)
-        return Model(lambda key: vit.ViT(config, rngs=Keys(key)))
+        return Model(vit.ViTConfig(size, patch, 64, 4, 4, 256, classes=classes, channels=channels, **settings))
     directory = Path(name)
     if not directory.is_dir():
         raise FileNotFoundError(f"model must be 'resnet', 'vit' or a directory, got {name!r}")
@@ -82,9 +79,8 @@ def choose(name: str, size: int, channels: int, classes: int, dropout: float, re
             f"{directory} takes images of {config.image_size} × {config.image_size} × {config.channels}, got "
             f"{size} × {size} × {channels}"
         )
-    headed = dataclasses.replace(config, classes=classes)
     mean, deviation = preprocessing.norm(directory, channels)
-    return Model(lambda key: vit.ViT(headed, rngs=Keys(key)), trained, mean, deviation)
+    return Model(dataclasses.replace(config, classes=classes), trained, mean, deviation)
 
 
 class ImageClassification:
@@ -95,6 +91,9 @@ class ImageClassification:
         model: from `choose`.
         augment: `"crop"`, `"flip"`, both or neither.
         smoothing: ε in [0, 1): a label has the probability 1 - ε, and ε is spread over all classes.
+
+    Attributes:
+        classifier: the model, to be saved with parameters and asked for predictions.
 
     Raises:
         ValueError: a part has images of another size than "train".
@@ -114,12 +113,16 @@ class ImageClassification:
         self._classes = len(parts["train"].label_names)
         self._parts = {name: {"image": part.images, "label": part.labels} for name, part in parts.items()}
         axes = (0, 1, 2)
-        self._mean = np.float32(255) * np.float32(train.mean(axes) / 255 if model.mean is None else model.mean)
+        mean = train.mean(axes) / 255 if model.mean is None else model.mean
         deviation = train.std(axes) / 255 if model.deviation is None else model.deviation
-        self._deviation = np.maximum(np.float32(255) * np.float32(deviation), 1)
-        abstract = nnx.eval_shape(lambda: model.make(jax.random.key(0)))
-        self._is_resnet, self._apply = isinstance(abstract, resnet.ResNet), from_nnx(abstract)[1]
-        self._compiled_logits = jax.jit(self._evaluation_logits)
+        self.classifier = ImageClassifier(
+            model.config,
+            train.shape[1],
+            mean,
+            np.maximum(deviation, 1 / 255),
+            parts["train"].label_names,
+        )
+        self._apply = self.classifier.apply
         self._compiled_statistics = jax.jit(self._statistics_of)
 
     def task(self, batch_size: int, seed: int, share: tuple[int, int] = (0, 1)) -> training.Task:
@@ -131,7 +134,7 @@ class ImageClassification:
             share: which part of each batch this process reads, see ``training.Layout.share``.
         """
         return training.Task(
-            init=lambda key: dict(from_nnx(self._model.make(key))[0]) | dict(self._model.trained),
+            init=lambda key: dict(from_nnx(self.classifier.module(key))[0]) | dict(self._model.trained),
             loss=self._losses,
             batches=training.shuffled(self._parts["train"], batch_size, seed, share),
             evaluate=self.evaluation("validation"),
@@ -140,15 +143,11 @@ class ImageClassification:
 
     def predict(self, part: str, params: Any) -> np.ndarray:
         """The logits of a part, [N, L]; batch norms use the statistics of training images."""
-        arrays = self._parts[part]
-        statistics = None
-        if self._is_resnet:
-            draw = training.shuffled(self._parts["train"], EVALUATION_BATCH, 0)
-            drawn = [self._compiled_statistics(params, draw(i)["image"]) for i in range(STATISTICS_BATCHES)]
-            statistics = resnet.average_statistics(lambda found: found, drawn)
-        batches = training.padded(arrays, EVALUATION_BATCH)
-        logits = [self._compiled_logits(params, batch["image"], statistics) for batch in batches]
-        return np.concatenate(logits)[: len(arrays["label"])]
+        return self.classifier.logits(params, self._parts[part]["image"], self._statistics(params))
+
+    def save(self, directory: Path, params: Any) -> None:
+        """Write the model, see `ImageClassifier.save`."""
+        self.classifier.save(directory, params, self._statistics(params))
 
     def evaluation(self, part: str) -> Callable[[Any], dict[str, float]]:
         """A function from parameters to the metrics of a part: "loss", "accuracy", "macro_f1", "mcc"."""
@@ -168,23 +167,28 @@ class ImageClassification:
             digest.update(np.asarray(leaf).tobytes())
         return digest.hexdigest()
 
-    def _normed(self, images: jax.Array) -> jax.Array:
-        return (jnp.asarray(images, jnp.float32) - self._mean) / self._deviation
+    def _statistics(self, params: Any) -> resnet.Statistics | None:
+        """The statistics of a ResNet's batch norms on training images; None for a ViT."""
+        if not self.classifier.is_resnet:
+            return None
+        draw = training.shuffled(self._parts["train"], STATISTICS_BATCH, 0)
+        drawn = [self._compiled_statistics(params, draw(i)["image"]) for i in range(STATISTICS_BATCHES)]
+        return resnet.average_statistics(lambda found: found, drawn)
 
     def _logits(self, params: Any, batch: Arrays, key: jax.Array | None = None) -> jax.Array:
-        images = self._normed(batch["image"])
+        images = self.classifier.normed(batch["image"])
         if key is None:
-            return self._apply(params, images)[0] if self._is_resnet else self._apply(params, images)
+            return self._apply(params, images)[0] if self.classifier.is_resnet else self._apply(params, images)
         place_key, dropout_key = jax.random.split(key)
         images = moved(images, self._augment, place_key)
-        return self._apply(params, images)[0] if self._is_resnet else self._apply(params, images, dropout_key)
-
-    def _evaluation_logits(self, params: Any, images: jax.Array, statistics: Any) -> jax.Array:
-        images = self._normed(images)
-        return self._apply(params, images, statistics)[0] if self._is_resnet else self._apply(params, images)
+        return (
+            self._apply(params, images)[0]
+            if self.classifier.is_resnet
+            else self._apply(params, images, dropout_key)
+        )
 
     def _statistics_of(self, params: Any, images: jax.Array) -> resnet.Statistics:
-        return self._apply(params, self._normed(images))[1]
+        return self._apply(params, self.classifier.normed(images))[1]
 
     def _losses(self, params: Any, batch: Arrays, key: jax.Array | None) -> jax.Array:
         logits_BL = self._logits(params, batch, key)

@@ -14,11 +14,12 @@ import numpy as np
 import optax
 from flax import nnx
 
-from examples.data import baseline, shown, text_summary, tokenizer_file
+from examples.data import baseline, shown, text_summary
 from examples.data.text import TextExamples, sample
 from examples.models import pretrained
 from examples.models.adapters import Keys, from_nnx
 from examples.models.bert import Classifier
+from examples.models.text_classifier import TextClassifier
 from optimiz import training
 
 EVALUATION_BATCH = 128
@@ -45,7 +46,7 @@ class TextClassification:
     Attributes:
         length: T.
         summary: summary of the data, for the screen and a report.
-        meaning: what the parameters mean: the names of the classes, and a digest of the tokens.
+        classifier: the model, to be saved with parameters and asked for predictions.
 
     Raises:
         FileNotFoundError: the directory lacks a file.
@@ -69,21 +70,27 @@ class TextClassification:
         if length is not None and length > config.max_tokens:
             raise ValueError(f"length={length}: the model reads at most {config.max_tokens} tokens")
         tokenizer = pretrained.load_tokenizer(model, config)
-        digest = tokenizer_file.digest(tokenizer)
-        self.meaning = {"label_names": list(parts["train"].label_names), "vocabulary": digest}
         self._parts: dict[str, Arrays] = {}
         some = sample(parts["train"], _MEASURED)
         lengths = pretrained.lengths(tokenizer, some.texts, some.pairs, config.max_tokens)
         self.length = _length_for(lengths, config.max_tokens) if length is None else length
+        pairs = parts["train"].pairs is not None
+        self.classifier = TextClassifier(
+            pretrained.read_model_type(model),
+            config,
+            pooling,
+            tokenizer,
+            parts["train"].label_names,
+            self.length,
+            pairs,
+        )
         cut: dict[str, int] = {}
         for name, part in parts.items():
             tokens, cut[name] = pretrained.encode(tokenizer, part.texts, part.pairs, self.length)
             self._parts[name] = tokens | {"label": part.labels}
 
         totals = {name: len(part.texts) for name, part in parts.items()}
-        unknown = pretrained.unknown_share(
-            tokenizer, self._parts["train"], pairs=parts["train"].pairs is not None
-        )
+        unknown = pretrained.unknown_share(tokenizer, self._parts["train"], pairs=pairs)
         self.summary = text_summary.of_texts(parts)
         self.summary |= text_summary.of_lengths(lengths, cut, totals, self.length, config.max_tokens)
         self.summary |= text_summary.of_unknown(unknown)
@@ -91,7 +98,7 @@ class TextClassification:
         def classifier(key: jax.Array) -> Classifier:
             return Classifier(config, len(parts["train"].label_names), pooling, rngs=Keys(key))
 
-        self._classifier = classifier
+        self._make = classifier
         # The structure of the model alone: the parameters of the encoder come from the file.
         _, self._apply = from_nnx(nnx.eval_shape(lambda: classifier(jax.random.key(0))))
         self._compiled_logits = jax.jit(self._logits)
@@ -133,7 +140,7 @@ class TextClassification:
 
     def _head(self, key: jax.Array) -> dict[str, Any]:
         # Compiled, so that the encoder around it is never allocated.
-        return jax.jit(lambda key: {"head": from_nnx(self._classifier(key))[0]["head"]})(key)
+        return jax.jit(lambda key: {"head": from_nnx(self._make(key))[0]["head"]})(key)
 
     def _logits(self, params: Any, batch: Arrays, key: jax.Array | None = None) -> jax.Array:
         return self._apply(params, batch["ids_BT"], batch["mask_BT"], batch["types_BT"], key)

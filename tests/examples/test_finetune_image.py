@@ -106,7 +106,7 @@ def test_a_pretrained_vit_gets_a_new_head_and_its_own_norm(pretrained_vit):
     for name in trained:
         jax.tree.map(np.testing.assert_array_equal, params[name], trained[name])
     np.testing.assert_array_equal(params["head"]["kernel"], np.zeros((16, 3)))
-    np.testing.assert_allclose(made._normed(np.full((1, 8, 8, 3), 255, np.uint8)), 2.0)
+    np.testing.assert_allclose(made.classifier.normed(np.full((1, 8, 8, 3), 255, np.uint8)), 2.0)
     with pytest.raises(ValueError, match="takes images of 8 × 8 × 3, got 16 × 16 × 3"):
         problem(str(pretrained_vit), size=16, channels=3)
 
@@ -142,7 +142,7 @@ def test_what_a_preprocessor_may_say(pretrained_vit, described, message):
 def test_what_a_preprocessor_does_not_say_is_as_in_transformers(pretrained_vit, described, value):
     (pretrained_vit / "preprocessor_config.json").write_text(json.dumps(described))
     made = problem(str(pretrained_vit), channels=3)
-    np.testing.assert_allclose(made._normed(np.full((1, 8, 8, 3), 255, np.uint8)), value)
+    np.testing.assert_allclose(made.classifier.normed(np.full((1, 8, 8, 3), 255, np.uint8)), value)
 
 
 def test_a_preprocessor_that_is_a_pipe(pretrained_vit):

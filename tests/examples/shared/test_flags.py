@@ -20,6 +20,7 @@ PROGRAMS = [
     "studies.line_search.study",
     "studies.low_bit.study",
     "plan",
+    "predict",
     "pmap_digits",
     "pretrain",
     "records",
@@ -66,9 +67,9 @@ def cases():
 
 def refused(program, *argv):
     """What is said of arguments, in one line; None where they are taken."""
-    output = ["--output=runs/x"] if "output" in own(program) else []
+    required = [f"--{name}=runs/x" for name in ("run", "output") if name in own(program)]
     try:
-        with command.arguments(program, [*output, *argv], own(program)):
+        with command.arguments(program, [*required, *argv], own(program)):
             return None
     except ValueError as error:
         return " ".join(str(error).split())

@@ -1,0 +1,159 @@
+"""Predict the classes of new texts or images, with their probabilities, by a run of finetune_text or _image.
+
+    python -m examples.predict --run=runs/mine/adamw --data=new.tsv --output=predictions.tsv
+    python -m examples.predict --run=runs/photos/adamw --data=photos/ --output=predictions.jsonl
+    echo "How do I open a file?" | python -m examples.predict --run=runs/topics/adamw
+
+The parameters are those that the run has tested. Texts come from a .tsv, .csv, .jsonl or .json file, or one a
+line from a .txt file or standard input; pictures from a file, or a folder and the folders in it. What comes out
+has a row for each, in their order: what was given, the most probable class, its probability, and that of every
+class.
+"""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from examples.data import decoding, images, shown, text
+from examples.data.data_flags import ColumnFlags
+from examples.models import image_classifier, pretrained, text_classifier, weights
+from examples.models.tensors import CONFIG
+from examples.shared import command, program_flags
+from examples.shared.train_each import MODEL
+from optimiz import training
+
+STANDARD = "-"
+FORMATS = ("tsv", "csv", "jsonl")
+
+FLAGS = program_flags.Flags()
+_RUN = FLAGS.DEFINE_path("run", None, "Directory of the run, such as runs/mine/adamw.", required=True)
+_DATA = FLAGS.DEFINE_path("data", STANDARD, 'File or folder; "-" for lines of standard input.')
+_COLUMNS = ColumnFlags(FLAGS)
+_OUTPUT = FLAGS.DEFINE_path("output", STANDARD, 'File to write; "-" for standard output.')
+_FORMAT = FLAGS.DEFINE_enum("format", None, FORMATS, "Default: by the name of --output; tsv if it has none.")
+
+
+def model_of(run: Path) -> Path:
+    """The directory of the model that a run has saved.
+
+    Args:
+        run: directory of the run, or of the model itself.
+
+    Raises:
+        ValueError: it is neither, or the run has not been finished.
+    """
+    for directory in (run / MODEL, run):
+        if (directory / CONFIG).is_file():
+            return directory
+    if not run.is_dir():
+        raise ValueError(f"--run={run}: no such directory")
+    runs = sorted(path.parent.parent.name for path in run.glob(f"*/{MODEL}/{CONFIG}"))
+    if runs:
+        raise ValueError(
+            f"--run={run} holds the runs {', '.join(runs)}; choose one, such as --run={run / runs[0]}"
+        )
+    if (run / "run.json").is_file():
+        raise ValueError(f"--run={run} has no {MODEL}: it has not been finished; continue it with --resume")
+    raise ValueError(f"--run={run}: this is no run of finetune_text or finetune_image, such as runs/mine/adamw")
+
+
+def of_texts(model: Path) -> tuple[Sequence[str], list[dict[str, str]], np.ndarray]:
+    """The classes, what was given, and the probabilities [N, C] of texts."""
+    classifier, params = text_classifier.load(model)
+    data = Path(_DATA.value)
+    if _DATA.value == STANDARD or data.suffix.lower() == ".txt":
+        _COLUMNS.refuse_without("--data")
+        if classifier.pairs:
+            raise ValueError("the run is of pairs of texts: --data must be a .tsv, .csv, .jsonl or .json file")
+        content = sys.stdin.buffer.read() if _DATA.value == STANDARD else data.read_bytes()
+        texts, pairs = text.lines(content, shown.path(data)), None
+    else:
+        texts, pairs = _COLUMNS.read_texts(_DATA.value, pairs=classifier.pairs)
+    given = (
+        [{"text": one} for one in texts]
+        if pairs is None
+        else [{"text": one, "pair": other} for one, other in zip(texts, pairs, strict=True)]
+    )
+    return classifier.names, given, classifier.probabilities(params, texts, pairs)
+
+
+def of_images(model: Path) -> tuple[Sequence[str], list[dict[str, str]], np.ndarray]:
+    """The classes, what was given, and the probabilities [N, L] of images."""
+    _COLUMNS.refuse_without("a run of finetune_text")
+    if _DATA.value == STANDARD:
+        raise ValueError("the run is of images: --data must be a picture, or a folder of pictures")
+    classifier, params, statistics = image_classifier.load(model)
+    files = images.pictures(Path(_DATA.value))
+    names = [(shown.path(file), file) for file in files]
+    where = shown.path(Path(_DATA.value))
+    channels = classifier.config.channels
+    pictures = decoding.decode(names, len(names), classifier.size, channels, where)
+    given = [{"image": name} for name, _ in names]
+    return classifier.names, given, classifier.probabilities(params, pictures.images, statistics)
+
+
+def rows(
+    names: Sequence[str], given: Sequence[dict[str, str]], probabilities: np.ndarray
+) -> Iterator[dict[str, Any]]:
+    """What was given, the most probable class, its probability, and those of all classes, for each example."""
+    for about, of_classes in zip(given, probabilities, strict=True):
+        rounded = [float(f"{p:.6g}") for p in of_classes]
+        best = int(of_classes.argmax())
+        by_name = dict(zip(names, rounded, strict=True))
+        yield {**about, "label": names[best], "probability": rounded[best], "probabilities": by_name}
+
+
+def written(found: Iterator[dict[str, Any]], form: str) -> str:
+    """Rows as a table, or as lines of JSON. In TSV, tabs and line ends of a text become spaces."""
+    if form == "jsonl":
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    for i, row in enumerate(found):
+        classes = row.pop("probabilities")
+        cells = [[*row.values(), *classes.values()]]
+        for line in [[*row, *(f"p({name})" for name in classes)]] * (i == 0) + cells:
+            if form == "csv":
+                writer.writerow(line)
+            else:
+                table.write(
+                    "\t".join(" ".join(str(cell).splitlines()).replace("\t", " ") for cell in line) + "\n"
+                )
+    return table.getvalue()
+
+
+def main() -> None:
+    """Read the run and the data, and write the predictions."""
+    output = Path(_OUTPUT.value)
+    form = _FORMAT.value or (output.suffix[1:] if output.suffix else FORMATS[0])
+    if form not in FORMATS:
+        raise ValueError(
+            f"--output={output}: its name must end in one of {', '.join(FORMATS)}, or give --format"
+        )
+    if _OUTPUT.value != STANDARD and output.exists():
+        raise ValueError(f"--output={output} exists; choose another, or remove it")
+    model = model_of(Path(_RUN.value))
+    kind = weights.read_description(model).get("model_type")
+    if kind in list(pretrained.CLASSES):
+        found = of_texts(model)
+    elif kind in image_classifier.MODEL_TYPES:
+        found = of_images(model)
+    else:
+        raise ValueError(
+            f"{model} is a model of type {kind!r}; predictions need a classifier of texts or images"
+        )
+    predictions = written(rows(*found), form)
+    if _OUTPUT.value == STANDARD:
+        sys.stdout.write(predictions)
+    else:
+        training.write_whole(output, predictions)
+
+
+if __name__ == "__main__":
+    command.run(main, FLAGS)
