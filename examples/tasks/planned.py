@@ -13,9 +13,8 @@ import numpy as np
 
 from examples.data.images import ImageExamples
 from examples.models import shapes
-from examples.models.adapters import Keys
 from examples.models.gpt2 import GPT2Config
-from examples.models.vit import ViT, ViTConfig
+from examples.models.vit import ViTConfig
 from examples.tasks.image_classification import CROP, FLIP, ImageClassification, Model
 from examples.tasks.objectives import next_token
 from examples.tasks.pretraining import LanguageModel, depth_of
@@ -102,7 +101,7 @@ def _of_vit(model: shapes.Vit, batch: int, remat: bool) -> training.Task:
     names = tuple(map(str, range(model.classes)))
     one = ImageExamples(image, np.zeros(1, np.int32), names, "a black image")
     parts = {"train": one, "validation": one}
-    module = Model(lambda key: ViT(config, rngs=Keys(key)))
+    module = Model(config)
     made = ImageClassification(parts, module, augment=(CROP, FLIP), smoothing=_SMOOTHING).task(1, seed=0)
     arrays = {
         name: jax.ShapeDtypeStruct((batch, *array.shape[1:]), array.dtype)
