@@ -3,15 +3,16 @@
     python -m examples.plan --target=h200 --model=gpt2-xl --optimizer=adamw,sgd_sai --output=runs/plan
     python -m examples.plan --target=v5e:4x4 --mesh=data:4,model:4 --model=llama-2-7b --dtype=bfloat16 \
         --optimizer=adamw,sgd_sai,clip:adamw,low_bit:adamw --output=runs/llama
+    python -m examples.plan --target=h200 --model=llama-2-7b --optimizer=adamw --offload --output=runs/offload
     python -m examples.plan --target=h200 --model=gpt2 --batch=8 --length=1024 --remat=layers --output=runs/step
 
 Without ``--batch`` the update alone is planned; with it a whole step, forward, backward and update, of a GPT-2
 or a ViT of ``examples.models``. The device's own compiler compiles each ahead of time, on this machine, and
 nothing runs: see ``optimiz.plan``. Every matrix is split along both axes of the mesh, the state as its
 parameters, and a batch along ``data``. Wrappers go before an optimizer: ``clip:`` (by the global norm),
-``guard:`` and ``low_bit:`` (8-bit state). Rows that the record of --output already has are kept, so that a
-table can be filled in several calls. Where an update has branches, as SGD-SaI's first step, two figures are
-those of the branches that move least and most.
+``guard:`` and ``low_bit:`` (8-bit state). With ``--offload`` the state lies in the host's memory between steps.
+Rows that the record of --output already has are kept, so that a table can be filled in several calls. Where an
+update has branches, as SGD-SaI's first step, two figures are those of the branches that move least and most.
 """
 
 import json
@@ -68,6 +69,7 @@ _BATCH = FLAGS.DEFINE_integer("batch", None, "Plan a whole step of so many rows 
 _LENGTH = FLAGS.DEFINE_integer("length", None, "Tokens of a row; default: all the model reads.", lower_bound=1)
 _REMAT = FLAGS.DEFINE_enum("remat", "none", ["none", "layers"], "What the backward pass computes again.")
 _DTYPE = FLAGS.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of parameters and gradients.")
+_OFFLOAD = FLAGS.DEFINE_bool("offload", False, "Keep the state in the host's memory between steps.")
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the record and the report.", required=True)
 program_flags.check_each(shapes.configuration, _MODEL)
 program_flags.check_together(
@@ -93,6 +95,8 @@ def main() -> None:
     names = {"model": _MODEL, "target": _TARGET, "mesh": _MESH, "dtype": _DTYPE}
     if _BATCH.value:
         names |= {"batch": _BATCH, "length": _LENGTH, "remat": _REMAT}
+    if _OFFLOAD.value:
+        names["offload"] = _OFFLOAD
     settings = {name: flag.value for name, flag in names.items()}
     record: dict[str, Any] = {"settings": settings, "environment": compare.environment(), "rows": []}
     if path.exists():
@@ -101,7 +105,7 @@ def main() -> None:
             raise ValueError(f"{path} is of other settings: {record.get('settings')}, not {settings}")
     devices = plan.target(_TARGET.value).devices
     mesh = training.make_mesh(_MESH.value or f"data:{len(devices)}", devices)
-    layout = {"mesh": _MESH.value, "rules": shapes.partition(mesh.shape)}
+    layout = {"mesh": _MESH.value, "rules": shapes.partition(mesh.shape), "offload_state": _OFFLOAD.value}
     params, plan_of = _whole_step(layout) if _BATCH.value else _update(layout)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
     path.parent.mkdir(parents=True, exist_ok=True)

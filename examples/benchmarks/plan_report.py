@@ -41,7 +41,15 @@ def table(rows: Iterable[Mapping[str, Any]], *, whole: bool = False) -> str:
     header = ["optimizer", "parameters", "state", "temporary", "peak", "fits", "moved"]
     header += ["at least", "operations"] if whole else ["of its bound", "at least"]
     header += ["collectives", "compiled in"]
-    return compare.table(header, [_cells(each["optimizer"], planned_in(each), whole) for each in rows]) + "\n"
+    lines = [_cells(each["optimizer"], planned_in(each), whole) for each in rows]
+    if any(planned_in(each).host for each in rows):
+        header = [*header[:3], "on the host", *header[3:7], "copied each way", *header[7:]]
+        plans = [planned_in(each) for each in rows]
+        lines = [
+            [*line[:3], gib(its.host), *line[3:7], _copies(its), *line[7:]]
+            for line, its in zip(lines, plans, strict=True)
+        ]
+    return compare.table(header, lines) + "\n"
 
 
 def _cells(name: str, planned: plan.Plan, whole: bool) -> list[str]:
@@ -59,6 +67,14 @@ def _cells(name: str, planned: plan.Plan, whole: bool) -> list[str]:
         cells += [at_least, operations(planned)] if whole else [of_bound, at_least]
         cells += [collectives(planned)]
     return [*cells, f"{planned.compile_seconds:.0f} s"]
+
+
+def _copies(planned: plan.Plan) -> str:
+    """The bytes that are copied from the host, as many as to it, and the time that they take at least."""
+    if planned.traffic is None:
+        return ""
+    seconds = planned.link_seconds_at_least
+    return gib(planned.traffic.from_host) + ("" if seconds is None else f", {1e3 * seconds:.1f} ms")
 
 
 def operations(planned: plan.Plan) -> str:

@@ -1,6 +1,7 @@
 """Flags that distribute a run over devices and processes, shared by the trainers.
 
     python -m examples.finetune_text --mesh=data:8 --output=runs/mesh
+    python -m examples.finetune_text --offload --output=runs/offload
     python -m examples.finetune_text --coordinator=10.0.0.1:1234 --processes=2 --process=0 --output=runs/hosts
 
 On a cluster that JAX supports, such as Slurm, ``--cluster`` replaces the address and the numbers.
@@ -15,6 +16,7 @@ _MESH = flags.DEFINE_string(
     "mesh", None, "Axes of the mesh, such as data:4; default: one device of one process."
 )
 _SHARD_STATE = flags.DEFINE_bool("shard_state", False, "Split the optimizer's state along data (ZeRO-1).")
+_OFFLOAD = flags.DEFINE_bool("offload", False, "Keep the optimizer's state in the host's memory between steps.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "Address and port of the first of several processes.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes that share the run.", lower_bound=1)
 _PROCESS = flags.DEFINE_integer("process", None, "Index of this process.", lower_bound=0)
@@ -39,7 +41,9 @@ def layout() -> training.Layout | None:
     elif _MESH.value is None:
         if _SHARD_STATE.value:
             raise ValueError("--shard_state needs a --mesh to split the state over")
-        return None
+        if not _OFFLOAD.value:
+            return None
+        return training.Layout(training.make_mesh("data:1", jax.devices()[:1]), offload_state=True)
     mesh = training.make_mesh(f"data:{jax.device_count()}" if _MESH.value is None else _MESH.value)
     unused = [name for name, devices in mesh.shape.items() if name != "data" and devices > 1]
     if unused:
@@ -47,7 +51,7 @@ def layout() -> training.Layout | None:
             f"--mesh={_MESH.value}: batches are split along data only, so devices along {unused[0]} would "
             f"repeat the same work; give --mesh=data:{mesh.size}"
         )
-    return training.Layout(mesh, shard_state=_SHARD_STATE.value)
+    return training.Layout(mesh, shard_state=_SHARD_STATE.value, offload_state=_OFFLOAD.value)
 
 
 def share(layout: training.Layout | None) -> tuple[int, int]:

@@ -22,11 +22,15 @@ from optimiz.numerics.fusion import Deferred as Deferred
 from optimiz.numerics.fusion import all_of as all_of
 from optimiz.numerics.fusion import any_nan as any_nan
 from optimiz.numerics.fusion import deferred as deferred
+from optimiz.numerics.fusion import inlined as inlined
 from optimiz.numerics.fusion import low_memory as low_memory
 from optimiz.numerics.fusion import materialise as materialise
 from optimiz.numerics.fusion import reduced as reduced
 from optimiz.numerics.fusion import rematerialise as rematerialise
+from optimiz.numerics.fusion import results_of as results_of
 from optimiz.numerics.fusion import stacked as stacked
+from optimiz.numerics.host_memory import is_on_host as is_on_host
+from optimiz.numerics.host_memory import on_device as on_device
 from optimiz.numerics.keys import typed_key as typed_key
 from optimiz.numerics.leaves import map_leaves as map_leaves
 from optimiz.numerics.leaves import map_many as map_many

@@ -23,6 +23,8 @@ from optimiz.plan.program import parse
 from optimiz.plan.traffic import Collective, Traffic, traffic
 from optimiz.training import Layout, Task, bytes_per_device, make_mesh
 from optimiz.training.compiled_step import traced_step
+from optimiz.training.distributed.offload import offloaded
+from optimiz.training.distributed.sharding import held_on_host
 from optimiz.training.step import StepSpec
 from optimiz.training.task import batch_size
 from optimiz.training.train_state import initial_state, state_shardings
@@ -35,8 +37,9 @@ class Plan:
     Attributes:
         target: the devices, such as ``"v5e:4x4"``.
         mesh: axis → size.
-        arguments: argument of the program → bytes; an update has ``parameters``, ``state`` and ``gradients``, a
-            step ``parameters``, ``state`` and ``batch``, and ``frozen`` if its task has frozen arrays.
+        arguments: argument of the program → bytes in the device's memory; an update has ``parameters``,
+            ``state`` and ``gradients``, a step ``parameters``, ``state`` and ``batch``, and ``frozen`` if its
+            task has frozen arrays.
         temporary: bytes that the program holds besides its arguments and results, such as the activations and
             gradients of a step; None if the compiler found the program too large.
         peak: the most bytes held at any time, including arguments; None likewise.
@@ -47,6 +50,9 @@ class Plan:
         compile_seconds: compile time on this machine.
         failure: the compiler's message if the program does not fit; None if it was compiled.
         flops: floating-point operations of one run, as the compiler counts them; None if it does not.
+        host: bytes of the arguments that lie in the host's memory.
+        link: bandwidth between the host and the device's memory in each direction, in bytes per second; None if
+            unknown.
     """
 
     target: str
@@ -61,6 +67,8 @@ class Plan:
     compile_seconds: float
     failure: str | None = None
     flops: float | None = None
+    host: int = 0
+    link: int | None = None
 
     @property
     def fits(self) -> bool | None:
@@ -75,16 +83,27 @@ class Plan:
         return {} if self.traffic is None else self.traffic.collectives
 
     @property
+    def link_seconds_at_least(self) -> float | None:
+        """Time of the copies from and to the host, both directions at once; None if that is unknown."""
+        if self.traffic is None or self.link is None:
+            return None
+        return max(self.traffic.from_host, self.traffic.to_host) / self.link
+
+    @property
     def seconds_at_least(self) -> float | None:
-        """The bytes moved divided by the bandwidth; None if either is unknown."""
+        """The bytes moved divided by the bandwidth, or the time of the copies from and to the host if longer.
+
+        None if the bytes or the bandwidth is unknown.
+        """
         if self.traffic is None or self.bandwidth is None:
             return None
-        return self.traffic.greatest / self.bandwidth
+        return max(self.traffic.greatest / self.bandwidth, self.link_seconds_at_least or 0)
 
     def __str__(self) -> str:
         mesh = ", ".join(f"{axis} {size}" for axis, size in self.mesh.items())
         rows = [("target", self.target), ("mesh", mesh)]
         rows += [(name, _size(size)) for name, size in self.arguments.items()]
+        rows += [("on the host", _size(self.host))] if self.host else []
         rows += [
             ("temporary", _size(self.temporary)),
             ("peak", _size(self.peak)),
@@ -93,6 +112,11 @@ class Plan:
         rows.append(("fits", {True: "yes", False: "no", None: "unknown"}[self.fits]))
         if self.traffic is not None:
             rows += [("moved", _range(self.traffic)), ("moved at least", _size(self.bound))]
+            if self.host:
+                rows += [
+                    ("from the host", _size(self.traffic.from_host)),
+                    ("to it", _size(self.traffic.to_host)),
+                ]
             rows.append(("kernels", str(self.traffic.kernels)))
             rows += [(kind, f"{its.count}, {_size(its.bytes)}") for kind, its in self.collectives.items()]
         if self.flops is not None:
@@ -112,6 +136,7 @@ def update(
     mesh: str | None = None,
     rules: Callable[[Any], Any] | None = None,
     shard_state: bool = False,
+    offload_state: bool = False,
     **extra_args: Any,
 ) -> Plan:
     """Plan an optimizer's update: ``tx.update`` and ``optax.apply_updates``, parameters and state donated.
@@ -125,6 +150,7 @@ def update(
         rules: parameters → a tree of ``PartitionSpec``, as in :class:`optimiz.training.Layout`; by default they
             are replicated on every device.
         shard_state: whether the state is split along ``data`` (ZeRO, stage 1).
+        offload_state: whether the state lies in the host's memory between updates.
         **extra_args: further arguments of the update, such as ``value``: arrays or ``jax.ShapeDtypeStruct``,
             replicated on every device, or functions of the parameters.
 
@@ -132,7 +158,7 @@ def update(
         The plan of one update.
 
     Raises:
-        ValueError: target, mesh and rules do not match.
+        ValueError: target, mesh and rules do not match, or the target has no memory of a host.
         ModuleNotFoundError: the target's compiler is not installed.
 
     Example:
@@ -145,7 +171,7 @@ def update(
     checks.transformation("tx", tx)
     tx = optax.with_extra_args_support(tx)
     devices = targets.target(target)
-    layout = Layout(_mesh(devices, mesh), rules, shard_state)
+    layout = Layout(_mesh(devices, mesh), rules, shard_state, offload_state=offload_state)
     params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
     state = jax.eval_shape(tx.init, params)
     params = _laid(params, layout.params(params))
@@ -165,7 +191,7 @@ def update(
     if arrays:
         arguments["extra"] = arrays
     out = tuple(jax.tree.map(lambda x: x.sharding, tree) for tree in (params, state))
-    return _plan_of(devices, layout.mesh, step, arguments, ("parameters", "state"), out)
+    return _plan_of(devices, layout.mesh, offloaded(step), arguments, ("parameters", "state"), out)
 
 
 def step(
@@ -177,6 +203,7 @@ def step(
     rules: Callable[[Any], Any] | None = None,
     shard_state: bool = False,
     frozen_rules: Callable[[Any], Any] | None = None,
+    offload_state: bool = False,
 ) -> Plan:
     """Plan a whole training step: the one that :func:`optimiz.training.fit` compiles for a task.
 
@@ -191,6 +218,7 @@ def step(
             are replicated on every device.
         shard_state: whether the optimizer's state is split along ``data`` (ZeRO, stage 1).
         frozen_rules: as ``rules``, for the task's frozen arrays.
+        offload_state: whether the optimizer's state lies in the host's memory between steps.
 
     Returns:
         The plan of one step. Its ``state`` is that of the optimizer and, if there is one, the model's.
@@ -211,7 +239,7 @@ def step(
     """
     checks.transformation("tx", tx)
     devices = targets.target(target)
-    layout = Layout(_mesh(devices, mesh), rules, shard_state, frozen_rules)
+    layout = Layout(_mesh(devices, mesh), rules, shard_state, frozen_rules, offload_state)
     start = jax.eval_shape(lambda: initial_state(task, tx, seed=0))
     spec = StepSpec.of(task, tx, start, task.batches(0))
     state, batch = spec.shapes
@@ -220,10 +248,10 @@ def step(
     places = state_shardings(state, layout)
     rest = {"params": None, "frozen": None}
     held = {
-        "parameters": bytes_per_device(state.params, places.params),
-        **({} if state.frozen is None else {"frozen": bytes_per_device(state.frozen, places.frozen)}),
-        "state": bytes_per_device(state._replace(**rest), places._replace(**rest)),
-        "batch": bytes_per_device(batch, jax.tree.map(lambda _: layout.batch, batch)),
+        "parameters": (state.params, places.params),
+        **({} if state.frozen is None else {"frozen": (state.frozen, places.frozen)}),
+        "state": (state._replace(**rest), places._replace(**rest)),
+        "batch": (batch, jax.tree.map(lambda _: layout.batch, batch)),
     }
     return _plan(devices, layout.mesh, held, lambda: traced_step(spec, layout).lower())
 
@@ -293,30 +321,36 @@ def _plan_of(
     donate: Sequence[str],
     out_shardings: Any = None,
 ) -> Plan:
-    shardings = {name: jax.tree.map(lambda x: x.sharding, tree) for name, tree in arguments.items()}
-    held = {name: bytes_per_device(tree, shardings[name]) for name, tree in arguments.items()}
+    held = {name: (tree, jax.tree.map(lambda x: x.sharding, tree)) for name, tree in arguments.items()}
     names = list(arguments)
     jitted = jax.jit(function, donate_argnums=tuple(map(names.index, donate)), out_shardings=out_shardings)
     return _plan(devices, mesh, held, lambda: jitted.lower(*arguments.values()))
 
 
 def _plan(
-    devices: targets.Target, mesh: Mesh, held: Mapping[str, int], lower: Callable[[], jax.stages.Lowered]
+    devices: targets.Target,
+    mesh: Mesh,
+    held: Mapping[str, tuple[Any, Any]],
+    lower: Callable[[], jax.stages.Lowered],
 ) -> Plan:
     """The plan of a program.
 
     Args:
         devices: the devices.
         mesh: the mesh of these devices.
-        held: argument of the program → its bytes on each device.
+        held: argument of the program → a tree of arrays or ``jax.ShapeDtypeStruct``, and of their shardings.
         lower: traces the program and lowers it for the devices.
     """
+    sizes = {name: bytes_per_device(*tree) for name, tree in held.items()}
+    on_host = {name: bytes_per_device(*held_on_host(*tree)) for name, tree in held.items()}
     planned = {
         "target": devices.name,
         "mesh": dict(mesh.shape),
-        "arguments": held,
+        "arguments": {name: size - on_host[name] for name, size in sizes.items()},
+        "host": sum(on_host.values()),
         "memory": devices.device.memory,
         "bandwidth": devices.device.bandwidth,
+        "link": devices.device.link,
     }
     begin = time.perf_counter()
     try:
@@ -326,7 +360,7 @@ def _plan(
             raise
         message = re.sub(r"\s+", " ", str(error))
         reason = re.split(r" Largest program allocations| Total hbm usage", message)[0]
-        planned |= {"temporary": None, "peak": None, "traffic": None, "bound": sum(held.values())}
+        planned |= {"temporary": None, "peak": None, "traffic": None, "bound": sum(sizes.values())}
         return Plan(**planned, compile_seconds=time.perf_counter() - begin, failure=reason)
     seconds = time.perf_counter() - begin
     memory: Any = compiled.memory_analysis()
@@ -338,7 +372,7 @@ def _plan(
         temporary=memory.temp_size_in_bytes,
         peak=peak,
         traffic=traffic(parse(compiled.as_text() or "")),
-        bound=sum(held.values()) + results,
+        bound=sum(sizes.values()) + results + memory.host_output_size_in_bytes,
         compile_seconds=seconds,
         flops=(costs or {}).get("flops"),
     )

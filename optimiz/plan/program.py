@@ -6,6 +6,9 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+HOST = 5
+"""The memory space of the host."""
+
 _BITS = {"pred": 8, "token": 0, "opaque": 0}
 _ARRAY = re.compile(r"(?P<type>[a-z]\w*)\[(?P<shape>[\d,<=]*)\](?:\{(?P<layout>[^}]*)\})?")
 _SPACE = re.compile(r"S\((\d+)\)")
@@ -20,7 +23,7 @@ class Array:
 
     Attributes:
         bytes: size of the array, without the padding of a device's tiles.
-        space: memory space of the array; 0 is the device's main memory.
+        space: memory space of the array; 0 is the device's main memory, ``HOST`` that of the host.
     """
 
     bytes: int

@@ -10,8 +10,9 @@ CPU         ``"cpu"``                       nothing more; uses JAX's CPU devices
 
 A new kind of device is one row of ``DEVICES``.
 
-Source: the vendors' published specifications. JAX sees a chip of TPU v2, v3, v4 or TPU7x as two devices, so its
-row holds half of the chip's figures.
+Source: the vendors' published specifications, and for a TPU's link to its host Austin et al., `How to Scale
+Your Model <https://jax-ml.github.io/scaling-book/tpus>`_ (2025). JAX sees a chip of TPU v2, v3, v4 or TPU7x as
+two devices, so its row holds half of the chip's figures.
 """
 
 import dataclasses
@@ -48,6 +49,7 @@ class Device:
         platform: platform of the compiler: ``"tpu"``, ``"cuda"`` or ``"cpu"``.
         memory: bytes of memory for programs and arrays; None if unknown.
         bandwidth: bytes per second between memory and cores; None if unknown.
+        link: bytes per second between memory and host, in each direction; None if unknown.
         configuration: the text of XLA's ``GpuTargetConfigProto``, for a GPU.
         options: options of the compiler.
     """
@@ -55,6 +57,7 @@ class Device:
     platform: str
     memory: int | None = None
     bandwidth: int | None = None
+    link: int | None = None
     configuration: str | None = None
     options: dict[str, str | bool] | None = None
 
@@ -63,12 +66,12 @@ DEVICES = {
     "v2": Device("tpu", 8 * _GIB, 350 * _GB),
     "v3": Device("tpu", 16 * _GIB, 450 * _GB),
     "v4": Device("tpu", 16 * _GIB, 614 * _GB),
-    "v5e": Device("tpu", 16 * _GIB, 819 * _GB),
-    "v5p": Device("tpu", 95 * _GIB, 2765 * _GB),
-    "v6e": Device("tpu", 32 * _GIB, 1640 * _GB),
+    "v5e": Device("tpu", 16 * _GIB, 819 * _GB, 15 * _GB),
+    "v5p": Device("tpu", 95 * _GIB, 2765 * _GB, 15 * _GB),
+    "v6e": Device("tpu", 32 * _GIB, 1640 * _GB, 32 * _GB),
     "tpu7x": Device("tpu", 96 * _GIB, 3690 * _GB),
     # Tiles of a product in Triton are tuned on a GPU; without one, XLA's defaults do not fit every shape.
-    "h200": Device("cuda", 151_397_597_184, 4800 * _GB, _H200, {"xla_gpu_enable_triton_gemm": False}),
+    "h200": Device("cuda", 151_397_597_184, 4800 * _GB, 64 * _GB, _H200, {"xla_gpu_enable_triton_gemm": False}),
     "cpu": Device("cpu"),
 }
 _PLUGINS = {"tpu": ("libtpu", "tpu"), "cuda": ("jax_cuda13_plugin", "gpu")}

@@ -14,7 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from optimiz.plan.program import Array, Computation, Instruction, Program
+from optimiz.plan.program import HOST, Array, Computation, Instruction, Program
 
 # Names, tuples, and the ends of what an earlier instruction started: they move nothing.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "opt-barrier", "domain"}
@@ -51,6 +51,8 @@ class Traffic:
         kernels: number of fusions, copies, reductions, products and other calls in the branch that moves most.
         collectives: kind → number and bytes, in the branch that moves most.
         unknown_loops: number of loops with an unknown number of iterations; their bodies are counted once.
+        from_host: bytes that the branch that moves most reads from the host's memory.
+        to_host: bytes that it writes there.
     """
 
     least: int
@@ -58,6 +60,8 @@ class Traffic:
     kernels: int
     collectives: Mapping[str, Collective]
     unknown_loops: int
+    from_host: int = 0
+    to_host: int = 0
 
 
 @dataclasses.dataclass
@@ -66,6 +70,8 @@ class _Sum:
     greatest: int = 0
     kernels: int = 0
     loops: int = 0
+    from_host: int = 0
+    to_host: int = 0
     count: Counter = dataclasses.field(default_factory=Counter)
     bytes: Counter = dataclasses.field(default_factory=Counter)
 
@@ -73,6 +79,8 @@ class _Sum:
         self.least += other.least * times
         self.greatest += other.greatest * times
         self.kernels += other.kernels * times
+        self.from_host += other.from_host * times
+        self.to_host += other.to_host * times
         self.loops += other.loops
         for mine, theirs in ((self.count, other.count), (self.bytes, other.bytes)):
             mine.update({kind: n * times for kind, n in theirs.items()})
@@ -86,7 +94,9 @@ def traffic(program: Program) -> Traffic:
     """
     total = _of(program, program.entry, set())
     collectives = {kind: Collective(total.count[kind], total.bytes[kind]) for kind in sorted(total.count)}
-    return Traffic(total.least, total.greatest, total.kernels, collectives, total.loops)
+    return Traffic(
+        total.least, total.greatest, total.kernels, collectives, total.loops, total.from_host, total.to_host
+    )
 
 
 def _of(program: Program, name: str, channels: set[str]) -> _Sum:
@@ -180,11 +190,18 @@ def _kernel(program: Program, computation: Computation, instruction: Instruction
     for i, operand in enumerate(instruction.operands):
         if operand in computation:
             moved += _read(instruction, i, computation[operand], fused)
-    return _Sum(moved, moved, 1)
+    operands = [computation[operand] for operand in instruction.operands if operand in computation]
+    return _Sum(
+        moved,
+        moved,
+        kernels=1,
+        from_host=sum(_in_memory(operand.arrays, HOST) for operand in operands),
+        to_host=_in_memory(_result(instruction), HOST),
+    )
 
 
-def _in_memory(arrays: tuple[Array, ...]) -> int:
-    return sum(array.bytes for array in arrays if array.space == 0)
+def _in_memory(arrays: Iterable[Array], space: int = 0) -> int:
+    return sum(array.bytes for array in arrays if array.space == space)
 
 
 def _result(instruction: Instruction) -> tuple[Array, ...]:

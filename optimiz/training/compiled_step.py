@@ -11,10 +11,11 @@ from jax.sharding import use_abstract_mesh
 from optimiz import schedules
 from optimiz.training.at_rate import traced_rate
 from optimiz.training.budget.step_cost import EXTRA_WORK, extra_work
+from optimiz.training.distributed.offload import offloaded
 from optimiz.training.distributed.sharding import Layout
 from optimiz.training.step import StepMetrics, StepSpec, no_metrics, train_step
 from optimiz.training.trace_digest import trace_digest
-from optimiz.training.train_state import TrainState, state_shardings
+from optimiz.training.train_state import TrainState, placed, state_shardings
 
 
 class CompiledStep(NamedTuple):
@@ -66,8 +67,10 @@ def traced_step(spec: StepSpec, layout: Layout | None = None) -> jax.stages.Trac
     with use_abstract_mesh(layout.mesh.abstract_mesh):  # for an optimizer that asks, as muon does
         step, arguments = _checked_step(spec)
         state = state_shardings(arguments[0], layout)
+        arguments = (jax.tree.map(placed, arguments[0], state), *arguments[1:])
         into, out = (state, layout.batch, *[layout.whole] * (len(arguments) - 2)), (state, layout.whole)
-        return jax.jit(step, donate_argnums=0, in_shardings=into, out_shardings=out).trace(*arguments)
+        step = jax.jit(offloaded(step), donate_argnums=0, in_shardings=into, out_shardings=out)
+        return step.trace(*arguments)
 
 
 def trace_step(spec: StepSpec) -> None:

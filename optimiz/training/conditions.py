@@ -5,8 +5,8 @@
 - The step as it was traced: the optimizer with its hyperparameters, the loss, and the data that either holds.
   If it differs, the run is refused, provided that everything in the next item is the same, as that may change
   the trace.
-- Versions, devices, the mesh and XLA's flags. If one differs, the run continues with a warning, as its numbers
-  may differ from then on.
+- Versions, devices, the mesh, whether state is offloaded, and XLA's flags. If one differs, the run continues
+  with a warning, as its numbers may differ from then on.
 """
 
 import contextlib
@@ -37,11 +37,12 @@ _DEVICES = "--xla_force_host_platform_device_count"  # the devices are recorded 
 _log = logging.getLogger(__name__)
 
 
-def conditions(mesh: Mapping[str, int] | None) -> dict[str, dict[str, Any]]:
+def conditions(mesh: Mapping[str, int] | None, offload_state: bool = False) -> dict[str, dict[str, Any]]:
     """The current conditions, as plain JSON, by kind and name.
 
     Args:
         mesh: the size of each axis of the mesh, by name; None for one device.
+        offload_state: whether the optimizer's state lies in the host's memory.
     """
     kinds = sorted({device.device_kind for device in jax.devices()})
     flags = sorted(flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(_DEVICES))
@@ -50,6 +51,8 @@ def conditions(mesh: Mapping[str, int] | None) -> dict[str, dict[str, Any]]:
         "mesh": json.dumps(mesh and dict(mesh)),
         "XLA_FLAGS": " ".join(flags),
     }
+    if offload_state:
+        machine["offload_state"] = "true"
     numerics = {name: getattr(jax.config, name) for name in _NUMERICS if hasattr(jax.config, name)}
     return {"numerics": numerics, "versions": _versions(), "machine": machine}
 

@@ -29,6 +29,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from optimiz import numerics
 from optimiz.groups.state_paths import span_of_parameter
 from optimiz.hyperparams import hyperparams, skipped_in_a_row
 
@@ -70,7 +71,7 @@ def not_finite(params: Any, opt_state: Any, model_state: Any = None) -> str | No
 # One array at a time, compiled once per shape: a single program for all would take seconds to compile.
 @jax.jit
 def _finite(array: jax.Array) -> jax.Array:
-    return jnp.isfinite(array).all()
+    return jnp.isfinite(numerics.on_device(array)).all()
 
 
 def _tested(params: Any, opt_state: Any, model_state: Any) -> dict[str, jax.Array]:

@@ -58,7 +58,8 @@ class Loop:
         self._run_log = RunLog(path, plan.settings, plan.methods, progress)
         self._stage = 0  # growths made
         self._rate = plan.rate()
-        self._conditions = conditions(None if plan.layout is None else plan.layout.mesh.shape)
+        layout = plan.layout
+        self._conditions = conditions(layout and layout.mesh.shape, bool(layout and layout.offload_state))
         self._digests: dict[str, str] = {}  # of the steps traced, by stage
         self._comparable = False  # whether they can be compared with those of the checkpoint
         self._more: str | None = None  # how the number of steps has grown since the checkpoint

@@ -29,6 +29,7 @@ from optimiz.training.train_state import (
     initial_state,
     keys,
     laid_out,
+    placed,
     state_shardings,
 )
 
@@ -93,7 +94,7 @@ class RunPlan:
         state = jax.eval_shape(form, state)
         if self.layout is None:
             return state
-        return jax.tree.map(_placed, state, state_shardings(state, self.layout))
+        return jax.tree.map(placed, state, state_shardings(state, self.layout))
 
     def compile(self, stage: int, state: TrainState, batch: Mapping[str, jax.Array]) -> CompiledStep:
         """The compiled step at a stage."""
@@ -154,7 +155,3 @@ class RunPlan:
         plan = self.methods.growth
         assert plan is not None
         return lambda state: grown_state(plan, self.tx, state, stage)
-
-
-def _placed(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -83,7 +83,9 @@ def frozen_arrays(task: Task, seed: int) -> Any:
     return frozen
 
 
-_averaged = jax.jit(averaged_params)
+@jax.jit
+def _averaged(opt_state: Any, params: Any) -> Any:
+    return averaged_params(numerics.on_device(opt_state), params)
 
 
 def evaluated_params(state: TrainState) -> Any:
@@ -104,7 +106,7 @@ def grown_state(plan: Growth, tx: optax.GradientTransformation, state: TrainStat
         ValueError: there are no layers to double.
     """
     with on_clock(state.clock):
-        params, opt_state = own(grow(plan, tx, stage, state.params, state.opt_state))
+        params, opt_state = own(grow(plan, tx, stage, state.params, numerics.on_device(state.opt_state)))
     return state._replace(params=params, opt_state=opt_state)
 
 
@@ -130,6 +132,11 @@ def state_shardings(state: TrainState, layout: Layout) -> TrainState:
     averaged = None if state.averaged is None else params
     frozen = None if state.frozen is None else layout.frozen(state.frozen)
     return shardings._replace(params=params, opt_state=opt_state, averaged=averaged, frozen=frozen)
+
+
+def placed(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+    """The shape of an array that lies as a sharding specifies."""
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def laid_out(layout: Layout | None, make: Callable[..., TrainState], *arguments: TrainState) -> TrainState:

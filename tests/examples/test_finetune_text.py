@@ -171,7 +171,9 @@ def test_a_mesh_of_one_device_is_that_device(arguments, tmp_path):
     one = arguments | {"optimizer": "adamw", "steps": 3}
     call(one)
     call(one | {"output": tmp_path / "mesh", "mesh": "data:1", "shard_state": True})
-    assert losses(tmp_path / "mesh") == pytest.approx(losses(one["output"]), abs=1e-5)
+    call(one | {"output": tmp_path / "host", "offload": True})
+    for other in ("mesh", "host"):
+        assert losses(tmp_path / other) == pytest.approx(losses(one["output"]), abs=1e-5)
 
 
 @pytest.mark.long

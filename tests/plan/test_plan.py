@@ -40,6 +40,25 @@ def test_an_update_of_adamw_is_planned(target):
         assert said in str(planned)
 
 
+MATRICES = {f"layer_{i}": jax.ShapeDtypeStruct((512, 512), jnp.float32) for i in range(8)}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_offloaded_state_is_on_the_host_and_few_parameters_have_theirs_on_the_device(target):
+    planned = plan.update(optimiz.adamw(1e-3), MATRICES, target, offload_state=True)
+    matrix = 4 * 512 * 512
+    assert planned.host == 16 * matrix and planned.arguments["state"] < 64
+    assert f"on the host     {planned.host / 2**20:.2f} MiB" in str(planned)
+    if target == "cpu":  # its two memories are one
+        assert planned.link_seconds_at_least is None
+        return
+    assert planned.traffic.from_host == planned.traffic.to_host == planned.host
+    assert planned.seconds_at_least >= planned.link_seconds_at_least == planned.host / planned.link
+    # Before and after their update; with the arguments on the device less than it would hold without copies.
+    assert planned.temporary <= {"v5e": 16, "h200": 8}[target] * matrix
+    assert planned.peak < plan.update(optimiz.adamw(1e-3), MATRICES, target).peak
+
+
 @TPU
 def test_split_parameters_are_held_in_parts_and_a_global_norm_is_reduced():
     rules = groups.label({P("data", "model"): groups.path("words"), P(): groups.everything})
@@ -129,8 +148,8 @@ def test_a_batch_is_split_and_its_gradients_are_reduced():
     assert planned.arguments["batch"] == 4 * 32 * 64 // 4
     assert planned.arguments["parameters"] == 4 * WIDE_SIZE
     assert planned.collectives["all-reduce"].bytes >= 4 * WIDE_SIZE
-    zero = plan.step(WIDE, optimiz.adamw(1e-3), "v5e:2x2", shard_state=True)
-    assert zero.arguments["state"] <= 2 * WIDE_SIZE + 64
+    zero = plan.step(WIDE, optimiz.adamw(1e-3), "v5e:2x2", shard_state=True, offload_state=True)
+    assert zero.arguments["state"] < 64 and zero.host == pytest.approx(2 * WIDE_SIZE)
     odd = dataclasses.replace(WIDE, batches=lambda step: {"x": np.ones((6, 64), np.float32)})
     with pytest.raises(ValueError, match="a batch of 6 examples cannot be split along data:4"):
         plan.step(odd, optimiz.adamw(1e-3), "v5e:2x2")

@@ -53,6 +53,22 @@ def test_what_a_fusion_passes_on_is_written():
     assert moved(["%x = f32[256]{0} parameter(0)", call], fused).greatest == 3 * KIB
 
 
+def test_what_comes_from_the_host_and_goes_there_is_counted_apart():
+    found = moved(
+        [
+            "%x = f32[256]{0:S(5)} parameter(0)",
+            "%in = (f32[256]{0}, f32[256]{0:S(5)}, u32[]) copy-start(%x)",
+            "%y = f32[256]{0} copy-done(%in)",
+            "%z = f32[256]{0} fusion(%y, %y), kind=kLoop, calls=%add",
+            "%out = (f32[256]{0:S(5)}, f32[256]{0}, u32[]) copy-start(%z)",
+            "ROOT %back = f32[256]{0:S(5)} copy-done(%out)",
+        ],
+        ADD,
+    )
+    assert (found.from_host, found.to_host) == (KIB, KIB)
+    assert found.greatest == (1 + 3 + 1) * KIB  # written by the first copy, and read by the second
+
+
 def test_what_lies_in_another_memory_space_does_not_count():
     found = moved(
         [

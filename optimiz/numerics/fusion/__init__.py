@@ -50,6 +50,8 @@ from optimiz.numerics.fusion.deferred import deferred as deferred
 from optimiz.numerics.fusion.deferred import low_memory as low_memory
 from optimiz.numerics.fusion.deferred import materialise as materialise
 from optimiz.numerics.fusion.deferred import reduced as reduced
+from optimiz.numerics.fusion.equations import inlined as inlined
+from optimiz.numerics.fusion.equations import results_of as results_of
 from optimiz.numerics.fusion.rematerialise import rematerialise as rematerialise
 from optimiz.numerics.fusion.scalars import all_of as all_of
 from optimiz.numerics.fusion.scalars import stacked as stacked

@@ -20,6 +20,7 @@ from jax.core import Tracer
 from jax.extend import core
 
 from optimiz.numerics.control_flow import is_staged
+from optimiz.numerics.fusion.equations import inlined, results_of
 
 # An array with fewer entries is held, not computed twice.
 _LARGE = 1 << 14
@@ -216,8 +217,7 @@ def _followed(
     for equation in jaxpr.eqns:
         given, name = [read(atom) for atom in equation.invars], equation.primitive.name
         pending = any(not array.held for array in given)
-        if name in ("jit", "pjit") and not _is_laid_out(equation):
-            inner = equation.params["jaxpr"]
+        if (inner := inlined(equation)) is not None:
             pairs = zip(inner.jaxpr.outvars, equation.outvars, strict=True)
             kept_within = [within for within, without in pairs if without in kept]
             results = _followed(inner, given, kept_within)
@@ -228,7 +228,7 @@ def _followed(
         elif _is_entry_by_entry(equation) and math.prod(equation.outvars[0].aval.shape) >= _LARGE:
             results = [Deferred(None, False, equation, given)]
         else:
-            results = list(map(Deferred, _results(equation, [_materialise_apart(array) for array in given])))
+            results = list(map(Deferred, results_of(equation, [_materialise_apart(array) for array in given])))
         for variable, array in zip(equation.outvars, results, strict=True):
             known[variable] = array
             if variable in kept:
@@ -317,17 +317,5 @@ def _in_order(wanted: Sequence[Deferred], is_done: Callable[[Deferred], bool]) -
 
 def _computed(array: Deferred, operands: Sequence[Any]) -> Any:
     assert array.equation is not None
-    [result] = _results(array.equation, operands)
+    [result] = results_of(array.equation, operands)
     return result
-
-
-def _results(equation: core.JaxprEqn, operands: Sequence[Any]) -> list[Any]:
-    with equation.ctx.manager:
-        results = equation.primitive.bind(*operands, **equation.primitive.get_bind_params(equation.params))
-    return list(results) if equation.primitive.multiple_results else [results]
-
-
-def _is_laid_out(equation: core.JaxprEqn) -> bool:
-    """Whether a jitted function specifies the sharding of an operand or a result."""
-    layouts = (*equation.params["in_shardings"], *equation.params["out_shardings"])
-    return any(isinstance(layout, jax.sharding.Sharding) for layout in layouts)

@@ -9,6 +9,8 @@ A dimension is split only if its size is divisible, as JAX supports no other spl
 another split is refused; an array of the optimizer's state without a divisible dimension is replicated, with a
 warning if it is large. Rows stay whole if another dimension is divisible.
 
+With ``offload_state`` the optimizer's state lies in the memory of the device's host, see ``offload.py``.
+
 Source: Rajbhandari et al., `ZeRO <https://arxiv.org/abs/1910.02054>`_ (SC 2020), section 5.1.
 """
 
@@ -28,7 +30,11 @@ from optimiz.groups.state_paths import span_of_parameter
 DATA = "data"
 """The name of the mesh axis along which batches are split."""
 
+HOST = "pinned_host"
+"""JAX's name of a host's memory from which a device copies by itself."""
+
 _LARGE = 0.01  # of the optimizer's state
+_WORTH_A_COPY = 2**16  # bytes of an array
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +81,12 @@ class Layout:
             groups.path("query"), P(): groups.everything})``; None to replicate all parameters.
         shard_state: whether the optimizer's state is split along ``data`` too.
         frozen_partition: as ``partition``, for a task's frozen arrays.
+        offload_state: whether the optimizer's state lies in the memory of the host between steps. Within a step
+            it is brought to the device in parts, so that it takes little of the device's memory, at the cost of
+            two copies per step. What is smaller than 64 KiB, or belongs to no parameter, stays on the device.
+
+    Raises:
+        ValueError: state is to be offloaded, and the devices, or this version of JAX on a CPU, cannot.
 
     Example:
         >>> layout = Layout(make_mesh("data:1"))
@@ -86,6 +98,7 @@ class Layout:
     partition: Callable[[Any], Any] | None = None
     shard_state: bool = False
     frozen_partition: Callable[[Any], Any] | None = None
+    offload_state: bool = False
 
     def __post_init__(self) -> None:
         auto = (AxisType.Auto,) * len(self.mesh.axis_names)
@@ -96,6 +109,8 @@ class Layout:
             else:
                 mesh = Mesh(mesh.devices, names, axis_types=auto)
             object.__setattr__(self, "mesh", mesh)
+        if self.offload_state and isinstance(self.mesh, Mesh):
+            _check_offloads(self.mesh.devices.flat[0])
 
     @property
     def whole(self) -> NamedSharding:
@@ -210,7 +225,8 @@ class Layout:
             for axis in axes:
                 if not any(axis in _axes(entry) for entry in spec):
                     spec = self._split(leaf.shape, spec, axis)
-            return NamedSharding(self.mesh, spec)
+            is_small = leaf.size * leaf.dtype.itemsize < _WORTH_A_COPY
+            return self._on(spec, None if not self.offload_state or span is None or is_small else HOST)
 
         return jax.tree_util.tree_map_with_path(sharding_of, opt_state)
 
@@ -229,6 +245,13 @@ class Layout:
     @property
     def _data(self) -> int:
         return self.mesh.shape.get(DATA, 1)
+
+    def _on(self, spec: P, memory: str | None) -> NamedSharding:
+        sharding = NamedSharding(self.mesh, spec, memory_kind=memory)
+        if memory is not None and sharding.memory_kind is None:
+            # A GPU that can only compile lists no memories, and a mesh of such devices drops the kind.
+            return NamedSharding(self.mesh.abstract_mesh, spec, memory_kind=memory)
+        return sharding
 
     def _check(self, name: str, shape: tuple[int, ...], spec: P) -> None:
         if len(spec) > len(shape):
@@ -267,6 +290,15 @@ class Layout:
         return P(*(entry[0] if len(entry) == 1 else entry or None for entry in entries))
 
 
+def _check_offloads(device: Any) -> None:
+    """Refuse a device without a host's memory to keep state in."""
+    kinds = [memory.kind for memory in device.addressable_memories()]
+    if kinds and HOST not in kinds:
+        raise ValueError(f"offload_state needs a device with memory {HOST!r}, {device} has {', '.join(kinds)}")
+    if device.platform == "cpu" and jax.__version_info__ < (0, 10, 2):
+        raise ValueError(f"offload_state needs jax>=0.10.2 on a CPU, got {jax.__version__}")
+
+
 def _axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
     """The mesh axes along which one dimension is split."""
     return () if entry is None else (entry,) if isinstance(entry, str) else tuple(entry)
@@ -288,6 +320,18 @@ def bytes_per_device(tree: Any, shardings: Any) -> int:
         math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf, sharding in zip(jax.tree.leaves(tree), jax.tree.leaves(shardings), strict=True)
     )
+
+
+def held_on_host(tree: Any, shardings: Any) -> tuple[Any, Any]:
+    """The arrays that lie in the host's memory, and their shardings, as lists.
+
+    Args:
+        tree: arrays or ``jax.ShapeDtypeStruct``.
+        shardings: the same tree of shardings.
+    """
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(shardings), strict=True)
+    kept = [(leaf, sharding) for leaf, sharding in pairs if sharding.memory_kind == HOST]
+    return [leaf for leaf, _ in kept], [sharding for _, sharding in kept]
 
 
 def warn_of_whole(tree: Any, shardings: Any) -> None:

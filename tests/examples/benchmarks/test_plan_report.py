@@ -50,3 +50,15 @@ def test_a_row_of_the_record_is_the_plan_again():
     older = row()
     del older["flops"]
     assert plan_report.planned_in(older) == PLANNED
+
+
+def test_what_is_on_the_host_has_columns_where_there_is_any():
+    moved = {"least": 2**36, "greatest": 2**36, "kernels": 3, "collectives": {}, "unknown_loops": 0}
+    traffic = moved | {"from_host": 2**35, "to_host": 2**35}
+    table = plan_report.table([row(), row(host=2**35, link=2**36, traffic=traffic)])
+    header, _, plain, offloaded = table.splitlines()
+    assert header.startswith("| optimizer | parameters | state | on the host | ")
+    assert "| moved | copied each way | " in header
+    assert plain.startswith("| `adamw` | 16.00 GiB | 32.00 GiB | 0.00 GiB | ")
+    assert "| 0.00 GiB | 1.00 to 2.00 |" in plain and "| 32.00 GiB, 500.0 ms | 1.00 |" in offloaded
+    assert "on the host" not in plan_report.table([row()])
