@@ -79,7 +79,12 @@ def split(key: Key, n: int) -> list[Key]:
 
 
 class Linear(nnx.Linear):
-    """x W + b, with all tokens of the batch as rows of one matrix; W is initialized with deviation `std`."""
+    """x W + b, with all tokens of the batch as rows of one matrix; W is initialized with deviation `std`.
+
+    Where there is an `adapter`, such as that of `lora`, what it maps x to is added.
+    """
+
+    adapter: Callable[[jax.Array], jax.Array] | None = None
 
     def __init__(self, inputs: int, outputs: int, *, std: float = 0.02, use_bias: bool = True, rngs: nnx.Rngs):
         initial = nnx.initializers.normal(std)
@@ -89,7 +94,10 @@ class Linear(nnx.Linear):
         """Map `[B, T, inputs]` to `[B, T, outputs]`."""
         # The gradient of W from [B, T, D] arrays costs twice as much on a CPU: XLA writes out the
         # transpose of the incoming gradient first. The reshape to a matrix costs nothing.
-        y_ND = super().__call__(x_BTD.reshape(-1, x_BTD.shape[-1]))
+        x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
+        y_ND = super().__call__(x_ND)
+        if self.adapter is not None:
+            y_ND = y_ND + self.adapter(x_ND)
         return y_ND.reshape(*x_BTD.shape[:-1], -1)
 
 
@@ -210,6 +218,19 @@ def remember(memory: Memory, k_BTGK: jax.Array, v_BTGK: jax.Array, start: jax.Ar
         for old, new in zip(memory, (k_BTGK, v_BTGK), strict=True)
     )
     return keys, values
+
+
+def within(texts_BT: jax.Array) -> jax.Array:
+    """Which tokens belong to the same text.
+
+    Args:
+        texts_BT: the number of the text of each token; 0 at padding, to which no token attends.
+
+    Returns:
+        Booleans `[B, 1, T, T]`, for the mask of `attend`.
+    """
+    same_BTT = texts_BT[:, :, None] == texts_BT[:, None, :]
+    return (same_BTT & (texts_BT != 0)[:, None, :])[:, None]
 
 
 class Attention(nnx.Module):

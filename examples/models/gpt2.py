@@ -75,10 +75,11 @@ class Embeddings(nnx.Module):
 class GPT2(nnx.Module):
     """A model that maps tokens to the logits of the token after each.
 
-    Calls take integer arrays `[B, T]`: `ids_BT`, and `mask_BT`, zero at padding, to which no token attends;
-    None if there is no padding. The booleans `on_N` say which layers are on; the others are not computed. A
-    call raises a ValueError if T exceeds `config.max_positions`, or if `on_N` does not have one entry per
-    layer.
+    Calls take integer arrays `[B, T]`: `ids_BT`; `mask_BT`, zero at padding and elsewhere the number of a text,
+    to whose tokens alone its own attend, or None if a row is one text; `positions_BT`, the position of each
+    token in its text, or None if all begin with the row. The booleans `on_N` say which layers are on; the
+    others are not computed. A call raises a ValueError if T exceeds `config.max_positions`, or if `on_N` does
+    not have one entry per layer.
     """
 
     def __init__(self, config: GPT2Config, *, rngs: nnx.Rngs):
@@ -109,6 +110,7 @@ class GPT2(nnx.Module):
         mask_BT: jax.Array | None = None,
         key: Key = None,
         on_N: jax.Array | None = None,
+        positions_BT: jax.Array | None = None,
     ) -> jax.Array:
         """Return the logits, `[B, T, V]`."""
         embeddings_key, *layer_keys = split(key, 1 + self.config.layers)
@@ -119,8 +121,9 @@ class GPT2(nnx.Module):
             )
         mask = blocks.reach(tokens, tokens)
         if mask_BT is not None:
-            mask = mask & (mask_BT[:, None, None, :] != 0)
-        x_BTD = self.embeddings(ids_BT, jnp.arange(tokens), embeddings_key)
+            mask = mask & blocks.within(mask_BT)
+        positions_BT = jnp.arange(tokens) if positions_BT is None else positions_BT
+        x_BTD = self.embeddings(ids_BT, positions_BT, embeddings_key)
         remat = self.config.remat
         x_BTD = blocks.states(self.layers, x_BTD, mask, keys=layer_keys, on_N=on_N, remat=remat)[-1]
         return self._logits(x_BTD)

@@ -234,9 +234,10 @@ class Layer(nnx.Module):
 class Llama(nnx.Module):
     """A model that maps tokens to the logits of the token after each.
 
-    Calls take integer arrays `[B, T]`: `ids_BT`, and `mask_BT`, zero at padding, to which no token attends;
-    None if there is no padding. The booleans `on_N` say which layers are on; the others are not computed. A
-    call raises a ValueError if `on_N` does not have one entry per layer.
+    Calls take integer arrays `[B, T]`: `ids_BT`; `mask_BT`, zero at padding and elsewhere the number of a text,
+    to whose tokens alone its own attend, or None if a row is one text; `positions_BT`, the position of each
+    token in its text, or None if all begin with the row. The booleans `on_N` say which layers are on; the
+    others are not computed. A call raises a ValueError if `on_N` does not have one entry per layer.
     """
 
     def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs):
@@ -253,11 +254,13 @@ class Llama(nnx.Module):
         mask_BT: jax.Array | None = None,
         key: Key = None,
         on_N: jax.Array | None = None,
+        positions_BT: jax.Array | None = None,
     ) -> jax.Array:
         """Return the logits, float32 `[B, T, V]`."""
         tokens = ids_BT.shape[1]
-        present_BT = None if mask_BT is None else mask_BT != 0
-        views = self._views(jnp.arange(tokens)[None], present_BT, tokens, 0)
+        seen_BHTS = None if mask_BT is None else blocks.within(mask_BT)
+        positions_BT = jnp.arange(tokens)[None] if positions_BT is None else positions_BT
+        views = self._views(positions_BT, seen_BHTS, tokens, 0)
         keys, remat = split(key, self.config.layers), self.config.remat
         x_BTD = blocks.states(self.layers, self._embed(ids_BT), views, keys=keys, on_N=on_N, remat=remat)[-1]
         return self._logits(x_BTD)
@@ -297,7 +300,7 @@ class Llama(nnx.Module):
             The logits after the last of the tokens, float32 `[B, V]`, and the memory with all of them.
         """
         positions_BT = blocks.positions(present_BS, start, ids_BT.shape[1])
-        views = self._views(positions_BT, present_BS, present_BS.shape[1], start)
+        views = self._views(positions_BT, present_BS[:, None, None, :], present_BS.shape[1], start)
         x_BTD, extended = self._embed(ids_BT), []
         for layer, its_memory in zip(self.layers, memory, strict=True):
             x_BTD, its_memory = layer.extend(x_BTD, views, its_memory, start)
@@ -305,14 +308,14 @@ class Llama(nnx.Module):
         return self._logits(x_BTD[:, -1:])[:, 0], extended
 
     def _views(
-        self, positions_BT: jax.Array, present_BS: jax.Array | None, slots: int, start: jax.Array | int
+        self, positions_BT: jax.Array, seen_BHTS: jax.Array | None, slots: int, start: jax.Array | int
     ) -> Views:
-        """What tokens from slot `start` on see of the slots; all hold tokens if `present_BS` is None."""
+        """What tokens from slot `start` on see of the slots: those before, or of them those of a mask."""
         config, views = self.config, {}
         for window in set(map(config.window_of, range(config.layers))):
             mask = blocks.reach(positions_BT.shape[1], slots, start, window)
-            if present_BS is not None:
-                mask = mask & present_BS[:, None, None, :]
+            if seen_BHTS is not None:
+                mask = mask & seen_BHTS
             rotary = config.rotary if window is None else config.local_rotary or config.rotary
             views[window or 0] = View(mask, rotary.turns(positions_BT, config.head_size))
         return views

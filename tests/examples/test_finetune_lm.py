@@ -1,0 +1,284 @@
+"""Fine-tuning of a language model: its losses do not depend on packing, and its runs keep what is promised."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+from safetensors.numpy import load_file
+
+from examples import finetune_lm
+from examples.data import prompts, tokenization
+from examples.data.corpus import Corpus
+from examples.models import families, lora, weights
+from examples.models.gpt2 import GPT2Config
+from examples.models.lora import Lora
+from examples.shared import command
+from examples.tasks.language_modeling import LanguageModeling
+from optimiz import compare, training
+from tests.examples import golden
+from tests.examples.layouts import losses, trained
+
+WORDS = ["red", "blue", "green"]
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}> {{ m.content }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant> {% endif %}"
+)
+
+
+def chats(count):
+    """Conversations of different lengths, whose answer repeats a word of the question."""
+    for i in range(count):
+        word = WORDS[i % 3]
+        yield {
+            "messages": [
+                {"role": "user", "content": f"Say {word}, {'please, ' * (i % 4)}{i}!"},
+                {"role": "assistant", "content": " ".join([word] * (1 + i % 4))},
+            ]
+        }
+
+
+def written(path, rows):
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A tiny GPT-2 with parameters that bend, its tokenizer and a chat template."""
+    directory = tmp_path_factory.mktemp("model")
+    texts = [f"<user> {row['messages'][0]['content']}</s>\n<assistant> red blue green" for row in chats(12)]
+    tokenizer = tokenization.train(texts, "bpe", 300, "causal")
+    config = GPT2Config(tokenizer.get_vocab_size(), 16, 1, 2, max_positions=96)
+    params, _ = golden.drawn(lambda: families.GPT2.model(config, rngs=golden.nnx.Rngs(0)))
+    params = jax.tree.map(lambda p: 0.3 * p, params)
+    weights.save(directory, families.GPT2, config, params, {"end": 0})
+    tokenizer.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE}))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return written(tmp_path_factory.mktemp("data") / "chats.jsonl", chats(90))
+
+
+@pytest.fixture
+def arguments(model, data, tmp_path):
+    given = {"model": model, "data": data, "output": tmp_path / "out", "length": 96, "steps": 4}
+    return given | {"batch_size": 4, "evaluate_every": 2, "lora_rank": 2}
+
+
+def call(arguments):
+    """The trainer, in this process."""
+    with flagsaver.flagsaver():
+        argv = ["finetune_lm", *(f"--{name}={value}" for name, value in arguments.items())]
+        command.parse(argv, finetune_lm.FLAGS)
+        command.guarded(finetune_lm.main)
+
+
+def parts_of(data):
+    parts, _ = prompts.read_parts(str(data), {"validation": None, "test": None}, template())
+    return parts
+
+
+def template():
+    return prompts.ChatTemplate("t", finetune_lm.chat_template.compiled(TEMPLATE, "t"), {})
+
+
+def test_packed_losses_are_those_of_each_text_alone(model, data):
+    parts = parts_of(data)
+    packed, alone = (LanguageModeling(parts, model, lora=None, pack=pack) for pack in (True, False))
+    assert packed.length == 96 > alone.length  # the most that the model reads, and what the texts need
+    assert len(packed.rows["test"]["weight"]) < len(alone.rows["test"]["weight"])
+    params = packed.task(4, 0).init(None)
+    found, expected = (problem.evaluation("train")(params) for problem in (packed, alone))
+    assert found == pytest.approx(expected, rel=1e-5)
+    # And that is what the model itself says of each text, read on its own.
+    apply = golden.apply_of(families.GPT2, packed._config)
+    nats, count = 0.0, 0
+    rows = alone.rows["train"]
+    logits = np.asarray(apply(params, rows["ids_BT"]), np.float64)
+    for row in range(len(rows["weight"])):
+        for token in np.flatnonzero(rows["targets"][row] >= 0):
+            scores = logits[row, token]
+            nats += (
+                np.log(np.exp(scores - scores.max()).sum()) + scores.max() - scores[rows["targets"][row, token]]
+            )
+            count += 1
+    assert found["loss"] == pytest.approx(nats / count, rel=1e-5) and count == rows["weight"].sum()
+    said = sum(len(row["messages"][1]["content"]) for row in chats(90))
+    sizes = sum(of_part.sum() for of_part in packed._bytes.values())
+    assert sizes == said and found["bits_per_byte"] > 0
+
+
+def test_a_batch_is_the_mean_over_its_tokens(model, data):
+    problem = LanguageModeling(parts_of(data), model, lora=None)
+    task = problem.task(2, 0)
+    batch, params = task.batches(0), task.init(None)
+    assert batch["weight"][0] != batch["weight"][1]
+    both = training.mean_loss(jax.jit(task.loss)(params, batch, None), batch)
+    logits, weights_BT = jax.jit(task.logits)(params, batch, None)
+    nats = -np.take_along_axis(jax.nn.log_softmax(logits), np.maximum(batch["targets"], 0)[..., None], -1)[
+        ..., 0
+    ]
+    assert float(both) == pytest.approx(float((nats * weights_BT).sum() / weights_BT.sum()), rel=1e-5)
+    assert weights_BT.sum() == batch["weight"].sum()
+
+
+def test_the_run_its_report_its_model_and_its_adapter(arguments, model, capsys):
+    call(arguments | {"optimizer": "adamw", "lora_ratio": 4})
+    out = arguments["output"]
+    (run,) = compare.Record.read(out / "record.json").runs
+    assert run.test.keys() == {"loss", "perplexity", "bits_per_byte"} and run.validation("loss")[0] == [2, 4]
+    shown = capsys.readouterr().out
+    assert "conversations: " in shown and "in adapters" in shown
+    # Moments for adapters alone: 8 bytes for each of their parameters.
+    assert run.state_bytes_per_parameter == pytest.approx(8, abs=0.1)
+    adapters = load_file(out / "adamw/adapter" / lora.WEIGHTS)
+    assert any(tensor.any() for name, tensor in adapters.items() if "lora_B" in name)
+    described = json.loads((out / "adamw/adapter" / lora.CONFIG).read_text())
+    assert (
+        described["r"] == 2
+        and described["lora_alpha"] == 4
+        and str(model) == described["base_model_name_or_path"]
+    )
+    merged, before = (load_file(folder / "model.safetensors") for folder in (out / "adamw/model", model))
+    changed = {name for name in before if not np.array_equal(merged[name], before[name])}
+    assert changed == {name for name in before if ".c_" in name and name.endswith("weight")}
+    # The merged model is one to fine-tune again, and as good as the one with adapters was.
+    again = LanguageModeling(parts_of(arguments["data"]), out / "adamw/model", length=96)
+    assert again.untuned()["test"]["loss"] == pytest.approx(run.test["loss"], rel=1e-4)
+    assert (out / "adamw/model/tokenizer_config.json").exists()
+
+
+@pytest.mark.long
+def test_a_run_is_resumed_to_the_bit(arguments, tmp_path):
+    call(arguments)
+    other = arguments | {"output": tmp_path / "other"}
+    call(other | {"save_every": 2})
+    for entry in (tmp_path / "other/adamw/checkpoints").iterdir():
+        if entry.name == "000000004":
+            for file in sorted(entry.rglob("*"), reverse=True):
+                file.unlink() if file.is_file() else file.rmdir()
+            entry.rmdir()
+    call(other | {"save_every": 2, "resume": True})
+    one, two = (
+        load_file(folder / "adamw/adapter" / lora.WEIGHTS)
+        for folder in (arguments["output"], tmp_path / "other")
+    )
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "optimizer", ["sgd_sai", "lion", "salsa", "sophia_g", "adam_mini", "schedule_free_adamw", "prodigy"]
+)
+def test_it_learns_with_any_method(arguments, optimizer):
+    rate = {} if optimizer == "salsa" else {"learning_rate": {"prodigy": 1.0}.get(optimizer, 3e-3)}
+    call(arguments | rate | {"optimizer": optimizer, "steps": 40, "lora_rank": 4, "weight_decay": 0})
+    losses = compare.Record.read(arguments["output"] / "record.json").runs[0].training_loss()[1]
+    assert np.mean(losses[-5:]) < 0.9 * losses[0]
+
+
+@pytest.mark.long
+def test_the_whole_model_learns_documents_and_remat_changes_nothing(arguments, tmp_path):
+    (tmp_path / "books").mkdir()
+    for i in range(40):
+        (tmp_path / f"books/{i}.txt").write_text(f"{WORDS[i % 3]} please, say {WORDS[i % 3]}! " * 6)
+    given = arguments | {"data": tmp_path / "books", "lora_rank": 0, "learning_rate": 0.01, "steps": 40}
+    call(given)
+    record = compare.Record.read(arguments["output"] / "record.json")
+    assert record.runs[0].test["loss"] < 0.5 * record.baselines["the model as it was"]["test"]["loss"]
+    assert not (arguments["output"] / "adamw/adapter").exists()
+    call(given | {"output": tmp_path / "remat", "remat": True})
+    assert losses(tmp_path / "remat") == pytest.approx(losses(arguments["output"]), rel=1e-4)
+
+
+@pytest.mark.long
+def test_a_mesh_and_two_processes_have_the_losses_of_one_device(arguments, tmp_path):
+    del arguments["output"]
+    one, *others = trained("finetune_lm", arguments, tmp_path, devices=4)
+    for output in others:
+        assert losses(output) == pytest.approx(losses(one), abs=1e-5)
+        assert (output / "adamw/adapter" / lora.WEIGHTS).exists()
+
+
+@pytest.mark.long
+def test_without_a_model_one_is_pre_trained(arguments, monkeypatch):
+    given = (
+        "--vocab_size=300",
+        "--steps=2",
+        "--layers=1",
+        "--hidden_size=16",
+        "--heads=2",
+        "--evaluate_every=0",
+    )
+    monkeypatch.setattr(finetune_lm, "_OWN_MODEL", given)
+    monkeypatch.setattr(
+        finetune_lm.pretrain.corpus, "standard_library", lambda: Corpus(("import red\n" * 9000,), "a")
+    )
+    arguments = {name: value for name, value in arguments.items() if name not in ("model", "data", "length")}
+    call(arguments | {"steps": 2})
+    record = compare.Record.read(arguments["output"] / "record.json")
+    assert record.task["model"] == "a GPT-2 of Python's library" and "docstrings" in record.task["data"]
+    call(arguments | {"steps": 2, "resume": True})  # nothing is pre-trained again
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": "nowhere.jsonl"}, "nowhere.jsonl: no such file"),
+        ({"model": "/nowhere"}, "model must be a directory or a Hub repository, got '/nowhere'"),
+        ({"length": 97}, "length=97: the model reads at most 96 tokens"),
+        ({"length": 8}, "chats.jsonl:"),
+        (
+            {"lora_targets": "q_proj"},
+            "'q_proj' is no linear map of the model; there are all-linear, attention/key",
+        ),
+        ({"lora_rank": 0, "lora_alpha": 2}, "--lora_rank=0 trains the whole model, which has no adapters"),
+        ({"lora_ratio": 0}, "flag --lora_ratio=0.0: must be above 0"),
+        ({"optimizer": "adamv"}, "optimizer 'adamv' is unknown: did you mean adam"),
+        ({"dropout": 1}, "flag --dropout=1.0: must be in [0, 1)"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(arguments, capsys, changes, message):
+    with pytest.raises(SystemExit) as exit:
+        call(arguments | changes)
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0] and exit.value.code == command.EXIT_USAGE
+    assert not arguments["output"].exists()
+
+
+def changed(model, directory, **keys):
+    directory.mkdir()
+    for file in model.iterdir():
+        (directory / file.name).write_bytes(file.read_bytes())
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"model_type": "bert"}, r"config.json: model_type must be one of \['gpt2'"),
+        ({"model_type": ["gpt2"]}, r"config.json: model_type must be one of"),
+        ({"eos_token_id": 999}, r"config.json: eos_token_id must be an id below \d+, got 999"),
+        ({"eos_token_id": None}, "config.json has no eos_token_id, with which texts are to end"),
+    ],
+)
+def test_a_model_that_does_not_fit(model, tmp_path, keys, message):
+    rows = [prompts.Prompt("a b", ((1, 3),), "a", 2, "a:1", is_whole=False)]
+    with pytest.raises(ValueError, match=message):
+        LanguageModeling({"train": prompts.Prompts(tuple(rows), "a")}, changed(model, tmp_path / "m", **keys))
+
+
+def test_without_a_lora_there_is_nothing_frozen(model, data):
+    parts = parts_of(data)
+    assert LanguageModeling(parts, model).task(2, 0).frozen is None
+    task = LanguageModeling(parts, model, lora=Lora(1, 1.0)).task(2, 0)
+    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    assert {path[-1].key for path, _ in jax.tree_util.tree_leaves_with_path(shapes)} == {"lora_a", "lora_b"}
