@@ -476,3 +476,4 @@ _ROWS = (
 )
 
 METHODS: Mapping[str, Method] = {method.name: method for method in _ROWS}
+"""Every method by its name, in alphabetical order."""

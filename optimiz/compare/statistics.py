@@ -126,7 +126,7 @@ def t_quantile(confidence: float, degrees: int) -> float:
         degrees: degrees of freedom, ν ≥ 1.
 
     Returns:
-        t > 0 with P(|T| ≤ t) = confidence.
+        t > 0 with P(-t ≤ T ≤ t) = confidence.
 
     Raises:
         TypeError: an argument is not a number, or ``degrees`` is not an integer.

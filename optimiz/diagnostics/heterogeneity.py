@@ -3,10 +3,10 @@ r"""Gradient heterogeneity: how unequal the gradients of the blocks of a model a
 With P_b the size of block b of B and g_b its gradient, before it is clipped,
 
 .. math::
-    n_b &= \|g_b\|_2, \qquad r_b = n_b / \sqrt{P_b}, \qquad q_b = n_b^2 / \textstyle\sum_c n_c^2 \\
-    \operatorname{Gini}(x) &= \textstyle\sum_i (2i - B - 1)\, x_{(i)} \,/\, (B \sum_i x_i), \qquad
-        x_{(1)} \le \dots \le x_{(B)} \\
-    H &= -\textstyle\sum_b q_b \ln q_b
+    n_b &= \|g_b\|_2, \qquad r_b = n_b / \sqrt{P_b}, \qquad q_b = n_b^2 / \sum_c n_c^2 \\
+    \operatorname{Gini}(x) &= \sum_i (2i - B - 1)\, x_{(i)} \,/\, (B \sum_i x_i), \qquad
+        x_{(1)} \le \ldots \le x_{(B)} \\
+    H &= -\sum_b q_b \ln q_b
 
 Gini is 0 for equal blocks and 1 - 1/B where one block has everything; H is ln B and 0.
 

@@ -139,7 +139,7 @@ class _Blockwise(_Format):
 
 @dataclasses.dataclass(frozen=True)
 class Int8(_Blockwise):
-    """Eight-bit integers: a relative step of 2 / |c| in a moment, and so 2 / c in the root of a second moment.
+    """Eight-bit integers: a relative step of 2 / abs(c) in a moment, so 2 / c in the root of a second moment.
 
     Args:
         block: entries to a scale, ≥ 16; a scale is four bytes, so that 256 make 1.016 bytes an entry.

@@ -1,6 +1,6 @@
 r"""Clip updates by their global norm.
 
-.. math:: g \leftarrow g \min(1, c \,/\, \|g\|_2), \qquad \|g\|_2 = \Big( \sum_i \|g_i\|_2^2 \Big)^{1/2}
+.. math:: g \leftarrow g \min(1, c \,/\, \|g\|_2), \qquad \|g\|_2 = \left( \sum_i \|g_i\|_2^2 \right)^{1/2}
 
 Parameters that ``optax.masked``, ``optax.partition`` or ``optimiz.groups.freeze`` hide are not part of the
 norm.

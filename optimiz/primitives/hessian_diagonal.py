@@ -2,7 +2,7 @@ r"""Two unbiased estimators of the Hessian's diagonal.
 
 .. math::
     \text{Gauss-Newton-Bartlett:} \quad & \hat y_b \sim p_b = \operatorname{softmax}(z_b), \qquad
-        \hat h = \frac{1}{W} \Big( \sum_b \sqrt{w_b}\, J_b^\top (p_b - e_{\hat y_b}) \Big)^{2},
+        \hat h = \frac{1}{W} \left( \sum_b \sqrt{w_b}\, J_b^\top (p_b - e_{\hat y_b}) \right)^{2},
         \qquad W = \sum_b w_b \\
     \text{Hutchinson:} \quad & u \in \{-1, 1\}^d \text{ at random}, \qquad \hat h = u \odot (\nabla^2 L\; u)
 

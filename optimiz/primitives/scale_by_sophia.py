@@ -2,7 +2,7 @@ r"""Sophia's direction: momentum over the Hessian's diagonal, each coordinate cl
 
 .. math::
     m &\leftarrow \beta_1 m + (1 - \beta_1)\, g, \qquad m_0 = 0 \\
-    h &\leftarrow \beta_2 h + (1 - \beta_2)\, \hat h \quad \text{at updates } 0, k, 2k, \dots, \qquad h_0 = 0 \\
+    h &\leftarrow \beta_2 h + (1 - \beta_2)\, \hat h \quad \text{at updates } 0, k, 2k, \ldots \qquad h_0 = 0 \\
     d &= \operatorname{clip}\left( \frac{m}{\max(\gamma h, \epsilon)},\, -1,\, 1 \right)
 
 Where the curvature is not positive, d is the sign of the momentum. A transformation, such as those of

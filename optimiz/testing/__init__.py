@@ -1,5 +1,7 @@
 """The contract of an optimizer, as checks for any ``optax.GradientTransformation``.
 
+.. code-block:: python
+
     import optimiz.testing as ot
 
     print(ot.check(my_optimizer, rate=0.1))

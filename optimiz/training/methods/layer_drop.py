@@ -2,7 +2,7 @@ r"""Progressive layer dropping: each step leaves out layers at random, and is no
 
 .. math::
     \theta(t) = \bar\theta + (1 - \bar\theta)\, e^{-\gamma t / T}, \qquad
-    P(\text{layer } l \text{ of } L \text{ is on}) = 1 - (1 - \theta(t))\, l / L, \quad l = 1 \dots L
+    P(\text{layer } l \text{ of } L \text{ is on}) = 1 - (1 - \theta(t))\, l / L, \quad l = 1 \ldots L
 
 t / T is the share of the budget spent or, without a budget, the share of the steps made. Layers are on or off
 independently of one another; if all would be off, all are on. A layer that is off is the identity and is not

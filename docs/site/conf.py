@@ -1,0 +1,61 @@
+"""Sphinx's settings for the site: ``sphinx-build -W --keep-going -c docs/site . build/site``.
+
+The root of the sources is the repository, so that the relative links between pages, records and pictures that
+work in a checkout work here. Pages that would repeat the code or a record are written from it, see
+``reference.py``.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "docs/site")]
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import contents
+import mathml
+import reference
+
+import optimiz
+
+project = html_title = "optimiz"
+author = copyright = "The optimiz contributors"
+release = version = optimiz.__version__
+
+root_doc = "docs/index"
+include_patterns = ["*.md", "docs/*.md", "docs/reference/**.md", "examples/**/report.md", "tests/records/*.md"]
+exclude_patterns = ["build", "runs", ".*"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
+nb_execution_mode = "off"
+myst_heading_anchors = 4
+myst_enable_extensions = ["colon_fence"]
+# Records begin below the heading of the page that shows them, and are reached by links, not by the navigation.
+suppress_warnings = ["myst.header", "toc.not_included"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the descriptions of arguments say more
+napoleon_google_docstring, napoleon_numpy_docstring = True, False
+napoleon_use_rtype, napoleon_use_ivar = False, True
+add_module_names = False
+copybutton_prompt_text, copybutton_prompt_is_regexp = r">>> |\.\.\. |\$ ", True
+copybutton_exclude = ".linenos, .gp, .go"
+
+html_theme = "sphinx_book_theme"
+html_theme_options = {"show_toc_level": 2, "use_fullscreen_button": False, "home_page_in_toc": True}
+html_static_path, html_css_files = ["static"], ["site.css"]
+html_math_renderer = "mathml"
+html_show_sourcelink = False
+
+
+def setup(app):
+    """Connect what is written from the code."""
+    mathml.setup(app)
+    app.connect("builder-inited", lambda app: reference.write(ROOT))
+    app.connect("source-read", contents.add)
