@@ -11,6 +11,7 @@ Anything else is read as documents, see `corpus`.
 """
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,6 +68,21 @@ class Prompts:
     left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A text for a model to go on from.
+
+    Attributes:
+        given: the row that it is from.
+        text: the text as the model reads it.
+        is_whole: as for `Prompt`.
+    """
+
+    given: Mapping[str, Any]
+    text: str
+    is_whole: bool
+
+
 def read(path: str | Path, template: ChatTemplate | None, encoding: str | None = None) -> Corpus | Prompts:
     """Read documents, or texts with answers.
 
@@ -107,6 +123,56 @@ def read(path: str | Path, template: ChatTemplate | None, encoding: str | None =
         return Prompts(tuple(prompts), source, left_out)
     left_out = {**left_out, **({"empty": empty} if empty else {})}
     return Corpus(tuple(document for document in documents if document.strip()), source, left_out)
+
+
+def read_questions(
+    path: str | Path, template: ChatTemplate | None, encoding: str | None = None
+) -> list[Question]:
+    """Read prompts, or conversations, whose answers are to be written.
+
+    Args:
+        path: a `.jsonl` or `.json` file.
+        template: as for `read`.
+        encoding: as for `read`.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: something is not as described; the message is one line that begins with the place.
+    """
+    how = tables.Format(encoding=encoding, argument="--{}=")
+    found = []
+    for place, row in tables.rows(Path(path), how):
+        found.append(question(row, template, place))
+        if found[-1].is_whole != found[0].is_whole:
+            raise ValueError(f"{place}: rows must all have a prompt, or all have messages")
+    if not found:
+        raise ValueError(f"{shown.path(Path(path))}: no rows")
+    return found
+
+
+def question(row: Mapping[str, Any], template: ChatTemplate | None, place: str) -> Question:
+    """What a row asks.
+
+    Args:
+        row: it has a `prompt`, or `messages` of which the last is not the assistant's.
+        template: as for `read`.
+        place: its place, for messages.
+
+    Raises:
+        ValueError: it has neither, or the template refuses it.
+    """
+    if ("prompt" in row) == ("messages" in row):
+        raise ValueError(
+            f'{place}: a row must have "prompt" or "messages", it has {shown.values(row) or "nothing"}'
+        )
+    if "prompt" in row:
+        return Question({"prompt": row["prompt"]}, _string(row, "prompt", place), is_whole=False)
+    messages = list(_messages(row["messages"], place))
+    if messages[-1]["role"] == "assistant":
+        raise ValueError(f"{place}: the last message is the assistant's: there is nothing to answer")
+    with _placed(place):
+        text = _needed(template).render(messages, prompt=True)
+    return Question({"messages": messages}, text, is_whole=True)
 
 
 def read_parts(
@@ -270,20 +336,33 @@ def _prompt(row: Mapping[str, Any], place: str) -> Prompt:
 
 
 def _conversation(row: Mapping[str, Any], template: ChatTemplate | None, place: str) -> Prompt:
-    if template is None:
-        raise ValueError(f"{place}: messages need a chat template, and the tokenizer of the model has none")
     messages = list(_messages(row["messages"], place))
     said = [message["content"] for message in messages if message["role"] == "assistant"]
     if not said:
         raise ValueError(f"{place}: there is no message of the assistant")
-    try:
+    first = [message["role"] for message in messages].index("assistant")
+    with _placed(place):
+        template = _needed(template)
         text, spans = template.answers(messages)
-        asked = template.render(messages[: [message["role"] for message in messages].index("assistant")])
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from None
+        asked = template.render(messages[:first])
     if not any(end > start for start, end in spans):
         raise ValueError(f"{place}: {template.name} leaves out what the assistant says")
     return Prompt(text, spans, asked, len("".join(said).encode()), place, is_whole=True)
+
+
+@contextlib.contextmanager
+def _placed(place: str) -> Iterator[None]:
+    """Say where an error is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+
+
+def _needed(template: ChatTemplate | None) -> ChatTemplate:
+    if template is None:
+        raise ValueError("messages need a chat template, and the tokenizer of the model has none")
+    return template
 
 
 def _messages(messages: Any, place: str) -> Iterator[dict[str, str]]:

@@ -24,7 +24,8 @@ from examples.data.summary import Summary, counted
 from examples.models import decoders, weights
 from examples.models.adapters import Keys, from_nnx
 from examples.models.lora import Adapted, Lora
-from examples.models.tensors import CONFIG, existing
+from examples.models.tensors import CONFIG
+from examples.models.writer import read_tokenizer
 from optimiz import training
 
 METRICS = ("loss", "perplexity", "bits_per_byte")  # of an evaluation
@@ -248,25 +249,6 @@ class LanguageModeling:
         total = sum(leaf.size for leaf in jax.tree.leaves(self._base))
         facts["parameters"] = f"{total:,}" + ("" if self._adapted is None else f", {trained:,} in adapters")
         return Summary(facts, warnings)
-
-
-def read_tokenizer(directory: Path, vocab_size: int) -> Any:
-    """Read the tokenizer of a language model.
-
-    Args:
-        directory: directory of the model.
-        vocab_size: number of tokens that the model knows.
-
-    Raises:
-        FileNotFoundError: there is no tokenizer.json.
-        ValueError: it is damaged, or gives ids that the model does not have.
-    """
-    path = existing(directory, tokenizer_file.TOKENIZER)
-    tokenizer = tokenizer_file.read(path)
-    highest = max(tokenizer.get_vocab(with_added_tokens=True).values())
-    if highest >= vocab_size:
-        raise ValueError(f"{path} gives token ids up to {highest}; vocab_size in {CONFIG} is {vocab_size}")
-    return tokenizer
 
 
 def _id(directory: Path, key: str, value: Any, vocab_size: int) -> int | None:

@@ -9,59 +9,25 @@ from absl.testing import flagsaver
 from safetensors.numpy import load_file
 
 from examples import finetune_lm
-from examples.data import prompts, tokenization
+from examples.data import prompts
 from examples.data.corpus import Corpus
-from examples.models import families, lora, weights
-from examples.models.gpt2 import GPT2Config
+from examples.models import families, lora
 from examples.models.lora import Lora
 from examples.shared import command
 from examples.tasks.language_modeling import LanguageModeling
 from optimiz import compare, training
-from tests.examples import golden
+from tests.examples import golden, tiny_lm
 from tests.examples.layouts import losses, trained
-
-WORDS = ["red", "blue", "green"]
-TEMPLATE = (
-    "{% for m in messages %}<{{ m.role }}> {{ m.content }}</s>\n{% endfor %}"
-    "{% if add_generation_prompt %}<assistant> {% endif %}"
-)
-
-
-def chats(count):
-    """Conversations of different lengths, whose answer repeats a word of the question."""
-    for i in range(count):
-        word = WORDS[i % 3]
-        yield {
-            "messages": [
-                {"role": "user", "content": f"Say {word}, {'please, ' * (i % 4)}{i}!"},
-                {"role": "assistant", "content": " ".join([word] * (1 + i % 4))},
-            ]
-        }
-
-
-def written(path, rows):
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    return path
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A tiny GPT-2 with parameters that bend, its tokenizer and a chat template."""
-    directory = tmp_path_factory.mktemp("model")
-    texts = [f"<user> {row['messages'][0]['content']}</s>\n<assistant> red blue green" for row in chats(12)]
-    tokenizer = tokenization.train(texts, "bpe", 300, "causal")
-    config = GPT2Config(tokenizer.get_vocab_size(), 16, 1, 2, max_positions=96)
-    params, _ = golden.drawn(lambda: families.GPT2.model(config, rngs=golden.nnx.Rngs(0)))
-    params = jax.tree.map(lambda p: 0.3 * p, params)
-    weights.save(directory, families.GPT2, config, params, {"end": 0})
-    tokenizer.save(str(directory / "tokenizer.json"))
-    (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE}))
-    return directory
+    return tiny_lm.save(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return written(tmp_path_factory.mktemp("data") / "chats.jsonl", chats(90))
+    return tiny_lm.written(tmp_path_factory.mktemp("data") / "chats.jsonl", tiny_lm.chats(90))
 
 
 @pytest.fixture
@@ -84,7 +50,7 @@ def parts_of(data):
 
 
 def template():
-    return prompts.ChatTemplate("t", finetune_lm.chat_template.compiled(TEMPLATE, "t"), {})
+    return prompts.ChatTemplate("t", finetune_lm.chat_template.compiled(tiny_lm.TEMPLATE, "t"), {})
 
 
 def test_packed_losses_are_those_of_each_text_alone(model, data):
@@ -108,7 +74,7 @@ def test_packed_losses_are_those_of_each_text_alone(model, data):
             )
             count += 1
     assert found["loss"] == pytest.approx(nats / count, rel=1e-5) and count == rows["weight"].sum()
-    said = sum(len(row["messages"][1]["content"]) for row in chats(90))
+    said = sum(len(row["messages"][1]["content"]) for row in tiny_lm.chats(90))
     sizes = sum(of_part.sum() for of_part in packed._bytes.values())
     assert sizes == said and found["bits_per_byte"] > 0
 
@@ -187,7 +153,9 @@ def test_it_learns_with_any_method(arguments, optimizer):
 def test_the_whole_model_learns_documents_and_remat_changes_nothing(arguments, tmp_path):
     (tmp_path / "books").mkdir()
     for i in range(40):
-        (tmp_path / f"books/{i}.txt").write_text(f"{WORDS[i % 3]} please, say {WORDS[i % 3]}! " * 6)
+        (tmp_path / f"books/{i}.txt").write_text(
+            f"{tiny_lm.WORDS[i % 3]} please, say {tiny_lm.WORDS[i % 3]}! " * 6
+        )
     given = arguments | {"data": tmp_path / "books", "lora_rank": 0, "learning_rate": 0.01, "steps": 40}
     call(given)
     record = compare.Record.read(arguments["output"] / "record.json")

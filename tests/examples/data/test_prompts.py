@@ -174,6 +174,25 @@ def test_topics_are_asked_for(monkeypatch):
     assert prompt.text == "Go.\nTopic: files" and prompt.answers == ((10, 16),)
 
 
+def test_questions(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (found,) = prompts.read_questions(rows(tmp_path, {"prompt": "1+1=", "answer": "2"}), None)
+    assert found == prompts.Question({"prompt": "1+1="}, "1+1=", is_whole=False)
+    (found,) = prompts.read_questions(rows(tmp_path, {"messages": [USER, SAYS, USER]}), TEMPLATE)
+    assert found.text == "<user>Hi?</s><assistant>Hö!</s><user>Hi?</s><assistant>" and found.is_whole
+    for message, lines in {
+        "no rows": [],
+        "a.jsonl:1: a row must have": [{"text": "a"}],
+        "a.jsonl:2: rows must all have": [{"prompt": "a"}, {"messages": [USER]}],
+        "a.jsonl:1: the last message is the assistant's": [{"messages": [USER, SAYS]}],
+        "a.jsonl:1: 'prompt' must be a text, got int": [{"prompt": 3}],
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            prompts.read_questions(rows(tmp_path, *lines), TEMPLATE)
+    with pytest.raises(ValueError, match=r"a.jsonl:1: messages need a chat template"):
+        prompts.read_questions(rows(tmp_path, {"messages": [USER]}), None)
+
+
 # --- as tokens ----------------------------------------------------------------------------------
 
 
