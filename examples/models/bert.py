@@ -199,8 +199,7 @@ class Classifier(Encoder):
         self.pool = POOLINGS[pooling]
         # With a head of zeros the first loss is log C for every seed, and no gradient reaches the
         # pretrained layers through a head that has not learned anything yet.
-        zeros = nnx.initializers.zeros
-        self.head = nnx.Linear(config.hidden_size, classes, kernel_init=zeros, rngs=rngs)
+        self.head = Linear(config.hidden_size, classes, std=0.0, rngs=rngs)
 
     def __call__(
         self, ids_BT: jax.Array, mask_BT: jax.Array, types_BT: jax.Array, key: Key = None

@@ -1,5 +1,6 @@
 """The building blocks of Transformers: dropout, linear maps, norms, embedding tables, attention, the MLP.
 
+A product is computed in the dtype of its matrix, norms and softmax in float32; see ``training.Precision``.
 Everything is a pure function of parameters, inputs and key. Dropout takes its key as an argument: a model has
 no hidden random state, and every trial of a line search sees the dropout mask of its step.
 
@@ -79,34 +80,41 @@ def split(key: Key, n: int) -> list[Key]:
 
 
 class Linear(nnx.Linear):
-    """x W + b, with all tokens of the batch as rows of one matrix; W is initialized with deviation `std`.
+    """x W + b in the dtype of W, with all tokens of the batch as rows of one matrix.
 
-    Where there is an `adapter`, such as that of `lora`, what it maps x to is added.
+    W is initialized with deviation `std`, or is zero if that is 0. Where there is an `adapter`, such as that of
+    `lora`, what it maps x to is added.
     """
 
     adapter: Callable[[jax.Array], jax.Array] | None = None
 
     def __init__(self, inputs: int, outputs: int, *, std: float = 0.02, use_bias: bool = True, rngs: nnx.Rngs):
-        initial = nnx.initializers.normal(std)
+        initial = nnx.initializers.normal(std) if std else nnx.initializers.zeros
         super().__init__(inputs, outputs, use_bias=use_bias, kernel_init=initial, rngs=rngs)
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         """Map `[B, T, inputs]` to `[B, T, outputs]`."""
         # The gradient of W from [B, T, D] arrays costs twice as much on a CPU: XLA writes out the
         # transpose of the incoming gradient first. The reshape to a matrix costs nothing.
-        x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
-        y_ND = super().__call__(x_ND)
+        x_ND = x_BTD.reshape(-1, x_BTD.shape[-1]).astype(self.kernel.dtype)
+        y_ND = x_ND @ self.kernel[...]
+        if self.bias is not None:
+            y_ND = y_ND + self.bias[...].astype(y_ND.dtype)
         if self.adapter is not None:
             y_ND = y_ND + self.adapter(x_ND)
         return y_ND.reshape(*x_BTD.shape[:-1], -1)
 
 
 class Norm(nnx.LayerNorm):
-    """LayerNorm over D."""
+    """LayerNorm over D, in float32."""
 
     def __init__(self, size: int, eps: float, *, rngs: nnx.Rngs):
         # The fast variance E[x^2] - E[x]^2 would lose digits that parity with a checkpoint needs.
         super().__init__(size, epsilon=eps, use_fast_variance=False, rngs=rngs)
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        """Normalize `[..., D]`."""
+        return super().__call__(x_BTD).astype(x_BTD.dtype)
 
 
 class RMSNorm(nnx.Module):
@@ -122,7 +130,7 @@ class RMSNorm(nnx.Module):
         inverse = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.eps)
         if self.centered:  # as Gemma does, whose product is rounded once
             return (wide * inverse * (1 + self.scale[...].astype(jnp.float32))).astype(x_BTD.dtype)
-        return (wide * inverse).astype(x_BTD.dtype) * self.scale[...]
+        return ((wide * inverse).astype(x_BTD.dtype) * self.scale[...]).astype(x_BTD.dtype)
 
 
 class Table(nnx.Module):
@@ -136,11 +144,32 @@ class Table(nnx.Module):
 
     def __call__(self, index: jax.Array) -> jax.Array:
         """Map integers `[...]` to rows `[..., size]`, and an integer past the last row to NaN."""
-        return jnp.take(self.embedding[...], index, axis=0)  # indexing would clamp silently
+        # Through float32, so that the gradients of a frequent token are summed there.
+        wide = self.embedding[...].astype(jnp.float32)
+        return jnp.take(wide, index, axis=0).astype(self.embedding.dtype)  # indexing would clamp silently
 
     def scores(self, x_BTD: jax.Array) -> jax.Array:
         """Map `[B, T, size]` to the products with every row, `[B, T, rows]`: the head of tied embeddings."""
-        return x_BTD @ self.embedding[...].T
+        return x_BTD.astype(self.embedding.dtype) @ self.embedding[...].T
+
+
+def softmax(scores: jax.Array) -> jax.Array:
+    """The softmax over the last axis, computed in float32, in the dtype of the scores."""
+    return jax.nn.softmax(scores) if scores.dtype == jnp.float32 else _narrow_softmax(scores)
+
+
+@jax.custom_jvp
+def _narrow_softmax(scores: jax.Array) -> jax.Array:
+    return jax.nn.softmax(scores.astype(jnp.float32)).astype(scores.dtype)
+
+
+@_narrow_softmax.defjvp
+def _narrow_softmax_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """The derivative from the weights as they are rounded, which alone are then held."""
+    # Without the barrier XLA would hold what is rounded, and save the conversion.
+    weights, tangent = jax.lax.optimization_barrier(_narrow_softmax(*primals)), tangents[0].astype(jnp.float32)
+    wide = weights.astype(jnp.float32)
+    return weights, (wide * (tangent - jnp.sum(wide * tangent, -1, keepdims=True))).astype(weights.dtype)
 
 
 def attend(
@@ -182,7 +211,7 @@ def attend(
     if mask is not None:
         # The lowest finite number instead of -inf: a row of padding then attends evenly, and is not NaN.
         scores_BHTS = jnp.where(mask, scores_BHTS, jnp.finfo(scores_BHTS.dtype).min)
-    weights_BHTS = jax.nn.softmax(scores_BHTS.astype(jnp.float32)).astype(v_BSGK.dtype)
+    weights_BHTS = softmax(scores_BHTS).astype(v_BSGK.dtype)
     weights_BGRTS = dropout(weights_BHTS, rate, key).reshape(by_group)
     y_BTGRK = jnp.einsum("BGRTS,BSGK->BTGRK", weights_BGRTS, v_BSGK)
     return y_BTGRK.reshape(*rows, -1)

@@ -5,9 +5,10 @@ from typing import Any
 
 from examples.models import families, llama_files, weights
 from examples.models.layout import Layout, typed
-from examples.models.tensors import CONFIG, GENERATION
+from examples.models.tensors import CONFIG
 from examples.shared import strict_json
 
+GENERATION = "generation_config.json"
 FAMILIES = {families.GPT2.model_type: families.GPT2} | llama_files.LAYOUTS
 
 

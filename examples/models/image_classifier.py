@@ -92,8 +92,8 @@ class ImageClassifier:
     @functools.cached_property
     def _evaluated(self) -> Any:
         def evaluated(params: Any, images: jax.Array, statistics: Any) -> jax.Array:
-            normed = self.normed(images)
-            return self.apply(params, normed, statistics)[0] if self.is_resnet else self.apply(params, normed)
+            found = self.apply(params, self.normed(images), *([statistics] if self.is_resnet else []))
+            return (found[0] if self.is_resnet else found).astype(jnp.float32)
 
         return jax.jit(evaluated)
 

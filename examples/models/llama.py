@@ -330,6 +330,6 @@ class Llama(nnx.Module):
         x_BTD, cap = self.norm(x_BTD), self.config.logit_cap
         weight_DV = self.embeddings.embedding[...].T if self.config.tied else self.head.kernel[...]
         x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])  # as in `Linear`
-        logits_NV = jnp.matmul(x_ND, weight_DV, preferred_element_type=jnp.float32)
+        logits_NV = jnp.matmul(x_ND.astype(weight_DV.dtype), weight_DV).astype(jnp.float32)
         logits_BTV = logits_NV.reshape(*x_BTD.shape[:-1], -1)
         return logits_BTV if cap is None else cap * jnp.tanh(logits_BTV / cap)

@@ -103,6 +103,10 @@ class Convolution(nnx.Conv):
             rngs=rngs,
         )
 
+    def __call__(self, x_BIIC: jax.Array) -> jax.Array:
+        """Map `[B, I, I, inputs]` to `[B, I, I, outputs]`, in the dtype of the kernel."""
+        return super().__call__(x_BIIC.astype(self.kernel.dtype))
+
 
 class Moments:
     """The statistics given to the norms of a forward pass, and those that they used."""
@@ -133,7 +137,8 @@ class Norm(nnx.Module):
             mean, variance = next(moments.given) or (wide.mean((0, 1, 2)), wide.var((0, 1, 2)))
             moments.taken.append((mean, variance))
             normed = (wide - mean) * jax.lax.rsqrt(variance + self.config.norm_eps)
-        return normed.astype(x_BIIC.dtype) * self.scale[...] + self.bias[...]
+        scaled = normed.astype(x_BIIC.dtype) * self.scale[...] + self.bias[...]
+        return scaled.astype(x_BIIC.dtype)
 
 
 class Layer(nnx.Module):
@@ -197,8 +202,8 @@ class ResNet(nnx.Module):
                 layers.append(Layer(config, inputs, width, 2 if stage and not i else 1, rngs=rngs))
                 inputs = width
         self.layers = nnx.List(layers)
-        zeros = nnx.initializers.zeros  # the first loss is log L for every seed
-        self.head = nnx.Linear(inputs, config.classes, kernel_init=zeros, rngs=rngs)
+        # With a head of zeros the first loss is log L for every seed.
+        self.head = blocks.Linear(inputs, config.classes, std=0.0, rngs=rngs)
 
     def __call__(
         self, images_BIIC: jax.Array, statistics: Statistics | None = None

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from examples.models import blocks
-from examples.models.blocks import ACTIVATIONS, Key, Norm, PreNormLayer, dropout, split
+from examples.models.blocks import ACTIVATIONS, Key, Linear, Norm, PreNormLayer, dropout, split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,8 @@ class Patches(nnx.Module):
         P, _, C, D = self.kernel.shape
         B, rows = len(images_BIIC), images_BIIC.shape[1] // P
         x_BRRPPC = images_BIIC.reshape(B, rows, P, rows, P, C).swapaxes(2, 3)
-        return x_BRRPPC.reshape(B, rows * rows, -1) @ self.kernel[...].reshape(-1, D) + self.bias[...]
+        x_BTE = x_BRRPPC.reshape(B, rows * rows, -1).astype(self.kernel.dtype)
+        return x_BTE @ self.kernel[...].reshape(-1, D) + self.bias[...].astype(self.kernel.dtype)
 
 
 class Embeddings(nnx.Module):
@@ -138,8 +139,7 @@ class ViT(nnx.Module):
         self.norm = Norm(config.hidden_size, config.norm_eps, rngs=rngs)
         if config.classes:
             # With a head of zeros the first loss is log L for every seed.
-            zeros = nnx.initializers.zeros
-            self.head = nnx.Linear(config.hidden_size, config.classes, kernel_init=zeros, rngs=rngs)
+            self.head = Linear(config.hidden_size, config.classes, std=0.0, rngs=rngs)
 
     def __call__(self, images_BIIC: jax.Array, key: Key = None, on_N: jax.Array | None = None) -> jax.Array:
         """Return the logits, `[B, L]`, or `[B, D]`."""

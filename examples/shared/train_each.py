@@ -10,6 +10,7 @@ import optax
 
 from examples.shared import command, program_flags, terminal, tracking, training_flags, warm_start
 from examples.shared.optimizers import Choice, averaged
+from examples.shared.precisions import PRECISIONS, in_precision
 from optimiz import compare, groups, schedules, training
 
 MODEL = "model"  # in the directory of a run: the parameters that were tested, in the Hugging Face layout
@@ -51,6 +52,7 @@ class Plan:
         average: rule of the average that is evaluated, see ``optimizers.averaged``; None for the last
             parameters.
         init: directory of the run whose parameters are the initial ones; None for those of the task.
+        precision: name of the precision, see ``precisions.PRECISIONS``.
         report_to: trackers that are told of the runs, see ``tracking.TRACKERS``.
     """
 
@@ -63,6 +65,7 @@ class Plan:
     resume: bool
     average: str | None = None
     init: str | None = None
+    precision: str = "float32"
     report_to: Sequence[str] = ()
 
     @classmethod
@@ -97,6 +100,7 @@ class Plan:
             resume=own.resume,
             average=own.average,
             init=own.init,
+            precision=own.precision,
             report_to=own.report_to or (),
         )
 
@@ -109,10 +113,11 @@ class Plan:
             "seed": self.settings.seed,
             "warmup": self.warmup,
             "weight_decay": self.weight_decay,
+            "precision": self.precision,
         }
 
     def begun(self, task: training.Task, identity: dict[str, Any]) -> tuple[training.Task, dict[str, Any]]:
-        """The task and the identity of its runs, from the parameters of ``--init`` if it is given.
+        """The task and the identity of its runs, in its precision, and from ``--init`` if that is given.
 
         Args:
             task: the task.
@@ -123,7 +128,9 @@ class Plan:
             ValueError: the parameters of that run mean something else, or have other shapes.
             RunError: there is no such run, or it has saved nothing.
         """
-        return (task, identity) if self.init is None else warm_start.begun(task, identity, self.init)
+        if self.init is not None:
+            task, identity = warm_start.begun(task, identity, self.init)
+        return PRECISIONS[self.precision].task(task), identity
 
     def optimizer(
         self, choice: Choice, decay: Callable[[float], schedules.Shape], multipliers: Any
@@ -146,6 +153,7 @@ class Plan:
             shape = schedules.warm_up(after(rate), self.warmup)
         schedule = schedules.over_steps(shape, self.settings.steps)
         tx = choice.make(schedule, self.weight_decay, groups.no_decay(), multipliers)
+        tx = in_precision(tx, self.precision, self.settings.seed)
         return tx if self.average is None else averaged(tx, self.average, self.settings.steps), rate
 
     def optimizers(

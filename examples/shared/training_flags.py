@@ -11,6 +11,7 @@ from absl import flags
 
 from examples.shared import program_flags
 from examples.shared.optimizers import Choice, averaged
+from examples.shared.precisions import PRECISIONS
 from examples.shared.tracking import TRACKERS
 from optimiz import compare
 
@@ -69,6 +70,8 @@ def define(
     patience = own.DEFINE_integer(
         "patience", None, "With --keep=best: evaluations without a better one that end a run.", lower_bound=1
     )
+    text = "Of parameters and computation; mixed: float32 parameters, products in bfloat16."
+    own.DEFINE_enum("precision", "float32", list(PRECISIONS), text)
     own.DEFINE_path("init", None, "Begin with the parameters of this run, such as runs/mine/adamw.")
     report_to = own.DEFINE_list(
         "report_to", None, f"Trackers that are told of the runs, among {', '.join(TRACKERS)}."

@@ -176,16 +176,13 @@ class ImageClassification:
         return resnet.average_statistics(lambda found: found, drawn)
 
     def _logits(self, params: Any, batch: Arrays, key: jax.Array | None = None) -> jax.Array:
-        images = self.classifier.normed(batch["image"])
-        if key is None:
-            return self._apply(params, images)[0] if self.classifier.is_resnet else self._apply(params, images)
-        place_key, dropout_key = jax.random.split(key)
-        images = moved(images, self._augment, place_key)
-        return (
-            self._apply(params, images)[0]
-            if self.classifier.is_resnet
-            else self._apply(params, images, dropout_key)
-        )
+        images, keys = self.classifier.normed(batch["image"]), ()
+        if key is not None:
+            place_key, dropout_key = jax.random.split(key)
+            images = moved(images, self._augment, place_key)
+            keys = () if self.classifier.is_resnet else (dropout_key,)
+        found = self._apply(params, images, *keys)
+        return (found[0] if self.classifier.is_resnet else found).astype(jnp.float32)
 
     def _statistics_of(self, params: Any, images: jax.Array) -> resnet.Statistics:
         return self._apply(params, self.classifier.normed(images))[1]

@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
 from examples.data import chat_template, pieces, segments, tokenizer_file
@@ -26,6 +25,7 @@ from examples.models.adapters import Keys, from_nnx
 from examples.models.lora import Adapted, Lora
 from examples.models.tensors import CONFIG
 from examples.models.writer import read_tokenizer
+from examples.tasks.cross_entropy import cross_entropy
 from optimiz import training
 
 METRICS = ("loss", "perplexity", "bits_per_byte")  # of an evaluation
@@ -197,9 +197,8 @@ class LanguageModeling:
 
     def _nats(self, params: Any, batch: Arrays, key: jax.Array | None, frozen: Any) -> jax.Array:
         """The cross-entropy of each row, summed over what it predicts, [B]."""
-        logits_BTV = self._logits(params, batch, key, frozen).astype(jnp.float32)
         targets = batch["targets"]
-        nats_BT = optax.softmax_cross_entropy_with_integer_labels(logits_BTV, jnp.maximum(targets, 0))
+        nats_BT = cross_entropy(self._logits(params, batch, key, frozen), jnp.maximum(targets, 0))
         return jnp.where(targets >= 0, nats_BT, 0).sum(-1)
 
     def _pieces(self, part: Corpus | Prompts, tokenizer: Any, *, skip_long: bool) -> pieces.Pieces:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
 from examples.data import memory, token_stream
@@ -22,6 +22,7 @@ from examples.data.tokenization import Vocabulary
 from examples.models import weights
 from examples.models.adapters import Keys, from_nnx
 from examples.models.layout import shapes_of
+from examples.tasks.cross_entropy import cross_entropy
 from examples.tasks.objectives import Arrays, Objective
 from optimiz import training
 
@@ -70,15 +71,17 @@ class LanguageModel:
     def logits(
         self, params: Any, batch: Arrays, key: jax.Array | None = None, on_N: jax.Array | None = None
     ) -> jax.Array:
-        """The logits of the targets of a batch, [B, P, V]."""
-        return self.apply(params, *self.objective.arguments(batch), key, on_N=on_N)
+        """The logits of the targets of a batch, float32 [B, P, V]."""
+        return self._logits(params, batch, key, on_N).astype(jnp.float32)
 
     def losses(
         self, params: Any, batch: Arrays, key: jax.Array | None = None, on_N: jax.Array | None = None
     ) -> jax.Array:
         """The mean cross-entropy of the targets of each row, [B]."""
-        logits_BPV = self.logits(params, batch, key, on_N)
-        return optax.softmax_cross_entropy_with_integer_labels(logits_BPV, batch["targets"]).mean(-1)
+        return cross_entropy(self._logits(params, batch, key, on_N), batch["targets"]).mean(-1)
+
+    def _logits(self, params: Any, batch: Arrays, key: jax.Array | None, on_N: jax.Array | None) -> jax.Array:
+        return self.apply(params, *self.objective.arguments(batch), key, on_N=on_N)
 
     def apply(self, params: Any, *arguments: Any, **options: Any) -> jax.Array:
         """Call the model with these parameters, whose depth is the model's."""

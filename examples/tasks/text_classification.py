@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -143,7 +144,8 @@ class TextClassification:
         return jax.jit(lambda key: {"head": from_nnx(self._make(key))[0]["head"]})(key)
 
     def _logits(self, params: Any, batch: Arrays, key: jax.Array | None = None) -> jax.Array:
-        return self._apply(params, batch["ids_BT"], batch["mask_BT"], batch["types_BT"], key)
+        logits_BC = self._apply(params, batch["ids_BT"], batch["mask_BT"], batch["types_BT"], key)
+        return logits_BC.astype(jnp.float32)
 
     def _losses(self, params: Any, batch: Arrays, key: jax.Array | None) -> jax.Array:
         logits_BC = self._logits(params, batch, key)

@@ -28,6 +28,7 @@ from optimiz.training.methods.layer_drop import skippable as skippable
 from optimiz.training.methods.methods import Methods as Methods
 from optimiz.training.methods.selection import RhoLoss as RhoLoss
 from optimiz.training.methods.selection import SelectiveBackprop as SelectiveBackprop
+from optimiz.training.precision import Precision as Precision
 from optimiz.training.preemption import EXIT_PREEMPTED as EXIT_PREEMPTED
 from optimiz.training.preemption import Preempted as Preempted
 from optimiz.training.result import Diverged as Diverged

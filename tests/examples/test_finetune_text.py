@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from absl.testing import flagsaver
@@ -11,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from examples import finetune_text
 from examples.data.text import TextExamples
+from examples.models import text_classifier
 from examples.shared import command
 from examples.tasks.text_classification import TextClassification
 from optimiz import compare, training
@@ -114,6 +116,22 @@ def test_the_best_is_tested_an_early_end_is_told_and_another_run_begins_with_it(
     call(first | again | {"optimizer": "sgd_sai", "learning_rate": 1e-30, "warmup": 0, "dropout": 0})
     (second,) = compare.Record.read(tmp_path / "again/record.json").runs
     assert second.test == pytest.approx(run.test, rel=1e-6)  # of the best parameters
+
+
+@pytest.mark.long
+def test_every_precision_trains_the_same_model_to_its_rounding(arguments, tmp_path):
+    found = {}
+    for precision in ("float32", "mixed", "bfloat16"):
+        given = {"precision": precision, "output": tmp_path / precision, "optimizer": "adamw", "dropout": 0}
+        call(arguments | given | {"steps": 12})
+        found[precision] = losses(tmp_path / precision)
+        dtypes = {x.dtype.name for x in jax.tree.leaves(training.load_params(tmp_path / precision / "adamw"))}
+        assert dtypes == {"bfloat16" if precision == "bfloat16" else "float32"}
+        model, params = text_classifier.load(tmp_path / precision / "adamw/model")
+        assert np.isfinite(model.probabilities(params, ["a happy film"], None)).all()
+    for precision in ("mixed", "bfloat16"):
+        assert found[precision] == pytest.approx(found["float32"], rel=2e-2)
+        assert found[precision] != found["float32"]
 
 
 @pytest.mark.long
