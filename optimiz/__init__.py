@@ -32,11 +32,13 @@ from optimiz.primitives import kahan as kahan
 from optimiz.primitives import low_bit as low_bit
 from optimiz.primitives import low_memory_update as low_memory_update
 from optimiz.primitives import on_step as on_step
+from optimiz.primitives import project_to_sphere as project_to_sphere
 from optimiz.primitives import scale_by_adam as scale_by_adam
 from optimiz.primitives import scale_by_armijo as scale_by_armijo
 from optimiz.primitives import scale_by_groups as scale_by_groups
 from optimiz.primitives import scale_by_gsnr as scale_by_gsnr
 from optimiz.primitives import scale_by_learning_rate as scale_by_learning_rate
+from optimiz.primitives import scale_by_muon as scale_by_muon
 from optimiz.primitives import scale_by_sophia as scale_by_sophia
 from optimiz.primitives import scale_by_trust_ratio as scale_by_trust_ratio
 from optimiz.primitives import schedule_free as schedule_free

@@ -7,13 +7,14 @@ is read from there; a row holds the rest. A new method is a new row.
 
 import dataclasses
 import difflib
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import optax
 
-from optimiz import groups, numerics, optimizers
+from optimiz import checks, groups, numerics, optimizers
 from optimiz.primitives.scale_by_groups import scale_by_groups
 
 Kind = Literal["rate", "line search", "second order"]
@@ -73,6 +74,8 @@ class Method:
         needs: keyword arguments that ``update`` must be offered beside the parameters: ``value``, ``grad`` and
             ``value_fn`` for a line search, ``logits_fn`` or ``obj_fn`` for an estimate of the curvature.
         settings: keyword arguments that the method is meant to be called with and that are not its defaults.
+        beside: further learning rates that the method needs, by the names of their arguments, as multiples of
+            the learning rate, at which programs run it.
         fine_tuning_rate: peak learning rate for fine-tuning, chosen as :data:`FINE_TUNING_RATES` says; None
             where no run has chosen one.
         from_scratch_rate: peak learning rate for a model that begins from random parameters, chosen as
@@ -97,6 +100,7 @@ class Method:
     paper: str
     needs: tuple[str, ...] = ()
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    beside: Mapping[str, float] = dataclasses.field(default_factory=dict)
     fine_tuning_rate: float | None = None
     from_scratch_rate: float | None = None
     refused: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -153,9 +157,9 @@ class Method:
 
     @property
     def required(self) -> set[str]:
-        """Names of the arguments without a default, but for the learning rate."""
+        """Names of the arguments without a default, but for learning rates."""
         parameters = inspect.signature(self.factory).parameters.values()
-        return {p.name for p in parameters if p.default is p.empty} - {self.rate_argument}
+        return {p.name for p in parameters if p.default is p.empty} - {self.rate_argument, *self.beside}
 
     @property
     def bad_arguments(self) -> dict[str, Any]:
@@ -166,6 +170,29 @@ class Method:
     def takes(self, argument: str) -> bool:
         """Whether the factory has an argument of that name."""
         return argument in inspect.signature(self.factory).parameters
+
+    def at(self, learning_rate: optax.ScalarOrSchedule, **given: Any) -> optax.GradientTransformationExtraArgs:
+        """The optimizer at a learning rate, and at the rates that go with it.
+
+        Args:
+            learning_rate: a number or a schedule.
+            **given: further arguments of the factory.
+
+        Raises:
+            TypeError: the rate is neither, or as for the factory.
+            ValueError: the rate is NaN, infinite or negative, or as for the factory.
+
+        Example:
+            >>> import jax.numpy as jnp
+            >>> from optimiz import hyperparams
+            >>> params = {"bias": jnp.ones(2), "kernel": jnp.ones((2, 2))}
+            >>> state = METHODS["muonh"].at(0.75).init(params)
+            >>> float(hyperparams(state)["adamw/learning_rate"])
+            0.125
+        """
+        checks.schedule("learning_rate", learning_rate)
+        beside = {name: _multiple(share, learning_rate) for name, share in self.beside.items()}
+        return self.factory(learning_rate, **beside | given)
 
     def build(
         self,
@@ -215,8 +242,14 @@ class Method:
         for name in given:
             if not self.takes(name):
                 raise ValueError(f"{self.name} takes no {name}, got {name}={given[name]!r}")
-        tx = self.factory(**{**self.settings, **given})
+        rate = given.pop("learning_rate", None) if self.beside else None
+        made = self.factory if rate is None else functools.partial(self.at, rate)
+        tx = made(**{**self.settings, **given})
         return tx if after is None else optax.chain(tx, scale_by_groups(after))
+
+
+def _multiple(share: float, rate: optax.ScalarOrSchedule) -> optax.ScalarOrSchedule:
+    return (lambda count: share * rate(count)) if callable(rate) else share * rate
 
 
 def find(name: str) -> Method:
@@ -272,6 +305,18 @@ _SOPHIA = "Liu et al., [2305.14342](https://arxiv.org/abs/2305.14342)"
 _SLS = "Kenneweg et al., [2403.18506](https://arxiv.org/abs/2403.18506)"
 _SCHEDULE_FREE = "Defazio et al., [2405.15682](https://arxiv.org/abs/2405.15682)"
 _SALSA = "Kenneweg, Kenneweg and Hammer, [2407.20650](https://arxiv.org/abs/2407.20650)"
+_HYPERBALL = "[2606.16899](https://arxiv.org/abs/2606.16899) (Hyperball)"
+
+_REFUSED_BESIDE_ADAMW = {
+    "adam_learning_rate": -1.0,
+    "adam_b1": 1.0,
+    "adam_b2": 1.0,
+    "adam_eps": -1.0,
+    "matrices": {"kernel": True},
+}
+_REFUSED_BY_MUON = _REFUSED_BESIDE_ADAMW | {"newton_schulz": "polar", "ns_dtype": "int8"}
+# AdamW's rate from scratch, 3e-3, beside the author's angle, 0.018.
+_BESIDE_AN_ANGLE = {"adam_learning_rate": 1 / 6}
 
 _ROWS = (
     Method(
@@ -303,6 +348,13 @@ _ROWS = (
     Method(factory=optimizers.adam_sls, paper=_SLS, needs=_LOSS),
     Method(factory=optimizers.adamax, paper=_ADAM, torch=("Adamax", {})),
     Method(factory=optimizers.adamaxw, paper=f"{_ADAM}; {_ADAMW}"),
+    Method(
+        factory=optimizers.adamh,
+        paper=_HYPERBALL,
+        beside=_BESIDE_AN_ANGLE,
+        refused=_REFUSED_BESIDE_ADAMW,
+        read_before=4,
+    ),
     Method(
         factory=optimizers.adamw,
         paper=_ADAMW,
@@ -369,19 +421,18 @@ _ROWS = (
         "[2502.16982](https://arxiv.org/abs/2502.16982)",
         # The scale by which one learning rate suits all parameters.
         settings={"scale": numerics.matrix_scales.match_adam()},
-        refused={
-            "adam_learning_rate": -1.0,
-            "adam_b1": 1.0,
-            "adam_b2": 1.0,
-            "adam_eps": -1.0,
-            "scale": "keller",
-            "newton_schulz": "polar",
-            "ns_dtype": "int8",
-            "matrices": {"kernel": True},
-        },
+        refused=_REFUSED_BY_MUON | {"scale": "keller"},
         held_bytes=8.0,
         # What equals to rounding is compared in float32.
         solves={"ns_dtype": "float32", "learning_rate": 0.2},
+    ),
+    Method(
+        factory=optimizers.muonh,
+        paper=_HYPERBALL,
+        beside=_BESIDE_AN_ANGLE,
+        refused=_REFUSED_BY_MUON,
+        held_bytes=8.0,
+        solves={"ns_dtype": "float32"},
     ),
     Method(factory=optimizers.nadam, paper=_DOZAT, torch=("NAdam", {})),
     Method(
@@ -393,16 +444,7 @@ _ROWS = (
         factory=optimizers.normuon,
         paper="Li et al., [2510.05491](https://arxiv.org/abs/2510.05491)",
         settings={"scale": numerics.matrix_scales.match_adam()},
-        refused={
-            "adam_learning_rate": -1.0,
-            "adam_b1": 1.0,
-            "adam_b2": 1.0,
-            "adam_eps": -1.0,
-            "scale": "keller",
-            "newton_schulz": "polar",
-            "ns_dtype": "int8",
-            "matrices": {"kernel": True},
-        },
+        refused=_REFUSED_BY_MUON | {"scale": "keller"},
         held_bytes=8.0,
         solves={"ns_dtype": "float32", "learning_rate": 0.2},
     ),

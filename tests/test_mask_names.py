@@ -21,7 +21,9 @@ PARAMS = {"bias": jnp.ones(2), "kernel": jnp.ones((2, 2))}
 
 def make_with(name, **kwargs):
     needed = {
+        "adamh": {"adam_learning_rate": 0.1},
         "muon": {"adam_learning_rate": 0.1},
+        "muonh": {"adam_learning_rate": 0.1},
         "normuon": {"adam_learning_rate": 0.1},
         "pla_sls": {"units": {"bias": 0, "kernel": 1}},
         "sophia_g": {"classes": 2},

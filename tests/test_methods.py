@@ -30,7 +30,7 @@ def test_every_public_optimizer_has_a_row_and_every_row_is_public():
 @each
 def test_a_row_names_arguments_that_the_factory_has(name):
     method = METHODS[name]
-    for argument in (*method.settings, *method.solves, *method.refused, method.rate_argument):
+    for argument in (*method.settings, *method.beside, *method.solves, *method.refused, method.rate_argument):
         assert method.takes(argument), argument
     assert method.summary.endswith(".") and method.bad_arguments
     assert method.fine_tuning_rate is None or method.kind != "line search"

@@ -54,6 +54,7 @@ NEEDED: dict[str, Any] = {
     "key": 0,
     "max_trials": 2,
     "multipliers": 1.0,
+    "newton_schulz": optimiz.newton_schulz.KELLER,
     "params": PARAMS,
     "search_due": lambda state: True,
     "steps": 2,

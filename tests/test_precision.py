@@ -61,9 +61,8 @@ def test_a_parameter_may_have_more_entries_than_an_int32_counts(name):
     params["layer_0"] = jax.ShapeDtypeStruct((80, 8192, 28672), jnp.float32)  # as layers of Llama-2-70B stacked
     method = methods.find(name)
     if method.takes("matrices"):
-        tx = method.factory(
-            1e-3, **method.settings, matrices={"layer_0": optimiz.groups.Matrix((0,), (1,), (2,))}
-        )
+        axes = {"layer_0": optimiz.groups.Matrix((0,), (1,), (2,))}
+        tx = method.at(1e-3, **method.settings, matrices=axes)
     else:
         tx = method.build(None if method.kind == "line search" else 1e-3, classes=2)
     tx = optax.with_extra_args_support(tx)

@@ -1,6 +1,6 @@
 """What the site consists of; .ci/run builds it, and a warning is an error."""
 
-import importlib.util
+import importlib
 import inspect
 import re
 import sys
@@ -12,17 +12,17 @@ from optimiz import methods
 from tests.conftest import ROOT
 
 
-def page(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/site/{name}.py")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module", autouse=True)
+def pages():
+    """The modules of the site can be imported, as by Sphinx."""
+    sys.path.insert(0, str(ROOT / "docs/site"))
+    yield
+    sys.path.remove(str(ROOT / "docs/site"))
 
 
 @pytest.fixture(scope="module")
 def reference():
-    yield page("reference")
-    del sys.modules["reference"]
+    return importlib.import_module("reference")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,8 @@ def written(reference, tmp_path_factory):
     """The reference, written from the records of the repository."""
     root = tmp_path_factory.mktemp("root")
     (root / "docs").mkdir()
-    (root / "tests").symlink_to(ROOT / "tests")
+    for name in ("examples", "tests"):
+        (root / name).symlink_to(ROOT / name)
     reference.write(root)
     return root / "docs/reference"
 
@@ -61,8 +62,8 @@ def test_a_constant_says_what_stands_below_it(reference):
     assert reference._said_of("nothing", optimiz) == ""
 
 
-def test_the_navigation_follows_the_index(reference):
-    contents = page("contents")
+def test_the_navigation_follows_the_index():
+    contents = importlib.import_module("contents")
 
     class App:
         class config:

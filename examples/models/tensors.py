@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from examples.shared import strict_json
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+GENERATION = "generation_config.json"
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 
 _FLOATS = {"F16", "BF16", "F32", "F64"}

@@ -14,7 +14,7 @@ import numpy as np
 
 from examples.data import masking, packing, spans
 from examples.data.tokenization import SENTINELS, Vocabulary
-from examples.models import bert, families, gpt2, t5
+from examples.models import bert, families, gpt2, llama, t5
 from examples.models.layout import Layout
 
 Arrays = Mapping[str, np.ndarray]
@@ -67,18 +67,19 @@ class Objective:
         return dataclasses.replace(self.config, **dict.fromkeys(depths, layers))
 
 
-def next_token(config: gpt2.GPT2Config) -> Objective:
+def next_token(config: gpt2.GPT2Config | llama.LlamaConfig, family: Layout = families.GPT2) -> Objective:
     """Predict each token from those before it.
 
     Args:
-        config: configuration of the GPT-2 that predicts.
+        config: configuration of the decoder that predicts.
+        family: its family.
     """
 
     def batch(rows: np.ndarray, seed: int, step: int) -> Arrays:
         return {"ids_BT": rows[:, :-1], "targets": rows[:, 1:]}
 
     pack = partial(packing.pack, length=config.max_positions + 1, overlap=1)
-    return Objective(families.GPT2, config, pack, batch, lambda batch: (batch["ids_BT"], None))
+    return Objective(family, config, pack, batch, lambda batch: (batch["ids_BT"], None))
 
 
 def causal(vocabulary: Vocabulary, size: Size) -> Objective:

@@ -1,7 +1,7 @@
 """The tasks of well-known models, with shapes for batches: what their step is compiled from, without data.
 
-A GPT-2 predicts the next token, as in ``examples.pretrain``; a ViT classifies images that are cropped and
-mirrored, as in ``examples.finetune_image``. There is no dropout, which is the default of both.
+A GPT-2 or a Llama predicts the next token, as in ``examples.pretrain``; a ViT classifies images that are
+cropped and mirrored, as in ``examples.finetune_image``. There is no dropout, which is the default of both.
 """
 
 import dataclasses
@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from examples.data.images import ImageExamples
-from examples.models import shapes
+from examples.models import llama_files, shapes
 from examples.models.gpt2 import GPT2Config
 from examples.models.vit import ViTConfig
 from examples.tasks.image_classification import CROP, FLIP, ImageClassification, Model
-from examples.tasks.objectives import next_token
+from examples.tasks.objectives import Objective, next_token
 from examples.tasks.pretraining import LanguageModel, depth_of
 from optimiz import training
 
@@ -34,34 +34,31 @@ def task(
     """The task of a model, for its step to be planned.
 
     Args:
-        model: a GPT-2 or a ViT.
+        model: a GPT-2, a Llama or a ViT.
         batch: rows of text, or images, of a step.
         length: tokens of a row; None for as many as the model reads, and for images.
         remat: whether the backward pass computes layers again, see ``blocks.states``.
         dtype: dtype of the parameters.
 
     Raises:
-        ValueError: the model is a Llama, or a length is given for images.
+        ValueError: a length is given for images.
     """
     match model:
         case shapes.Gpt2():
-            made = _of_gpt2(model, batch, length or model.positions, remat)
+            made = _of_text(next_token(_gpt2(model, remat)), batch, length)
+        case shapes.Llama():
+            config = dataclasses.replace(model.config, attention_dropout=0.0, remat=remat)
+            made = _of_text(next_token(config, llama_files.LLAMA), batch, length)
         case shapes.Vit() if length is None:
             made = _of_vit(model, batch, remat)
         case shapes.Vit():
             raise ValueError(f"length is of a text, and a ViT reads images; got {length}")
-        case shapes.Llama():
-            with_step = (name for name, its in shapes.MODELS.items() if not isinstance(its, shapes.Llama))
-            raise ValueError(
-                "there is no whole step of a Llama, only an update: examples.models has none; models with a "
-                f"step are {', '.join(with_step)}"
-            )
     init = made.init
     return dataclasses.replace(made, init=lambda key: jax.tree.map(lambda p: p.astype(dtype), init(key)))
 
 
-def _of_gpt2(model: shapes.Gpt2, batch: int, length: int, remat: bool) -> training.Task:
-    config = GPT2Config(
+def _gpt2(model: shapes.Gpt2, remat: bool) -> GPT2Config:
+    return GPT2Config(
         model.vocabulary,
         model.width,
         model.layers,
@@ -72,8 +69,10 @@ def _of_gpt2(model: shapes.Gpt2, batch: int, length: int, remat: bool) -> traini
         hidden_dropout=0.0,
         remat=remat,
     )
-    objective = next_token(config)
-    rows = jax.ShapeDtypeStruct((batch, length + 1), jnp.int32)
+
+
+def _of_text(objective: Objective, batch: int, length: int | None) -> training.Task:
+    rows = jax.ShapeDtypeStruct((batch, (length or objective.config.max_positions) + 1), jnp.int32)
     arrays = jax.eval_shape(lambda rows: objective.batch(rows, 0, 0), rows)
     language = LanguageModel(objective)
     return training.Task(

@@ -14,10 +14,12 @@ import jax
 import optax
 from jax.core import Tracer
 
-# The states of the transformations that are a step: the learning rate, the search, and the schedule-free rule.
+# The states of the transformations that are a step: the learning rate, the sphere, the search, and the
+# schedule-free rule.
 _STEPS = {
     "ScaleByLearningRateState",
     "ScaleByConstantRateState",
+    "ProjectToSphereState",
     "ScaleByArmijoState",
     "ScheduleFreeState",
 }

@@ -40,6 +40,8 @@ from optimiz.numerics.line_search import multiple_of as multiple_of
 from optimiz.numerics.line_search import untried as untried
 from optimiz.numerics.matrix_scales import Scale as Scale
 from optimiz.numerics.matrix_stacks import map_matrices as map_matrices
+from optimiz.numerics.matrix_sums import matrix_norms as matrix_norms
+from optimiz.numerics.matrix_sums import matrix_sum as matrix_sum
 from optimiz.numerics.moments import abs_sq as abs_sq
 from optimiz.numerics.moments import bias_correction as bias_correction
 from optimiz.numerics.moments import bias_corrections as bias_corrections

@@ -84,10 +84,28 @@ def block_norms(arrays: Callable[[], Sequence[jax.Array]], axes: Sequence[tuple[
         The norms in the real compute dtypes, with the axes of a block kept at length 1; 0 for no entries, and
         NaN where one is NaN or infinite.
     """
+    return norms_by_sums(arrays, [functools.partial(_sum_of_squares, axes=a) for a in axes])
+
+
+def norms_by_sums(
+    arrays: Callable[[], Sequence[jax.Array]],
+    sums_of_squares: Sequence[Callable[[jax.Array, jax.Array | None], jax.Array]],
+) -> list[jax.Array]:
+    """Roots of sums of squares, without overflow or underflow.
+
+    Args:
+        arrays: function that computes the arrays, of any shapes; it may be called twice.
+        sums_of_squares: for each array, a function of it and of a factor of its entries, None for 1, to the
+            sums of their squares.
+
+    Returns:
+        The roots, as :func:`block_norms` returns them.
+    """
 
     def sums(scales: Sequence[jax.Array] | None) -> list[jax.Array]:
-        each = zip(arrays(), [None] * len(axes) if scales is None else scales, axes, strict=True)
-        return [_sum_of_squares(x, s, a) for x, s, a in each]
+        given = arrays()
+        each = zip(sums_of_squares, given, scales or [None] * len(given), strict=True)
+        return [sum_of_squares(x, s) for sum_of_squares, x, s in each]
 
     return of_scaled_roots(lambda pairs: [_norm(s, root) for s, root in pairs], sums)
 

@@ -29,6 +29,8 @@ from optimiz.optimizers.amsgrad import ScaleByAmsgradState as ScaleByAmsgradStat
 from optimiz.optimizers.amsgrad import amsgrad as amsgrad
 from optimiz.optimizers.amsgrad import scale_by_amsgrad as scale_by_amsgrad
 from optimiz.optimizers.armijo_sgd import armijo_sgd as armijo_sgd
+from optimiz.optimizers.hyperball import adamh as adamh
+from optimiz.optimizers.hyperball import muonh as muonh
 from optimiz.optimizers.lamb import lamb as lamb
 from optimiz.optimizers.lars import lars as lars
 from optimiz.optimizers.lion import ScaleByLionState as ScaleByLionState
@@ -36,14 +38,10 @@ from optimiz.optimizers.lion import lion as lion
 from optimiz.optimizers.lion import scale_by_lion as scale_by_lion
 from optimiz.optimizers.mars import mars as mars
 from optimiz.optimizers.momentum_sls import momentum_sls as momentum_sls
-from optimiz.optimizers.muon import ScaleByMuonState as ScaleByMuonState
 from optimiz.optimizers.muon import muon as muon
-from optimiz.optimizers.muon import scale_by_muon as scale_by_muon
 from optimiz.optimizers.nadam import nadam as nadam
 from optimiz.optimizers.nadamw import nadamw as nadamw
-from optimiz.optimizers.normuon import ScaleByNormuonState as ScaleByNormuonState
 from optimiz.optimizers.normuon import normuon as normuon
-from optimiz.optimizers.normuon import scale_by_normuon as scale_by_normuon
 from optimiz.optimizers.pla_sls import pla_sls as pla_sls
 from optimiz.optimizers.prodigy import ScaleByProdigyState as ScaleByProdigyState
 from optimiz.optimizers.prodigy import prodigy as prodigy

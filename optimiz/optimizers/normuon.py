@@ -1,139 +1,30 @@
 r"""NorMuon: Muon with a second moment for each output, so that all outputs of a layer move equally far.
 
-With X the orthogonalised momentum of Muon, a matrix of inputs × outputs:
+.. math:: W \leftarrow W - \eta_t \left( \kappa\, \frac{\|X\|_F}{\|Y\|_F + \epsilon}\, Y + \lambda\, W \right)
 
-.. math::
-    v &\leftarrow \beta_2 v + (1 - \beta_2)\, \operatorname{mean}_{\text{in}}(X^2), \qquad
-        Y = X / (\sqrt v + \epsilon) \\
-    W &\leftarrow W - \eta_t \left( \kappa\, \frac{\|X\|_F}{\|Y\|_F + \epsilon}\, Y + \lambda\, W \right)
+X is Muon's orthogonalised momentum, and Y that over the roots of the second moments; the direction is that of
+``optimiz.scale_by_muon`` with ``b2``.
 
-v is one number for each output, from 0 and without bias correction. The Frobenius norm of X is kept.
-
-Source: arXiv 2510.05491, and the authors' code, zichongli5/NorMuon.
+Source: arXiv 2510.05491, and the authors' code, zichongli5/NorMuon; arXiv 2510.12402 for the cautious decay.
 
 Departures from the authors' code: those of ``optimiz.muon``; a convolution's v has one number for each output,
 where theirs has one for each row of its filters.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import AbstractMesh, Mesh
 
-from optimiz import checks, groups, numerics
-from optimiz.groups.by_matrix import Routing, axes_by_leaf, by_matrix, matrices_alone
+from optimiz import groups, numerics
+from optimiz.beside_adamw import beside_adamw
+from optimiz.groups.routing import Routing
 from optimiz.numerics import matrix_scales, newton_schulz
 from optimiz.primitives.decoupled_weight_decay import Coupling, decoupled_weight_decay
-from optimiz.primitives.scale_by_adam import scale_by_adam
 from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
-
-
-class ScaleByNormuonState(NamedTuple):
-    """State of :func:`scale_by_normuon`."""
-
-    mu: optax.Updates  # m; like the parameters that are matrices
-    nu: optax.Updates  # v; like them, with axes of the reduction of length 1
-
-
-def scale_by_normuon(
-    momentum: jax.typing.ArrayLike = 0.95,
-    b2: jax.typing.ArrayLike = 0.95,
-    nesterov: bool = True,
-    *,
-    eps: jax.typing.ArrayLike = 1e-10,
-    scale: numerics.Scale | None = None,
-    newton_schulz: numerics.NewtonSchulz = newton_schulz.KELLER,
-    ns_dtype: jax.typing.DTypeLike | None = None,
-    matrices: Mapping[str, groups.Matrix | None] | Routing | None = None,
-    scanned: Mapping[str, int] | None = None,
-    mesh: Mesh | AbstractMesh | None = None,
-    mu_dtype: jax.typing.DTypeLike | None = None,
-) -> optax.GradientTransformationExtraArgs:
-    """Orthogonalise the momentum of hidden matrices, and normalise it by output. Other updates pass through.
-
-    Args:
-        momentum: μ in [0, 1), decay rate of the momentum, an average.
-        b2: β₂ in [0, 1), decay rate of the second moment of each output.
-        nesterov: whether to use Nesterov's momentum, looked up from the new average.
-        eps: ε ≥ 0, added to the root of the second moment.
-        scale: factor of a step by the matrix's numbers of inputs and outputs, see ``optimiz.matrix_scales``;
-            None for ``keller``.
-        newton_schulz: polynomials that orthogonalise, see ``optimiz.newton_schulz``.
-        ns_dtype: dtype of their products, bfloat16, float32 or float64; None for float64 where the parameters
-            are, and else bfloat16.
-        matrices: which parameters are matrices: axes, or None, by pattern of path where those of
-            ``groups.matrices`` do not fit, or a function of the parameters to the tree of both.
-        scanned: axis along which layers are stacked, by pattern of path, such as ``{"^layers/": 0}``; each
-            layer is a matrix of its own.
-        mesh: mesh whose devices share the matrices; None for that of ``jax.set_mesh``, if there is one.
-        mu_dtype: dtype of the momentum; None for the parameters' dtype, at least float32.
-
-    Returns:
-        A transformation that keeps the dtype of its updates.
-
-    Raises:
-        TypeError: an argument has the wrong type; or, in ``update``, a matrix is complex.
-        ValueError: an argument is outside its domain; a gradient has another shape than its parameter; or, in
-            ``init``, as for ``groups.matrices``.
-
-    Example:
-        >>> tx = scale_by_normuon(0.0, newton_schulz=newton_schulz.CONVERGED, ns_dtype=jnp.float32)
-        >>> w = jnp.zeros((2, 2))
-        >>> updates, _ = tx.update(jnp.array([[0.0, 5.0], [5.0, 0.0]]), tx.init(w))
-        >>> updates.round(4).tolist()
-        [[0.0, 1.0], [1.0, 0.0]]
-    """
-    checks.number("momentum", momentum, ge=0, lt=1)
-    numerics.check_newton_schulz(newton_schulz, ns_dtype)
-    matrix_scales.check(scale)
-    checks.number("b2", b2, ge=0, lt=1)
-    checks.number("eps", eps, ge=0)
-    direction = _Normalised(newton_schulz, matrix_scales.keller if scale is None else scale)
-    axes_of = axes_by_leaf(matrices, scanned)
-
-    def init_fn(params):
-        axes = axes_of(params)
-        chosen = matrices_alone(params, axes)
-        leaves, structure = jax.tree.flatten(chosen)
-        of_matrices = [a for a in axes if a is not None]
-        nu = [_zeros(p, a.reduction) for p, a in zip(leaves, of_matrices, strict=True)]
-        mu = jax.tree.map(lambda p: numerics.zero_moment(p, mu_dtype), chosen)
-        return ScaleByNormuonState(mu, structure.unflatten(nu))
-
-    def update_fn(updates, state, params=None, **extra_args):
-        del params, extra_args
-        axes = axes_of(updates)
-        chosen = matrices_alone(updates, axes)
-        checks.same_shapes("gradient", chosen, "parameter", state.mu)
-
-        def leaf(g, mu):
-            wide = numerics.widen(g)
-            m = momentum * mu.astype(wide.dtype) + (1 - momentum) * wide
-            u = momentum * m + (1 - momentum) * wide if nesterov else m
-            return u.astype(numerics.product_dtype(u.dtype, ns_dtype)), m.astype(mu.dtype)
-
-        u, mu = numerics.map_many(leaf, 2, chosen, state.mu)
-        found = numerics.map_matrices(
-            direction,
-            [a for a in axes if a is not None],
-            jax.tree.leaves(u),
-            jax.tree.leaves(state.nu),
-            scalars=(b2, eps),
-            mesh=mesh,
-        )
-        directions = iter(x for x, _ in found)
-        nu = jax.tree.unflatten(jax.tree.structure(state.nu), [v for _, v in found])
-        leaves, structure = jax.tree.flatten(updates)
-        leaves = [
-            g if a is None else next(directions).astype(g.dtype) for g, a in zip(leaves, axes, strict=True)
-        ]
-        return structure.unflatten(leaves), ScaleByNormuonState(mu, nu)
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+from optimiz.primitives.scale_by_muon import scale_by_muon
 
 
 def normuon(
@@ -147,6 +38,7 @@ def normuon(
     weight_decay: optax.ScalarOrSchedule = 0.0,
     weight_decay_mask: Any | Callable[[optax.Params], Any] | None = None,
     decay_coupling: Coupling = "learning_rate",
+    cautious_decay: bool = False,
     scale: numerics.Scale | None = None,
     newton_schulz: numerics.NewtonSchulz = newton_schulz.KELLER,
     ns_dtype: jax.typing.DTypeLike | None = None,
@@ -170,6 +62,8 @@ def normuon(
         weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule, of all parameters, each at its rate.
         weight_decay_mask: mask of the parameters that decay, such as ``groups.no_decay()``; None for all.
         decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
+        cautious_decay: whether only those entries decay that the direction, too, moves toward zero, or not at
+            all.
         scale: factor of a step by the matrix's numbers of inputs and outputs, see ``optimiz.matrix_scales``;
             None for ``keller``.
         newton_schulz: polynomials that orthogonalise, see ``optimiz.newton_schulz``.
@@ -195,6 +89,7 @@ def normuon(
             ``groups.matrices``.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> exact = {"newton_schulz": newton_schulz.CONVERGED, "ns_dtype": jnp.float32}
         >>> tx = normuon(0.5, adam_learning_rate=0.25, **exact)
         >>> params = {"bias": jnp.zeros(2), "kernel": jnp.zeros((2, 2))}
@@ -204,64 +99,41 @@ def normuon(
         ([[-0.0, -0.5], [-0.5, -0.0]], [-0.25, 0.25])
     """
 
-    def of_matrices(axes: tuple[groups.Matrix, ...]) -> optax.GradientTransformation:
+    def of_matrices(routing: Routing) -> optax.GradientTransformation:
         return optax.chain(
-            scale_by_normuon(
+            scale_by_muon(
                 momentum,
-                b2,
                 nesterov,
-                eps=eps,
-                scale=scale,
                 newton_schulz=newton_schulz,
+                b2=b2,
+                eps=eps,
+                scale=matrix_scales.keller if scale is None else scale,
                 ns_dtype=ns_dtype,
-                matrices=lambda tree: jax.tree.structure(tree).unflatten(axes),
+                matrices=routing,
                 mesh=mesh,
                 mu_dtype=mu_dtype,
             ),
             decoupled_weight_decay(
-                weight_decay, weight_decay_mask, coupling=decay_coupling, learning_rate=learning_rate
+                weight_decay,
+                weight_decay_mask,
+                coupling=decay_coupling,
+                learning_rate=learning_rate,
+                cautious=cautious_decay,
             ),
             scale_by_learning_rate(learning_rate),
         )
 
-    adam_learning_rate = matrix_scales.adam_rate(learning_rate, adam_learning_rate, scale)
-    checks.number("adam_b1", adam_b1, ge=0, lt=1)
-    checks.number("adam_b2", adam_b2, ge=0, lt=1, typical=0.95)
-    checks.number("adam_eps", adam_eps, ge=0, typical=1e-10)
-    rest = optax.chain(
-        scale_by_adam(adam_b1, adam_b2, adam_eps),
-        decoupled_weight_decay(
-            weight_decay, weight_decay_mask, coupling=decay_coupling, learning_rate=adam_learning_rate
-        ),
-        scale_by_learning_rate(adam_learning_rate, counted_elsewhere=True),
+    return beside_adamw(
+        "normuon",
+        of_matrices,
+        matrices,
+        scanned,
+        learning_rate=matrix_scales.adam_rate(learning_rate, adam_learning_rate, scale),
+        b1=adam_b1,
+        b2=adam_b2,
+        eps=adam_eps,
+        weight_decay=weight_decay,
+        weight_decay_mask=weight_decay_mask,
+        decay_coupling=decay_coupling,
+        cautious_decay=cautious_decay,
     )
-    return by_matrix("normuon", of_matrices, rest, axes_by_leaf(matrices, scanned), weight_decay_mask)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Normalised:
-    """The direction of a stack of matrices, and their second moments."""
-
-    polynomials: numerics.NewtonSchulz
-    scale: numerics.Scale
-
-    def __call__(
-        self, u: jax.Array, v: jax.Array, b2: jax.typing.ArrayLike, eps: jax.typing.ArrayLike
-    ) -> tuple[jax.Array, jax.Array]:
-        x = numerics.widen(numerics.orthogonalise(u, self.polynomials, u.dtype))
-        b2 = jnp.asarray(b2, v.dtype)
-        v = jnp.asarray(b2 * v + (1 - b2) * jnp.mean(jnp.square(x), axis=-2, keepdims=True))
-        y = x / (jnp.sqrt(numerics.nonzero_divisor(v)) + eps)
-        y = y * (_norm(x) / (_norm(y) + eps))
-        return (y * self.scale(*u.shape[-2:])).astype(u.dtype), v
-
-
-def _zeros(p: jax.Array, reduction: tuple[int, ...]) -> jax.Array:
-    """One number for each output, laid out as the parameter."""
-    like = jax.eval_shape(lambda x: jnp.sum(x, axis=reduction, keepdims=True), p)
-    return jnp.zeros_like(like, dtype=numerics.real_dtype(p.dtype))
-
-
-def _norm(x: jax.Array) -> jax.Array:
-    """The Frobenius norm of each matrix; 1 of zeros."""
-    return jnp.sqrt(numerics.nonzero_divisor(jnp.sum(jnp.square(x), axis=(-2, -1), keepdims=True)))

@@ -29,6 +29,8 @@ from optimiz.primitives.momentum import ema as ema
 from optimiz.primitives.momentum import seeded_ema as seeded_ema
 from optimiz.primitives.momentum import trace as trace
 from optimiz.primitives.on_step import on_step as on_step
+from optimiz.primitives.project_to_sphere import ProjectToSphereState as ProjectToSphereState
+from optimiz.primitives.project_to_sphere import project_to_sphere as project_to_sphere
 from optimiz.primitives.scale_by_adam import ScaleByAdamState as ScaleByAdamState
 from optimiz.primitives.scale_by_adam import scale_by_adam as scale_by_adam
 from optimiz.primitives.scale_by_armijo import ScaleByArmijoState as ScaleByArmijoState
@@ -39,6 +41,9 @@ from optimiz.primitives.scale_by_gsnr import scale_by_gsnr as scale_by_gsnr
 from optimiz.primitives.scale_by_learning_rate import ScaleByConstantRateState as ScaleByConstantRateState
 from optimiz.primitives.scale_by_learning_rate import ScaleByLearningRateState as ScaleByLearningRateState
 from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate as scale_by_learning_rate
+from optimiz.primitives.scale_by_muon import ScaleByMuonState as ScaleByMuonState
+from optimiz.primitives.scale_by_muon import ScaleByNormuonState as ScaleByNormuonState
+from optimiz.primitives.scale_by_muon import scale_by_muon as scale_by_muon
 from optimiz.primitives.scale_by_sophia import ScaleBySophiaState as ScaleBySophiaState
 from optimiz.primitives.scale_by_sophia import scale_by_sophia as scale_by_sophia
 from optimiz.primitives.scale_by_trust_ratio import scale_by_trust_ratio as scale_by_trust_ratio

@@ -88,7 +88,8 @@ def _matrices(p):
 def _row(method):
     required = {name: {"classes": 2, "units": _two_units}[name] for name in method.required}
     required |= {"matrices": _matrices} if method.takes("matrices") else {}
-    make = functools.partial(method.factory, **method.solving_settings | required)
+    factory = method.at if method.beside else method.factory
+    make = functools.partial(factory, **method.solving_settings | required)
     if method.kind == "line search":
         make = _with_search(make)
     elif method.kind == "second order":
@@ -106,6 +107,7 @@ ONLY_LONG = {
     *("schedule_free_adamw", "schedule_free_sgd", "average(adamw)", "cautious(adam)"),
     *("sgd", "sqrt_size_sgd", "sign_sgd", "signum", "lion", "lamb", "lars", "sophia_g", "sophia_h"),
     *("adam_mini", "adam_sls", "armijo_sgd", "momentum_sls", "muon", "normuon", "pla_sls", "prodigy"),
+    *("adamh", "muonh"),
     *("chain(clip, adamw)", "guard(adamw)", "accumulate(adamw, 4)", "low_memory_update(lamb)"),
 }
 
@@ -131,7 +133,14 @@ _TREES = {
 }
 _IN_THE_STATE = "the step size of a line search is in its state"
 _REFUSED_AFTER_IT = {"chain takes it": "what comes after it is refused"}
+_ON_A_SPHERE = "its matrices keep their norms"
 _EXEMPT = {  # by page
+    "hyperball": {
+        "it minimizes a quadratic": _ON_A_SPHERE,
+        "the first update is proportional to the learning rate": _ON_A_SPHERE,
+        "with a gradient of zero weight decay only shrinks": _ON_A_SPHERE,
+        "weight decay spares what its mask names": _ON_A_SPHERE,
+    },
     "prodigy": {
         "statistics of low-precision parameters are accurate": "its steps grow without end where the gradient "
         "stays the same"

@@ -65,6 +65,7 @@ def test_models_have_as_many_parameters_as_published(model, parameters):
         ("gpt2-large", 774_030_080),
         ("gpt2-xl", 1_557_611_200),
         ("vit-l", 304_326_632),
+        ("llama-3-8b", 8_030_261_248),
     ],
 )
 def test_the_step_of_a_model_trains_all_of_its_parameters(model, parameters):
@@ -80,6 +81,9 @@ LLAMA = {
     "num_key_value_heads": 8,
     "num_hidden_layers": 32,
     "vocab_size": 128256,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500000.0,
 }
 GPT2 = {
     "model_type": "gpt2",
@@ -111,16 +115,37 @@ def test_a_whole_step_is_planned_with_any_optimizer(tmp_path):
     assert " G | none | " in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("model", "length", "message"),
-    [
-        ("llama-2-7b", None, "there is no whole step of a Llama.*; models with a step are gpt2, .*, vit-l$"),
-        ("vit-s", 16, "length is of a text, and a ViT reads images; got 16"),
-    ],
-)
-def test_what_has_no_whole_step_is_refused(model, length, message):
-    with pytest.raises(ValueError, match=message):
-        planned.task(shapes.MODELS[model], 8, length)
+def test_a_length_of_images_is_refused():
+    with pytest.raises(ValueError, match="length is of a text, and a ViT reads images; got 16"):
+        planned.task(shapes.MODELS["vit-s"], 8, 16)
+
+
+GEMMA = {
+    "model_type": "gemma3_text",
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_hidden_layers": 3,
+    "head_dim": 8,
+    "vocab_size": 50,
+    "max_position_embeddings": 12,
+}
+
+
+def test_the_step_of_any_llama_is_traced_and_its_shapes_are_those_of_the_model(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(GEMMA))
+    task = planned.task(shapes.configuration(str(path)), 2, dtype=jnp.bfloat16, remat=True)
+    params, batch = jax.eval_shape(task.init, jax.random.key(0)), task.batches(0)
+    losses = jax.eval_shape(lambda p, b: task.loss(p, b, None), params, batch)
+    assert (losses.shape, losses.dtype, batch["ids_BT"].shape) == ((2,), jnp.float32, (2, 12))
+    stacked = shapes.structs(str(path), jnp.bfloat16)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == sum(p.size for p in jax.tree.leaves(stacked))
+    layer = stacked["layers"]
+    assert layer["query"].shape == (3, 16, 32) and layer["down"].shape == (3, 24, 16)
+    assert layer["query_norm"].shape == (3, 8) and layer["mlp_post_norm"].shape == (3, 16)
+    assert set(stacked) == {"embedding", "layers", "norm"}
 
 
 @pytest.mark.parametrize(("config", "model"), [(LLAMA, "llama-3-8b"), (GPT2, "gpt2")])
@@ -133,9 +158,9 @@ def test_a_configuration_of_hugging_face_is_read(config, model, tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "mamba"}, "model_type must be one of llama, gpt2, vit, got 'mamba'"),
+        ({"model_type": "mamba"}, "model_type must be one of llama, mistral, .*, gpt2, vit, got 'mamba'"),
         ({"model_type": "gpt2"}, "there is no 'n_embd'"),
-        ({**LLAMA, "tie_word_embeddings": True}, "tied embeddings"),
+        ({**LLAMA, "sliding_window": 8}, "sliding_window is not known of a llama, and may change the model"),
         ({**GPT2, "n_inner": 1000}, "n_inner must be four times n_embd, got 1000"),
         ([], "config.json"),
     ],

@@ -65,10 +65,9 @@ DEPARTURES = {
     "mu_dtype": {
         "lion",
         "muon",
+        "muonh",
         "normuon",
         "scale_by_lion",
-        "scale_by_muon",
-        "scale_by_normuon",
         "sgd_sai",
         "sophia_g",
         "sophia_h",

@@ -1,11 +1,16 @@
 """A generation is that of `transformers`, and that of computing everything anew, however prompts are padded."""
 
+import re
+import shutil
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
-from examples.models import decoders, weights
+from examples.models import decoders, pretrained, weights
 from examples.models.generation import generator, greedy, sampled
 from tests.examples import golden
 
@@ -146,3 +151,18 @@ def test_arguments_that_are_refused(gpt2):
         with pytest.raises(ValueError) as error:
             call()
         assert str(error.value) == message
+
+
+@pytest.mark.long
+def test_the_example_of_the_documentation_runs(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[3] / "docs/models.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    shutil.copytree(golden.GOLDEN / "gemma3_tiny", tmp_path, dirs_exist_ok=True)
+    words = ["[PAD]", "Once", "upon", "a", "time", "The", "sea", *(f"w{i}" for i in range(43))]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[PAD]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    monkeypatch.setattr(pretrained, "find", lambda model: tmp_path)
+    exec(compile(block, "docs/models.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all(set(line.split()) <= set(words) for line in lines)

@@ -15,7 +15,7 @@ SIZES = {"hidden_size": 4, "layers": 2, "heads": 2}
 BERT = bert.EncoderConfig(vocab_size=9, intermediate_size=8, hidden_dropout=0.5, **SIZES)
 GPT2 = gpt2.GPT2Config(vocab_size=9, **SIZES)
 LLAMA = llama.LlamaConfig(
-    vocab_size=9, key_heads=1, head_size=2, intermediate_size=8, max_positions=8, windows=(2, None), **SIZES
+    vocab_size=9, key_heads=1, head_size=2, intermediate_size=8, max_positions=8, windows=(2,), **SIZES
 )
 T5 = t5.T5Config(vocab_size=9, decoder_layers=2, head_size=2, intermediate_size=8, **SIZES)
 VIT = vit.ViTConfig(image_size=4, patch_size=2, intermediate_size=8, classes=2, **SIZES)

@@ -1,6 +1,5 @@
-"""Hidden matrices by one transformation and the other parameters by another, as Muon does."""
+"""Routing: which parameters are matrices, remembered, and the tree of these alone."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -56,46 +55,6 @@ def axes_by_leaf(
         return known[key]
 
     return remembered
-
-
-def by_matrix(
-    name: str,
-    of_matrices: Callable[[tuple[Matrix, ...]], optax.GradientTransformation],
-    rest: optax.GradientTransformation,
-    axes_of: Callable[[Any], tuple[Matrix | None, ...]],
-    mask: Any | Callable[[optax.Params], Any] | None,
-) -> optax.GradientTransformationExtraArgs:
-    """One transformation for the matrices and another for the other parameters.
-
-    Args:
-        name: label of the matrices.
-        of_matrices: from the axes of the matrices, in order, to their transformation.
-        rest: transformation of the others.
-        axes_of: the axes of each leaf, see :func:`axes_by_leaf`.
-        mask: mask of the weight decay, which each part sees for its own parameters alone; None for none.
-    """
-    of_matrices(())  # bad arguments are refused now
-    decays = None if mask is None else checks.mask("the mask of the weight decay", mask)
-
-    @functools.cache
-    def parts(axes: tuple[Matrix | None, ...]) -> optax.GradientTransformationExtraArgs:
-        chosen = tuple(a for a in axes if a is not None)
-        labels = ["adamw" if a is None else name for a in axes]
-        return optax.partition(
-            {name: of_matrices(chosen), "adamw": rest}, lambda tree: jax.tree.structure(tree).unflatten(labels)
-        )
-
-    def init_fn(params):
-        if decays is not None:
-            decays(params)  # a pattern that matches nothing shows only in the whole tree
-        return parts(axes_of(params)).init(params)
-
-    def update_fn(updates, state, params=None, **extra_args):
-        if params is not None:
-            checks.same_shapes("gradient", updates, "parameter", params)
-        return parts(axes_of(updates)).update(updates, state, params, **extra_args)
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
 def matrices_alone(tree: Any, axes: tuple[Matrix | None, ...]) -> Any:

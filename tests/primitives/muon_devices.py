@@ -1,6 +1,6 @@
-"""Matrices that eight devices share: a program, for test_muon.py.
+"""Matrices that eight devices share: a program, for test_scale_by_muon.py.
 
-XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.optimizers.muon_devices LAYOUT ...
+XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.primitives.muon_devices LAYOUT ...
 
 Prints one line of JSON: layout → the collectives of one compiled update by kind, the largest difference of a
 direction from that on one device, and the share of its floating-point operations that a device does.
@@ -18,7 +18,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from optimiz.numerics import NewtonSchulz
-from optimiz.optimizers.muon import scale_by_muon
+from optimiz.primitives import scale_by_muon
 
 LAYERS, SHAPES = 3, {"query": (32, 8, 4), "out": (8, 4, 32), "up": (32, 64), "down": (64, 32)}
 GROUPS = len(SHAPES)  # of equal matrices
@@ -47,7 +47,7 @@ def arrays(split):
 
 def optimizer(split):
     scanned = STACKED if split == "layers" else None
-    return scale_by_muon(newton_schulz=TWO_STEPS, ns_dtype=jnp.float32, scanned=scanned)
+    return scale_by_muon(0.95, True, newton_schulz=TWO_STEPS, ns_dtype=jnp.float32, scanned=scanned)
 
 
 def shardings(split, mesh):
