@@ -61,8 +61,8 @@ training_flags.define(
     seed_of="adapters, data order and dropout",
 )
 
-_DECISIVE = (_PACK, _SKIP_LONG, _RANK, _ALPHA, _TARGETS, _RATIO, _DROPOUT, _REMAT)
 _OF_LORA = (_ALPHA, _TARGETS, _RATIO)
+_DECISIVE = (_PACK, _SKIP_LONG, _RANK, *_OF_LORA, _DROPOUT, _REMAT)
 _OWN_MODEL = ("--vocab_size=1024", "--batch_size=8", "--steps=1000", "--evaluate_every=250")  # of pretrain
 program_flags.check(lambda x: x < 1, "must be in [0, 1)", _DROPOUT)
 program_flags.check(lambda x: x > 0, "must be above 0", _ALPHA, _RATIO)
@@ -105,8 +105,8 @@ def main() -> None:
     model = own_model() if _MODEL.value is None else pretrained.find(_MODEL.value)
     (parts, about), rank = read_data(model), _RANK.value
     adapters = lora.Lora(rank, _ALPHA.value or 2.0 * rank, _TARGETS.value) if rank else None
-    options = {"length": _LENGTH, "dropout": _DROPOUT, "remat": _REMAT, "pack": _PACK, "skip_long": _SKIP_LONG}
-    given = {name: flag.value for name, flag in options.items()}
+    options = (_LENGTH, _DROPOUT, _REMAT, _PACK, _SKIP_LONG)
+    given = {flag.name: flag.value for flag in options}
     given["skip_long"] |= _DATA.value is None
     problem = LanguageModeling(parts, model, lora=adapters, **given)
     summary = about | problem.summary
@@ -114,6 +114,7 @@ def main() -> None:
         summary.show()
     plan = Plan.of(FLAGS, len(problem.rows["train"]["weight"]), log_every=5)
     choices = [optimizers.choose(name, classes=problem.vocabulary) for name in FLAGS.optimizer]
+    choices = list(map(optimizers.for_adapters, choices)) if rank else choices
     multipliers = lora.rates(_RATIO.value) if rank else optimizers.one_rate
     chosen = plan.optimizers(choices, schedules.linear, multipliers)
     decisive = plan.decisive | {flag.name: flag.value for flag in _DECISIVE} | {"length": problem.length}

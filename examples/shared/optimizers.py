@@ -85,6 +85,25 @@ def choose(name: str, *, from_scratch: bool = False, classes: int | None = None)
     )
 
 
+def for_adapters(choice: Choice) -> Choice:
+    """An optimizer with the default rate for low-rank adapters: ten times that for a whole model.
+
+    Args:
+        choice: the optimizer; a rate of 1 is a factor of one that it estimates, and stays.
+
+    Example:
+        >>> choose("adamw").learning_rate, for_adapters(choose("adamw")).learning_rate
+        (0.0003, 0.003)
+
+    Source:
+        Schulman et al., "LoRA Without Regret" (2025).
+    """
+    rate = choice.learning_rate
+    if rate is None or rate >= 1:
+        return choice
+    return dataclasses.replace(choice, learning_rate=float(f"{10 * rate:g}"))
+
+
 def _maker(method: methods.Method, classes: int | None) -> Callable[..., optax.GradientTransformation]:
     def make(schedule: optax.Schedule, decay: float, mask: Any, multipliers: Any) -> Any:
         given = {"learning_rate": schedule, "multipliers": multipliers}

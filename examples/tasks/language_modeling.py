@@ -22,6 +22,7 @@ from examples.data.prompts import Prompts
 from examples.data.summary import Summary, counted
 from examples.models import decoders, weights
 from examples.models.adapters import Keys, from_nnx
+from examples.models.layout import Layout
 from examples.models.lora import Adapted, Lora
 from examples.models.tensors import CONFIG
 from examples.models.writer import read_tokenizer
@@ -39,7 +40,50 @@ _KEPT = (tokenizer_file.TOKENIZER, tokenizer_file.SETTINGS, chat_template.FILE, 
 Arrays = Mapping[str, np.ndarray]
 
 
-class LanguageModeling:
+class PackedModel:
+    """A causal language model that reads packed rows, see `segments`, and its loss; no text is needed.
+
+    Args:
+        family: layout of the model's files.
+        config: its configuration.
+        lora: adapters to be trained in place of the model; None to train all of it.
+    """
+
+    def __init__(self, family: Layout, config: Any, lora: Lora | None = None):
+        self.adapted = None if lora is None else Adapted(family, config, lora)
+        # The structure of the model alone: its parameters come from elsewhere.
+        _, self._apply = from_nnx(nnx.eval_shape(lambda: family.model(config, rngs=Keys(0))))
+
+    def losses(self, params: Any, batch: Arrays, key: jax.Array | None, frozen: Any = None) -> jax.Array:
+        """The mean cross-entropy of what each row predicts, [B].
+
+        Args:
+            params: those that are trained: of the model, or of the adapters.
+            batch: rows.
+            key: random key of dropout; None for none.
+            frozen: the parameters of the model if adapters are trained.
+        """
+        return self.nats(params, batch, key, frozen) / jnp.maximum(batch["weight"], 1)
+
+    def nats(self, params: Any, batch: Arrays, key: jax.Array | None, frozen: Any) -> jax.Array:
+        """The cross-entropy of each row, summed over what it predicts, [B]; arguments as for `losses`."""
+        targets = batch["targets"]
+        nats_BT = cross_entropy(self._logits(params, batch, key, frozen), jnp.maximum(targets, 0))
+        return jnp.where(targets >= 0, nats_BT, 0).sum(-1)
+
+    def logits(self, params: Any, batch: Arrays, key: jax.Array | None, frozen: Any = None) -> Any:
+        """The logits of a batch, [B, T, V], and which positions are predicted, [B, T]."""
+        return self._logits(params, batch, key, frozen), (batch["targets"] >= 0).astype(jnp.float32)
+
+    def _logits(self, params: Any, batch: Arrays, key: jax.Array | None, frozen: Any) -> jax.Array:
+        arguments = batch["ids_BT"], batch["segments_BT"], key
+        positions = {"positions_BT": batch["positions_BT"]}
+        if self.adapted is None:
+            return self._apply(params, *arguments, **positions)
+        return self.adapted.apply(frozen, params, *arguments, **positions)
+
+
+class LanguageModeling(PackedModel):
     """Packed texts, and the model that is to write them.
 
     Args:
@@ -86,11 +130,9 @@ class LanguageModeling:
             raise ValueError(f"length={length}: the model reads at most {config.max_positions} tokens")
         tokenizer = read_tokenizer(model, config.vocab_size)
         self.meaning = {"vocabulary": tokenizer_file.digest(tokenizer)}
+        super().__init__(family, config, lora)
         self._base = jax.device_get(base)
-        self._adapted = None if lora is None else Adapted(family, config, lora)
-        # The structure of the model alone: its parameters come from the file.
-        _, self._apply = from_nnx(nnx.eval_shape(lambda: family.model(config, rngs=Keys(0))))
-        self._sums, self.vocabulary = jax.jit(self._nats), config.vocab_size
+        self._sums, self.vocabulary = jax.jit(self.nats), config.vocab_size
 
         self._pack, self._most = pack, min(config.max_positions, LONGEST)
         self.length = 0 if length is None else length
@@ -120,23 +162,8 @@ class LanguageModeling:
             batches=training.shuffled(self.rows["train"], batch_size, seed, share),
             evaluate=self.evaluation("validation"),
             logits=self.logits,
-            frozen=None if self._adapted is None else lambda key: self._base,
+            frozen=None if self.adapted is None else lambda key: self._base,
         )
-
-    def losses(self, params: Any, batch: Arrays, key: jax.Array | None, frozen: Any = None) -> jax.Array:
-        """The mean cross-entropy of what each row predicts, [B].
-
-        Args:
-            params: those that are trained: of the model, or of the adapters.
-            batch: rows.
-            key: random key of dropout; None for none.
-            frozen: the parameters of the model if adapters are trained.
-        """
-        return self._nats(params, batch, key, frozen) / jnp.maximum(batch["weight"], 1)
-
-    def logits(self, params: Any, batch: Arrays, key: jax.Array | None, frozen: Any = None) -> Any:
-        """The logits of a batch, [B, T, V], and which positions are predicted, [B, T]."""
-        return self._logits(params, batch, key, frozen), (batch["targets"] >= 0).astype(jnp.float32)
 
     def evaluation(self, part: str) -> Callable[..., dict[str, float]]:
         """A function from parameters, and frozen ones, to the metrics of a part.
@@ -148,7 +175,7 @@ class LanguageModeling:
         batches = training.padded(rows, min(EVALUATION_BATCH, len(rows["weight"])))
 
         def evaluate(params: Any, frozen: Any = None) -> dict[str, float]:
-            frozen = jax.device_put(self._base) if frozen is None and self._adapted is not None else frozen
+            frozen = jax.device_put(self._base) if frozen is None and self.adapted is not None else frozen
             nats = [np.asarray(self._sums(params, batch, None, frozen), np.float64) for batch in batches]
             total = float(np.concatenate(nats)[: len(rows["weight"])].sum())
             perplexity = math.exp(min(total / predicted, 700.0))
@@ -170,9 +197,9 @@ class LanguageModeling:
             params: those that were trained.
             name: name of the model that they belong to.
         """
-        if self._adapted is not None:
-            self._adapted.save(directory.with_name(ADAPTER), params, name)
-            params = self._adapted.merged(self._base, params)
+        if self.adapted is not None:
+            self.adapted.save(directory.with_name(ADAPTER), params, name)
+            params = self.adapted.merged(self._base, params)
         ids = decoders.special_ids(self._directory)
         weights.save(directory, self._family, self._config, params, ids)
         for file in (self._directory / kept for kept in _KEPT):
@@ -187,19 +214,7 @@ class LanguageModeling:
         return digest.hexdigest()
 
     def _start(self, key: jax.Array) -> Any:
-        return self._base if self._adapted is None else self._adapted.init(key)
-
-    def _logits(self, params: Any, batch: Arrays, key: jax.Array | None, frozen: Any) -> jax.Array:
-        of_model = (params,) if self._adapted is None else (frozen, params)
-        call = self._apply if self._adapted is None else self._adapted.apply
-        positions = {"positions_BT": batch["positions_BT"]}
-        return call(*of_model, batch["ids_BT"], batch["segments_BT"], key, **positions)
-
-    def _nats(self, params: Any, batch: Arrays, key: jax.Array | None, frozen: Any) -> jax.Array:
-        """The cross-entropy of each row, summed over what it predicts, [B]."""
-        targets = batch["targets"]
-        nats_BT = cross_entropy(self._logits(params, batch, key, frozen), jnp.maximum(targets, 0))
-        return jnp.where(targets >= 0, nats_BT, 0).sum(-1)
+        return self._base if self.adapted is None else self.adapted.init(key)
 
     def _pieces(self, part: Corpus | Prompts, tokenizer: Any, *, skip_long: bool) -> pieces.Pieces:
         ids = self._ids()
@@ -246,7 +261,7 @@ class LanguageModeling:
         ]
         trained = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(self._start, jax.random.key(0))))
         total = sum(leaf.size for leaf in jax.tree.leaves(self._base))
-        facts["parameters"] = f"{total:,}" + ("" if self._adapted is None else f", {trained:,} in adapters")
+        facts["parameters"] = f"{total:,}" + ("" if self.adapted is None else f", {trained:,} in adapters")
         return Summary(facts, warnings)
 
 

@@ -19,6 +19,8 @@ from optimiz import compare, training
 from tests.examples import golden, tiny_lm
 from tests.examples.layouts import losses, trained
 
+KEY = jax.random.key(0)
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
@@ -79,6 +81,25 @@ def test_packed_losses_are_those_of_each_text_alone(model, data):
     assert sizes == said and found["bits_per_byte"] > 0
 
 
+def test_a_llama_reads_packed_rows_as_each_text_alone_and_has_the_adapters_of_peft(tmp_path, data):
+    model, parts = tiny_lm.save(tmp_path, "llama"), parts_of(data)
+    adapters = Lora(2, 4.0, ("q_proj", "v_proj"))
+    packed, alone = (LanguageModeling(parts, model, lora=adapters, pack=pack) for pack in (True, False))
+    params = jax.tree.map(
+        lambda p: 0.1 * np.cos(np.arange(p.size).reshape(p.shape)), packed.task(2, 0).init(KEY)
+    )
+    found, expected = (problem.evaluation("train")(params) for problem in (packed, alone))
+    assert found == pytest.approx(expected, rel=1e-5) and found != packed.untuned()["test"]
+    packed.save(tmp_path / "saved", params, name="x")
+    described = json.loads((tmp_path / "adapter" / lora.CONFIG).read_text())
+    assert described["target_modules"] == ["self_attn.q_proj", "self_attn.v_proj"]
+    assert not described["fan_in_fan_out"] and described["rank_pattern"] == {}
+    tensors = load_file(tmp_path / "adapter" / lora.WEIGHTS)
+    assert tensors["base_model.model.model.layers.0.self_attn.v_proj.lora_B.weight"].shape == (8, 2)
+    merged = LanguageModeling(parts, tmp_path / "saved")
+    assert merged.evaluation("train")(merged.task(2, 0).init(KEY)) == pytest.approx(found, rel=1e-4)
+
+
 def test_a_batch_is_the_mean_over_its_tokens(model, data):
     problem = LanguageModeling(parts_of(data), model, lora=None)
     task = problem.task(2, 0)
@@ -94,7 +115,7 @@ def test_a_batch_is_the_mean_over_its_tokens(model, data):
 
 
 def test_the_run_its_report_its_model_and_its_adapter(arguments, model, capsys):
-    call(arguments | {"optimizer": "adamw", "lora_ratio": 4})
+    call(arguments | {"lora_ratio": 4})
     out = arguments["output"]
     (run,) = compare.Record.read(out / "record.json").runs
     assert run.test.keys() == {"loss", "perplexity", "bits_per_byte"} and run.validation("loss")[0] == [2, 4]
@@ -163,6 +184,15 @@ def test_the_whole_model_learns_documents_and_remat_changes_nothing(arguments, t
     assert not (arguments["output"] / "adamw/adapter").exists()
     call(given | {"output": tmp_path / "remat", "remat": True})
     assert losses(tmp_path / "remat") == pytest.approx(losses(arguments["output"]), rel=1e-4)
+
+
+@pytest.mark.long
+def test_the_model_below_adapters_may_have_fewer_bits(arguments):
+    call(arguments | {"precision": "mixed", "learning_rate": 3e-3, "steps": 40, "lora_rank": 4})
+    losses = compare.Record.read(arguments["output"] / "record.json").runs[0].training_loss()[1]
+    assert np.mean(losses[-5:]) < 0.9 * losses[0]
+    tensors = load_file(arguments["output"] / "adamw/adapter" / lora.WEIGHTS)
+    assert {str(tensor.dtype) for tensor in tensors.values()} == {"float32"}
 
 
 @pytest.mark.long

@@ -6,8 +6,9 @@ import jax
 from flax import nnx
 
 from examples.data import tokenization
-from examples.models import families, weights
+from examples.models import decoders, weights
 from examples.models.gpt2 import GPT2Config
+from examples.models.llama import LlamaConfig
 from tests.examples import golden
 
 WORDS = ["red", "blue", "green"]
@@ -34,13 +35,17 @@ def written(path, rows):
     return path
 
 
-def save(directory):
-    """Write a tiny GPT-2 with parameters that bend, its tokenizer and a chat template."""
+def save(directory, kind="gpt2"):
+    """Write a tiny GPT-2 or Llama with parameters that bend, its tokenizer and a chat template."""
     texts = [f"<user> {row['messages'][0]['content']}</s>\n<assistant> red blue green" for row in chats(12)]
     tokenizer = tokenization.train(texts, "bpe", 300, "causal")
-    config = GPT2Config(tokenizer.get_vocab_size(), 16, 1, 2, max_positions=96)
-    params, _ = golden.drawn(lambda: families.GPT2.model(config, rngs=nnx.Rngs(0)))
-    weights.save(directory, families.GPT2, config, jax.tree.map(lambda p: 0.3 * p, params), {"end": 0})
+    family, size = decoders.FAMILIES[kind], tokenizer.get_vocab_size()
+    config = {
+        "gpt2": lambda: GPT2Config(size, 16, 1, 2, max_positions=96),
+        "llama": lambda: LlamaConfig(size, 16, 1, 4, 2, 4, 24, 96, norm_eps=1e-6),
+    }[kind]()
+    params, _ = golden.drawn(lambda: family.model(config, rngs=nnx.Rngs(0)))
+    weights.save(directory, family, config, jax.tree.map(lambda p: 0.3 * p, params), {"end": 0})
     tokenizer.save(str(directory / "tokenizer.json"))
     (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE}))
     return directory
