@@ -16,12 +16,15 @@ cuts 32 % of them. ``--length=32`` cuts 3.5 %, ``--length=48`` 0.6 %.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
+
+import jax
 
 from examples.data import baseline, data_flags, docstrings, text
 from examples.models import pretrained
 from examples.shared import command, optimizers, program_flags, terminal
-from examples.shared.budget_arms import WARMUP, WEIGHT_DECAY, arms
+from examples.shared.budget_arms import WARMUP, WEIGHT_DECAY, arms, head_alone
 from examples.shared.prices import given_or_measured
 from examples.shared.train_each import made_or_left_out
 from examples.tasks.text_classification import TextClassification
@@ -43,6 +46,9 @@ _EXTENSIONS = FLAGS.DEFINE_integer(
 _BUDGET = FLAGS.DEFINE_float("budget", 8.0, "Budget of each run, in seconds of reference time.")
 _SEEDS = FLAGS.DEFINE_integer("seeds", 3, "Runs of each optimizer at each rate.", lower_bound=1)
 _FILES = data_flags.DataFlags(FLAGS)
+_CONTROLS = FLAGS.DEFINE_bool(
+    "controls", True, "Also train the first optimizer on half of the data, and with a frozen encoder."
+)
 _REFERENCE = FLAGS.DEFINE_path("reference", None, "JSON file of prices; default: measured on this machine.")
 _METRIC = FLAGS.DEFINE_enum("metric", "accuracy", ["accuracy", "macro_f1", "mcc", "loss"], "Metric that ranks.")
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 16, "Examples per update.", lower_bound=1)
@@ -84,6 +90,35 @@ def read_data() -> dict[str, text.TextExamples]:
     return text.split(examples, {"train": 0.78, "validation": 0.11, "test": 0.11})
 
 
+def controls(
+    problem: TextClassification,
+    baseline: compare.Arm,
+    run_matrix: Callable[..., list[compare.Run]],
+    left_out: dict[str, str],
+) -> dict[str, list[dict[str, float | None]]]:
+    """Test metrics, for each seed, of models that should be worse than the baseline.
+
+    Args:
+        problem: the problem.
+        baseline: the first optimizer at its best rate.
+        run_matrix: (arms, task_of=, directory=) → runs from every seed, with all else as in the comparison.
+        left_out: receives the reason for each that cannot be made.
+    """
+    test, size = problem.evaluation("test"), _BATCH_SIZE.value
+    keys = map(jax.random.key, range(_SEEDS.value))
+    made = {"untrained": lambda: [test(problem.task(size, 0).init(key)) for key in keys]}
+    if _CONTROLS.value:
+        half = lambda seed: problem.task(size, seed, of=0.5)  # noqa: E731
+        alone = head_alone(baseline, len(problem.meaning["label_names"]))
+        made["half of the data"] = lambda: run_matrix([baseline], task_of=half, directory="half_of_the_data")
+        made["frozen encoder"] = lambda: run_matrix([alone], directory="frozen_encoder")
+    found = {}
+    for name, make in made.items():
+        if (runs := made_or_left_out(name, left_out, make)) is not None:
+            found[name] = [run.test if isinstance(run, compare.Run) else run for run in runs]
+    return found
+
+
 def main() -> None:
     """Run what is missing, then write the report."""
     given = None if _REFERENCE.value is None else training.Reference.read(_REFERENCE.value)
@@ -106,7 +141,8 @@ def main() -> None:
         left_out: dict[str, str] = {}
         print("computing the baseline, without any optimizer", flush=True)
         compute = functools.partial(baseline.tfidf_baseline, **parts)
-        baselines = made_or_left_out("TF-IDF baseline", left_out, compute)  # first, as it can fail
+        baselines = baseline.majority_baseline(**parts)
+        baselines |= made_or_left_out("TF-IDF baseline", left_out, compute) or {}  # first, as it can fail
         reference = given_or_measured(given, measure, output / "reference.json")
         names = dict.fromkeys(arm.name for arm in grid)
         record = compare.Record(
@@ -116,26 +152,34 @@ def main() -> None:
             settings=decisive
             | {"metric": _METRIC.value, "reference": reference.prices()}
             | {"extensions": _EXTENSIONS.value, "warmup": WARMUP, "weight_decay": WEIGHT_DECAY},
-            baselines=baselines or {},
+            baselines=baselines,
             test_examples=len(parts["test"].texts),
             runs=[],
             left_out=left_out,
         )
         compare.check_report(record, output, metric=_METRIC.value)
-        runs = compare.run_matrix(
-            grid,
-            range(_SEEDS.value),
-            task_of,
-            settings,
-            output / "runs",
-            identity=identity,
-            metric=_METRIC.value,
-            extensions=_EXTENSIONS.value,
-            reference=reference,
-            test=problem.evaluation("test"),
-            progress=progress,
-        )
-        record = dataclasses.replace(record, runs=runs)
+
+        def run_matrix(
+            arms: list[compare.Arm], *, task_of=task_of, directory="runs", **more
+        ) -> list[compare.Run]:
+            return compare.run_matrix(
+                arms,
+                range(_SEEDS.value),
+                task_of,
+                settings,
+                output / directory,
+                identity=identity,
+                metric=_METRIC.value,
+                reference=reference,
+                test=problem.evaluation("test"),
+                progress=progress,
+                **more,
+            )
+
+        record = dataclasses.replace(record, runs=run_matrix(grid, extensions=_EXTENSIONS.value))
+        first = compare.by_method(record, _METRIC.value)[0]
+        best = dataclasses.replace(grid[0], learning_rate=first.rate)
+        record = dataclasses.replace(record, controls=controls(problem, best, run_matrix, left_out))
         report = compare.write_report(record, output, metric=_METRIC.value)
     terminal.show(compare.summary(record, metric=_METRIC.value))
     print(f"\nreport: {report}")

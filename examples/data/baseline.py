@@ -100,6 +100,21 @@ def tfidf_baseline(train: TextExamples, validation: TextExamples, test: TextExam
     }
 
 
+def majority_baseline(train: TextExamples, validation: TextExamples, test: TextExamples) -> Metrics:
+    """The class that most training examples have, for every example.
+
+    Returns:
+        "most frequent class" → its `metrics` on the "validation" and on the "test" examples.
+    """
+    most = int(np.bincount(train.labels).argmax())
+    parts = {"validation": validation, "test": test}
+    return {
+        "most frequent class": {
+            name: metrics(part.labels, np.full(len(part.labels), most)) for name, part in parts.items()
+        }
+    }
+
+
 def pixel_baseline(train: ImageExamples, validation: ImageExamples, test: ImageExamples) -> Metrics:
     """Logistic regression on pixels, tuned on validation accuracy.
 

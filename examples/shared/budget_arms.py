@@ -1,5 +1,6 @@
 """The arms of a comparison on fine-tuning: optimizers at peak rates that decay to zero as a budget is spent."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -39,8 +40,21 @@ def arms(names: Sequence[str], rates: Sequence[float] | None, classes: int) -> l
     return found
 
 
-def _make(choice: optimizers.Choice, rate: jax.typing.ArrayLike | None = None) -> optax.GradientTransformation:
+def head_alone(arm: compare.Arm, classes: int) -> compare.Arm:
+    """An arm that trains only the new head, and leaves the encoder as it is.
+
+    Args:
+        arm: one of `arms`.
+        classes: number of classes of the logits.
+    """
+    make = functools.partial(_make, optimizers.choose(arm.name, classes=classes), encoder=0.0)
+    return dataclasses.replace(arm, make=make)
+
+
+def _make(
+    choice: optimizers.Choice, rate: jax.typing.ArrayLike | None = None, *, encoder: float = 1.0
+) -> optax.GradientTransformation:
     shape = schedules.linear(1.0) if rate is None else schedules.warm_up(schedules.linear(rate), WARMUP)
-    multipliers = optimizers.head_multipliers(_HEAD_RATE)
+    multipliers = optimizers.head_multipliers(_HEAD_RATE, encoder)
     schedule = schedules.over_budget(shape)
     return choice.make(schedule, WEIGHT_DECAY, groups.no_decay(), multipliers)

@@ -217,9 +217,9 @@ def listed(*, from_scratch: bool = False, logits: bool = True) -> str:
     return "\n".join(lines)
 
 
-def head_multipliers(rate: float) -> Callable[[Any], Any]:
-    """Multipliers of the learning rate: ``rate`` for the new head, and 1 for the trained encoder."""
-    return lambda params: jax.tree.map(lambda new: rate if new else 1.0, groups.path("^head/")(params))
+def head_multipliers(rate: float, encoder: float = 1.0) -> Callable[[Any], Any]:
+    """Multipliers of the learning rate: ``rate`` for the new head, and ``encoder`` for the trained encoder."""
+    return lambda params: jax.tree.map(lambda new: rate if new else encoder, groups.path("^head/")(params))
 
 
 def one_rate(params: Any) -> Any:

@@ -104,18 +104,26 @@ class TextClassification:
         _, self._apply = from_nnx(nnx.eval_shape(lambda: classifier(jax.random.key(0))))
         self._compiled_logits = jax.jit(self._logits)
 
-    def task(self, batch_size: int, seed: int, share: tuple[int, int] = (0, 1)) -> training.Task:
+    def task(
+        self, batch_size: int, seed: int, share: tuple[int, int] = (0, 1), *, of: float = 1.0
+    ) -> training.Task:
         """The task of the training part, evaluated on the validation part.
 
         Args:
             batch_size: B, examples per update.
             seed: seed of the order of the examples.
             share: which part of each batch this process reads, see ``training.Layout.share``.
+            of: fraction of the training examples, in (0, 1], drawn at random, but always the same.
         """
+        train = self._parts["train"]
+        if of < 1:
+            total = len(train["label"])
+            rows = np.sort(np.random.default_rng(0).permutation(total)[: max(round(of * total), 1)])
+            train = {name: array[rows] for name, array in train.items()}
         return training.Task(
             init=lambda key: self._encoder | self._head(key),
             loss=self._losses,
-            batches=training.shuffled(self._parts["train"], batch_size, seed, share),
+            batches=training.shuffled(train, batch_size, seed, share),
             evaluate=self.evaluation("validation"),
             logits=self._logits,
         )

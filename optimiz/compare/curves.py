@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from optimiz.compare.directions import arrow
-from optimiz.compare.methods import methods
+from optimiz.compare.methods import by_method
 from optimiz.compare.pictures import drawn, save
 from optimiz.compare.record import Record
 from optimiz.compare.run import Run
+from optimiz.compare.statistics import paired_difference
 
 # Okabe and Ito's palette, which can be told apart with any colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -34,7 +35,7 @@ def learning_curves(record: Record, path: str | os.PathLike[str], *, metric: str
     """
     picture = Figure(figsize=(13, 4.2), layout="constrained")
     training, *validations, score = picture.subplots(1, 3 if shows_loss(record, metric) else 2)
-    for i, method in enumerate(methods(record, metric)):
+    for i, method in enumerate(by_method(record, metric)):
         style = {"color": _COLOURS[i % len(_COLOURS)], "label": drawn(method.name)}
         losses = [(run, *run.training_loss()) for run in method.runs]
         smooth = [(run, updates, running_mean(loss)) for run, updates, loss in losses]
@@ -82,7 +83,7 @@ def rate_curves(record: Record, path: str | os.PathLike[str], *, metric: str) ->
     """
     picture = Figure(figsize=(7, 4.2), layout="constrained")
     axes = picture.subplots()
-    for i, method in enumerate(methods(record, metric)):
+    for i, method in enumerate(by_method(record, metric)):
         colour = _COLOURS[i % len(_COLOURS)]
         levels = {rate: _shown(record, metric, level) for rate, level in method.levels.items()}
         grid = [rate for rate in levels if rate is not None]
@@ -105,6 +106,48 @@ def rate_curves(record: Record, path: str | os.PathLike[str], *, metric: str) ->
     _label(axes, title, "peak learning rate")
     axes.legend(frameon=False)
     save(picture, path, dpi=150)
+
+
+def score_by_cost(record: Record, path: str | os.PathLike[str], *, metric: str) -> None:
+    """Plot the test metric of each method at its best rate against the cost of a run, with its interval.
+
+    The cost is the time of the updates on the machine of the runs, or their work in forward passes if a time
+    was not measured. The intervals are 95 % ones of the means over seeds (Student's t). Baselines are
+    horizontal lines, and methods that diverged are crosses at the lower edge.
+
+    Args:
+        record: record with at least one run.
+        path: file to write; the suffix gives the format.
+        metric: name of the test metric.
+    """
+    picture = Figure(figsize=(7, 4.2), layout="constrained")
+    axes, sign = picture.subplots(), record.sign(metric)
+    compared = by_method(record, metric)
+    timed = all(run.seconds is not None for method in compared for run in method.runs)
+    for i, method in enumerate(compared):
+        costs = [run.seconds if timed else run.forward_equivalents for run in method.runs]
+        at, reach = _mean_and_reach([cost for cost in costs if cost is not None])
+        style: dict[str, Any] = {"color": _COLOURS[i % len(_COLOURS)], "label": drawn(method.name)}
+        if not math.isfinite(method.score.mean):
+            axes.plot([at], [0.03], "x", transform=axes.get_xaxis_transform(), clip_on=False, **style)
+            continue
+        level, error = _mean_and_reach([sign * score for score in method.scores])
+        axes.errorbar([at], [level], xerr=[reach], yerr=[error], fmt="o", capsize=3, **style)
+    for name, level in record.levels(metric, "test").items():
+        axes.axhline(level, color="0.45", linestyle="--", linewidth=1, label=drawn(name))
+    unit = "seconds of a run's updates" if timed else "forward passes of a run"
+    _label(axes, drawn(f"Test {_directed(record, metric)} (95 % intervals over seeds; cross: diverged)"), unit)
+    axes.legend(frameon=False)
+    save(picture, path, dpi=150)
+
+
+def _mean_and_reach(values: Sequence[float]) -> tuple[float, float]:
+    """The mean of values, and the reach of its interval to either side; NaN and 0 for what is not known."""
+    if not values:
+        return math.nan, 0.0
+    found = paired_difference(values, [0.0] * len(values))
+    mean, reach = _drawable([found.mean, found.high - found.mean]).tolist()
+    return mean, 0.0 if math.isnan(reach) else reach
 
 
 def running_mean(values: Sequence[float], share: float = 0.05) -> list[float]:

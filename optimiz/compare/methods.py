@@ -7,7 +7,7 @@ score is a metric times its sign (``Record.sign``), so that more is better.
 import dataclasses
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from optimiz.compare.grid import at_edge, best_rate
 from optimiz.compare.record import Record
@@ -95,7 +95,7 @@ class Method:
         return statistics.median(times)
 
 
-def methods(record: Record, metric: str) -> list[Method]:
+def by_method(record: Record, metric: str) -> list[Method]:
     """The methods of a record, in the order in which they ran.
 
     Args:
@@ -148,9 +148,37 @@ def leader(compared: Sequence[Method]) -> tuple[Method, list[Method]]:
     return best, [method for method in compared if method is not best]
 
 
-def lead_over(best: Method, other: Method, comparisons: int) -> Difference:
-    """How far the best is ahead, at a confidence that holds for all the comparisons together (Bonferroni)."""
-    return paired_difference(best.scores, other.scores, confidence=1 - (1 - CONFIDENCE) / comparisons)
+def pair_confidence(compared: Sequence[Method]) -> float:
+    """The confidence of one pair's interval at which those of all pairs hold together (Bonferroni).
+
+    All of them count, and not only those with the best method: which one is the best, the same scores have
+    said. Methods that diverged are in no pair.
+    """
+    finite = sum(math.isfinite(method.score.mean) for method in compared)
+    return 1 - (1 - CONFIDENCE) / max(math.comb(finite, 2), 1)
+
+
+def leads(
+    compared: Sequence[Method], difference: Callable[..., Difference] = paired_difference
+) -> list[tuple[Method, Difference]]:
+    """How far the best method is ahead of each other one, in their order.
+
+    Args:
+        compared: methods of one record.
+        difference: (scores, scores, confidence=) → their difference, with its interval.
+    """
+    best, others = leader(compared)
+    confidence = pair_confidence(compared)
+    return [(other, difference(best.scores, other.scores, confidence=confidence)) for other in others]
+
+
+def paired_deviation(one: Method, other: Method) -> float:
+    """Standard deviation, over seeds, of the difference of two methods' scores; NaN where it is not known."""
+    differences = [a - b for a, b in zip(one.scores, other.scores, strict=True)]
+    if not all(map(math.isfinite, differences)):
+        return math.nan
+    found = estimate(differences)
+    return found.standard_error * math.sqrt(found.n)
 
 
 def have_grids(compared: Sequence[Method]) -> bool:

@@ -39,6 +39,9 @@ class Record:
             ``"mae"`` can be omitted.
         higher_is_better: names of metrics that are better when higher; ``"accuracy"`` and ``"f1"`` can be
             omitted.
+        controls: test metrics of models that should be worse than any that is trained here, such as an
+            untrained one or one that is trained on half of the data: name → for each seed, name of the metric →
+            value. A value is None if it is not finite.
         left_out: parts that the report lacks, such as a baseline, and why.
         samples: name → lines of text that a model wrote; shown verbatim.
         pictures: PNG file next to the report → its caption.
@@ -49,8 +52,8 @@ class Record:
 
     Raises:
         TypeError: a field, or a value in it, has the wrong type or is not plain JSON.
-        ValueError: a number is not finite or outside its domain; a baseline lacks a part; a metric is listed in
-            both directions; or a picture is not a PNG file next to the report.
+        ValueError: a number is not finite or outside its domain; a baseline lacks a part; a control lacks a
+            seed; a metric is listed in both directions; or a picture is not a PNG file next to the report.
     """
 
     title: str
@@ -62,6 +65,7 @@ class Record:
     runs: Sequence[Run]
     lower_is_better: Sequence[str] = ()
     higher_is_better: Sequence[str] = ()
+    controls: Mapping[str, Sequence[Mapping[str, float | None]]] = dataclasses.field(default_factory=dict)
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     samples: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     pictures: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -79,6 +83,12 @@ class Record:
             if parts.keys() != {"validation", "test"}:
                 given = ", ".join(parts) or "none"
                 raise ValueError(f"baselines[{name!r}] must have the parts validation and test, got {given}")
+        seeds = len({run.seed for run in self.runs})
+        for name, of_seeds in self.controls.items():
+            if self.runs and len(of_seeds) != seeds:
+                raise ValueError(
+                    f"controls[{name!r}] must have one entry per seed, {seeds}, got {len(of_seeds)}"
+                )
         if both := set(self.lower_is_better) & set(self.higher_is_better):
             raise ValueError(f"{min(both)!r} cannot be in both lower_is_better and higher_is_better")
         for name in self.pictures:

@@ -15,15 +15,16 @@ import numpy as np
 
 from optimiz import training
 from optimiz.compare import sections
-from optimiz.compare.curves import learning_curves, rate_curves, shows_loss
+from optimiz.compare.curves import learning_curves, rate_curves, score_by_cost, shows_loss
 from optimiz.compare.markdown import code, decimal, escaped, joined, listed, measured, table, with_error
-from optimiz.compare.methods import Method, have_grids, methods
+from optimiz.compare.methods import Method, by_method, have_grids
 from optimiz.compare.page import self_contained
 from optimiz.compare.record import Record
+from optimiz.compare.setting import setting_in_words
 from optimiz.compare.statistics import estimate
-from optimiz.compare.verdict import in_words
+from optimiz.compare.verdict import consequences, in_words
 
-_CURVES, _RATES = "curves.png", "rates.png"
+_CURVES, _RATES, _COSTS = "curves.png", "rates.png", "cost.png"
 
 _log = logging.getLogger(__name__)
 
@@ -73,11 +74,12 @@ def write_report(record: Record, directory: str | os.PathLike[str], *, metric: s
     if not isinstance(record, Record):
         raise TypeError(f"record must be a compare.Record, got {type(record).__name__}")
     record.sign(metric)
-    compared = methods(record, metric)
+    compared = by_method(record, metric)
     directory = Path(directory).expanduser()
     directory.mkdir(parents=True, exist_ok=True)
     record.write(directory / "record.json")
     pictures = {_CURVES: learning_curves} | ({_RATES: rate_curves} if have_grids(compared) else {})
+    pictures |= {_COSTS: score_by_cost} if len(compared) > 1 else {}
     missing = {}
     for name, draw in pictures.items():
         (directory / name).unlink(missing_ok=True)  # it may belong to an earlier report
@@ -98,14 +100,15 @@ def write_report(record: Record, directory: str | os.PathLike[str], *, metric: s
 
 
 def summary(record: Record, *, metric: str) -> str:
-    """The result in words and as a table, as Markdown.
+    """The result in words and as a table, as Markdown; first, whether the setting tells training from none.
 
     Args:
         record: record with at least one run.
         metric: name of the metric by which methods are ranked.
     """
     lacking = [f"{escaped(name)} is left out: {escaped(reason)}" for name, reason in record.left_out.items()]
-    return "\n\n".join([in_words(record, metric=metric), results_table(record, metric=metric), *lacking])
+    parts = [part(record, metric=metric) for part in (setting_in_words, in_words, consequences, results_table)]
+    return "\n\n".join(filter(None, [*parts, *lacking]))
 
 
 def render(record: Record, *, metric: str, missing: Mapping[str, str] | None = None) -> str:
@@ -116,7 +119,7 @@ def render(record: Record, *, metric: str, missing: Mapping[str, str] | None = N
         metric: name of the metric by which methods are ranked.
         missing: picture that could not be drawn → why.
     """
-    compared, missing = methods(record, metric), missing or {}
+    compared, missing = by_method(record, metric), missing or {}
     drawn = [
         "training loss",
         *["validation loss"] * shows_loss(record, metric),
@@ -128,6 +131,7 @@ def render(record: Record, *, metric: str, missing: Mapping[str, str] | None = N
         summary(record, metric=metric),
         f"![{caption}]({_CURVES})",
         *_section(sections.differences, record, compared, metric),
+        *_section(sections.seeds, record, compared, metric),
         *_section(sections.rates, record, compared, metric),
         *_section(sections.cost, record, compared, metric),
         *_section(sections.kept, record),
@@ -178,7 +182,7 @@ def results_table(record: Record, *, metric: str) -> str:
         record: record with at least one run.
         metric: name of the test metric that comes first; the others follow in the order of the first run.
     """
-    compared = methods(record, metric)
+    compared = by_method(record, metric)
     names = [metric, *(name for name in compared[0].runs[0].test if name != metric)]
     titles = {name: f"test {record.directed(name)}" for name in names}
     rows = [_result_row(method, titles) for method in compared]

@@ -107,15 +107,25 @@ def paired_difference(
         >>> round(difference.low, 3), round(difference.high, 3), difference.significant
         (-1.071, 1.471, False)
     """
-    if len(first) != len(second):
-        raise ValueError(f"first and second must have the same length, got {len(first)} and {len(second)}")
-    checks.number("confidence", confidence, gt=0, lt=1)
+    check_pairs(first, second, confidence)
     mean, n = estimate(first).mean - estimate(second).mean, len(first)
     if n == 1 or not math.isfinite(mean):
         return Difference(mean, -math.inf, math.inf, n)
     error = estimate([a - b for a, b in zip(first, second, strict=True)]).standard_error
     half = t_quantile(confidence, n - 1) * error
     return Difference(mean, mean - half, mean + half, n)
+
+
+def check_pairs(first: Sequence[float], second: Sequence[float], confidence: float) -> None:
+    """Check the arguments of a paired difference.
+
+    Raises:
+        TypeError: the confidence is not a number.
+        ValueError: the numbers of scores differ, or the confidence is outside (0, 1).
+    """
+    if len(first) != len(second):
+        raise ValueError(f"first and second must have the same length, got {len(first)} and {len(second)}")
+    checks.number("confidence", confidence, gt=0, lt=1)
 
 
 def t_quantile(confidence: float, degrees: int) -> float:

@@ -28,7 +28,7 @@ def test_report_is_written_with_its_picture_and_record(tmp_path):
     path = compare.write_report(record(*runs), tmp_path / "out", metric="accuracy")
     text = path.read_text()
     assert "![" in text and (path.parent / "curves.png").stat().st_size > 10_000
-    assert not (path.parent / "rates.png").exists()
+    assert not (path.parent / "rates.png").exists() and (path.parent / "cost.png").exists()
     read = compare.Record.read(path.parent / "record.json")
     assert report.render(read, metric="accuracy") == text  # there is no number that is not from the record
     assert "| sgd_sai | 0.01 | 0.800 | 0.800 | 0.200 | 3 | 2 | 500 | 4.00 |" in text
@@ -44,16 +44,21 @@ def test_the_page_refers_to_nothing_beside_it(tmp_path):
     sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
     assert len(sources) == 2 and all(source.startswith("data:image/png;base64,") for source in sources)
     assert "<table>" in page and "a&lt;b&gt;" in page and "<b>" not in page
-    assert "<p><strong>a&lt;b&gt;</strong> has the best (highest) mean test accuracy over 2 seeds" in page
+    assert (
+        "<p>Use <strong>a&lt;b&gt;</strong> at learning rate 0.01, because it has the best validation" in page
+    )
 
 
 def test_an_arm_that_diverged_once_is_not_ranked_and_not_dropped():
     runs = [*seeds("a", 0.6, 0.7), run("b", 0.9), run("b", None, seed=1, diverged_at=2)]
     said = report.in_words(record(*runs), metric="accuracy")
-    assert said.startswith("**a** has the best") and "b diverged in 1 of 2 runs." in said
+    assert (
+        said.startswith("Of these optimizers, use **a** at learning rate 0.01,")
+        and "b diverged in 1 of 2 runs." in said
+    )
     text = report.render(record(*runs), metric="accuracy")
     assert "| b | 0.01 | not finite in 1 of 2 |" in text
-    assert "| b | not finite | none | -0.300, +inf | no significant difference |" in text
+    assert "| b | not finite | none | none | -0.300, +inf | not told apart |" in text
 
 
 def test_the_rate_is_chosen_by_validation_and_not_by_test():
@@ -282,7 +287,7 @@ def test_text_from_outside_is_shown_and_never_obeyed(tmp_path):
     tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
     inline = [child for token in tokens for child in token.children or ()]
     pictures = [child.attrs["src"] for child in inline if child.type == "image"]
-    assert pictures == ["curves.png", "rates.png", "mistakes.png", "link.png"]
+    assert pictures == ["curves.png", "rates.png", "cost.png", "mistakes.png", "link.png"]
     kinds = {token.type for token in [*tokens, *inline]}
     assert not kinds & {"html_block", "html_inline", "link_open", "em_open", "s_open"}
     headings = [tokens[i + 1].content for i, token in enumerate(tokens) if token.type == "heading_open"]
@@ -292,7 +297,7 @@ def test_text_from_outside_is_shown_and_never_obeyed(tmp_path):
     assert rows and set(rows) == {6, 7, 9}  # no cell has become two
     assert not re.search('<(?:img|script)(?! src="data:image/png;base64,)', page)
     secrets = [base64.b64encode((tmp_path / "secret.txt").read_bytes()).decode(), "of this machine"]
-    assert len(re.findall('src="data:image/png', page)) == 3 and not any(secret in page for secret in secrets)
+    assert len(re.findall('src="data:image/png', page)) == 4 and not any(secret in page for secret in secrets)
     assert "&lt;img src=x onerror=alert(1)&gt;" in page and "[link" not in text
 
 
