@@ -85,7 +85,7 @@ def of_prompts(
     Args:
         prompts: the texts.
         tokenizer: the tokenizer.
-        end: id of the token that ends an answer, unless a chat template has written the text; None if it has.
+        end: id of the token that ends an answer; None if a chat template has written all special tokens.
         length: number of tokens of each text → T, the number of tokens of a row.
         skip_long: whether texts longer than a row are left out.
 
@@ -93,33 +93,30 @@ def of_prompts(
         ValueError: the tokenizer cannot encode a text, an answer has no token, or a text is longer than a row
             and not to be left out; the message names its place.
     """
-    tokens, places, sizes = [], [], []
-    for is_whole in (True, False):
-        some = [prompt for prompt in prompts.prompts if prompt.is_whole is is_whole]
-        rows = _encoded(tokenizer, [prompt.text for prompt in some], special=not is_whole)
-        for prompt, row in zip(some, rows, strict=True):
-            ids, predicted = row.ids, _predicted(row, prompt)
-            if not is_whole and end is not None:
-                kept = len(ids) - (ids[-1:] == [end])
-                ids, predicted = [*ids[:kept], end], [*predicted[:kept], True]
-            if not any(predicted[1:]):
-                raise ValueError(f"{prompt.place}: an answer has no token of its own to predict")
-            tokens.append((np.array(ids, np.int32), np.array(predicted)))
-            places.append(prompt.place)
-            sizes.append(prompt.size)
+    tokens = []
+    rows = _encoded(tokenizer, [prompt.text for prompt in prompts.prompts], special=end is not None)
+    for prompt, row in zip(prompts.prompts, rows, strict=True):
+        ids, predicted = row.ids, _predicted(row, prompt)
+        if end is not None:
+            kept = len(ids) - (ids[-1:] == [end])
+            ids, predicted = [*ids[:kept], end], [*predicted[:kept], True]
+        if not any(predicted[1:]):
+            raise ValueError(f"{prompt.place}: an answer has no token of its own to predict")
+        tokens.append((np.array(ids, np.int32), np.array(predicted)))
     lengths = [len(ids) - 1 for ids, _ in tokens]
     most = length(lengths)
     long = [i for i, each in enumerate(lengths) if each > most]
     if long and not skip_long:
         more = f" ({len(long)} texts are too long)" if len(long) > 1 else ""
+        first = prompts.prompts[long[0]].place
         raise ValueError(
-            f"{places[long[0]]}: {lengths[long[0]]} tokens with its answer, and a row has {most}{more}: see "
-            "--length, or leave them out with --skip_long"
+            f"{first}: {lengths[long[0]]} tokens with its answer, and a row has {most}{more}: see --length, or "
+            "leave them out with --skip_long"
         )
     if len(long) == len(tokens):
         raise ValueError(f"{prompts.source}: all of {len(tokens)} texts are longer than a row of {most} tokens")
     kept = sorted({*range(len(tokens))} - {*long})
-    return Pieces([tokens[i] for i in kept], [sizes[i] for i in kept], len(long))
+    return Pieces([tokens[i] for i in kept], [prompts.prompts[i].size for i in kept], len(long))
 
 
 def _predicted(row: Encoding, prompt: Prompt) -> list[bool]:

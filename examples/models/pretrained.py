@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from examples.data import tokenizer_file
+from examples.data import chat_template, tokenizer_file
 from examples.data.tokenizer_file import CHARACTERS, SETTINGS, TOKENIZER, VOCABULARY
 from examples.models import families, weights
 from examples.models.bert import EncoderConfig
@@ -37,6 +37,7 @@ SHA256 = {
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(@[\w.-]+)?")
 _ON_THE_HUB = (CONFIG, GENERATION, WEIGHTS, INDEX, "model-*-of-*.safetensors", TOKENIZER, VOCABULARY, SETTINGS)
+_ON_THE_HUB += (chat_template.FILE,)
 _SECONDS = 20.0  # timeout of the Hub
 
 # The encoder's prefix in files of a model with a head, and the beginning of the names of its classes.

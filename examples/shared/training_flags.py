@@ -35,7 +35,7 @@ def define(
     """Define the flags, and refuse values that cannot be meant when they are parsed.
 
     Args:
-        own: the program's flags; a flag ``head_rate`` is checked too, if it has one.
+        own: the program's flags; flags ``head_rate`` and ``lora_ratio`` are checked too, if it has them.
         choose: name → optimizer; raises a ValueError for an unknown name.
         *others: flags on which ``choose`` depends.
         optimizer: names of the default optimizers.
@@ -120,7 +120,7 @@ def check_flags(
     """Refuse unknown optimizers, a missing learning rate, and flags that affect none of the optimizers.
 
     Args:
-        own: the program's flags; ``warmup`` and ``head_rate`` are checked too if it has them.
+        own: the program's flags; ``warmup``, ``head_rate`` and ``lora_ratio`` are checked too if it has them.
         choose: name → optimizer; raises a ValueError for an unknown name.
         optimizers: flag with the names of the optimizers.
         learning_rate: flag with the peak rate, for all optimizers that take one.
@@ -143,7 +143,7 @@ def check_flags(
     for name, heeds in {
         learning_rate.name: lambda choice: not choice.searches,
         "warmup": lambda choice: not choice.searches,
-        "head_rate": lambda choice: choice.scales_parts,
+        **dict.fromkeys(("head_rate", "lora_ratio"), lambda choice: choice.scales_parts),
     }.items():
         if name not in own:
             continue

@@ -143,6 +143,8 @@ class LanguageModeling(PackedModel):
             of_part = self._pieces(parts[name], tokenizer, skip_long=skip_long)
             lengths = of_part.lengths
             of_rows = segments.fit(lengths, self.length) if pack else [[i] for i in range(len(lengths))]
+            # In any order but that of lengths: an evaluation may see the first rows alone.
+            of_rows = [of_rows[i] for i in np.random.default_rng(0).permutation(len(of_rows))]
             self.rows[name] = segments.laid_out(of_part.tokens, of_rows, self.length)
             self._bytes[name] = np.array([sum(of_part.sizes[i] for i in row) for row in of_rows])
             skipped[name] = of_part.skipped
@@ -221,7 +223,7 @@ class LanguageModeling(PackedModel):
         if isinstance(part, Corpus):
             end = self._needed(ids["end"])
             return pieces.of_documents(part, tokenizer, ids["start"], end, self._length_for)
-        end = ids["end"] if part.prompts[0].is_whole else self._needed(ids["end"])
+        end = None if part.prompts[0].is_whole else self._needed(ids["end"])
         return pieces.of_prompts(part, tokenizer, end, self._length_for, skip_long=skip_long)
 
     def _length_for(self, lengths: list[int]) -> int:

@@ -213,7 +213,7 @@ def test_tokens_of_answers_are_predicted_and_the_end(tmp_path, tokenizer):
     found = pieces.of_prompts(read, tokenizer, 0, max, skip_long=False)
     assert texts(tokenizer, found) == [" 2é<|endoftext|>"] and found.sizes == [4]
     read = prompts.read(rows(tmp_path, {"messages": [USER, SAYS]}), TEMPLATE)
-    found = pieces.of_prompts(read, tokenizer, 0, max, skip_long=False)
+    found = pieces.of_prompts(read, tokenizer, None, max, skip_long=False)
     assert texts(tokenizer, found) == ["Hö!</s>"] and found.sizes == [4]  # the template ends it
 
 
