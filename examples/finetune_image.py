@@ -56,6 +56,13 @@ program_flags.check(lambda x: x > 0, "must be above 0, or the new head would not
 for _flag in (_TEST, _IMAGE_SIZE):
     _goes = f"--{_flag.name} goes with --data; the digits have a test part and a size of their own"
     program_flags.check_together(lambda x: x["data"] or not any(x.values()), _goes, FLAGS, _DATA, _flag)
+program_flags.check_together(
+    lambda x: x["model"] != "resnet" or x["accumulate"] == 1,
+    "--accumulate is of a ViT; the batch norms of a ResNet need whole batches",
+    FLAGS,
+    _MODEL,
+    FLAGS["accumulate"],
+)
 for _flag in (_DROPOUT, _REMAT):
     _goes = f"--{_flag.name} is of a ViT; a ResNet has none"
     program_flags.check_together(

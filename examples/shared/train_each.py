@@ -87,6 +87,7 @@ class Plan:
             evaluate_every=own.evaluate_every,
             save_every=own.save_every,
             patience=own.patience,
+            micro_batches=own.accumulate,
             profile=training_flags.profiled(own.profile),
             **training_flags.kept(own.keep),
         )
@@ -114,6 +115,7 @@ class Plan:
             "warmup": self.warmup,
             "weight_decay": self.weight_decay,
             "precision": self.precision,
+            "accumulate": self.settings.micro_batches,
         }
 
     def begun(self, task: training.Task, identity: dict[str, Any]) -> tuple[training.Task, dict[str, Any]]:

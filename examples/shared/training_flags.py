@@ -55,6 +55,8 @@ def define(
     steps_flag = own.DEFINE_integer("steps", steps, "Updates.", lower_bound=1)
     epochs = own.DEFINE_float("epochs", None, f"Passes over the training {examples}, in place of --steps.")
     own.DEFINE_integer("batch_size", batch_size, f"{examples.capitalize()} per update.", lower_bound=1)
+    text = "Parts of a batch that a step computes in turn, to take less memory: the same update."
+    own.DEFINE_integer("accumulate", 1, text, lower_bound=1)
     own.DEFINE_integer("seed", 0, f"Of {seed_of}.", lower_bound=0)
     own.DEFINE_integer("evaluate_every", evaluate_every, "Steps between two evaluations.")
     own.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
@@ -93,6 +95,13 @@ def define(
         own,
         epochs,
         steps_flag,
+    )
+    program_flags.check_together(
+        lambda x: x["batch_size"] % x["accumulate"] == 0,
+        "--accumulate must divide --batch_size",
+        own,
+        own["accumulate"],
+        own["batch_size"],
     )
     program_flags.check_together(
         lambda x: x["patience"] is None or "keep_best" in kept(x["keep"], metrics),

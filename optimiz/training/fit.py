@@ -141,6 +141,9 @@ def fit(
     if settings.keep_best is not None and (task.evaluate is None or methods.growth is not None):
         reason = "Task(evaluate=) is None" if task.evaluate is None else "the model grows"
         raise ValueError(f"Settings(keep_best={settings.keep_best!r}) cannot keep a best checkpoint: {reason}")
+    if settings.micro_batches > 1 and task.model_state is not None:
+        parts = f"Settings(micro_batches={settings.micro_batches})"
+        raise ValueError(f"{parts} cannot go with Task(model_state=), which is that of a whole batch")
     if layout is None and jax.process_count() > 1:
         raise ValueError(f"a run of {jax.process_count()} processes needs a layout, got layout=None")
     if methods.selection is not None and jax.process_count() > 1:

@@ -141,7 +141,16 @@ class RunPlan:
         growth = self.methods.growth
         staged = lambda tx: tx if growth is None else growth.optimizer(tx, stage)  # noqa: E731
         price = None if self.reference is None else self.reference.seconds
-        spec = StepSpec.of(self.task, staged(self.tx), state, batch, price, self.methods, self.settings.steps)
+        spec = StepSpec.of(
+            self.task,
+            staged(self.tx),
+            state,
+            batch,
+            price,
+            self.methods,
+            self.settings.steps,
+            self.settings.micro_batches,
+        )
         if self.at_rate is None:
             return spec
         make = self.at_rate.make

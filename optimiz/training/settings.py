@@ -20,6 +20,7 @@ _LEAST = {
     "save_every": 0,
     "keep": 1,
     "patience": 1,
+    "micro_batches": 1,
     "compare_replicas_every": 0,
 }
 
@@ -54,6 +55,9 @@ class Settings:
         profile: (first, end), indices of updates, 0 ≤ first < end: the updates from the first to the one before
             the end are traced with ``jax.profiler``, into ``profile`` in the run's directory, for TensorBoard,
             XProf or Perfetto. None for no trace.
+        micro_batches: number of parts, a divisor of the batch, in which a step computes it one after the other,
+            ≥ 1: the same update, up to rounding and the keys of dropout, in less memory. See
+            ``optimiz.training.micro_batches``.
         compare_replicas_every: number of steps after which the copies of the parameters on the devices of a
             mesh are compared, in addition to before every checkpoint; 0 for before checkpoints only.
 
@@ -76,6 +80,7 @@ class Settings:
     lower_is_better: bool | None = None
     patience: int | None = None
     profile: tuple[int, int] | None = None
+    micro_batches: int = 1
     compare_replicas_every: int = 0
 
     def __post_init__(self) -> None:
@@ -159,6 +164,8 @@ def description(
     if settings.budget is not None:
         decisive |= {"budget": float(settings.budget), "evaluate_at": [float(x) for x in settings.evaluate_at]}
         described["reference"] = dict(prices or {})
+    if settings.micro_batches > 1:
+        decisive["micro_batches"] = settings.micro_batches
     if settings.patience is not None:
         ends = ("keep_best", "lower_is_better", "patience")
         decisive |= {name: getattr(settings, name) for name in ends}

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import optax
 
 from optimiz.hyperparams import hyperparams
+from optimiz.training import micro_batches
 from optimiz.training.at_rate import Factory
 from optimiz.training.budget.clock import Clock
 from optimiz.training.budget.step_cost import FORWARD, charge, charge_step
@@ -89,6 +90,7 @@ class StepSpec:
         structure: the tree structure of the pair of state and batch.
         leaves: the shapes and dtypes of the pair's arrays.
         make: learning rate → optimizer; the rate is then an argument of the step. None if ``tx`` is given.
+        micro_batches: number of parts in which the batch is computed, see ``optimiz.training.micro_batches``.
     """
 
     loss: Callable[..., Any]
@@ -103,6 +105,7 @@ class StepSpec:
     structure: Any
     leaves: tuple[jax.ShapeDtypeStruct, ...]
     make: Factory | None = None
+    micro_batches: int = 1
 
     @classmethod
     def of(
@@ -114,6 +117,7 @@ class StepSpec:
         price: Callable[..., float] | None = None,
         methods: Methods = PLAIN,
         steps: int | None = None,
+        micro_batches: int = 1,
     ) -> "StepSpec":
         """The step of a task and an optimizer.
 
@@ -126,6 +130,7 @@ class StepSpec:
                 the state has no clock.
             methods: which layers and which examples are trained.
             steps: number of steps of the run; None if only a budget limits it.
+            micro_batches: number of parts in which the batch is computed.
 
         Raises:
             ValueError: layers are to be dropped, and the task has no ``depth``.
@@ -146,6 +151,7 @@ class StepSpec:
             steps=None if methods.layer_drop is None or state.clock is not None else steps,
             structure=structure,
             leaves=tuple(leaves),
+            micro_batches=micro_batches,
         )
 
     def of_any_rate(self, make: Factory) -> "StepSpec":
@@ -237,24 +243,32 @@ def _update(
     pattern = () if layers is None else (layers,)
     active = None if layers is None else jnp.sum(layers, dtype=jnp.int32)
 
+    others = untrained_arguments(state.model_state, state.frozen)
+    loss = lambda params, batch, key: spec.loss(params, batch, key, *pattern, **others)  # noqa: E731
+    cut = batch, key, spec.micro_batches
+
     def value_and_state(params: Any) -> tuple[jax.Array, Any]:
-        returned = spec.loss(
-            params, batch, key, *pattern, **untrained_arguments(state.model_state, state.frozen)
-        )
-        losses, model_state = losses_and_state(returned, state.model_state)
+        losses, model_state = losses_and_state(loss(params, batch, key), state.model_state)
         return mean_loss(losses, batch), model_state
 
     def value_fn(params: Any) -> jax.Array:
-        return value_and_state(params)[0]
+        return (
+            value_and_state(params)[0] if spec.micro_batches == 1 else micro_batches.value(loss, params, *cut)
+        )
 
     def logits_fn(params: Any) -> Any:
-        assert spec.logits is not None
-        logits = spec.logits(
-            params, batch, key, *pattern, **untrained_arguments(state.model_state, state.frozen)
-        )
-        return weighted_logits(logits, batch)
+        logits, whole = spec.logits, spec.micro_batches == 1
+        assert logits is not None
+        of = lambda params, batch, key: logits(params, batch, key, *pattern, **others)  # noqa: E731
+        found = of(params, batch, key) if whole else micro_batches.each(of, params, *cut)
+        return weighted_logits(found, batch)
 
-    (value, model_state), grads = jax.value_and_grad(value_and_state, has_aux=True)(state.params)
+    if spec.micro_batches == 1:
+        (value, model_state), grads = jax.value_and_grad(value_and_state, has_aux=True)(state.params)
+    else:
+        micro_batches.check(batch, spec.micro_batches)
+        value, grads = micro_batches.value_and_grad(loss, state.params, *cut)
+        model_state = None  # see fit
     norm = _norm(grads)
     functions = (
         {"value_fn": value_fn} if spec.logits is None else {"value_fn": value_fn, "logits_fn": logits_fn}

@@ -30,7 +30,7 @@ def call(*argv):
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", steps.STEPS)
 def test_the_step_of_a_trainer_compiles_for_a_device_and_fits(name, target, remat):
-    row = steps.planned_step(name, target, remat)
+    row = steps.planned_step(name, target, "float32", remat)
     assert row["arguments"]["parameters"] == 4 * row["parameters"]
     assert sum(row["arguments"].values()) < row["peak"] < row["memory"]
 
@@ -44,21 +44,28 @@ def test_layers_that_are_computed_again_take_less_memory():
     assert again.temporary < 0.8 * kept.temporary and again.arguments == kept.arguments
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("target", TARGETS)
+def test_mixed_precision_takes_at_most_six_tenths_of_the_temporary_memory(target):
+    whole, mixed = (steps.planned_step("longer", target, name, remat=False) for name in ("float32", "mixed"))
+    assert mixed["temporary"] <= 0.6 * whole["temporary"] and mixed["arguments"] == whole["arguments"]
+
+
 def test_a_step_is_planned_once_and_the_report_says_whether_it_fits(tmp_path, monkeypatch):
     model = shapes.Gpt2(1, 32, 2, vocabulary=100, positions=16)
     tiny = ("GPT-2, tiny", "4 × 16 tokens", lambda remat: planned.task(model, 4, remat=remat))
     monkeypatch.setitem(steps.STEPS, "gpt2", tiny)
-    call("--steps=gpt2", "--targets=cpu", f"--output={tmp_path}")
+    call("--steps=gpt2", "--targets=cpu", "--precisions=float32", f"--output={tmp_path}")
     path = tmp_path / "record.json"
     kept, again = json.loads(path.read_text())["rows"]
     assert (kept["remat"], again["remat"]) == (False, True)
     assert kept["arguments"]["batch"] == 2 * 4 * 4 * 16  # tokens and targets
     assert 0 < kept["arguments"]["state"] - 2 * kept["arguments"]["parameters"] < 64
     lines = (tmp_path / "report.md").read_text().splitlines()
-    assert lines[-1].startswith("| GPT-2, tiny | 4 × 16 tokens | cpu | computed again | ")
+    assert lines[-1].startswith("| GPT-2, tiny | 4 × 16 tokens | cpu | float32 | computed again | ")
     assert "| unknown | " in lines[-1]
     before = path.stat().st_mtime_ns
-    call("--steps=gpt2", "--targets=cpu", f"--output={tmp_path}")
+    call("--steps=gpt2", "--targets=cpu", "--precisions=float32", f"--output={tmp_path}")
     assert path.stat().st_mtime_ns == before
 
 
@@ -69,4 +76,4 @@ def test_a_step_that_does_not_fit_is_said():
     row |= {"temporary": None, "peak": None, "traffic": None}
     record = {"environment": {"versions": {"jax": "0"}}, "rows": [row]}
     line = steps_report.summary(record).splitlines()[-1]
-    assert line == "| large | 1 | v5e | kept | 2.0 | 4.0 |  |  | no |  |"
+    assert line == "| large | 1 | v5e | float32 | kept | 2.0 | 4.0 |  |  | no |  |  |"
