@@ -20,7 +20,7 @@ from examples.data import baseline, image_summary, images
 from examples.shared import command, devices, optimizers, program_flags, training_flags
 from examples.shared.train_each import Plan, made_or_left_out
 from examples.tasks.image_classification import CROP, FLIP, ImageClassification, choose, draw_mistakes
-from optimiz import schedules, training
+from optimiz import training
 
 FLAGS = program_flags.Flags()
 _MODEL = FLAGS.DEFINE_path("model", "resnet", '"resnet", "vit", or the directory of a pretrained ViT.')
@@ -43,6 +43,7 @@ training_flags.define(
     weight_decay=0.05,
     steps=200,
     batch_size=64,
+    schedule="cosine",
     evaluate_every=50,
     seed_of="parameters, data order and augmentation",
 )
@@ -102,7 +103,7 @@ def main() -> None:
     side, _, channels = parts["train"].images.shape[1:]
     classes = len(parts["train"].label_names)
     choices = [choose_optimizer(name, classes) for name in FLAGS.optimizer]
-    chosen = plan.optimizers(choices, schedules.cosine, optimizers.head_multipliers(_HEAD_RATE.value))
+    chosen = plan.optimizers(choices, optimizers.head_multipliers(_HEAD_RATE.value))
     augment = _AUGMENT.value or (["none"] if _DATA.value is None else [CROP, FLIP])
     model = choose(_MODEL.value, side, channels, classes, _DROPOUT.value, _REMAT.value)
     problem = ImageClassification(parts, model, augment=augment, smoothing=_SMOOTHING.value)

@@ -26,7 +26,7 @@ from examples.models import lora, pretrained
 from examples.shared import command, devices, optimizers, program_flags, training_flags
 from examples.shared.train_each import Plan
 from examples.tasks.language_modeling import EVALUATION_ROWS, METRICS, LanguageModeling
-from optimiz import schedules, training
+from optimiz import training
 
 FLAGS = program_flags.Flags()
 _MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a causal language model.")
@@ -57,6 +57,7 @@ training_flags.define(
     weight_decay=0.01,
     steps=150,
     batch_size=8,
+    schedule="linear",
     evaluate_every=25,
     seed_of="adapters, data order and dropout",
 )
@@ -116,7 +117,7 @@ def main() -> None:
     choices = [optimizers.choose(name, classes=problem.vocabulary) for name in FLAGS.optimizer]
     choices = list(map(optimizers.for_adapters, choices)) if rank else choices
     multipliers = lora.rates(_RATIO.value) if rank else optimizers.one_rate
-    chosen = plan.optimizers(choices, schedules.linear, multipliers)
+    chosen = plan.optimizers(choices, multipliers)
     decisive = plan.decisive | {flag.name: flag.value for flag in _DECISIVE} | {"length": problem.length}
     identity = decisive | {"model_and_data": problem.fingerprint()} | problem.meaning
     task, identity = plan.begun(problem.task(FLAGS.batch_size, FLAGS.seed, devices.share(layout)), identity)

@@ -18,7 +18,7 @@ from examples.models import pretrained
 from examples.shared import command, devices, optimizers, program_flags, training_flags
 from examples.shared.train_each import Plan
 from examples.tasks.text_classification import TextClassification
-from optimiz import schedules, training
+from optimiz import training
 
 FLAGS = program_flags.Flags()
 _MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
@@ -46,6 +46,7 @@ training_flags.define(
     weight_decay=0.01,
     steps=150,
     batch_size=32,
+    schedule="linear",
     evaluate_every=25,
     seed_of="data order and dropout",
 )
@@ -99,7 +100,7 @@ def main() -> None:
     train = parts["train"]
     plan = Plan.of(FLAGS, len(train.texts), log_every=5)
     choices = [optimizers.choose(name, classes=len(train.label_names)) for name in FLAGS.optimizer]
-    chosen = plan.optimizers(choices, schedules.linear, optimizers.head_multipliers(_HEAD_RATE.value))
+    chosen = plan.optimizers(choices, optimizers.head_multipliers(_HEAD_RATE.value))
     problem = TextClassification(
         parts,
         model,

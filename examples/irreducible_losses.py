@@ -20,7 +20,7 @@ from examples.shared import command, optimizers, program_flags
 from examples.shared.train_each import Plan
 from examples.tasks.objectives import Size, masked
 from examples.tasks.pretraining import Pretraining
-from optimiz import schedules, training
+from optimiz import training
 
 FLAGS = program_flags.Flags()
 _DATA = FLAGS.DEFINE_path("data", None, "Text file, or folder of them; default: Python's library.")
@@ -106,7 +106,7 @@ def main() -> None:
         resume=_RESUME.value,
     )
     choice = optimizers.choose("adamw", from_scratch=True)
-    adamw = plan.optimizer(choice, schedules.cosine, optimizers.one_rate)
+    adamw = plan.optimizer(choice, optimizers.one_rate)
     task = of.task(_BATCH_SIZE.value, _SEED.value, part="held_out")
     with training.claimed(output, about, _RESUME.value):
         training.write_whole(output / TOKENIZER, of.vocabulary.tokenizer.to_str(pretty=True))

@@ -10,13 +10,9 @@ has a row for each, in their order: what was given, the most probable class, its
 class.
 """
 
-import csv
-import io
-import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,11 +21,11 @@ from examples.data.data_flags import ColumnFlags
 from examples.models import image_classifier, pretrained, text_classifier, weights
 from examples.models.tensors import CONFIG
 from examples.shared import command, program_flags
+from examples.shared.predictions import FORMATS, written
 from examples.shared.train_each import MODEL
 from optimiz import training
 
 STANDARD = "-"
-FORMATS = ("tsv", "csv", "jsonl")
 
 FLAGS = program_flags.Flags()
 _RUN = FLAGS.DEFINE_path("run", None, "Directory of the run, such as runs/mine/adamw.", required=True)
@@ -98,36 +94,6 @@ def of_images(model: Path) -> tuple[Sequence[str], list[dict[str, str]], np.ndar
     return classifier.names, given, classifier.probabilities(params, pictures.images, statistics)
 
 
-def rows(
-    names: Sequence[str], given: Sequence[dict[str, str]], probabilities: np.ndarray
-) -> Iterator[dict[str, Any]]:
-    """What was given, the most probable class, its probability, and those of all classes, for each example."""
-    for about, of_classes in zip(given, probabilities, strict=True):
-        rounded = [float(f"{p:.6g}") for p in of_classes]
-        best = int(of_classes.argmax())
-        by_name = dict(zip(names, rounded, strict=True))
-        yield {**about, "label": names[best], "probability": rounded[best], "probabilities": by_name}
-
-
-def written(found: Iterator[dict[str, Any]], form: str) -> str:
-    """Rows as a table, or as lines of JSON. In TSV, tabs and line ends of a text become spaces."""
-    if form == "jsonl":
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    for i, row in enumerate(found):
-        classes = row.pop("probabilities")
-        cells = [[*row.values(), *classes.values()]]
-        for line in [[*row, *(f"p({name})" for name in classes)]] * (i == 0) + cells:
-            if form == "csv":
-                writer.writerow(line)
-            else:
-                table.write(
-                    "\t".join(" ".join(str(cell).splitlines()).replace("\t", " ") for cell in line) + "\n"
-                )
-    return table.getvalue()
-
-
 def main() -> None:
     """Read the run and the data, and write the predictions."""
     output = Path(_OUTPUT.value)
@@ -148,7 +114,7 @@ def main() -> None:
         raise ValueError(
             f"{model} is a model of type {kind!r}; predictions need a classifier of texts or images"
         )
-    predictions = written(rows(*found), form)
+    predictions = written(*found, form)
     if _OUTPUT.value == STANDARD:
         sys.stdout.write(predictions)
     else:

@@ -26,7 +26,7 @@ from examples.shared.downstream import Downstream
 from examples.shared.train_each import MODEL, Plan, made_or_left_out
 from examples.tasks.objectives import OBJECTIVES, Size
 from examples.tasks.pretraining import EVALUATION_ROWS, METRICS, Pretraining
-from optimiz import compare, schedules, training
+from optimiz import compare, training
 
 FLAGS = program_flags.Flags()
 _OBJECTIVE = FLAGS.DEFINE_enum("objective", "causal", list(OBJECTIVES), "What is told: next, hidden or cut.")
@@ -57,6 +57,7 @@ training_flags.define(
     weight_decay=0.1,
     steps=300,
     batch_size=16,
+    schedule="cosine",
     evaluate_every=50,
     seed_of="parameters, data order and what is hidden",
 )
@@ -116,7 +117,7 @@ def main() -> None:
         summary.show()
     plan = Plan.of(FLAGS, len(problem.rows["train"]), log_every=10)
     choices = [_choose(name, classes=vocabulary.size) for name in FLAGS.optimizer]
-    chosen = plan.optimizers(choices, schedules.cosine, optimizers.one_rate)
+    chosen = plan.optimizers(choices, optimizers.one_rate)
     decisive = plan.decisive | {flag.name: flag.value for flag in _DECISIVE}
     identity = decisive | {"data": problem.fingerprint(), "vocabulary": digest(vocabulary.tokenizer)}
     identity |= {flag.name: flag.value for flag in (_TOKENIZER, _VOCAB_SIZE)}

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import optax
 
+import optimiz
 from examples.shared import command, program_flags, terminal, tracking, training_flags, warm_start
 from examples.shared.optimizers import Choice, averaged
 from examples.shared.precisions import PRECISIONS, in_precision
@@ -53,6 +54,8 @@ class Plan:
             parameters.
         init: directory of the run whose parameters are the initial ones; None for those of the task.
         precision: name of the precision, see ``precisions.PRECISIONS``.
+        schedule: name of what follows the warm-up, see ``training_flags.SCHEDULES``.
+        clip: largest norm of a gradient; None for any.
         report_to: trackers that are told of the runs, see ``tracking.TRACKERS``.
     """
 
@@ -66,6 +69,8 @@ class Plan:
     average: str | None = None
     init: str | None = None
     precision: str = "float32"
+    schedule: str = "cosine"
+    clip: float | None = None
     report_to: Sequence[str] = ()
 
     @classmethod
@@ -102,6 +107,8 @@ class Plan:
             average=own.average,
             init=own.init,
             precision=own.precision,
+            schedule=own.schedule,
+            clip=own.clip,
             report_to=own.report_to or (),
         )
 
@@ -115,6 +122,8 @@ class Plan:
             "warmup": self.warmup,
             "weight_decay": self.weight_decay,
             "precision": self.precision,
+            "schedule": self.schedule,
+            "clip": self.clip,
             "accumulate": self.settings.micro_batches,
         }
 
@@ -134,41 +143,38 @@ class Plan:
             task, identity = warm_start.begun(task, identity, self.init)
         return PRECISIONS[self.precision].task(task), identity
 
-    def optimizer(
-        self, choice: Choice, decay: Callable[[float], schedules.Shape], multipliers: Any
-    ) -> tuple[optax.GradientTransformation, float | None]:
-        """An optimizer on a schedule that decays to zero at the last step, and its peak rate.
+    def optimizer(self, choice: Choice, multipliers: Any) -> tuple[optax.GradientTransformation, float | None]:
+        """An optimizer on its schedule, and its peak rate.
 
         A line search finds its own rate; the schedule gives the share of it to take. A method that is meant for
         a constant rate has the warm-up alone.
 
         Args:
             choice: the optimizer.
-            decay: peak → shape of the schedule after the warm-up.
             multipliers: multipliers of the rate, by parameter.
         """
         rate = choice.peak(self.learning_rate)
         if rate is None:
             shape = schedules.linear(1.0)
         else:
-            after = schedules.constant if choice.constant_rate else decay
+            after = schedules.constant if choice.constant_rate else training_flags.SCHEDULES[self.schedule]
             shape = schedules.warm_up(after(rate), self.warmup)
         schedule = schedules.over_steps(shape, self.settings.steps)
         tx = choice.make(schedule, self.weight_decay, groups.no_decay(), multipliers)
+        tx = tx if self.clip is None else optax.chain(optimiz.clip_by_global_norm(self.clip), tx)
         tx = in_precision(tx, self.precision, self.settings.seed)
         return tx if self.average is None else averaged(tx, self.average, self.settings.steps), rate
 
     def optimizers(
-        self, choices: Iterable[Choice], decay: Callable[[float], schedules.Shape], multipliers: Any
+        self, choices: Iterable[Choice], multipliers: Any
     ) -> dict[str, tuple[optax.GradientTransformation, float | None]]:
         """Several optimizers by their names, for :meth:`train_each`.
 
         Args:
             choices: the optimizers.
-            decay: see :meth:`optimizer`.
             multipliers: see :meth:`optimizer`.
         """
-        return {choice.name: self.optimizer(choice, decay, multipliers) for choice in choices}
+        return {choice.name: self.optimizer(choice, multipliers) for choice in choices}
 
     def new_record(
         self,

@@ -13,8 +13,9 @@ from examples.shared import program_flags
 from examples.shared.optimizers import Choice, averaged
 from examples.shared.precisions import PRECISIONS
 from examples.shared.tracking import TRACKERS
-from optimiz import compare
+from optimiz import compare, schedules
 
+SCHEDULES = {"cosine": schedules.cosine, "linear": schedules.linear, "constant": schedules.constant}
 KEEP_LAST, KEEP_BEST = "last", "best"
 
 
@@ -29,6 +30,7 @@ def define(
     weight_decay: float,
     steps: int,
     batch_size: int,
+    schedule: str,
     evaluate_every: int,
     seed_of: str,
 ) -> None:
@@ -45,6 +47,7 @@ def define(
         weight_decay: default weight decay.
         steps: default number of updates.
         batch_size: default number of examples per update.
+        schedule: default of what follows the warm-up, one of SCHEDULES.
         evaluate_every: default number of updates between two evaluations.
         seed_of: what the seed decides.
     """
@@ -52,6 +55,8 @@ def define(
     rate = own.DEFINE_float("learning_rate", None, "Peak rate; default: the optimizer's own, if there is one.")
     own.DEFINE_float("weight_decay", weight_decay, "Decoupled; biases and norms are left out.")
     warmup = own.DEFINE_float("warmup", 0.1, "Share of the steps over which a rate rises from 0.")
+    own.DEFINE_enum("schedule", schedule, list(SCHEDULES), "What follows the warm-up; decays end at 0.")
+    clip = own.DEFINE_float("clip", None, "Largest norm of the gradient of all parameters; default: any.")
     steps_flag = own.DEFINE_integer("steps", steps, "Updates.", lower_bound=1)
     epochs = own.DEFINE_float("epochs", None, f"Passes over the training {examples}, in place of --steps.")
     own.DEFINE_integer("batch_size", batch_size, f"{examples.capitalize()} per update.", lower_bound=1)
@@ -83,7 +88,7 @@ def define(
     own.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)
 
     program_flags.check(lambda x: x < 1, "must be in [0, 1)", warmup)
-    program_flags.check(lambda x: x > 0, "must be above 0", epochs)
+    program_flags.check(lambda x: x > 0, "must be above 0", epochs, clip)
     program_flags.check_each(lambda rule: averaged(optax.identity(), rule, 1), average)
     program_flags.check_each(lambda rule: kept(rule, metrics), keep)
     program_flags.check_among(TRACKERS, report_to)
@@ -152,6 +157,8 @@ def check_flags(
     for name, heeds in {
         learning_rate.name: lambda choice: not choice.searches,
         "warmup": lambda choice: not choice.searches,
+        "schedule": lambda choice: not (choice.searches or choice.constant_rate),
+        "clip": lambda choice: not choice.searches,
         **dict.fromkeys(("head_rate", "lora_ratio"), lambda choice: choice.scales_parts),
     }.items():
         if name not in own:

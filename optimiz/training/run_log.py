@@ -59,7 +59,7 @@ class RunLog:
         self._rows = MetricsLog(path, watched=progress is not None)
         self._pending: list[StepMetrics] = []  # of the updates since the last look
         self._best: dict[str, Any] | None = None  # the best evaluation, if the settings name a metric
-        self._waited = 0  # evaluations since then
+        self._unimproved = 0  # evaluations since then
         self._seconds = self._compile_seconds = 0.0
         self._lap_started = self._waited = 0.0
 
@@ -71,7 +71,7 @@ class RunLog:
     @property
     def _out_of_patience(self) -> bool:
         patience = self._settings.patience
-        return patience is not None and self._waited >= patience
+        return patience is not None and self._unimproved >= patience
 
     @property
     def stage(self) -> int:
@@ -101,7 +101,7 @@ class RunLog:
         kept_by = (self._settings.keep_best, self._settings.lower_is_better)
         if best is not None and (best["figure"], best["lower_is_better"]) == kept_by:
             self._best = best
-        self._waited = record.get("waited", 0)
+        self._unimproved = record.get("unimproved", 0)
         self.steps = int(state.step)
         self.drawn = int(state.selection.drawn) if self._waits else self.steps
         if state.clock is not None:
@@ -245,7 +245,7 @@ class RunLog:
         best |= {"steps": self.steps, "checkpoint": self.drawn}
         self._best = processes.from_first(lambda: best if better and math.isfinite(value) else self._best)
         is_best = self._best is not None and self._best["checkpoint"] == self.drawn
-        self._waited = 0 if is_best else self._waited + 1
+        self._unimproved = 0 if is_best else self._unimproved + 1
         return is_best
 
     @property
@@ -256,8 +256,8 @@ class RunLog:
     def record(self) -> dict[str, Any]:
         """Force the metrics onto the disk, and return what a checkpoint saves of the log."""
         record = processes.from_first(lambda: self._rows.sync() | {"seconds": self._seconds})
-        waited = {} if self._settings.patience is None else {"waited": self._waited}
-        return record | waited | ({} if self._best is None else {"best": self._best})
+        unimproved = {} if self._settings.patience is None else {"unimproved": self._unimproved}
+        return record | unimproved | ({} if self._best is None else {"best": self._best})
 
     def result(self, params: Any, model_state: Any) -> Result:
         """Close the log."""

@@ -122,7 +122,7 @@ _RECORD = {
     "best": _Kind(
         "an object of figure, lower_is_better, value, steps and checkpoint", _is_best, required=False
     ),
-    "waited": _COUNT._replace(required=False),
+    "unimproved": _COUNT._replace(required=False),
     "conditions": _Kind("an object of objects", _of(dict), required=False),
     "data": _Kind("a list of texts", _are_texts, required=False),
     "traced": _Kind("an object of texts", _of(str), required=False),

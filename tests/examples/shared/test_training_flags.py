@@ -10,7 +10,7 @@ import pytest
 from absl.testing import flagsaver
 
 from examples import finetune_text, pretrain
-from examples.shared import command, training_flags, warm_start
+from examples.shared import command, optimizers, training_flags, warm_start
 from examples.shared.train_each import Plan
 from optimiz import training
 from tests.training import tiny
@@ -42,6 +42,14 @@ def test_epochs_are_as_many_updates_as_begin_within_them(epochs):
         (["--epochs=2", "--steps=150"], "--epochs replaces --steps; give one of them"),
         (["--epochs=0"], "flag --epochs=0.0: must be above 0"),
         (["--epochs=1e12"], "--epochs=1e+12 are 3,125,000,000,000 updates, more than 2,147,483,647"),
+        (["--clip=0"], "flag --clip=0.0: must be above 0"),
+        (["--clip=1", "--optimizer=salsa"], "--clip needs an optimizer that takes a rate"),
+        (
+            ["--schedule=cosine", "--optimizer=schedule_free_adamw", "--learning_rate=1"],
+            "--schedule needs an optimizer that takes a",
+        ),
+        (["--schedule=step"], "value should be one of <cosine|linear|constant>"),
+        (["--accumulate=5"], "--accumulate must divide --batch_size"),
         (["--keep=first"], """keep 'first' must be "last", "best", "best:METRIC" or a number of at least 1"""),
         (["--keep=0"], "keep '0' must be"),
         (["--keep=best:"], "keep 'best:' must be"),
@@ -73,6 +81,22 @@ def test_what_is_best_has_the_direction_of_its_metric():
     for metric in pretrain.METRICS:
         assert by(f"--keep=best:{metric}", program=pretrain) == (metric, True)
     assert parsed("--keep=7").settings.keep == 7
+
+
+@pytest.mark.parametrize("name", training_flags.SCHEDULES)
+def test_an_update_is_that_of_the_clipped_gradient_at_the_rate_of_the_schedule(name):
+    flags = ["--optimizer=optax:sgd", "--learning_rate=3", "--warmup=0.25", "--steps=8", "--weight_decay=0"]
+    plan = parsed(*flags, f"--schedule={name}", "--clip=0.5")
+    tx, _ = plan.optimizer(optimizers.choose("optax:sgd"), optimizers.one_rate)
+    params, gradient = {"w": np.zeros(2, np.float32)}, {"w": np.float32([3, 4])}  # of norm 5
+    state, found = tx.init(params), []
+    for _ in range(8):
+        updates, state = tx.update(gradient, state, params)
+        found.append(updates["w"])
+    x = (np.arange(8) / 8 - 0.25) / 0.75  # of the way after the warm-up
+    after = {"cosine": (1 + np.cos(np.pi * x)) / 2, "linear": 1 - x, "constant": 1 + 0 * x}[name]
+    rates = 3 * np.where(x < 0, np.arange(8) / 2, after)
+    np.testing.assert_allclose(found, -rates[:, None] * [0.3, 0.4], atol=1e-6)
 
 
 @pytest.fixture(scope="module")

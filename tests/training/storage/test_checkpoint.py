@@ -262,6 +262,7 @@ def test_a_manifest_with_fields_of_the_wrong_type_is_refused_in_one_line(two, tm
         *places(whole),
         ("record", "stage"),
         ("record", "best"),
+        ("record", "unimproved"),
         ("record", "traced"),
         ("record", "metrics_sha256"),
     ]:
