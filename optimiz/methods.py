@@ -304,6 +304,12 @@ _BERNSTEIN = "Bernstein et al., [1802.04434](https://arxiv.org/abs/1802.04434)"
 _SOPHIA = "Liu et al., [2305.14342](https://arxiv.org/abs/2305.14342)"
 _SLS = "Kenneweg et al., [2403.18506](https://arxiv.org/abs/2403.18506)"
 _SCHEDULE_FREE = "Defazio et al., [2405.15682](https://arxiv.org/abs/2405.15682)"
+_REFUSED_BY_SOAP = {
+    "shampoo_beta": 1.0,
+    "precondition_frequency": 0,
+    "max_precond_dim": -1,
+    "matrices": {"kernel": True},
+}
 _SALSA = "Kenneweg, Kenneweg and Hammer, [2407.20650](https://arxiv.org/abs/2407.20650)"
 _HYPERBALL = "[2606.16899](https://arxiv.org/abs/2606.16899) (Hyperball)"
 
@@ -383,6 +389,12 @@ _ROWS = (
         paper="Vaswani et al., [1905.09997](https://arxiv.org/abs/1905.09997)",
         needs=_LOSS,
         solves={"init_step": 0.2},
+    ),
+    Method(
+        factory=optimizers.kl_soap,
+        paper="Lin et al., [2509.03378](https://arxiv.org/abs/2509.03378)",
+        refused=_REFUSED_BY_SOAP | {"init_factor": 0.0},
+        solves={"max_precond_dim": 3},
     ),
     Method(
         factory=optimizers.lamb,
@@ -505,6 +517,13 @@ _ROWS = (
         from_scratch_rate=3e-3,
     ),
     Method(factory=optimizers.signum, paper=_BERNSTEIN, fine_tuning_rate=5e-5, from_scratch_rate=3e-3),
+    Method(
+        factory=optimizers.soap,
+        paper="Vyas et al., [2409.11321](https://arxiv.org/abs/2409.11321)",
+        refused=_REFUSED_BY_SOAP,
+        # One gradient does not determine the basis of its longer side, nor then what two programs make of it.
+        solves={"max_precond_dim": 3},
+    ),
     Method(factory=optimizers.sophia_g, paper=_SOPHIA, needs=("logits_fn",), from_scratch_rate=1e-3),
     Method(factory=optimizers.sophia_h, paper=_SOPHIA, needs=("obj_fn",)),
     Method(factory=optimizers.sqrt_size_sgd, paper=""),

@@ -1,11 +1,12 @@
 """Hidden matrices: which parameters Muon orthogonalises, and along which axes each of them is a matrix.
 
 The names of modules decide, and then the rank: a bias of Flax's attention has two dimensions and is no matrix,
-its kernels have three and are matrices. Embeddings, heads, norms, biases and the like are left to AdamW.
-``groups.describe(params, groups.matrices())`` shows who gets what.
+its kernels have three and are matrices. Embeddings, heads, norms, biases and the like are left to AdamW; SOAP
+takes embeddings and heads too. ``groups.describe(params, groups.matrices())`` shows who gets what.
 """
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -82,9 +83,12 @@ def _axes(axes: tuple[int, ...]) -> str:
 
 
 def matrices(
-    overrides: Mapping[str, Matrix | None] | None = None, *, scanned: Mapping[str, int] | None = None
+    overrides: Mapping[str, Matrix | None] | None = None,
+    *,
+    scanned: Mapping[str, int] | None = None,
+    whole: bool = False,
 ) -> Callable[[optax.Params], Any]:
-    """Routing for Muon: the axes of each hidden matrix, and None for what is left to AdamW.
+    """Routing for Muon and SOAP: the axes of each matrix, and None for what is left to AdamW.
 
     - Queries, keys and values of rank 3: the first axis in, the others out. The projection out of attention:
       the last axis out, the others in. Fused queries, keys and values of rank 2: three equal blocks.
@@ -101,6 +105,8 @@ def matrices(
             a LoRA adapter have to be named here.
         scanned: axis along which layers are stacked, by pattern of path, such as ``{"^layers/": 0}``; each
             layer is a matrix of its own. An empty mapping says that nothing is stacked.
+        whole: whether embeddings and heads of rank 2 are matrices too, and fused queries, keys and values one,
+            as SOAP has it.
 
     Returns:
         A function from a tree of parameters to the tree of :class:`Matrix` or None. On a whole tree it raises
@@ -109,7 +115,8 @@ def matrices(
         without an override, for fused blocks that are not equal, and for axes that do not fit.
 
     Raises:
-        TypeError: ``overrides`` does not map patterns to :class:`Matrix` or None, or ``scanned`` is no mapping.
+        TypeError: ``overrides`` does not map patterns to :class:`Matrix` or None, ``scanned`` is no mapping, or
+            ``whole`` is no boolean.
 
     Example:
         >>> import jax.numpy as jnp
@@ -123,6 +130,8 @@ def matrices(
         isinstance(axes, Matrix | None) for axes in overrides.values()
     ):
         raise TypeError(f"overrides must be a Matrix or None by pattern of path, got {overrides!r}")
+    if not isinstance(whole, bool):
+        raise TypeError(f"whole must be a boolean, got {whole!r}")
 
     def routing(params: optax.Params) -> Any:
         reading = read(params, scanned)
@@ -131,9 +140,9 @@ def matrices(
                 raise ValueError(f"{pattern!r} matches no parameter; there are {reading.some_paths()}")
         if reading.whole and scanned is None:
             _refuse_undeclared_stacks(reading)
-        vocabularies = {rows for leaf in reading.leaves for rows in _vocabulary(leaf)}
+        by_rule = functools.partial(_axes_by_rule, whole=whole, vocabularies=_vocabularies(reading))
 
-        answers = [_answer(leaf, overrides, vocabularies) for leaf in reading.leaves]
+        answers = [_answer(leaf, overrides, by_rule) for leaf in reading.leaves]
         if reading.whole and not any(answers):
             shapes = ", ".join(f"{leaf.path} {leaf.shape}" for leaf in reading.leaves[:8])
             more = f" and {len(reading.leaves) - 8} more" if len(reading.leaves) > 8 else ""
@@ -146,14 +155,16 @@ def matrices(
     return routing
 
 
-def _answer(leaf: Leaf, overrides: Mapping[str, Matrix | None], vocabularies: set[int]) -> Matrix | None:
+def _answer(
+    leaf: Leaf, overrides: Mapping[str, Matrix | None], by_rule: Callable[[Leaf], Matrix | None]
+) -> Matrix | None:
     named = {axes for pattern, axes in overrides.items() if re.search(pattern, leaf.path)}
     if len(named) > 1:
         raise ValueError(f"matrices gives {leaf.path} more than one answer: {', '.join(map(repr, named))}")
     if named:
         (axes,) = named
     else:
-        axes = _axes_by_rule(leaf, vocabularies)
+        axes = by_rule(leaf)
     try:
         return None if axes is None else axes.of(leaf.shape)
     except ValueError as error:
@@ -173,23 +184,25 @@ _NO_VOCABULARY = re.compile(r"(?i)pos|type|segment|patch|relative|wpe")
 _IMAGE_CHANNELS = 4
 
 
-def _axes_by_rule(leaf: Leaf, vocabularies: set[int]) -> Matrix | None:
+def _axes_by_rule(leaf: Leaf, *, whole: bool, vocabularies: set[int]) -> Matrix | None:
     """The axes of a parameter by its name, its rank and its shape."""
     kept = [axis for axis in range(len(leaf.shape)) if axis != leaf.scanned]
     shape = [leaf.shape[axis] for axis in kept]
     of, rank = kind(leaf.path), leaf.rank
     vector = sum(side > 1 for side in shape) < 2 or 0 in leaf.shape
-    if vector or of in ("embedding", "head", "norm") or biases.test(leaf):
+    if vector or of == "norm" or biases.test(leaf):
         return None
+    if of in ("embedding", "head"):
+        return Matrix(reduction=(kept[0],), output=(kept[1],)) if whole and rank == 2 else None
     if any(pattern.search(leaf.path) for pattern in (_ROUTER, _INPUT)):
         return None
     if _LORA.search(leaf.path):
         raise ValueError(
-            f"{leaf.path} is a factor of LoRA, of which it is not known whether Muon suits it: name it, as in "
-            'matrices={"lora": None} for AdamW or {"lora": groups.Matrix()} for Muon'
+            f"{leaf.path} is a factor of LoRA, of which it is not known whether it suits as a matrix: name it, "
+            'as in matrices={"lora": None} for AdamW or {"lora": groups.Matrix()} for a matrix'
         )
     outside = leaf.scanned is None and _LAYER.search(leaf.path) is None
-    if of == "other" and rank == 2 and outside and vocabularies & set(shape):
+    if of == "other" and rank == 2 and outside and not whole and vocabularies & set(shape):
         return None
     reversed_axes = _WEIGHT.search(leaf.path) is not None
 
@@ -203,7 +216,7 @@ def _axes_by_rule(leaf: Leaf, vocabularies: set[int]) -> Matrix | None:
         return None if shape[channels] <= _IMAGE_CHANNELS else axes(reduction, [output])
     if rank == 2:
         first, second = reversed(kept) if reversed_axes else kept
-        return axes([first], [second], _fused(leaf, first, second) if of == "qkv" else None)
+        return axes([first], [second], _fused(leaf, first, second) if of == "qkv" and not whole else None)
     if rank == 3 and of in ("q", "k", "v"):
         return axes(kept[:1], kept[1:])
     if rank == 3 and of == "o":
@@ -224,10 +237,14 @@ def _fused(leaf: Leaf, first: int, second: int) -> tuple[int, ...]:
     return (width,) * 3
 
 
-def _vocabulary(leaf: Leaf) -> tuple[int, ...]:
-    """The number of tokens, if this is their table."""
-    table = kind(leaf.path) == "embedding" and leaf.rank == len(leaf.shape) == 2
-    return leaf.shape[:1] if table and _NO_VOCABULARY.search(leaf.path) is None else ()
+def _vocabularies(reading: Reading) -> set[int]:
+    """The numbers of tokens, of which there are tables."""
+
+    def is_table(leaf: Leaf) -> bool:
+        table = kind(leaf.path) == "embedding" and leaf.rank == len(leaf.shape) == 2
+        return table and _NO_VOCABULARY.search(leaf.path) is None
+
+    return {leaf.shape[0] for leaf in reading.leaves if is_table(leaf)}
 
 
 def _refuse_undeclared_stacks(reading: Reading) -> None:

@@ -16,7 +16,10 @@ Routing = Callable[[optax.Params], Any]
 
 
 def axes_by_leaf(
-    matrices: Mapping[str, Matrix | None] | Routing | None, scanned: Mapping[str, int] | None
+    matrices: Mapping[str, Matrix | None] | Routing | None,
+    scanned: Mapping[str, int] | None,
+    *,
+    whole: bool = False,
 ) -> Callable[[Any], tuple[Matrix | None, ...]]:
     """A function from a tree of parameters to the axes of each leaf, in the order of ``jax.tree.leaves``.
 
@@ -24,6 +27,7 @@ def axes_by_leaf(
         matrices: axes, or None, by pattern of path; or a function of the parameters to the tree of both; None
             for :func:`matrices` alone.
         scanned: axis along which layers are stacked, by pattern of path.
+        whole: whether embeddings, heads and what is fused are each one matrix, see :func:`matrices`.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -32,7 +36,7 @@ def axes_by_leaf(
     checks.static("matrices", matrices)
     if callable(matrices) and scanned is not None:
         raise ValueError("scanned must be given to groups.matrices if matrices is a function, not beside it")
-    routing = matrices if callable(matrices) else find_matrices(matrices, scanned=scanned)
+    routing = matrices if callable(matrices) else find_matrices(matrices, scanned=scanned, whole=whole)
 
     def axes(tree: Any) -> tuple[Matrix | None, ...]:
         leaves, structure = jax.tree.flatten(tree)

@@ -18,6 +18,12 @@ from optimiz.numerics.directions import directions_of as directions_of
 from optimiz.numerics.directions import moves as moves
 from optimiz.numerics.dispatch import dispatched_once as dispatched_once
 from optimiz.numerics.dispatch import increment as increment
+from optimiz.numerics.eigenbases import eigenbasis as eigenbasis
+from optimiz.numerics.eigenbases import gram as gram
+from optimiz.numerics.eigenbases import in_order as in_order
+from optimiz.numerics.eigenbases import power_iteration as power_iteration
+from optimiz.numerics.eigenbases import rotated as rotated
+from optimiz.numerics.eigenbases import rotated_back as rotated_back
 from optimiz.numerics.fusion import Deferred as Deferred
 from optimiz.numerics.fusion import all_of as all_of
 from optimiz.numerics.fusion import any_nan as any_nan
@@ -68,6 +74,7 @@ from optimiz.numerics.precision import scaled as scaled
 from optimiz.numerics.precision import times as times
 from optimiz.numerics.precision import widen as widen
 from optimiz.numerics.quantisation import BFloat16 as BFloat16
+from optimiz.numerics.quantisation import Exact as Exact
 from optimiz.numerics.quantisation import Float8 as Float8
 from optimiz.numerics.quantisation import Int8 as Int8
 from optimiz.numerics.quantisation import no_scales as no_scales

@@ -69,20 +69,21 @@ class _Devices:
 
 def map_matrices(
     function: Callable[..., tuple[jax.Array, ...]],
-    axes: Sequence[Axes],
+    axes: Sequence[Axes | tuple[Axes, ...]],
     *columns: Sequence[jax.Array],
-    scalars: tuple[jax.typing.ArrayLike, ...] = (),
+    scalars: tuple[Any, ...] = (),
     mesh: Mesh | AbstractMesh | None = None,
 ) -> list[tuple[jax.Array, ...]]:
     """Apply a function of stacks of matrices to arrays that hold matrices.
 
     Args:
-        function: from one stack per column, [..., in, out], to a tuple of as many stacks of the same shapes. It
-            treats every matrix alone, and is equal at every update.
-        axes: the axes of each array's matrices, with all axes named and counted from the front.
+        function: from one stack per column, [..., in, out], to a tuple of stacks, of the shapes of the first
+            columns or of all. It treats every matrix alone, and is equal at every update.
+        axes: the axes of each array's matrices, with all axes named and counted from the front; or a tuple of
+            them, one for each column, where the columns differ.
         *columns: arrays, one for each of ``axes``. Those of a column have the full shapes, or length 1 along
-            the axes of the reduction.
-        scalars: further arguments of the function.
+            the axes of the reduction or of the output, or a shape that follows from the first column's.
+        scalars: further arguments of the function, pytrees of scalars.
         mesh: mesh whose devices share the stacks; None for that of ``jax.set_mesh``, if there is one.
 
     Returns:
@@ -90,12 +91,13 @@ def map_matrices(
     """
     devices = _devices(mesh)
     rows = list(zip(*columns, strict=True))
+    by_column = [of if isinstance(of, tuple) else (of,) * len(columns) for of in axes]
     groups: dict[Any, list[int]] = {}
-    for i, (row, of) in enumerate(zip(rows, axes, strict=True)):
+    for i, (row, of) in enumerate(zip(rows, by_column, strict=True)):
         groups.setdefault(_kind(row, of, devices, i), []).append(i)
     results: list[tuple[jax.Array, ...]] = [()] * len(rows)
     for members in groups.values():
-        of_members = tuple(axes[i] for i in members)
+        of_members = tuple(by_column[i] for i in members)
         mapped = _mapped(function, of_members, devices, [rows[i] for i in members], scalars)
         for i, result in zip(members, mapped, strict=True):
             results[i] = result
@@ -114,15 +116,16 @@ def _devices(mesh: Mesh | AbstractMesh | None) -> _Devices | None:
     return devices if devices.number > 1 else None
 
 
-def _kind(row: tuple[jax.Array, ...], axes: Axes, devices: _Devices | None, index: int) -> Any:
+def _kind(row: tuple[jax.Array, ...], axes: tuple[Axes, ...], devices: _Devices | None, index: int) -> Any:
     """What arrays must have in common to be in one stack."""
-    lengths = tuple(tuple(row[0].shape[i] for i in side) for side in (axes.reduction, axes.output))
+    first = axes[0]
+    lengths = tuple(tuple(row[0].shape[i] for i in side) for side in (first.reduction, first.output))
     dtypes = tuple(x.dtype for x in row)
     if devices is None:
-        return dtypes, axes.sizes, tuple(map(math.prod, lengths))
-    specs = [_layered_spec(x, axes) for x in row] if devices.explicit else []
+        return dtypes, first.sizes, tuple(map(math.prod, lengths))
+    specs = [_layered_spec(x, of) for x, of in zip(row, axes, strict=True)] if devices.explicit else []
     split = any(spec[0] is not None for spec in specs)  # along the layers, which stay where they are
-    return dtypes, axes.sizes, lengths, tuple(specs), index if split else None
+    return dtypes, first.sizes, lengths, tuple(specs), index if split else None
 
 
 def _spec(x: jax.Array) -> tuple[Any, ...]:
@@ -141,37 +144,39 @@ def _layered_spec(x: jax.Array, axes: Axes) -> tuple[Any, ...]:
 @functools.partial(dispatched_once, static=("function", "axes", "devices"))
 def _mapped(
     function: Callable[..., tuple[jax.Array, ...]],
-    axes: tuple[Axes, ...],
+    axes: tuple[tuple[Axes, ...], ...],
     devices: _Devices | None,
     rows: list[tuple[jax.Array, ...]],
-    scalars: tuple[jax.typing.ArrayLike, ...],
+    scalars: tuple[Any, ...],
 ) -> list[tuple[jax.Array, ...]]:
     """The function of one stack of the matrices of all rows."""
-    layered = [[_layered(x, of, devices) for x in row] for row, of in zip(rows, axes, strict=True)]
+    pairs = [list(zip(row, of, strict=True)) for row, of in zip(rows, axes, strict=True)]
+    layered = [[_layered(x, of, devices) for x, of in row] for row in pairs]
     counts = [row[0].shape[0] for row in layered]
     if devices is None:  # what differs along several axes may be equal as matrices
-        layered = [[_flat(x, of) for x in row] for row, of in zip(layered, axes, strict=True)]
+        layered = [[_flat(x, of) for x, of in zip(row, axes[i], strict=True)] for i, row in enumerate(layered)]
     stacks = [jnp.concatenate(column) for column in zip(*layered, strict=True)]
     whole = [_moved_in(stack, devices) for stack in stacks]
-    flat = whole if devices is None else [_flat(x, axes[0]) for x in whole]
-    of = functools.partial(_with, function, scalars)
-    mapped = of(*flat) if axes[0].sizes is None else _by_blocks(of, axes[0].sizes, flat)
+    flat = whole if devices is None else [_flat(x, of) for x, of in zip(whole, axes[0], strict=True)]
+    of_stacks = functools.partial(_with, function, scalars)
+    sizes = axes[0][0].sizes
+    mapped = of_stacks(*flat) if sizes is None else _by_blocks(of_stacks, sizes, flat)
     mapped = [
         _moved_out(y.reshape(x.shape), stack, devices)
-        for y, x, stack in zip(mapped, whole, stacks, strict=True)
+        for y, x, stack in zip(mapped, whole, stacks, strict=False)
     ]
 
     results, start = [], 0
-    for row, of, count in zip(rows, axes, counts, strict=True):
+    for row, count in zip(pairs, counts, strict=True):
         parts = [y[start : start + count] for y in mapped]
-        results.append(tuple(_unlayered(y, x, of, devices) for y, x in zip(parts, row, strict=True)))
+        results.append(tuple(_unlayered(y, x, of, devices) for y, (x, of) in zip(parts, row, strict=False)))
         start += count
     return results
 
 
 def _with(
     function: Callable[..., tuple[jax.Array, ...]],
-    scalars: tuple[jax.typing.ArrayLike, ...],
+    scalars: tuple[Any, ...],
     *stacks: jax.Array,
 ) -> tuple[jax.Array, ...]:
     return function(*stacks, *scalars)

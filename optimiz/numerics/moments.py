@@ -1,5 +1,6 @@
 """Accumulators of gradients and of their squares."""
 
+import functools
 import math
 from typing import Any
 
@@ -59,14 +60,15 @@ def abs_sq(x: jax.Array) -> jax.Array:
     return jnp.square(x) if jnp.isrealobj(x) else jnp.square(x.real) + jnp.square(x.imag)
 
 
-@dispatched_once
-def squarable(g: jax.Array) -> jax.Array:
+@functools.partial(dispatched_once, static=("terms",))
+def squarable(g: jax.Array, terms: float = 1) -> jax.Array:
     """``g`` with finite entries limited so that their squares are finite; other entries become NaN.
 
     Otherwise one finite gradient of 1e30 would leave an accumulated square at infinity for good.
 
     Args:
         g: any shape, of a compute dtype; real and imaginary parts are limited separately.
+        terms: number of squares whose sum is to be finite too.
 
     Returns:
         The same shape and dtype.
@@ -76,8 +78,8 @@ def squarable(g: jax.Array) -> jax.Array:
         [4.611686018427388e+18, -2.0, nan]
     """
     if not jnp.isrealobj(g):
-        return jax.lax.complex(squarable(g.real), squarable(g.imag))
-    limit = largest_square(g.dtype) ** 0.5
+        return jax.lax.complex(squarable(g.real, terms), squarable(g.imag, terms))
+    limit = (largest_square(g.dtype) / terms) ** 0.5
     # g - g is 0 where g is finite, else NaN; numerics.fusion, rule 4.
     return jnp.clip(g, -limit, limit) + (g - g)
 

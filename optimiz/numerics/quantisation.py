@@ -24,7 +24,7 @@ Source: blocks and their scales as in arXiv 2110.02861 (Dettmers et al.); powers
 
 import abc
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,12 @@ from optimiz.numerics.tiles import signed_largest, spread
 # Smallest scale, so that the smallest codes of a block decode to normal numbers.
 _LEAST = 2.0**-90
 _SHORTEST_ROW = 16  # fewer entries per scale save little memory
+
+
+class Exact(NamedTuple):
+    """A part of an optimizer's state that is not stored in few bits, such as an orthogonal matrix."""
+
+    value: Any
 
 
 class _Format(abc.ABC):

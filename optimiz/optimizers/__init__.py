@@ -58,6 +58,11 @@ from optimiz.optimizers.sgd import sgd as sgd
 from optimiz.optimizers.sgd_sai import sgd_sai as sgd_sai
 from optimiz.optimizers.sign_sgd import sign_sgd as sign_sgd
 from optimiz.optimizers.signum import signum as signum
+from optimiz.optimizers.soap import ScaleBySoapState as ScaleBySoapState
+from optimiz.optimizers.soap import kl_soap as kl_soap
+from optimiz.optimizers.soap import scale_by_kl_soap as scale_by_kl_soap
+from optimiz.optimizers.soap import scale_by_soap as scale_by_soap
+from optimiz.optimizers.soap import soap as soap
 from optimiz.optimizers.sophia_g import sophia_g as sophia_g
 from optimiz.optimizers.sophia_h import sophia_h as sophia_h
 from optimiz.optimizers.sqrt_size_sgd import sqrt_size_sgd as sqrt_size_sgd

@@ -11,6 +11,8 @@ is stored in few bits; everything else stays as it is:
 - Of these, arrays whose initial value does not depend on the values of the parameters. Averages and sums start
   at a constant. What starts as a copy of the parameters (the iterates of schedule-free, the origin of DoG or
   Prodigy) needs the parameters' precision. ``init`` finds it by tracing which values it depends on.
+- Of these, arrays outside of a ``numerics.Exact``, in which an optimizer keeps what it needs as it is: SOAP's
+  bases would not be orthogonal in few bits.
 
 First and second moments are stored differently, by the signs in each block, not by their names.
 
@@ -86,18 +88,19 @@ def low_bit(
         leaves, structure = jax.tree.flatten(inner_state)
         belong = _belong_to_parameters(tx, inner_state)
         copies = _depend_on_values(tx.init, params)
+        exact = _exact(inner_state)
 
-        def stored(x, belongs, is_copy):
+        def stored(x, belongs, is_copy, is_exact):
             if belongs and x.dtype == fmt.dtype != jnp.bfloat16:
                 raise ValueError(f"low_bit goes around an optimizer once; its state holds {x.dtype} already")
-            statistic = belongs and not is_copy and jnp.issubdtype(x.dtype, jnp.floating)
+            statistic = belongs and not (is_copy or is_exact) and jnp.issubdtype(x.dtype, jnp.floating)
             if statistic and x.shape in shapes and x.size >= min_size and fmt.suits(x.shape):
                 # Not shared with what makes x: XLA would encode constant zeros while it compiles, which takes
                 # minutes.
                 return encode(numerics.rematerialise(x), jnp.int32(0))
             return x, numerics.no_scales(x)
 
-        pairs = [stored(*row) for row in zip(leaves, jax.tree.leaves(belong), copies, strict=True)]
+        pairs = [stored(*row) for row in zip(leaves, jax.tree.leaves(belong), copies, exact, strict=True)]
         codes, scales = (structure.unflatten([pair[i] for pair in pairs]) for i in range(2))
         return LowBitState(jnp.zeros([], jnp.int32), _of_parameters(tx, scales), codes)
 
@@ -153,6 +156,16 @@ def _belong_to_parameters(tx: optax.GradientTransformation, state: Any) -> Any:
             "optax.tree_map_params cannot, as with optax.lbfgs and Optax's line searches: put low_bit around "
             "the other parts of the chain"
         ) from error
+
+
+def _exact(state: Any) -> list[bool]:
+    """For each leaf of a state, whether it is within ``numerics.Exact``."""
+
+    def is_exact(node: Any) -> bool:
+        return isinstance(node, numerics.Exact)
+
+    marked = jax.tree.map(lambda node: jax.tree.map(lambda _: is_exact(node), node), state, is_leaf=is_exact)
+    return jax.tree.leaves(marked)
 
 
 def _of_parameters(tx: optax.GradientTransformation, state: Any) -> tuple[Any, ...]:

@@ -107,7 +107,7 @@ ONLY_LONG = {
     *("schedule_free_adamw", "schedule_free_sgd", "average(adamw)", "cautious(adam)"),
     *("sgd", "sqrt_size_sgd", "sign_sgd", "signum", "lion", "lamb", "lars", "sophia_g", "sophia_h"),
     *("adam_mini", "adam_sls", "armijo_sgd", "momentum_sls", "muon", "normuon", "pla_sls", "prodigy"),
-    *("adamh", "muonh"),
+    *("adamh", "kl_soap", "muonh", "soap"),
     *("chain(clip, adamw)", "guard(adamw)", "accumulate(adamw, 4)", "low_memory_update(lamb)"),
 }
 
@@ -160,6 +160,7 @@ def _subject(row):
         rate=row.method.solving_rate,
         learning_rate_name=row.rate_name,
         bad=row.method.bad_arguments,
+        period=2 if row.method.page == "soap" else 1,  # its first update finds the bases
         trees=_TREES,
         exempt=_EXEMPT.get(row.method.page, {})
         | ({"inject_hyperparams reads and sets the learning rate": _IN_THE_STATE} if searches else {}),

@@ -1,0 +1,128 @@
+"""Eigenbases of the factors of a matrix's covariance, and rotation into them, as SOAP has it.
+
+A gradient G of inputs × outputs has the factors G Gᵀ and Gᵀ G. A side is the axis of a matrix that is rotated:
+-2 for the inputs, whose factor is the first, or -1 for the outputs. All functions take stacks of real matrices
+[..., n, n] or [..., in, out], and treat each alone.
+
+Products have all bits of their factors, which accelerators would otherwise round: an orthogonal Q of fewer bits
+does not lead back to where it came from. Factors are scaled before they are decomposed, as squares of small
+gradients are below what QR on some devices can square again.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+
+def gram(x: jax.Array, side: int) -> jax.Array:
+    """The Gram matrix of a side, x xᵀ or xᵀ x.
+
+    Args:
+        x: matrices [..., in, out].
+        side: -2 or -1.
+
+    Example:
+        >>> gram(jnp.array([[3.0, 4.0]]), -2).tolist(), gram(jnp.array([[3.0, 4.0]]), -1).tolist()
+        ([[25.0]], [[9.0, 12.0], [12.0, 16.0]])
+    """
+    return _product(x, x.mT) if side == -2 else _product(x.mT, x)
+
+
+def rotated(x: jax.Array, bases: Sequence[jax.Array], sides: Sequence[int]) -> jax.Array:
+    """The coordinates of matrices in bases: Q_Lᵀ x Q_R.
+
+    Args:
+        x: matrices [..., in, out].
+        bases: for each side an orthogonal Q, whose columns are the basis.
+        sides: the sides that are rotated, -2 and -1 or one of them.
+
+    Example:
+        >>> swap = jnp.array([[0.0, 1.0], [1.0, 0.0]])
+        >>> rotated(jnp.array([[1.0, 2.0]]), [swap], [-1]).tolist()
+        [[2.0, 1.0]]
+    """
+    for q, side in zip(bases, sides, strict=True):
+        x = _product(q.mT, x) if side == -2 else _product(x, q)
+    return x
+
+
+def rotated_back(x: jax.Array, bases: Sequence[jax.Array], sides: Sequence[int]) -> jax.Array:
+    """The matrices of these coordinates: Q_L x Q_Rᵀ, the inverse of :func:`rotated`."""
+    return rotated(x, [q.mT for q in bases], sides)
+
+
+def eigenbasis(matrix: jax.Array) -> jax.Array:
+    """The eigenvectors of symmetric matrices as columns, that of the largest eigenvalue first.
+
+    Example:
+        >>> jnp.abs(eigenbasis(jnp.diag(jnp.array([1.0, 3.0])))).tolist()
+        [[0.0, 1.0], [1.0, 0.0]]
+    """
+    vectors, _ = jax.lax.linalg.eigh(_scaled(matrix))
+    return vectors[..., ::-1]
+
+
+def power_iteration(matrix: jax.Array, basis: jax.Array, *, sort: bool) -> tuple[jax.Array, jax.Array]:
+    """A step of the orthogonal iteration from a basis to the eigenbasis: the Q of the QR of matrix × basis.
+
+    Q is orthogonal also where the matrix is singular.
+
+    Args:
+        matrix: symmetric and not negative definite.
+        basis: orthogonal.
+        sort: whether the columns of the basis are first put in the order of their Rayleigh quotients, the
+            largest first.
+
+    Returns:
+        Q, and the order [..., n] in which the columns were taken.
+
+    Example:
+        >>> q, order = power_iteration(jnp.diag(jnp.array([1.0, 3.0])), jnp.eye(2), sort=True)
+        >>> jnp.abs(q).tolist(), order.tolist()
+        ([[0.0, 1.0], [1.0, 0.0]], [1, 0])
+    """
+    product = _product(_scaled(matrix), basis)
+    order = jnp.broadcast_to(jnp.arange(basis.shape[-1]), basis.shape[:-1])
+    if sort:
+        order = jnp.argsort(jnp.sum(basis * product, axis=-2), axis=-1, descending=True)
+        product = in_order(product, order, -1)
+    return _alone(_orthogonal, product), order
+
+
+def in_order(x: jax.Array, order: jax.Array, side: int) -> jax.Array:
+    """Matrices whose rows (side -2) or columns (-1) are taken in an order [..., n].
+
+    Example:
+        >>> in_order(jnp.array([[1.0, 2.0]]), jnp.array([1, 0]), -1).tolist()
+        [[2.0, 1.0]]
+    """
+    return jnp.take_along_axis(x, jnp.expand_dims(order, -3 - side), axis=side)
+
+
+def _product(x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
+
+
+def _scaled(matrix: jax.Array) -> jax.Array:
+    """The matrix over its largest entry, which is on the diagonal."""
+    # An eigenvector has no derivative where eigenvalues are equal, as those of zeros are.
+    matrix = jax.lax.stop_gradient(matrix)
+    largest = jnp.max(jnp.diagonal(matrix, axis1=-2, axis2=-1), axis=-1)
+    return matrix / jnp.maximum(largest, jnp.finfo(matrix.dtype).tiny)[..., None, None]
+
+
+def _orthogonal(x: jax.Array) -> jax.Array:
+    q, _ = jax.lax.linalg.qr(x, full_matrices=False)
+    return q
+
+
+def _alone(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """The function of the stack on each device, where JAX's QR does not know of explicit axes."""
+    sharding = jax.typeof(x).sharding
+    if AxisType.Explicit not in sharding.mesh.axis_types:
+        return function(x)
+    spec = P(*sharding.spec)
+    return jax.shard_map(function, mesh=sharding.mesh, in_specs=spec, out_specs=spec)(x)
