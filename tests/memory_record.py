@@ -50,9 +50,17 @@ def _hidden(params: Any) -> Any:
     return {name: Matrix() if names[name] and p.ndim == 2 else None for name, p in params.items()}
 
 
+def _whole(params: Any) -> Any:
+    """The same with embeddings and heads, as SOAP has it."""
+    return {name: Matrix() if p.ndim == 2 else None for name, p in params.items()}
+
+
 def optimizer(name: str, fmt: Any) -> Any:
     """An optimizer of the suite, and its state in a format; None for as it is."""
-    given = {"matrices": _hidden} if TABLE[name].method.takes("matrices") else {}
+    method = TABLE[name].method
+    given: dict[str, Any] = {"matrices": _hidden} if method.takes("matrices") else {}
+    if method.takes("max_precond_dim"):
+        given = {"matrices": _whole, "max_precond_dim": 10_000}
     tx = TABLE[name].make(0.1, **given)
     return tx if fmt is None else optimiz.low_bit(tx, fmt)
 

@@ -10,10 +10,10 @@ For a matrix of inputs × outputs with the gradient G, factors L and R, and thei
     L &\leftarrow \beta L + (1 - \beta)\, G G^\top, \qquad R \leftarrow \beta R + (1 - \beta)\, G^\top G
 
 The first update finds the bases, as eigenvectors of L and R; its direction is zero, and k counts the later
-ones. After every f-th of these, Q becomes the orthogonal factor of the QR of L Q, a step of the power iteration.
-Before that its columns, and v with them, are sorted by the diagonal of :math:`Q^\top L Q`; m is rotated into the
-new basis. A side longer than ``max_precond_dim`` is not rotated. Parameters that are no matrices have the same
-update without Q, Adam's but for the place of ε.
+ones. After every f-th of these, Q becomes the orthogonal factor of the QR of L Q, a step of the power
+iteration. Before that its columns, and v with them, are sorted by the diagonal of :math:`Q^\top L Q`; m is
+rotated into the new basis. A side longer than ``max_precond_dim`` is not rotated. Parameters that are no
+matrices have the same update without Q, Adam's but for the place of ε.
 
 KL-SOAP, with s the inverse roots of the eigenvalues μ that a side has in its basis, for r inputs and c outputs:
 
@@ -32,10 +32,10 @@ Departures from the authors' code: weight decay is of the parameters before the 
 too; a parameter of several axes is the matrix, or the stack of matrices, of ``optimiz.groups.matrices``, or
 else Adam's, while theirs rotates each axis alone or, with ``merge_dims``, merges neighbours with a short
 product, layers and heads among them; m, v, factors and bases are at least float32, where the factors of SOAP
-have the default dtype and all of KL-SOAP is in bfloat16; entries that are too large are limited, so that factors
-are finite; equal matrices are one stack, which the devices of a mesh share; KL-SOAP leaves long sides as they
-are, has vectors as SOAP has them, which theirs refuses, and makes matrices of what theirs takes as tensors of
-three axes; ``normalize_grads`` and ``precondition_1d`` are left out.
+have the default dtype and all of KL-SOAP is in bfloat16; entries that are too large are limited, so that
+factors are finite; equal matrices are one stack, which the devices of a mesh share; KL-SOAP leaves long sides
+as they are, has vectors as SOAP has them, which theirs refuses, and makes matrices of what theirs takes as
+tensors of three axes; ``normalize_grads`` and ``precondition_1d`` are left out.
 """
 
 import dataclasses

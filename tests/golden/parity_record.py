@@ -102,9 +102,12 @@ def deviation(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) 
     def largest(x):
         return np.abs(x).reshape(len(x), -1).max(axis=1)
 
+    def relative(difference, moved):  # where neither has moved, as at a first step that is skipped, it is 0
+        return np.divide(difference, moved, out=np.zeros_like(difference), where=difference != 0)
+
     start = parity.stored_problem()["params"]
     return max(
-        float(np.max(largest(ours[name] - theirs[name]) / largest(theirs[name] - start[name])))
+        float(np.max(relative(largest(ours[name] - theirs[name]), largest(theirs[name] - start[name]))))
         for name in start
     )
 
