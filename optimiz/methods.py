@@ -394,6 +394,7 @@ _ROWS = (
         factory=optimizers.kl_soap,
         paper="Lin et al., [2509.03378](https://arxiv.org/abs/2509.03378)",
         refused=_REFUSED_BY_SOAP | {"init_factor": 0.0},
+        held_bytes=101.0,
         solves={"max_precond_dim": 3},
     ),
     Method(
@@ -521,6 +522,7 @@ _ROWS = (
         factory=optimizers.soap,
         paper="Vyas et al., [2409.11321](https://arxiv.org/abs/2409.11321)",
         refused=_REFUSED_BY_SOAP,
+        held_bytes=105.0,  # stacks of matrices, of factors and of bases
         # One gradient does not determine the basis of its longer side, nor then what two programs make of it.
         solves={"max_precond_dim": 3},
     ),

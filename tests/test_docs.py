@@ -76,7 +76,7 @@ def test_every_command_names_a_program_and_its_flags(line):
         assert set(given) <= known
 
 
-@pytest.mark.parametrize("page", ["groups", "line_search", "memory", "muon", "schedules"])
+@pytest.mark.parametrize("page", ["groups", "line_search", "memory", "muon", "schedules", "soap"])
 def test_the_code_of_a_page_runs(page):
     params = {
         "embed": jnp.ones((8, 4)),

@@ -173,6 +173,24 @@ def test_factors_of_lora_have_to_be_named():
     assert found(tree, {"lora": Matrix()}) == {"layers/q_proj/kernel": DENSE, "layers/q_proj/lora_A": DENSE}
 
 
+def test_as_a_whole_embeddings_heads_and_what_is_fused_are_matrices():
+    tree = shapes(
+        tok_embed__embedding=(50, 8),
+        decode__kernel=(8, 50),
+        head__kernel=(8, 5),
+        attn__c_attn__kernel=(8, 12),
+        attn__query__bias=(2, 4),
+        patch_embed__kernel=(4, 4, 3, 8),
+        moe__router__kernel=(8, 6),
+        norm__scale=(8,),
+    )
+    answers = groups.matrices(whole=True)(tree)
+    wanted = ("tok_embed/embedding", "decode/kernel", "head/kernel", "attn/c_attn/kernel")
+    assert {path: axes for path, axes in answers.items() if axes} == dict.fromkeys(wanted, DENSE)
+    with pytest.raises(TypeError, match="whole must be a boolean, got 1"):
+        groups.matrices(whole=1)
+
+
 # Overrides
 
 

@@ -82,7 +82,7 @@ def map_matrices(
         axes: the axes of each array's matrices, with all axes named and counted from the front; or a tuple of
             them, one for each column, where the columns differ.
         *columns: arrays, one for each of ``axes``. Those of a column have the full shapes, or length 1 along
-            the axes of the reduction or of the output, or a shape that follows from the first column's.
+            the axes of the reduction or of the output; with axes of their own, any.
         scalars: further arguments of the function, pytrees of scalars.
         mesh: mesh whose devices share the stacks; None for that of ``jax.set_mesh``, if there is one.
 
@@ -118,14 +118,16 @@ def _devices(mesh: Mesh | AbstractMesh | None) -> _Devices | None:
 
 def _kind(row: tuple[jax.Array, ...], axes: tuple[Axes, ...], devices: _Devices | None, index: int) -> Any:
     """What arrays must have in common to be in one stack."""
-    first = axes[0]
-    lengths = tuple(tuple(row[0].shape[i] for i in side) for side in (first.reduction, first.output))
-    dtypes = tuple(x.dtype for x in row)
+    pairs = list(zip(row, axes, strict=True))
+    lengths = tuple(
+        tuple(tuple(x.shape[i] for i in side) for side in (of.reduction, of.output)) for x, of in pairs
+    )
+    dtypes, sizes = tuple(x.dtype for x in row), axes[0].sizes
     if devices is None:
-        return dtypes, first.sizes, tuple(map(math.prod, lengths))
-    specs = [_layered_spec(x, of) for x, of in zip(row, axes, strict=True)] if devices.explicit else []
+        return dtypes, sizes, tuple(tuple(map(math.prod, of_column)) for of_column in lengths)
+    specs = [_layered_spec(x, of) for x, of in pairs] if devices.explicit else []
     split = any(spec[0] is not None for spec in specs)  # along the layers, which stay where they are
-    return dtypes, first.sizes, lengths, tuple(specs), index if split else None
+    return dtypes, sizes, lengths, tuple(specs), index if split else None
 
 
 def _spec(x: jax.Array) -> tuple[Any, ...]:

@@ -647,7 +647,7 @@ def _rotated_sides(shape: tuple[int, ...], axes: groups.Matrix, longest: int) ->
             "or take groups.matrices(whole=True)"
         )
     lengths = (math.prod(shape[i] for i in side) for side in (axes.reduction, axes.output))
-    return tuple(side for side, n in zip((-2, -1), lengths, strict=True) if n <= longest)
+    return tuple(side for side, n in zip((-2, -1), lengths, strict=True) if 0 < n <= longest)
 
 
 def _square(axes: groups.Matrix) -> groups.Matrix:
