@@ -12,7 +12,8 @@ from optimiz.optimizers.soap import kl_soap, scale_by_kl_soap, scale_by_soap, so
 from tests.conftest import ROOT
 from tests.golden import fixture_s, parity
 from tests.memory_record import MODELS
-from tests.optimizers.test_muon import normal, schedule
+from tests.optimizers.test_muon import schedule
+from tests.primitives.test_scale_by_muon import normal
 
 # What the authors' codes make of fixture S, run in float64, eigenvectors and QR too.
 EVERY_OTHER = {"precondition_frequency": 2}
