@@ -99,7 +99,8 @@ def _windows(given: Mapping[str, Any], layers: int, sliding: Callable[[int], boo
     window = typed("sliding_window", given.get("sliding_window"), int | None)
     if not typed("use_sliding_window", given.get("use_sliding_window", True), bool):
         window = None
-    kinds = given.get("layer_types") or [_SLIDING if window and sliding(i) else _FULL for i in range(layers)]
+    has_window = [window is not None and sliding(layer) for layer in range(layers)]
+    kinds = given.get("layer_types", [_SLIDING if each else _FULL for each in has_window])
     if (
         not isinstance(kinds, list)
         or len(kinds) != layers

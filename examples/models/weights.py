@@ -204,7 +204,7 @@ def read_params(directory: Path, layout: Layout, config: Any) -> dict[str, Any]:
         leaves = {}
         for name, tensor in tensors.items():
             whole = file.read(keys[name]).transpose(np.argsort(tensor.axes))
-            leaves |= zip(tensor.paths, np.split(whole, len(tensor.paths), -1), strict=True)
-    return jax.tree_util.tree_map_with_path(
-        lambda keys, like: jnp.array(leaves[path_of(keys)], like.dtype), shapes
-    )
+            parts = np.split(whole, len(tensor.paths), -1)
+            # One by one, so that no more than a tensor is held twice.
+            leaves |= zip(tensor.paths, map(jnp.array, parts), strict=True)
+    return jax.tree_util.tree_map_with_path(lambda keys, like: leaves[path_of(keys)].astype(like.dtype), shapes)
