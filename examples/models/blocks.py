@@ -253,13 +253,15 @@ def within(texts_BT: jax.Array) -> jax.Array:
     """Which tokens belong to the same text.
 
     Args:
-        texts_BT: the number of the text of each token; 0 at padding, to which no token attends.
+        texts_BT: the number of the text of each token; 0 at padding, to which no token attends, and which
+            itself attends to those of every text, as in `transformers`.
 
     Returns:
         Booleans `[B, 1, T, T]`, for the mask of `attend`.
     """
-    same_BTT = texts_BT[:, :, None] == texts_BT[:, None, :]
-    return (same_BTT & (texts_BT != 0)[:, None, :])[:, None]
+    is_token_BT = texts_BT != 0
+    seen_BTT = (texts_BT[:, :, None] == texts_BT[:, None, :]) | ~is_token_BT[:, :, None]
+    return (seen_BTT & is_token_BT[:, None, :])[:, None]
 
 
 class Attention(nnx.Module):

@@ -13,7 +13,8 @@ The switches: biases (Qwen 2), norms of queries and keys (Qwen 3, Gemma 3), wind
 in place of the silu; norms also after A and F, a scale of attention that is not 1/√K and bounds of products and
 logits (2); other rotary angles in layers with a window (3).
 
-Norms, softmax and rotations are computed in float32, and logits leave in float32, whatever the parameters are.
+Norms, softmax, rotations and caps are computed in float32 whatever the parameters are; logits are a product in
+their dtype, as float32.
 
 Letters in names: B batch, T and S tokens (attending, attended to), D hidden size, H heads, G heads of the keys
 and values, K size of a head, N layers, V vocabulary.

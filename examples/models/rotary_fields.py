@@ -1,7 +1,7 @@
 """Rotary positions as `config.json` describes them: `rope_theta` and `rope_scaling`, or `rope_parameters`.
 
-Newer versions of `transformers` write `rope_parameters`, which older ones do not read; all read the older two
-keys, which are written here.
+Since version 5 `transformers` writes `rope_parameters`, which older versions do not read; both read the older
+two keys, which are written here.
 """
 
 import dataclasses
