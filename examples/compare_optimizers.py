@@ -49,6 +49,9 @@ _FILES = data_flags.DataFlags(FLAGS)
 _CONTROLS = FLAGS.DEFINE_bool(
     "controls", True, "Also train the first optimizer on half of the data, and with a frozen encoder."
 )
+_NOISE = FLAGS.DEFINE_integer(
+    "noise_batches", 0, "Batches on which gradient noise is measured, before and after a run.", lower_bound=0
+)
 _REFERENCE = FLAGS.DEFINE_path("reference", None, "JSON file of prices; default: measured on this machine.")
 _METRIC = FLAGS.DEFINE_enum("metric", "accuracy", ["accuracy", "macro_f1", "mcc", "loss"], "Metric that ranks.")
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 16, "Examples per update.", lower_bound=1)
@@ -66,6 +69,7 @@ _DROPOUT = 0.1
 _TEXT_LENGTH = 16
 _TIMED = 20  # steps whose times give the prices
 
+program_flags.check(lambda n: n != 1, "must be 0, or at least 2", _NOISE)
 program_flags.check_each(lambda name: optimizers.choose(name, classes=2), _OPTIMIZERS)
 program_flags.check_rates(_LEARNING_RATES)
 program_flags.check(lambda x: 1e-9 <= x <= 1e9, "must be in [1e-9, 1e9]", _BUDGET)
@@ -176,7 +180,8 @@ def main() -> None:
                 **more,
             )
 
-        record = dataclasses.replace(record, runs=run_matrix(grid, extensions=_EXTENSIONS.value))
+        only_here = {"extensions": _EXTENSIONS.value, "noise_batches": _NOISE.value}
+        record = dataclasses.replace(record, runs=run_matrix(grid, **only_here))
         first = compare.by_method(record, _METRIC.value)[0]
         best = dataclasses.replace(grid[0], learning_rate=first.rate)
         record = dataclasses.replace(record, controls=controls(problem, best, run_matrix, left_out))

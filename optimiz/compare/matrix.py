@@ -38,6 +38,7 @@ from optimiz.compare.arm import Arm
 from optimiz.compare.directions import lower_is_better as is_lower_better
 from optimiz.compare.grid import next_rate
 from optimiz.compare.json_file import TornRecord
+from optimiz.compare.noise import noise_row
 from optimiz.compare.preflight import Preflight, check_arguments, preflight, untrained
 from optimiz.compare.run import Run
 from optimiz.compare.statistics import estimate
@@ -91,6 +92,7 @@ def run_matrix(
     lower_is_better: Sequence[str] = (),
     higher_is_better: Sequence[str] = (),
     extensions: int = 0,
+    noise_batches: int = 0,
     reference: training.Reference | None = None,
     test: Callable[[Any], Mapping[str, float]] | None = None,
     extra: Callable[[Arm, int, training.Result], Mapping[str, Any]] | None = None,
@@ -118,6 +120,8 @@ def run_matrix(
             rate is an edge of it. The best rate is that with the best mean of the last validation over all
             seeds; a run that diverged is worse than any other. A grid goes on in either direction, by the
             factor of its last two rates. A single rate is no grid.
+        noise_batches: number of batches on which the noise of the gradient is measured, before and after every
+            run, without dropout; 0 for no measurement. It is not charged to a budget.
         reference: prices of the work, if the settings have a budget.
         test: parameters → final metrics on examples that no choice has seen; it receives the model state as
             ``evaluate`` does. None for the metrics of ``evaluate``.
@@ -150,11 +154,24 @@ def run_matrix(
         test,
         extra,
         extensions,
+        noise_batches,
     )
     path = Path(directory).expanduser()
     sign = -1 if is_lower_better(metric, lower_is_better, higher_is_better) else 1
     matrix = _Matrix(
-        arms, seeds, task_of, settings, path, identity, metric, sign, reference, test, extra, progress
+        arms,
+        seeds,
+        task_of,
+        settings,
+        path,
+        identity,
+        metric,
+        sign,
+        noise_batches,
+        reference,
+        test,
+        extra,
+        progress,
     )
     found = [matrix.found(arm) for arm in arms]
     makes, names = [id(arm.make) for arm in arms], [arm.name for arm in arms]
@@ -192,6 +209,7 @@ class _Matrix:
     identity: Mapping[str, Any]
     metric: str
     sign: int
+    noise_batches: int
     reference: training.Reference | None
     test: Callable[..., Mapping[str, float]] | None
     extra: Callable[[Arm, int, training.Result], Mapping[str, Any]] | None
@@ -287,6 +305,7 @@ class _Matrix:
         assert self.checked is not None
         path, task, settings = self.path(arm, seed), arm.task(self.task_of(seed)), self.settings_of(seed)
         fingerprint, measured = _beginning(task, seed)
+        before = self.noise(task, *untrained(task, seed), step=0)
         evaluate = self.test or task.evaluate
         assert evaluate is not None  # see preflight
         shares = self.checked.shares(arm)
@@ -310,6 +329,12 @@ class _Matrix:
             _log.warning("%s, seed %d, diverged: %s", arm, seed, diverged)
             result, diverged_at = diverged.result, diverged.step
             test = dict.fromkeys(self.checked.metrics, math.nan)
+        frozen = None if task.frozen is None else task.frozen(keys(settings.seed)[0])
+        after = (
+            []
+            if diverged_at is not None
+            else self.noise(task, result.params, result.model_state, frozen, step=result.steps)
+        )
         more = {} if self.extra is None else self.extra(arm, seed, result)
         run = Run.of(
             result,
@@ -322,12 +347,19 @@ class _Matrix:
             diverged_at=diverged_at,
             fingerprint=fingerprint,
             heterogeneity=measured,
+            noise=[*before, *after],
             extra=dict(arm.extra) | dict(more),
         )
         run.write(path / _RESULT)
         shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
         self.done += 1
         return run
+
+    def noise(self, task: training.Task, *start: Any, step: int) -> list[dict[str, Any]]:
+        """The noise of the gradient at some parameters, model state and frozen arrays, if it is measured."""
+        if not self.noise_batches:
+            return []
+        return [noise_row(task, *start, batches=self.noise_batches, step=step)]
 
     def watch(self, arm: Arm, seed: int) -> Callable[[training.Progress], None]:
         """The progress callback of a run."""

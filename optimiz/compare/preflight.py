@@ -46,13 +46,14 @@ def check_arguments(
     test: Any,
     extra: Any,
     extensions: Any,
+    noise_batches: Any,
 ) -> None:
     """Check the arguments of ``run_matrix`` without computing anything.
 
     Raises:
         TypeError: an argument has the wrong type.
         ValueError: there are no arms or seeds, one is given twice, the metric has no known direction, or
-            ``extensions`` is negative.
+            ``extensions`` or ``noise_batches`` is outside its domain.
     """
     checks.kinds(
         {
@@ -72,6 +73,9 @@ def check_arguments(
     for seed in seeds:
         checks.integer("each seed", seed, ge=0)
     checks.integer("extensions", extensions, ge=0)
+    checks.integer("noise_batches", noise_batches, ge=0)
+    if noise_batches == 1:
+        raise ValueError("noise_batches must be 0, or at least 2 to show any noise, got 1")
 
 
 def _check_distinct(name: str, values: Sequence[str]) -> None:

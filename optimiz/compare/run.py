@@ -53,7 +53,8 @@ class Run:
         test: final metrics on examples that neither training nor any choice has seen, by name. A metric that is
             not finite is None, as are all metrics of a run that diverged.
         history: the rows of the run's ``metrics.jsonl``: ``{"step", "loss", ...}`` per update and
-            ``{"steps", "evaluation"}`` per evaluation. A number that is not finite is None.
+            ``{"steps", "evaluation"}`` per evaluation. A number that is not finite is None. A row ``{"step",
+            "noise"}`` has the noise of the gradient after so many updates, if it was measured.
         fingerprint: SHA-256 of the initial parameters, the random key and the first batches; None if it was not
             computed.
         heterogeneity: heterogeneity of the first gradient, see ``diagnostics.heterogeneity``; statistic →
@@ -117,6 +118,7 @@ class Run:
         diverged_at: int | None = None,
         fingerprint: str | None = None,
         heterogeneity: Mapping[str, float] | None = None,
+        noise: Sequence[Mapping[str, Any]] = (),
         extra: Mapping[str, Any] | None = None,
     ) -> "Run":
         """The run of a result of ``training.fit``.
@@ -132,6 +134,7 @@ class Run:
             diverged_at: ``Diverged.step``; None if the run completed.
             fingerprint: fingerprint of the start of the run.
             heterogeneity: heterogeneity of the first gradient.
+            noise: rows with the noise of the gradient, which are added to the history.
             extra: anything else about the run, as plain JSON; numbers that are not finite become None.
         """
         with schedules.spending(0.0):  # a schedule does not change the size of the state
@@ -153,7 +156,7 @@ class Run:
             temporary_bytes=result.temporary_bytes,
             versions=environment()["versions"],
             test=_finite({name: float(value) for name, value in test.items()}),
-            history=[_finite(row) for row in result.history],
+            history=[_finite(row) for row in (*result.history, *noise)],
             fingerprint=fingerprint,
             heterogeneity=_finite(dict(heterogeneity or {})),
             extra=_finite(dict(extra or {})),

@@ -7,6 +7,8 @@ ranks them, and returns paragraphs of Markdown: none if the record does not answ
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from optimiz import diagnostics
 from optimiz.compare.markdown import code, decimal, escaped, fenced, measured, table
 from optimiz.compare.methods import (
@@ -208,6 +210,35 @@ def beginning(record: Record) -> list[str]:
         f"parameter tensors have a Gini coefficient of {spans} (0: all are equal; near 1: one is much larger "
         "than the others). If it is high, a single learning rate suits few of the tensors.",
     ]
+
+
+def noise(record: Record, compared: Sequence[Method]) -> list[str]:
+    """How noisy the gradients were."""
+    rows = []
+    for method in compared:
+        found = [[row["noise"] for row in run.rows if "noise" in row] for run in method.runs]
+        if not all(len(measured) == 2 for measured in found):
+            continue
+        scales = [
+            float(diagnostics.noise_scale(*(np.mean([run[at][name] for run in found]) for name in _NOISE)))
+            for at in (0, 1)
+        ]
+        shown = [f"{scale:.3g}" if math.isfinite(scale) else "hidden" for scale in scales]
+        rows.append([escaped(method.name), f"{found[0][0]['batch_size']}", *shown])
+    if not rows:
+        return []
+    return [
+        "## How noisy are the gradients?",
+        "The simple noise scale, in examples, before and after the runs: the trace of the covariance of an "
+        "example's gradient over the squared norm of its mean, each a mean over the seeds. Below it, a batch "
+        "twice as large nearly halves the steps; far above it, hardly any are saved. At a batch of that size, "
+        "both steps and examples are about twice their least. For other optimizers than SGD it is a guide. "
+        "Where no gradient shows above the noise of the batches that were measured, it is hidden.",
+        table(["method", "batch size", "noise scale before", "noise scale after"], rows),
+    ]
+
+
+_NOISE = ("trace", "squared_norm")
 
 
 def health(record: Record) -> list[str]:

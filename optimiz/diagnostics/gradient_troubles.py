@@ -1,4 +1,4 @@
-"""Problems of a run that its gradients show: exploding or dead blocks, and clipping.
+"""Problems of a run that its gradients show: exploding or dead blocks, clipping, and too little noise.
 
 Each function returns its finding, or None if the rows do not show the problem clearly.
 """
@@ -11,6 +11,7 @@ import numpy as np
 from optimiz import groups
 from optimiz.diagnostics.finding import Finding
 from optimiz.diagnostics.loss_curve import EARLY, LEAST_LOSSES
+from optimiz.diagnostics.noise import noise_scale
 from optimiz.groups.kinds import kind
 from optimiz.groups.rules import Leaf
 
@@ -24,6 +25,9 @@ DEAD = 1e-6
 # zero at first, such as those behind a layer that starts at zero, do not count.
 EXPLODED = 100.0
 NEXT_TO_NOTHING = 1e-3
+
+# At ten times the noise scale, examples cost 11 times their least, and steps 1.1 times theirs.
+BEYOND = 10.0
 
 # Fewer measurements in a row may be due to a batch.
 LEAST_PROBES = 3
@@ -98,5 +102,25 @@ def clipping(rows: Sequence[Mapping[str, Any]]) -> Finding | None:
         f"{share:.0%} of the updates from step {rows[0]['step']} on were clipped",
         "Raise the threshold to a high percentile of the gradient norms, or lower the learning rate; as it is, "
         "the length of the gradient does not count.",
+        int(rows[0]["step"]),
+    )
+
+
+def batch_beyond_noise_scale(rows: Sequence[Mapping[str, Any]]) -> Finding | None:
+    """The batch is far larger than the noise scale, at every measurement."""
+    rows = [row for row in rows if "noise" in row]
+    found = [row["noise"] for row in rows]
+    scales = [float(noise_scale(x["trace"], x["squared_norm"])) for x in found]
+    sizes = [float(x["batch_size"]) for x in found]
+    times = [size / max(scale, 1.0) for size, scale in zip(sizes, scales, strict=True)]
+    if not rows or not min(times) > BEYOND:
+        return None
+    least = times.index(min(times))
+    return Finding(
+        "batch_beyond_noise_scale",
+        f"the batch of {sizes[least]:g} is {times[least]:.3g} times the noise scale, {scales[least]:.3g} "
+        "examples, or more at every measurement",
+        "A smaller batch needs hardly more steps: divide the batch by up to that factor, and the learning rate "
+        "with it.",
         int(rows[0]["step"]),
     )

@@ -6,6 +6,7 @@ A row is a dict, as trainers write it to ``metrics.jsonl``:
   ``learning_rate`` and ``clipped_share``, the share of the updates since the last row that were clipped;
 - ``{"steps", "evaluation": {"loss", …}}`` of an evaluation after that many updates;
 - ``{"step", "block_norms": {block: norm}}``, alone or as part of the first; see ``diagnostics.readings``.
+- ``{"step", "noise": {"trace", "squared_norm", "batch_size"}}``, likewise; see ``diagnostics.gradient_noise``.
 
 Everything except ``step`` and ``steps`` may be missing; problems that the rows cannot show are not reported.
 Rows of steps that ``optimiz.guard`` has skipped are left out.
@@ -18,7 +19,12 @@ from typing import Any
 from optimiz import checks
 from optimiz.diagnostics import loss_troubles
 from optimiz.diagnostics.finding import Finding
-from optimiz.diagnostics.gradient_troubles import clipping, dead_blocks, exploding_blocks
+from optimiz.diagnostics.gradient_troubles import (
+    batch_beyond_noise_scale,
+    clipping,
+    dead_blocks,
+    exploding_blocks,
+)
 from optimiz.diagnostics.loss_curve import LEAST_LOSSES, LossCurve
 from optimiz.hyperparams import skipped_in_a_row
 
@@ -37,7 +43,8 @@ def health(rows: Sequence[Mapping[str, Any]], *, share: float = 1.0) -> list[Fin
     Returns:
         Findings, the most serious first; none for a healthy run. Their names are ``not_finite``,
         ``learning_rate_too_high``, ``learning_rate_too_low``, ``warm_up_too_short``, ``oscillation``,
-        ``plateau``, ``over_fitting``, ``exploding_blocks``, ``dead_blocks`` and ``clipping_most_steps``.
+        ``plateau``, ``over_fitting``, ``exploding_blocks``, ``dead_blocks``, ``clipping_most_steps`` and
+        ``batch_beyond_noise_scale``.
 
     Raises:
         TypeError: a row is not a mapping, or the share not a number.
@@ -67,7 +74,7 @@ def health(rows: Sequence[Mapping[str, Any]], *, share: float = 1.0) -> list[Fin
         tests += [loss_troubles.plateau] if share >= HALF else []
         findings.append(next(filter(None, (test(curve) for test in tests)), None))
         findings.append(loss_troubles.over_fitting(rows, curve))
-    findings += [exploding_blocks(rows), dead_blocks(rows), clipping(rows)]
+    findings += [exploding_blocks(rows), dead_blocks(rows), clipping(rows), batch_beyond_noise_scale(rows)]
     return [finding for finding in findings if finding is not None]
 
 
