@@ -74,4 +74,5 @@ def test_the_navigation_follows_the_index():
     trees = re.findall(r":caption: (.*?)\n\n(.*?)\n```", source[0], re.DOTALL)
     pages = [entry for _, entries in trees for entry in entries.splitlines()]
     assert {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"} <= set(pages)
+    assert {f"tutorials/{path.stem}" for path in (ROOT / "docs/tutorials").glob("*.md")} <= set(pages)
     assert len(pages) == len(set(pages)) and "../CHANGELOG" in pages and "reference/methods/adamw" in pages

@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs/site")]
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ |= {"PYTHONPATH": str(ROOT), "COLUMNS": "150"}  # of what the tutorials run
 
 import contents
 import mathml
@@ -24,7 +25,14 @@ author = copyright = "The optimiz contributors"
 release = version = optimiz.__version__
 
 root_doc = "docs/index"
-include_patterns = ["*.md", "docs/*.md", "docs/reference/**.md", "examples/**/report.md", "tests/records/*.md"]
+include_patterns = [
+    "*.md",
+    "docs/*.md",
+    "docs/tutorials/*.md",
+    "docs/reference/**.md",
+    "examples/**/report.md",
+    "tests/records/*.md",
+]
 exclude_patterns = ["build", "runs", ".*"]
 extensions = [
     "myst_nb",
@@ -33,7 +41,10 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
-nb_execution_mode = "off"
+nb_execution_mode = "force"  # of the tutorials, which alone have cells
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_render_markdown_format = "gfm"
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
 # Records begin below the heading of the page that shows them, and are reached by links, not by the navigation.

@@ -111,7 +111,7 @@ def main() -> None:
                 continue
             try:
                 row = recorded(METHODS[name], landscape)
-            except ValueError as error:  # two parameters are no matrix
+            except (TypeError, ValueError) as error:  # two parameters are no matrix
                 record["without"][name] = str(error)
                 continue
             record["rows"].append(row)
