@@ -1,6 +1,7 @@
 """What a program shows while it runs: Markdown, a progress bar, and warnings about the run."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,9 +14,14 @@ from optimiz import compare, diagnostics, training
 _HEADLINES = ("accuracy", "bits_per_byte")  # the first of these in an evaluation is shown during a run
 
 
+def _console() -> rich.console.Console:
+    """Standard output; it is a terminal if it is one, and not if something asks for colors, as notebooks do."""
+    return rich.console.Console(force_terminal=sys.stdout.isatty())
+
+
 def show(markdown: str) -> None:
     """Print Markdown: rendered on a terminal, and as it is elsewhere."""
-    console = rich.console.Console()
+    console = _console()
     shown = rich.markdown.Markdown(markdown) if console.is_terminal else markdown
     console.print(shown, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
@@ -31,7 +37,7 @@ def bar(title: str, examples_per_step: int) -> Iterator[Callable[[training.Progr
     Yields:
         The ``progress`` callback of ``training.fit``.
     """
-    console = rich.console.Console()
+    console = _console()
     shown: dict[str, str] = {}
     warn = troubles(console, title)
 
@@ -72,7 +78,7 @@ def matrix_bar() -> Iterator[Callable[[compare.MatrixProgress], None]]:
     Yields:
         The ``progress`` callback of ``compare.run_matrix``.
     """
-    console, warners = rich.console.Console(), {}
+    console, warners = _console(), {}
 
     def warn(progress: compare.MatrixProgress) -> None:
         run = f"{progress.arm}, seed {progress.seed}"
