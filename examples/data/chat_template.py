@@ -84,7 +84,7 @@ class ChatTemplate:
                 after = self.render(messages[: index + 1])
                 if not (after.startswith(before) and text.startswith(after) and len(after) > len(before)):
                     raise ValueError(
-                        f"{self.name} does not write answer {index + 1} after the prompt for it, or writes it "
+                        f"{self.name} does not write message {index + 1} after the prompt for it, or writes it "
                         "otherwise once the conversation goes on; it must mark answers with {% generation %}"
                     )
                 spans.append((len(before), len(after)))
@@ -104,7 +104,10 @@ class ChatTemplate:
         except Exception as error:  # whatever an expression of the template raises
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise ValueError(f"{self.name} cannot write this conversation: {reason}") from None
-        return "".join(written.pieces), tuple(written.marks)
+        text = "".join(written.pieces)
+        if any(text[start : start + len(marked)] != marked for start, marked in written.marks):
+            raise ValueError(f"{self.name} marks what is not written right there, as in a macro")
+        return text, tuple((start, start + len(marked)) for start, marked in written.marks)
 
 
 def read(directory: Path) -> ChatTemplate | None:
@@ -178,7 +181,7 @@ class _Written:
 
     def __init__(self, most: int):
         self.pieces: list[str] = []
-        self.marks: list[tuple[int, int]] = []
+        self.marks: list[tuple[int, str]] = []  # where each begins, and what it is
         self.length, self._most = 0, most
 
     def add(self, piece: str) -> None:
@@ -200,7 +203,7 @@ class _Generation(jinja2.ext.Extension):
 
     def _mark(self, caller: Callable[[], str]) -> str:
         text, written = caller(), self.environment.written
-        written.marks.append((written.length, written.length + len(text)))
+        written.marks.append((written.length, text))
         return text
 
 

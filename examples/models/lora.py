@@ -113,7 +113,7 @@ class Adapted:
 
         self._model = model
         abstract = nnx.eval_shape(lambda: model(0))
-        self._graph, adapters, self._base = nnx.split(abstract, nnx.LoRAParam, nnx.Param)
+        self._graph, adapters, _ = nnx.split(abstract, nnx.LoRAParam, nnx.Param)
         self._adapters = nnx.to_pure_dict(adapters)
 
     def init(self, key: jax.Array) -> dict[str, Any]:

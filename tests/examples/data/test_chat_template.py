@@ -51,8 +51,13 @@ def test_it_is_what_transformers_renders(text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{% for m in messages %}{{ m.content }}{% endfor %}END", "does not write answer 2"),
-        ("{{ messages[-1].content }}", "does not write answer 2"),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}END", "does not write message 2"),
+        ("{{ messages[-1].content }}", "does not write message 2"),
+        (
+            "{% macro say(t) %}: {% generation %}{{ t }}{% endgeneration %}{% endmacro %}"
+            "{% for m in messages %}{{ m.role }}{{ say(m.content) }}{% endfor %}",
+            "marks what is not written right there",
+        ),
         ("{{ ''.__class__.__mro__ }}", "access to attribute '__class__' of 'str' object is unsafe"),
         ("{{ raise_exception('no\\n\\nsuch role') }}", "cannot write this conversation: no such role"),
         ("{% for i in range(99999) %}{{ messages }}{% endfor %}", r"writes more than 6\d,\d{3} characters"),
