@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from examples.benchmarks import plan_report, steps_report, trainers_report, update_report
+from examples.benchmarks import compilation_report, plan_report, steps_report, trainers_report, update_report
 from examples.shared import command, pictures, program_flags
 from examples.shared.documents import Documents, Report
 from examples.studies.heterogeneity import report as heterogeneity
@@ -39,7 +39,12 @@ _STUDIES = {  # in examples/studies: folder → the module that renders its reco
     "pretraining/results": pretraining,
 }
 _BENCHMARKS = {
-    **{"steps": steps_report, "trainers": trainers_report, "update": update_report},
+    **{
+        "compilation": compilation_report,
+        "steps": steps_report,
+        "trainers": trainers_report,
+        "update": update_report,
+    },
     **dict.fromkeys(["plan/llama_v5e_4x4", "plan/gpt2_xl_h200"], plan_report),
 }
 _MEASURED = ("contract", "layouts", "memory", "scaling")  # records in tests/records that have a page
@@ -82,6 +87,7 @@ def sections() -> dict[str, Callable[[], str]]:
         "low_bit": lambda: low_bit.across(_studies("low_bit")),
         "heterogeneity": lambda: heterogeneity.summary(_study("heterogeneity/results")),
         "pretraining": lambda: pretraining.summary(_study("pretraining/results")),
+        "compilation": lambda: compilation_report.summary(_benchmark("compilation")),
         "speed": lambda: update_report.summary(_benchmark("update")),
         "trainers": lambda: trainers_report.summary(_benchmark("trainers")),
         "steps": lambda: steps_report.summary(_benchmark("steps")),

@@ -24,7 +24,6 @@ _METHODS = FLAGS.DEFINE_list("methods", list(update_speed.METHODS), "Methods to 
 _MODEL = FLAGS.DEFINE_enum("model", "gpt2", list(update_speed.MODELS), "Model whose shapes are used.")
 _DTYPE = FLAGS.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Dtype of parameters and gradients.")
 _ROUNDS = FLAGS.DEFINE_integer("rounds", 9, "Timed steps of each method.", lower_bound=3)
-_LEAVES = FLAGS.DEFINE_bool("leaves", False, "Measure compilation by number of leaves instead.")
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the record and the report.", required=True)
 program_flags.check_among(update_speed.METHODS, _METHODS)
 
@@ -38,14 +37,12 @@ def main() -> None:
         "dtype": _DTYPE.value,
         "parameters": sum(p.size for p in jax.tree.leaves(params)),
     }
-    record = {"settings": settings, "environment": compare.environment(), "rows": [], "compilation": []}
+    record = {"settings": settings, "environment": compare.environment(), "rows": []}
     if path.exists():
         record = markdown.read_record(path, update_report.report)
         if record.get("settings") != settings:
             raise ValueError(f"{path} has other settings: {record.get('settings')}, not {settings}")
-    if _LEAVES.value:
-        record["compilation"] = [update_speed.compilation(*each) for each in update_speed.COMPILED]
-    for name in () if _LEAVES.value else _METHODS.value:
+    for name in _METHODS.value:
         if name not in [row["method"] for row in record["rows"]]:
             record["rows"].append(
                 update_speed.measured(name, params, _ROUNDS.value) | {"date": str(datetime.date.today())}

@@ -37,17 +37,6 @@ def table(record: Record) -> str:
     return compare.table(header, lines) + "\n"
 
 
-def compilation(record: Record) -> str:
-    """Program sizes and compile times, as Markdown."""
-    lines = []
-    for row in record["compilation"]:
-        ops = [row[who]["hlo_ops"] for who in ("optimiz", "optax")]
-        seconds = [f"{statistics.median(row[who]['compile_seconds']):.2f}" for who in ("optimiz", "optax")]
-        lines.append([row["method"], f"{row['leaves']}", *map(str, ops), *seconds])
-    header = ["method", "leaves", "HLO ops", "Optax's", "seconds to trace and compile", "Optax's"]
-    return compare.table(header, lines) + "\n"
-
-
 def summary(record: Record) -> str:
     """The table, followed by when and where it was measured."""
     settings, where = record["settings"], record["environment"]
@@ -69,10 +58,7 @@ def summary(record: Record) -> str:
 
 def report(record: Record) -> str:
     """The whole page, in Markdown."""
-    text = f"# Updates\n\n{summary(record)}"
-    if record["compilation"]:
-        text += f"\n## Compilation\n\n{compilation(record)}"
-    return text
+    return f"# Updates\n\n{summary(record)}"
 
 
 def write(record: Record, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One update of an optimizer and of its peers: compilation, memory and time."""
+"""One update of an optimizer and of its peers: memory and time."""
 
 import inspect
 import time
@@ -51,10 +51,6 @@ READ_BEFORE = {name: method.read_before for name, method in methods.METHODS.item
 }
 MODELS = {"tiny": shapes.Gpt2(1, 64, 1, vocabulary=512)}
 MODELS |= {name: model for name, model in shapes.MODELS.items() if isinstance(model, shapes.Gpt2)}
-# Methods whose compilation is measured, and on how many leaves.
-COMPILED = [("clip + adamw", leaves) for leaves in (10, 100, 400)] + [
-    (name, 100) for name, (_, theirs, _) in METHODS.items() if theirs is not None and name != "clip + adamw"
-]
 
 
 def structs(model: str, dtype: str) -> Any:
@@ -63,23 +59,20 @@ def structs(model: str, dtype: str) -> Any:
 
 
 def compiled(tx: optax.GradientTransformation, params: Any) -> tuple[jax.stages.Compiled, dict[str, float]]:
-    """The donated step of an optimizer, and its memory, size and compile time."""
+    """The donated step of an optimizer, with its memory and size."""
 
     def step(params, state, grads):
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
-    begin = time.perf_counter()
     lowered = jax.jit(step, donate_argnums=(0, 1)).lower(params, jax.eval_shape(tx.init, params), params)
     program = lowered.compile()
-    seconds = time.perf_counter() - begin
     memory = program.memory_analysis()
     text = program.as_text()
     size = sum(p.size for p in jax.tree.leaves(params))
     return program, {
         "temporary_bytes_per_parameter": memory.temp_size_in_bytes / size,
         "hlo_ops": sum(" = " in line for line in text[text.index("\nENTRY ") :].splitlines()),
-        "compile_seconds": seconds,
     }
 
 
@@ -155,17 +148,3 @@ def measured(name: str, params: Any, rounds: int) -> dict[str, Any]:
     row["bytes"] = 2 * (of_params + of_state) + of_params * (1 + READ_BEFORE.get(name, 0))
     row["copy_bytes"] = 2 * half.size * half.dtype.itemsize
     return row | {"seconds": seconds}
-
-
-def compilation(name: str, leaves: int) -> dict[str, Any]:
-    """Program size and compile time of a method and of Optax's, on a number of equal leaves."""
-    params = shapes.as_structs([(256, 256)] * leaves, "float32")
-    ours, theirs, _ = METHODS[name]
-    rounds = [
-        {who: compiled(tx, params)[1] for who, tx in (("optimiz", ours), ("optax", theirs))} for _ in range(5)
-    ]
-    row: dict[str, Any] = {"method": name, "leaves": leaves}
-    for who in rounds[0]:
-        seconds = [each[who]["compile_seconds"] for each in rounds]
-        row[who] = rounds[0][who] | {"compile_seconds": seconds}
-    return row

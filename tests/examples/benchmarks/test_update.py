@@ -53,15 +53,6 @@ def test_every_method_can_be_named_by_the_flag():
     assert not any("," in name for name in update_speed.METHODS)
 
 
-def test_compilation_is_measured_together_with_optax():
-    assert {"adamw", "lamb"} <= {name for name, leaves in update_speed.COMPILED if leaves == 100}
-    row = update_speed.compilation("lion", 2)
-    assert (row["method"], row["leaves"]) == ("lion", 2)
-    for who in ("optimiz", "optax"):
-        assert row[who]["hlo_ops"] > 10 and len(row[who]["compile_seconds"]) == 5
-    assert "| lion | 2 | " in update_report.compilation({"compilation": [row]})
-
-
 def test_a_ratio_is_of_times_of_one_round():
     seconds = {"optimiz": [1.0, 4.0, 9.0], "optax": [2.0, 4.0, 6.0]}
     assert update_report.ratio(seconds, "optax") == 1.0
