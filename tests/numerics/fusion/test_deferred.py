@@ -1,3 +1,5 @@
+import importlib
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -152,6 +154,14 @@ def test_any_nan_finds_a_nan_at_any_position(shape, dtype):
             broken[position] = bad
             assert found(broken.reshape(shape))
     assert not found(np.full(shape, 3e38, dtype))
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, N // 4)])
+def test_any_nan_is_a_sum_where_there_is_no_cpu(shape, monkeypatch):
+    """The branch of accelerators, run here."""
+    page = importlib.import_module("optimiz.numerics.fusion.deferred")
+    monkeypatch.setattr(page, "_any_nan", page._nan_in_sum)
+    test_any_nan_finds_a_nan_at_any_position(shape, jnp.float32)
 
 
 def test_any_nan_of_an_empty_array_is_false():
