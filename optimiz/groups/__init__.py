@@ -16,6 +16,8 @@ from optimiz.groups.layers import LAYER_INDEX as LAYER_INDEX
 from optimiz.groups.layers import layerwise_decay as layerwise_decay
 from optimiz.groups.matrices import Matrix as Matrix
 from optimiz.groups.matrices import matrices as matrices
+from optimiz.groups.mup import Mup as Mup
+from optimiz.groups.mup import mup as mup
 from optimiz.groups.rules import Leaf as Leaf
 from optimiz.groups.rules import Rule as Rule
 from optimiz.groups.rules import biases as biases

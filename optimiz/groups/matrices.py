@@ -139,7 +139,7 @@ def matrices(
             if not any(re.search(pattern, leaf.path) for leaf in reading.leaves):
                 raise ValueError(f"{pattern!r} matches no parameter; there are {reading.some_paths()}")
         if reading.whole and scanned is None:
-            _refuse_undeclared_stacks(reading)
+            refuse_undeclared_stacks(reading)
         by_rule = functools.partial(_axes_by_rule, whole=whole, vocabularies=_vocabularies(reading))
 
         answers = [_answer(leaf, overrides, by_rule) for leaf in reading.leaves]
@@ -204,25 +204,46 @@ def _axes_by_rule(leaf: Leaf, *, whole: bool, vocabularies: set[int]) -> Matrix 
     outside = leaf.scanned is None and _LAYER.search(leaf.path) is None
     if of == "other" and rank == 2 and outside and not whole and vocabularies & set(shape):
         return None
-    reversed_axes = _WEIGHT.search(leaf.path) is not None
-
-    def axes(reduction: list[int], output: list[int], sizes: tuple[int, ...] | None = None) -> Matrix | None:
-        sides = [math.prod(leaf.shape[axis] for axis in group) for group in (reduction, output)]
-        return None if 1 in sides else Matrix(reduction=tuple(reduction), output=tuple(output), sizes=sizes)
-
+    found = sides(leaf)
+    if found is None:
+        return None
     if _CONVOLUTION.search(leaf.path) and rank > 2:
-        channels, output = (1, kept[0]) if reversed_axes else (-2, kept[-1])
-        reduction = [axis for axis in kept if axis != output]
-        return None if shape[channels] <= _IMAGE_CHANNELS else axes(reduction, [output])
+        channels = 1 if _WEIGHT.search(leaf.path) else -2
+        if shape[channels] <= _IMAGE_CHANNELS:
+            return None
+    reduction, output = found
+    if 1 in [math.prod(leaf.shape[axis] for axis in side) for side in found]:
+        return None
+    sizes = _fused(leaf, *reduction, *output) if rank == 2 and of == "qkv" and not whole else None
+    return Matrix(reduction=reduction, output=output, sizes=sizes)
+
+
+def sides(leaf: Leaf) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The axes of the inputs and of the outputs of a parameter by its name and its rank; None if unknown.
+
+    Vectors, biases and scales of norms have no inputs. Other axes count layers or experts.
+
+    Args:
+        leaf: a parameter.
+    """
+    kept = tuple(axis for axis in range(len(leaf.shape)) if axis != leaf.scanned)
+    of, rank = kind(leaf.path), leaf.rank
+    if rank < 2 or of == "norm" or biases.test(leaf):
+        return (), kept
+    reversed_axes = _WEIGHT.search(leaf.path) is not None
+    if _CONVOLUTION.search(leaf.path) and rank > 2:
+        output = kept[0] if reversed_axes else kept[-1]
+        return tuple(axis for axis in kept if axis != output), (output,)
+    if of == "embedding":  # also of PyTorch's, whose weight is a table of rows
+        return kept[:-1], kept[-1:]
     if rank == 2:
-        first, second = reversed(kept) if reversed_axes else kept
-        return axes([first], [second], _fused(leaf, first, second) if of == "qkv" and not whole else None)
+        return (kept[1:], kept[:1]) if reversed_axes else (kept[:1], kept[1:])
     if rank == 3 and of in ("q", "k", "v"):
-        return axes(kept[:1], kept[1:])
+        return kept[:1], kept[1:]
     if rank == 3 and of == "o":
-        return axes(kept[:2], kept[2:])
+        return kept[:2], kept[2:]
     if of == "mlp" or _EXPERTS.search(leaf.path):
-        return axes([kept[-2]], [kept[-1]])
+        return kept[-2:-1], kept[-1:]
     return None
 
 
@@ -247,8 +268,17 @@ def _vocabularies(reading: Reading) -> set[int]:
     return {leaf.shape[0] for leaf in reading.leaves if is_table(leaf)}
 
 
-def _refuse_undeclared_stacks(reading: Reading) -> None:
-    """A norm has one axis; with two, it is that of stacked layers, and their kernels would be misread."""
+def refuse_undeclared_stacks(reading: Reading) -> None:
+    """Refuse stacked layers that are not declared, whose kernels would be misread.
+
+    A norm has one axis; with two, it is that of stacked layers.
+
+    Args:
+        reading: a whole tree.
+
+    Raises:
+        ValueError: there is such a norm.
+    """
     for leaf in reading.leaves:
         if norms.test(leaf) and sum(side > 1 for side in leaf.shape) > 1:
             raise ValueError(
