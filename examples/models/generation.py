@@ -53,8 +53,7 @@ def sampled(temperature: float = 1.0, top_p: float = 1.0) -> Choice:
     Args:
         temperature: above 0; towards 0 the choice becomes greedy.
         top_p: probability in (0, 1] of the tokens to draw from: these are the most likely ones, as few as have
-        at
-            least this probability together.
+            at least this probability together.
 
     Returns:
         A choice that raises a ValueError if it is given no key.
