@@ -44,6 +44,7 @@ extensions = [
 nb_execution_mode = "force"  # of the tutorials, which alone have cells
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
+nb_merge_streams = True
 nb_render_markdown_format = "gfm"
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
