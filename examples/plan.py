@@ -37,6 +37,9 @@ WRAPPERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
 }
 
 
+_STACKED = {"^layers/": 0}  # the shapes of an update alone, see examples.models.shapes
+
+
 def make(name: str, classes: int | None = None) -> optax.GradientTransformation:
     """Make an optimizer from its name.
 
@@ -54,7 +57,8 @@ def make(name: str, classes: int | None = None) -> optax.GradientTransformation:
     if method.needs and classes is None:
         raise ValueError(f"{last} needs {', '.join(method.needs)}: plan a whole step, with --batch")
     rate = None if method.kind == "line search" else 1e-3
-    tx: optax.GradientTransformation = method.build(rate, classes=classes)
+    scanned = _STACKED if classes is None and method.takes("matrices") else None
+    tx: optax.GradientTransformation = method.build(rate, classes=classes, scanned=scanned)
     for wrapper in reversed(wrappers):
         tx = WRAPPERS[wrapper](tx)
     return tx

@@ -202,6 +202,7 @@ class Method:
         mask: Any | Callable[[optax.Params], Any] | None = None,
         multipliers: Any | Callable[[optax.Params], Any] | None = None,
         classes: int | None = None,
+        scanned: Mapping[str, int] | None = None,
     ) -> optax.GradientTransformationExtraArgs:
         """The optimizer, by arguments that mean the same for every method.
 
@@ -212,6 +213,7 @@ class Method:
             mask: which parameters decay, see ``optimiz.adamw``; None for the method's default.
             multipliers: of the step size, by parameter, see ``optimiz.scale_by_groups``; None for none.
             classes: number of classes that the logits tell apart, for a method that draws labels from them.
+            scanned: axis along which layers are stacked, by pattern of path, for a method that has to know.
 
         Returns:
             The optimizer, with the row's settings.
@@ -234,6 +236,7 @@ class Method:
             "weight_decay_mask": mask,
             "multipliers": multipliers,
             "classes": classes,
+            "scanned": scanned,
         }
         given = {name: value for name, value in asked.items() if value is not None}
         after = None if self.takes("multipliers") or searches else given.pop("multipliers", None)

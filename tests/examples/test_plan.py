@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from examples.models import shapes
+from examples.plan import make
 from examples.tasks import planned
 from tests.conftest import ROOT
 
@@ -34,6 +35,17 @@ def test_a_model_is_planned_on_this_machine_and_its_record_goes_on(tmp_path):
     assert "22,050,664 parameters in float32" in report and "| `clip:sgd` |" in done.stdout
     refused = run("--model=vit-s", f"--output={tmp_path}", "--dtype=bfloat16")
     assert refused.returncode == 2 and "is of other settings" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["muon", "soap"])
+def test_matrices_of_stacked_layers_are_known_as_such(name):
+    state = jax.eval_shape(make(name).init, shapes.structs("gpt2", "float32"))
+    paths = {jax.tree_util.keystr(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(state)}
+    if name == "soap":  # a factor for each layer, of the inputs of `up`
+        assert paths["[0].factors.value[0]['layers']['up']"] == (12, 768, 768)
+        assert not any("layers']['mlp_norm_scale" in path for path in paths if "factors" in path)
+    else:
+        assert any("muon" in path and "['up']" in path for path in paths)
 
 
 @pytest.mark.parametrize(
