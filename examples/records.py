@@ -14,7 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from examples.benchmarks import compilation_report, plan_report, steps_report, trainers_report, update_report
+from examples.benchmarks import (
+    compilation_report,
+    lora_report,
+    plan_report,
+    steps_report,
+    trainers_report,
+    update_report,
+)
 from examples.shared import command, pictures, program_flags
 from examples.shared.documents import Documents, Report
 from examples.studies.heterogeneity import report as heterogeneity
@@ -41,6 +48,7 @@ _STUDIES = {  # in examples/studies: folder → the module that renders its reco
 _BENCHMARKS = {
     **{
         "compilation": compilation_report,
+        "lora": lora_report,
         "steps": steps_report,
         "trainers": trainers_report,
         "update": update_report,
@@ -90,6 +98,7 @@ def sections() -> dict[str, Callable[[], str]]:
         "compilation": lambda: compilation_report.summary(_benchmark("compilation")),
         "speed": lambda: update_report.summary(_benchmark("update")),
         "trainers": lambda: trainers_report.summary(_benchmark("trainers")),
+        "lora": lambda: lora_report.summary(_benchmark("lora")),
         "steps": lambda: steps_report.summary(_benchmark("steps")),
         "plan_tpu": lambda: plan_report.summary(_benchmark("plan/llama_v5e_4x4")),
         "plan_gpu": lambda: plan_report.summary(_benchmark("plan/gpt2_xl_h200")),
