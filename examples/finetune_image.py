@@ -126,7 +126,9 @@ def main() -> None:
                 test_examples=len(parts["test"].images),
                 metric="accuracy",
             )
-        each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout, problem.save)
+        each = plan.train_each(
+            chosen, task, problem.evaluation("test"), identity, layout, problem.save, problem.confusion
+        )
         trained = list(each)
         if record is None:
             return

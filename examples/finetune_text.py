@@ -131,7 +131,9 @@ def main() -> None:
                 metric="accuracy",
             )
         save = problem.classifier.save
-        each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout, save)
+        each = plan.train_each(
+            chosen, task, problem.evaluation("test"), identity, layout, save, problem.confusion
+        )
         runs = [run for _, _, run in each]
         if record is not None:
             plan.report(dataclasses.replace(record, runs=runs), metric="accuracy")

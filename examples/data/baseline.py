@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from sklearn.naive_bayes import ComplementNB
 
 from examples.data.images import ImageExamples
 from examples.data.text import TextExamples
 
 METRICS = ("accuracy", "macro_f1", "mcc")
+MAX_CONFUSED = 100  # classes of a confusion matrix
 INVERSE_REGULARISATION = (3.0, 10.0, 30.0, 100.0, 300.0)
 SMOOTHING = (0.1, 0.3, 1.0)
 PIXEL_REGULARISATION = (0.01, 0.1, 1.0)
@@ -36,6 +37,29 @@ Metrics = dict[str, dict[str, dict[str, float]]]
 
 class NoBaselineError(ValueError):
     """A baseline cannot be computed; the message is the reason, for the report."""
+
+
+def confusion(
+    names: Sequence[str], labels: Sequence[int] | np.ndarray, predictions: Sequence[int] | np.ndarray
+) -> dict[str, Any]:
+    """How many examples of each class were predicted to be of each, for the record of a run.
+
+    Args:
+        names: names of the classes, C.
+        labels: [N] classes.
+        predictions: [N] classes.
+
+    Returns:
+        The names, and the matrix, classes of the examples in rows; nothing for more than MAX_CONFUSED classes.
+
+    Example:
+        >>> confusion(["no", "yes"], [0, 1, 1], [0, 0, 1])
+        {'confusion': {'classes': ['no', 'yes'], 'matrix': [[1, 0], [1, 1]]}}
+    """
+    if len(names) > MAX_CONFUSED:
+        return {}
+    matrix = confusion_matrix(labels, predictions, labels=range(len(names))).tolist()
+    return {"confusion": {"classes": list(names), "matrix": matrix}}
 
 
 def metrics(labels: Sequence[int] | np.ndarray, predictions: Sequence[int] | np.ndarray) -> dict[str, float]:

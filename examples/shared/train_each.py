@@ -242,6 +242,7 @@ class Plan:
         identity: Mapping[str, Any],
         layout: training.Layout | None = None,
         save: Callable[[Path, Any], None] | None = None,
+        details: Callable[[Any], Mapping[str, Any]] | None = None,
     ) -> Iterator[tuple[str, Any, compare.Run]]:
         """Train with one optimizer after the other, and test each result.
 
@@ -253,6 +254,7 @@ class Plan:
             layout: layout of the runs on a mesh; None for one device.
             save: (directory, parameters) → a model that other programs read, in the directory ``model`` of the
                 run; None for the checkpoints alone.
+            details: parameters → what else the record of a run says of them, as plain JSON.
 
         Yields:
             Name, parameters and record of each run. The parameters are those that ``--keep`` names.
@@ -275,11 +277,18 @@ class Plan:
                 )
             params, kept = self._kept(result, self.output / name)
             seed, metrics = self.settings.seed, test(params)
+            more = {} if details is None else dict(details(params))
             if not math.isfinite(metrics.get("loss", 0.0)):  # then the predictions come from NaN
-                metrics = dict.fromkeys(metrics, math.nan)
+                metrics, more = dict.fromkeys(metrics, math.nan), {}
             if save is not None and training.is_first():
                 save(self.output / name / MODEL, params)
-            about = {"optimizer": name, "learning_rate": rate, "seed": seed, "test": metrics, "extra": kept}
+            about = {
+                "optimizer": name,
+                "learning_rate": rate,
+                "seed": seed,
+                "test": metrics,
+                "extra": kept | more,
+            }
             yield name, params, compare.Run.of(result, tx, **about)
 
     def _kept(self, result: training.Result, directory: Path) -> tuple[Any, dict[str, Any]]:

@@ -160,6 +160,11 @@ class ImageClassification:
 
         return evaluate
 
+    def confusion(self, params: Any) -> dict[str, Any]:
+        """What the test images are mistaken for, see `baseline.confusion`."""
+        labels, said = self._parts["test"]["label"], self.predict("test", params).argmax(-1)
+        return baseline.confusion(self.classifier.names, labels, said)
+
     def fingerprint(self) -> str:
         """SHA-256 of the trained parameters, and of every image and label."""
         digest = hashlib.sha256()

@@ -130,15 +130,25 @@ class TextClassification:
 
     def evaluation(self, part: str) -> Callable[[Any], dict[str, float]]:
         """A function from parameters to the metrics of a part: "loss", "accuracy", "macro_f1", "mcc"."""
-        batches = training.padded(self._parts[part], EVALUATION_BATCH)
         labels = self._parts[part]["label"]
 
         def evaluate(params: Any) -> dict[str, float]:
-            logits = np.concatenate([self._compiled_logits(params, batch) for batch in batches])[: len(labels)]
+            logits = self.predict(part, params)
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             return {"loss": float(losses.mean())} | baseline.metrics(labels, logits.argmax(-1))
 
         return evaluate
+
+    def predict(self, part: str, params: Any) -> np.ndarray:
+        """The logits of a part, [N, C]."""
+        batches = training.padded(self._parts[part], EVALUATION_BATCH)
+        logits = [self._compiled_logits(params, batch) for batch in batches]
+        return np.concatenate(logits)[: len(self._parts[part]["label"])]
+
+    def confusion(self, params: Any) -> dict[str, Any]:
+        """What the test examples are mistaken for, see `baseline.confusion`."""
+        labels, said = self._parts["test"]["label"], self.predict("test", params).argmax(-1)
+        return baseline.confusion(self.classifier.names, labels, said)
 
     def fingerprint(self) -> str:
         """SHA-256 of the pretrained parameters and of every tokenised example."""

@@ -27,6 +27,8 @@ from optimiz.compare.record import Record
 from optimiz.compare.run import Run
 from optimiz.compare.statistics import Difference
 
+MATRIX = 12  # classes of a confusion matrix that is shown whole
+
 
 def differences(record: Record, compared: Sequence[Method], metric: str) -> list[str]:
     """Whether the lead of the best method is real."""
@@ -168,6 +170,38 @@ def cost(record: Record, compared: Sequence[Method], metric: str) -> list[str]:
         "schedules were made for whole runs; stopping earlier would need a different one.",
         *[f"![Test {escaped(metric)} against the cost of a run](cost.png)"] * (len(compared) > 1),
         table(header, rows),
+    ]
+
+
+def by_class(record: Record, compared: Sequence[Method]) -> list[str]:
+    """What the best method gets right in each class, if its run has a confusion matrix."""
+    best, _ = leader(compared)
+    confusion = best.runs[0].extra.get("confusion")
+    if not confusion:
+        return []
+    names, matrix = [escaped(name) for name in confusion["classes"]], np.array(confusion["matrix"])
+    rows = []
+    for i, name in enumerate(names):
+        right, examples, said = matrix[i, i], matrix[i].sum(), matrix[:, i].sum()
+        others = np.where(np.arange(len(names)) == i, 0, matrix[i])
+        worst = others.argmax()
+        shares = [right / said if said else None, right / examples if examples else None]
+        shares.append(2 * right / (said + examples) if said + examples else None)
+        mistaken = f"{names[worst]} ({others[worst]})" if others[worst] else ""
+        rows.append([name, f"{examples}", *("" if x is None else decimal(x) for x in shares), mistaken])
+    header = ["class", "examples", "precision ↑", "recall ↑", "F1 ↑", "most often mistaken for"]
+    found = [
+        "## Which classes are told apart?",
+        f"Test examples of each class, as {escaped(best.name)} classifies them.",
+        table(header, rows),
+    ]
+    if len(names) > MATRIX:
+        return found
+    cells = [[name, *map(str, row)] for name, row in zip(names, matrix.tolist(), strict=True)]
+    return [
+        *found,
+        "The classes of the examples in rows, and what they were classified as in columns:",
+        table(["", *names], cells),
     ]
 
 

@@ -38,6 +38,24 @@ def test_report_is_written_with_its_picture_and_record(tmp_path):
     assert "**not finite** — " in text and "- adamw 0.01, seed 0: at step 1: loss nan" in text
 
 
+def test_the_classes_of_the_best_method_are_shown_with_what_they_are_mistaken_for():
+    # Of class b, 2 of 4 are found, and 2 of the 3 that are called b are b; nothing is called c.
+    confusion = {"classes": ["a", "b|", "c"], "matrix": [[5, 1, 0], [2, 2, 0], [1, 0, 0]]}
+    runs = run("sgd", 0.6), run("adamw", 0.7, extra={"confusion": confusion})
+    lines = report.render(record(*runs), metric="accuracy").splitlines()
+    start = lines.index("## Which classes are told apart?")
+    assert "as adamw classifies them" in lines[start + 2]
+    assert lines[start + 6 : start + 9] == [
+        "| a | 6 | 0.625 | 0.833 | 0.714 | b\\| (1) |",
+        "| b\\| | 4 | 0.667 | 0.500 | 0.571 | a (2) |",
+        "| c | 1 |  | 0.000 | 0.000 | a (1) |",
+    ]
+    assert lines[start + 14 : start + 17] == ["| a | 5 | 1 | 0 |", "| b\\| | 2 | 2 | 0 |", "| c | 1 | 0 | 0 |"]
+    many = {"classes": [f"c{i}" for i in range(13)], "matrix": np.eye(13, dtype=int).tolist()}
+    text = report.render(record(run("adamw", 0.7, extra={"confusion": many})), metric="accuracy")
+    assert "| c12 | 1 | 1.000 | 1.000 | 1.000 |  |" in text and "in columns" not in text
+
+
 def test_the_page_refers_to_nothing_beside_it(tmp_path):
     runs = [*seeds("a<b>", 0.8, 0.7, rate=0.01), *seeds("a<b>", 0.7, 0.6, rate=0.1)]
     page = (compare.write_report(record(*runs), tmp_path, metric="accuracy").parent / "report.html").read_text()

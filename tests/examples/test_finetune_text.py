@@ -92,6 +92,10 @@ def test_the_runs_and_their_report(arguments, capsys):
         assert run.steps == 6 and run.test.keys() == {"loss", "accuracy", "macro_f1", "mcc"}
         assert run.training_loss()[0] == [1, 2, 3, 4, 5, 6]
         assert run.validation("accuracy")[0] == [3, 6]
+        matrix = np.array(run.extra["confusion"]["matrix"])
+        assert matrix.trace() / matrix.sum() == pytest.approx(run.test["accuracy"])
+        assert run.extra["confusion"]["classes"] == ["negative", "positive"]
+    assert "## Which classes are told apart?" in (out / "report.md").read_text()
     # The same initial parameters and the same first batch.
     first, second = (run.training_loss()[1][0] for run in record.runs)
     assert first == second == pytest.approx(np.log(2), abs=1e-5)
