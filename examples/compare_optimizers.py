@@ -53,6 +53,8 @@ _NOISE = FLAGS.DEFINE_integer(
     "noise_batches", 0, "Batches on which gradient noise is measured, before and after a run.", lower_bound=0
 )
 _REFERENCE = FLAGS.DEFINE_path("reference", None, "JSON file of prices; default: measured on this machine.")
+_PRICE = FLAGS.DEFINE_float("price_per_device_hour", None, "Price of an hour of the reference device.")
+_CURRENCY = FLAGS.DEFINE_string("currency", "USD", "Its currency.")
 _METRIC = FLAGS.DEFINE_enum("metric", "accuracy", ["accuracy", "macro_f1", "mcc", "loss"], "Metric that ranks.")
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 16, "Examples per update.", lower_bound=1)
 _LENGTH = FLAGS.DEFINE_integer(
@@ -94,9 +96,18 @@ def read_data() -> dict[str, text.TextExamples]:
     return text.split(examples, {"train": 0.78, "validation": 0.11, "test": 0.11})
 
 
+def price() -> dict[str, object]:
+    """The price for the report; empty if none is given."""
+    if _PRICE.value is None:
+        return {}
+    what = "as given by --price_per_device_hour"
+    return {"per_device_hour": _PRICE.value, "currency": _CURRENCY.value, "devices": 1, "what": what}
+
+
 def controls(
     problem: TextClassification,
     baseline: compare.Arm,
+    classes: int,
     run_matrix: Callable[..., list[compare.Run]],
     left_out: dict[str, str],
 ) -> dict[str, list[dict[str, float | None]]]:
@@ -105,6 +116,7 @@ def controls(
     Args:
         problem: the problem.
         baseline: the first optimizer at its best rate.
+        classes: number of classes.
         run_matrix: (arms, task_of=, directory=) → runs from every seed, with all else as in the comparison.
         left_out: receives the reason for each that cannot be made.
     """
@@ -113,7 +125,7 @@ def controls(
     made = {"untrained": lambda: [test(problem.task(size, 0).init(key)) for key in keys]}
     if _CONTROLS.value:
         half = lambda seed: problem.task(size, seed, of=0.5)  # noqa: E731
-        alone = head_alone(baseline, len(problem.meaning["label_names"]))
+        alone = head_alone(baseline, classes)
         made["half of the data"] = lambda: run_matrix([baseline], task_of=half, directory="half_of_the_data")
         made["frozen encoder"] = lambda: run_matrix([alone], directory="frozen_encoder")
     found = {}
@@ -129,7 +141,8 @@ def main() -> None:
     rates = None if _LEARNING_RATES.value is None else [float(rate) for rate in _LEARNING_RATES.value]
     settings = training.Settings(budget=_BUDGET.value, log_every=5, evaluate_at=(0.25, 0.5, 0.75))
     parts, model = read_data(), pretrained.find(_MODEL.value)
-    grid = arms(_OPTIMIZERS.value, rates, classes=len(parts["train"].label_names))
+    classes = len(parts["train"].label_names)
+    grid = arms(_OPTIMIZERS.value, rates, classes=classes)
     length = _TEXT_LENGTH if _TASK.value == "text" and _LENGTH.value is None else _LENGTH.value
     problem = TextClassification(parts, model, length=length, dropout=_DROPOUT, pooling="mean")
     problem.summary.show()
@@ -159,6 +172,7 @@ def main() -> None:
             baselines=baselines,
             test_examples=len(parts["test"].texts),
             runs=[],
+            price=price(),
             left_out=left_out,
         )
         compare.check_report(record, output, metric=_METRIC.value)
@@ -184,7 +198,7 @@ def main() -> None:
         record = dataclasses.replace(record, runs=run_matrix(grid, **only_here))
         first = compare.by_method(record, _METRIC.value)[0]
         best = dataclasses.replace(grid[0], learning_rate=first.rate)
-        record = dataclasses.replace(record, controls=controls(problem, best, run_matrix, left_out))
+        record = dataclasses.replace(record, controls=controls(problem, best, classes, run_matrix, left_out))
         report = compare.write_report(record, output, metric=_METRIC.value)
     terminal.show(compare.summary(record, metric=_METRIC.value))
     print(f"\nreport: {report}")

@@ -12,11 +12,14 @@ from typing import Any
 
 from optimiz import checks
 from optimiz.compare.directions import arrow, lower_is_better
-from optimiz.compare.fields import check_types
+from optimiz.compare.fields import check_fields, check_types
 from optimiz.compare.json_file import SCHEMA, json_text, read_object, write_object
 from optimiz.compare.markdown import escaped
 from optimiz.compare.run import Run
 from optimiz.training import environment
+
+_PRICE = {"per_device_hour": float, "currency": str, "devices": int, "what": str}
+_PRICE_TYPES = {f"price[{name!r}]": kind for name, kind in _PRICE.items()}
 
 # A file in the directory of the record.
 _PICTURE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.png")
@@ -42,6 +45,8 @@ class Record:
         controls: test metrics of models that should be worse than any that is trained here, such as an
             untrained one or one that is trained on half of the data: name → for each seed, name of the metric →
             value. A value is None if it is not finite.
+        price: price of a device hour, for the cost of a run in money: ``{"per_device_hour": 2.5, "currency":
+            "USD", "devices": 1, "what": "a price list and its date"}``; empty if it is not known.
         left_out: parts that the report lacks, such as a baseline, and why.
         samples: name → lines of text that a model wrote; shown verbatim.
         pictures: PNG file next to the report → its caption.
@@ -66,6 +71,7 @@ class Record:
     lower_is_better: Sequence[str] = ()
     higher_is_better: Sequence[str] = ()
     controls: Mapping[str, Sequence[Mapping[str, float | None]]] = dataclasses.field(default_factory=dict)
+    price: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     samples: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     pictures: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -89,6 +95,12 @@ class Record:
                 raise ValueError(
                     f"controls[{name!r}] must have one entry per seed, {seeds}, got {len(of_seeds)}"
                 )
+        if self.price:
+            if self.price.keys() != _PRICE.keys():
+                raise ValueError(f"price must have {', '.join(_PRICE)}, got {', '.join(self.price)}")
+            check_fields({f"price[{name!r}]": self.price[name] for name in _PRICE}, _PRICE_TYPES)
+            checks.number("price['per_device_hour']", self.price["per_device_hour"], ge=0)
+            checks.integer("price['devices']", self.price["devices"], ge=1)
         if both := set(self.lower_is_better) & set(self.higher_is_better):
             raise ValueError(f"{min(both)!r} cannot be in both lower_is_better and higher_is_better")
         for name in self.pictures:
@@ -120,6 +132,16 @@ class Record:
             ValueError: there is no such metric.
         """
         return [run.score(metric, part, self.sign(metric)) for run in runs]
+
+    def rent(self, run: Run) -> float | None:
+        """The price of a run in the currency of :attr:`price`, by reference time or, without a budget, its own.
+
+        The price of a device hour times the devices and the hours. None if the price or the time is not known.
+        """
+        seconds = run.seconds if run.budget is None else run.reference_seconds
+        if not self.price or seconds is None:
+            return None
+        return self.price["per_device_hour"] * self.price["devices"] * seconds / 3600
 
     def levels(self, metric: str, part: str) -> dict[str, float]:
         """The metric of each baseline that has it.

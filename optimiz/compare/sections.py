@@ -147,6 +147,8 @@ def cost(record: Record, compared: Sequence[Method], metric: str) -> list[str]:
     header = ["method", "forward passes / update", "compilation, s", "temporary MB"]
     reached = decimal(sign * target) if math.isfinite(target) else "that all reach"
     header += [f"{unit} to {escaped(metric)} {reached}"]
+    if record.price:
+        header.append(f"{escaped(record.price['currency'])} / run")
     rows = []
     for method in compared:
         spent = method.time_to(record, metric, target) if math.isfinite(target) else math.inf
@@ -161,6 +163,10 @@ def cost(record: Record, compared: Sequence[Method], metric: str) -> list[str]:
                 f"{spent:.3g}" if math.isfinite(spent) else "never",
             ]
         )
+        if record.price:
+            rents = [rent for run in method.runs if (rent := record.rent(run)) is not None]
+            rows[-1].append(measured(sum(rents) / len(rents) if rents else None, ".3g"))
+    price = [_price(record)] if record.price else []
     return [
         "## What did it cost?",
         "Work is counted in forward passes. A backward pass counts 2, so a plain update counts 3; further "
@@ -168,6 +174,7 @@ def cost(record: Record, compared: Sequence[Method], metric: str) -> list[str]:
         "step in addition to parameters, state and batch. The last column shows when an evaluation of each "
         "method first reached the validation level that every run reaches in the end (median over seeds). The "
         "schedules were made for whole runs; stopping earlier would need a different one.",
+        *price,
         *[f"![Test {escaped(metric)} against the cost of a run](cost.png)"] * (len(compared) > 1),
         table(header, rows),
     ]
@@ -227,6 +234,17 @@ def kept(record: Record) -> list[str]:
         return []
     introduction = "Those of the best evaluation of a run, not its last ones."
     return ["## Which parameters were tested?", introduction, "\n".join(lines)]
+
+
+def _price(record: Record) -> str:
+    """What the money of a run is computed from."""
+    price = record.price
+    time = "its own time" if record.runs[0].budget is None else "reference time"
+    return (
+        f"The price of a run is that of {price['devices']} device(s) at {price['per_device_hour']:g} "
+        f"{escaped(price['currency'])} an hour ({escaped(price['what'])}), for {time} without compilation and "
+        "evaluation. Energy was not measured."
+    )
 
 
 def beginning(record: Record) -> list[str]:

@@ -367,3 +367,33 @@ def test_where_every_run_diverged_no_level_is_named():
     diverged = dataclasses.replace(run("a", 0.5, test={"accuracy": None}), diverged_at=2)
     text = report.render(record(diverged), metric="accuracy")
     assert "| updates to accuracy that all reach |" in text and "inf |" not in text
+
+
+PRICE = {"per_device_hour": 2.5, "currency": "USD", "devices": 2, "what": "list price of 2026-11"}
+
+
+def test_the_price_of_a_run_follows_from_its_time_and_the_devices():
+    budget = {"budget": 288.0, "reference_seconds": 290.0, "history": []}
+    priced = dataclasses.replace(record(run("a", 0.5, **budget), run("b", 0.4, **budget)), price=PRICE)
+    assert priced.rent(priced.runs[0]) == pytest.approx(2.5 * 2 * 290 / 3600)
+    text = report.render(priced, metric="accuracy")
+    assert "| USD / run |" in text and "| 0.403 |" in text
+    assert "2 device(s) at 2.5 USD an hour (list price of 2026-11), for reference time" in text
+    own = dataclasses.replace(record(run("a", 0.5, seconds=36.0), run("b", 0.4, seconds=None)), price=PRICE)
+    assert [own.rent(one) for one in own.runs] == [pytest.approx(0.05), None]
+    assert "| not measured |" in report.render(own, metric="accuracy")
+    assert record(run("a", 0.5)).rent(run("a", 0.5)) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"per_device_hour": -1.0}, r"price\['per_device_hour'\] must be in \[0, inf\), got -1.0"),
+        ({"per_device_hour": "2"}, r"price\['per_device_hour'\] must be a number"),
+        ({"devices": 0}, r"price\['devices'\] must be in \[1, "),
+        ({"other": 1}, "price must have per_device_hour, currency, devices, what, got"),
+    ],
+)
+def test_a_price_is_refused_by_name(changes, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        dataclasses.replace(record(run("a", 0.5)), price=PRICE | changes)

@@ -85,7 +85,13 @@ def test_the_comparison_its_report_and_its_resumption(arguments):
     assert all(len(row["step_size"]) == 1 for row in rows)
     assert sgd.temporary_bytes > 0 and sgd.heterogeneity["gini_norm"] > 0
     assert (out / "report.html").read_text().startswith("<!doctype html>")
-    assert compare.Record.read(out / "record.json").settings["metric"] == "accuracy"
+    record = compare.Record.read(out / "record.json")
+    assert record.settings["metric"] == "accuracy" and record.left_out == {}
+    assert record.controls.keys() == {"untrained", "half of the data", "frozen encoder"}
+    assert {"most frequent class"} < record.baselines.keys()
+    halves = [compare.Run.read(path) for path in sorted((out / "half_of_the_data").glob("*/*/result.json"))]
+    assert [run.test for run in halves[:1]] == record.controls["half of the data"]
+    assert halves[0].fingerprint != sgd.fingerprint and halves[0].steps == sgd.steps
     assert json.loads((out / "run.json").read_text())["figure"] == "accuracy"  # as in directories of 0.1.0
 
 

@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import matthews_corrcoef
 
 from examples.data import baseline
-from examples.data.baseline import NoBaselineError, metrics, tfidf_baseline
+from examples.data.baseline import NoBaselineError, majority_baseline, metrics, tfidf_baseline
 from examples.data.text import TextExamples, split
 
 
@@ -45,6 +45,13 @@ def test_the_correlation_is_that_of_scikit_learn(classes):
     labels, predictions = np.random.default_rng(classes).integers(0, classes, (2, 60))
     predictions = np.where(np.arange(60) % 2, labels, predictions)
     assert metrics(labels, predictions)["mcc"] == pytest.approx(matthews_corrcoef(labels, predictions))
+
+
+def test_the_most_frequent_class_is_that_of_the_training_examples():
+    parts = [examples(["a"] * 4, labels) for labels in ([1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 0])]
+    ((name, found),) = majority_baseline(*parts).items()
+    assert name == "most frequent class"
+    assert (found["validation"]["accuracy"], found["test"]["accuracy"]) == (0.25, 0.75)
 
 
 def test_tfidf_learns_words_and_word_pairs():
