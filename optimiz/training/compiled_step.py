@@ -14,7 +14,7 @@ from optimiz.training.budget.step_cost import EXTRA_WORK, extra_work
 from optimiz.training.distributed.offload import offloaded
 from optimiz.training.distributed.sharding import Layout
 from optimiz.training.step import StepMetrics, StepSpec, no_metrics, train_step
-from optimiz.training.trace_digest import trace_digest
+from optimiz.training.storage.trace_digest import trace_digest
 from optimiz.training.train_state import TrainState, placed, state_shardings
 
 

@@ -25,7 +25,6 @@ from optimiz import checks
 from optimiz.training import preemption
 from optimiz.training.at_rate import AtRate, Factory
 from optimiz.training.budget.price_table import Reference
-from optimiz.training.conditions import conditions
 from optimiz.training.distributed import processes
 from optimiz.training.distributed.sharding import Layout
 from optimiz.training.loop import Loop
@@ -33,6 +32,7 @@ from optimiz.training.methods.methods import PLAIN, Methods
 from optimiz.training.result import Progress, Result
 from optimiz.training.run_plan import RunPlan
 from optimiz.training.settings import Settings, description
+from optimiz.training.storage.conditions import conditions
 from optimiz.training.storage.run_directory import claimed
 from optimiz.training.storage.same_settings import refuse_differing
 from optimiz.training.task import Task

@@ -16,13 +16,18 @@ from typing import Any, NoReturn
 import jax
 
 from optimiz.training import divergence, preemption
-from optimiz.training.conditions import conditions, refuse_other_numerics, refuse_other_step, warn_of_others
 from optimiz.training.distributed import processes, replicas
 from optimiz.training.errors import RunError
 from optimiz.training.result import Diverged, Progress, Result
 from optimiz.training.run_log import RunLog
 from optimiz.training.run_plan import RunPlan
 from optimiz.training.storage import checkpoint
+from optimiz.training.storage.conditions import (
+    conditions,
+    refuse_other_numerics,
+    refuse_other_step,
+    warn_of_others,
+)
 from optimiz.training.storage.profile import PROFILE, profiled
 from optimiz.training.storage.run_directory import CHECKPOINTS, write_settings
 from optimiz.training.storage.same_settings import STEPS

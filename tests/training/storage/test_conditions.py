@@ -15,7 +15,7 @@ import optimiz
 from optimiz import groups, schedules, training
 from optimiz.training import conditions as conditions_page
 from optimiz.training.storage import checkpoint
-from optimiz.training.trace_digest import trace_digest
+from optimiz.training.storage.trace_digest import trace_digest
 from tests.conftest import ROOT
 from tests.training import tiny
 
@@ -151,7 +151,7 @@ PROGRAM = """
 import json, sys
 import jax, jax.numpy as jnp, optax, optimiz
 from optimiz import groups, schedules
-from optimiz.training.trace_digest import trace_digest
+from optimiz.training.storage.trace_digest import trace_digest
 from tests.training import tiny
 
 if sys.argv[1] == "1":  # another history
