@@ -38,23 +38,28 @@ def table(rows: Iterable[Mapping[str, Any]], *, whole: bool = False) -> str:
         rows: rows of the record.
         whole: whether they are of whole steps, which have operations, and no bound worth a column.
     """
-    header = ["optimizer", "parameters", "state", "temporary", "peak", "fits", "moved"]
+    rows = list(rows)
+    plans = [planned_in(each) for each in rows]
+    counted = any(each.padding is not None for each in plans)
+    header = ["optimizer", "parameters", "state", *["padding"] * counted, "temporary", "peak", "fits", "moved"]
     header += ["at least", "operations"] if whole else ["of its bound", "at least"]
     header += ["collectives", "compiled in"]
-    lines = [_cells(each["optimizer"], planned_in(each), whole) for each in rows]
-    if any(planned_in(each).host for each in rows):
-        header = [*header[:3], "on the host", *header[3:7], "copied each way", *header[7:]]
-        plans = [planned_in(each) for each in rows]
+    named = zip((each["optimizer"] for each in rows), plans, strict=True)
+    lines = [_cells(name, each, whole, counted) for name, each in named]
+    if any(each.host for each in plans):
+        at = 7 + counted
+        header = [*header[:3], "on the host", *header[3:at], "copied each way", *header[at:]]
         lines = [
-            [*line[:3], gib(its.host), *line[3:7], _copies(its), *line[7:]]
+            [*line[:3], gib(its.host), *line[3:at], _copies(its), *line[at:]]
             for line, its in zip(lines, plans, strict=True)
         ]
     return compare.table(header, lines) + "\n"
 
 
-def _cells(name: str, planned: plan.Plan, whole: bool) -> list[str]:
+def _cells(name: str, planned: plan.Plan, whole: bool, padded: bool) -> list[str]:
     held, moved = planned.arguments, planned.traffic
     cells = [f"`{name}`", *(gib(held[argument]) for argument in ("parameters", "state"))]
+    cells += [gib(None if planned.padding is None else sum(planned.padding.values()))] * padded
     cells += [gib(planned.temporary), gib(planned.peak), FITS[planned.fits]]
     if moved is None:
         cells += ["", "", "", ""]
@@ -107,6 +112,8 @@ def summary(record: Mapping[str, Any]) -> str:
         f"Sizes are per device, 1 GiB = 2³⁰ bytes. {'A step' if whole else 'An update'} moves bytes to and "
         "from the device's memory. "
     )
+    if any(each.get("padding") for each in rows):
+        about += "Padding is what a TPU's tiles add to the arguments. "
     about += "" if whole else "Its bound is what any update must read and write. "
     about += (
         "Its time is at least the bytes moved divided by the bandwidth. A range extends from the branches that "

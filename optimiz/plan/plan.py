@@ -6,6 +6,7 @@ does not measure time; the bytes moved, divided by the device's bandwidth, give 
 """
 
 import dataclasses
+import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from optimiz import checks
 from optimiz.plan import targets
-from optimiz.plan.program import parse
+from optimiz.plan.program import padded_size, parse
 from optimiz.plan.traffic import Collective, Traffic, traffic
 from optimiz.training import Layout, Task, bytes_per_device, make_mesh
 from optimiz.training.compiled_step import traced_step
@@ -53,6 +54,8 @@ class Plan:
         host: bytes of the arguments that lie in the host's memory.
         link: bandwidth between the host and the device's memory in each direction, in bytes per second; None if
             unknown.
+        padding: argument of the program → bytes that the device holds besides those of its arrays, as a TPU
+            fills up its tiles of 8 × 128; None if the program was not compiled.
     """
 
     target: str
@@ -69,6 +72,7 @@ class Plan:
     flops: float | None = None
     host: int = 0
     link: int | None = None
+    padding: Mapping[str, int] | None = None
 
     @property
     def fits(self) -> bool | None:
@@ -104,6 +108,7 @@ class Plan:
         rows = [("target", self.target), ("mesh", mesh)]
         rows += [(name, _size(size)) for name, size in self.arguments.items()]
         rows += [("on the host", _size(self.host))] if self.host else []
+        rows += [(f"padding of {name}", _size(size)) for name, size in (self.padding or {}).items() if size]
         rows += [
             ("temporary", _size(self.temporary)),
             ("peak", _size(self.peak)),
@@ -247,13 +252,14 @@ def step(
         raise ValueError(f"a batch of {batch_size(batch)} examples cannot be split along data:{parts}")
     places = state_shardings(state, layout)
     rest = {"params": None, "frozen": None}
-    held = {
-        "parameters": (state.params, places.params),
-        **({} if state.frozen is None else {"frozen": (state.frozen, places.frozen)}),
-        "state": (state._replace(**rest), places._replace(**rest)),
-        "batch": (batch, jax.tree.map(lambda _: layout.batch, batch)),
-    }
-    return _plan(devices, layout.mesh, held, lambda: traced_step(spec, layout).lower())
+
+    def named(arguments: tuple[Any, Any]) -> dict[str, Any]:
+        state, batch = arguments
+        frozen = {} if state.frozen is None else {"frozen": state.frozen}
+        return {"parameters": state.params, **frozen, "state": state._replace(**rest), "batch": batch}
+
+    laid = _laid((state, batch), (places, jax.tree.map(lambda _: layout.batch, batch)))
+    return _plan(devices, layout.mesh, laid, named, lambda: traced_step(spec, layout).lower())
 
 
 def call(
@@ -321,16 +327,18 @@ def _plan_of(
     donate: Sequence[str],
     out_shardings: Any = None,
 ) -> Plan:
-    held = {name: (tree, jax.tree.map(lambda x: x.sharding, tree)) for name, tree in arguments.items()}
-    names = list(arguments)
+    names, laid = list(arguments), tuple(arguments.values())
     jitted = jax.jit(function, donate_argnums=tuple(map(names.index, donate)), out_shardings=out_shardings)
-    return _plan(devices, mesh, held, lambda: jitted.lower(*arguments.values()))
+    return _plan(
+        devices, mesh, laid, lambda trees: dict(zip(names, trees, strict=True)), lambda: jitted.lower(*laid)
+    )
 
 
 def _plan(
     devices: targets.Target,
     mesh: Mesh,
-    held: Mapping[str, tuple[Any, Any]],
+    arguments: tuple[Any, ...],
+    named: Callable[[tuple[Any, ...]], Mapping[str, Any]],
     lower: Callable[[], jax.stages.Lowered],
 ) -> Plan:
     """The plan of a program.
@@ -338,9 +346,12 @@ def _plan(
     Args:
         devices: the devices.
         mesh: the mesh of these devices.
-        held: argument of the program → a tree of arrays or ``jax.ShapeDtypeStruct``, and of their shardings.
+        arguments: a tree of ``jax.ShapeDtypeStruct`` with shardings for each argument of the program.
+        named: such a tuple of trees → name of an argument in the plan → its tree.
         lower: traces the program and lowers it for the devices.
     """
+    laid = named(arguments)
+    held = {name: (tree, jax.tree.map(lambda x: x.sharding, tree)) for name, tree in laid.items()}
     sizes = {name: bytes_per_device(*tree) for name, tree in held.items()}
     on_host = {name: bytes_per_device(*held_on_host(*tree)) for name, tree in held.items()}
     planned = {
@@ -367,15 +378,29 @@ def _plan(
     results = memory.output_size_in_bytes
     peak = memory.argument_size_in_bytes + results - memory.alias_size_in_bytes + memory.temp_size_in_bytes
     costs: Any = compiled.cost_analysis()  # None where a GPU is absent
+    formats: Any = named(compiled.input_formats[0])
+    padding = {name: _padding(tree, formats[name]) for name, tree in laid.items()}
     return Plan(
         **planned,
         temporary=memory.temp_size_in_bytes,
         peak=peak,
         traffic=traffic(parse(compiled.as_text() or "")),
-        bound=sum(sizes.values()) + results + memory.host_output_size_in_bytes,
+        bound=sum(sizes.values()) + sum(padding.values()) + results + memory.host_output_size_in_bytes,
         compile_seconds=seconds,
         flops=(costs or {}).get("flops"),
+        padding=padding,
     )
+
+
+def _padding(tree: Any, formats: Any) -> int:
+    """Bytes of an argument's buffers on a device besides those of its arrays; of one that is not read, none."""
+    added = 0
+    for x, format in zip(jax.tree.leaves(tree), jax.tree.leaves(formats), strict=True):
+        if (layout := format.layout) is not None and layout.tiling:
+            shape = x.sharding.shard_shape(x.shape)
+            by_place = [shape[i] for i in layout.major_to_minor]
+            added += (padded_size(by_place, layout.tiling[0]) - math.prod(shape)) * x.dtype.itemsize
+    return added
 
 
 def _size(size: int | None) -> str:

@@ -12,6 +12,7 @@ HOST = 5
 _BITS = {"pred": 8, "token": 0, "opaque": 0}
 _ARRAY = re.compile(r"(?P<type>[a-z]\w*)\[(?P<shape>[\d,<=]*)\](?:\{(?P<layout>[^}]*)\})?")
 _SPACE = re.compile(r"S\((\d+)\)")
+_TILE = re.compile(r"T\(([\d,]+)\)")
 _NAME = re.compile(r"%([\w.-]+)")
 _HEAD = re.compile(r"^(?P<entry>ENTRY )?%(?P<name>[\w.-]+) \(.*\) -> .*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?P<root>ROOT )?%(?P<name>[\w.-]+) = (?P<rest>.*)$")
@@ -22,7 +23,7 @@ class Array:
     """An array within a type.
 
     Attributes:
-        bytes: size of the array, without the padding of a device's tiles.
+        bytes: size of the array, with the padding of a device's tiles.
         space: memory space of the array; 0 is the device's main memory, ``HOST`` that of the host.
     """
 
@@ -117,10 +118,32 @@ def _closing(text: str, start: int) -> int:
 
 def _arrays(text: str) -> Iterator[Array]:
     for found in _ARRAY.finditer(text):
-        space = _SPACE.search(found["layout"] or "")
+        layout = found["layout"] or ""
+        space, tile = _SPACE.search(layout), _TILE.search(layout)
         shape: Sequence[int] = [int(d.lstrip("<=")) for d in found["shape"].split(",") if d]
-        size = math.ceil(math.prod(shape) * _bits(found["type"]) / 8)
-        yield Array(size, int(space[1]) if space else 0)
+        entries = math.prod(shape)
+        if tile:
+            minor_to_major = [int(i) for i in layout.partition(":")[0].split(",") if i]
+            by_place = [shape[i] for i in reversed(minor_to_major)]
+            entries = padded_size(by_place, [int(length) for length in tile[1].split(",")])
+        yield Array(math.ceil(entries * _bits(found["type"]) / 8), int(space[1]) if space else 0)
+
+
+def padded_size(shape: Sequence[int], tile: Sequence[int]) -> int:
+    """The entries of an array with whole tiles.
+
+    Args:
+        shape: its dimensions in their order in memory, the fastest last.
+        tile: what the last dimensions are filled up to multiples of; an array of fewer dimensions has lengths
+            of 1 before them.
+
+    Example:
+        >>> padded_size((50257, 768), (8, 128)), padded_size((), (128,))
+        (38602752, 128)
+    """
+    lengths = [*[1] * (len(tile) - len(shape)), *shape]
+    outer, inner = lengths[: len(lengths) - len(tile)], lengths[len(lengths) - len(tile) :]
+    return math.prod(outer) * math.prod(-(-n // part) * part for n, part in zip(inner, tile, strict=True))
 
 
 def _bits(name: str) -> int:

@@ -30,6 +30,7 @@ TARGETS = ["cpu", pytest.param("v5e", marks=TPU), pytest.param("h200", marks=GPU
 def test_an_update_of_adamw_is_planned(target):
     planned = plan.update(optimiz.adamw(1e-3), SHAPES, target)
     assert planned.arguments["parameters"] == planned.arguments["gradients"] == 4 * SIZE
+    assert planned.padding["parameters"] == 0  # whole tiles
     assert 8 * SIZE <= planned.arguments["state"] <= 8 * SIZE + 64
     assert 28 * SIZE <= planned.bound <= 28 * SIZE + 4096  # results of a TPU are padded to its tiles
     assert planned.traffic.least == planned.traffic.greatest
@@ -66,6 +67,17 @@ def test_split_parameters_are_held_in_parts_and_a_global_norm_is_reduced():
     planned = plan.update(tx, SHAPES, "v5e:2x2", mesh="data:2,model:2", rules=rules)
     assert planned.arguments["parameters"] == 4 * (1024 * 256 // 4 + 256)
     assert set(planned.collectives) == {"all-reduce"}
+
+
+@TPU
+def test_what_tiles_add_to_arguments_is_counted_and_shown():
+    planned = plan.update(optimiz.sgd(1e-3), {"w": jax.ShapeDtypeStruct((1030, 300), jnp.float32)}, "v5e")
+    padded = 4 * (
+        1152 * 304 - 1030 * 300
+    )  # the first dimension lies along the 128 of a tile: 1032 × 384 is more
+    assert planned.padding["parameters"] == planned.padding["gradients"] == padded
+    assert planned.peak >= sum(planned.arguments.values()) + sum(planned.padding.values())
+    assert "padding of parameters" in str(planned)
 
 
 @GPU

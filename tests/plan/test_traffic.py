@@ -69,6 +69,21 @@ def test_what_comes_from_the_host_and_goes_there_is_counted_apart():
     assert found.greatest == (1 + 3 + 1) * KIB  # written by the first copy, and read by the second
 
 
+@pytest.mark.parametrize(
+    ("array", "size"),
+    [
+        ("f32[10,300]{1,0:T(8,128)}", 4 * 16 * 384),
+        ("f32[10,300]{0,1:T(8,128)}", 4 * 304 * 128),
+        ("s8[2,10,300]{2,1,0:T(32,128)(4,1)}", 2 * 32 * 384),
+        ("f32[10]{0:T(1024)}", 4 * 1024),
+        ("f32[]{:T(128)}", 4 * 128),
+        ("f32[10,300]{1,0}", 4 * 3000),
+    ],
+)
+def test_an_array_has_whole_tiles(array, size):
+    assert moved([f"%x = {array} parameter(0)", f"ROOT %c = {array} copy(%x)"]).greatest == 2 * size
+
+
 def test_what_lies_in_another_memory_space_does_not_count():
     found = moved(
         [
