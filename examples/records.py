@@ -106,6 +106,7 @@ def sections() -> dict[str, Callable[[], str]]:
         "model_parity": lambda: _rendered("model_parity"),
         "faults": lambda: _rendered("faults"),
         "layouts": lambda: _rendered("layouts", in_words=True),
+        "memory": lambda: _rendered("memory", in_words=True),
         "scaling": lambda: _rendered("scaling", in_words=True),
         "optax": lambda: _rendered("optax_contract"),
     }

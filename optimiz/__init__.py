@@ -14,6 +14,7 @@ from optimiz.hyperparams import hyperparams as hyperparams
 from optimiz.mean_over import mean_over as mean_over
 from optimiz.numerics import BFloat16 as BFloat16
 from optimiz.numerics import Float8 as Float8
+from optimiz.numerics import Int4 as Int4
 from optimiz.numerics import Int8 as Int8
 from optimiz.numerics import NewtonSchulz as NewtonSchulz
 from optimiz.numerics import matrix_scales as matrix_scales

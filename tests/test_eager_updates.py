@@ -56,7 +56,7 @@ def _optimizer(name):
 _CLIP, _KAHAN = optimiz.clip_by_global_norm(0.1), optimiz.kahan()
 _SCHEDULE = optimiz.schedules.over_steps(optimiz.schedules.warmup_cosine(1e-3), 100)
 _MASK, _MULTIPLIERS = {"layer": True, "kernel": False}, {"layer": 0.5, "kernel": 1.0}
-_INT8, _FLOAT8, _BF16 = numerics.Int8(), numerics.Float8(), numerics.BFloat16()
+_INT8, _INT4, _FLOAT8, _BF16 = numerics.Int8(), numerics.Int4(), numerics.Float8(), numerics.BFloat16()
 
 WRAPPERS = {
     "guard": lambda: optimiz.guard(optimiz.adamw(0.1), 3),
@@ -66,6 +66,7 @@ WRAPPERS = {
     "accumulate(salsa)": lambda: optimiz.accumulate(optimiz.salsa(), 2),
     "low_memory_update": lambda: optimiz.low_memory_update(optax.lamb(0.1)),
     "low_bit(Int8)": lambda: optimiz.low_bit(optimiz.adamw(0.1), _INT8, min_size=4),
+    "low_bit(Int4)": lambda: optimiz.low_bit(optimiz.adamw(0.1), _INT4, min_size=4),
     "low_bit(Float8)": lambda: optimiz.low_bit(optimiz.lamb(0.1), _FLOAT8, min_size=4),
     "low_bit(BFloat16)": lambda: optimiz.low_bit(optimiz.sophia_h(0.1, update_interval=2), _BF16, min_size=4),
     "cautious": lambda: optimiz.cautious(optimiz.scale_by_adam(0.9, 0.999, 1e-8)),
@@ -122,6 +123,7 @@ _TOGETHER = {
     "guard(lamb)",
     "guard(accumulate(lars))",
     "accumulate(salsa)",
+    "low_bit(Int4)",
     "low_bit(Float8)",
     "low_bit(BFloat16)",
 }

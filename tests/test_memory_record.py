@@ -58,10 +58,11 @@ def test_counting_each_shape_once_gives_the_size_of_the_whole_state():
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_eight_bits_keep_their_promise(model):
+def test_few_bits_keep_their_promise(model):
     bytes_of, count = RECORD["models"][model]["bytes"], PARAMETERS[model]
     assert bytes_of["sgd_sai"]["Int8"] <= 1.04 * count
     assert bytes_of["adamw"]["Int8"] <= 2.08 * count
+    assert bytes_of["adamw"]["Int4"] <= 1.14 * count
     assert 4 * count <= bytes_of["sgd_sai"]["float32"] <= 4.001 * count
     assert bytes_of["lion"]["BFloat16"] <= 2.02 * count
     assert bytes_of.keys() <= memory_record.TABLE.keys()

@@ -235,7 +235,7 @@ def test_what_only_looks_like_a_transformation_is_one():
     optimiz.guard(steps, 1).init(PARAMS)  # pyright: ignore
 
 
-@pytest.mark.parametrize("fmt", [optimiz.Int8, optimiz.Float8, optimiz.BFloat16])
+@pytest.mark.parametrize("fmt", [optimiz.Int8, optimiz.Int4, optimiz.Float8, optimiz.BFloat16])
 def test_a_format_is_an_instance(fmt):
     with pytest.raises(
         TypeError, match=rf"fmt got the class {fmt.__name__} itself; call it: {fmt.__name__}\(\)"

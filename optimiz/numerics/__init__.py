@@ -76,6 +76,7 @@ from optimiz.numerics.precision import widen as widen
 from optimiz.numerics.quantisation import BFloat16 as BFloat16
 from optimiz.numerics.quantisation import Exact as Exact
 from optimiz.numerics.quantisation import Float8 as Float8
+from optimiz.numerics.quantisation import Int4 as Int4
 from optimiz.numerics.quantisation import Int8 as Int8
 from optimiz.numerics.quantisation import no_scales as no_scales
 from optimiz.numerics.rounding import grid_step as grid_step

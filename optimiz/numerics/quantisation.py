@@ -1,25 +1,29 @@
-r"""Block-wise quantisation: an array as codes of eight bits, and a scale for each block of its last axis.
+r"""Block-wise quantisation: an array as codes of eight or four bits, and a scale for each block of its rows.
 
 .. math::
     x \approx s\, \operatorname{sign}(c)\, (|c| / C)^p, \qquad s = \max_\text{block} |x|
 
-A block that holds a negative number is stored by that map, with p = 2 for the integers (C = 127) and p = 1 for
-the floats (C = 448). A block that holds none is stored without the sign and by its roots, that is with p twice
-as large: (c / 255)⁴ and (c / 448)². This is the map for second moments. It resolves the root of v, by which
-Adam divides, at least as finely as the other one resolves m, and reaches down to 2e-10 and 2e-11 of the largest
-v of the block, where a linear map ends at 4e-3. The sign of its scale shows
-which map a block uses, negative for the roots. So the kind of statistic is read off the values of an array, not
-off its name, and either map is correct for a block that both can hold.
+A block that holds a negative number is stored by that map, with p = 2 for the integers (C = 127, and 7 in four
+bits) and p = 1 for the floats (C = 448). A block that holds none is stored without the sign and by its roots,
+that is with p twice as large: (c / 255)⁴, (c / 15)⁴ and (c / 448)². This is the map for second moments. It
+resolves the root of v, by which Adam divides, at least as finely as the other one resolves m, and reaches down
+to 2e-10, 2e-5 and 2e-11 of the largest v of the block, where a linear map of eight bits ends at 4e-3. The sign
+of its scale shows which map a block uses, negative for the roots. So the kind of statistic is read off the
+values of an array, not off its name, and either map is correct for a block that both can hold.
 
 Rounding is stochastic in x itself, not in its code, so that the mean of what is stored is x: an average that
 moves by a thousandth of itself at each update, as Adam's v does, would otherwise never leave its code. The
 exception is that a positive number of a block without negative ones never becomes 0: it is rounded up to the
 smallest code. Zero is exactly zero in all of them, and NaN or infinity makes its block NaN.
 
-The codes have the array's shape and the scales its rank, so that one partition spec fits both. The noise is a
-hash of position and salt, so that nothing depends on how the array is split over devices.
+Codes and scales have the array's rank, so that one partition spec fits both. In eight bits the codes have its
+shape; in four a byte holds two codes of a row. The noise is a hash of position and salt, so that nothing
+depends on how the array is split over devices.
 
-Source: blocks and their scales as in arXiv 2110.02861 (Dettmers et al.); powers instead of its table of codes.
+Source: blocks and their scales as in arXiv 2110.02861 (Dettmers et al.), in four bits of 128 entries as in
+arXiv 2309.01507 (Li, Chen and Zhu), whose choices torchao's ``AdamW4bit`` has.
+Departures: powers instead of tables of codes; in four bits the source has dynamic exponents for m, and for v a
+linear map that ends at 1 / 16 of the largest, and rounds to the nearest code.
 """
 
 import abc
@@ -30,8 +34,9 @@ import jax
 import jax.numpy as jnp
 
 from optimiz import checks
+from optimiz.numerics.nibbles import paired, unpaired
 from optimiz.numerics.rounding import grid_step, hashed_noise, stochastic_round
-from optimiz.numerics.tiles import signed_largest, spread
+from optimiz.numerics.tiles import block_size, signed_largest, spread
 
 # Smallest scale, so that the smallest codes of a block decode to normal numbers.
 _LEAST = 2.0**-90
@@ -45,7 +50,13 @@ class Exact(NamedTuple):
 
 
 class _Format(abc.ABC):
-    """A way to store an array as codes and their scales."""
+    """A way to store an array as codes and their scales.
+
+    Attributes:
+        packed: whether an entry of the codes holds several of the array's, so that their shape is another.
+    """
+
+    packed: ClassVar[bool] = False
 
     def encode(self, x: jax.Array, salt: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Store an array.
@@ -66,7 +77,20 @@ class _Format(abc.ABC):
 
     @abc.abstractmethod
     def codes(self, x: jax.Array, scales: jax.Array, salt: jax.Array) -> jax.Array:
-        """The codes of an array, of its shape; x and salt as for :meth:`encode`."""
+        """The codes of an array; x and salt as for :meth:`encode`."""
+
+    @abc.abstractmethod
+    def decode(self, codes: jax.Array, scales: jax.Array, like: jax.ShapeDtypeStruct | None) -> jax.Array:
+        """What was stored.
+
+        Args:
+            codes: codes of an array.
+            scales: its scales.
+            like: of the shape of the array, and laid out as it; only what is packed needs it.
+
+        Returns:
+            The array in float32.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,15 +111,15 @@ class _Blockwise(_Format):
         return len(shape) > 0 and shape[-1] >= _SHORTEST_ROW
 
     def scales(self, *arrays: jax.Array) -> list[jax.Array]:
-        """The scales of arrays of one shape [..., n]: for each, float32 [..., ⌈n / block⌉]."""
-        largest = signed_largest([x.astype(jnp.float32) for x in arrays], self.block)
+        """The scales of arrays of one shape [..., n]: for each, float32 [..., number of blocks]."""
+        largest = signed_largest([x.astype(jnp.float32) for x in arrays], self._size(arrays[0]))
         return [jnp.where(jnp.abs(x) < _LEAST, jnp.sign(x) * _LEAST, x) for x in largest]
 
     def codes(self, x: jax.Array, scales: jax.Array, salt: jax.Array) -> jax.Array:
-        """The codes of an array, of its shape; x and salt as for :meth:`encode`."""
+        """The codes of an array; x and salt as for :meth:`encode`."""
         x = x.astype(jnp.float32)
         noise = hashed_noise(x.shape, salt)
-        inverse = spread(1 / jnp.where(scales == 0, 1, scales), x, self.block)
+        inverse = spread(1 / jnp.where(scales == 0, 1, scales), x, self._size(x))
         roots = _is_negative(inverse, noise)
         size = jnp.abs(x)
         share = jnp.minimum(size * jnp.where(roots, -inverse, inverse), 1)
@@ -109,22 +133,20 @@ class _Blockwise(_Format):
         up = noise * (high - low) < share - low
         code = jnp.minimum(below + jnp.where(up, step, 0), top)
         code = jnp.where(roots & (size > 0), jnp.maximum(code, self._step(jnp.zeros_like(code))), code)
-        return self._pack(jnp.where(x < 0, -code, code))
+        return self._stored(self._pack(jnp.where(x < 0, -code, code)))
 
-    def decode(self, codes: jax.Array, scales: jax.Array) -> jax.Array:
-        """What was stored, in float32.
-
-        Args:
-            codes: [..., n].
-            scales: [..., ⌈n / block⌉].
-        """
-        own = spread(scales, codes, self.block)
-        bits = jax.lax.bitcast_convert_type(codes, jnp.uint8).astype(jnp.float32)
-        roots = _is_negative(own, bits)
-        code = self._unpack(codes, roots)
+    def decode(self, codes: jax.Array, scales: jax.Array, like: jax.ShapeDtypeStruct | None) -> jax.Array:
+        """What was stored, in float32, see :meth:`_Format.decode`."""
+        bits = self._bits(codes, like)
+        own = spread(scales, bits, self._size(bits))
+        roots = _is_negative(own, bits.astype(jnp.float32))
+        code = self._unpack(bits, roots)
         # No division: XLA recomputes cheap operations where they are used, instead of holding the result.
         share = self._share(jnp.abs(code) * jnp.where(roots, 1 / self.tops[1], 1 / self.tops[0]), roots)
         return own * jnp.where((code < 0) ^ roots, -share, share)
+
+    def _size(self, x: jax.Array | jax.ShapeDtypeStruct) -> int:
+        return block_size(x.shape[-1], self.block)
 
     def _share(self, root: jax.Array, roots: jax.Array) -> jax.Array:
         share = jnp.square(root) if self.power == 2 else root
@@ -136,11 +158,20 @@ class _Blockwise(_Format):
 
     @abc.abstractmethod
     def _pack(self, code: jax.Array) -> jax.Array:
-        """Positions of codes, signed, in the dtype of the codes."""
+        """Positions of codes, signed, as the bits of each: uint8."""
 
     @abc.abstractmethod
-    def _unpack(self, codes: jax.Array, roots: jax.Array) -> jax.Array:
+    def _unpack(self, bits: jax.Array, roots: jax.Array) -> jax.Array:
         """The positions that were packed; where there are roots, without a sign."""
+
+    def _stored(self, bits: jax.Array) -> jax.Array:
+        """The codes of an array, of the bits of each entry."""
+        return jax.lax.bitcast_convert_type(bits, self.dtype)
+
+    def _bits(self, codes: jax.Array, like: jax.ShapeDtypeStruct | None) -> jax.Array:
+        """The bits of each entry, of the codes of an array."""
+        del like
+        return jax.lax.bitcast_convert_type(codes, jnp.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +179,7 @@ class Int8(_Blockwise):
     """Eight-bit integers: a relative step of 2 / abs(c) in a moment, so 2 / c in the root of a second moment.
 
     Args:
-        block: entries to a scale, ≥ 16; a scale is four bytes, so that 256 make 1.016 bytes an entry.
+        block: entries to a scale, at most, ≥ 16; a scale is four bytes, so that 256 make 1.016 bytes an entry.
     """
 
     dtype = jnp.int8
@@ -159,12 +190,48 @@ class Int8(_Blockwise):
         return jnp.ones_like(position)
 
     def _pack(self, code):
-        # Roots up to 255 wrap around: the sign bit is one more bit of theirs.
-        return code.astype(jnp.int32).astype(jnp.int8)
+        # Two's complement. Roots up to 255 have one more bit, that of the sign.
+        return (code.astype(jnp.int32) & 255).astype(jnp.uint8)
 
-    def _unpack(self, codes, roots):
-        code = codes.astype(jnp.int32)
-        return jnp.where(roots, code & 255, code).astype(jnp.float32)
+    def _unpack(self, bits, roots):
+        code = bits.astype(jnp.int32)
+        return jnp.where(roots | (code < 128), code, code - 256).astype(jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Int4(_Blockwise):
+    """Four-bit integers, two in a byte: 7 sizes of either sign in a moment, and 15 in a second moment.
+
+    What is stored is a neighbour of x: of a block whose largest magnitude is s, at most 13/49 s from a moment,
+    and at most 0.24 s from a second moment.
+
+    Args:
+        block: entries to a scale, at most, ≥ 16; a scale is four bytes, so that 128 make 0.531 bytes an entry.
+    """
+
+    block: int = 128
+
+    packed = True
+    dtype = jnp.uint8
+    power = 2
+    tops = (7, 15)
+
+    def _step(self, position):
+        return jnp.ones_like(position)
+
+    def _pack(self, code):
+        return (code.astype(jnp.int32) & 15).astype(jnp.uint8)
+
+    def _unpack(self, bits, roots):
+        code = bits.astype(jnp.int32)
+        return jnp.where(roots | (code < 8), code, code - 16).astype(jnp.float32)
+
+    def _stored(self, bits):
+        return paired(bits, self._size(bits))
+
+    def _bits(self, codes, like):
+        assert like is not None
+        return unpaired(codes, like, self._size(like))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +239,7 @@ class Float8(_Blockwise):
     """Eight-bit floats (e4m3fn): a relative step of 1/16 to 1/8 throughout, in moments and in roots.
 
     Args:
-        block: entries to a scale, ≥ 16.
+        block: entries to a scale, at most, ≥ 16.
     """
 
     dtype = jnp.float8_e4m3fn
@@ -190,12 +257,11 @@ class Float8(_Blockwise):
         # Three of 23 bits of mantissa, and an exponent that is biased by 7 and not by 127.
         normal = (bits >> 20) - (120 << 3)
         bits = jnp.where(size < 2.0**-6, (size * 2.0**9).astype(jnp.int32), normal)
-        bits = jnp.where(code < 0, bits | 128, bits)
-        return jax.lax.bitcast_convert_type(bits.astype(jnp.uint8), self.dtype)
+        return jnp.where(code < 0, bits | 128, bits).astype(jnp.uint8)
 
-    def _unpack(self, codes, roots):
+    def _unpack(self, bits, roots):
         del roots
-        bits = jax.lax.bitcast_convert_type(codes, jnp.uint8).astype(jnp.int32)
+        bits = bits.astype(jnp.int32)
         size = bits & 127
         normal = jax.lax.bitcast_convert_type((size + (120 << 3)) << 20, jnp.float32)
         size = jnp.where(size < 8, size.astype(jnp.float32) * 2.0**-9, normal)
@@ -223,9 +289,9 @@ class BFloat16(_Format):
         x = x.astype(jnp.float32)
         return stochastic_round(x, self.dtype, hashed_noise(x.shape, salt)).astype(self.dtype)
 
-    def decode(self, codes: jax.Array, scales: jax.Array) -> jax.Array:
-        """What was stored, in float32."""
-        del scales
+    def decode(self, codes: jax.Array, scales: jax.Array, like: jax.ShapeDtypeStruct | None) -> jax.Array:
+        """What was stored, in float32, see :meth:`_Format.decode`."""
+        del scales, like
         return codes.astype(jnp.float32)
 
 

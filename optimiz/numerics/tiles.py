@@ -1,11 +1,16 @@
 """Rows in blocks: one number for each, and each entry's number, without moving the rows on a TPU.
 
 A block is ``block`` consecutive entries of the last axis; the last one of a row may be shorter. A TPU holds a
-matrix in tiles of 8 × 128, so that a row is not contiguous, and XLA copies the matrix to split its rows into
-blocks. A split along the tiles, into 8 rows and 128 columns, is another name for the same memory, which becomes
-part of the loop that makes or uses the entries. So on a TPU a block is some pieces of 128. This takes a matrix,
-or a stack of them, with a multiple of 8 rows and of 128 columns, and blocks of a multiple of 128; XLA copies
-the others.
+matrix in tiles of 8 × 128, and XLA copies the matrix to split its rows into blocks, unless the split is another
+name for the same memory, which becomes part of the loop that makes or uses the entries. There are three ways:
+
+- XLA turns a matrix over where that pads its tiles less, as one of 6400 × 1600. Then its rows lie along the 8,
+  and equal blocks of a multiple of 8, as of 200, are a split along the tiles: see :func:`block_size`.
+- Other rows lie along the 128. If they have few blocks, each entry selects its number by its position.
+- If they have many, a multiple of 8 rows, of a multiple of 128, is split along the tiles, and a block is some
+  pieces of 128. Their numbers are spread in tiles that hold one number for 128 entries.
+
+XLA copies what is left.
 """
 
 import functools
@@ -16,6 +21,29 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 _ROWS, _COLUMNS = 8, 128  # of a tile
+_SELECTED = 8  # blocks of a row, at most, of which an entry selects its number
+
+
+def block_size(n: int, most: int) -> int:
+    """Entries of a block in rows of n, such that blocks end with the tiles of a TPU where they can.
+
+    Args:
+        n: entries of a row.
+        most: entries of a block, at most.
+
+    Returns:
+        n, if it is one block; of a row that is no multiple of 128 the largest multiple of 8 that divides it,
+        from half of ``most`` and from 16; otherwise ``most``.
+
+    Example:
+        >>> block_size(768, 256), block_size(1600, 256), block_size(50257, 256), block_size(64, 256)
+        (256, 200, 256, 64)
+    """
+    if n <= most:
+        return n
+    least = max((most + 1) // 2, 2 * _ROWS)
+    even = range(most - most % _ROWS, least - 1, -_ROWS) if n % _COLUMNS else ()
+    return next((size for size in even if n % size == 0), most)
 
 
 def signed_largest(arrays: Sequence[jax.Array], block: int) -> list[jax.Array]:
@@ -34,9 +62,13 @@ def signed_largest(arrays: Sequence[jax.Array], block: int) -> list[jax.Array]:
         [3.0, -2.0, -4.0]
     """
     of_blocks = functools.partial(_of_blocks, block=block)
-    if not _in_whole_tiles(arrays[0], block):
+    if _is_selected(arrays[0], block):
+        of_tpu = functools.partial(_of_selected, block=block)
+    elif _in_whole_tiles(arrays[0], block):
+        of_tpu = functools.partial(_of_tiles, block=block)
+    else:
         return of_blocks(*arrays)
-    return jax.lax.platform_dependent(*arrays, tpu=functools.partial(_of_tiles, block=block), default=of_blocks)
+    return jax.lax.platform_dependent(*arrays, tpu=of_tpu, default=of_blocks)
 
 
 def spread(numbers: jax.Array, like: jax.Array, block: int) -> jax.Array:
@@ -52,16 +84,17 @@ def spread(numbers: jax.Array, like: jax.Array, block: int) -> jax.Array:
         [1.0, 1.0, 2.0]
     """
     over_blocks = functools.partial(_over_blocks, shape=like.shape, block=block)
-    if _in_whole_tiles(like, block):
-        over_tiles = functools.partial(_over_tiles, shape=like.shape, block=block)
-        return jax.lax.platform_dependent(numbers, tpu=over_tiles, default=over_blocks)
+    if _is_selected(like, block) or _in_whole_tiles(like, block):
+        over = _over_selected if _is_selected(like, block) else _over_tiles
+        over_tpu = functools.partial(over, shape=like.shape, block=block)
+        return jax.lax.platform_dependent(numbers, tpu=over_tpu, default=over_blocks)
     entries, sharding = over_blocks(numbers), jax.typeof(like).sharding
     return entries if jax.typeof(entries).sharding == sharding else jax.sharding.reshard(entries, sharding)
 
 
 def _of_blocks(*arrays: jax.Array, block: int) -> list[jax.Array]:
     def of(x):
-        x = _padded(_whole_rows(x, block), block)
+        x = padded(whole_rows(x, block), block)
         return _signed(*_least_and_most([x.reshape(*x.shape[:-1], -1, block)])[0])
 
     return [of(x) for x in arrays]
@@ -78,7 +111,7 @@ def _of_tiles(*arrays: jax.Array, block: int) -> list[jax.Array]:
 
     def of_blocks(least, most):
         # Of the pieces, then of these with the opposite sign, as one without a negative number is negative.
-        signed = _padded(-_signed(least, most), pieces)
+        signed = padded(-_signed(least, most), pieces)
         ends = [functools.reduce(f, [signed[..., i::pieces] for i in range(pieces)]) for f in _ENDS]
         return _signed(*ends).reshape(*outer, -1)
 
@@ -88,6 +121,28 @@ def _of_tiles(*arrays: jax.Array, block: int) -> list[jax.Array]:
 def _over_tiles(numbers: jax.Array, shape: tuple[int, ...], block: int) -> jax.Array:
     of_pieces = jnp.repeat(_in_tiles(numbers, 1), block // _COLUMNS, axis=-2)[..., : shape[-1] // _COLUMNS, :]
     return jnp.broadcast_to(of_pieces, (*of_pieces.shape[:-1], _COLUMNS)).reshape(shape)
+
+
+def _of_selected(*arrays: jax.Array, block: int) -> list[jax.Array]:
+    # Zeros for the entries of other blocks change neither a largest magnitude nor its sign.
+    column = _columns(arrays[0].shape)
+    starts = range(0, arrays[0].shape[-1], block)
+    of_blocks = [jnp.where((column >= i) & (column < i + block), x, 0) for x in arrays for i in starts]
+    found = [_signed(*ends) for ends in _least_and_most(of_blocks)]
+    return [jnp.stack(found[i : i + len(starts)], -1) for i in range(0, len(found), len(starts))]
+
+
+def _over_selected(numbers: jax.Array, shape: tuple[int, ...], block: int) -> jax.Array:
+    column, outer = _columns(shape), range(len(shape) - 1)
+    of_blocks = [jax.lax.broadcast_in_dim(numbers[..., i], shape, outer) for i in range(numbers.shape[-1])]
+    entries = of_blocks[0]
+    for i, own in enumerate(of_blocks):
+        entries = jnp.where(column >= i * block, own, entries)
+    return entries
+
+
+def _columns(shape: tuple[int, ...]) -> jax.Array:
+    return jax.lax.broadcasted_iota(jnp.int32, shape, len(shape) - 1)
 
 
 def _in_tiles(x: jax.Array, columns: int) -> jax.Array:
@@ -100,7 +155,19 @@ def _in_whole_tiles(x: jax.Array, block: int) -> bool:
     """Whether tiles and blocks end together, and no explicit mesh splits the array."""
     if x.ndim < 2 or x.shape[-2] % _ROWS or x.shape[-1] % _COLUMNS or block % _COLUMNS:
         return False
-    return all(name is None for name in jax.typeof(x).sharding.spec)
+    return not any(jax.typeof(x).sharding.spec)
+
+
+def _is_selected(x: jax.Array, block: int) -> bool:
+    """Whether rows of few blocks lie along the columns of tiles, and no explicit mesh splits the array."""
+    if x.ndim < 2 or not block < x.shape[-1] <= _SELECTED * block or any(jax.typeof(x).sharding.spec):
+        return False
+    rows, n = x.shape[-2:]
+    return _with_tiles(rows, n) <= _with_tiles(n, rows)
+
+
+def _with_tiles(rows: int, columns: int) -> int:
+    return (rows + -rows % _ROWS) * (columns + -columns % _COLUMNS)
 
 
 _ENDS = (jnp.minimum, jnp.maximum)
@@ -123,22 +190,25 @@ def _least_and_most(arrays: Sequence[jax.Array]) -> list[tuple[jax.Array, jax.Ar
     return list(zip(ends[::2], ends[1::2], strict=True))
 
 
-def _padded(x: jax.Array, multiple: int) -> jax.Array:
+def padded(x: jax.Array, multiple: int) -> jax.Array:
     """An array with zeros at the end of its rows; they change neither the largest magnitude nor its sign."""
     missing = -x.shape[-1] % multiple
     return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)]) if missing else x
 
 
-def _whole_rows(x: jax.Array, block: int) -> jax.Array:
+def whole_rows(x: jax.Array, block: int) -> jax.Array:
     """x, gathered along its last axis where a shard of an explicit mesh does not hold whole blocks."""
-    spec = jax.typeof(x).sharding.spec
-    names = spec[-1] if len(spec) == x.ndim else None
-    if names is None:
+    sharding = jax.typeof(x).sharding
+    if x.shape[-1] % (shards_of_rows(sharding, x.ndim) * block) == 0:
         return x
-    sizes = jax.typeof(x).sharding.mesh.shape
+    spec = PartitionSpec(*sharding.spec[:-1], None)
+    return x if sharding.spec == spec else jax.sharding.reshard(x, spec)
+
+
+def shards_of_rows(sharding: jax.sharding.NamedSharding, ndim: int) -> int:
+    """Into how many parts a sharding of an explicit mesh splits the last of some dimensions."""
+    names = sharding.spec[-1] if len(sharding.spec) == ndim else None
     shards = 1
     for name in names if isinstance(names, tuple) else (names,):
-        shards *= sizes[name]
-    return (
-        x if x.shape[-1] % (shards * block) == 0 else jax.sharding.reshard(x, PartitionSpec(*spec[:-1], None))
-    )
+        shards *= 1 if name is None else sharding.mesh.shape[name]
+    return shards

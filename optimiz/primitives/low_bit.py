@@ -1,4 +1,4 @@
-"""Store the statistics of any optimizer in eight or sixteen bits.
+"""Store the statistics of any optimizer in four, eight or sixteen bits.
 
 Before the optimizer's update its state is decoded to float32, and after it the new state is encoded, array by
 array. No statistic is held in float32: what the optimizer computes entry by entry is computed twice, first to
@@ -43,7 +43,7 @@ class LowBitState(NamedTuple):
 
 def low_bit(
     tx: optax.GradientTransformation,
-    fmt: numerics.Int8 | numerics.Float8 | numerics.BFloat16,
+    fmt: numerics.Int8 | numerics.Int4 | numerics.Float8 | numerics.BFloat16,
     *,
     min_size: int = 4096,
 ) -> optax.GradientTransformationExtraArgs:
@@ -51,7 +51,7 @@ def low_bit(
 
     Args:
         tx: any transformation.
-        fmt: storage format, ``Int8(block=256)``, ``Float8(block=256)`` or ``BFloat16()``.
+        fmt: storage format, ``Int8(block=256)``, ``Int4(block=128)``, ``Float8(block=256)`` or ``BFloat16()``.
         min_size: smallest number of entries, ≥ 1, of an array that is stored in few bits.
 
     Returns:
@@ -74,12 +74,17 @@ def low_bit(
     """
     checks.transformation("tx", tx)
     checks.uncalled("fmt", fmt)
-    if not isinstance(fmt, numerics.Int8 | numerics.Float8 | numerics.BFloat16):
-        raise TypeError(f"fmt must be an Int8, a Float8 or a BFloat16, got {fmt!r}")
+    if not isinstance(fmt, numerics.Int8 | numerics.Int4 | numerics.Float8 | numerics.BFloat16):
+        raise TypeError(f"fmt must be an Int8, an Int4, a Float8 or a BFloat16, got {fmt!r}")
     checks.integer("min_size", min_size, ge=1)
     tx = optax.with_extra_args_support(tx)
     # Traced once for all arrays of a shape.
-    encode, decode, scales_of, codes_of = map(jax.jit, (fmt.encode, fmt.decode, fmt.scales, fmt.codes))
+    encode, scales_of, codes_of = map(jax.jit, (fmt.encode, fmt.scales, fmt.codes))
+    decode = jax.jit(fmt.decode, static_argnums=2)
+
+    def codes_of_several(*args):
+        *statistics, scales, salts = args
+        return [codes_of(*row) for row in zip(statistics, scales, salts, strict=True)]
 
     def init_fn(params):
         params = jax.tree.map(_widened, params)
@@ -108,30 +113,45 @@ def low_bit(
         codes, structure = jax.tree.flatten(state.inner_state)
         scales = _scales_of(tx, state.inner_state, state.scales)
         coded = [s is not None and c.dtype == fmt.dtype for c, s in zip(codes, scales, strict=True)]
+        like = updates if params is None else params
+        shapes = [None] * len(codes)
+        if fmt.packed:
+            shapes = jax.tree.leaves(jax.eval_shape(tx.init, jax.tree.map(_widened, like)))
 
         def inner_update(updates, codes, scales, params):
-            rows = zip(codes, scales, coded, strict=True)
-            inner_state = structure.unflatten([decode(c, s) if few else c for c, s, few in rows])
+            rows = zip(codes, scales, shapes, coded, strict=True)
+            inner_state = structure.unflatten([decode(c, s, x) if few else c for c, s, x, few in rows])
             return tx.update(updates, inner_state, params, **extra_args)
 
         # First the scales, from statistics that are computed for them alone; then these again with the codes.
         proposed, inner_state = numerics.deferred(inner_update)(updates, codes, scales, params)
-        statistics = [x for x, few in zip(structure.flatten_up_to(inner_state), coded, strict=True) if few]
-        new_scales = iter(numerics.reduced(scales_of, statistics))
-        scales = [next(new_scales) if few else s for s, few in zip(scales, coded, strict=True)]
-        proposed, inner_state = numerics.materialise((proposed, inner_state))
-
-        # The dtypes that the optimizer would return without this wrapper.
-        like = updates if params is None else params
-        proposed = jax.tree.map(
-            lambda u, g, p: u if u.dtype == p.dtype else u.astype(g.dtype), proposed, updates, like
-        )
+        values = dict(enumerate(structure.flatten_up_to(inner_state)))
+        few = [i for i, each in enumerate(coded) if each]
+        statistics = [values[i] for i in few]
+        new_scales = numerics.reduced(scales_of, statistics)
         salt = numerics.increment(state.salt)
         # So far apart that no two arrays share a salt within a run.
         salts = salt.astype(jnp.uint32) + jnp.arange(len(coded), dtype=jnp.uint32) * jnp.uint32(0x9E3779B1)
-        rows = enumerate(zip(structure.flatten_up_to(inner_state), scales, coded, strict=True))
-        codes = structure.unflatten([codes_of(x, s, salts[i]) if few else x for i, (x, s, few) in rows])
+        own_salts = [salts[i] for i in few]
+        if fmt.packed:
+            # Codes of another shape than the updates are made in another loop, for which XLA would hold the
+            # statistics.
+            new_codes = numerics.reduced(codes_of_several, statistics, new_scales, own_salts)
+            values = {i: x for i, x in values.items() if not coded[i]}
+            proposed, values = numerics.materialise((proposed, values))
+        else:
+            proposed, values = numerics.materialise((proposed, values))
+            new_codes = codes_of_several(*(values[i] for i in few), new_scales, own_salts)
+        values |= zip(few, new_codes, strict=True)
+
+        # The dtypes that the optimizer would return without this wrapper.
+        proposed = jax.tree.map(
+            lambda u, g, p: u if u.dtype == p.dtype else u.astype(g.dtype), proposed, updates, like
+        )
+        for i, found in zip(few, new_scales, strict=True):
+            scales[i] = found
         scales = structure.unflatten([jnp.zeros([]) if s is None else s for s in scales])
+        codes = structure.unflatten([values[i] for i in range(len(coded))])
         return proposed, LowBitState(salt, _of_parameters(tx, scales), codes)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

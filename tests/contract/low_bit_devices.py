@@ -26,7 +26,7 @@ SPECS = {
     "vector": P("data"),
     "small": P(None),
 }
-FORMATS = {"int8": optimiz.Int8(block=32), "bfloat16": optimiz.BFloat16()}
+FORMATS = {"int8": optimiz.Int8(block=32), "int4": optimiz.Int4(block=16), "bfloat16": optimiz.BFloat16()}
 
 
 def optimizer(name):

@@ -6,16 +6,21 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from optimiz.numerics import BFloat16, Float8, Int8, no_scales
+from optimiz.numerics import BFloat16, Float8, Int4, Int8, no_scales
 
-BLOCKWISE = [Int8(), Float8()]
-POWERS = {Int8: 2, Float8: 1}
+BLOCKWISE = [Int8(), Float8(), Int4()]
+POWERS = {Int8: 2, Float8: 1, Int4: 2}
+TOPS = {Int8: (127, 255), Int4: (7, 15)}
 RNG = np.random.default_rng(0)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def there_and_back(fmt, x, salt=0):
-    return fmt.decode(*fmt.encode(x, jnp.int32(salt)))
+    return decoded(fmt, fmt.encode(x, jnp.int32(salt)), x.shape)
+
+
+def decoded(fmt, stored, shape):
+    return fmt.decode(*stored, jax.ShapeDtypeStruct(shape, jnp.float32))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -25,8 +30,9 @@ def encoded(fmt, x):
 
 def levels(fmt, roots):
     """The shares of a scale that a block can hold, ascending from 0: the equations, in float64."""
-    if isinstance(fmt, Int8):
-        codes = np.arange(256 if roots else 128) / (255 if roots else 127)
+    if not isinstance(fmt, Float8):
+        top = TOPS[type(fmt)][int(roots)]
+        codes = np.arange(top + 1) / top
     else:
         codes = np.arange(127, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float64) / 448
     return codes ** (POWERS[type(fmt)] * (2 if roots else 1))
@@ -62,9 +68,16 @@ def test_every_entry_is_stored_as_one_of_its_neighbours(fmt, kind):
     assert np.all(
         (np.abs(stored - below) <= 1e-5 * np.abs(below)) | (np.abs(stored - above) <= 1e-5 * np.abs(above))
     )
+    if isinstance(fmt, Int4):
+        of_blocks = [x[:, i : i + 128] for i in range(0, 700, 128)]
+        largest = np.concatenate([np.broadcast_to(np.abs(b).max(1)[:, None], b.shape) for b in of_blocks], 1)
+        assert np.all(np.abs(stored - x) <= (13 / 49 if kind == "signed" else 0.242) * largest)
     codes, scales = encoded(fmt, x)
-    assert codes.shape == x.shape and codes.dtype == fmt.dtype and codes.dtype.itemsize == 1
-    assert scales.shape == (3, 3) and scales.dtype == jnp.float32  # the last block of a row holds 188
+    four = isinstance(fmt, Int4)
+    assert codes.shape == ((3, 350) if four else x.shape) and codes.dtype == fmt.dtype
+    assert codes.dtype.itemsize == 1
+    # The last block of a row holds 188, or 60.
+    assert scales.shape == ((3, 6) if four else (3, 3)) and scales.dtype == jnp.float32
     assert np.all(np.asarray(scales) < 0) == (kind == "squares")
 
 
@@ -73,10 +86,14 @@ def test_every_entry_is_stored_as_one_of_its_neighbours(fmt, kind):
 def test_what_is_stored_is_unbiased(fmt, kind):
     x = MOMENTS[kind][0].astype(np.float32)
     draws = np.asarray(jax.lax.map(lambda salt: there_and_back(fmt, x, salt), jnp.arange(400)), np.float64)
-    gap = draws.max(0) - draws.min(0)
-    errors = (draws.mean(0) - x) * np.sqrt(400) / np.where(gap > 0, gap, 1)
+    gap, inside = draws.max(0) - draws.min(0), np.ones_like(x, bool)
+    if not isinstance(fmt, BFloat16):
+        below, above = by_blocks(fmt, x)
+        gap = above - below
+        if kind == "squares":  # what lies below the smallest code is rounded up
+            inside = below > 0
+    errors = (draws.mean(0) - x) * np.sqrt(400) / np.where(gap > 0, gap, np.abs(x) + 1)
     # A mean of 400 draws from two neighbours: at most half the gap, in standard errors. 700 of them: 280,000.
-    inside = x > 3 * np.min(x[x > 0]) if kind == "squares" else np.ones_like(x, bool)
     assert np.all(np.abs(errors[inside]) < 2.6)
     assert abs(errors[inside].mean()) < 2.5 / np.sqrt(inside.sum())
 
@@ -89,7 +106,9 @@ def test_zero_is_exactly_zero_and_a_block_of_zeros_is_too(fmt):
     stored = np.asarray(there_and_back(fmt, x))
     assert np.all(stored[x == 0] == 0)
     codes, scales = encoded(fmt, x)
-    assert np.all(np.asarray(scales)[:, 1] == 0) and np.all(np.asarray(codes, np.float32)[:, 256:] == 0)
+    of_second_half = codes.shape[-1] // 2
+    assert np.all(np.asarray(scales)[:, 256 // fmt.block :] == 0)
+    assert np.all(np.asarray(codes, np.float32)[:, of_second_half:] == 0)
 
 
 @pytest.mark.parametrize("fmt", BLOCKWISE)
@@ -142,11 +161,11 @@ def test_a_slow_average_decays_and_does_not_stall(fmt):
     start[:, 0] = 30.0  # held up, so that the scale of the block stays
 
     def step(stored, salt):
-        v = (0.999 * fmt.decode(*stored)).at[:, 0].set(30.0)
+        v = (0.999 * decoded(fmt, stored, start.shape)).at[:, 0].set(30.0)
         return fmt.encode(v, salt), None
 
     stored, _ = jax.lax.scan(step, encoded(fmt, start), jnp.arange(1, 1001))
-    ratio = np.asarray(fmt.decode(*stored))[:, 1:].sum() / start[:, 1:].sum()
+    ratio = np.asarray(decoded(fmt, stored, start.shape))[:, 1:].sum() / start[:, 1:].sum()
     assert abs(ratio / 0.999**1000 - 1) < 0.1
 
 
@@ -154,7 +173,8 @@ def test_a_slow_average_decays_and_does_not_stall(fmt):
 def test_rows_of_any_length_are_padded_to_blocks_that_change_nothing(fmt):
     x = MOMENTS["signed"].astype(np.float32)
     _, whole = encoded(fmt, x)
-    for part, scales in ((x[:, :512], whole[:, :2]), (x[:, 512:], whole[:, 2:])):
+    n = 512 // fmt.block
+    for part, scales in ((x[:, :512], whole[:, :n]), (x[:, 512:], whole[:, n:])):
         np.testing.assert_array_equal(encoded(fmt, part)[1], scales)
 
 
@@ -164,7 +184,7 @@ def test_short_rows_do_not_suit_formats_with_scales():
     assert no_scales(jnp.zeros((3, 4))).shape == (1, 1)
 
 
-@pytest.mark.parametrize("fmt", [Int8, Float8])
+@pytest.mark.parametrize("fmt", [Int8, Float8, Int4])
 def test_refuses_a_block_that_saves_nothing(fmt):
     with pytest.raises(ValueError, match=r"block must be in \[16, 2147483647\], got 8"):
         fmt(block=8)

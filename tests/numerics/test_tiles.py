@@ -14,6 +14,8 @@ SHAPES = [
     ((2, 512), 256),
     ((24, 300), 128),
     ((700,), 256),
+    ((9, 384), 256),
+    ((16, 400), 200),
 ]
 each_shape = pytest.mark.parametrize(("shape", "block"), SHAPES)
 
@@ -56,6 +58,9 @@ def test_each_block_has_its_largest_magnitude_and_its_sign(shape, block):
     if tiles._in_whole_tiles(jnp.asarray(given[0]), block):
         for x, y in zip(on_tpu(tiles._of_tiles, *given, block=block), wanted, strict=True):
             np.testing.assert_array_equal(x, y)
+    if tiles._is_selected(jnp.asarray(given[0]), block):
+        for x, y in zip(on_tpu(tiles._of_selected, *given, block=block), wanted, strict=True):
+            np.testing.assert_array_equal(x, y)
 
 
 @each_shape
@@ -66,6 +71,28 @@ def test_each_entry_has_the_number_of_its_block(shape, block):
     np.testing.assert_array_equal(jax.jit(lambda x: tiles.spread(x, like, block))(numbers), wanted)
     if tiles._in_whole_tiles(like, block):
         np.testing.assert_array_equal(on_tpu(tiles._over_tiles, numbers, shape=shape, block=block), wanted)
+    if tiles._is_selected(like, block):
+        np.testing.assert_array_equal(on_tpu(tiles._over_selected, numbers, shape=shape, block=block), wanted)
+
+
+@pytest.mark.parametrize("n", [16, 40, 200, 384, 1000, 1600, 4800, 50257])
+@pytest.mark.parametrize("most", [16, 128, 256])
+def test_blocks_are_equal_where_rows_are_no_whole_tiles(n, most):
+    size = tiles.block_size(n, most)
+    assert size <= most
+    dividing = [each for each in range(8, most + 1, 8) if n % each == 0 and 2 * each >= most and each > 8]
+    assert size == (n if n <= most else most if n % 128 == 0 or not dividing else max(dividing))
+
+
+def test_rows_of_few_blocks_along_the_columns_of_tiles_select_their_numbers():
+    def selected(shape):
+        found = []
+        jax.eval_shape(
+            lambda x: found.append(tiles._is_selected(x, 256)), jax.ShapeDtypeStruct(shape, "float32")
+        )
+        return found[0]
+
+    assert selected((50257, 768)) and not selected((50257, 1600)) and not selected((50257, 4096))
 
 
 def test_nan_is_kept_in_its_block():
@@ -79,7 +106,8 @@ def test_nan_is_kept_in_its_block():
     ("shape", "block", "whole"),
     [
         ((8, 256), 256, True),
-        ((2, 8, 384), 256, True),
+        ((2, 8, 2560), 256, True),
+        ((2, 8, 384), 256, False),  # two blocks: each entry selects its number
         ((12, 256), 256, False),
         ((8, 200), 128, False),
         ((8, 256), 64, False),

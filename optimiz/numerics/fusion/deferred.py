@@ -108,13 +108,16 @@ def materialise(tree: Any) -> Any:
     return jax.tree.map(lambda array: array.value, tree)
 
 
-def reduced(reduction: Callable[..., Sequence[Any]], arrays: Sequence[Deferred]) -> list[Any]:
+def reduced(
+    reduction: Callable[..., Sequence[Any]], arrays: Sequence[Deferred], *others: Sequence[Any]
+) -> list[Any]:
     """Reduce arrays that are computed for this alone; they are computed again where they are materialised.
 
     Args:
         reduction: a function of arrays of one shape, with one result for each. It is called with those that
             read the same arrays of a parameter's size, such as the moments of one parameter.
         arrays: deferred.
+        *others: further arguments for each array; the function gets a list of each, after its arrays.
 
     Returns:
         The results, of a loop that does not write the arrays to memory.
@@ -126,7 +129,8 @@ def reduced(reduction: Callable[..., Sequence[Any]], arrays: Sequence[Deferred])
     results: list[Any] = [None] * len(arrays)
     for members in _reading_the_same(arrays):
         values = materialise(_apart([arrays[i] for i in members]))
-        for i, result in zip(members, reduction(*values), strict=True):
+        given = ([each[i] for i in members] for each in others)
+        for i, result in zip(members, reduction(*values, *given), strict=True):
             results[i] = result
     return results
 

@@ -220,8 +220,8 @@ class Layout:
             axes = [axis for entry in spec for axis in _axes(entry)]
             if self.shard_state and DATA in self.mesh.shape and DATA not in axes:
                 axes.append(DATA)
-            if leaf.shape != shape:  # such as factors or codes: split along the same axes, in other dimensions
-                spec = P()
+            if leaf.shape != shape and not self._divides(leaf.shape, shape, spec):
+                spec = P()  # such as factors: split along the same axes, in other dimensions
             for axis in axes:
                 if not any(axis in _axes(entry) for entry in spec):
                     spec = self._split(leaf.shape, spec, axis)
@@ -268,6 +268,13 @@ class Layout:
                     f"{name} has shape {shape}, and {spec} splits dimension {dimension} into {parts}: "
                     f"{shape[dimension]} is not divisible"
                 )
+
+    def _divides(self, shape: tuple[int, ...], like: tuple[int, ...], spec: P) -> bool:
+        """Whether a parameter's spec splits another array of its rank evenly, such as scales."""
+        return len(shape) == len(like) and all(
+            length % math.prod(self.mesh.shape[axis] for axis in _axes(entry)) == 0
+            for length, entry in zip(shape, spec, strict=False)
+        )
 
     def _split(self, shape: tuple[int, ...], spec: P, axis: str) -> P:
         """Split one more dimension, along an axis.
