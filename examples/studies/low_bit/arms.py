@@ -35,6 +35,10 @@ def _eight_bits(tx: optax.GradientTransformation) -> optax.GradientTransformatio
     return optimiz.low_bit(tx, optimiz.Int8())
 
 
+def _four_bits(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    return optimiz.low_bit(tx, optimiz.Int4())
+
+
 def _rounded(tx: optax.GradientTransformation) -> optax.GradientTransformation:
     return optax.chain(tx, optimiz.stochastic_rounding(0))
 
@@ -42,10 +46,12 @@ def _rounded(tx: optax.GradientTransformation) -> optax.GradientTransformation:
 FORMS = {
     FLOAT32: Form(),
     "int8": Form(_eight_bits, target=0.3),
+    "int4": Form(_four_bits, target=0.5),
     "bf16": Form(dtype=jnp.bfloat16),
     "bf16 stochastic": Form(_rounded, jnp.bfloat16, target=0.5),
     "bf16 kahan": Form(lambda tx: optax.chain(tx, optimiz.kahan()), jnp.bfloat16, target=0.5),
     "int8 bf16 stochastic": Form(lambda tx: _rounded(_eight_bits(tx)), jnp.bfloat16),
+    "int4 bf16 stochastic": Form(lambda tx: _rounded(_four_bits(tx)), jnp.bfloat16),
 }
 _LOW_RATE_FORMS = (FLOAT32, "bf16", "bf16 stochastic", "bf16 kahan")
 
@@ -85,7 +91,7 @@ def arms(names: Sequence[str], low_rate: float, *, from_scratch: bool) -> list[A
         if choice.learning_rate is None:
             raise ValueError(f"optimizer {name!r} has no default learning rate, which this study needs")
         own = choice.learning_rate
-        forms = FORMS if name == "adamw" else (FLOAT32, "int8")
+        forms = FORMS if name == "adamw" else (FLOAT32, "int8", "int4")
         found += [Arm(name, own, form) for form in forms]
         if name == "adamw":
             found += [Arm(name, low_rate, form) for form in _LOW_RATE_FORMS]

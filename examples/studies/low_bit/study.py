@@ -1,4 +1,4 @@
-"""Measure what eight-bit state and bfloat16 parameters cost, relative to the same optimizer in float32.
+"""Measure what low-bit state and bfloat16 parameters cost, relative to the same optimizer in float32.
 
     python -m examples.studies.low_bit.study --output=runs/topics
     python -m examples.studies.low_bit.study --task=file --data=train.tsv --validation=dev.tsv --output=runs/x
@@ -9,12 +9,13 @@ a file, or a small GPT-2 is trained from scratch on text, by default the sources
 seed, all arms start with the same parameters and see the same batches with the same dropout. The model computes
 in float32, and gradients have the dtype of the parameters. At the low rate, AdamW's steps are about 2⁻¹⁵, which
 is half the distance between neighbouring bfloat16 numbers from 2⁻⁷ to 2⁻⁶: with rounding to nearest, entries
-larger than about a hundredth do not move. The same command continues a study that was stopped.
+larger than about a hundredth do not move. The same command continues a study that was stopped. With
+``--forms`` only these are run, and ``--keep`` names a record whose runs of the others are kept.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,22 @@ _WIDTH = FLAGS.DEFINE_integer(
 )
 _SEEDS = FLAGS.DEFINE_integer("seeds", 3, "Runs of each arm.", lower_bound=2)
 _OPTIMIZERS = FLAGS.DEFINE_list("optimizers", ["adamw", "sgd_sai", "lion"], "Optimizers, in turn.")
+_FORMS = FLAGS.DEFINE_list("forms", list(FORMS), "Forms to run, see arms.py.")
+_KEEP = FLAGS.DEFINE_path("keep", None, "Earlier record, whose runs of other forms and optimizers are kept.")
 _LOW_RATE = FLAGS.DEFINE_float("low_rate", 3e-5, "Low peak rate, at which plain bfloat16 is expected to stall.")
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)
 
 _VOCABULARY = 1024  # maximum number of byte pairs
 program_flags.check(lambda x: x > 0, "must be above 0", _LOW_RATE)
 program_flags.check(lambda x: x % 2 == 0, "must be even", _WIDTH)
+program_flags.check(lambda x: set(x) <= set(FORMS), f"must be some of {', '.join(FORMS)}", _FORMS)
+program_flags.check_together(
+    lambda x: x["keep"] or low_bit_arms.FLOAT32 in x["forms"],
+    "--forms without float32 needs --keep, whose runs in float32 the others are compared with",
+    FLAGS,
+    _FORMS,
+    _KEEP,
+)
 program_flags.check_each(lambda name: low_bit_arms.arms([name], 1.0, from_scratch=False), _OPTIMIZERS)
 
 
@@ -156,6 +167,34 @@ def read_problem() -> tuple[TextClassification | Pretraining, str, int]:
     return problem, parts["train"].source, len(parts["validation"].texts)
 
 
+def earlier(path: Path, settings: Mapping[str, Any]) -> compare.Record:
+    """The record of a study with these settings.
+
+    Raises:
+        ValueError: it has others.
+    """
+    record = compare.Record.read(path)
+    if record.settings != settings:
+        raise ValueError(f"--keep={path} has the settings {record.settings}, and this study {settings}")
+    return record
+
+
+def in_order(runs: list[compare.Run]) -> list[compare.Run]:
+    """Runs by optimizer, rate, form and seed."""
+    names = list(dict.fromkeys(_arm(run).optimizer for run in runs))
+    forms = list(FORMS)
+
+    def place(run: compare.Run) -> tuple[float, ...]:
+        arm = _arm(run)
+        return names.index(arm.optimizer), -arm.learning_rate, forms.index(arm.form), run.seed
+
+    return sorted(runs, key=place)
+
+
+def _arm(run: compare.Run) -> low_bit_arms.Arm:
+    return low_bit_arms.Arm(run.extra["optimizer"], run.learning_rate, run.extra["form"])
+
+
 def main() -> None:
     """Make the missing runs, then write the report."""
     output = Path(_OUTPUT.value)
@@ -166,6 +205,8 @@ def main() -> None:
     settings |= {"data": source if _DATA.value is None else Path(_DATA.value).name}
     settings |= {"fingerprint": problem.fingerprint()}
     arms = low_bit_arms.arms(_OPTIMIZERS.value, _LOW_RATE.value, from_scratch=study.from_scratch)
+    arms = [arm for arm in arms if arm.form in _FORMS.value]
+    before = None if _KEEP.value is None else earlier(Path(_KEEP.value), settings)
     with training.claimed(output, settings, resume=True), terminal.matrix_bar() as progress:
         runs = compare.run_matrix(
             [study.arm(arm) for arm in arms],
@@ -178,14 +219,17 @@ def main() -> None:
             extra=study.measure,
             progress=progress,
         )
+        runs = in_columns(runs, "loss")
+        if before is not None:
+            runs = in_order([run for run in before.runs if _arm(run) not in arms] + runs)
         record = compare.Record(
-            title="Eight-bit state and bfloat16 parameters compared with float32",
-            command=command.typed("studies.low_bit.study"),
+            title="Low-bit state and bfloat16 parameters compared with float32",
+            command=command.typed("studies.low_bit.study") if before is None else before.command,
             task={},
             settings=settings,
             baselines={},
             test_examples=examples,
-            runs=in_columns(runs, "loss"),
+            runs=runs,
         )
         summary = pictures.write_study(report, record, output)
     terminal.show(summary)

@@ -44,25 +44,36 @@ def test_a_study_is_reported_and_continues_where_it_was_stopped(arguments):
     } | {"width": 64, "data": "text.txt"}
     ran = [(run.extra["form"], run.learning_rate, run.seed) for run in record.runs]
     rate = METHODS["sgd_sai"].from_scratch_rate
-    assert ran == [(form, rate, seed) for form in ("float32", "int8") for seed in range(2)]
+    assert ran == [(form, rate, seed) for form in ("float32", "int8", "int4") for seed in range(2)]
     # One start and one batch, and then rounding; another of both from another seed.
-    wide, another, narrow, _ = (run.extra for run in record.runs)
+    wide, another, narrow, _, narrowest, _ = (run.extra for run in record.runs)
     assert narrow["loss"][0] == pytest.approx(wide["loss"][0], abs=1e-5) != another["loss"][0]
     assert wide["loss"] != narrow["loss"]
     assert wide["loss"][-1] < wide["loss"][0]
     assert record.runs[2].test["loss"] == pytest.approx(record.runs[0].test["loss"], rel=0.01)
     # Parameters and momentum; rows of 64 have a scale each, a sixteenth of a byte an entry.
     assert wide["bytes_per_parameter"] == pytest.approx(8, abs=0.01) and 5 < narrow["bytes_per_parameter"] < 5.2
+    assert 4.5 < narrowest["bytes_per_parameter"] < narrow["bytes_per_parameter"] - 0.45
     assert (output / "report.md").read_text() == low_bit_report.render(record)
     assert (output / "curves.png").stat().st_size > 10_000
 
     (begun,) = output.glob("runs/sgd_sai.float32*/seed_0")
     shutil.rmtree(begun)  # as if it had been stopped before this run
     again = run(arguments)
-    assert again.returncode == 0 and "1/4" in again.stdout and "2/4" not in again.stdout
+    assert again.returncode == 0 and "1/6" in again.stdout and "2/6" not in again.stdout
     assert [run.extra for run in compare.Record.read(output / "record.json").runs] == [
         run.extra for run in record.runs
     ]
+
+    # One form alone, next to the others of the record, and not of another study's.
+    alone = arguments | {"forms": "int4", "keep": output / "record.json", "output": output.parent / "alone"}
+    done = run(alone)
+    assert done.returncode == 0 and "2/2" in done.stdout
+    kept = compare.Record.read(alone["output"] / "record.json")
+    assert [run.extra for run in kept.runs] == [run.extra for run in record.runs]
+    assert kept.command == record.command
+    done = run(alone | {"steps": 11, "output": output.parent / "other"})
+    assert done.returncode != 0 and "has the settings" in done.stderr
 
 
 @pytest.mark.long
@@ -85,7 +96,7 @@ def test_the_arms():
     named = arms(["adamw", "lion"], 3e-5, from_scratch=False)
     own = [arm for arm in named if arm.learning_rate != 3e-5]
     assert [arm.form for arm in own if arm.optimizer == "adamw"] == list(FORMS)
-    assert [arm.form for arm in own if arm.optimizer == "lion"] == ["float32", "int8"]
+    assert [arm.form for arm in own if arm.optimizer == "lion"] == ["float32", "int8", "int4"]
     rates = {METHODS[name].fine_tuning_rate for name in ("adamw", "lion")}
     assert {arm.learning_rate for arm in own} == rates
     low = [arm for arm in named if arm not in own]
