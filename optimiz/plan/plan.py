@@ -25,7 +25,7 @@ from optimiz.plan.traffic import Collective, Traffic, traffic
 from optimiz.training import Layout, Task, bytes_per_device, make_mesh
 from optimiz.training.compiled_step import traced_step
 from optimiz.training.distributed.offload import offloaded
-from optimiz.training.distributed.sharding import held_on_host
+from optimiz.training.distributed.sharding import HOST, held_on_host
 from optimiz.training.step import StepSpec
 from optimiz.training.task import batch_size
 from optimiz.training.train_state import initial_state, state_shardings
@@ -395,8 +395,9 @@ def _plan(
 def _padding(tree: Any, formats: Any) -> int:
     """Bytes of an argument's buffers on a device besides those of its arrays; of one that is not read, none."""
     added = 0
-    for x, format in zip(jax.tree.leaves(tree), jax.tree.leaves(formats), strict=True):
-        if (layout := format.layout) is not None and layout.tiling:
+    for x, placed in zip(jax.tree.leaves(tree), jax.tree.leaves(formats), strict=True):
+        layout = placed.layout
+        if layout is not None and layout.tiling and x.sharding.memory_kind != HOST:
             shape = x.sharding.shard_shape(x.shape)
             by_place = [shape[i] for i in layout.major_to_minor]
             added += (padded_size(by_place, layout.tiling[0]) - math.prod(shape)) * x.dtype.itemsize
