@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from optimiz import numerics
 from optimiz.hyperparams import hyperparams
 from optimiz.training import micro_batches
 from optimiz.training.at_rate import Factory
@@ -135,7 +136,7 @@ class StepSpec:
         Raises:
             ValueError: layers are to be dropped, and the task has no ``depth``.
         """
-        leaves, structure = jax.tree.flatten(jax.eval_shape(lambda arrays: arrays, (state, batch)))
+        leaves, structure = jax.tree.flatten(jax.eval_shape(numerics.on_device, (state, batch)))
         depth = None if task.depth is None else task.depth(state.params)
         if methods.layer_drop is not None and depth is None:
             raise ValueError("to drop layers, the task needs a depth, got Task(depth=None)")

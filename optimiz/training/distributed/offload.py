@@ -98,9 +98,9 @@ class _Turns:
         return [found[i] for i in range(len(values))]
 
     def _order(self, results: Sequence[Any]) -> list[int]:
-        """Indices of the results: what replaces no argument, such as metrics, may depend on everything else."""
-        replaced = len(self._arguments)
-        return sorted(range(len(results)), key=lambda i: (i >= replaced, getattr(results[i], "size", 0)))
+        """Indices of the results; what stands behind the state, such as metrics, may depend on all of it."""
+        last = max(i for i, x in enumerate(self._arguments) if numerics.is_on_host(x))
+        return sorted(range(len(results)), key=lambda i: (i > last, getattr(results[i], "size", 0)))
 
     def _fetch(self, i: int) -> list[jax.Array]:
         self._fetched.append(i)
