@@ -13,8 +13,8 @@ import pytest
 
 import optimiz
 from optimiz import groups, schedules, training
-from optimiz.training import conditions as conditions_page
 from optimiz.training.storage import checkpoint
+from optimiz.training.storage import conditions as conditions_page
 from optimiz.training.storage.trace_digest import trace_digest
 from tests.conftest import ROOT
 from tests.training import tiny
