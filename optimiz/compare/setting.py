@@ -69,10 +69,7 @@ def setting_in_words(record: Record, *, metric: str) -> str:
             f"seeds differ. The lead of its baseline, {name}: {joined(leads)}."
         )
     # Behind a reference that has no finite value is nobody.
-    passed = {
-        other: margin.mean == math.inf or (margin.significant and margin.low > 0)
-        for other, margin in found.items()
-    }
+    passed = {other: margin.mean == math.inf or margin.low > 0 for other, margin in found.items()}
     above = [text for other, text in shown.items() if passed[other]]
     level = [text for other, text in shown.items() if not passed[other]]
     if not level:

@@ -49,6 +49,11 @@ def test_a_reference_that_is_not_below_by_more_than_seeds_differ_puts_it_in_doub
     )  # the first is the baseline
 
 
+def test_seeds_that_do_not_differ_are_told_by_any_lead():
+    told = opening(*seeds("adamw", 1.0, 1.0, 1.0), baseline=0.9)
+    assert told.endswith("adamw, leads over majority (0.100; 0.100 to 0.100) by more than seeds differ.")
+
+
 def test_lower_is_better_for_a_loss():
     losses = [{"loss": value} for value in (0.9, 0.8, 0.85)]
     told = opening(*BASE, controls={"untrained": losses, "other": of(0.1, 0.1, 0.1)}, metric="loss")
