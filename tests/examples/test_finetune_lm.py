@@ -281,3 +281,15 @@ def test_without_a_lora_there_is_nothing_frozen(model, data):
     task = LanguageModeling(parts, model, lora=Lora(1, 1.0)).task(2, 0)
     shapes = jax.eval_shape(task.init, jax.random.key(0))
     assert {path[-1].key for path, _ in jax.tree_util.tree_leaves_with_path(shapes)} == {"lora_a", "lora_b"}
+
+
+@pytest.mark.long
+def test_mixed_precision_and_micro_batches_train_the_same_adapters(arguments, tmp_path):
+    """The frozen model is in bfloat16 then, and a part of a batch has its own number of tokens."""
+    found = []
+    for more in ({}, {"accumulate": 2}, {"accumulate": 2, "precision": "mixed"}):
+        output = tmp_path / str(len(found))
+        call(arguments | more | {"output": output})
+        found.append(losses(output))
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
+    assert found[2] == pytest.approx(found[0], rel=2e-2) and found[2] != found[1]
