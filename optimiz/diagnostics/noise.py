@@ -132,7 +132,7 @@ def gradient_tails(gradients: np.ndarray) -> Tails:
     """How heavy the tails of gradient noise are, from the gradients of n batches at fixed parameters.
 
     A tail index α says that moments of order α and above are infinite. Tails are heavy if it is below 4 at both
-    thresholds: Student's t with 2 degrees of freedom has 2. For a Gaussian it is about 6 at the first and 10 at
+    thresholds: Student's t with 2 degrees of freedom has 2. For a Gaussian it is about 9 at the first and 13 at
     the second.
 
     Args:
