@@ -65,7 +65,8 @@ def _cells(name: str, planned: plan.Plan, whole: bool, padded: bool) -> list[str
         cells += ["", "", "", ""]
     else:
         both = sorted({moved.least, moved.greatest})
-        seconds = [size / planned.bandwidth for size in both] if planned.bandwidth else []
+        link = planned.link_seconds_at_least or 0
+        seconds = [max(size / planned.bandwidth, link) for size in both] if planned.bandwidth else []
         at_least = " to ".join(f"{1e3 * s:.1f} ms" for s in seconds)
         of_bound = " to ".join(f"{size / planned.bound:.2f}" for size in both)
         cells += [" to ".join(map(gib, both))]

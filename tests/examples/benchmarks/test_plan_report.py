@@ -60,5 +60,5 @@ def test_what_is_on_the_host_has_columns_where_there_is_any():
     assert header.startswith("| optimizer | parameters | state | on the host | ")
     assert "| moved | copied each way | " in header
     assert plain.startswith("| `adamw` | 16.00 GiB | 32.00 GiB | 0.00 GiB | ")
-    assert "| 0.00 GiB | 1.00 to 2.00 |" in plain and "| 32.00 GiB, 500.0 ms | 1.00 |" in offloaded
+    assert "| 0.00 GiB | 1.00 to 2.00 |" in plain and "| 32.00 GiB, 500.0 ms | 1.00 | 500.0 ms |" in offloaded
     assert "on the host" not in plan_report.table([row()])
