@@ -164,23 +164,26 @@ def test_a_run_is_resumed_to_the_bit(arguments, tmp_path):
     "optimizer", ["sgd_sai", "lion", "salsa", "sophia_g", "adam_mini", "schedule_free_adamw", "prodigy"]
 )
 def test_it_learns_with_any_method(arguments, optimizer):
-    rate = {} if optimizer == "salsa" else {"learning_rate": {"prodigy": 1.0}.get(optimizer, 3e-3)}
-    call(arguments | rate | {"optimizer": optimizer, "steps": 40, "lora_rank": 4, "weight_decay": 0})
+    rate = {} if optimizer == "salsa" else {"learning_rate": {"prodigy": 1.0}.get(optimizer, 0.03)}
+    call(
+        arguments
+        | rate
+        | {"optimizer": optimizer, "steps": 40, "lora_rank": 4, "lora_alpha": 32, "weight_decay": 0}
+    )
     losses = compare.Record.read(arguments["output"] / "record.json").runs[0].training_loss()[1]
-    assert np.mean(losses[-5:]) < 0.9 * losses[0]
+    assert np.mean(losses[-5:]) < losses[0] - 0.1  # beside a random model that stays
 
 
 @pytest.mark.long
 def test_the_whole_model_learns_documents_and_remat_changes_nothing(arguments, tmp_path):
     (tmp_path / "books").mkdir()
-    for i in range(40):
-        (tmp_path / f"books/{i}.txt").write_text(
-            f"{tiny_lm.WORDS[i % 3]} please, say {tiny_lm.WORDS[i % 3]}! " * 6
-        )
+    for i in range(200):
+        word = tiny_lm.WORDS[i % 3]
+        (tmp_path / f"books/{i}.txt").write_text(f"{i}: {word} please, say {word}! " * 6)
     given = arguments | {"data": tmp_path / "books", "lora_rank": 0, "learning_rate": 0.01, "steps": 40}
     call(given)
     record = compare.Record.read(arguments["output"] / "record.json")
-    assert record.runs[0].test["loss"] < 0.5 * record.baselines["the model as it was"]["test"]["loss"]
+    assert record.runs[0].test["loss"] < 0.7 * record.baselines["the model as it was"]["test"]["loss"]
     assert not (arguments["output"] / "adamw/adapter").exists()
     call(given | {"output": tmp_path / "remat", "remat": True})
     assert losses(tmp_path / "remat") == pytest.approx(losses(arguments["output"]), rel=1e-4)
@@ -188,9 +191,11 @@ def test_the_whole_model_learns_documents_and_remat_changes_nothing(arguments, t
 
 @pytest.mark.long
 def test_the_model_below_adapters_may_have_fewer_bits(arguments):
-    call(arguments | {"precision": "mixed", "learning_rate": 3e-3, "steps": 40, "lora_rank": 4})
+    call(
+        arguments | {"precision": "mixed", "learning_rate": 0.03, "steps": 40, "lora_rank": 4, "lora_alpha": 32}
+    )
     losses = compare.Record.read(arguments["output"] / "record.json").runs[0].training_loss()[1]
-    assert np.mean(losses[-5:]) < 0.9 * losses[0]
+    assert np.mean(losses[-5:]) < losses[0] - 0.1  # beside a random model that stays
     tensors = load_file(arguments["output"] / "adamw/adapter" / lora.WEIGHTS)
     assert {str(tensor.dtype) for tensor in tensors.values()} == {"float32"}
 
