@@ -16,18 +16,16 @@ cuts 32 % of them. ``--length=32`` cuts 3.5 %, ``--length=48`` 0.6 %.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from pathlib import Path
-
-import jax
 
 from examples.data import baseline, data_flags, docstrings, text
 from examples.models import pretrained
 from examples.shared import command, optimizers, program_flags, terminal
-from examples.shared.budget_arms import WARMUP, WEIGHT_DECAY, arms, head_alone
+from examples.shared.budget_arms import WARMUP, WEIGHT_DECAY, arms
 from examples.shared.prices import given_or_measured
 from examples.shared.train_each import made_or_left_out
 from examples.tasks.text_classification import TextClassification
+from examples.tasks.text_controls import controls
 from optimiz import compare, training
 
 FLAGS = program_flags.Flags()
@@ -104,55 +102,24 @@ def price() -> dict[str, object]:
     return {"per_device_hour": _PRICE.value, "currency": _CURRENCY.value, "devices": 1, "what": what}
 
 
-def controls(
-    problem: TextClassification,
-    baseline: compare.Arm,
-    classes: int,
-    run_matrix: Callable[..., list[compare.Run]],
-    left_out: dict[str, str],
-) -> dict[str, list[dict[str, float | None]]]:
-    """Test metrics, for each seed, of models that should be worse than the baseline.
-
-    Args:
-        problem: the problem.
-        baseline: the first optimizer at its best rate.
-        classes: number of classes.
-        run_matrix: (arms, task_of=, directory=) → runs from every seed, with all else as in the comparison.
-        left_out: receives the reason for each that cannot be made.
-    """
-    test, size = problem.evaluation("test"), _BATCH_SIZE.value
-    keys = map(jax.random.key, range(_SEEDS.value))
-    made = {"untrained": lambda: [test(problem.task(size, 0).init(key)) for key in keys]}
-    if _CONTROLS.value:
-        half = lambda seed: problem.task(size, seed, of=0.5)  # noqa: E731
-        alone = head_alone(baseline, classes)
-        made["half of the data"] = lambda: run_matrix([baseline], task_of=half, directory="half_of_the_data")
-        made["frozen encoder"] = lambda: run_matrix([alone], directory="frozen_encoder")
-    found = {}
-    for name, make in made.items():
-        if (runs := made_or_left_out(name, left_out, make)) is not None:
-            found[name] = [run.test if isinstance(run, compare.Run) else run for run in runs]
-    return found
-
-
 def main() -> None:
     """Run what is missing, then write the report."""
     given = None if _REFERENCE.value is None else training.Reference.read(_REFERENCE.value)
     rates = None if _LEARNING_RATES.value is None else [float(rate) for rate in _LEARNING_RATES.value]
     settings = training.Settings(budget=_BUDGET.value, log_every=5, evaluate_at=(0.25, 0.5, 0.75))
     parts, model = read_data(), pretrained.find(_MODEL.value)
-    classes = len(parts["train"].label_names)
-    grid = arms(_OPTIMIZERS.value, rates, classes=classes)
+    grid = arms(_OPTIMIZERS.value, rates, classes=len(parts["train"].label_names))
+    seeds, size = range(_SEEDS.value), _BATCH_SIZE.value
     length = _TEXT_LENGTH if _TASK.value == "text" and _LENGTH.value is None else _LENGTH.value
     problem = TextClassification(parts, model, length=length, dropout=_DROPOUT, pooling="mean")
     problem.summary.show()
-    task_of = lambda seed: problem.task(_BATCH_SIZE.value, seed)  # noqa: E731
+    task_of = lambda seed: problem.task(size, seed)  # noqa: E731
     decisive = {flag.name: flag.value for flag in _DECISIVE} | {"length": problem.length}
     identity = decisive | {"model_and_data": problem.fingerprint()}
     identity |= {"figure": _METRIC.value}  # by this name, directories of earlier versions resume
     output, model_name = Path(_OUTPUT.value), pretrained.described(_MODEL.value, model)
     # An optimizer's own share of a step is small, so that all are charged the price of the first one.
-    about = {"task": _TASK.value, "batch_size": _BATCH_SIZE.value, "optimizer": grid[0].name}
+    about = {"task": _TASK.value, "batch_size": size, "optimizer": grid[0].name}
     measure = lambda: training.calibrate(task_of(0), grid[0].optimizer(), about=about, n=_TIMED)  # noqa: E731
     with training.claimed(output, identity, _RESUME.value), terminal.matrix_bar() as progress:
         left_out: dict[str, str] = {}
@@ -182,7 +149,7 @@ def main() -> None:
         ) -> list[compare.Run]:
             return compare.run_matrix(
                 arms,
-                range(_SEEDS.value),
+                seeds,
                 task_of,
                 settings,
                 output / directory,
@@ -198,7 +165,10 @@ def main() -> None:
         record = dataclasses.replace(record, runs=run_matrix(grid, **only_here))
         first = compare.by_method(record, _METRIC.value)[0]
         best = dataclasses.replace(grid[0], learning_rate=first.rate)
-        record = dataclasses.replace(record, controls=controls(problem, best, classes, run_matrix, left_out))
+        those = controls(
+            problem, best, run_matrix, left_out, seeds=seeds, batch_size=size, trained=_CONTROLS.value
+        )
+        record = dataclasses.replace(record, controls=those)
         report = compare.write_report(record, output, metric=_METRIC.value)
     terminal.show(compare.summary(record, metric=_METRIC.value))
     print(f"\nreport: {report}")

@@ -98,6 +98,7 @@ def test_the_comparison_its_report_and_its_resumption(arguments):
 @pytest.mark.long
 def test_problems_are_printed_during_a_run_and_prices_are_measured_once_and_kept(arguments, tmp_path):
     wild = arguments | {"output": tmp_path / "wild", "optimizers": "sgd", "learning_rates": "1e30"}
+    wild |= {"controls": False}
     del arguments["reference"]
     arguments |= {"optimizers": "sgd", "seeds": 1, "budget": 1e-9}
     path = arguments["output"] / "reference.json"
