@@ -79,8 +79,10 @@ def step(run, x, y):
 
 
 def train(run, step, place=lambda x: x, steps=range(STEPS)):
-    for i in steps:
-        run = step(run, place(X[i]), place(Y[i]))
+    for (
+        i
+    ) in steps:  # one after the other: programs of several CPU devices that run at once can block one another
+        run = jax.block_until_ready(step(run, place(X[i]), place(Y[i])))
     return run
 
 
@@ -96,6 +98,7 @@ def with_pmap():
 
     replicated = jax.tree.map(lambda a: jnp.broadcast_to(a, (8, *a.shape)), fresh())
     run = train(replicated, jax.pmap(replica, axis_name="data"), lambda a: a.reshape(8, 2, -1))
+    run = jax.device_get(run)
     for leaf in jax.tree.leaves(run):  # every replica took the same decisions
         np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[0], leaf.shape))
     return jax.tree.map(lambda a: a[0], run)
