@@ -244,8 +244,9 @@ def _update(
     pattern = () if layers is None else (layers,)
     active = None if layers is None else jnp.sum(layers, dtype=jnp.int32)
 
-    others = untrained_arguments(state.model_state, state.frozen)
-    loss = lambda params, batch, key: spec.loss(params, batch, key, *pattern, **others)  # noqa: E731
+    # Made in each call: NNX's variables must belong to the trace in which the call sets them.
+    others = lambda: untrained_arguments(state.model_state, state.frozen)  # noqa: E731
+    loss = lambda params, batch, key: spec.loss(params, batch, key, *pattern, **others())  # noqa: E731
     cut = batch, key, spec.micro_batches
 
     def value_and_state(params: Any) -> tuple[jax.Array, Any]:
@@ -260,7 +261,7 @@ def _update(
     def logits_fn(params: Any) -> Any:
         logits, whole = spec.logits, spec.micro_batches == 1
         assert logits is not None
-        of = lambda params, batch, key: logits(params, batch, key, *pattern, **others)  # noqa: E731
+        of = lambda params, batch, key: logits(params, batch, key, *pattern, **others())  # noqa: E731
         found = of(params, batch, key) if whole else micro_batches.each(of, params, *cut)
         return weighted_logits(found, batch)
 

@@ -339,7 +339,7 @@ def test_a_finished_run_is_read_back(arguments, objective):
         ({"length": 4}, "flag --length=4"),
         ({"length": 4096}, "part 'train': the text must have the 4097 tokens of a row, got "),
         ({"objective": "prefix"}, "flag --objective=prefix"),
-        ({"optimizer": "sofia"}, "optimizer 'sofia' is unknown: did you mean sophia_"),
+        ({"optimizer": "sofia"}, "optimizer 'sofia' is unknown: did you mean soap or sophia_g"),
         ({"objective": "masked", "downstream": "--stepz=3"}, "downstream: Unknown command line flag 'stepz'"),
         ({"objective": "masked", "downstream": "--model=x"}, "--model is the one that is pre-trained here"),
         ({"objective": "masked", "downstream": "--output=/"}, "downstream: --output=/ is not empty; choose"),

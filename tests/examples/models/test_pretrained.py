@@ -127,7 +127,13 @@ class Hub:
         return str(self._cache)
 
 
-FILES = ["config.json", "generation_config.json", "model-*-of-*.safetensors", "model.safetensors"]
+FILES = [
+    "chat_template.jinja",
+    "config.json",
+    "generation_config.json",
+    "model-*-of-*.safetensors",
+    "model.safetensors",
+]
 FILES += ["model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
 
 

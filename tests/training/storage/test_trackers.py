@@ -50,7 +50,7 @@ def test_tensorboard_holds_every_metric_once_also_of_a_resumed_run(tmp_path):
         for value in event.summary.value:
             assert (value.tag, event.step) not in found
             found[value.tag, event.step] = value.simple_value
-    assert restarts == 2
+    assert restarts in (1, 2)  # two of one second have one file
     assert found.pop(("notes/text_summary", 7), None) is not None
     assert found == pytest.approx(wanted(result))
     assert {("train/learning_rate", 1), ("train/gradient_norm", 7), ("evaluation/loss", 6)} <= found.keys()
