@@ -67,6 +67,9 @@ def tracked(
     trackers = [TRACKERS[tracker](output, name, config) for tracker in names if training.is_first()]
     working, watch = [*trackers], diagnostics.Watch()
 
+    def without_it(tracker: Tracker, error: Exception) -> None:
+        _log.warning("%s goes on without %s, which raised %r", name, type(tracker).__name__, error)
+
     def tell(progress: training.Progress) -> None:
         show(progress)
         findings = [str(finding) for finding in watch(progress.rows, progress.share)] if working else []
@@ -76,11 +79,14 @@ def tracked(
                 for finding in findings:
                     tracker.note(progress.steps, finding)
             except Exception as error:  # the run matters more
-                _log.warning("%s goes on without %s, which raised %r", name, type(tracker).__name__, error)
+                without_it(tracker, error)
                 working.remove(tracker)
 
     try:
         yield tell
     finally:
         for tracker in trackers:
-            tracker.close()
+            try:
+                tracker.close()
+            except Exception as error:  # a trained model must not be lost for it
+                without_it(tracker, error)

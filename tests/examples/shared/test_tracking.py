@@ -78,6 +78,13 @@ def test_a_tracker_that_fails_does_not_end_the_run(tmp_path, wandb, caplog):
     assert wandb.run.rows == {} and "adamw goes on without WeightsAndBiases" in caplog.text
 
 
+def test_a_tracker_that_cannot_close_loses_nothing(tmp_path, wandb, monkeypatch, caplog):
+    monkeypatch.setattr(wandb.run, "finish", lambda: 1 / 0)
+    with tracking.tracked(["wandb", "tensorboard"], tmp_path, "adamw", {}, print) as tell:
+        tell(progress(1, 2.0))
+    assert wandb.run.rows and "adamw goes on without WeightsAndBiases, which raised ZeroDivision" in caplog.text
+
+
 def test_what_cannot_begin_says_so(tmp_path, wandb, monkeypatch):
     monkeypatch.setattr(wandb, "init", lambda **given: 1 / 0)
     with (
