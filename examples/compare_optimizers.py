@@ -22,7 +22,7 @@ from examples.data import baseline, data_flags, docstrings, text
 from examples.models import pretrained
 from examples.shared import command, optimizers, program_flags, terminal
 from examples.shared.budget_arms import WARMUP, WEIGHT_DECAY, arms
-from examples.shared.prices import given_or_measured
+from examples.shared.prices import energy_meter, energy_of, given_or_measured
 from examples.shared.train_each import made_or_left_out
 from examples.tasks.text_classification import TextClassification
 from examples.tasks.text_controls import controls
@@ -52,6 +52,9 @@ _NOISE = FLAGS.DEFINE_integer(
 )
 _REFERENCE = FLAGS.DEFINE_path("reference", None, "JSON file of prices; default: measured on this machine.")
 _PRICE = FLAGS.DEFINE_float("price_per_device_hour", None, "Price of an hour of the reference device.")
+_ENERGY = FLAGS.DEFINE_string(
+    "energy", None, 'Also measure joules: "rapl" (processor), "nvml" (NVIDIA GPU), or a stated power in watts.'
+)
 _CURRENCY = FLAGS.DEFINE_string("currency", "USD", "Its currency.")
 _METRIC = FLAGS.DEFINE_enum("metric", "accuracy", ["accuracy", "macro_f1", "mcc", "loss"], "Metric that ranks.")
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 16, "Examples per update.", lower_bound=1)
@@ -72,6 +75,13 @@ _TIMED = 20  # steps whose times give the prices
 program_flags.check(lambda n: n != 1, "must be 0, or at least 2", _NOISE)
 program_flags.check_each(lambda name: optimizers.choose(name, classes=2), _OPTIMIZERS)
 program_flags.check_rates(_LEARNING_RATES)
+program_flags.check_together(
+    lambda x: x["energy"] is None or x["reference"] is None,
+    "go with prices that are measured here; those of a file have their own energy, or none",
+    FLAGS,
+    _ENERGY,
+    _REFERENCE,
+)
 program_flags.check(lambda x: 1e-9 <= x <= 1e9, "must be in [1e-9, 1e9]", _BUDGET)
 program_flags.check_together(
     lambda x: [arm.optimizer() for arm in arms(x["optimizers"], x["learning_rates"] and [1.0], classes=2)],
@@ -120,7 +130,10 @@ def main() -> None:
     output, model_name = Path(_OUTPUT.value), pretrained.described(_MODEL.value, model)
     # An optimizer's own share of a step is small, so that all are charged the price of the first one.
     about = {"task": _TASK.value, "batch_size": size, "optimizer": grid[0].name}
-    measure = lambda: training.calibrate(task_of(0), grid[0].optimizer(), about=about, n=_TIMED)  # noqa: E731
+    meter = energy_meter(_ENERGY.value)  # before anything is trained, as it may be refused
+    measure = lambda: training.calibrate(  # noqa: E731
+        task_of(0), grid[0].optimizer(), about=about, n=_TIMED, meter=meter
+    )
     with training.claimed(output, identity, _RESUME.value), terminal.matrix_bar() as progress:
         left_out: dict[str, str] = {}
         print("computing the baseline, without any optimizer", flush=True)
@@ -140,6 +153,7 @@ def main() -> None:
             test_examples=len(parts["test"].texts),
             runs=[],
             price=price(),
+            energy=energy_of(reference, _ENERGY.value),
             left_out=left_out,
         )
         compare.check_report(record, output, metric=_METRIC.value)

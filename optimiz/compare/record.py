@@ -5,6 +5,7 @@ A record is plain JSON. Documents are rendered from it and contain no other numb
 
 import dataclasses
 import datetime
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,8 @@ class Record:
             value. A value is None if it is not finite.
         price: price of a device hour, for the cost of a run in money: ``{"per_device_hour": 2.5, "currency":
             "USD", "devices": 1, "what": "a price list and its date"}``; empty if it is not known.
+        energy: energy of the work of a run on the reference: ``{"per_unit": reference.energy_by_kind(),
+            "meter": reference.meter}``; empty if it is not known.
         left_out: parts that the report lacks, such as a baseline, and why.
         samples: name → lines of text that a model wrote; shown verbatim.
         pictures: PNG file next to the report → its caption.
@@ -72,6 +75,7 @@ class Record:
     higher_is_better: Sequence[str] = ()
     controls: Mapping[str, Sequence[Mapping[str, float | None]]] = dataclasses.field(default_factory=dict)
     price: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    energy: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     samples: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     pictures: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -101,6 +105,8 @@ class Record:
             check_fields({f"price[{name!r}]": self.price[name] for name in _PRICE}, _PRICE_TYPES)
             checks.number("price['per_device_hour']", self.price["per_device_hour"], ge=0)
             checks.integer("price['devices']", self.price["devices"], ge=1)
+        if self.energy:
+            _check_energy(self.energy)
         if both := set(self.lower_is_better) & set(self.higher_is_better):
             raise ValueError(f"{min(both)!r} cannot be in both lower_is_better and higher_is_better")
         for name in self.pictures:
@@ -143,6 +149,19 @@ class Record:
             return None
         return self.price["per_device_hour"] * self.price["devices"] * seconds / 3600
 
+    def joules(self, run: Run) -> tuple[float, float] | None:
+        """The energy of a run's work on the reference, and its standard uncertainty.
+
+        The energy of a unit was measured once, so that its error is the same in all units of a kind. None if a
+        kind of work in it takes an unknown amount.
+        """
+        done, per_unit = run.work(), self.energy.get("per_unit", {})
+        if done is None or not all(name in per_unit for name, units in done.items() if units):
+            return None
+        of = [(units, per_unit[name]) for name, units in done.items() if units]
+        joules = sum(units * one["joules"] for units, one in of)
+        return joules, math.hypot(*(units * one["uncertainty"] for units, one in of))
+
     def levels(self, metric: str, part: str) -> dict[str, float]:
         """The metric of each baseline that has it.
 
@@ -175,3 +194,17 @@ class Record:
             return cls(**{**fields, "runs": [Run.of_fields(f"runs[{i}]", run) for i, run in enumerate(runs)]})
 
         return read_object(path, record)
+
+
+def _check_energy(energy: Mapping[str, Any]) -> None:
+    if energy.keys() != {"per_unit", "meter"}:
+        raise ValueError(f"energy must have per_unit, meter, got {', '.join(energy)}")
+    if not isinstance(energy["meter"].get("source"), str):
+        raise ValueError("energy['meter'] must say the source")
+    for name, one in energy["per_unit"].items():
+        where = f"energy['per_unit'][{name!r}]"
+        check_fields({where: one}, {where: Mapping[str, float]})
+        if one.keys() != {"joules", "uncertainty"}:
+            raise ValueError(f"{where} must have joules, uncertainty, got {', '.join(one)}")
+        for part, number in one.items():
+            checks.number(f"{where}[{part!r}]", number, ge=0)

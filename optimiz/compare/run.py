@@ -14,7 +14,7 @@ from optimiz import schedules, training
 from optimiz.compare.fields import check_types
 from optimiz.compare.json_file import SCHEMA, json_text, read_object, sha256, write_object
 from optimiz.training import environment
-from optimiz.training.budget.step_cost import EXTRA_WORK, FORWARD, HESSIAN
+from optimiz.training.budget.step_cost import EXTRA_WORK, FORWARD, HESSIAN, STEP
 from optimiz.training.step import SELECTION_FORWARDS
 
 # Forward passes per update: one, and a backward pass that counts 2.
@@ -24,6 +24,9 @@ STEP_FORWARDS = 3
 # diagonal takes at least one more gradient.
 _FORWARDS = {count: {FORWARD: 1, HESSIAN: STEP_FORWARDS}[work] for count, work in EXTRA_WORK.items()}
 _FORWARDS[SELECTION_FORWARDS] = 1
+
+# Fields of the row of an update that did not do the work of a whole step.
+_NOT_WHOLE = {"active_layers", SELECTION_FORWARDS}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -227,6 +230,20 @@ class Run:
             return [float(count) for count in updates]
         before = [row["fraction"] * self.budget for row in self.history if "loss" in row]
         return [[*before, self.reference_seconds][count] for count in updates]
+
+    def work(self) -> dict[str, int] | None:
+        """Units of work by kind: ``step``, and ``forward`` and ``hessian`` beyond them; see ``training.Work``.
+
+        None with dropped layers or selected examples, whose work is not that of whole steps.
+        """
+        last = next((row for row in reversed(self.history) if "loss" in row), {})
+        if _NOT_WHOLE & last.keys():
+            return None
+        done = {STEP: self.steps}
+        for name, count in last.items():
+            if (kind := EXTRA_WORK.get(name.rpartition("/")[2])) is not None:
+                done[kind] = done.get(kind, 0) + int(count)
+        return done
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the run as JSON, with its SHA-256; see ``read``."""

@@ -149,6 +149,8 @@ def cost(record: Record, compared: Sequence[Method], metric: str) -> list[str]:
     header += [f"{unit} to {escaped(metric)} {reached}"]
     if record.price:
         header.append(f"{escaped(record.price['currency'])} / run")
+    if record.energy:
+        header.append("J / run, estimated" if record.energy["meter"]["source"] == "estimate" else "J / run")
     rows = []
     for method in compared:
         spent = method.time_to(record, metric, target) if math.isfinite(target) else math.inf
@@ -166,7 +168,9 @@ def cost(record: Record, compared: Sequence[Method], metric: str) -> list[str]:
         if record.price:
             rents = [rent for run in method.runs if (rent := record.rent(run)) is not None]
             rows[-1].append(measured(sum(rents) / len(rents) if rents else None, ".3g"))
-    price = [_price(record)] if record.price else []
+        if record.energy:
+            rows[-1].append(_joules(record, method))
+    means = [text(record) for text, given in ((_price, record.price), (_energy, record.energy)) if given]
     return [
         "## What did it cost?",
         "Work is counted in forward passes. A backward pass counts 2, so a plain update counts 3; further "
@@ -174,7 +178,7 @@ def cost(record: Record, compared: Sequence[Method], metric: str) -> list[str]:
         "step in addition to parameters, state and batch. The last column shows when an evaluation of each "
         "method first reached the validation level that every run reaches in the end (median over seeds). The "
         "schedules were made for whole runs; stopping earlier would need a different one.",
-        *price,
+        *means,
         *[f"![Test {escaped(metric)} against the cost of a run](cost.png)"] * (len(compared) > 1),
         table(header, rows),
     ]
@@ -243,7 +247,34 @@ def _price(record: Record) -> str:
     return (
         f"The price of a run is that of {price['devices']} device(s) at {price['per_device_hour']:g} "
         f"{escaped(price['currency'])} an hour ({escaped(price['what'])}), for {time} without compilation and "
-        "evaluation. Energy was not measured."
+        "evaluation."
+    )
+
+
+def _joules(record: Record, method: Method) -> str:
+    """The mean energy of the runs of a method, with its standard uncertainty."""
+    energies = [record.joules(run) for run in method.runs]
+    known = [energy for energy in energies if energy is not None]
+    if len(known) < len(energies):
+        return "not known"
+    joules, uncertainty = (sum(numbers) / len(known) for numbers in zip(*known, strict=True))
+    return f"{joules:.4g} ± {uncertainty:.2g}"
+
+
+def _energy(record: Record) -> str:
+    """What the energy of a run is computed from."""
+    meter = record.energy["meter"]
+    if meter["source"] == "estimate":
+        return (
+            f"Energy was not measured: it is the time of the work at a stated power of {meter['watts']:g} W "
+            f"({escaped(meter['what'])}), and orders runs as time does."
+        )
+    per_unit = record.energy["per_unit"]
+    units = ", ".join(f"{escaped(name)} {one['joules']:.3g} J" for name, one in per_unit.items())
+    return (
+        f"Energy is that of the work of a run on the reference, by {escaped(meter['source'])} ({units}): "
+        "gross, with the power at rest and with all else that ran; without fans, power supply and network. ± "
+        "is the standard uncertainty from that of a unit, which is the same in all runs."
     )
 
 

@@ -4,6 +4,11 @@ from optimiz.training import _installed as _installed
 from optimiz.training.batches import padded as padded
 from optimiz.training.batches import shuffled as shuffled
 from optimiz.training.budget.clock import Clock as Clock
+from optimiz.training.budget.energy import Meter as Meter
+from optimiz.training.budget.energy import Nvml as Nvml
+from optimiz.training.budget.energy import Rapl as Rapl
+from optimiz.training.budget.energy import StatedPower as StatedPower
+from optimiz.training.budget.price_table import Energy as Energy
 from optimiz.training.budget.price_table import Reference as Reference
 from optimiz.training.budget.price_table import Timing as Timing
 from optimiz.training.budget.price_table import Work as Work

@@ -17,7 +17,8 @@ import optax
 
 from optimiz import checks, schedules
 from optimiz.training import preemption
-from optimiz.training.budget.price_table import Reference, Timing, Work
+from optimiz.training.budget.energy import Meter, energy_of
+from optimiz.training.budget.price_table import Energy, Reference, Timing, Work
 from optimiz.training.budget.step_cost import FORWARD, HESSIAN, STEP, extra_work
 from optimiz.training.compiled_step import compile_step
 from optimiz.training.methods.layer_drop import LayerDrop
@@ -34,6 +35,7 @@ from optimiz.training.task import (
 from optimiz.training.train_state import TrainState, check_state, initial_state
 
 _WARM_UP = 3  # rounds: the first compiles, and the next may still allocate
+_WINDOWS, _WINDOW = 5, 20.0  # in which energy is read, of each work; seconds
 
 
 def measure(works: Mapping[Work, Callable[[], Any]], *, about: Mapping[str, Any], n: int = 200) -> Reference:
@@ -74,6 +76,7 @@ def calibrate(
     about: Mapping[str, Any],
     n: int = 200,
     methods: Methods = PLAIN,
+    meter: Meter | None = None,
 ) -> Reference:
     """Time all work that ``fit`` charges for a task and an optimizer.
 
@@ -89,19 +92,30 @@ def calibrate(
         n: number of steps to time at each depth, ≥ 1.
         methods: the methods of the runs. Every depth of a model that grows is timed; if layers are dropped,
             every number of active layers; if examples are selected, also ``forward`` over the candidates.
+        meter: what reads the energy of ``step`` and ``forward`` (:class:`Rapl`, :class:`Nvml` or
+            :class:`StatedPower`), in 5 windows of 20 seconds for each; None if energy is not asked for.
 
     Raises:
         TypeError: ``n`` is not an integer.
         ValueError: ``n`` is less than 1; the task cannot be trained by the optimizer; or every timed step
-            contains an estimate, so that the price of a step alone cannot be measured.
+            contains an estimate, so that the price of a step alone cannot be measured; or energy is asked for
+            with methods or estimates, whose share in it cannot be told.
+        OSError: the meter cannot be read, or does not move.
         Preempted: SIGTERM, SIGINT or SIGHUP was received; there is nothing to save.
     """
     checks.integer("n", n, ge=1)
+    if meter is not None and methods != PLAIN:
+        raise ValueError(
+            "meter must be None with methods, as the energy of each depth and size is not measured"
+        )
     times: dict[Work, Timing] = {}
+    energy: dict[Work, Energy] = {}
     with preemption.deferred() as request:
         for stage in _stages(task, methods):
             times |= _times(stage, tx, methods, n, request)
-    return Reference(times=times, about=about)
+        if meter is not None:
+            energy = _energy(task, tx, meter, request)
+    return Reference(times=times, about=about, energy=energy, meter={} if meter is None else meter.about)
 
 
 def _stages(task: Task, methods: Methods) -> list[Task]:
@@ -155,30 +169,16 @@ def _samples(
     task: Task, tx: optax.GradientTransformation, methods: Methods, n: int, request: preemption.Request
 ) -> tuple[dict[Work, list[float]], list[_Sample]]:
     """The seconds of forward passes and of steps."""
-    with schedules.spending(0.0):  # the rate makes no difference to the time
-        like = jax.eval_shape(lambda: initial_state(task, tx, seed=0))
-        check_state(like)
-        candidates = task.batches(0)
-        batch_shapes(candidates, "batches(0)")
-        layers = None if task.depth is None else task.depth(like.params)
-        turns, rounds, selection = None, _WARM_UP + n, methods.selection
-        if methods.layer_drop is not None and layers is not None:
-            # One extra round, because the first may have begun before the warm-up ended.
-            rounds = _WARM_UP + (n + 1) * layers
-            turns = _Turns(steps=rounds, layers=layers)
-        size = batch_size(candidates) if selection is None else selection.batch
-        timed = Methods(layer_drop=turns)
-        spec = StepSpec.of(task, tx, like, _resized(candidates, size), methods=timed, steps=rounds)
-        step = compile_step(spec).executable
-        state = initial_state(task, tx, seed=0)
-    key = jax.random.key(0)
-
-    @jax.jit
-    def forward(state: TrainState, batch: Any, *on: Any) -> jax.Array:
-        others = untrained_arguments(state.model_state, state.frozen)
-        returned = task.loss(state.params, batch, key, *on, **others)
-        return mean_loss(losses_and_state(returned, state.model_state)[0], batch)
-
+    candidates = task.batches(0)
+    batch_shapes(candidates, "batches(0)")
+    selection, turns, rounds = methods.selection, None, _WARM_UP + n
+    size = batch_size(candidates) if selection is None else selection.batch
+    if methods.layer_drop is not None and (layers := _layers(task)) is not None:
+        # One extra round, because the first may have begun before the warm-up ended.
+        rounds = _WARM_UP + (n + 1) * layers
+        turns = _Turns(steps=rounds, layers=layers)
+    programs = _programs(task, tx, _resized(candidates, size), Methods(layer_drop=turns), rounds)
+    state, layers = programs.state, programs.layers
     forwards: dict[Work, list[float]] = collections.defaultdict(list)
     steps: list[_Sample] = []
     for index in range(rounds):
@@ -197,13 +197,81 @@ def _samples(
             work = Work(FORWARD, layers, batch_size(candidates))
             passes.append((work, (jax.block_until_ready(jax.device_put(candidates)),)))
         for work, arguments in passes:
-            forwards[work].append(_timed(forward, state, *arguments)[1])
+            forwards[work].append(_timed(programs.forward, state, *arguments)[1])
         before = _extra_work(state.opt_state)
-        (state, _), seconds = _timed(step, state, batch)
+        (state, _), seconds = _timed(programs.step, state, batch)
         after = _extra_work(state.opt_state)
         extra = {work: count - before[work] for work, count in after.items()}
         steps.append(_Sample(Work(STEP, depth, size), seconds, extra))
     return forwards, steps
+
+
+def _energy(
+    task: Task, tx: optax.GradientTransformation, meter: Meter, request: preemption.Request
+) -> dict[Work, Energy]:
+    """The energy of a step and of a forward pass, without the passes that the optimizer counts in its state."""
+    batch = jax.block_until_ready(jax.device_put(task.batches(0)))
+    programs = _programs(task, tx, batch, PLAIN, _WARM_UP)
+    state, begun, steps = programs.state, _extra_work(programs.state.opt_state), 0
+    if HESSIAN in begun:
+        raise ValueError(
+            "tx must not estimate a Hessian with a meter, which cannot tell its energy from the steps'"
+        )
+
+    def forward() -> int:
+        request.honour()
+        jax.block_until_ready(programs.forward(state, batch))
+        return 1
+
+    def step() -> int:
+        nonlocal state, steps
+        request.honour()
+        state, _ = jax.block_until_ready(programs.step(state, batch))
+        steps += 1
+        return 1
+
+    size = batch_size(batch)
+    works = {Work(FORWARD, programs.layers, size): forward, Work(STEP, programs.layers, size): step}
+    energy = energy_of(works, meter, n=_WINDOWS, seconds=_WINDOW)
+    passes = (_extra_work(state.opt_state).get(FORWARD, 0) - begun.get(FORWARD, 0)) / steps
+    of_forward, of_step = energy.values()
+    alone = of_step._replace(joules=of_step.joules - passes * of_forward.joules)
+    return dict(zip(works, (of_forward, alone), strict=True))
+
+
+def _layers(task: Task) -> int | None:
+    """The number of layers of the model, if work is charged by it."""
+    if task.depth is None:
+        return None
+    return task.depth(jax.eval_shape(task.init, jax.random.key(0)))
+
+
+class _Programs(NamedTuple):
+    """A step and a forward pass, compiled, and where they begin."""
+
+    step: Callable[..., Any]
+    forward: Callable[..., Any]
+    state: TrainState
+    layers: int | None
+
+
+def _programs(
+    task: Task, tx: optax.GradientTransformation, batch: Any, methods: Methods, steps: int
+) -> _Programs:
+    with schedules.spending(0.0):  # the rate makes no difference to the work
+        like = jax.eval_shape(lambda: initial_state(task, tx, seed=0))
+        check_state(like)
+        step = compile_step(StepSpec.of(task, tx, like, batch, methods=methods, steps=steps)).executable
+        state = initial_state(task, tx, seed=0)
+    key = jax.random.key(0)
+
+    @jax.jit
+    def forward(state: TrainState, batch: Any, *on: Any) -> jax.Array:
+        others = untrained_arguments(state.model_state, state.frozen)
+        returned = task.loss(state.params, batch, key, *on, **others)
+        return mean_loss(losses_and_state(returned, state.model_state)[0], batch)
+
+    return _Programs(step, forward, state, _layers(task))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

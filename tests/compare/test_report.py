@@ -397,3 +397,47 @@ def test_the_price_of_a_run_follows_from_its_time_and_the_devices():
 def test_a_price_is_refused_by_name(changes, message):
     with pytest.raises((TypeError, ValueError), match=message):
         dataclasses.replace(record(run("a", 0.5)), price=PRICE | changes)
+
+
+METER = {"source": "RAPL", "zones": ["intel-rapl:0 package-0"]}
+PER_UNIT = {"step": {"joules": 50.0, "uncertainty": 0.5}, "forward": {"joules": 12.0, "uncertainty": 0.2}}
+
+
+def test_the_energy_of_a_run_follows_from_its_work():
+    """golden: 1000 steps of 50 J and 500 forward passes of 12 J are 56,000 J."""
+    searched = [{"step": 999, "loss": 1.0, "salsa/evaluations": 500}]
+    runs = run("a", 0.5, steps=1000, history=[]), run("b", 0.4, steps=1000, history=searched)
+    metered = dataclasses.replace(record(*runs), energy={"per_unit": PER_UNIT, "meter": METER})
+    assert metered.joules(metered.runs[0]) == (50_000, 500)
+    assert metered.joules(metered.runs[1]) == (56_000, pytest.approx(np.hypot(500, 100)))
+    text = report.render(metered, metric="accuracy")
+    assert "| J / run |" in text and "| 5e+04 ± 5e+02 |" in text and "by RAPL (step 50 J, forward 12 J)" in text
+    stated = {"source": "estimate", "watts": 65.0, "what": "a data sheet"}
+    text = report.render(
+        dataclasses.replace(metered, energy={"per_unit": PER_UNIT, "meter": stated}), metric="accuracy"
+    )
+    assert "| J / run, estimated |" in text and "a stated power of 65 W (a data sheet)" in text
+
+
+@pytest.mark.parametrize(
+    "row", [{"estimates": 3}, {"active_layers": 2}, {"looks": 4}], ids=lambda row: next(iter(row))
+)
+def test_work_of_an_unknown_energy_makes_the_energy_of_the_run_unknown(row):
+    one = run("a", 0.5, steps=1, history=[{"step": 0, "loss": 1.0} | row])
+    metered = dataclasses.replace(record(one), energy={"per_unit": PER_UNIT, "meter": METER})
+    assert metered.joules(one) is None
+    assert "| not known |" in report.render(metered, metric="accuracy")
+
+
+@pytest.mark.parametrize(
+    ("energy", "message"),
+    [
+        ({"per_unit": PER_UNIT}, "energy must have per_unit, meter, got per_unit"),
+        ({"per_unit": PER_UNIT, "meter": {}}, r"energy\['meter'\] must say the source"),
+        ({"per_unit": {"step": {"joules": 1.0}}, "meter": METER}, "must have joules, uncertainty, got joules"),
+        ({"per_unit": {"step": PER_UNIT["step"] | {"joules": -1.0}}, "meter": METER}, "got -1.0"),
+    ],
+)
+def test_an_energy_is_refused_by_name(energy, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        dataclasses.replace(record(run("a", 0.5)), energy=energy)

@@ -118,6 +118,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(arguments, tmp_path):
     dearer.write_text(dearer.read_text().replace('"seconds": 2.0', '"seconds": 0.5'))
     mistakes = [
         ({"optimizers": "adawm"}, "optimizer 'adawm' is unknown: did you mean adamw"),
+        ({"energy": 65}, "flags energy=65, reference="),
         ({"learning_rates": "0.1,fast"}, "'fast']: must be different numbers above 0"),
         ({"learning_rates": "0.1,0"}, "must be different numbers above 0"),
         ({"budget": 0}, "flag --budget=0.0: must be in [1e-9, 1e9]"),

@@ -18,17 +18,22 @@ table in which more work is faster is refused, because one entry of the authors'
 import dataclasses
 import datetime
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from optimiz import checks
 from optimiz.training.budget.clock import check_seconds
 from optimiz.training.environment import environment
 from optimiz.training.storage.whole_file import write_whole
 
-SCHEMA = 1
+SCHEMA = 2
+_READ = (1, 2)  # the first has no energy
+
+# Standard deviations of a median per interquartile range and root of n, for normal errors.
+_MEDIAN = 0.929
 
 
 class Work(NamedTuple):
@@ -64,6 +69,24 @@ class Timing(NamedTuple):
     n: int
 
 
+class Energy(NamedTuple):
+    """How much energy one unit of work took.
+
+    Args:
+        joules: the median over windows of many units.
+        spread: the interquartile range, in joules.
+        n: number of windows.
+    """
+
+    joules: float
+    spread: float
+    n: int
+
+
+_Row = TypeVar("_Row", Timing, Energy)
+_TABLES: dict[str, Any] = {"times": Timing, "energy": Energy}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reference:
     """The prices of a reference system.
@@ -73,6 +96,9 @@ class Reference:
         about: what was timed, such as model, sizes and data, by name; plain JSON.
         date: date of the measurement in ISO 8601, UTC.
         environment: the device and the versions.
+        energy: how much energy each unit of work takes on it, of all devices together and with the power that
+            they draw at rest; work without an entry takes an unknown amount.
+        meter: where the energy was read, see ``Meter.about``.
         schema: version of the file format.
 
     Raises:
@@ -93,6 +119,8 @@ class Reference:
         default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     )
     environment: Mapping[str, Any] = dataclasses.field(default_factory=environment)
+    energy: Mapping[Work, Energy] = dataclasses.field(default_factory=dict)
+    meter: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -113,6 +141,14 @@ class Reference:
                     raise ValueError(
                         f"{more} cannot be faster than {less}, got {slower.seconds} and {faster.seconds} s"
                     )
+        for work, energy in self.energy.items():
+            if work not in self.times:
+                raise ValueError(f"energy has {work}, which times lack")
+            checks.number(f"joules of {work}", energy.joules, gt=0)
+            checks.number(f"spread of the joules of {work}", energy.spread, ge=0)
+            checks.integer(f"n of the joules of {work}", energy.n, ge=1)
+        if self.energy and not isinstance(self.meter.get("source"), str):
+            raise ValueError("meter must say the source of the energy")
 
     def seconds(self, name: str, *, depth: int | None = None, batch: int | None = None) -> float:
         """The price of one unit of work.
@@ -134,11 +170,34 @@ class Reference:
         """Seconds by unit of work: all that decides what a run is charged."""
         return {str(work): timing.seconds for work, timing in self.times.items()}
 
+    def energy_by_kind(self) -> dict[str, dict[str, float]]:
+        """Joules of one unit by kind of work, and their standard uncertainty; a kind of several sizes has none.
+
+        Example:
+            >>> step = Work("step", batch=32)
+            >>> reference = Reference(
+            ...     times={step: Timing(0.25, spread=0.01, n=200)},
+            ...     about={},
+            ...     energy={step: Energy(50.0, spread=1.0, n=4)},
+            ...     meter={"source": "RAPL"},
+            ... )
+            >>> reference.energy_by_kind()
+            {'step': {'joules': 50.0, 'uncertainty': 0.4645}}
+        """
+        kinds = [work.name for work in self.times]
+        return {
+            work.name: {"joules": energy.joules, "uncertainty": _MEDIAN * energy.spread / math.sqrt(energy.n)}
+            for work, energy in self.energy.items()
+            if kinds.count(work.name) == 1
+        }
+
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the reference as JSON; an existing file is replaced only once the new one is complete."""
-        rows = [work._asdict() | timing._asdict() for work, timing in self.times.items()]
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        text = json.dumps(fields | {"times": rows}, indent=1, allow_nan=False, ensure_ascii=False)
+        for name in _TABLES:
+            rows = [work._asdict() | measured._asdict() for work, measured in fields[name].items()]
+            fields[name] = rows
+        text = json.dumps(fields, indent=1, allow_nan=False, ensure_ascii=False)
         write_whole(path, text + "\n")
 
     @classmethod
@@ -154,22 +213,24 @@ class Reference:
             schema = fields["schema"]
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"{path} is not a complete reference: {error!r}") from None
-        if schema != SCHEMA:
-            raise ValueError(f"{path} has reference schema {schema}, this version reads {SCHEMA}")
+        if schema not in _READ:
+            known = " and ".join(map(str, _READ))
+            raise ValueError(f"{path} has reference schema {schema}, this version reads {known}")
         try:
-            return cls(**fields | {"times": _table(fields["times"])})
+            tables = {name: _table(fields.get(name, ()), row) for name, row in _TABLES.items()}
+            return cls(**fields | tables | {"schema": SCHEMA})
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a valid reference: {error}") from None
 
 
-def _table(rows: Iterable[Mapping[str, Any]]) -> dict[Work, Timing]:
-    times = {}
+def _table(rows: Iterable[Mapping[str, Any]], kind: type[_Row]) -> dict[Work, _Row]:
+    table = {}
     for row in rows:
         work = Work(*(row[name] for name in Work._fields))
-        if work in times:
+        if work in table:
             raise ValueError(f"{work} is listed twice")
-        times[work] = Timing(*(row[name] for name in Timing._fields))
-    return times
+        table[work] = kind(*(row[name] for name in kind._fields))
+    return table
 
 
 def _is_less(less: Work, more: Work) -> bool:

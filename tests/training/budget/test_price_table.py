@@ -28,7 +28,7 @@ def test_comes_back_with_where_and_when_it_was_measured(tmp_path):
     assert fields["times"][0] == {
         "name": "step", "depth": None, "batch": 8, "seconds": 0.5, "spread": 0.001, "n": 200,
     }  # fmt: skip
-    assert fields["schema"] == 1
+    assert fields["schema"] == 2
     assert reference().environment["versions"]["jax"] and reference().date > "2026"
 
 
@@ -111,8 +111,8 @@ def test_what_is_no_table_is_refused_by_name(times, error, message):
 
 def test_another_schema_is_refused_with_both(tmp_path):
     path = tmp_path / "reference.json"
-    reference(schema=2).write(path)
-    with pytest.raises(ValueError, match=r"reference.json has reference schema 2, this version reads 1"):
+    reference(schema=3).write(path)
+    with pytest.raises(ValueError, match=r"reference.json has reference schema 3, this version reads 1 and 2"):
         Reference.read(path)
 
 
