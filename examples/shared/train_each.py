@@ -93,6 +93,7 @@ class Plan:
             save_every=own.save_every,
             patience=own.patience,
             micro_batches=own.accumulate,
+            noise_every=own.noise_every,
             profile=training_flags.profiled(own.profile),
             **training_flags.kept(own.keep),
         )

@@ -62,6 +62,8 @@ def define(
     own.DEFINE_integer("batch_size", batch_size, f"{examples.capitalize()} per update.", lower_bound=1)
     text = "Parts of a batch that a step computes in turn, to take less memory: the same update."
     own.DEFINE_integer("accumulate", 1, text, lower_bound=1)
+    text = "Updates between two measurements of gradient noise; 0 for none. --accumulate shows it at every one."
+    own.DEFINE_integer("noise_every", 0, text, lower_bound=0)
     own.DEFINE_integer("seed", 0, f"Of {seed_of}.", lower_bound=0)
     own.DEFINE_integer("evaluate_every", evaluate_every, "Steps between two evaluations.")
     own.DEFINE_integer("save_every", 0, "Steps between two checkpoints; 0: at the end.")
@@ -105,6 +107,14 @@ def define(
         lambda x: x["batch_size"] % x["accumulate"] == 0,
         "--accumulate must divide --batch_size",
         own,
+        own["accumulate"],
+        own["batch_size"],
+    )
+    program_flags.check_together(
+        lambda x: not x["noise_every"] or (x["accumulate"] == 1 and x["batch_size"] > 1),
+        "--noise_every needs --accumulate=1, and a --batch_size of at least 2",
+        own,
+        own["noise_every"],
         own["accumulate"],
         own["batch_size"],
     )

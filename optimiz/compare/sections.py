@@ -6,6 +6,7 @@ ranks them, and returns paragraphs of Markdown: none if the record does not answ
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -299,29 +300,71 @@ def noise(record: Record, compared: Sequence[Method]) -> list[str]:
     """How noisy the gradients were."""
     rows = []
     for method in compared:
-        found = [[row["noise"] for row in run.rows if "noise" in row] for run in method.runs]
-        if not all(len(measured) == 2 for measured in found):
-            continue
-        scales = [
-            float(diagnostics.noise_scale(*(np.mean([run[at][name] for run in found]) for name in _NOISE)))
-            for at in (0, 1)
+        found = [_noise_rows(run) for run in method.runs]
+        halves = [
+            [one for measured in found for one in half(measured)]
+            for half in (lambda x: x[: len(x) // 2], lambda x: x[len(x) // 2 :])
         ]
-        shown = [f"{scale:.3g}" if math.isfinite(scale) else "hidden" for scale in scales]
-        rows.append([escaped(method.name), f"{found[0][0]['batch_size']}", *shown])
+        if not all(any(math.isfinite(one["trace"]) for one in half) for half in halves):
+            continue
+        early, late = map(diagnostics.noise_level, halves)
+        rows.append([escaped(method.name), f"{late.batch_size:g}", _level(early), _level(late)])
     if not rows:
         return []
     return [
         "## How noisy are the gradients?",
-        "The simple noise scale, in examples, before and after the runs: the trace of the covariance of an "
-        "example's gradient over the squared norm of its mean, each a mean over the seeds. Below it, a batch "
-        "twice as large nearly halves the steps; far above it, hardly any are saved. At a batch of that size, "
-        "both steps and examples are about twice their least. For other optimizers than SGD it is a guide. "
-        "Where no gradient shows above the noise of the batches that were measured, it is hidden.",
-        table(["method", "batch size", "noise scale before", "noise scale after"], rows),
+        "The simple noise scale, in examples: the trace of the covariance of an example's gradient over the "
+        "squared norm of its mean, each averaged over the seeds and over the earlier or the later half of the "
+        "measurements, with a 95 % interval where there are enough. It is a guide to the critical batch "
+        "size. Below it, a batch twice as large nearly halves the steps; far above it, hardly any are saved. "
+        "At a batch of that size, both steps and examples are about twice their least, if the loss is curved "
+        "alike in all directions and the optimizer is SGD. Where no gradient shows above the noise, it is "
+        "hidden.",
+        table(["method", "batch size", "noise scale, earlier", "noise scale, later"], rows),
+        *_tails(compared),
     ]
 
 
-_NOISE = ("trace", "squared_norm")
+def _noise_rows(run: Run) -> list[dict[str, Any]]:
+    """The measurements of the noise in a run, in order of their steps."""
+    rows = [row for row in run.rows if "noise" in row]
+    return [row["noise"] for row in sorted(rows, key=lambda row: row["step"])]
+
+
+def _level(level: diagnostics.NoiseLevel) -> str:
+    low, scale, high = (
+        f"{x:.3g}" if math.isfinite(x) else "hidden" for x in (level.low, level.scale, level.high)
+    )
+    return f"{scale} ({low} to {high})" if level.low > 0 else scale
+
+
+def _tails(compared: Sequence[Method]) -> list[str]:
+    """How heavy the tails of the noise are, if that was measured."""
+    rows = []
+    for method in compared:
+        last = [_noise_rows(run)[-1:] for run in method.runs]
+        found = [one["tails"] for measured in last for one in measured if "tails" in one]
+        if found:
+            shown = [f"{np.mean([tails[name] for tails in found]):.3g}" for name in diagnostics.Tails._fields]
+            rows.append([escaped(method.name), *shown])
+    if not rows:
+        return []
+    header = [
+        "method",
+        "excess kurtosis",
+        "share above 10",
+        "tail index, 1 %",
+        "0.1 %",
+        "99th percentile / median",
+    ]
+    return [
+        "The tails of that noise at the last measurement, over batches, for up to 1,000 entries of the "
+        "gradient, each standardised by its own median: the median of their excess kurtosis (0 for a "
+        "Gaussian) and the share of them above 10, the tail index from the largest 1 % and 0.1 % (heavy if "
+        "both are below 4; a Gaussian has about 9 and 13), and the distance of a batch's gradient from the "
+        "mean. Means over seeds.",
+        table(header, rows),
+    ]
 
 
 def health(record: Record) -> list[str]:

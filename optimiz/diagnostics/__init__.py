@@ -14,9 +14,11 @@ from optimiz.diagnostics.health import health as health
 from optimiz.diagnostics.heterogeneity import Heterogeneity as Heterogeneity
 from optimiz.diagnostics.heterogeneity import heterogeneity as heterogeneity
 from optimiz.diagnostics.noise import GradientNoise as GradientNoise
+from optimiz.diagnostics.noise import NoiseLevel as NoiseLevel
 from optimiz.diagnostics.noise import Tails as Tails
 from optimiz.diagnostics.noise import gradient_noise as gradient_noise
 from optimiz.diagnostics.noise import gradient_tails as gradient_tails
+from optimiz.diagnostics.noise import noise_level as noise_level
 from optimiz.diagnostics.noise import noise_scale as noise_scale
 from optimiz.diagnostics.probe import ProbeState as ProbeState
 from optimiz.diagnostics.probe import probe as probe

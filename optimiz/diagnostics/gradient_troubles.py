@@ -3,6 +3,7 @@
 Each function returns its finding, or None if the rows do not show the problem clearly.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from optimiz import groups
 from optimiz.diagnostics.finding import Finding
 from optimiz.diagnostics.loss_curve import EARLY, LEAST_LOSSES
-from optimiz.diagnostics.noise import noise_scale
+from optimiz.diagnostics.noise import NoiseLevel, noise_level
 from optimiz.groups.kinds import kind
 from optimiz.groups.rules import Leaf
 
@@ -26,7 +27,8 @@ DEAD = 1e-6
 EXPLODED = 100.0
 NEXT_TO_NOTHING = 1e-3
 
-# At ten times the noise scale, examples cost 11 times their least, and steps 1.1 times theirs.
+# At ten times the noise scale, examples cost 11 times their least, and steps 1.1 times theirs; at a tenth of
+# it, the other way round.
 BEYOND = 10.0
 
 # Fewer measurements in a row may be due to a batch.
@@ -107,20 +109,55 @@ def clipping(rows: Sequence[Mapping[str, Any]]) -> Finding | None:
 
 
 def batch_beyond_noise_scale(rows: Sequence[Mapping[str, Any]]) -> Finding | None:
-    """The batch is far larger than the noise scale, at every measurement."""
-    rows = [row for row in rows if "noise" in row]
-    found = [row["noise"] for row in rows]
-    scales = [float(noise_scale(x["trace"], x["squared_norm"])) for x in found]
-    sizes = [float(x["batch_size"]) for x in found]
-    times = [size / max(scale, 1.0) for size, scale in zip(sizes, scales, strict=True)]
-    if not rows or not min(times) > BEYOND:
+    """The batch is far larger than the noise scale."""
+    step, level = _noise(rows)
+    if level is None or not level.batch_size > BEYOND * max(level.high, 1.0):
         return None
-    least = times.index(min(times))
     return Finding(
         "batch_beyond_noise_scale",
-        f"the batch of {sizes[least]:g} is {times[least]:.3g} times the noise scale, {scales[least]:.3g} "
-        "examples, or more at every measurement",
-        "A smaller batch needs hardly more steps: divide the batch by up to that factor, and the learning rate "
-        "with it.",
-        int(rows[0]["step"]),
+        f"the batch of {level.batch_size:g} is far above the noise scale, {_examples(level)}",
+        "A smaller batch needs hardly more steps: divide the batch by up to "
+        f"{level.batch_size / max(level.high, 1.0):.2g}, and the learning rate with it.",
+        step,
     )
+
+
+def batch_below_noise_scale(rows: Sequence[Mapping[str, Any]]) -> Finding | None:
+    """The batch is far smaller than the noise scale."""
+    step, level = _noise(rows)
+    if level is None or not level.low > BEYOND * level.batch_size:
+        return None
+    return Finding(
+        "batch_below_noise_scale",
+        f"the batch of {level.batch_size:g} is far below the noise scale, {_examples(level)}",
+        "If the device has room, a batch that is twice as large needs about half the steps, and hardly more "
+        "examples: raise it, and the learning rate with it.",
+        step,
+    )
+
+
+def _examples(level: NoiseLevel) -> str:
+    """A noise scale in words, with its interval where that says more."""
+    scale = f"about {level.scale:.2g} examples" if math.isfinite(level.scale) else "which no batch here shows"
+    if not level.low > 0:  # too few measurements for an interval
+        return scale
+    low, high = (f"{x:.2g}" if math.isfinite(x) else "any number" for x in (level.low, level.high))
+    return f"{scale} (95 % interval {low} to {high})"
+
+
+def _noise(rows: Sequence[Mapping[str, Any]]) -> tuple[int, NoiseLevel | None]:
+    """The noise scale in the later half of the measurements, and the step of the first of these.
+
+    Few measurements have no interval. The largest of their scales then counts as its upper bound, which is a
+    bound where the gradient is far above its noise, and nothing is known of the lower one.
+    """
+    rows = [row for row in rows if "noise" in row]
+    rows = [row for row in rows if math.isfinite(row["noise"]["trace"] + row["noise"]["squared_norm"])]
+    if not rows:
+        return 0, None
+    later = rows[len(rows) // 2 :]
+    level = noise_level([row["noise"] for row in later])
+    if level.low > 0:
+        return int(later[0]["step"]), level
+    largest = max(noise_level([row["noise"]]).scale for row in rows)
+    return int(rows[0]["step"]), noise_level([row["noise"] for row in rows])._replace(low=0.0, high=largest)

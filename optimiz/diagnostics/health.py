@@ -7,6 +7,7 @@ A row is a dict, as trainers write it to ``metrics.jsonl``:
 - ``{"steps", "evaluation": {"loss", …}}`` of an evaluation after that many updates;
 - ``{"step", "block_norms": {block: norm}}``, alone or as part of the first; see ``diagnostics.readings``.
 - ``{"step", "noise": {"trace", "squared_norm", "batch_size"}}``, likewise; see ``diagnostics.gradient_noise``.
+  Training in micro-batches writes it at every step.
 
 Everything except ``step`` and ``steps`` may be missing; problems that the rows cannot show are not reported.
 Rows of steps that ``optimiz.guard`` has skipped are left out.
@@ -20,6 +21,7 @@ from optimiz import checks
 from optimiz.diagnostics import loss_troubles
 from optimiz.diagnostics.finding import Finding
 from optimiz.diagnostics.gradient_troubles import (
+    batch_below_noise_scale,
     batch_beyond_noise_scale,
     clipping,
     dead_blocks,
@@ -37,14 +39,15 @@ def health(rows: Sequence[Mapping[str, Any]], *, share: float = 1.0) -> list[Fin
 
     Args:
         rows: rows of metrics, in the order in which they were written.
-        share: fraction of the run that is done, in [0, 1]. A loss that stands still is a problem from half of
-            the run on; one that falls in a straight line, only at its end.
+        share: fraction of the run that is done, in [0, 1]. A loss that stands still, and a batch that is far
+            from the noise scale, are problems from half of the run on; a loss that falls in a straight line,
+            only at its end.
 
     Returns:
         Findings, the most serious first; none for a healthy run. Their names are ``not_finite``,
         ``learning_rate_too_high``, ``learning_rate_too_low``, ``warm_up_too_short``, ``oscillation``,
-        ``plateau``, ``over_fitting``, ``exploding_blocks``, ``dead_blocks``, ``clipping_most_steps`` and
-        ``batch_beyond_noise_scale``.
+        ``plateau``, ``over_fitting``, ``exploding_blocks``, ``dead_blocks``, ``clipping_most_steps``,
+        ``batch_beyond_noise_scale`` and ``batch_below_noise_scale``.
 
     Raises:
         TypeError: a row is not a mapping, or the share not a number.
@@ -74,7 +77,9 @@ def health(rows: Sequence[Mapping[str, Any]], *, share: float = 1.0) -> list[Fin
         tests += [loss_troubles.plateau] if share >= HALF else []
         findings.append(next(filter(None, (test(curve) for test in tests)), None))
         findings.append(loss_troubles.over_fitting(rows, curve))
-    findings += [exploding_blocks(rows), dead_blocks(rows), clipping(rows), batch_beyond_noise_scale(rows)]
+    findings += [exploding_blocks(rows), dead_blocks(rows), clipping(rows)]
+    if share >= HALF:  # the noise scale is small at first, and grows
+        findings += [batch_beyond_noise_scale(rows), batch_below_noise_scale(rows)]
     return [finding for finding in findings if finding is not None]
 
 

@@ -21,7 +21,8 @@ standardised by its own median: entries of different scales, pooled as in arXiv 
 even where each is Gaussian.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -34,12 +35,19 @@ from optimiz.diagnostics.blocks import Labels, partition
 
 _LEAST_DRAWS = 50  # of which the highest per cent is half a value
 
+# Blocks of successive measurements, of which each is left out in turn; and Student's 97.5 % point for the least
+# number of them.
+_LEAST_BLOCKS, _MOST_BLOCKS, _QUANTILE = 10, 20, 2.26
+
 
 class GradientNoise(NamedTuple):
     """The result of :func:`gradient_noise`; B is the number of blocks."""
 
     trace: jax.Array  # [B]: S, the trace of the covariance of one example's gradient
     squared_norm: jax.Array  # [B]: G₂, the squared norm of the gradient; may be negative
+    entries: jax.Array | None = (
+        None  # [m, d]: entries of the gradient of each micro-batch, if they were asked for
+    )
 
     @property
     def scale(self) -> jax.Array:
@@ -73,6 +81,7 @@ def gradient_noise(
     blocks: Labels | Any | None = None,
     *,
     batch_size: int,
+    entries: int = 0,
 ) -> GradientNoise:
     """Measure the noise of the gradient at fixed parameters, on m micro-batches.
 
@@ -86,12 +95,14 @@ def gradient_noise(
         batches: tree of arrays [m, …], m ≥ 2: the micro-batches, drawn alike, one along the first axis.
         blocks: labels, as a function of the tree or as a tree (or prefix); None for one block per tensor.
         batch_size: number b ≥ 1 of examples in a micro-batch.
+        entries: number of entries of the gradients to return for :func:`gradient_tails`, evenly spaced over all
+            parameters, and at most all of them; 0 for none.
 
     Returns:
         S and G₂ of each block, in the order of ``block_names(params, blocks)``. They add up over blocks.
 
     Raises:
-        TypeError: ``batch_size`` is not an integer.
+        TypeError: ``batch_size`` or ``entries`` is not an integer.
         ValueError: there are fewer than two micro-batches, their numbers differ, or the labels do not fit.
 
     Example:
@@ -101,21 +112,91 @@ def gradient_noise(
         ([2.0], [3.0])
     """
     checks.integer("batch_size", batch_size, ge=1)
+    checks.integer("entries", entries, ge=0)
     m = _length(batches)
     cut = partition(params, blocks)
+    sampled = _evenly(params, entries)
     gradient = jax.grad(loss)
 
-    def add(carry: tuple[Any, jax.Array], part: tuple[jax.Array, Any]) -> tuple[tuple[Any, jax.Array], None]:
+    def add(carry: tuple[Any, jax.Array], part: tuple[jax.Array, Any]) -> tuple[Any, jax.Array | None]:
         (mean, squares), (k, batch) = carry, part
-        apart = jax.tree.map(lambda g, x: numerics.widen(g) - x, gradient(params, batch), mean)
+        found = gradient(params, batch)
+        apart = jax.tree.map(lambda g, x: numerics.widen(g) - x, found, mean)
         mean = jax.tree.map(lambda x, d: x + d / k, mean, apart)
-        return (mean, squares + cut.norms(apart) ** 2 * (k - 1) / k), None
+        return (mean, squares + cut.norms(apart) ** 2 * (k - 1) / k), sampled(found) if entries else None
 
     zeros = jax.tree.map(lambda p: numerics.widen(jnp.zeros_like(p)), params)
     start = zeros, jnp.zeros_like(cut.norms(zeros))
-    (mean, squares), _ = jax.lax.scan(add, start, (jnp.arange(1.0, m + 1), batches))
+    (mean, squares), kept = jax.lax.scan(add, start, (jnp.arange(1.0, m + 1), batches))
     trace = batch_size * squares / (m - 1)
-    return GradientNoise(trace, cut.norms(mean) ** 2 - trace / (m * batch_size))
+    return GradientNoise(trace, cut.norms(mean) ** 2 - trace / (m * batch_size), kept)
+
+
+def _evenly(params: Any, n: int) -> Callable[[Any], jax.Array]:
+    """A function that takes n entries of a tree like the parameters, evenly spaced over all, in float32."""
+    ends = np.cumsum([leaf.size for leaf in jax.tree.leaves(params)])
+    total = int(ends[-1]) if len(ends) else 0
+    at = np.unique(np.linspace(0, total - 1, min(n, total)).round().astype(int)) if total else np.zeros(0, int)
+    of_leaf = [
+        at[(at >= end - leaf.size) & (at < end)] - (end - leaf.size)
+        for leaf, end in zip(jax.tree.leaves(params), ends, strict=True)
+    ]
+
+    def take(tree: Any) -> jax.Array:
+        found = [jnp.ravel(leaf)[i] for leaf, i in zip(jax.tree.leaves(tree), of_leaf, strict=True)]
+        return jnp.concatenate([x.astype(jnp.float32) for x in found])
+
+    return take
+
+
+class NoiseLevel(NamedTuple):
+    """The result of :func:`noise_level`."""
+
+    scale: float  # B_simple, in examples; infinite where the noise hides the gradient
+    low: float  # bounds of its 95 % interval; 0 and infinity for too few measurements
+    high: float
+    batch_size: float  # mean batch size of the measurements
+    n: int  # number of measurements
+
+
+def noise_level(measurements: Sequence[Mapping[str, float]]) -> NoiseLevel:
+    """The simple noise scale from measurements along a run, with its interval.
+
+    S and G₂ are averaged, and divided then. The interval is that of G₂/S by a jackknife over 10 to 20 blocks of
+    successive measurements, which needs 10 of them. It holds for the mean over the moments that were measured:
+    the scale usually grows as a run goes on.
+
+    Args:
+        measurements: at least one ``{"trace": S, "squared_norm": G₂, "batch_size": B}``, in the order of the
+            run. Those that are not finite are left out.
+
+    Raises:
+        ValueError: no measurement is finite.
+
+    Example:
+        >>> found = noise_level([{"trace": 80.0, "squared_norm": g, "batch_size": 8} for g in (1.0, 3.0)])
+        >>> found.scale, found.low, found.high, found.n
+        (40.0, 0.0, inf, 2)
+    """
+    rows = np.array([[row[name] for name in ("trace", "squared_norm", "batch_size")] for row in measurements])
+    rows = rows.reshape(-1, 3)
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    if not len(rows):
+        raise ValueError("measurements must hold at least one that is finite, got none")
+    n = len(rows)
+    mean = rows.mean(axis=0)
+    low, high = 0.0, math.inf
+    if n >= _LEAST_BLOCKS and mean[0] > 0:
+        blocks = np.array_split(rows, min(n, _MOST_BLOCKS))
+        without = np.array([(rows.sum(axis=0) - block.sum(axis=0)) / (n - len(block)) for block in blocks])
+        inverse = without[:, 1] / without[:, 0]
+        reach = _QUANTILE * math.sqrt((len(blocks) - 1) * np.mean((inverse - inverse.mean()) ** 2))
+        low, high = _inverse(mean[1] / mean[0] + reach), _inverse(mean[1] / mean[0] - reach)
+    return NoiseLevel(float(noise_scale(mean[0], mean[1])), low, high, float(mean[2]), n)
+
+
+def _inverse(x: float) -> float:
+    return 1 / x if x > 0 else math.inf
 
 
 class Tails(NamedTuple):

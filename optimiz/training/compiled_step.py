@@ -9,13 +9,16 @@ import jax.numpy as jnp
 from jax.sharding import use_abstract_mesh
 
 from optimiz import schedules
+from optimiz.training import micro_batches
 from optimiz.training.at_rate import traced_rate
 from optimiz.training.budget.step_cost import EXTRA_WORK, extra_work
 from optimiz.training.distributed.offload import offloaded
 from optimiz.training.distributed.sharding import Layout
+from optimiz.training.micro_batches import Noise
 from optimiz.training.step import StepMetrics, StepSpec, no_metrics, train_step
 from optimiz.training.storage.trace_digest import trace_digest
-from optimiz.training.train_state import TrainState, placed, state_shardings
+from optimiz.training.task import batch_size, untrained_arguments
+from optimiz.training.train_state import TrainState, placed, run_key, state_shardings
 
 
 class CompiledStep(NamedTuple):
@@ -49,6 +52,33 @@ def compile_step(spec: StepSpec, layout: Layout | None = None) -> CompiledStep:
     with schedules.called() as called:
         traced = traced_step(spec, layout)
     return CompiledStep(traced.lower().compile(), trace_digest(traced.jaxpr), called)
+
+
+# The seeds share it; as for the step, it keeps alive the data that the loss refers to.
+@functools.lru_cache(maxsize=1)
+def compile_noise(loss: Callable[..., Any]) -> Callable[[TrainState, Any], Noise]:
+    """A function, (state, batch) → the noise of the gradient with which the batch will update the state.
+
+    Args:
+        loss: the task's ``loss``.
+
+    Raises:
+        ValueError: in the function, the batch has a single example.
+    """
+
+    @jax.jit
+    def measured(params: Any, frozen: Any, key: jax.Array, batch: Any) -> Noise:
+        def losses(params: Any, batch: Any, key: jax.Array) -> Any:
+            return loss(params, batch, key, **untrained_arguments(None, frozen))
+
+        if (size := batch_size(batch)) < 2:
+            raise ValueError(f"Settings(noise_every=) needs batches of at least 2 examples, got {size}")
+        return micro_batches.value_and_grad(losses, params, batch, key, micro_batches.to_measure(size))[2]
+
+    def of_state(state: TrainState, batch: Any) -> Noise:
+        return measured(state.params, state.frozen, jax.random.fold_in(run_key(state), state.step), batch)
+
+    return of_state
 
 
 def traced_step(spec: StepSpec, layout: Layout | None = None) -> jax.stages.Traced:

@@ -144,6 +144,9 @@ def fit(
     if settings.micro_batches > 1 and task.model_state is not None:
         parts = f"Settings(micro_batches={settings.micro_batches})"
         raise ValueError(f"{parts} cannot go with Task(model_state=), which is that of a whole batch")
+    if settings.noise_every and (task.model_state is not None or methods != PLAIN):
+        other = "Methods that drop, grow or select" if methods != PLAIN else "Task(model_state=)"
+        raise ValueError(f"Settings(noise_every={settings.noise_every}) cannot go with {other}")
     if layout is None and jax.process_count() > 1:
         raise ValueError(f"a run of {jax.process_count()} processes needs a layout, got layout=None")
     if methods.selection is not None and jax.process_count() > 1:

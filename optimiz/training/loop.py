@@ -16,8 +16,10 @@ from typing import Any, NoReturn
 import jax
 
 from optimiz.training import divergence, preemption
+from optimiz.training.compiled_step import compile_noise
 from optimiz.training.distributed import processes, replicas
 from optimiz.training.errors import RunError
+from optimiz.training.micro_batches import Noise
 from optimiz.training.result import Diverged, Progress, Result
 from optimiz.training.run_log import RunLog
 from optimiz.training.run_plan import RunPlan
@@ -105,8 +107,10 @@ class Loop:
                 self._compile(state, self._plan.place(batch))
             assert self._step is not None
             # Nothing waits here: the next batch is made while the device works on this one.
-            moment = self._plan.everywhere(run_log.moment)
-            state, metrics = self._step(state, self._plan.place(batch), *moment, *self._rate)
+            moment, placed = self._plan.everywhere(run_log.moment), self._plan.place(batch)
+            noise = self._noise(state, placed)
+            state, metrics = self._step(state, placed, *moment, *self._rate)
+            metrics = metrics if noise is None else metrics._replace(noise=noise)
             if self._in_lockstep:
                 jax.block_until_ready(metrics)
             if run_log.dispatched(state, metrics):
@@ -177,6 +181,15 @@ class Loop:
                 timing["temporary_bytes"] = memory.temp_size_in_bytes
                 timing["argument_bytes"] = memory.argument_size_in_bytes
         self._run_log.plan_ahead(self._plan.least_price(state, batch))
+
+    def _noise(self, state: TrainState, batch: Mapping[str, jax.Array]) -> Noise | None:
+        """The noise of the gradient of the next update, if it is to be measured."""
+        every = self._settings.noise_every
+        if not every or self._run_log.steps % every:
+            return None
+        jax.block_until_ready(state)
+        with self._run_log.timed("noise"):
+            return jax.block_until_ready(compile_noise(self._task.loss)(state, batch))
 
     def _refuse_early_end(self, end: int | None) -> None:
         """Refuse to extend a run beyond the end of a schedule, and warn if a new run goes beyond it."""

@@ -293,8 +293,11 @@ class RunLog:
 def _row(step: int, metrics: StepMetrics) -> dict[str, Any]:
     """The metrics of an update, by its 0-based index, as a row of ``metrics.jsonl``."""
     fixed = {"loss": metrics.loss, "gradient_norm": metrics.gradient_norm, "fraction": metrics.fraction}
-    row = {"step": step} | {name: float(x) for name, x in fixed.items() if x is not None}
-    return row | {name: _number(x) for name, x in metrics.logged_scalars.items() if name not in row}
+    row: dict[str, Any] = {"step": step} | {name: float(x) for name, x in fixed.items() if x is not None}
+    row |= {name: _number(x) for name, x in metrics.logged_scalars.items() if name not in row}
+    if metrics.noise is not None:
+        row["noise"] = {name: float(x) for name, x in metrics.noise._asdict().items()}
+    return row
 
 
 def _number(x: jax.typing.ArrayLike) -> Any:

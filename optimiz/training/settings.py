@@ -21,6 +21,7 @@ _LEAST = {
     "keep": 1,
     "patience": 1,
     "micro_batches": 1,
+    "noise_every": 0,
     "compare_replicas_every": 0,
 }
 
@@ -57,15 +58,20 @@ class Settings:
             XProf or Perfetto. None for no trace.
         micro_batches: number of parts, a divisor of the batch, in which a step computes it one after the other,
             ≥ 1: the same update, up to rounding and the keys of dropout, in less memory. See
-            ``optimiz.training.micro_batches``.
+            ``optimiz.training.micro_batches``. With two or more, every update's row in ``metrics.jsonl`` has
+            the noise of its gradient.
+        noise_every: number of updates from one measurement of the gradient's noise to the next, beginning with
+            the first; 0 for none. It takes the gradient of the update's batch once more, in micro-batches, and
+            a compilation. It is not charged to a budget, nor part of the seconds of updates.
         compare_replicas_every: number of steps after which the copies of the parameters on the devices of a
             mesh are compared, in addition to before every checkpoint; 0 for before checkpoints only.
 
     Raises:
         TypeError: a value is not a number, or not an integer where one is required.
         ValueError: a value is outside its range; neither ``steps`` nor ``budget`` is given; ``evaluate_at`` is
-            given without a budget; only one of ``keep_best`` and ``lower_is_better`` is given; or ``patience``
-            is given without ``keep_best``, or without evaluations before the end.
+            given without a budget; only one of ``keep_best`` and ``lower_is_better`` is given; ``patience`` is
+            given without ``keep_best``, or without evaluations before the end; or ``noise_every`` is given with
+            micro-batches, which show the noise of every update.
     """
 
     steps: int | None = None
@@ -81,6 +87,7 @@ class Settings:
     patience: int | None = None
     profile: tuple[int, int] | None = None
     micro_batches: int = 1
+    noise_every: int = 0
     compare_replicas_every: int = 0
 
     def __post_init__(self) -> None:
@@ -118,6 +125,11 @@ class Settings:
         ):
             lacking = "keep_best=" if self.keep_best is None else "evaluate_every= or evaluate_at="
             raise ValueError(f"patience needs {lacking}, got patience={self.patience} without it")
+        if self.noise_every and self.micro_batches > 1:
+            raise ValueError(
+                "noise_every must be 0 with micro-batches, which show the noise of every update; got "
+                f"noise_every={self.noise_every} and micro_batches={self.micro_batches}"
+            )
         if self.profile is not None:
             first, end = _pair("profile", self.profile)
             checks.integer("the first of profile", first, ge=0)
@@ -166,6 +178,8 @@ def description(
         described["reference"] = dict(prices or {})
     if settings.micro_batches > 1:
         decisive["micro_batches"] = settings.micro_batches
+    if settings.noise_every:
+        decisive["noise_every"] = settings.noise_every
     if settings.patience is not None:
         ends = ("keep_best", "lower_is_better", "patience")
         decisive |= {name: getattr(settings, name) for name in ends}

@@ -61,6 +61,7 @@ class StepMetrics(NamedTuple):
         logged_scalars: scalars of the optimizer's state, by name.
         sound: whether the parameters are finite after the update; None if that is not tested, see
             ``optimiz.training.divergence``.
+        noise: how noisy the gradient is; None if the batch is computed as a whole, or is a selection.
     """
 
     loss: jax.Array
@@ -68,6 +69,7 @@ class StepMetrics(NamedTuple):
     fraction: jax.Array | None
     logged_scalars: Mapping[str, jax.Array]
     sound: jax.Array | None
+    noise: micro_batches.Noise | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,11 +267,13 @@ def _update(
         found = of(params, batch, key) if whole else micro_batches.each(of, params, *cut)
         return weighted_logits(found, batch)
 
+    noise = None
     if spec.micro_batches == 1:
         (value, model_state), grads = jax.value_and_grad(value_and_state, has_aux=True)(state.params)
     else:
         micro_batches.check(batch, spec.micro_batches)
-        value, grads = micro_batches.value_and_grad(loss, state.params, *cut)
+        value, grads, noise = micro_batches.value_and_grad(loss, state.params, *cut)
+        noise = None if spec.selection is not None else noise  # a selection is not drawn at random
         model_state = None  # see fit
     norm = _norm(grads)
     functions = (
@@ -300,7 +304,7 @@ def _update(
     next_state = state._replace(
         step=state.step + 1, params=params, opt_state=opt_state, clock=clock, model_state=model_state
     )
-    return next_state, StepMetrics(value, norm, fraction, logged, sound(opt_state, params))
+    return next_state, StepMetrics(value, norm, fraction, logged, sound(opt_state, params), noise)
 
 
 def _layers_on(spec: StepSpec, state: TrainState, before: Clock | None, key: jax.Array) -> jax.Array | None:

@@ -17,7 +17,7 @@ import optax
 import pytest
 
 import optimiz
-from optimiz import compare, training
+from optimiz import compare, diagnostics, training
 from optimiz.compare import matrix, report
 from optimiz.training import compiled_step
 from optimiz.training.storage import checkpoint
@@ -402,26 +402,29 @@ def test_a_damaged_directory_is_left_alone(tmp_path):
 
 
 def test_the_noise_of_the_gradient_is_measured_before_and_after_a_run(tmp_path):
-    runs = small.run(tmp_path, ONE, seeds=[0], noise_batches=4)
+    runs = small.run(tmp_path, ONE, seeds=[0], noise_batches=50)
     rows = [row for row in runs[0].history if "noise" in row]
     assert [row["step"] for row in rows] == [0, runs[0].steps]
     task = small.task_of(0)
     params = task.init(training.train_state.keys(0)[0])
     gradient = jax.jit(jax.grad(lambda p, batch: small.loss(p, batch, None).mean()))
     means = []
-    for step in range(4):
+    for step in range(50):
         gradients = gradient(params, dict(task.batches(step)))
         means.append(np.concatenate([np.ravel(x) for x in jax.tree.leaves(gradients)]).astype(float))
     trace = 8 * np.sum(np.var(means, axis=0, ddof=1))
     noise = rows[0]["noise"]
+    tails = noise.pop("tails")
+    assert tails["kurtosis"] == pytest.approx(diagnostics.gradient_tails(np.array(means)).kurtosis, abs=1e-3)
     assert noise == {
         "trace": pytest.approx(trace, rel=1e-4),
-        "squared_norm": pytest.approx(np.sum(np.mean(means, axis=0) ** 2) - trace / 32, rel=1e-4),
+        "squared_norm": pytest.approx(np.sum(np.mean(means, axis=0) ** 2) - trace / 400, rel=1e-4),
         "batch_size": 8,
-        "batches": 4,
+        "batches": 50,
     }
     scale = noise["trace"] / noise["squared_norm"]
     text = report.render(small.record(runs), metric="accuracy")
     assert "## How noisy are the gradients?" in text and f"| search | 8 | {scale:.3g} |" in text
+    assert f"| search | {rows[1]['noise']['tails']['kurtosis']:.3g} |" in text
     with pytest.raises(ValueError, match="noise_batches must be 0, or at least 2 to show any noise, got 1"):
         small.run(tmp_path / "other", ONE, noise_batches=1)

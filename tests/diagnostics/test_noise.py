@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from optimiz.diagnostics import gradient_noise, gradient_tails, health, noise_scale
+from optimiz.diagnostics import gradient_noise, gradient_tails, health, noise_level, noise_scale
 
 
 def mean_product(params, batch):
@@ -56,6 +56,60 @@ def test_linear_regression_has_the_scale_of_its_error():
     squared = u @ u
     assert float(found.scale) == pytest.approx(d + 1 + d * s**2 / squared, rel=0.05)
     assert found.trace[0] == pytest.approx((d + 1) * squared + d * s**2, rel=0.05)
+
+
+def measurements(random, steps, *, squared, trace, batch, d=1000, parts=2):
+    """Noise of batches whose examples have Gaussian gradients, from their parts."""
+    mean = np.full(d, np.sqrt(squared / d))
+    found = []
+    for _ in range(steps):
+        g = mean + random.normal(size=(parts, d)) * np.sqrt(trace / d * parts / batch)
+        s = batch / parts * np.sum((g - g.mean(0)) ** 2) / (parts - 1)
+        squares = np.sum(g.mean(0) ** 2) - s / batch
+        found.append({"trace": s, "squared_norm": squares, "batch_size": batch})
+    return found
+
+
+def test_the_level_along_a_run_is_that_of_known_noise_also_where_it_hides_the_gradient():
+    random = np.random.default_rng(4)
+    found = noise_level(measurements(random, 400, squared=9.5635, trace=1424.136, batch=64))
+    assert found.low < 148.91 < found.high < 1.3 * found.low
+    assert found.scale == pytest.approx(148.91, rel=0.1) and (found.batch_size, found.n) == (64, 400)
+    hidden = measurements(random, 2000, squared=9.5635, trace=1424136 / 10, batch=64)
+    found = noise_level(hidden)
+    assert found.low < 14891 < found.high
+    assert (
+        0.4 < np.mean([one["squared_norm"] < 0 for one in hidden]) < 0.5
+    )  # no ratio of one of them says anything
+
+
+def test_the_interval_of_a_level_holds_as_often_as_it_says():
+    random = np.random.default_rng(5)
+    held = 0
+    for _ in range(200):
+        found = noise_level(measurements(random, 30, squared=1.0, trace=40.0, batch=16, d=50))
+        held += found.low < 40 < found.high
+    assert 183 <= held < 200  # 95 % of 200, and two standard errors
+
+
+def test_a_level_needs_one_finite_measurement_and_its_interval_ten():
+    nothing = {"trace": float("nan"), "squared_norm": 1.0, "batch_size": 8.0}
+    with pytest.raises(ValueError, match="at least one that is finite"):
+        noise_level([nothing])
+    one = {"trace": 8.0, "squared_norm": 2.0, "batch_size": 8.0}
+    assert noise_level([nothing, one] * 9)[:3] == (4.0, 0.0, np.inf)
+    assert noise_level([one] * 10)[:3] == (4.0, 4.0, 4.0)
+
+
+def test_entries_are_those_of_each_micro_batch():
+    draws = np.random.default_rng(6).normal(size=(3, 2, 2, 4)).astype(np.float32)
+    params = {"a": jnp.zeros((2, 4)), "b": jnp.zeros(())}
+    batches = {"a": draws, "b": draws[..., 0, 0]}
+    means = np.concatenate([draws.mean(1).reshape(3, 8), batches["b"].mean(1)[:, None]], axis=1)
+    for n, kept in ((5, [0, 2, 4, 6, 8]), (99, range(9))):
+        found = gradient_noise(mean_product, params, batches, batch_size=2, entries=n).entries
+        np.testing.assert_allclose(found, means[:, list(kept)], rtol=1e-5)
+    assert gradient_noise(mean_product, params, batches, batch_size=2).entries is None
 
 
 def test_means_of_noise_and_of_signal_are_divided_and_not_ratios_averaged():
@@ -113,6 +167,21 @@ def test_a_batch_far_beyond_the_noise_scale_is_a_problem_of_the_run():
     (finding,) = health(rows(512))
     assert (
         finding.name == "batch_beyond_noise_scale"
-        and "512 is 12.8 times the noise scale, 40" in finding.evidence
+        and "the batch of 512 is far above the noise scale, about 40 examples" in finding.evidence
     )
-    assert health(rows(64)) == []
+    assert health(rows(64)) == health(rows(512), share=0.4) == []
+
+
+def test_a_batch_far_from_the_noise_scale_of_a_run_is_found_once_its_interval_says_so():
+    def found(batch, steps):
+        random = np.random.default_rng(7)
+        rows = measurements(random, steps, squared=1.0, trace=400.0, batch=batch)
+        return health([{"step": i, "noise": row} for i, row in enumerate(rows)])
+
+    (below,) = found(16, 400)
+    assert below.name == "batch_below_noise_scale" and below.step == 200
+    assert below.evidence.startswith("the batch of 16 is far below the noise scale, about ")
+    (above,) = found(8000, 400)
+    assert above.name == "batch_beyond_noise_scale" and "95 % interval" in above.evidence
+    # Near it, or with too few measurements, nothing is said.
+    assert found(100, 400) == found(4, 6) == []

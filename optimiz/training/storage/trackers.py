@@ -96,7 +96,8 @@ def by_steps(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, dict[str,
         rows: rows of ``metrics.jsonl``, in their order.
 
     Yields:
-        The number of updates, and the metrics after them. The items of a list are numbered.
+        The number of updates, and the metrics after them. The items of a list are numbered, those of a mapping
+        named.
 
     Example:
         >>> rows = [{"step": 0, "loss": 2.0, "share": [0.1, 0.9]}, {"steps": 1, "evaluation": {"loss": 1.5}}]
@@ -115,8 +116,8 @@ def by_steps(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, dict[str,
 
 
 def _scalars(name: str, value: Any) -> Iterator[tuple[str, float]]:
-    if isinstance(value, list):
-        for i, item in enumerate(value):
+    if isinstance(value, list | Mapping):
+        for i, item in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from _scalars(f"{name}/{i}", item)
     else:
         yield name, value
