@@ -23,14 +23,17 @@ are: β₃ is √β₂, and there is no bias correction.
 Departures from the authors' code: with β₁ = 0 the direction is d g, as in the paper and their reference class,
 not d' g; weight decay also acts before the first gradient that is not zero; a group's rate is a multiplier,
 with which its parameters are optimized as if they were measured in units of it, where theirs must be equal or
-0; an L2 penalty is left to ``optax.add_decayed_weights`` in front; their ``slice_p``, which estimates d from
-some of the entries, is left out, since ``optimiz.low_bit`` keeps all that belongs to a parameter in 4.1 bytes.
+0; an L2 penalty is left to ``optax.add_decayed_weights`` in front.
 
 Departures from ``optax.contrib.prodigy``: the bias correction can be left out, and is; a first rate of 0, as of
 a warm-up, and a first gradient of zero do no harm, where Optax's parameters are NaN from then on; a gradient
 that is not finite leaves d as it was; d and its sums are at least float32, so that they grow for bfloat16
 parameters; the distance that parameters have moved is kept, not where they began, so that the state can be
 donated, made from shapes, and stored in few bits; growth can be limited.
+
+With ``slice_p``, both sums are over every p-th entry of each parameter, flattened, from the first. So s and the
+distance moved are kept for these alone, and d differs from that of all entries as a sample does. A parameter
+that is split over axes of type ``Explicit`` is gathered to be flattened.
 
 d, in the state as ``distance``, is one number for all parameters that the transformation is given: each group
 of ``optax.partition`` has its own. The sums are over whole arrays, whatever their sharding; under
@@ -47,6 +50,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
+from jax.sharding import PartitionSpec
 
 from optimiz import checks, numerics
 from optimiz.primitives.decoupled_weight_decay import Coupling, decoupled_weight_decay
@@ -64,8 +69,8 @@ class ScaleByProdigyState(NamedTuple):
     numerator: jax.Array  # scalar: r / d₀
     mu: optax.Updates  # m / d₀; like the parameters
     nu: optax.Updates  # v / d₀²; like the parameters, real
-    grad_sum: optax.Updates  # s / d₀; like the parameters
-    moved: optax.Updates  # θ - θ₀; like the parameters
+    grad_sum: optax.Updates  # s / d₀; like the parameters, or [n / p] of each with slice_p
+    moved: optax.Updates  # θ - θ₀; likewise
     decay: Any  # state of the weight decay
 
 
@@ -81,6 +86,7 @@ def scale_by_prodigy(
     growth_rate: jax.typing.ArrayLike = math.inf,
     bias_correction: bool = False,
     safeguard_warmup: bool = False,
+    slice_p: int | None = None,
     decay: optax.GradientTransformation | None = None,
     decay_by_distance: bool = True,
     multipliers: Any | Callable[[optax.Params], Any] | None = None,
@@ -101,6 +107,8 @@ def scale_by_prodigy(
         bias_correction: whether to correct the bias of the moments, as Adam does.
         safeguard_warmup: whether the sum of gradients leaves the rate out, so that the small rates of a warm-up
             make no large estimate.
+        slice_p: the distance is estimated from every p-th entry of a parameter, p ≥ 1; None for all. It
+            determines shapes: name it in ``static_args`` of ``optax.inject_hyperparams``.
         decay: transformation that adds a multiple of each parameter to the direction, such as
             ``optimiz.decoupled_weight_decay``; None for no decay.
         decay_by_distance: whether the decay is scaled by d, as the direction is.
@@ -134,6 +142,10 @@ def scale_by_prodigy(
         checks.number("growth_rate", growth_rate, ge=1)
     checks.one_of("bias_correction", bias_correction, (False, True))
     checks.one_of("safeguard_warmup", safeguard_warmup, (False, True))
+    if isinstance(slice_p, Tracer):
+        checks.static("slice_p", slice_p)
+    if slice_p is not None:
+        checks.integer("slice_p", slice_p, ge=1)
     decay = optax.identity() if decay is None else decay
     checks.transformation("decay", decay)
     scale = optax.identity() if multipliers is None else scale_by_groups(multipliers)
@@ -141,13 +153,18 @@ def scale_by_prodigy(
     def multiplied(tree):
         return scale.update(tree, optax.EmptyState())[0]
 
+    def sampled(tree):
+        return tree if slice_p is None else jax.tree.map(functools.partial(_every, slice_p), tree)
+
     def init_fn(params):
         scale.init(params)  # raises here, not at the first update, if a rule does not fit
         dtypes = (numerics.real_dtype(p.dtype) for p in jax.tree.leaves(params))
         dtype = functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32))
         zero = jnp.zeros([], jnp.int32)
         distance, distance_max = (jnp.full([], d0, dtype) for _ in range(2))
-        mu, grad_sum, moved = (jax.tree.map(lambda p: numerics.zero_moment(p, None), params) for _ in range(3))
+        mu = jax.tree.map(lambda p: numerics.zero_moment(p, None), params)
+        some = params if slice_p is None else jax.eval_shape(sampled, params)
+        grad_sum, moved = (jax.tree.map(lambda p: numerics.zero_moment(p, None), some) for _ in range(2))
         nu = jax.tree.map(lambda p: numerics.real_moment(p, None), params)
         numerator, counts = jnp.zeros([], dtype), (zero, jnp.zeros_like(zero))
         return ScaleByProdigyState(
@@ -187,8 +204,8 @@ def scale_by_prodigy(
             return jnp.sum((numerics.widen(g).conj() * moved).real)
 
         wide = numerics.map_leaves(numerics.widen, updates)
-        grad_sum, lengths = numerics.map_many(summed, 2, multiplied(wide), state.grad_sum)
-        products = numerics.map_leaves(product, updates, state.moved)
+        grad_sum, lengths = numerics.map_many(summed, 2, sampled(multiplied(wide)), state.grad_sum)
+        products = numerics.map_leaves(product, sampled(updates), state.moved)
         length, slope = (_total(tree, scalar) for tree in (lengths, products))
         numerator = keep * state.numerator - relative * gamma * slope
 
@@ -235,7 +252,7 @@ def scale_by_prodigy(
         mu, nu = numerics.map_many(moments, 2, updates, state.mu, state.nu)
         found, decay_state = direction(one)
         moved = numerics.map_leaves(
-            lambda x, u: (x - numerics.times(eta, u)).astype(x.dtype), state.moved, found
+            lambda x, u: (x - numerics.times(eta, u)).astype(x.dtype), state.moved, sampled(found)
         )
         found, _ = direction(numerics.rematerialise(one))
         found = jax.tree.map(lambda u, g: u.astype(g.dtype), found, updates)
@@ -249,6 +266,13 @@ def scale_by_prodigy(
 
 def _correction(b1: jax.typing.ArrayLike, b2: jax.typing.ArrayLike, count: jax.Array) -> jax.Array:
     return jnp.sqrt(numerics.bias_correction(b2, count)) / numerics.bias_correction(b1, count)
+
+
+def _every(p: int, x: jax.Array) -> jax.Array:
+    """Every p-th entry, in the order of rows."""
+    if any(jax.typeof(x).sharding.spec):
+        x = jax.sharding.reshard(x, PartitionSpec(*[None] * x.ndim))
+    return x.reshape(-1)[::p]
 
 
 def _total(tree: Any, dtype: jnp.dtype) -> jax.Array:
@@ -271,6 +295,7 @@ def prodigy(
     growth_rate: jax.typing.ArrayLike = math.inf,
     bias_correction: bool = False,
     safeguard_warmup: bool = False,
+    slice_p: int | None = None,
     multipliers: Any | Callable[[optax.Params], Any] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Adam without a learning rate: the step length is estimated.
@@ -293,6 +318,8 @@ def prodigy(
             infinite for no limit.
         bias_correction: whether to correct the bias of the moments, as Adam does.
         safeguard_warmup: whether the sum of gradients leaves the rate out; for warm-ups.
+        slice_p: the distance is estimated from every p-th entry of a parameter, p ≥ 1; None for all. The
+            estimate then takes 8 / p bytes of float32 state for each parameter, not 8. The authors advise 11.
         multipliers: multipliers of the step by parameter, see ``optimiz.scale_by_groups``; None for 1.
 
     Returns:
@@ -327,6 +354,7 @@ def prodigy(
             growth_rate=growth_rate,
             bias_correction=bias_correction,
             safeguard_warmup=safeguard_warmup,
+            slice_p=slice_p,
             decay=decoupled_weight_decay(
                 weight_decay,
                 checks.either("mask", mask, "weight_decay_mask", weight_decay_mask),

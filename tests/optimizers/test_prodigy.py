@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 import optimiz
 from optimiz.optimizers.prodigy import prodigy, scale_by_prodigy
@@ -106,6 +107,13 @@ GOLDEN = {
         "0.398496076732 -1.400191338 2.40117416552 -0.0908473596929 "
         "0 -0.398496076732 1.400191338 -0.184298877554 0.0354361350782 0.140138655829",
         [0.01, 0.0311764844242, 0.0342941328666, 0.0377235461533, 0.0414959007686],
+    ),
+    "every third entry": (
+        {"d0": 0.01, "slice_p": 3, "b3": 0.9},
+        [1.0] * 5,
+        "-0.0601034863979 -0.974202699954 1.98341907906 -0.644092336494 "
+        "0 0.0601034863979 0.974202699954 0.0669886561786 0.189137641385 -0.110112935281",
+        [0.01, 0.0163613341155, 0.0506536386568, 0.135951148852, 0.351074271082],
     ),
 }
 
@@ -322,6 +330,47 @@ def test_all_that_belongs_to_parameters_is_stored_in_eight_bits_and_the_estimate
     assert estimates[1] == pytest.approx(estimates[0], rel=0.05)
 
 
+def test_of_some_entries_the_state_takes_the_bytes_of_the_formula():
+    params = {"w": jax.ShapeDtypeStruct((64, 4099), jnp.float32)}
+    sampled = prodigy(slice_p=11)
+    per_parameter = [
+        optimiz.state_bytes(tx, params).per_parameter
+        for tx in (sampled, optimiz.low_bit(sampled, optimiz.Int8()))
+    ]
+    assert per_parameter == pytest.approx([8 + 8 / 11, 2 * (1 + 17 * 4 / 4099) + 8 / 11], abs=0.001)
+
+
+def test_of_some_entries_the_estimate_and_the_end_are_near_those_of_all():
+    solution = jax.random.normal(jax.random.key(0), (32, 125))
+    rate = optax.linear_schedule(1.0, 0.0, 150)
+    found = [
+        followed(prodigy(rate, slice_p=p), jnp.zeros((32, 125)), lambda x, t: x - solution, 150)
+        for p in (None, 11)
+    ]
+    for end, _, _ in found:
+        assert float(jnp.linalg.norm(end - solution) / jnp.linalg.norm(solution)) < 0.05
+    (_, of_all, _), (end, of_some, state) = found
+    assert of_some[-1] == pytest.approx(of_all[-1], rel=0.3) and of_some[-1] != of_all[-1]
+    np.testing.assert_allclose(state[0].moved, end.ravel()[::11], rtol=1e-4, atol=1e-6)
+
+
+def test_some_entries_of_a_parameter_on_an_explicit_mesh_are_gathered():
+    mesh = AbstractMesh((2, 2), ("a", "b"), axis_types=(AxisType.Explicit,) * 2)
+    p = jax.ShapeDtypeStruct((4, 10), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("a", "b")))
+    tx = prodigy(slice_p=3)
+    with jax.sharding.use_abstract_mesh(mesh):
+        state = jax.eval_shape(tx.init, p)
+        updates, after = jax.eval_shape(tx.update, p, state, p)
+    assert state[0].moved.shape == (14,) and updates.sharding == state[0].mu.sharding == p.sharding
+    assert after[0].moved == state[0].moved and after[0].grad_sum == state[0].grad_sum
+
+
+def test_how_many_entries_must_be_static():
+    with pytest.raises(TypeError, match=r"^slice_p must be known"):
+        jax.jit(lambda p: prodigy(slice_p=p).init(jnp.ones(2)))(3)
+    jax.jit(optax.inject_hyperparams(prodigy)(1.0).init)(jnp.ones(2))
+
+
 def test_the_readings_have_the_estimate_and_the_rate():
     p = jnp.ones(2)
     readings = optimiz.hyperparams(prodigy(0.5).init(p))
@@ -354,7 +403,7 @@ def test_the_mask_has_both_names():
     ("name", "value"),
     [
         *(("b1", 1.0), ("b2", -0.1), ("b3", 1.0), ("eps", -1.0), ("weight_decay", -1.0)),
-        *(("d0", 0.0), ("d_coef", 0.0), ("growth_rate", 0.9), ("growth_rate", math.nan)),
+        *(("d0", 0.0), ("d_coef", 0.0), ("growth_rate", 0.9), ("growth_rate", math.nan), ("slice_p", 0)),
     ],
 )
 def test_refuses_what_is_outside_its_domain(name, value):
