@@ -10,10 +10,11 @@ their comments, see ``examples.shared.documents``.
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from examples import choosing
 from examples.benchmarks import (
     compilation_report,
     lora_report,
@@ -55,7 +56,7 @@ _BENCHMARKS = {
     },
     **dict.fromkeys(["plan/llama_v5e_4x4", "plan/gpt2_xl_h200"], plan_report),
 }
-_MEASURED = ("contract", "layouts", "memory", "scaling")  # records in tests/records that have a page
+_PAGES = ("contract", "layouts", "memory", "scaling")  # records in tests/records that have a page
 
 
 def reports() -> dict[str, Report]:
@@ -76,7 +77,7 @@ def reports() -> dict[str, Report]:
     for name, module in _BENCHMARKS.items():
         path = f"examples/benchmarks/results/{name}/report.md"
         found[path] = _page(path, functools.partial(module.report, _benchmark(name)))
-    for name in _MEASURED:
+    for name in _PAGES:
         path = f"tests/records/{name}.md"
         found[path] = _page(path, functools.partial(_rendered, name))
     return found
@@ -95,6 +96,12 @@ def sections() -> dict[str, Callable[[], str]]:
         "low_bit": lambda: low_bit.across(_studies("low_bit")),
         "heterogeneity": lambda: heterogeneity.summary(_study("heterogeneity/results")),
         "pretraining": lambda: pretraining.summary(_study("pretraining/results")),
+        "by_task": lambda: choosing.by_task(list(outcomes())),
+        "by_memory": lambda: choosing.by_memory(_measured("memory")),
+        "by_tuning": lambda: choosing.by_tuning(grids()),
+        "all_methods": lambda: choosing.all_methods(
+            _measured("memory"), _measured("parity"), _benchmark("plan/gpt2_xl_h200"), grids()
+        ),
         "compilation": lambda: compilation_report.summary(_benchmark("compilation")),
         "speed": lambda: update_report.summary(_benchmark("update")),
         "trainers": lambda: trainers_report.summary(_benchmark("trainers")),
@@ -110,6 +117,16 @@ def sections() -> dict[str, Callable[[], str]]:
         "scaling": lambda: _rendered("scaling", in_words=True),
         "optax": lambda: _rendered("optax_contract"),
     }
+
+
+def outcomes() -> Iterator[choosing.Outcome]:
+    """How methods did next to Adam in the committed studies."""
+    return choosing.outcomes(_comparison("compare"), _study("pretraining/results"), _studies("line_search"))
+
+
+def grids() -> dict[str, dict[str, dict[float, float]]]:
+    """What other rates lose to the best one, by study and method."""
+    return choosing.grids(_comparison("compare"), _study("pretraining/results"))
 
 
 def documents() -> Documents:
@@ -164,7 +181,11 @@ def _rendered(name: str, *, in_words: bool = False) -> str:
         "scaling": scaling_record,
     }[name]
     render = module.in_words if in_words else module.render
-    return render(_json(ROOT / f"tests/records/{name}.json"))
+    return render(_measured(name))
+
+
+def _measured(name: str) -> dict[str, Any]:
+    return _json(ROOT / f"tests/records/{name}.json")
 
 
 def _json(path: Path) -> dict[str, Any]:

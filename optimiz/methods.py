@@ -71,6 +71,7 @@ class Method:
     Attributes:
         factory: the public function that makes the optimizer; its name is the method's.
         paper: where the method is published, as Markdown; empty for a baseline.
+        avoid: when not to use the method, in a phrase that completes "not".
         needs: keyword arguments that ``update`` must be offered beside the parameters: ``value``, ``grad`` and
             ``value_fn`` for a line search, ``logits_fn`` or ``obj_fn`` for an estimate of the curvature.
         settings: keyword arguments that the method is meant to be called with and that are not its defaults.
@@ -98,6 +99,7 @@ class Method:
 
     factory: Callable[..., optax.GradientTransformationExtraArgs]
     paper: str
+    avoid: str
     needs: tuple[str, ...] = ()
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     beside: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -330,6 +332,7 @@ _BESIDE_AN_ANGLE = {"adam_learning_rate": 1 / 6}
 _ROWS = (
     Method(
         factory=optimizers.adafactor,
+        avoid="where AdamW's state fits: it keeps a second moment of rank one",
         paper="Shazeer and Stern, [1804.04235](https://arxiv.org/abs/1804.04235)",
         solves={"learning_rate": 0.05},
         torch=("Adafactor", {}),
@@ -338,27 +341,50 @@ _ROWS = (
     ),
     Method(
         factory=optimizers.adagrad,
+        avoid="for long runs: its steps only become shorter",
         paper="Duchi, Hazan and Singer (JMLR 12, 2011)",
         solves={"learning_rate": 0.3},
         torch=("Adagrad", {}),
     ),
-    Method(factory=optimizers.adam, paper=_ADAM, torch=("Adam", {})),
+    Method(
+        factory=optimizers.adam,
+        avoid="with weight decay: take adamw",
+        paper=_ADAM,
+        torch=("Adam", {}),
+    ),
     Method(
         factory=optimizers.adam_atan2,
+        avoid="where ε does no harm: it changes nothing else",
         paper="Everett et al., [2407.05872](https://arxiv.org/abs/2407.05872)",
         refused={"a": 0.0, "b": 0.0},
     ),
     Method(
         factory=optimizers.adam_mini,
+        avoid="where AdamW's state fits, which it approximates",
         paper="Zhang et al., [2406.16793](https://arxiv.org/abs/2406.16793)",
         read_before=1,
         sums_over_gradient=True,
     ),
-    Method(factory=optimizers.adam_sls, paper=_SLS, needs=_LOSS),
-    Method(factory=optimizers.adamax, paper=_ADAM, torch=("Adamax", {})),
-    Method(factory=optimizers.adamaxw, paper=f"{_ADAM}; {_ADAMW}"),
+    Method(
+        factory=optimizers.adam_sls,
+        avoid="where a good rate is known, or forward passes are dear",
+        paper=_SLS,
+        needs=_LOSS,
+    ),
+    Method(
+        factory=optimizers.adamax,
+        avoid="but to reproduce older runs",
+        paper=_ADAM,
+        torch=("Adamax", {}),
+    ),
+    Method(
+        factory=optimizers.adamaxw,
+        avoid="but to reproduce older runs",
+        paper=f"{_ADAM}; {_ADAMW}",
+    ),
     Method(
         factory=optimizers.adamh,
+        avoid="to fine-tune, for LoRA, or without norms around the matrices",
         paper=_HYPERBALL,
         beside=_BESIDE_AN_ANGLE,
         refused=_REFUSED_BESIDE_ADAMW,
@@ -366,6 +392,7 @@ _ROWS = (
     ),
     Method(
         factory=optimizers.adamw,
+        avoid="where 8 bytes of state per parameter do not fit",
         paper=_ADAMW,
         fine_tuning_rate=3e-4,
         from_scratch_rate=3e-3,
@@ -373,28 +400,33 @@ _ROWS = (
     ),
     Method(
         factory=optimizers.adan,
+        avoid="where state has to fit: 16 bytes per parameter",
         paper="Xie et al., [2208.06677](https://arxiv.org/abs/2208.06677)",
         refused={"b3": 1.0},
         held_bytes=6.0,
     ),
     Method(
         factory=optimizers.ademamix,
+        avoid="for short runs: its slow average spans some 10,000 steps",
         paper="Pagliardini, Ablin and Grangier, [2409.03137](https://arxiv.org/abs/2409.03137)",
         refused={"b3": 1.0, "alpha": -1.0},
     ),
     Method(
         factory=optimizers.amsgrad,
+        avoid="but to reproduce older runs: it keeps 4 bytes more than AdamW",
         paper="Reddi, Kale and Kumar (ICLR 2018)",
         torch=("Adam", {"amsgrad": True}),
     ),
     Method(
         factory=optimizers.armijo_sgd,
+        avoid="where SGD does not train the model, or forward passes are dear",
         paper="Vaswani et al., [1905.09997](https://arxiv.org/abs/1905.09997)",
         needs=_LOSS,
         solves={"init_step": 0.2},
     ),
     Method(
         factory=optimizers.kl_soap,
+        avoid="with small batches, little memory, or to fine-tune",
         paper="Lin et al., [2509.03378](https://arxiv.org/abs/2509.03378)",
         refused=_REFUSED_BY_SOAP | {"init_factor": 0.0},
         held_bytes=101.0,
@@ -402,12 +434,14 @@ _ROWS = (
     ),
     Method(
         factory=optimizers.lamb,
+        avoid="without very large batches, which it is made for",
         paper="You et al., [1904.00962](https://arxiv.org/abs/1904.00962)",
         solves={"learning_rate": 0.1},
         read_before=3,
     ),
     Method(
         factory=optimizers.lars,
+        avoid="for Transformers: it is made for convolutions in very large batches",
         paper="You, Gitman and Ginsburg, [1708.03888](https://arxiv.org/abs/1708.03888)",
         solves={"learning_rate": 1.0, "trust_coefficient": 0.1},
         read_before=2,
@@ -415,12 +449,14 @@ _ROWS = (
     ),
     Method(
         factory=optimizers.lion,
+        avoid="at AdamW's rate: its own is about a third",
         paper="Chen et al., [2302.06675](https://arxiv.org/abs/2302.06675)",
         fine_tuning_rate=1e-4,
         from_scratch_rate=1e-3,
     ),
     Method(
         factory=optimizers.mars,
+        avoid="to fine-tune, or where 12 bytes per parameter do not fit",
         paper="Yuan et al., [2411.10438](https://arxiv.org/abs/2411.10438)",
         read_before=1,
         sums_over_gradient=True,
@@ -428,11 +464,13 @@ _ROWS = (
     ),
     Method(
         factory=optimizers.momentum_sls,
+        avoid="where a good rate is known, or forward passes are dear",
         paper="Kenneweg, Kenneweg and Hammer, [2403.18519](https://arxiv.org/abs/2403.18519)",
         needs=_LOSS,
     ),
     Method(
         factory=optimizers.muon,
+        avoid="to fine-tune what AdamW has pre-trained",
         paper="Jordan et al., [KellerJordan/Muon](https://github.com/KellerJordan/Muon); Liu et al., "
         "[2502.16982](https://arxiv.org/abs/2502.16982)",
         # The scale by which one learning rate suits all parameters.
@@ -444,20 +482,28 @@ _ROWS = (
     ),
     Method(
         factory=optimizers.muonh,
+        avoid="to fine-tune, for LoRA, or without norms around the matrices",
         paper=_HYPERBALL,
         beside=_BESIDE_AN_ANGLE,
         refused=_REFUSED_BY_MUON,
         held_bytes=8.0,
         solves={"ns_dtype": "float32"},
     ),
-    Method(factory=optimizers.nadam, paper=_DOZAT, torch=("NAdam", {})),
+    Method(
+        factory=optimizers.nadam,
+        avoid="with weight decay: take nadamw",
+        paper=_DOZAT,
+        torch=("NAdam", {}),
+    ),
     Method(
         factory=optimizers.nadamw,
+        avoid="in the hope of a gain over AdamW: none was measured",
         paper=f"{_DOZAT}; {_ADAMW}",
         torch=("NAdam", {"decoupled_weight_decay": True}),
     ),
     Method(
         factory=optimizers.normuon,
+        avoid="to fine-tune what AdamW has pre-trained",
         paper="Li et al., [2510.05491](https://arxiv.org/abs/2510.05491)",
         settings={"scale": numerics.matrix_scales.match_adam()},
         refused=_REFUSED_BY_MUON | {"scale": "keller"},
@@ -466,12 +512,14 @@ _ROWS = (
     ),
     Method(
         factory=optimizers.pla_sls,
+        avoid="where a good rate is known, or forward passes are dear",
         paper=_SLS,
         needs=_LOSS,
         settings={"units": groups.search_units()},
     ),
     Method(
         factory=optimizers.prodigy,
+        avoid="where a good rate is known, for a few dozen steps, or where 16 bytes do not fit",
         paper="Mishchenko and Defazio, [2306.06101](https://arxiv.org/abs/2306.06101)",
         fine_tuning_rate=1.0,  # not chosen: a factor of the step length that it estimates
         from_scratch_rate=1.0,
@@ -483,24 +531,44 @@ _ROWS = (
     ),
     Method(
         factory=optimizers.rmsprop,
+        avoid="where the first steps must be short: it corrects no bias",
         paper="Hinton, lecture 6e (2012)",
         torch=("RMSprop", {}),
     ),
-    Method(factory=optimizers.salsa, paper=_SALSA, needs=_LOSS, solves={"expand": None}),
-    Method(factory=optimizers.salsa_class, paper=_SALSA, needs=_LOSS),
-    Method(factory=optimizers.salsa_packaged, paper=_SALSA, needs=_LOSS),
+    Method(
+        factory=optimizers.salsa,
+        avoid="where a good rate is known, or forward passes are dear",
+        paper=_SALSA,
+        needs=_LOSS,
+        solves={"expand": None},
+    ),
+    Method(
+        factory=optimizers.salsa_class,
+        avoid="but to reproduce released code: take salsa",
+        paper=_SALSA,
+        needs=_LOSS,
+    ),
+    Method(
+        factory=optimizers.salsa_packaged,
+        avoid="but to reproduce released code: take salsa",
+        paper=_SALSA,
+        needs=_LOSS,
+    ),
     Method(
         factory=optimizers.schedule_free_adamw,
+        avoid="where the length of the run is known: let a rate decay",
         paper=_SCHEDULE_FREE,
         constant_rate=True,
     ),
     Method(
         factory=optimizers.schedule_free_sgd,
+        avoid="where the length of the run is known: let a rate decay",
         paper=_SCHEDULE_FREE,
         constant_rate=True,
     ),
     Method(
         factory=optimizers.sgd,
+        avoid="for Transformers, unless its rate was tuned for the model",
         paper="Robbins and Monro (1951); Polyak (1964)",
         settings={"momentum": 0.9},
         fine_tuning_rate=3e-3,
@@ -509,6 +577,7 @@ _ROWS = (
     ),
     Method(
         factory=optimizers.sgd_sai,
+        avoid="where the scales of gradients change in training: it fixes them at the first step",
         paper="Xu et al., [2412.11768](https://arxiv.org/abs/2412.11768)",
         fine_tuning_rate=1e-4,
         from_scratch_rate=1e-2,
@@ -516,24 +585,48 @@ _ROWS = (
     ),
     Method(
         factory=optimizers.sign_sgd,
+        avoid="with small batches: the signs of noisy gradients are noise",
         paper=_BERNSTEIN,
         fine_tuning_rate=2e-4,
         from_scratch_rate=3e-3,
     ),
-    Method(factory=optimizers.signum, paper=_BERNSTEIN, fine_tuning_rate=5e-5, from_scratch_rate=3e-3),
+    Method(
+        factory=optimizers.signum,
+        avoid="to fine-tune at AdamW's rate: its own is about a sixth",
+        paper=_BERNSTEIN,
+        fine_tuning_rate=5e-5,
+        from_scratch_rate=3e-3,
+    ),
     Method(
         factory=optimizers.soap,
+        avoid="with small batches, little memory, or to fine-tune",
         paper="Vyas et al., [2409.11321](https://arxiv.org/abs/2409.11321)",
         refused=_REFUSED_BY_SOAP,
         held_bytes=105.0,  # stacks of matrices, of factors and of bases
         # One gradient does not determine the basis of its longer side, nor then what two programs make of it.
         solves={"max_precond_dim": 3},
     ),
-    Method(factory=optimizers.sophia_g, paper=_SOPHIA, needs=("logits_fn",), from_scratch_rate=1e-3),
-    Method(factory=optimizers.sophia_h, paper=_SOPHIA, needs=("obj_fn",)),
-    Method(factory=optimizers.sqrt_size_sgd, paper=""),
+    Method(
+        factory=optimizers.sophia_g,
+        avoid="without logits of classes, or where its rate cannot be tuned",
+        paper=_SOPHIA,
+        needs=("logits_fn",),
+        from_scratch_rate=1e-3,
+    ),
+    Method(
+        factory=optimizers.sophia_h,
+        avoid="where products with the Hessian are dear",
+        paper=_SOPHIA,
+        needs=("obj_fn",),
+    ),
+    Method(
+        factory=optimizers.sqrt_size_sgd,
+        avoid="but as a control for sgd_sai",
+        paper="",
+    ),
     Method(
         factory=optimizers.stable_adamw,
+        avoid="without loss spikes",
         paper="Wortsman et al., [2304.13013](https://arxiv.org/abs/2304.13013)",
         refused={"clip_rms": 0.0},
         read_before=2,

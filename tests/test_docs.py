@@ -76,7 +76,11 @@ def test_every_command_names_a_program_and_its_flags(line):
         assert set(given) <= known
 
 
-@pytest.mark.parametrize("page", ["groups", "line_search", "memory", "muon", "schedules", "soap"])
+PAGES = ["from_optax", "from_pytorch", "groups", "line_search", "memory", "muon", "schedules", "soap"]
+PAGES += ["which_optimizer"]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_the_code_of_a_page_runs(page):
     params = {
         "embed": jnp.ones((8, 4)),
@@ -102,6 +106,17 @@ def test_the_code_of_the_page_on_planning_runs_where_devices_are_this_machine(ca
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(compile(block, "planning", "exec"), names)
     assert capsys.readouterr().out.count("parameters") == 2
+
+
+def test_the_page_on_installing_knows_all_extras():
+    text = (ROOT / "docs/install.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    rows = [line for line in text.partition("## Extras")[2].splitlines() if line.startswith("| ")]
+    listed = {name for row in rows[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    assert listed == set(project["optional-dependencies"])
+    floors = dict(re.findall(r"(\w+)>=([\d.]+)", " ".join(project["dependencies"])))
+    assert f"JAX {floors['jax']} and Optax {floors['optax']}" in text
+    assert f"Python {project['requires-python'].removeprefix('>=')} or newer" in text
 
 
 def test_every_page_is_in_the_index():

@@ -79,6 +79,7 @@ def _recording(kind):
     method = methods.Method(
         factory=searching if searches else made,
         paper="",
+        avoid="",
         needs=("value_fn",) if searches else (),
         settings={"momentum": 0.9},
     )

@@ -12,6 +12,11 @@ from optimiz import methods
 from tests.conftest import ROOT
 
 
+class _App:
+    class config:
+        root_doc = "docs/index"
+
+
 @pytest.fixture(scope="module", autouse=True)
 def pages():
     """The modules of the site can be imported, as by Sphinx."""
@@ -46,6 +51,12 @@ def test_every_public_name_has_an_entry(reference, written):
                 origin = value.__module__
                 assert f"{name}.{item}" in entries or not origin.startswith("optimiz"), f"{name}.{item}"
     assert {"optimiz.Int8", "optimiz.training.EXIT_PREEMPTED", "optimiz.plan.DEVICES"} <= entries
+    found = re.findall(r"\.\. (?:autofunction|autoclass|py:data):: (\S+)", text)
+    assert len(found) == len(entries), "a name has two entries"
+    listed = {
+        f"{name}.{item}" for name, module in reference.MODULES.items() for item in reference.public(module)
+    }
+    assert entries == listed
 
 
 def test_every_method_has_a_page_of_its_equations_its_signature_and_its_records(written):
@@ -55,6 +66,83 @@ def test_every_method_has_a_page_of_its_equations_its_signature_and_its_records(
         assert f"autofunction:: optimiz.{name}\n" in text and "## Known of it" in text
     adamw = (written / "methods/adamw.md").read_text(encoding="utf-8")
     assert "deviation from `torch.optim.AdamW`" in adamw and "| GPT-2 124M | 8.00 |" in adamw
+    assert "| do not use it | where 8 bytes" in adamw
+    assert "deviation from `pytorch_optimizer.AdaMax`" in (written / "methods/adamaxw.md").read_text("utf-8")
+
+
+def test_every_schedule_has_a_page_with_its_curves(written):
+    drawn = importlib.import_module("schedule_pictures")
+    assert sorted(drawn.CURVES) == sorted(drawn.shapes())
+    for name in drawn.CURVES:
+        assert f"autofunction:: optimiz.schedules.{name}\n" in (written / f"schedules/{name}.md").read_text(
+            "utf-8"
+        )
+        assert (written / f"schedules/{name}.png").stat().st_size > 5_000
+        assert f"schedules/{name}\n" in (written / "schedules.md").read_text("utf-8")
+
+
+def test_every_primitive_has_a_page_that_says_which_optimizers_use_it(reference, written):
+    assert {"scale_by_adam", "low_bit", "guard", "trace"} <= set(reference.primitives())
+    for name in reference.primitives():
+        text = (written / f"primitives/{name}.md").read_text("utf-8")
+        assert "automodule:: optimiz.primitives." in text and f"autofunction:: optimiz.{name}\n" in text
+    used = (written / "primitives/trace.md").read_text("utf-8").partition("## Used by")[2]
+    assert "methods/sgd.md" in used and "adamw" not in used
+
+
+def test_every_question_of_the_page_on_choosing_has_a_picture(written):
+    contents = importlib.import_module("contents")
+    page = (ROOT / "docs/which_optimizer.md").read_text("utf-8")
+    for name in ("by_task", "by_memory", "by_tuning", "by_traffic"):
+        assert f"<!-- site: {name} -->" in page and (written / f"{name}.png").stat().st_size > 5_000
+    for path in (ROOT / "docs").glob("*.md"):
+        source = [path.read_text("utf-8")]
+        contents.add(_App, path.stem, source)
+        assert "<!-- site:" not in source[0]
+
+
+def test_a_name_in_code_links_to_where_it_is_documented(monkeypatch):
+    pytest.importorskip("sphinx")
+    links = importlib.import_module("links")
+    warned = []
+    monkeypatch.setattr(links._LOGGER, "warning", lambda message, name, location: warned.append(name))
+
+    class Code:
+        def __init__(self, text):
+            self.astext = lambda: text
+
+    def target(text):
+        return links.Names._target(links.Names, Code(text))
+
+    for text, expected in {
+        "optimiz.adamw": "optimiz.adamw",
+        "adamw": "optimiz.adamw",
+        "groups.no_decay()": "optimiz.groups.no_decay",
+        "optimiz.guard(tx, give_up_after=5)": "optimiz.guard",
+        "optax.chain": "optax.chain",
+        "jnp.where": "jax.numpy.where",
+        "nnx.Optimizer": "flax.nnx.Optimizer",
+        "optax.MaskedNode": None,  # which Optax's documentation does not list
+        "learning_rate": None,
+        "optimiz.chain(a, b(c))": None,
+    }.items():
+        assert target(text) == expected, text
+    assert not warned
+    assert target("optax.adamww") is None and warned == ["optax.adamww"]
+
+
+def test_the_inventories_are_small_and_name_what_the_libraries_have():
+    inventories = importlib.import_module("inventories")
+    rows = [
+        line.split()
+        for path in inventories.FOLDER.glob("*.inv")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    ]
+    assert len(rows) > 250 and sum(map(len, map(" ".join, rows))) < 40_000
+    for name, kind, page in rows:
+        assert inventories.value_of(name) is not None, name
+        assert kind in ("function", "class", "data") and page.endswith(".html")
 
 
 def test_a_constant_says_what_stands_below_it(reference):
@@ -64,15 +152,13 @@ def test_a_constant_says_what_stands_below_it(reference):
 
 def test_the_navigation_follows_the_index():
     contents = importlib.import_module("contents")
-
-    class App:
-        class config:
-            root_doc = "docs/index"
-
     source = [(ROOT / "docs/index.md").read_text(encoding="utf-8")]
-    contents.add(App, "docs/index", source)
+    contents.add(_App, "docs/index", source)
     trees = re.findall(r":caption: (.*?)\n\n(.*?)\n```", source[0], re.DOTALL)
     pages = [entry for _, entries in trees for entry in entries.splitlines()]
     assert {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"} <= set(pages)
     assert {f"tutorials/{path.stem}" for path in (ROOT / "docs/tutorials").glob("*.md")} <= set(pages)
-    assert len(pages) == len(set(pages)) and "../CHANGELOG" in pages and "reference/methods/adamw" in pages
+    assert len(pages) == len(set(pages)) and "../CHANGELOG" in pages
+    assert {"reference/methods", "reference/schedules", "reference/primitives", "reference/optimiz"} <= set(
+        pages
+    )

@@ -15,6 +15,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ |= {"PYTHONPATH": str(ROOT), "COLUMNS": "150"}  # of what the tutorials run
 
 import contents
+import links
 import mathml
 import reference
 
@@ -37,6 +38,7 @@ exclude_patterns = ["build", "runs", ".*"]
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
@@ -51,6 +53,7 @@ myst_enable_extensions = ["colon_fence"]
 # Records begin below the heading of the page that shows them, and are reached by links, not by the navigation.
 suppress_warnings = ["myst.header", "toc.not_included"]
 
+intersphinx_mapping = links.MAPPING  # inventories in this folder: no network
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the descriptions of arguments say more
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
@@ -69,5 +72,6 @@ html_show_sourcelink = False
 def setup(app):
     """Connect what is written from the code."""
     mathml.setup(app)
+    links.setup(app)
     app.connect("builder-inited", lambda app: reference.write(ROOT))
     app.connect("source-read", contents.add)

@@ -1,20 +1,34 @@
-"""The navigation, from the tables of ``docs/index.md``: a heading is a part, and each link below it a page."""
+"""The navigation, from the tables of ``docs/index.md``, and what pages show on the site alone.
+
+A heading of the index is a part of the navigation, and each link below it a page. In other pages
+``<!-- site: NAME -->`` is where a picture goes that is drawn when the site is built.
+"""
 
 import re
 
+import choosing_pictures
 from reference import PARTS
 
 _LINK = re.compile(r"\]\(([\w./]+)\.md(?:#[\w-]+)?\)")
+_PLACE = re.compile(r"<!-- site: (\w+) -->")
+SHOWN = {
+    name: f"![{caption}](reference/{name}.png)\n\n*{caption}.*\n"
+    for name, caption in choosing_pictures.CAPTIONS.items()
+} | {
+    "schedules": "![Every schedule over a run, at its defaults](reference/schedules.png)\n\n"
+    "[A page for each](reference/schedules.md).\n"
+}
 
 
 def add(app, name, source):
-    """Append the navigation to the first page, and the reference to what the tables list.
+    """Append the navigation to the first page, and put pictures in their places.
 
     Args:
         app: Sphinx's application.
         name: name of the page.
         source: list of its one text, which is changed.
     """
+    source[0] = _PLACE.sub(lambda place: SHOWN[place[1]], source[0])
     if name != app.config.root_doc:
         return
     parts = {}

@@ -1,22 +1,27 @@
 """The pages of the reference, written from the public names, the table of methods and the records.
 
-They are MyST pages in ``docs/reference``, which Git ignores: one for every method and every public module.
+They are MyST pages in ``docs/reference``, which Git ignores: one for every method, schedule, primitive and
+public module.
 """
 
 import ast
 import inspect
 import itertools
 import json
+import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import choosing_pictures
 import path_pictures
+import schedule_pictures
 
 import optimiz
+from examples import choosing
 from optimiz import compare, diagnostics, groups, methods, plan, schedules, testing, training
 
 MODULES: Mapping[str, ModuleType] = {
@@ -36,10 +41,8 @@ _PATH = (
     "rates that decay to zero. It shows what the method does with scales and curvature, and says nothing about "
     "training."
 )
-PARTS = {
-    "Methods": [f"{_PAGES}/methods", *(f"{_PAGES}/methods/{name}" for name in methods.METHODS)],
-    "Reference": [f"{_PAGES}/{module}" for module in MODULES],
-}
+_LISTS = ("methods", "schedules", "primitives")  # each a page, and a page for each of its entries
+PARTS = {"Reference": [f"{_PAGES}/{page}" for page in (*_LISTS, *MODULES)]}
 
 
 def public(module: ModuleType) -> dict[str, Any]:
@@ -47,6 +50,11 @@ def public(module: ModuleType) -> dict[str, Any]:
     names = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
     found = {name: getattr(module, name) for name in names}
     return {name: value for name, value in found.items() if _belongs(name, value, module)}
+
+
+def primitives() -> dict[str, Any]:
+    """The public primitives, by name."""
+    return {name: value for name, value in public(optimiz).items() if "primitives" in value.__module__}
 
 
 def _belongs(name: str, value: Any, module: ModuleType) -> bool:
@@ -66,7 +74,8 @@ def write(root: Path) -> None:
     """
     folder = root / "docs" / _PAGES
     shutil.rmtree(folder, ignore_errors=True)
-    (folder / "methods").mkdir(parents=True)
+    for entries in _LISTS:
+        (folder / entries).mkdir(parents=True)
     records = {
         name: json.loads((root / f"tests/records/{name}.json").read_text(encoding="utf-8"))
         for name in ("memory", "parity")
@@ -77,17 +86,101 @@ def write(root: Path) -> None:
         if has_path:
             path_pictures.draw(name, paths, folder / f"methods/{name}.png")
         (folder / f"methods/{name}.md").write_text(_method(method, records, has_path), encoding="utf-8")
+    schedule_pictures.draw_all(folder / "schedules.png")
+    for name in schedule_pictures.CURVES:
+        schedule_pictures.draw(name, folder / f"schedules/{name}.png")
+        (folder / f"schedules/{name}.md").write_text(_schedule(name), encoding="utf-8")
+    for name, primitive in primitives().items():
+        (folder / f"primitives/{name}.md").write_text(_primitive(name, primitive), encoding="utf-8")
+    choosing_pictures.draw_all(folder)
     (folder / "methods.md").write_text(_all_methods(records), encoding="utf-8")
+    (folder / "schedules.md").write_text(_all_schedules(), encoding="utf-8")
+    (folder / "primitives.md").write_text(_all_primitives(), encoding="utf-8")
     for name, module in MODULES.items():
         (folder / f"{name}.md").write_text(_module(name, module), encoding="utf-8")
 
 
 def _module(name: str, module: ModuleType) -> str:
-    own = public(module)
-    if module is optimiz:  # the methods have pages of their own
-        own = {name: value for name, value in own.items() if name not in methods.METHODS}
+    elsewhere = {"optimiz": {*methods.METHODS, *primitives()}, "optimiz.schedules": {*schedule_pictures.CURVES}}
+    own = {item: value for item, value in public(module).items() if item not in elsewhere.get(name, ())}
     entries = [_entry(f"{name}.{item}", value) for item, value in sorted(own.items(), key=_order)]
-    return "\n\n".join([f"# {name}", _directive("automodule", name, "no-index"), *entries])
+    links = {
+        "optimiz": "[Optimizers](methods.md) and [primitives](primitives.md) have pages of their own.",
+        "optimiz.schedules": "[Shapes](schedules.md) have pages of their own.",
+    }
+    return "\n\n".join(
+        [f"# {name}", _directive("automodule", name, "no-index"), *filter(None, [links.get(name)]), *entries]
+    )
+
+
+def _schedule(name: str) -> str:
+    return "\n\n".join(
+        [
+            f"# {name}",
+            f"![Values of {name} over a run]({name}.png)",
+            _directive("autofunction", f"optimiz.schedules.{name}"),
+            "[How shapes are bound to steps](../../schedules.md), and [all of them](../schedules.md).",
+        ]
+    )
+
+
+def _all_schedules() -> str:
+    rows = [
+        (f"[`{name}`](schedules/{name}.md)", _first_line(getattr(schedules, name)).removeprefix("Shape: "))
+        for name in schedule_pictures.CURVES
+    ]
+    return "\n\n".join(
+        [
+            "# All schedules",
+            "![Every schedule over a run, at its defaults](schedules.png)",
+            compare.table(("shape", "in one line"), rows, words=2),
+            "[How they are bound to steps](../schedules.md).",
+            _tree("schedules", schedule_pictures.CURVES),
+        ]
+    )
+
+
+def _primitive(name: str, primitive: Any) -> str:
+    used = [
+        f"[`{method.name}`](../methods/{method.name}.md)"
+        for method in methods.METHODS.values()
+        if re.search(rf"\b{name}\(", inspect.getsource(sys.modules[method.factory.__module__]))
+    ]
+    by = ", ".join(used) or "no optimizer; it goes around or behind one."
+    return "\n\n".join(
+        [
+            f"# {name}",
+            _directive("automodule", primitive.__module__, "no-index"),
+            "## Use",
+            _directive("autofunction", f"optimiz.{name}"),
+            "## Used by",
+            by,
+        ]
+    )
+
+
+def _all_primitives() -> str:
+    rows = [
+        (f"[`{name}`](primitives/{name}.md)", _first_line(primitive))
+        for name, primitive in primitives().items()
+    ]
+    return "\n\n".join(
+        [
+            "# Primitives",
+            "Optimizers are chains of them: condition, direction, decay, step. "
+            "[How they are chained](../../WORKSPACE.md#the-grammar-of-a-chain).",
+            compare.table(("primitive", "in one line"), rows, words=2),
+            _tree("primitives", primitives()),
+        ]
+    )
+
+
+def _first_line(value: Any) -> str:
+    return (inspect.getdoc(value) or "").partition("\n")[0]
+
+
+def _tree(folder: str, names: Iterable[str]) -> str:
+    return "\n".join(["```{toctree}", ":hidden:", "", *(f"{folder}/{name}" for name in names), "```"])
 
 
 def _order(item: tuple[str, Any]) -> tuple[bool, str]:
@@ -132,10 +225,10 @@ def _method(method: methods.Method, records: Mapping[str, Any], has_path: bool) 
 
 def _facts(method: methods.Method, records: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "published", method.paper or "not: it is a baseline"
-    for case in records["parity"]["cases"].values():
-        if case["method"] == method.name:
-            deviation = f"{case['max_relative_deviation']:.0e}, relative, at most"
-            yield f"deviation from `{case['code']}`", deviation
+    yield "do not use it", method.avoid
+    for case in choosing.cases_of(method.name, records["parity"]):
+        deviation = f"{case['max_relative_deviation']:.0e}, relative, at most"
+        yield f"deviation from {'`' + case['code'] + '`' if case['code'] else 'its equations'}", deviation
     for text, rate in {
         "peak rate for fine-tuning": method.fine_tuning_rate,
         "peak rate from scratch": method.from_scratch_rate,
@@ -171,8 +264,9 @@ def _all_methods(records: Mapping[str, Any]) -> str:
         rows.append((f"[`{name}`](methods/{name}.md)", method.summary, method.kind, size))
     head = ("method", "in one line", "kind", "state, bytes per parameter")
     shown = next(iter(records["memory"]["models"]))
-    note = f"State: float32, of {shown}. [How they compare with Optax's](../optimizers.md#relative-to-optax)."
-    return "\n\n".join(["# All methods", compare.table(head, rows, words=3), note])
+    note = f"State: float32, of {shown}. [When not to use which](../which_optimizer.md#all-methods)."
+    tree = _tree("methods", methods.METHODS)
+    return "\n\n".join(["# All methods", compare.table(head, rows, words=3), note, tree])
 
 
 def _directive(kind: str, name: str, *options: str) -> str:

@@ -83,7 +83,7 @@ def makes_things(value: Any) -> bool:
         return True
     if not inspect.isfunction(value) or value.__qualname__ != value.__name__:
         return False
-    known = value.__module__.startswith(("optimiz.", "optax.schedules."))
+    known = str(value.__module__).startswith(("optimiz.", "optax.schedules."))  # None for what eval made
     return known and not _USED_UNCALLED & inspect.signature(value).parameters.keys()
 
 

@@ -44,7 +44,7 @@ def comes_last(name: str, params: optax.Params | None, but: Collection[str] = ()
         )
     for chain in _chains():
         for update in chain.after:
-            rounds = _name(update) in but and update.__module__.startswith("optimiz.")
+            rounds = _name(update) in but and str(update.__module__).startswith("optimiz.")
             if not (rounds or _undoes_nothing(update) or (_has_holes(params) and _code(update) in _OF_SOME)):
                 raise ValueError(
                     f"{name} must be the last of a chain, for what comes after it undoes it; here comes "

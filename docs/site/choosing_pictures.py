@@ -1,0 +1,93 @@
+"""Pictures of the page on choosing an optimizer, one for each question, from the rows of its tables."""
+
+import math
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from examples import choosing, records
+from optimiz import compare
+
+CAPTIONS = {
+    "by_task": "Difference from Adam or AdamW at its best rate, with the 95 % interval over seeds",
+    "by_memory": "Bytes per parameter of parameters, gradients and state",
+    "by_tuning": "What a rate beside the best one loses",
+    "by_traffic": "Bytes that an update of GPT-2 XL moves on an H200, per parameter",
+}
+
+
+def draw_all(folder: Path) -> None:
+    """Draw them.
+
+    Args:
+        folder: where the pictures go, each named after its question.
+    """
+    drawn = {"by_task": _task(), "by_memory": _memory(), "by_tuning": _tuning(), "by_traffic": _traffic()}
+    for name, figure in drawn.items():
+        compare.save(figure, folder / f"{name}.png", dpi=110)
+
+
+def _task():
+    found = list(records.outcomes())
+    parts = {sign: [one for one in found if one.sign == sign] for sign in (1, -1)}
+    figure = Figure(figsize=(9, 1.4 + 0.3 * len(found)), layout="constrained")
+    heights = [max(1, len(part)) for part in parts.values()]
+    for axes, (sign, part) in zip(figure.subplots(2, 1, height_ratios=heights), parts.items(), strict=True):
+        for height, one in enumerate(reversed(part)):
+            low, high = one.difference.low, one.difference.high
+            color = {"better": "tab:green", "worse": "tab:red"}.get(one.verdict, "tab:gray")
+            axes.plot([low, high], [height, height], color=color, linewidth=2)
+            axes.plot(one.difference.mean, height, "o", color=color, markersize=5)
+        labels = [f"{one.method.replace('`', '')} | {one.study.partition(',')[0]}" for one in reversed(part)]
+        axes.set_yticks(range(len(part)), labels, fontsize=8)
+        axes.axvline(0, color="black", linewidth=0.8)
+        metrics = ", ".join(dict.fromkeys(one.metric.split()[0] for one in part))
+        axes.set_xlabel(
+            f"difference in {metrics}; {'right' if sign > 0 else 'left'} of 0 is better", fontsize=9
+        )
+    return figure
+
+
+def _memory():
+    found = choosing.forms(records._measured("memory"))
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots()
+    names = list(reversed(found))
+    axes.barh(names, [found[name] for name in names], color="tab:blue")
+    for device, size in list(choosing.DEVICES.items())[:2]:
+        limit = choosing.SHARE * size / 1.3e9
+        if limit < 1.2 * max(found.values()):
+            axes.axvline(limit, color="tab:orange")
+            axes.text(limit, -0.4, f" {choosing.SHARE:.0%} of {device}, 1.3 billion parameters", fontsize=8)
+    axes.set_xlabel("bytes per parameter")
+    axes.tick_params(labelsize=8)
+    return figure
+
+
+def _tuning():
+    found = records.grids()
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, (study, methods) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
+        for name, levels in methods.items():
+            best = min(levels, key=lambda rate: levels[rate])
+            rates = [rate for rate in sorted(levels) if math.isfinite(levels[rate])]
+            axes.plot([rate / best for rate in rates], [levels[rate] for rate in rates], "o-", label=name)
+            for rate in set(levels) - set(rates):
+                axes.plot(rate / best, max(levels[r] for r in rates), "x", color="black")
+        axes.set(xscale="log", xlabel="rate over the best rate", ylabel="lost", title=study)
+        axes.legend(fontsize=8)
+    return figure
+
+
+def _traffic():
+    rows = [row for row in records._benchmark("plan/gpt2_xl_h200")["rows"] if row["traffic"]]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for row in reversed(rows):
+        least, most = (row["traffic"][end] / row["parameters"] for end in ("least", "greatest"))
+        axes.barh(row["optimizer"], least, color="tab:blue")
+        axes.barh(row["optimizer"], most - least, left=least, color="tab:cyan")
+    axes.set_xscale("log")
+    axes.set_xlabel("bytes per parameter; the lighter part depends on branches")
+    axes.tick_params(labelsize=8)
+    return figure

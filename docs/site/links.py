@@ -1,0 +1,82 @@
+"""Names in code become links: those of this suite to the reference, others to Optax's, JAX's and Flax's pages.
+
+A name that is written as code, such as ``optimiz.adamw`` or ``jax.jit``, links to where it is documented, with
+or without arguments behind it. A name of the three libraries that the installed version does not have is a
+warning. What their documentation does not list, or ``inventories.py`` was not run for, is left as it is.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import inventories
+import reference
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.transforms import SphinxTransform
+from sphinx.util import logging
+
+from optimiz import methods
+
+MAPPING = {name: (url, str(inventories.FOLDER / f"{name}.inv")) for name, url in inventories.SITES.items()}
+_CODE = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(\([^()]*\))?")
+_LOGGER = logging.getLogger(__name__)
+
+
+def setup(app):
+    """Connect the transform."""
+    app.add_transform(Names)
+
+
+def listed() -> set[str]:
+    """The names in the inventories."""
+    lines = [line for path in inventories.FOLDER.glob("*.inv") for line in Path(path).read_text().splitlines()]
+    return {line.split()[0] for line in lines if not line.startswith("#")}
+
+
+def own() -> Mapping[str, str]:
+    """How a name of this suite is written, and what it is called in full."""
+    found = {name: f"optimiz.{name}" for name in methods.METHODS}
+    for module, value in reference.MODULES.items():
+        for name in reference.public(value):
+            full = f"{module}.{name}"
+            found |= {full: full, full.removeprefix("optimiz."): full} if "." in module else {full: full}
+    return found
+
+
+class Names(SphinxTransform):
+    """Links around code that is a name."""
+
+    default_priority = 500
+    _own: Mapping[str, str] = own()
+    _listed: set[str] = listed()
+
+    def apply(self, **kwargs):
+        """Wrap what has a target."""
+        for node in list(self.document.findall(nodes.literal)):
+            parents = (nodes.reference, nodes.title, addnodes.pending_xref, addnodes.desc_signature)
+            if not isinstance(node.parent, parents) and (target := self._target(node)):
+                link = addnodes.pending_xref(
+                    "",
+                    refdomain="py",
+                    reftype="obj",
+                    reftarget=target,
+                    refexplicit=True,
+                    refwarn=True,
+                    refdoc=self.env.docname,
+                )
+                node.replace_self(link)
+                link += node
+
+    def _target(self, node):
+        match = _CODE.fullmatch(node.astext())
+        if match is None:
+            return None
+        name = inventories.in_full(match[1])
+        if name.partition(".")[0] not in inventories.SITES or "." not in name:
+            return self._own.get(name)
+        if name in self._listed:
+            return name
+        if inventories.value_of(name) is None:
+            _LOGGER.warning("%s does not exist", name, location=node)
+        return None

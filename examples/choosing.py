@@ -1,0 +1,266 @@
+"""What the committed records say of choosing an optimizer: by task, by memory, by tuning, and of all methods.
+
+The tables are those of ``docs/which_optimizer.md``; the site draws its pictures from the same rows.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from examples.studies.line_search import report as line_search
+from examples.studies.pretraining import report as pretraining
+from optimiz import compare, methods
+
+MODEL = "GPT-2 1.5B"  # of the memory record: whose state is compared
+SMALL = "GPT-2 124M"
+DEVICES = {"24 GB": 24e9, "80 GB": 80e9, "141 GB": 141e9}
+SHARE = 0.75  # of a device, for parameters, gradients and state; the rest is for activations
+PLANNED = "gpt2-xl on h200"
+UNMEASURED = "not measured"
+
+_OPTIMIZERS = ("lion", "sophia_g", "sgd_sai")  # of the study of pre-training, the recipes that are optimizers
+_FORMS = {  # name → (method, format of its state, bytes of a parameter)
+    "adamw": ("adamw", "float32", 4),
+    "adam_mini": ("adam_mini", "float32", 4),
+    "lion": ("lion", "float32", 4),
+    "muon": ("muon", "float32", 4),
+    "adafactor": ("adafactor", "float32", 4),
+    "adamw, state in Int8": ("adamw", "Int8", 4),
+    "lion, state in Int8": ("lion", "Int8", 4),
+    "adamw, state in Int4": ("adamw", "Int4", 4),
+    "adamw, bfloat16 rounded stochastically, state in Int8": ("adamw", "Int8", 2),
+    "lion, bfloat16 rounded stochastically, state in Int8": ("lion", "Int8", 2),
+    "soap": ("soap", "float32", 4),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a method did next to Adam or AdamW in one study.
+
+    Attributes:
+        study: what was trained.
+        metric: metric on held-out examples, with its direction.
+        baseline: the method that it is compared with, and its rate.
+        method: the method, and its rate.
+        difference: paired difference of the metric over seeds.
+        sign: 1 if more is better, or -1.
+    """
+
+    study: str
+    metric: str
+    baseline: str
+    method: str
+    difference: compare.Difference
+    sign: int
+
+    @property
+    def verdict(self) -> str:
+        """Whether seeds tell the two apart."""
+        if not self.difference.significant:
+            return "not told apart"
+        return "better" if self.sign * self.difference.mean > 0 else "worse"
+
+
+def outcomes(
+    fine_tuning: compare.Record, pre_training: compare.Record, searches: Mapping[str, compare.Record]
+) -> Iterator[Outcome]:
+    """The outcomes of the committed studies.
+
+    Args:
+        fine_tuning: record of ``examples.compare_optimizers``.
+        pre_training: record of the study of pre-training.
+        searches: records of the study of line searches, by data.
+    """
+    metric = "accuracy"
+    sign = int(fine_tuning.sign(metric))
+    found = {method.name: method for method in compare.by_method(fine_tuning, metric)}
+    base = found.pop("adamw")
+    for method in found.values():
+        yield Outcome(
+            "MiniLM-L6 on topics, 8 s of reference time",
+            f"{metric} {compare.arrow(metric)}",
+            _at("adamw", base.rate),
+            _at(method.name, method.rate),
+            _difference(method.scores, base.scores, sign),
+            sign,
+        )
+    results = pretraining.Results(pre_training)
+    for name in _OPTIMIZERS:
+        yield Outcome(
+            "BERT of 4 layers and width 64 from scratch, 26 s of reference time",
+            f"loss {compare.arrow('loss')}",
+            _at("adamw", results.rate("adamw")),
+            _at(name, results.rate(name)),
+            results.difference(name, "adamw", "loss"),
+            -1,
+        )
+    for data, record in searches.items():
+        metric = line_search.metric_of(record)
+        sign = int(record.sign(metric))
+        arms = line_search.by_arm(record)
+        grid = [arm for arm, runs in arms.items() if runs[0].optimizer == "adam"]
+        scores = {arm: line_search.scores_of(record, runs) for arm, runs in arms.items()}
+        best = max(grid, key=lambda arm: compare.estimate(scores[arm])[0])
+        for name in ("salsa", "adam_sls", "pla_sls"):
+            yield Outcome(
+                f"MiniLM-L6 on 500 examples of {data}, 79 updates",
+                f"{metric} {compare.arrow(metric)}",
+                _at("adam", arms[best][0].learning_rate),
+                _at(name, None),
+                _difference(scores[name], scores[best], sign),
+                sign,
+            )
+
+
+def _at(name: str, rate: float | None) -> str:
+    return f"`{name}`" if rate is None else f"`{name}` at {rate:g}"
+
+
+def _difference(scores: Sequence[float], base: Sequence[float], sign: int) -> compare.Difference:
+    return compare.paired_difference(
+        [sign * score for score in scores], [sign * score for score in base], confidence=0.95
+    )
+
+
+def by_task(found: Sequence[Outcome]) -> str:
+    """The outcomes as a table."""
+    head = ("trained", "on held-out data", "baseline", "method", "difference, 95 % interval", "seeds say")
+    rows = []
+    for one in found:
+        low, high = one.difference.low, one.difference.high
+        interval = f"{one.difference.mean:+.3f} ({low:+.3f} to {high:+.3f})"
+        rows.append((one.study, one.metric, one.baseline, one.method, interval, one.verdict))
+    return compare.table(head, rows, words=6)
+
+
+def forms(memory: Mapping[str, Any]) -> dict[str, float]:
+    """Bytes per parameter of parameters, gradients and state, by method and form."""
+    measured = memory["models"][MODEL]
+    held = measured["bytes"]
+    return {
+        name: 2 * size + held[method][kind] / measured["parameters"]
+        for name, (method, kind, size) in _FORMS.items()
+    }
+
+
+def by_memory(memory: Mapping[str, Any]) -> str:
+    """How large a model may be on a device, as a table."""
+    head = ["method", "bytes per parameter", "1.3 billion parameters"]
+    head += [f"most on {device}" for device in DEVICES]
+    rows = [
+        (
+            f"`{method}`{comma}{rest}",
+            f"{size:.2f}",
+            f"{1.3 * size:.1f} GB",
+            *(f"{SHARE * bytes_ / size / 1e9:.1f} billion" for bytes_ in DEVICES.values()),
+        )
+        for name, size in forms(memory).items()
+        for method, comma, rest in [name.partition(",")]
+    ]
+    note = (
+        f"Parameters, gradients and state of {MODEL}, by [the record](../tests/records/memory.md). The last "
+        f"columns are the largest model for which the three take {SHARE:.0%} of the device; the rest is for "
+        "activations, which depend on batch and length. 1 GB = 10⁹ bytes."
+    )
+    return f"{compare.table(head, rows)}\n\n{note}"
+
+
+def grids(
+    fine_tuning: compare.Record, pre_training: compare.Record
+) -> dict[str, dict[str, dict[float, float]]]:
+    """Study → method → rate → what is lost to the best rate of the method, in the study's own metric."""
+    found = {}
+    by_rate = {
+        method.name: {rate: -level for rate, level in method.levels.items() if rate is not None}
+        for method in compare.by_method(fine_tuning, "accuracy")
+    }
+    study = pretraining.Results(pre_training).grids
+    by_study = {
+        "validation accuracy, MiniLM-L6": by_rate,
+        "validation loss, small BERT": {name: study[name] for name in ("adamw", *_OPTIMIZERS)},
+    }
+    for title, methods_ in by_study.items():
+        found[title] = {
+            name: {rate: value - min(levels.values()) for rate, value in levels.items()}
+            for name, levels in methods_.items()
+            if len(levels) > 1
+        }
+    return found
+
+
+def _lost(levels: Mapping[float, float]) -> str:
+    """What the neighbours of the best rate lose, and how far they are."""
+    best = min(levels, key=lambda rate: levels[rate])
+    cells = []
+    for rate in sorted(levels):
+        if rate != best and 0.2 < rate / best < 5:
+            lost = "diverges" if math.isinf(levels[rate]) else f"{levels[rate]:.3f}"
+            cells.append(f"× {rate / best:.2g}: {lost}")
+    return ", ".join(cells)
+
+
+def by_tuning(found: Mapping[str, Mapping[str, Mapping[float, float]]]) -> str:
+    """What a wrong rate costs, as a table."""
+    rows = []
+    for study, methods_ in found.items():
+        for name, levels in methods_.items():
+            best = min(levels, key=lambda rate: levels[rate])
+            edge = compare.at_edge(best, sorted(levels))
+            rows.append((study, f"`{name}`", f"{best:g}{', at the edge of its grid' * edge}", _lost(levels)))
+    head = ("study", "method", "best rate", "lost at other rates")
+    return compare.table(head, rows, words=4)
+
+
+def cases_of(name: str, parity: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The cases of a method in the record of parity, which may be named after its variants."""
+
+    def owner(case: str) -> str:
+        return max((m for m in methods.METHODS if f"{case}_".startswith(f"{m}_")), key=len, default="")
+
+    return [case for key, case in parity["cases"].items() if owner(key) == name]
+
+
+def all_methods(
+    memory: Mapping[str, Any],
+    parity: Mapping[str, Any],
+    plan: Mapping[str, Any],
+    found: Mapping[str, Mapping[str, Mapping[float, float]]],
+) -> str:
+    """Every method: state, traffic, sensitivity to its rate, deviation from its source, and when not to use it.
+
+    Args:
+        memory: record of the size of states.
+        parity: record of the distance from sources.
+        plan: record of planned updates.
+        found: what other rates lose, as :func:`grids` returns it.
+    """
+    small = memory["models"][SMALL]
+    moved = {row["optimizer"]: row["traffic"] for row in plan["rows"] if row["traffic"]}
+    parameters = {row["optimizer"]: row["parameters"] for row in plan["rows"]}
+    head = ("method", "when not to use it", "state, float32", "state, Int8", "bytes moved")
+    head += ("lost at other rates", "deviation from its source")
+    rows = []
+    for name, method in methods.METHODS.items():
+        held = small["bytes"].get(name, {})
+        sizes = [
+            f"{held[k] / small['parameters']:.2f}" if k in held else UNMEASURED for k in ("float32", "Int8")
+        ]
+        traffic = UNMEASURED
+        if name in moved:
+            ends = {moved[name]["least"] / parameters[name], moved[name]["greatest"] / parameters[name]}
+            traffic = " to ".join(f"{end:.0f}" for end in sorted(ends))
+        lost = "; ".join(f"{_lost(one[name])} ({study})" for study, one in found.items() if name in one)
+        cases = [case for case in parity["cases"].values() if case["method"] == name]
+        deviation = f"{max(case['max_relative_deviation'] for case in cases):.0e}" if cases else "see its tests"
+        page = f"[`{name}`](../optimiz/optimizers/{method.page}.py)"
+        needs_no_rate = "takes no rate" if method.kind == "line search" else UNMEASURED
+        rows.append((page, method.avoid, *sizes, traffic, lost or needs_no_rate, deviation))
+    note = (
+        f"State: bytes per parameter of {SMALL}. Moved: bytes to and from memory per parameter in an update of "
+        f"{PLANNED}, by its compiler, from the branches that move least to those that move most. Lost: what "
+        "rates next to the best lose to it, in the metric of the study. Deviation: the largest, relative, of "
+        "[the record](optimizers.md). What says *not measured* was not."
+    )
+    return f"{compare.table(head, rows, words=2)}\n\n{note}"

@@ -1,0 +1,64 @@
+"""The tables of the page on choosing an optimizer, from the committed records."""
+
+import re
+
+import pytest
+
+from examples import choosing, records
+from optimiz import methods
+from tests.conftest import ROOT
+
+
+def cells(table):
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.splitlines()[2:]]
+
+
+@pytest.fixture(scope="module")
+def memory():
+    return records._measured("memory")
+
+
+def test_bytes_per_parameter_are_those_of_parameters_gradients_and_state(memory):
+    found = choosing.forms(memory)
+    assert found["adamw"] == pytest.approx(4 + 4 + 8, abs=0.01)
+    assert found["adamw, state in Int8"] == pytest.approx(4 + 4 + 2.03, abs=0.02)
+    assert found["adamw, bfloat16 rounded stochastically, state in Int8"] == pytest.approx(6.03, abs=0.02)
+    assert found["lion"] == pytest.approx(12, abs=0.01)
+
+
+def test_the_page_answers_for_1_3_billion_parameters_what_the_table_says(memory):
+    found = choosing.forms(memory)
+    text = (ROOT / "docs/which_optimizer.md").read_text("utf-8")
+    for form in ("adamw", "adamw, state in Int8", "adamw, bfloat16 rounded stochastically, state in Int8"):
+        assert f"{1.3 * found[form]:.1f} GB" in text.partition("<!-- /record -->")[2].partition("```")[0]
+    assert "| `adamw` | 16.00 | 20.8 GB | 1.1 billion" in choosing.by_memory(memory)
+
+
+def test_an_outcome_says_better_only_beyond_its_interval():
+    found = list(records.outcomes())
+    assert {one.verdict for one in found} == {"not told apart", "better", "worse"}
+    for one in found:
+        low, high = one.difference.low, one.difference.high
+        assert (one.verdict == "not told apart") == (low <= 0 <= high)
+    lion = next(one for one in found if "lion" in one.method and "BERT" in one.study)
+    assert lion.difference.mean == pytest.approx(0.355, abs=5e-4) and lion.verdict == "not told apart"
+    sophia = next(one for one in found if "sophia_g" in one.method)
+    assert sophia.verdict == "worse" and "9e-05" in sophia.method
+
+
+def test_what_rates_lose_is_measured_from_the_best_rate_of_the_method():
+    found = records.grids()
+    assert found["validation loss, small BERT"]["adamw"] == pytest.approx(
+        {0.000333: 0.191, 1e-3: 0, 3e-3: 0.065}, abs=1e-3
+    )
+    assert min(found["validation accuracy, MiniLM-L6"]["lion"].values()) == 0
+    assert "× 3: diverges" in choosing._lost({0.1: 0.0, 0.3: float("inf"), 3.0: 1.0})
+
+
+def test_every_method_is_in_the_table_and_says_when_not_to_use_it():
+    table = records.sections()["all_methods"]()
+    rows = {re.match(r"\[`(\w+)`\]", row[0])[1]: row for row in cells(table.partition("\n\n")[0])}
+    assert list(rows) == list(methods.METHODS)
+    assert all(row[1] and not row[1].endswith(".") for row in rows.values())
+    assert rows["adamw"][2:5] == ["8.00", "2.04", "28"] and rows["adan"][4] == choosing.UNMEASURED
+    assert rows["salsa"][5] == "takes no rate" and rows["salsa"][6] == "see its tests"
