@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from examples.data import baseline, image_summary, images
+from examples.data.summary import Summary
 from examples.shared import command, devices, optimizers, program_flags, training_flags
 from examples.shared.train_each import Plan, made_or_left_out
 from examples.tasks.image_classification import CROP, FLIP, ImageClassification, choose, draw_mistakes
@@ -32,6 +33,7 @@ _SMOOTHING = FLAGS.DEFINE_float("smoothing", 0.1, "Of labels.")
 _DROPOUT = FLAGS.DEFINE_float("dropout", 0.0, "Rate of dropout of a ViT.")
 _REMAT = FLAGS.DEFINE_bool("remat", False, "Compute layers of a ViT twice, to take less memory.")
 _HEAD_RATE = FLAGS.DEFINE_float("head_rate", 1.0, "Rate of the head, in multiples of the others'.")
+training_flags.define_parts(FLAGS)
 training_flags.define(
     FLAGS,
     lambda name: choose_optimizer(name, 2),
@@ -97,20 +99,22 @@ def main() -> None:
     layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
     parts = read_data()
     plan = Plan.of(FLAGS, len(parts["train"].images), log_every=10)
-    summary = image_summary.of_images(parts)
-    if training.is_first():
-        summary.show()
     side, _, channels = parts["train"].images.shape[1:]
     classes = len(parts["train"].label_names)
     choices = [choose_optimizer(name, classes) for name in FLAGS.optimizer]
-    chosen = plan.optimizers(choices, optimizers.head_multipliers(_HEAD_RATE.value))
+    multipliers = optimizers.head_multipliers(_HEAD_RATE.value)
+    chosen = plan.optimizers(choices, multipliers)
     augment = _AUGMENT.value or (["none"] if _DATA.value is None else [CROP, FLIP])
     model = choose(_MODEL.value, side, channels, classes, _DROPOUT.value, _REMAT.value)
     problem = ImageClassification(parts, model, augment=augment, smoothing=_SMOOTHING.value)
+    task = problem.task(FLAGS.batch_size, FLAGS.seed, devices.share(layout))
+    summary = image_summary.of_images(parts) | Summary(plan.parts(task, multipliers))
+    if training.is_first():
+        summary.show()
     decisive = plan.decisive | {flag.name: flag.value for flag in _DECISIVE} | {"augment": augment}
     identity = decisive | {"model_and_data": problem.fingerprint()}
     identity |= problem.classifier.meaning
-    task, identity = plan.begun(problem.task(FLAGS.batch_size, FLAGS.seed, devices.share(layout)), identity)
+    task, identity = plan.begun(task, identity)
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
     with training.claimed(plan.output, identity | {"learning_rates": rates}, plan.resume):

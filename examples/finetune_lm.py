@@ -47,6 +47,7 @@ _TARGETS = FLAGS.DEFINE_list(
 _RATIO = FLAGS.DEFINE_float("lora_ratio", 1.0, "Rate of the factors B, in multiples of A's (LoRA+).")
 _DROPOUT = FLAGS.DEFINE_float("dropout", 0.0, "Rate of the model's dropout.")
 _REMAT = FLAGS.DEFINE_bool("remat", False, "Compute layers twice, to take less memory.")
+training_flags.define_parts(FLAGS)
 training_flags.define(
     FLAGS,
     lambda name: optimizers.choose(name, classes=2),
@@ -73,6 +74,14 @@ program_flags.check_together(
     FLAGS,
     _RANK,
     *_OF_LORA,
+)
+program_flags.check_together(
+    lambda x: not (x["lora_rank"] and (x["freeze"] or x["layerwise_decay"])),
+    "--freeze and --layerwise_decay are of the whole model; give --lora_rank=0, which trains it",
+    FLAGS,
+    _RANK,
+    FLAGS["freeze"],
+    FLAGS["layerwise_decay"],
 )
 
 
@@ -110,17 +119,18 @@ def main() -> None:
     given = {flag.name: flag.value for flag in options}
     given["skip_long"] |= _DATA.value is None
     problem = LanguageModeling(parts, model, lora=adapters, **given)
-    summary = about | problem.summary
-    if training.is_first():
-        summary.show()
     plan = Plan.of(FLAGS, len(problem.rows["train"]["weight"]), log_every=5)
     choices = [optimizers.choose(name, classes=problem.vocabulary) for name in FLAGS.optimizer]
     choices = list(map(optimizers.for_adapters, choices)) if rank else choices
     multipliers = lora.rates(_RATIO.value) if rank else optimizers.one_rate
     chosen = plan.optimizers(choices, multipliers)
+    task = problem.task(FLAGS.batch_size, FLAGS.seed, devices.share(layout))
+    summary = about | problem.summary | Summary(plan.parts(task, multipliers))
+    if training.is_first():
+        summary.show()
     decisive = plan.decisive | {flag.name: flag.value for flag in _DECISIVE} | {"length": problem.length}
     identity = decisive | {"model_and_data": problem.fingerprint()} | problem.meaning
-    task, identity = plan.begun(problem.task(FLAGS.batch_size, FLAGS.seed, devices.share(layout)), identity)
+    task, identity = plan.begun(task, identity)
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
     name = "a GPT-2 of Python's library" if _MODEL.value is None else pretrained.described(_MODEL.value, model)

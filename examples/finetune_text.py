@@ -14,6 +14,7 @@ import dataclasses
 import functools
 
 from examples.data import baseline, data_flags, docstrings, text
+from examples.data.summary import Summary
 from examples.models import pretrained
 from examples.shared import command, devices, optimizers, program_flags, training_flags
 from examples.shared.train_each import Plan
@@ -36,6 +37,7 @@ _LENGTH = FLAGS.DEFINE_integer(
 )
 _DROPOUT = FLAGS.DEFINE_float("dropout", 0.1, "Rate of dropout, everywhere.")
 _REMAT = FLAGS.DEFINE_bool("remat", False, "Compute layers twice, to take less memory.")
+training_flags.define_parts(FLAGS)
 training_flags.define(
     FLAGS,
     lambda name: optimizers.choose(name, classes=2),
@@ -100,7 +102,8 @@ def main() -> None:
     train = parts["train"]
     plan = Plan.of(FLAGS, len(train.texts), log_every=5)
     choices = [optimizers.choose(name, classes=len(train.label_names)) for name in FLAGS.optimizer]
-    chosen = plan.optimizers(choices, optimizers.head_multipliers(_HEAD_RATE.value))
+    multipliers = optimizers.head_multipliers(_HEAD_RATE.value)
+    chosen = plan.optimizers(choices, multipliers)
     problem = TextClassification(
         parts,
         model,
@@ -109,11 +112,13 @@ def main() -> None:
         pooling=_POOLING.value,
         remat=_REMAT.value,
     )
+    task = problem.task(FLAGS.batch_size, FLAGS.seed, devices.share(layout))
+    summary = problem.summary | Summary(plan.parts(task, multipliers))
     if training.is_first():
-        problem.summary.show()
+        summary.show()
     decisive = plan.decisive | {flag.name: flag.value for flag in _DECISIVE} | {"length": problem.length}
     identity = decisive | {"model_and_data": problem.fingerprint()} | problem.classifier.meaning
-    task, identity = plan.begun(problem.task(FLAGS.batch_size, FLAGS.seed, devices.share(layout)), identity)
+    task, identity = plan.begun(task, identity)
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
     model_name = pretrained.described(_MODEL.value, model)
@@ -123,7 +128,7 @@ def main() -> None:
             record = plan.new_record(
                 "finetune_text",
                 f"Fine-tuning {model_name} with {', '.join(chosen)}",
-                task={"model": model_name, **problem.summary.rows()},
+                task={"model": model_name, **summary.rows()},
                 settings=decisive,
                 baseline="TF-IDF baseline",
                 compute=functools.partial(baseline.tfidf_baseline, **parts),

@@ -10,7 +10,7 @@ from flax import linen as nn
 from flax import nnx
 from flax.core import FrozenDict
 
-from optimiz import groups
+from optimiz import groups, sophia_g, sophia_h
 from optimiz.groups import rules
 
 LAYERS, WIDTH, HEADS, VOCABULARY = 3, 8, 2, 5
@@ -580,6 +580,25 @@ def test_a_line_search_moves_only_the_trained_parameters(search):
         np.testing.assert_array_equal(params["free"], free)
     assert params["fixed"].tolist() == [5.0]
     assert alone(free, 2.0) < alone(jnp.array([1.0, -1.0]), 2.0)
+
+
+@pytest.mark.parametrize("name", ["logits_fn", "obj_fn"])
+def test_an_estimate_of_the_curvature_calls_its_function_with_all_parameters(name):
+    """It equals the method on the trained parameters alone."""
+    params = {"free": jnp.array([[1.0, -1.0]]), "fixed": jnp.array([[5.0], [2.0]])}
+    grads = jax.tree.map(jnp.ones_like, params)
+
+    def function(params):
+        logits = params["fixed"] @ params["free"]
+        return logits if name == "logits_fn" else jnp.sum(logits**4)
+
+    tx = sophia_g(0.1, classes=2) if name == "logits_fn" else sophia_h(0.1)
+    frozen = groups.freeze(tx, groups.path("^fixed"))
+    updates, _ = frozen.update(grads, frozen.init(params), params, **{name: function})
+    alone, inner = {"free": params["free"]}, lambda free: function(free | {"fixed": params["fixed"]})
+    expected, _ = tx.update({"free": grads["free"]}, tx.init(alone), alone, **{name: inner})
+    np.testing.assert_array_equal(updates["free"], expected["free"])
+    assert np.unique(expected["free"]).size == 2 and not updates["fixed"].any()
 
 
 def test_freezing_nothing_or_everything():

@@ -6,10 +6,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
 import optax
 
 import optimiz
-from examples.shared import command, program_flags, terminal, tracking, training_flags, warm_start
+from examples.shared import (
+    command,
+    program_flags,
+    terminal,
+    tracking,
+    trained_parts,
+    training_flags,
+    warm_start,
+)
 from examples.shared.optimizers import Choice, averaged
 from examples.shared.precisions import PRECISIONS, in_precision
 from optimiz import compare, groups, schedules, training
@@ -57,6 +66,8 @@ class Plan:
         schedule: name of what follows the warm-up, see ``training_flags.SCHEDULES``.
         clip: largest norm of a gradient; None for any.
         report_to: trackers that are told of the runs, see ``tracking.TRACKERS``.
+        freeze: what is not trained, see ``trained_parts.pattern``.
+        layerwise_decay: factor of the rate for each layer below the head; None for none.
     """
 
     settings: training.Settings
@@ -72,6 +83,8 @@ class Plan:
     schedule: str = "cosine"
     clip: float | None = None
     report_to: Sequence[str] = ()
+    freeze: Sequence[str] = ()
+    layerwise_decay: float | None = None
 
     @classmethod
     def of(cls, own: program_flags.Flags, examples: int, *, log_every: int) -> "Plan":
@@ -111,6 +124,7 @@ class Plan:
             schedule=own.schedule,
             clip=own.clip,
             report_to=own.report_to or (),
+            **training_flags.parts(own),
         )
 
     @property
@@ -126,7 +140,27 @@ class Plan:
             "schedule": self.schedule,
             "clip": self.clip,
             "accumulate": self.settings.micro_batches,
-        }
+        } | {name: value for name, value in self._parts.items() if value}
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        return {"freeze": list(self.freeze), "layerwise_decay": self.layerwise_decay}
+
+    def parts(self, task: training.Task, multipliers: Callable[[Any], Any]) -> dict[str, str]:
+        """Which parameters are trained, and how fast, if ``--freeze`` or ``--layerwise_decay`` is given.
+
+        Args:
+            task: the task.
+            multipliers: see :meth:`optimizer`.
+
+        Raises:
+            ValueError: what is to be frozen is not there, or is everything.
+        """
+        if not any(self._parts.values()):
+            return {}
+        params = jax.eval_shape(task.init, jax.random.key(0))
+        multipliers = trained_parts.multiplied(multipliers, self.layerwise_decay)
+        return trained_parts.facts(params, self.freeze, multipliers)
 
     def begun(self, task: training.Task, identity: dict[str, Any]) -> tuple[training.Task, dict[str, Any]]:
         """The task and the identity of its runs, in its precision, and from ``--init`` if that is given.
@@ -142,7 +176,7 @@ class Plan:
         """
         if self.init is not None:
             task, identity = warm_start.begun(task, identity, self.init)
-        return PRECISIONS[self.precision].task(task), identity
+        return trained_parts.without_gradients(PRECISIONS[self.precision].task(task), self.freeze), identity
 
     def optimizer(self, choice: Choice, multipliers: Any) -> tuple[optax.GradientTransformation, float | None]:
         """An optimizer on its schedule, and its peak rate.
@@ -161,9 +195,10 @@ class Plan:
             after = schedules.constant if choice.constant_rate else training_flags.SCHEDULES[self.schedule]
             shape = schedules.warm_up(after(rate), self.warmup)
         schedule = schedules.over_steps(shape, self.settings.steps)
+        multipliers = trained_parts.multiplied(multipliers, self.layerwise_decay)
         tx = choice.make(schedule, self.weight_decay, groups.no_decay(), multipliers)
         tx = tx if self.clip is None else optax.chain(optimiz.clip_by_global_norm(self.clip), tx)
-        tx = in_precision(tx, self.precision, self.settings.seed)
+        tx = trained_parts.freezing(in_precision(tx, self.precision, self.settings.seed), self.freeze)
         return tx if self.average is None else averaged(tx, self.average, self.settings.steps), rate
 
     def optimizers(

@@ -9,7 +9,7 @@ from typing import Any
 import optax
 from absl import flags
 
-from examples.shared import program_flags
+from examples.shared import program_flags, trained_parts
 from examples.shared.optimizers import Choice, averaged
 from examples.shared.precisions import PRECISIONS
 from examples.shared.tracking import TRACKERS
@@ -134,6 +134,31 @@ def define(
     )
 
 
+def define_parts(own: program_flags.Flags) -> None:
+    """Define the flags of which parameters of a pretrained model are trained, and how fast; before `define`.
+
+    Args:
+        own: the program's flags.
+    """
+    freeze = own.DEFINE_list(
+        "freeze",
+        None,
+        "Do not train these: encoder (all but the head), or regular expressions for paths, such as "
+        "^embeddings/,^layers/[0-3]/.",
+    )
+    text = "Factor of the rate for each layer below the head, such as 0.9; default: none."
+    decay = own.DEFINE_float("layerwise_decay", None, text)
+    program_flags.check_each(trained_parts.pattern, freeze)
+    program_flags.check(lambda x: 0 < x < 1, "must be in (0, 1)", decay)
+
+
+def parts(own: program_flags.Flags) -> dict[str, Any]:
+    """What the flags of :func:`define_parts` say, for a plan; nothing if the program has none."""
+    if "freeze" not in own:
+        return {}
+    return {"freeze": tuple(own.freeze or ()), "layerwise_decay": own.layerwise_decay}
+
+
 def check_flags(
     own: program_flags.Flags,
     choose: Callable[[str], Choice],
@@ -169,7 +194,7 @@ def check_flags(
         "warmup": lambda choice: not choice.searches,
         "schedule": lambda choice: not (choice.searches or choice.constant_rate),
         "clip": lambda choice: not choice.searches,
-        **dict.fromkeys(("head_rate", "lora_ratio"), lambda choice: choice.scales_parts),
+        **dict.fromkeys(("head_rate", "lora_ratio", "layerwise_decay"), lambda choice: choice.scales_parts),
     }.items():
         if name not in own:
             continue

@@ -11,6 +11,8 @@ from optimiz import checks
 from optimiz.groups.labels import label
 from optimiz.groups.rules import everything
 
+_OF_PARAMETERS = ("value_fn", "logits_fn", "obj_fn")  # functions that an update is given
+
 
 def freeze(
     tx: optax.GradientTransformation, rule: Any | Callable[[optax.Params], Any]
@@ -18,8 +20,8 @@ def freeze(
     """Freeze the parameters that a rule selects, and train the others with ``tx``.
 
     A frozen parameter gets a zero update, has no state, and is not seen by ``tx``, so that it is not part of a
-    global norm. With a line search in ``tx``, ``value_fn`` is still called with all parameters, and ``grad`` is
-    still the gradient of all.
+    global norm. The functions that ``tx`` calls, ``value_fn``, ``logits_fn`` and ``obj_fn``, still receive all
+    parameters, and ``grad`` is still the gradient of all.
 
     Args:
         tx: any transformation.
@@ -48,25 +50,27 @@ def freeze(
     )
 
     def update_fn(updates, state, params=None, **extra_args):
-        value_fn = extra_args.get("value_fn")
-        if value_fn is not None:
+        def with_frozen(trained):
+            return jax.tree.map(
+                lambda t, p: p if isinstance(t, optax.MaskedNode) else t,
+                trained,
+                params,
+                is_leaf=lambda node: isinstance(node, optax.MaskedNode),
+            )
 
-            def with_frozen(trained):
-                return jax.tree.map(
-                    lambda t, p: p if isinstance(t, optax.MaskedNode) else t,
-                    trained,
-                    params,
-                    is_leaf=lambda node: isinstance(node, optax.MaskedNode),
-                )
-
+        def filling_in(function):
             # Optax's line searches read the signature to choose which extra arguments to pass on.
-            @functools.wraps(value_fn)
+            @functools.wraps(function)
             def of_trained(trained, *args, **kwargs):
-                return value_fn(with_frozen(trained), *args, **kwargs)
+                return function(with_frozen(trained), *args, **kwargs)
 
             marked: Any = of_trained
             marked.fills_in_masked = True  # scale_by_armijo accepts holes then
-            extra_args["value_fn"] = marked
+            return marked
+
+        for name in _OF_PARAMETERS:
+            if extra_args.get(name) is not None:
+                extra_args[name] = filling_in(extra_args[name])
         return groups.update(updates, state, params, **extra_args)
 
     return optax.GradientTransformationExtraArgs(groups.init, update_fn)

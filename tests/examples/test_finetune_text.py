@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from examples import finetune_text
 from examples.data.text import TextExamples
-from examples.models import text_classifier
+from examples.models import pretrained, text_classifier
 from examples.shared import command
 from examples.tasks.text_classification import TextClassification
 from optimiz import compare, training
@@ -120,6 +120,38 @@ def test_the_best_is_tested_an_early_end_is_told_and_another_run_begins_with_it(
     call(first | again | {"optimizer": "sgd_sai", "learning_rate": 1e-30, "warmup": 0, "dropout": 0})
     (second,) = compare.Record.read(tmp_path / "again/record.json").runs
     assert second.test == pytest.approx(run.test, rel=1e-6)  # of the best parameters
+
+
+def test_what_is_frozen_stays_as_it_was_pretrained_and_the_report_says_so(arguments, capsys, model):
+    frozen = arguments | {"optimizer": "adamw", "freeze": "encoder", "layerwise_decay": 0.5}
+    call(frozen)
+    params = training.load_params(arguments["output"] / "adamw")
+    _, pretrained_params = pretrained.load_encoder(model)
+    for name, part in pretrained_params.items():
+        jax.tree.map(np.testing.assert_array_equal, params[name], part)
+    assert params["head"]["kernel"].any()
+    record = compare.Record.read(arguments["output"] / "record.json")
+    assert record.runs[0].state_bytes_per_parameter < 1  # moments of the head alone
+    assert record.settings["freeze"] == ["encoder"] and record.settings["layerwise_decay"] == 0.5
+    assert record.task["multipliers of the rate"] == "head 50"
+    assert f"frozen: {record.task['frozen']}" in capsys.readouterr().out.splitlines()
+    error, _ = refused(capsys, frozen | {"resume": True, "freeze": "^embeddings/"})
+    assert 'freeze was ["encoder"], is ["^embeddings/"]' in error
+
+
+@pytest.mark.parametrize(
+    ("freeze", "message"),
+    [
+        ("encodr", "--freeze=encodr: path('encodr') matches no parameter; there are embeddings/norm/bias"),
+        ("encoder,head", "--freeze=encoder,head freezes every parameter, and nothing would be trained"),
+    ],
+)
+def test_freezing_what_is_not_there_or_everything_is_refused_before_training(
+    arguments, capsys, freeze, message
+):
+    error, code = refused(capsys, arguments | {"freeze": freeze})
+    assert message in error and code == command.EXIT_USAGE
+    assert not arguments["output"].exists()
 
 
 @pytest.mark.long
