@@ -1,8 +1,6 @@
 """The one training loop for every optimizer, with checkpoints that resume to the bit."""
 
 from optimiz.training import _installed as _installed
-from optimiz.training.batches import padded as padded
-from optimiz.training.batches import shuffled as shuffled
 from optimiz.training.budget.clock import Clock as Clock
 from optimiz.training.budget.energy import Meter as Meter
 from optimiz.training.budget.energy import Nvml as Nvml
@@ -14,6 +12,10 @@ from optimiz.training.budget.price_table import Timing as Timing
 from optimiz.training.budget.price_table import Work as Work
 from optimiz.training.calibrate import calibrate as calibrate
 from optimiz.training.calibrate import measure as measure
+from optimiz.training.data.batches import padded as padded
+from optimiz.training.data.batches import shuffled as shuffled
+from optimiz.training.data.bucketed import Bucketed as Bucketed
+from optimiz.training.data.streamed import Streamed as Streamed
 from optimiz.training.distributed.processes import from_first as from_first
 from optimiz.training.distributed.processes import is_first as is_first
 from optimiz.training.distributed.processes import join as join
@@ -47,6 +49,5 @@ from optimiz.training.storage.run_directory import claimed as claimed
 from optimiz.training.storage.trackers import TensorBoard as TensorBoard
 from optimiz.training.storage.trackers import WeightsAndBiases as WeightsAndBiases
 from optimiz.training.storage.whole_file import write_whole as write_whole
-from optimiz.training.streamed import Streamed as Streamed
 from optimiz.training.task import Task as Task
 from optimiz.training.task import mean_loss as mean_loss

@@ -25,6 +25,7 @@ from optimiz import checks
 from optimiz.training import preemption
 from optimiz.training.at_rate import AtRate, Factory
 from optimiz.training.budget.price_table import Reference
+from optimiz.training.data.bucketed import Bucketed
 from optimiz.training.distributed import processes
 from optimiz.training.distributed.sharding import Layout
 from optimiz.training.loop import Loop
@@ -135,6 +136,9 @@ def fit(
         )
     if reference is not None and methods.growth is not None and task.depth is None:
         raise ValueError("a model that grows is charged by its depth: Task(depth=) must be given, got None")
+    if isinstance(task.batches, Bucketed) and (reference is not None or methods.selection is not None):
+        with_what = "Methods(selection=)" if reference is None else "a budget, which charges all batches alike"
+        raise ValueError(f"Task(batches=) cannot be Bucketed, of several shapes, with {with_what}")
     for name in ("model_state", "frozen"):
         if methods.growth is not None and getattr(task, name) is not None:
             raise ValueError(f"only parameters can grow: Methods(growth=) cannot go with Task({name}=)")

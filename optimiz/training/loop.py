@@ -17,6 +17,8 @@ import jax
 
 from optimiz.training import divergence, preemption
 from optimiz.training.compiled_step import compile_noise
+from optimiz.training.data.bucketed import Bucketed
+from optimiz.training.data.streamed import Streamed
 from optimiz.training.distributed import processes, replicas
 from optimiz.training.errors import RunError
 from optimiz.training.micro_batches import Noise
@@ -33,7 +35,6 @@ from optimiz.training.storage.conditions import (
 from optimiz.training.storage.profile import PROFILE, profiled
 from optimiz.training.storage.run_directory import CHECKPOINTS, write_settings
 from optimiz.training.storage.same_settings import STEPS
-from optimiz.training.streamed import Streamed
 from optimiz.training.task import batch_shapes, untrained_arguments
 from optimiz.training.train_state import TrainState, as_saved, evaluated_params
 
@@ -67,10 +68,11 @@ class Loop:
         self._rate = plan.rate()
         layout = plan.layout
         self._conditions = conditions(layout and layout.mesh.shape, bool(layout and layout.offload_state))
-        self._digests: dict[str, str] = {}  # of the steps traced, by stage
+        self._digests: dict[str, str] = {}  # of the steps traced, by stage, and by shape if there are several
         self._comparable = False  # whether they can be compared with those of the checkpoint
         self._more: str | None = None  # how the number of steps has grown since the checkpoint
-        self._step: jax.stages.Compiled | None = None  # None until the step of the current stage is compiled
+        self._shapes: list[Any] = []  # that a batch may have
+        self._steps: dict[int, jax.stages.Compiled] = {}  # of the current stage, by the shape of the batch
 
     def train(self) -> Result:
         """Continue from the newest checkpoint, or start a new run, and train to the end."""
@@ -83,17 +85,19 @@ class Loop:
             return self._result(state)
 
         checkpoint.probe(self._checkpoints)
-        batch = self._task.batches(run_log.drawn)
-        shapes = batch_shapes(batch, f"batches({run_log.drawn})")
-        self._compile(self._plan.like(self._stage), self._plan.place(batch))
+        batches = self._task.batches
+        kinds = batches.one_of_each() if isinstance(batches, Bucketed) else [batches(run_log.drawn)]
+        self._shapes = [batch_shapes(batch, f"batches({run_log.drawn})") for batch in kinds]
+        for kind, batch in enumerate(kinds):
+            self._compile(self._plan.like(self._stage), self._plan.place(batch), kind)
         processes.from_first(lambda: write_settings(self._path, self._described))  # there may be more steps
         if state is None:
             state = self._plan.first()
         run_log.start()
         with profiled(self._path / PROFILE, self._settings.profile) as about_to_update:
-            return self._train(state, shapes, about_to_update)
+            return self._train(state, about_to_update)
 
-    def _train(self, state: TrainState, shapes: Any, about_to_update: Callable[[int, Any], None]) -> Result:
+    def _train(self, state: TrainState, about_to_update: Callable[[int, Any], None]) -> Result:
         """Train to the end, from a state whose step is compiled."""
         run_log = self._run_log
         while not run_log.finished:
@@ -101,15 +105,16 @@ class Loop:
             with run_log.drawing():
                 batch = self._task.batches(run_log.drawn)
             found = batch_shapes(batch, f"batches({run_log.drawn})")
-            if found != shapes:
-                raise ValueError(f"batches({run_log.drawn}) has {found}, earlier batches had {shapes}")
-            if self._step is None:
-                self._compile(state, self._plan.place(batch))
-            assert self._step is not None
+            if found not in self._shapes:
+                known = " or ".join(map(str, self._shapes))
+                raise ValueError(f"batches({run_log.drawn}) has {found}, earlier batches had {known}")
+            kind = self._shapes.index(found)
+            if kind not in self._steps:
+                self._compile(state, self._plan.place(batch), kind)
             # Nothing waits here: the next batch is made while the device works on this one.
             moment, placed = self._plan.everywhere(run_log.moment), self._plan.place(batch)
             noise = self._noise(state, placed)
-            state, metrics = self._step(state, placed, *moment, *self._rate)
+            state, metrics = self._steps[kind](state, placed, *moment, *self._rate)
             metrics = metrics if noise is None else metrics._replace(noise=noise)
             if self._in_lockstep:
                 jax.block_until_ready(metrics)
@@ -168,15 +173,16 @@ class Loop:
         except ValueError as error:
             raise RunError(f"{self._path} cannot be resumed: {error}") from error
 
-    def _compile(self, state: TrainState, batch: Mapping[str, jax.Array]) -> None:
+    def _compile(self, state: TrainState, batch: Mapping[str, jax.Array], kind: int) -> None:
+        name = str(self._stage) if len(self._shapes) == 1 else f"{self._stage}/{kind}"
         with self._run_log.timed("compile") as timing:
             compiled = self._plan.compile(self._stage, state, batch)
-            self._step, digest = compiled.executable, compiled.digest
-            saved = self._digests.get(str(self._stage)) if self._comparable else None
+            step, digest = compiled.executable, compiled.digest
+            saved = self._digests.get(name) if self._comparable else None
             processes.from_first(lambda: refuse_other_step(str(self._path), saved, digest, self._more))
-            self._digests[str(self._stage)] = digest
+            self._digests[name], self._steps[kind] = digest, step
             self._refuse_early_end(self._plan.schedules_end(compiled))
-            memory = self._step.memory_analysis()
+            memory = step.memory_analysis()
             if memory is not None:
                 timing["temporary_bytes"] = memory.temp_size_in_bytes
                 timing["argument_bytes"] = memory.argument_size_in_bytes
@@ -289,7 +295,7 @@ class Loop:
     def _grown(self, state: TrainState) -> TrainState:
         with self._run_log.timed("growth"):
             self._stage += 1
-            self._step = None
+            self._steps.clear()
             return self._plan.grown(state, self._stage)
 
     def _save(self, state: TrainState) -> None:

@@ -40,7 +40,8 @@ class Task:
             None means evaluation mode.
         batches: step → batch, a dict of arrays with leading dimension B, of the same shapes at every step. It
             is a pure function of the 0-based step, so a run's position in the data *is* its step; ``Streamed``
-            makes one of a dataset that is read in order. In a run of several processes it returns this
+            makes one of a dataset that is read in order. ``Bucketed`` alone has a few shapes, and a compiled
+            step for each. In a run of several processes it returns this
             process's part of the batch, see ``Layout.share``.
         evaluate: parameters → validation metrics by name; None for no evaluation. It must not keep a reference
             to the parameters, whose memory the next step reuses. On a mesh they are laid out as ``Layout``

@@ -36,23 +36,15 @@ def shuffled(
         >>> sorted(int(i) for step in range(3) for i in batch(step)["x"])  # two epochs
         [0, 0, 1, 1, 2, 2]
     """
-    arrays, examples = _checked(arrays, batch_size)
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0, got {seed}")
-    part, parts = share
-    if not 0 <= part < parts or batch_size % parts:
-        raise ValueError(f"share must be (i, n) with i < n and n a divisor of {batch_size}, got {share}")
-    first, size = part * batch_size // parts, batch_size // parts
+    arrays, examples = checked(arrays, batch_size)
+    part = share_of_batch(batch_size, seed, share)
 
     @functools.lru_cache(maxsize=2)
     def permutation(epoch: int) -> np.ndarray:
-        # Across versions NumPy guarantees the raw bits of a bit generator, but not Generator.permutation:
-        # sorting raw bits keeps a resumed run on the same data.
-        bits = np.random.Philox(np.random.SeedSequence([seed, epoch])).random_raw(examples)
-        return np.argsort(bits, kind="stable")
+        return permuted(examples, seed, epoch)
 
     def batch(step: int) -> dict[str, np.ndarray]:
-        epochs, offsets = np.divmod(np.arange(first, first + size) + step * batch_size, examples)
+        epochs, offsets = np.divmod(np.arange(part.start, part.stop) + step * batch_size, examples)
         rows = np.concatenate(
             [permutation(int(epoch))[offsets[epochs == epoch]] for epoch in np.unique(epochs)]
         )
@@ -81,7 +73,7 @@ def padded(arrays: Mapping[str, np.ndarray], batch_size: int) -> list[dict[str, 
         >>> [batch["weight"].tolist() for batch in padded({"x": np.arange(3)}, batch_size=2)]
         [[1.0, 1.0], [1.0, 0.0]]
     """
-    arrays, examples = _checked(arrays, batch_size)
+    arrays, examples = checked(arrays, batch_size)
     weight = arrays.get(WEIGHT, np.ones(examples, np.float32))
     batches = []
     for start in range(0, examples, batch_size):
@@ -92,7 +84,44 @@ def padded(arrays: Mapping[str, np.ndarray], batch_size: int) -> list[dict[str, 
     return batches
 
 
-def _checked(arrays: Mapping[str, np.ndarray], batch_size: int) -> tuple[dict[str, np.ndarray], int]:
+def permuted(count: int, *seeds: int) -> np.ndarray:
+    """A permutation of the numbers below a count, the same on every machine.
+
+    Args:
+        count: the count, ≥ 1.
+        *seeds: what decides the permutation, numbers ≥ 0.
+    """
+    # Across versions NumPy guarantees the raw bits of a bit generator, but not Generator.permutation:
+    # sorting raw bits keeps a resumed run on the same data.
+    bits = np.random.Philox(np.random.SeedSequence(seeds)).random_raw(count)
+    return np.argsort(bits, kind="stable")
+
+
+def share_of_batch(batch_size: int, seed: int, share: tuple[int, int]) -> slice:
+    """Which examples of every batch a process reads.
+
+    Args:
+        batch_size: number of examples in a batch, ≥ 1.
+        seed: seed of the permutations, which is checked.
+        share: (i, n) for the i-th of n equal parts.
+
+    Raises:
+        ValueError: the seed is negative, or there is no such part.
+    """
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
+    part, parts = share
+    if not 0 <= part < parts or batch_size % parts:
+        raise ValueError(f"share must be (i, n) with i < n and n a divisor of {batch_size}, got {share}")
+    return slice(part * batch_size // parts, (part + 1) * batch_size // parts)
+
+
+def checked(arrays: Mapping[str, np.ndarray], batch_size: int) -> tuple[dict[str, np.ndarray], int]:
+    """The arrays, and their number of examples.
+
+    Raises:
+        ValueError: there are no arrays or no examples, lengths differ, or ``batch_size`` < 1.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if not arrays:

@@ -32,7 +32,7 @@ def test_a_batch_depends_on_the_step_alone_and_is_read_once_in_a_row():
 
 
 def test_the_positions_that_are_kept_are_few(monkeypatch):
-    monkeypatch.setattr("optimiz.training.streamed._KEPT", 3)
+    monkeypatch.setattr("optimiz.training.data.streamed._KEPT", 3)
     dataset = InOrder(rows)
     batches = training.Streamed(dataset)
     assert [first(batches(step)) for step in range(8)] == list(range(8))
