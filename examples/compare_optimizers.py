@@ -35,10 +35,15 @@ _OPTIMIZERS = FLAGS.DEFINE_list("optimizers", ["adamw", "lion", "sgd_sai", "sals
 _LEARNING_RATES = FLAGS.DEFINE_list(
     "learning_rates", None, "Peak rates; default: each optimizer's own, a third of it and three times it."
 )
+_WEIGHT_DECAYS = FLAGS.DEFINE_list("weight_decays", None, f"Decoupled weight decays; default: {WEIGHT_DECAY}.")
+_WARMUPS = FLAGS.DEFINE_list("warmups", None, f"Shares of the budget of the warm-up; default: {WARMUP}.")
+_HALVING = FLAGS.DEFINE_list(
+    "halving", None, "Shares of the budget, such as 0.25,0.5, after which only the best of each grid go on."
+)
 _EXTENSIONS = FLAGS.DEFINE_integer(
     "extensions",
     4,
-    "Maximum rates by which the grid of an optimizer goes on while its best rate is at an edge; 0 for none.",
+    "Maximum points, along each axis, by which a grid goes on while its best is at an edge; 0 for none.",
     lower_bound=0,
 )
 _BUDGET = FLAGS.DEFINE_float("budget", 8.0, "Budget of each run, in seconds of reference time.")
@@ -82,6 +87,10 @@ program_flags.check_together(
     _ENERGY,
     _REFERENCE,
 )
+program_flags.check_numbers(lambda x: 0 <= x <= 1e30, "in [0, 1e30]", _WEIGHT_DECAYS)
+program_flags.check_numbers(lambda x: 0 <= x < 1, "in [0, 1)", _WARMUPS)
+program_flags.check_numbers(lambda x: 0 < x < 1, "in (0, 1)", _HALVING)
+program_flags.check(lambda x: sorted(x, key=float) == x, "must ascend", _HALVING)
 program_flags.check(lambda x: 1e-9 <= x <= 1e9, "must be in [1e-9, 1e9]", _BUDGET)
 program_flags.check_together(
     lambda x: [arm.optimizer() for arm in arms(x["optimizers"], x["learning_rates"] and [1.0], classes=2)],
@@ -118,7 +127,9 @@ def main() -> None:
     rates = None if _LEARNING_RATES.value is None else [float(rate) for rate in _LEARNING_RATES.value]
     settings = training.Settings(budget=_BUDGET.value, log_every=5, evaluate_at=(0.25, 0.5, 0.75))
     parts, model = read_data(), pretrained.find(_MODEL.value)
-    grid = arms(_OPTIMIZERS.value, rates, classes=len(parts["train"].label_names))
+    decays, warmups = (flag.value and [float(x) for x in flag.value] for flag in (_WEIGHT_DECAYS, _WARMUPS))
+    shares = [float(share) for share in _HALVING.value or []]
+    grid = arms(_OPTIMIZERS.value, rates, len(parts["train"].label_names), decays, warmups)
     seeds, size = range(_SEEDS.value), _BATCH_SIZE.value
     length = _TEXT_LENGTH if _TASK.value == "text" and _LENGTH.value is None else _LENGTH.value
     problem = TextClassification(parts, model, length=length, dropout=_DROPOUT, pooling="mean")
@@ -148,7 +159,8 @@ def main() -> None:
             task={"model": model_name, **problem.summary.rows()},
             settings=decisive
             | {"metric": _METRIC.value, "reference": reference.prices()}
-            | {"extensions": _EXTENSIONS.value, "warmup": WARMUP, "weight_decay": WEIGHT_DECAY},
+            | {"extensions": _EXTENSIONS.value, "halving": shares}
+            | {"warmup": warmups or WARMUP, "weight_decay": decays or WEIGHT_DECAY},
             baselines=baselines,
             test_examples=len(parts["test"].texts),
             runs=[],
@@ -175,10 +187,10 @@ def main() -> None:
                 **more,
             )
 
-        only_here = {"extensions": _EXTENSIONS.value, "noise_batches": _NOISE.value}
+        only_here = {"extensions": _EXTENSIONS.value, "halving": shares, "noise_batches": _NOISE.value}
         record = dataclasses.replace(record, runs=run_matrix(grid, **only_here))
         first = compare.by_method(record, _METRIC.value)[0]
-        best = dataclasses.replace(grid[0], learning_rate=first.rate)
+        best = dataclasses.replace(grid[0], learning_rate=first.rate, axes=first.values)
         those = controls(
             problem, best, run_matrix, left_out, seeds=seeds, batch_size=size, trained=_CONTROLS.value
         )

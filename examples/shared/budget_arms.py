@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -14,13 +15,22 @@ WEIGHT_DECAY, WARMUP = 0.01, 0.1
 _HEAD_RATE, _MULTIPLES = 50.0, (1 / 3, 1, 3)
 
 
-def arms(names: Sequence[str], rates: Sequence[float] | None, classes: int) -> list[compare.Arm]:
-    """Every optimizer at every rate, or once if a line search finds the rate.
+def arms(
+    names: Sequence[str],
+    rates: Sequence[float] | None,
+    classes: int,
+    weight_decays: Sequence[float] | None = None,
+    warmups: Sequence[float] | None = None,
+) -> list[compare.Arm]:
+    """Every optimizer at every rate, or once if a line search finds the rate; and at every value of other axes.
 
     Args:
         names: names of the optimizers.
         rates: peak rates; None for each optimizer's default, a third of it and three times it.
         classes: number of classes of the logits.
+        weight_decays: decoupled weight decays; None for WEIGHT_DECAY, which is then no axis of the grid.
+        warmups: shares of the budget over which a rate rises from 0; likewise for WARMUP. A line search, which
+            finds its rate, has none.
 
     Raises:
         ValueError: there is no such optimizer, or no rate is given and the optimizer has no default.
@@ -36,7 +46,10 @@ def arms(names: Sequence[str], rates: Sequence[float] | None, classes: int) -> l
         else:
             grid = rates
         make = functools.partial(_make, choice)  # one for all rates, which then share a compiled step
-        found += [compare.Arm(choice.name, rate, make) for rate in grid]
+        axes = {"weight_decay": weight_decays, "warmup": None if choice.searches else warmups}
+        given = {axis: values for axis, values in axes.items() if values is not None}
+        points = [dict(zip(given, values, strict=True)) for values in itertools.product(*given.values())]
+        found += [compare.Arm(choice.name, rate, make, axes=point) for point in points for rate in grid]
     return found
 
 
@@ -52,9 +65,14 @@ def head_alone(arm: compare.Arm, classes: int) -> compare.Arm:
 
 
 def _make(
-    choice: optimizers.Choice, rate: jax.typing.ArrayLike | None = None, *, encoder: float = 1.0
+    choice: optimizers.Choice,
+    rate: jax.typing.ArrayLike | None = None,
+    *,
+    encoder: float = 1.0,
+    weight_decay: float = WEIGHT_DECAY,
+    warmup: float = WARMUP,
 ) -> optax.GradientTransformation:
-    shape = schedules.linear(1.0) if rate is None else schedules.warm_up(schedules.linear(rate), WARMUP)
+    shape = schedules.linear(1.0) if rate is None else schedules.warm_up(schedules.linear(rate), warmup)
     multipliers = optimizers.head_multipliers(_HEAD_RATE, encoder)
     schedule = schedules.over_budget(shape)
-    return choice.make(schedule, WEIGHT_DECAY, groups.no_decay(), multipliers)
+    return choice.make(schedule, weight_decay, groups.no_decay(), multipliers)

@@ -135,6 +135,17 @@ def check_among(known: Iterable[str], *holders: flags.FlagHolder) -> None:
 
 def check_rates(*holders: flags.FlagHolder) -> None:
     """Refuse lists that are not of distinct numbers above 0."""
+    check_numbers(lambda x: 0 < x <= LARGEST_FLOAT, "above 0 and at most 1e30", *holders)
+
+
+def check_numbers(holds: Callable[[float], bool], domain: str, *holders: flags.FlagHolder) -> None:
+    """Refuse lists that are not of distinct numbers inside a domain; None passes.
+
+    Args:
+        holds: number → whether it is inside the domain; false for NaN.
+        domain: the domain in words, such as "in [0, 1)".
+        *holders: the flags.
+    """
 
     def number(item: str) -> float:
         try:
@@ -142,8 +153,8 @@ def check_rates(*holders: flags.FlagHolder) -> None:
         except ValueError:
             return math.nan
 
-    domain = "must be different numbers above 0 and at most 1e30"
-    check(lambda items: all(0 < number(item) <= LARGEST_FLOAT for item in items), domain, *holders)
+    domain = f"must be different numbers {domain}"
+    check(lambda items: all(holds(number(item)) for item in items), domain, *holders)
     check(lambda items: len({*map(number, items)}) == len(items), domain, *holders)
 
 

@@ -9,7 +9,6 @@ from optimiz.compare.curves import score_by_cost as score_by_cost
 from optimiz.compare.directions import arrow as arrow
 from optimiz.compare.directions import lower_is_better as lower_is_better
 from optimiz.compare.fields import check_fields as check_fields
-from optimiz.compare.grid import at_edge as at_edge
 from optimiz.compare.json_file import TornRecord as TornRecord
 from optimiz.compare.lr_range_test import RangeTest as RangeTest
 from optimiz.compare.lr_range_test import lr_range_test as lr_range_test
@@ -20,8 +19,9 @@ from optimiz.compare.markdown import joined as joined
 from optimiz.compare.markdown import listed as listed
 from optimiz.compare.markdown import shown as shown
 from optimiz.compare.markdown import table as table
-from optimiz.compare.matrix import MatrixProgress as MatrixProgress
-from optimiz.compare.matrix import run_matrix as run_matrix
+from optimiz.compare.matrix.grid import at_edge as at_edge
+from optimiz.compare.matrix.run_matrix import run_matrix as run_matrix
+from optimiz.compare.matrix.runs import MatrixProgress as MatrixProgress
 from optimiz.compare.methods import Method as Method
 from optimiz.compare.methods import by_method as by_method
 from optimiz.compare.pictures import drawn as drawn

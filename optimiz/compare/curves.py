@@ -74,7 +74,8 @@ def shows_loss(record: Record, metric: str) -> bool:
 def rate_curves(record: Record, path: str | os.PathLike[str], *, metric: str) -> None:
     """Plot the final validation metric against the learning rate: each run, and the mean over seeds.
 
-    A method that finds its own rate is a horizontal line. Runs that diverged are crosses at the lower edge.
+    Only runs at a method's best values on other axes are shown. A method that finds its own rate is a
+    horizontal line. Runs that diverged are crosses at the lower edge.
 
     Args:
         record: record with at least one run.
@@ -93,7 +94,9 @@ def rate_curves(record: Record, path: str | os.PathLike[str], *, metric: str) ->
             )
             continue
         axes.plot(grid, [levels[rate] for rate in grid], color=colour, marker="_", label=drawn(method.name))
-        for run in (run for run in record.runs if run.optimizer == method.name):
+        for run in record.runs:
+            if run.optimizer != method.name or run.axes != method.values:
+                continue
             rate = np.array([run.learning_rate], float)
             value = _shown(record, metric, record.scores([run], metric, "validation")[0])
             if math.isnan(value):

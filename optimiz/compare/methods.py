@@ -1,7 +1,7 @@
-"""A record grouped by method: an optimizer with all its learning rates and seeds, and the best of the rates.
+"""A record grouped by method: an optimizer with its whole grid and seeds, and the best point of the grid.
 
-The rate is chosen by validation, and the methods are compared by test metrics, which no choice has seen. A
-score is a metric times its sign (``Record.sign``), so that more is better.
+The rate, and the values on other axes, are chosen by validation, and the methods are compared by test metrics,
+which no choice has seen. A score is a metric times its sign (``Record.sign``), so that more is better.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
-from optimiz.compare.grid import at_edge, best_rate
+from optimiz.compare.matrix.grid import Point, at_edge, best_point, line
 from optimiz.compare.record import Record
 from optimiz.compare.run import Run
 from optimiz.compare.statistics import (
@@ -32,13 +32,17 @@ class Method:
 
     Attributes:
         name: name of the optimizer.
-        levels: learning rate → mean final validation score, in ascending order of the rate; the key is None if
-            the optimizer finds its rate.
+        levels: learning rate → mean final validation score at the best values of the other axes, in ascending
+            order of the rate; the key is None if the optimizer finds its rate.
         rate: rate with the best validation score; among equals, the middle one.
-        runs: runs at that rate, by seed.
+        runs: runs at the best point, by seed.
         scores: test scores of these runs.
-        diverged: number of runs that diverged, at any rate.
-        tried: number of runs, at any rate.
+        diverged: number of runs that diverged, at any point.
+        tried: number of runs, at any point.
+        values: best value on each other axis, by its name.
+        lines: the same as ``levels`` along each other axis, by its name.
+        edges: names of the axes at whose edge the best point is, ``"learning rate"`` among them. The values
+            that were tried at a share of the budget count.
     """
 
     name: str
@@ -48,17 +52,14 @@ class Method:
     scores: Sequence[float]
     diverged: int
     tried: int
+    values: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    lines: Mapping[str, Mapping[float, float]] = dataclasses.field(default_factory=dict)
+    edges: Sequence[str] = ()
 
     @property
     def score(self) -> Estimate:
         """The mean test score over seeds."""
         return estimate(self.scores)
-
-    @property
-    def at_edge(self) -> bool:
-        """Whether the best rate is the lowest or the highest of its grid."""
-        rates = [rate for rate in self.levels if rate is not None]
-        return self.rate is not None and at_edge(self.rate, rates) and math.isfinite(self.levels[self.rate])
 
     def sensitivity(self) -> Sensitivity | None:
         """How the level depends on the learning rate, within ``NEAR`` of the best; None for a single rate."""
@@ -103,7 +104,8 @@ def by_method(record: Record, metric: str) -> list[Method]:
         metric: name of the metric that ranks them.
 
     Raises:
-        ValueError: there is no run or no such metric, or a method lacks a seed at one of its rates.
+        ValueError: there is no run or no such metric, a method lacks a seed at one of its points, or its runs
+            differ in the names of their axes.
     """
     if not record.runs:
         raise ValueError("the record must have at least one run, got none")
@@ -111,21 +113,50 @@ def by_method(record: Record, metric: str) -> list[Method]:
     found = []
     for name in dict.fromkeys(run.optimizer for run in record.runs):
         own = [run for run in record.runs if run.optimizer == name]
-        by_rate = {
-            rate: sorted((run for run in own if run.learning_rate == rate), key=lambda run: run.seed)
-            for rate in sorted({run.learning_rate for run in own}, key=lambda rate: rate or 0.0)
-        }
-        for rate, runs in by_rate.items():
+        axes = sorted(own[0].axes)
+        by_point: dict[Point, list[Run]] = {}
+        for run in own:
+            if sorted(run.axes) != axes:
+                raise ValueError(
+                    f"all runs of {name} must have the same axes, got {axes} and {sorted(run.axes)}"
+                )
+            by_point.setdefault(run.point, []).append(run)
+        for point, runs in by_point.items():
+            runs.sort(key=lambda run: run.seed)
             if [run.seed for run in runs] != seeds:
-                raise ValueError(f"{name} at {rate} must have one run from each of the seeds {seeds}")
+                at = "".join(f", {axis} {value:g}" for axis, value in zip(axes, point[1:], strict=True))
+                raise ValueError(f"{name} at {point[0]}{at} must have one run from each of the seeds {seeds}")
         levels = {
-            rate: estimate(record.scores(runs, metric, "validation")).mean for rate, runs in by_rate.items()
+            point: estimate(record.scores(runs, metric, "validation")).mean for point, runs in by_point.items()
         }
-        best = best_rate(levels)
-        runs = by_rate[best]
-        scores = record.scores(runs, metric, "test")
+        best = best_point(levels)
+        lines = [line(levels, best, axis) for axis in range(len(best))]
         diverged = sum(run.diverged_at is not None for run in own)
-        found.append(Method(name, levels, best, runs, scores, diverged, len(own)))
+        earlier = [run.point for run in record.rungs if run.optimizer == name]
+        found.append(
+            Method(
+                name=name,
+                levels=lines[0],
+                rate=best[0],
+                runs=by_point[best],
+                scores=record.scores(by_point[best], metric, "test"),
+                diverged=diverged,
+                tried=len(own),
+                values=dict(by_point[best][0].axes),
+                lines=dict(zip(axes, lines[1:], strict=True)),
+                edges=_edges(best, [*by_point, *earlier], axes) if math.isfinite(levels[best]) else [],
+            )
+        )
+    return found
+
+
+def _edges(best: Point, tried: Sequence[Point], axes: Sequence[str]) -> list[str]:
+    """The names of the axes at whose edge a point is."""
+    found = []
+    for axis, (name, value) in enumerate(zip(("learning rate", *axes), best, strict=True)):
+        values = [point[axis] for point in tried]
+        if value is not None and at_edge(value, [other for other in values if other is not None]):
+            found.append(name)
     return found
 
 

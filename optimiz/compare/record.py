@@ -22,6 +22,8 @@ from optimiz.training import environment
 _PRICE = {"per_device_hour": float, "currency": str, "devices": int, "what": str}
 _PRICE_TYPES = {f"price[{name!r}]": kind for name, kind in _PRICE.items()}
 
+_RUNS = ("rungs", "runs")
+
 # A file in the directory of the record.
 _PICTURE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.png")
 
@@ -38,7 +40,8 @@ class Record:
         baselines: metrics of methods that were not trained here: method → ``"validation"`` and ``"test"`` →
             name of the metric → value.
         test_examples: number of examples on which each test metric was measured, ≥ 1.
-        runs: runs in the order in which they were made; an optimizer has the same seeds at all its rates.
+        runs: runs in the order in which they were made; an optimizer has the same seeds at all its rates. Those
+            at a share of the budget go to ``rungs``.
         lower_is_better: names of metrics that are better when lower. Well-known names such as ``"loss"`` and
             ``"mae"`` can be omitted.
         higher_is_better: names of metrics that are better when higher; ``"accuracy"`` and ``"f1"`` can be
@@ -53,6 +56,8 @@ class Record:
         left_out: parts that the report lacks, such as a baseline, and why.
         samples: name → lines of text that a model wrote; shown verbatim.
         pictures: PNG file next to the report → its caption.
+        rungs: the runs of successive halving at a share of the budget, see ``run_matrix``; no statistic of the
+            methods uses them.
         extra: measurements that belong to no run, as plain JSON.
         date: date and time, as ISO 8601 in UTC.
         environment: device and versions, see :func:`environment`.
@@ -79,6 +84,7 @@ class Record:
     left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
     samples: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     pictures: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    rungs: Sequence[Run] = ()
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     date: str = dataclasses.field(
         default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -88,6 +94,9 @@ class Record:
 
     def __post_init__(self) -> None:
         check_types(self)
+        if parts := [run for run in self.runs if run.budget_share is not None]:
+            object.__setattr__(self, "rungs", [*self.rungs, *parts])
+            object.__setattr__(self, "runs", [run for run in self.runs if run.budget_share is None])
         checks.integer("test_examples", self.test_examples, ge=1)
         for name, parts in self.baselines.items():
             if parts.keys() != {"validation", "test"}:
@@ -174,9 +183,13 @@ class Record:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the record as JSON; an existing file is replaced only once the new one is complete."""
-        fields = {name: json_text(value) for name, value in dataclasses.asdict(self).items() if name != "runs"}
-        runs = ",\n".join(json_text(dataclasses.asdict(run)) for run in self.runs)
-        write_object(path, fields | {"runs": f"[\n{runs}\n]"})
+        fields = {
+            name: json_text(value) for name, value in dataclasses.asdict(self).items() if name not in _RUNS
+        }
+        for name in _RUNS:
+            runs = ",\n".join(json_text(dataclasses.asdict(run)) for run in getattr(self, name))
+            fields[name] = f"[\n{runs}\n]" if runs else "[]"
+        write_object(path, fields)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "Record":
@@ -189,9 +202,12 @@ class Record:
         """
 
         def record(fields: Mapping[str, Any]) -> "Record":
-            if not isinstance(runs := fields["runs"], list):
-                raise TypeError(f"runs must be a list, got {type(runs).__name__}")
-            return cls(**{**fields, "runs": [Run.of_fields(f"runs[{i}]", run) for i, run in enumerate(runs)]})
+            read = {"runs": fields["runs"], "rungs": fields.get("rungs", [])}
+            for name, runs in read.items():
+                if not isinstance(runs, list):
+                    raise TypeError(f"{name} must be a list, got {type(runs).__name__}")
+                read[name] = [Run.of_fields(f"{name}[{i}]", run) for i, run in enumerate(runs)]
+            return cls(**{**fields, **read})
 
         return read_object(path, record)
 

@@ -133,6 +133,8 @@ def render(record: Record, *, metric: str, missing: Mapping[str, str] | None = N
         *_section(sections.differences, record, compared, metric),
         *_section(sections.seeds, record, compared, metric),
         *_section(sections.rates, record, compared, metric),
+        *_section(sections.axes, record, compared, metric),
+        *_section(sections.dropped, record, compared, metric),
         *_section(sections.cost, record, compared, metric),
         *_section(sections.kept, record),
         *_section(sections.by_class, record, compared),
@@ -191,7 +193,7 @@ def results_table(record: Record, *, metric: str) -> str:
     for name, metrics in record.baselines.items():
         known = {titles[n]: decimal(metrics["test"][n]) for n in names if n in metrics["test"]}
         rows.append({"method": escaped(name)} | known)
-    header = list(rows[0])
+    header = list(dict.fromkeys(title for row in rows for title in row))
     return table(header, [[row.get(title, "") for title in header] for row in rows])
 
 
@@ -202,6 +204,7 @@ def _result_row(method: Method, titles: Mapping[str, str]) -> dict[str, str]:
     return {
         "method": escaped(method.name),
         "learning rate": "found" if method.rate is None else f"{method.rate:g}",
+        **{escaped(axis): f"{value:g}" for axis, value in method.values.items()},
         **{title: _over_seeds([run.test.get(name) for run in runs]) for name, title in titles.items()},
         "updates": f"{np.mean([run.steps for run in runs]):.0f}",
         "seconds": measured(float(np.mean(seconds)) if len(seconds) == len(runs) else None, ".0f"),

@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import optax
 
-from optimiz import schedules, training
+from optimiz import checks, schedules, training
 from optimiz.compare.fields import check_types
 from optimiz.compare.json_file import SCHEMA, json_text, read_object, sha256, write_object
+from optimiz.compare.matrix.grid import Point
 from optimiz.training import environment
 from optimiz.training.budget.step_cost import EXTRA_WORK, FORWARD, HESSIAN, STEP
 from optimiz.training.step import SELECTION_FORWARDS
@@ -63,6 +64,9 @@ class Run:
         heterogeneity: heterogeneity of the first gradient, see ``diagnostics.heterogeneity``; statistic →
             value.
         extra: anything else about the run, as plain JSON.
+        axes: the optimizer's values on the other axes of its grid, by name; see ``Arm``.
+        budget_share: share of the comparison's budget, in (0, 1), if the run is of a rung of successive
+            halving; None for the whole budget.
 
     Raises:
         TypeError: a field, or a value in it, has the wrong type.
@@ -87,9 +91,13 @@ class Run:
     fingerprint: str | None = None
     heterogeneity: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
     extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    axes: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    budget_share: float | None = None
 
     def __post_init__(self) -> None:
         check_types(self)
+        if self.budget_share is not None:
+            checks.number("budget_share", self.budget_share, gt=0, lt=1)
         updates = sum("loss" in row for row in self.history)
         for i, row in enumerate(self.history):
             where = f"history[{i}]"
@@ -123,6 +131,8 @@ class Run:
         heterogeneity: Mapping[str, float] | None = None,
         noise: Sequence[Mapping[str, Any]] = (),
         extra: Mapping[str, Any] | None = None,
+        axes: Mapping[str, float] | None = None,
+        budget_share: float | None = None,
     ) -> "Run":
         """The run of a result of ``training.fit``.
 
@@ -139,6 +149,8 @@ class Run:
             heterogeneity: heterogeneity of the first gradient.
             noise: rows with the noise of the gradient, which are added to the history.
             extra: anything else about the run, as plain JSON; numbers that are not finite become None.
+            axes: the optimizer's values on the other axes of its grid.
+            budget_share: share of the comparison's budget at a rung of successive halving.
         """
         with schedules.spending(0.0):  # a schedule does not change the size of the state
             state = jax.eval_shape(tx.init, result.params)
@@ -163,7 +175,14 @@ class Run:
             fingerprint=fingerprint,
             heterogeneity=_finite(dict(heterogeneity or {})),
             extra=_finite(dict(extra or {})),
+            axes=dict(axes or {}),
+            budget_share=budget_share,
         )
+
+    @property
+    def point(self) -> Point:
+        """The run as a point of the grid of its optimizer, with the other axes in the order of their names."""
+        return (self.learning_rate, *(self.axes[axis] for axis in sorted(self.axes)))
 
     @property
     def rows(self) -> list[dict[str, Any]]:

@@ -76,6 +76,8 @@ def consequences(record: Record, *, metric: str) -> str:
     return "\n\n".join(filter(None, paragraphs))
 
 
+_RATE = "learning rate"
+
 # Metrics whose standard error follows from the number of test examples.
 _SHARES = ("accuracy", "acc", "exact_match")
 
@@ -95,11 +97,14 @@ def _opening(record: Record, finite: Sequence[Method], metric: str, of: str) -> 
     """
     best, _ = leader(finite)
     name, sign = escaped(best.name), record.sign(metric)
-    rate = ", which finds its learning rate" if best.rate is None else f" at learning rate {best.rate:g}"
+    at = [] if best.rate is None else [f"learning rate {best.rate:g}"]
+    at += [f"{escaped(axis)} {value:g}" for axis, value in best.values.items()]
+    rate = (f" at {joined(at)}" if at else "") + ", which finds its learning rate" * (best.rate is None)
     if len({run.optimizer for run in record.runs}) == 1:
-        if not have_grids(finite):
+        if not have_grids(finite) and not _has_axes(finite):
             return f"**{name}**{rate}{',' * (best.rate is None)} has a {of} of"
-        best_rate = f"it has the best validation {escaped(metric)} of its rates"
+        its = "the points of its grid" if _has_axes(finite) else "its rates"
+        best_rate = f"it has the best validation {escaped(metric)} of {its}"
         return f"Use **{name}**{rate}, because {best_rate}, and a {of} of"
     behind = any(level * sign > best.score.mean for level in record.levels(metric, "test").values())
     among = "Of these optimizers, use" if behind else "Use"
@@ -107,17 +112,27 @@ def _opening(record: Record, finite: Sequence[Method], metric: str, of: str) -> 
     return f"{among} **{name}**{rate}, because it has the best ({direction}) {of}:"
 
 
+def _has_axes(finite: Sequence[Method]) -> bool:
+    """Whether a grid has several values on another axis than the learning rate."""
+    return any(len(levels) > 1 for method in finite for levels in method.lines.values())
+
+
 def _edges(finite: Sequence[Method]) -> str:
     """The end of the first sentence."""
-    names = [escaped(method.name) for method in finite if method.at_edge]
-    if not names:
+    by_axis: dict[str, list[str]] = {}
+    for method in finite:
+        for axis in method.edges:
+            by_axis.setdefault(axis, []).append(escaped(method.name))
+    if not by_axis:
         return "."
-    are = (
-        "rate of {} is at the edge of its grid"
+    at = [
+        f"the best {escaped(axis)} of {names[0]} is at the edge of its grid"
         if len(names) == 1
-        else "rates of {} are at the edges of their grids"
-    )
-    return f", but **the best learning {are.format(joined(names))}**: rates beyond may be better."
+        else f"the best {escaped(axis)}s of {joined(names)} are at the edges of their grids"
+        for axis, names in by_axis.items()
+    ]
+    beyond = "rates" if list(by_axis) == [_RATE] else "values"
+    return f", but **{joined(at)}**: {beyond} beyond may be better."
 
 
 def _interval(difference: Difference) -> str:
@@ -167,8 +182,9 @@ def _several_seeds(record: Record, finite: Sequence[Method], metric: str) -> lis
         f"{_opening(record, finite, metric, f'mean test {escaped(metric)} over {seeds} seeds')} "
         f"{decimal(mean.mean)} ({CONFIDENCE:.0%} interval {_interval(mean)}){_edges(finite)}"
     ]
-    if have_grids(finite) and len(finite) > 1:
-        sentences.append("Each method uses the learning rate with its best validation score.")
+    if len(finite) > 1 and (have_grids(finite) or _has_axes(finite)):
+        its = "point of its grid" if _has_axes(finite) else "learning rate"
+        sentences.append(f"Each method uses the {its} with its best validation score.")
     shown = [
         (f"{escaped(m.name)} ({decimal(d.mean)}; {_interval(d)})", d.significant) for m, d in leads(finite)
     ]
@@ -261,8 +277,8 @@ def _changes(finite: Sequence[Method]) -> list[str]:
     """What would give another answer."""
     best, _ = leader(finite)
     clauses = []
-    if any(method.at_edge for method in finite):
-        clauses.append("rates beyond the edge of a grid")
+    if edges := {axis for method in finite for axis in method.edges}:
+        clauses.append(f"{'rates' if edges == {_RATE} else 'values'} beyond the edge of a grid")
     if len(best.runs) == 1 and len(finite) > 1:
         clauses.append("further seeds, of which there is one")
     unsure = [(lead.mean, method) for method, lead in leads(finite) if not lead.significant]

@@ -6,7 +6,7 @@ import pytest
 
 import optimiz
 from optimiz import compare, training
-from optimiz.compare.grid import best_rate, next_rate
+from optimiz.compare.matrix.grid import best_rate, next_rate
 from tests.compare import small
 from tests.compare.test_one_compilation import compilations  # noqa: F401
 

@@ -18,7 +18,8 @@ import pytest
 
 import optimiz
 from optimiz import compare, diagnostics, training
-from optimiz.compare import matrix, report
+from optimiz.compare import report
+from optimiz.compare.matrix import runs as matrix_runs
 from optimiz.training import compiled_step
 from optimiz.training.storage import checkpoint
 from tests.compare import small
@@ -107,7 +108,7 @@ def test_killed_at_any_point_it_resumes_to_the_same_report(point, uninterrupted,
         "first save": (checkpoint, "save", 1),
         "second save": (checkpoint, "save", 2),
         "write": (compare.Run, "write", 2),
-        "rmtree": (matrix.shutil, "rmtree", 2),
+        "rmtree": (matrix_runs.shutil, "rmtree", 2),
         "fit": (training, "fit", 2),
     }[point]
     function, calls = getattr(owner, name), []
@@ -316,7 +317,7 @@ def test_arms_may_train_by_methods_on_what_they_make_of_the_task(tmp_path):
     ]
 
     def run():
-        return matrix.run_matrix(
+        return compare.run_matrix(
             arms,
             [0],
             lambda seed: layered.task(),

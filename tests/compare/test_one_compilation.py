@@ -123,7 +123,7 @@ def test_a_factory_that_needs_the_value_of_the_rate_is_compiled_for_each(compila
     assert len(runs) == 6 and len(compilations) == 3
     rates = [run.per_update("learning_rate")[-1] for run in runs if run.seed == 0]
     assert rates == pytest.approx([0.3, 0.1, 0.05])
-    said = [record.message for record in caplog.records if record.name == "optimiz.compare.preflight"]
+    said = [record.message for record in caplog.records if record.name == "optimiz.compare.matrix.preflight"]
     assert len(said) == 1 and said[0].startswith(
         "branching is compiled for each of its 3 learning rates, because make needs the value of the rate: Atte"
     )

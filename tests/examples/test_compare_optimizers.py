@@ -96,6 +96,20 @@ def test_the_comparison_its_report_and_its_resumption(arguments):
 
 
 @pytest.mark.long
+def test_decays_and_rates_are_halved_and_the_report_shows_both(arguments):
+    given = {"optimizers": "sgd", "learning_rates": "0.1,0.3", "weight_decays": "0,0.1", "halving": "0.5"}
+    out = arguments["output"]
+    ((code, printed, _),) = call(arguments | given | {"seeds": 1, "controls": False, "extensions": 0})
+    record = compare.Record.read(out / "record.json")
+    assert code == 0 and "Use **sgd** at learning rate" in printed.replace("Of these optimizers, use", "Use")
+    assert [len(record.rungs), len(record.runs)] == [4, 2]
+    assert {run.axes["weight_decay"] for run in record.rungs} == {0.0, 0.1}
+    assert {run.steps for run in record.rungs} == {2} and {run.steps for run in record.runs} == {4}
+    text = (out / "report.md").read_text()
+    assert text.count("| dropped |") == 2 and "| weight_decay |" in text.replace("\\_", "_")
+
+
+@pytest.mark.long
 def test_problems_are_printed_during_a_run_and_prices_are_measured_once_and_kept(arguments, tmp_path):
     wild = arguments | {"output": tmp_path / "wild", "optimizers": "sgd", "learning_rates": "1e30"}
     wild |= {"controls": False}
@@ -121,6 +135,10 @@ def test_a_mistake_is_one_line_and_leaves_nothing(arguments, tmp_path):
         ({"energy": 65}, "flags energy=65, reference="),
         ({"learning_rates": "0.1,fast"}, "'fast']: must be different numbers above 0"),
         ({"learning_rates": "0.1,0"}, "must be different numbers above 0"),
+        ({"weight_decays": "0.1,-1"}, "must be different numbers in [0, 1e30]"),
+        ({"warmups": "0.1,1"}, "must be different numbers in [0, 1)"),
+        ({"halving": "0.5,1"}, "must be different numbers in (0, 1)"),
+        ({"halving": "0.5,0.25"}, "must ascend"),
         ({"budget": 0}, "flag --budget=0.0: must be in [1e-9, 1e9]"),
         ({"budget": -1}, "flag --budget=-1.0: must be finite, at least 0"),
         ({"seeds": 0}, "flag --seeds=0"),

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 from optimiz import checks, training
 from optimiz.compare.arm import Arm, directory_name
 from optimiz.compare.directions import lower_is_better as is_lower_better
+from optimiz.compare.matrix.beginning import untrained
+from optimiz.compare.matrix.halving import check_halving
 from optimiz.training.at_rate import AtRate
 from optimiz.training.run_plan import RunPlan
 from optimiz.training.task import untrained_arguments
-from optimiz.training.train_state import keys
 
 _ASK = "give lower_is_better=[{0!r}] or higher_is_better=[{0!r}], here and to the Record"
 
@@ -47,13 +48,15 @@ def check_arguments(
     extra: Any,
     extensions: Any,
     noise_batches: Any,
+    halving: Any,
 ) -> None:
     """Check the arguments of ``run_matrix`` without computing anything.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: there are no arms or seeds, one is given twice, the metric has no known direction, or
-            ``extensions`` or ``noise_batches`` is outside its domain.
+        ValueError: there are no arms or seeds, one is given twice, arms of an optimizer differ in the names of
+            their axes, the metric has no known direction, or ``extensions``, ``noise_batches`` or ``halving``
+            is outside its domain.
     """
     checks.kinds(
         {
@@ -69,6 +72,12 @@ def check_arguments(
     checks.kinds({f"arms[{i}]": (arm, Arm, "a compare.Arm") for i, arm in enumerate(arms)})
     is_lower_better(metric, lower_is_better, higher_is_better, ask=_ASK.format(metric))
     _check_distinct("arms", [str(arm) for arm in arms])
+    axes: dict[str, list[str]] = {}
+    for arm in arms:
+        if axes.setdefault(arm.name, sorted(arm.axes)) != sorted(arm.axes):
+            raise ValueError(
+                f"all arms of {arm.name} must have the same axes, got {axes[arm.name]} and {sorted(arm.axes)}"
+            )
     _check_distinct("seeds", [str(seed) for seed in seeds])
     for seed in seeds:
         checks.integer("each seed", seed, ge=0)
@@ -76,6 +85,7 @@ def check_arguments(
     checks.integer("noise_batches", noise_batches, ge=0)
     if noise_batches == 1:
         raise ValueError("noise_batches must be 0, or at least 2 to show any noise, got 1")
+    check_halving(halving, settings.budget)
 
 
 def _check_distinct(name: str, values: Sequence[str]) -> None:
@@ -167,7 +177,7 @@ def _traces_at_any_rate(plan: RunPlan, arms: Sequence[Arm]) -> bool:
     if arm.learning_rate is not None:
         try:
             hash(arm.make)
-            dataclasses.replace(plan, at_rate=AtRate.of(arm.make, arm.learning_rate)).trace()
+            dataclasses.replace(plan, at_rate=AtRate.of(arm.of_rate(), arm.learning_rate)).trace()
             return True
         except Exception as error:  # of any kind: without a traced rate it may not occur
             reason = error
@@ -198,10 +208,3 @@ def _metrics(
         if metric not in names:
             raise ValueError(f"{name} does not return the metric {metric!r}; it returns {', '.join(names)}")
     return names
-
-
-def untrained(task: training.Task, seed: int) -> tuple[Any, Any, Any]:
-    """The initial parameters, model state and frozen arrays; None for what the task does not have."""
-    key = keys(seed)[0]
-    model_state, frozen = (None if make is None else make(key) for make in (task.model_state, task.frozen))
-    return task.init(key), model_state, frozen
