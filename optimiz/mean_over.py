@@ -6,6 +6,10 @@ wait forever. ``jax.lax.pmean`` around the loss makes the values equal, but not 
 again a mean over devices, of their cotangents, so that every device has the gradient of its own part. A search
 that evaluates the slope at a trial, such as the zoom of ``optax.lbfgs``, then deadlocks.
 
+A mean over valid tokens is not the mean of the devices' means where they have different numbers of them. There
+``value_fn`` returns this device's sum, divided by the mean number on a device, that is
+``jax.lax.pmean(count, axis_name)``.
+
 Sharded ``jit`` does not need this, since the batch is whole there.
 """
 

@@ -4,7 +4,9 @@ r"""Accumulate gradients over micro-batches, and step once for every k of them.
     \text{after every k-th, step along } \bar g \text{, then } \bar g \leftarrow 0
 
 In between, the update is exactly zero. The mean over k micro-batches of equal size is the gradient of the whole
-batch, up to rounding.
+batch, up to rounding. Where a loss is a mean over valid tokens, and micro-batches have different numbers of
+them, the mean of their means is another number than the mean over all. The loss of each must then be its sum,
+times k and divided by the number in all k. ``training.Settings(micro_batches=)`` does that by itself.
 
 Departures from ``optax.MultiSteps``: the optimizer runs only when a step is due, under ``lax.cond`` (Optax runs
 it at every micro-batch and discards the result). A gradient that is not finite makes the mean non-finite, and

@@ -3,8 +3,9 @@ r"""A batch in micro-batches, one after the other within a step: the same loss a
 .. math:: L = \sum_i \frac{w_i}{\sum_j w_j}\, \ell_i = \sum_m L_m, \qquad \nabla L = \sum_m \nabla L_m
 
 with :math:`L_m` the part of the sum over the examples of micro-batch m. The weights are those of the whole
-batch, so that the sum is its mean whatever they are, and the gradient is added up in at least float32. The
-activations held at any time are those of one micro-batch.
+batch, so that the sum is its mean whatever they are; the mean of the means of the parts would be another number
+where the weights of the parts differ, as numbers of valid tokens do. The gradient is added up in at least
+float32. The activations held at any time are those of one micro-batch.
 
 Micro-batch m of n has the examples m, m + n, m + 2 n and so on: on a mesh each of them lies on all devices, and
 none moves. Each has a random key of its own.
@@ -85,14 +86,14 @@ def value_and_grad(
     def add(total: Any, part: Any) -> tuple[Any, None]:
         sums, squares = total
         found = jax.value_and_grad(lambda params: _share(losses, params, part))(params)
-        share = jnp.sum(part[1])
+        share = jnp.sum(part[1]).astype(jnp.float32)
         sums = jax.tree.map(lambda old, new: old + new.astype(old.dtype), sums, found)
         return (sums, squares + _over(_squares(found[1]), share)), None
 
     zero = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params)
     start = (_zero(losses, params, parts), zero), jnp.zeros((), jnp.float32)
     ((value, gradient), squares), _ = jax.lax.scan(add, start, parts)
-    noise = _noise(squares, _squares(gradient), parts[1])
+    noise = _noise(squares, _squares(gradient), parts[1].astype(jnp.float32))
     return value, jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, params), noise
 
 
@@ -135,7 +136,8 @@ def each(function: Losses, params: Any, batch: Mapping[str, Any], key: jax.Array
 def _share(losses: Losses, params: Any, part: Any) -> jax.Array:
     """The part of a micro-batch in the mean loss."""
     batch, shares, key = part
-    return jnp.sum(shares * per_example(losses(params, batch, key), batch))
+    found = per_example(losses(params, batch, key), batch)
+    return jnp.sum(shares.astype(found.dtype) * found)
 
 
 def _zero(losses: Losses, params: Any, parts: Any) -> jax.Array:
@@ -146,7 +148,8 @@ def _zero(losses: Losses, params: Any, parts: Any) -> jax.Array:
 
 def _parts(batch: Mapping[str, Any], key: jax.Array, n: int) -> tuple[Any, jax.Array, jax.Array]:
     """The micro-batches, the share of each of their examples in the mean, and their keys, each [n, ...]."""
-    weight = batch.get(WEIGHT, jnp.ones(batch_size(batch), jnp.float32)).astype(jnp.float32)
+    wide = jax.dtypes.canonicalize_dtype(jnp.float64)  # float32, unless there are losses in float64
+    weight = batch.get(WEIGHT, jnp.ones(batch_size(batch))).astype(wide)
     total = jnp.sum(weight)
     shares = weight / jnp.where(total > 0, total, 1)
     cut = lambda x: x.reshape(-1, n, *x.shape[1:]).swapaxes(0, 1)  # noqa: E731

@@ -16,6 +16,7 @@ from examples.models.lora import Lora
 from examples.shared import command
 from examples.tasks.language_modeling import LanguageModeling
 from optimiz import compare, training
+from optimiz.training import micro_batches
 from tests.examples import golden, tiny_lm
 from tests.examples.layouts import losses, trained
 
@@ -112,6 +113,9 @@ def test_a_batch_is_the_mean_over_its_tokens(model, data):
     ]
     assert float(both) == pytest.approx(float((nats * weights_BT).sum() / weights_BT.sum()), rel=1e-5)
     assert weights_BT.sum() == batch["weight"].sum()
+    # So it is in micro-batches, of which each has its own number of tokens.
+    in_parts = micro_batches.value(task.loss, params, batch, KEY, 2)
+    assert float(in_parts) == pytest.approx(float(both), rel=1e-6)
 
 
 def test_the_run_its_report_its_model_and_its_adapter(arguments, model, capsys):

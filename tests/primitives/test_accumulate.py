@@ -68,6 +68,21 @@ def test_equals_one_big_batch(every, x64):
         )
 
 
+def test_sums_over_the_number_of_valid_tokens_in_all_micro_batches_are_the_mean_of_the_whole():
+    token, valid = np.array([[1.0, 2, 3], [4, 5, 6]]), np.array([[1, 1, 1], [1, 0, 0]])
+
+    def stepped(of):
+        gradients = [
+            jax.grad(lambda w, t=t, v=v: of((w * t * v).sum(), v.sum()))(1.0)
+            for t, v in zip(token, valid, strict=True)
+        ]
+        return -float(run(accumulate(optax.sgd(1.0), 2), gradients, jnp.float32(1))[-1][0])
+
+    whole = (token * valid).sum() / valid.sum()
+    assert stepped(lambda total, count: 2 * total / valid.sum()) == pytest.approx(whole, rel=1e-6)
+    assert stepped(lambda total, count: total / count) == pytest.approx((2 + 4) / 2)  # the mean of the means
+
+
 @pytest.mark.parametrize("every", [1, 2, 5])
 def test_equals_optax_where_all_is_finite(every):
     ours = run(accumulate(optimizer(), every), stream(20), parameters())

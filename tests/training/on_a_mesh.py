@@ -14,10 +14,15 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 from optimiz import training
+from optimiz.training.compiled_step import compile_step
+from optimiz.training.step import StepSpec
 from optimiz.training.train_state import initial_state, keys, laid_out, state_shardings
 from tests.training import layouts
 
@@ -120,6 +125,62 @@ def moved(directory):
     }
 
 
+def summed_tokens():
+    """A task whose examples have from 0 to 8 valid tokens, which their weights count."""
+    rng = np.random.default_rng(0)
+    x_BTD, tokens_B = rng.normal(size=(24, 8, 16)), rng.permutation(np.arange(24) % 9)
+    batch = {"x": x_BTD, "y": rng.normal(size=(24, 8)), "weight": tokens_B.astype(np.float32)}
+
+    def init(key):
+        first, second = jax.random.split(key)
+        return {"hidden": jax.random.normal(first, (16, 32)) / 4, "out": jax.random.normal(second, (32, 8)) / 6}
+
+    def loss(params, batch, key):
+        found_BT = (jnp.tanh(batch["x"] @ params["hidden"]) @ params["out"]).sum(-1)
+        valid_BT = jnp.arange(8) < batch["weight"][:, None]
+        nats_B = jnp.where(valid_BT, jnp.square(found_BT - batch["y"]), 0).sum(-1)
+        return nats_B / jnp.maximum(batch["weight"], 1)
+
+    return training.Task(init, loss, lambda step: batch)
+
+
+def in_parts(layout, parts):
+    """The loss and the parameters after one step of a rate of 1 on a batch in so many parts."""
+    task, tx = summed_tokens(), optax.sgd(1.0)
+    state = laid_out(layout, lambda: initial_state(task, tx, seed=0))
+    step = compile_step(StepSpec.of(task, tx, state, task.batches(0), micro_batches=parts), layout).executable
+    state, metrics = jax.block_until_ready(step(state, layout.place(task.batches(0))))
+    return [metrics.loss, *jax.tree.leaves(state.params)]
+
+
+def micro_batches():
+    """The largest difference of micro-batches on a mesh from the mean over all tokens on one device."""
+    with jax.enable_x64():
+        task = summed_tokens()
+        params, batch = jax.tree.map(np.asarray, task.init(keys(0)[0])), task.batches(0)
+
+        def mean(params):
+            nats = task.loss(params, batch, None) * np.maximum(batch["weight"], 1)
+            return nats.sum() / batch["weight"].sum()
+
+        value, grads = jax.value_and_grad(mean)(params)
+        expected = [value, *jax.tree.leaves(jax.tree.map(np.subtract, params, grads))]
+        eight, both = training.make_mesh("data:8"), training.make_mesh("data:4,model:2")
+        found = {
+            "data parallel": in_parts(training.Layout(eight), 3),
+            "fully sharded": in_parts(
+                training.Layout(eight, lambda params: dict.fromkeys(params, P("data")), shard_state=True), 2
+            ),
+            "tensor parallel": in_parts(
+                training.Layout(both, lambda params: {"hidden": P(None, "model"), "out": P("model")}), 2
+            ),
+        }
+        return {
+            name: max(float(np.abs(one - other).max()) for one, other in zip(each, expected, strict=True))
+            for name, each in found.items()
+        }
+
+
 def refused(call):
     try:
         call()
@@ -145,6 +206,7 @@ def main(directory):
             for optimizer in ("adamw", "low_bit adamw")
         },
         "moved": moved(Path(directory)),
+        "micro-batches": micro_batches(),
         "refused": {
             "batch": refused(lambda: layouts.layout("data parallel").place(batch)),
             "mesh": refused(lambda: training.make_mesh("data:3")),

@@ -228,6 +228,9 @@ def test_on_eight_devices(program, tmp_path):
     for optimizer in ("adamw", "low_bit adamw"):
         assert report["traffic"][optimizer] == {"data parallel": reduced, "ZeRO-1": reduced | gathered}
     assert report["moved"]["same bits"] and report["moved"]["difference"] <= 1e-5
+    # In float64, whether a part lies on all devices (2 of 24) or not, and whatever tokens it has.
+    assert report["micro-batches"].keys() == {"data parallel", "fully sharded", "tensor parallel"}
+    assert max(report["micro-batches"].values()) <= 1e-14
     assert report["refused"] == {
         "batch": "a batch of 12 examples cannot be split along data:8",
         "mesh": 'mesh "data:3" needs 3 devices, got 8',
