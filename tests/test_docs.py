@@ -1,9 +1,11 @@
 """The documents lead to files and headings that exist, and the README stays short."""
 
 import importlib.util
+import json
 import re
 import runpy
 import shlex
+import textwrap
 import tomllib
 
 import jax
@@ -106,6 +108,15 @@ def test_the_code_of_the_page_on_planning_runs_where_devices_are_this_machine(ca
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(compile(block, "planning", "exec"), names)
     assert capsys.readouterr().out.count("parameters") == 2
+
+
+def test_the_code_on_a_loss_that_is_nan_finds_it(tmp_path, capsys):
+    text = (ROOT / "docs/diagnostics.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text.partition("## How large")[0], re.DOTALL)
+    rows = [{"step": step, "loss": loss} for step, loss in enumerate([1.0, 0.9, 4.0, "nan"])]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    exec(compile(textwrap.dedent(block), "diagnostics", "exec"), {"run": tmp_path})
+    assert "not finite (step 3)" in capsys.readouterr().out
 
 
 def test_the_page_on_installing_knows_all_extras():

@@ -43,13 +43,15 @@ def written(reference, tmp_path_factory):
 
 def test_every_public_name_has_an_entry(reference, written):
     text = "".join(path.read_text(encoding="utf-8") for path in written.rglob("*.md"))
+    text = re.sub(r"py:data:: (\w+)\n   :module: (\S+)", r"py:data:: \2.\1", text)
     entries = set(re.findall(r"\.\. (?:autofunction|autoclass|py:data):: (\S+)", text))
     assert len(entries) > 250
     for name, module in reference.MODULES.items():
         for item, value in vars(module).items():
             if not item.startswith("_") and (inspect.isfunction(value) or inspect.isclass(value)):
                 origin = value.__module__
-                assert f"{name}.{item}" in entries or not origin.startswith("optimiz"), f"{name}.{item}"
+                own = origin == name if module is methods else origin.startswith("optimiz")
+                assert (f"{name}.{item}" in entries) == own, f"{name}.{item}"
     assert {"optimiz.Int8", "optimiz.training.EXIT_PREEMPTED", "optimiz.plan.DEVICES"} <= entries
     found = re.findall(r"\.\. (?:autofunction|autoclass|py:data):: (\S+)", text)
     assert len(found) == len(entries), "a name has two entries"
@@ -67,6 +69,7 @@ def test_every_method_has_a_page_of_its_equations_its_signature_and_its_records(
     adamw = (written / "methods/adamw.md").read_text(encoding="utf-8")
     assert "deviation from `torch.optim.AdamW`" in adamw and "| GPT-2 124M | 8.00 |" in adamw
     assert "| do not use it | where 8 bytes" in adamw
+    assert "[compare](../../../examples/results/compare/report.md)" in adamw
     assert "deviation from `pytorch_optimizer.AdaMax`" in (written / "methods/adamaxw.md").read_text("utf-8")
 
 
@@ -97,8 +100,10 @@ def test_every_question_of_the_page_on_choosing_has_a_picture(written):
         assert f"<!-- site: {name} -->" in page and (written / f"{name}.png").stat().st_size > 5_000
     for path in (ROOT / "docs").glob("*.md"):
         source = [path.read_text("utf-8")]
-        contents.add(_App, path.stem, source)
-        assert "<!-- site:" not in source[0]
+        contents.add(_App, f"docs/{path.stem}", source)
+        assert "<!-- site:" not in source[0] and "](../optimiz/optimizers/" not in source[0]
+        for page in re.findall(r"\]\((reference/[\w./]+\.md)\)", source[0]):
+            assert (written.parent / page).exists(), page
 
 
 def test_a_name_in_code_links_to_where_it_is_documented(monkeypatch):

@@ -40,6 +40,7 @@ def _task():
             axes.plot(one.difference.mean, height, "o", color=color, markersize=5)
         labels = [f"{one.method.replace('`', '')} | {one.study.partition(',')[0]}" for one in reversed(part)]
         axes.set_yticks(range(len(part)), labels, fontsize=8)
+        axes.set_ylim(-0.7, len(part) - 0.3)
         axes.axvline(0, color="black", linewidth=0.8)
         metrics = ", ".join(dict.fromkeys(one.metric.split()[0] for one in part))
         axes.set_xlabel(

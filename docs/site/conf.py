@@ -55,6 +55,7 @@ suppress_warnings = ["myst.header", "toc.not_included"]
 
 intersphinx_mapping = links.MAPPING  # inventories in this folder: no network
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "none"  # the descriptions of arguments say more
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
 napoleon_use_rtype, napoleon_use_ivar = False, True

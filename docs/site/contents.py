@@ -1,15 +1,19 @@
 """The navigation, from the tables of ``docs/index.md``, and what pages show on the site alone.
 
 A heading of the index is a part of the navigation, and each link below it a page. In other pages
-``<!-- site: NAME -->`` is where a picture goes that is drawn when the site is built.
+``<!-- site: NAME -->`` is where a picture goes that is drawn when the site is built, and links to the code of
+optimizers and packages lead to their pages of the reference.
 """
 
 import re
 
 import choosing_pictures
-from reference import PARTS
+from reference import MODULES, PARTS
+
+from optimiz import methods
 
 _LINK = re.compile(r"\]\(([\w./]+)\.md(?:#[\w-]+)?\)")
+_CODE = re.compile(r"\]\(\.\./optimiz/(?:optimizers/(\w+)|(\w+)/__init__)\.py\)")
 _PLACE = re.compile(r"<!-- site: (\w+) -->")
 SHOWN = {
     name: f"![{caption}](reference/{name}.png)\n\n*{caption}.*\n"
@@ -29,6 +33,8 @@ def add(app, name, source):
         source: list of its one text, which is changed.
     """
     source[0] = _PLACE.sub(lambda place: SHOWN[place[1]], source[0])
+    if name.startswith("docs/") and name.count("/") == 1:
+        source[0] = _CODE.sub(_of_code, source[0])
     if name != app.config.root_doc:
         return
     parts = {}
@@ -36,6 +42,16 @@ def add(app, name, source):
         title, _, body = section.partition("\n")
         parts[title] = list(dict.fromkeys(_LINK.findall(body)))
     source[0] += "".join(_tree(title, pages) for title, pages in {**parts, **PARTS}.items())
+
+
+def _of_code(link: re.Match[str]) -> str:
+    page, package = link.groups()
+    if page is not None:
+        names = [name for name, method in methods.METHODS.items() if method.page == page]
+        return f"](reference/methods/{page if page in names else names[0]}.md)"
+    if f"optimiz.{package}" in MODULES or package == "primitives":
+        return f"](reference/{'primitives' if package == 'primitives' else f'optimiz.{package}'}.md)"
+    return link[0]
 
 
 def _tree(title, pages):

@@ -1,0 +1,111 @@
+"""The pages of the methods, from the table of methods and the records."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import blocks
+
+from examples import choosing
+from optimiz import compare, methods
+
+_PATH = (
+    "100 steps on two landscapes, next to SGD with a momentum of 0.9 and AdamW, each at the best of a grid of "
+    "rates that decay to zero. It shows what the method does with scales and curvature, and says nothing about "
+    "training."
+)
+
+
+def reports(root: Path) -> dict[str, list[str]]:
+    """Links to the committed reports that mention a method, by its name.
+
+    Args:
+        root: root of the repository.
+    """
+    found: dict[str, list[str]] = {}
+    for path in sorted((root / "examples").glob("*/**/report.md")):
+        record = json.loads((path.parent / "record.json").read_text(encoding="utf-8"))
+        rows = [*record.get("runs", ()), *record.get("rows", ())]
+        named = {
+            part for row in rows for part in re.findall(r"\w+", str(row.get("optimizer", row.get("method"))))
+        }
+        folder = path.parent.relative_to(root / "examples").as_posix()
+        words = [word for word in folder.split("/") if word not in ("results", "studies", "benchmarks")]
+        for name in methods.METHODS.keys() & named:
+            link = f"[{' '.join(words).replace('_', ' ')}](../../../examples/{folder}/report.md)"
+            found.setdefault(name, []).append(link)
+    return found
+
+
+def page(method: methods.Method, records: Mapping[str, Any], has_path: bool) -> str:
+    """The page of a method.
+
+    Args:
+        method: its row.
+        records: records of memory and parity, and links to the reports that mention each method.
+        has_path: whether there is a picture of its path.
+    """
+    name = method.name
+    return "\n\n".join(
+        [
+            f"# {name}",
+            blocks.directive("automodule", f"optimiz.optimizers.{method.page}", "no-index"),
+            *([f"![Path of {name} on two landscapes]({name}.png)", _PATH] if has_path else []),
+            "## Use",
+            blocks.directive("autofunction", f"optimiz.{name}"),
+            "## Known of it",
+            compare.table(("", ""), list(_facts(method, records)), words=2),
+            *_state(method, records["memory"]),
+        ]
+    )
+
+
+def _facts(method: methods.Method, records: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "published", method.paper or "not: it is a baseline"
+    yield "do not use it", method.avoid
+    for case in choosing.cases_of(method.name, records["parity"]):
+        deviation = f"{case['max_relative_deviation']:.0e}, relative, at most"
+        yield f"deviation from {'`' + case['code'] + '`' if case['code'] else 'its equations'}", deviation
+    for text, rate in {
+        "peak rate for fine-tuning": method.fine_tuning_rate,
+        "peak rate from scratch": method.from_scratch_rate,
+    }.items():
+        if rate is not None:
+            yield text, f"{rate:g}, a starting point"
+    if method.needs:
+        yield "`update` needs", ", ".join(f"`{name}`" for name in method.needs)
+    if method.name in records["reports"]:
+        yield "measured in", ", ".join(records["reports"][method.name])
+    twin = method.optax_twin
+    yield "in Optax", f"`optax.{method.name}`" if twin is not None else "no optimizer of this name"
+
+
+def _state(method: methods.Method, memory: Mapping[str, Any]) -> Iterator[str]:
+    held = {model: measured["bytes"].get(method.name, {}) for model, measured in memory["models"].items()}
+    formats = list(dict.fromkeys(kind for sizes in held.values() for kind in sizes))
+    parameters = {model: measured["parameters"] for model, measured in memory["models"].items()}
+    rows = [
+        (model, *(f"{sizes[kind] / parameters[model]:.2f}" for kind in formats))
+        for model, sizes in held.items()
+        if sizes
+    ]
+    if rows:  # variants of a method are not measured on their own
+        yield "## Bytes of state per parameter"
+        yield compare.table(("model", *formats), rows)
+
+
+def overview(records: Mapping[str, Any]) -> str:
+    """The list of all methods."""
+    model = next(iter(records["memory"]["models"].values()))
+    rows = []
+    for name, method in methods.METHODS.items():
+        held = model["bytes"].get(name)
+        size = "" if held is None else f"{held['float32'] / model['parameters']:.2f}"
+        rows.append((f"[`{name}`](methods/{name}.md)", method.summary, method.kind, size))
+    head = ("method", "in one line", "kind", "state, bytes per parameter")
+    shown = next(iter(records["memory"]["models"]))
+    note = f"State: float32, of {shown}. [When not to use which](../which_optimizer.md#all-methods)."
+    tree = blocks.tree("methods", methods.METHODS)
+    return "\n\n".join(["# All methods", compare.table(head, rows, words=3), note, tree])
