@@ -100,9 +100,10 @@ def by_steps(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, dict[str,
         named.
 
     Example:
-        >>> rows = [{"step": 0, "loss": 2.0, "share": [0.1, 0.9]}, {"steps": 1, "evaluation": {"loss": 1.5}}]
-        >>> dict(by_steps(rows))
-        {1: {'train/loss': 2.0, 'train/share/0': 0.1, 'train/share/1': 0.9, 'evaluation/loss': 1.5}}
+        >>> row = {"step": 0, "loss": 2.0, "share": [0.1, 0.9], "noise": {"trace": 4.0}}
+        >>> (scalars,) = dict(by_steps([row, {"steps": 1, "evaluation": {"loss": 1.5}}])).values()
+        >>> list(scalars)
+        ['train/loss', 'train/share/0', 'train/share/1', 'train/noise/trace', 'evaluation/loss']
     """
     grouped: dict[int, dict[str, float]] = {}
     for row in rows:

@@ -8,7 +8,7 @@ import optimiz
 from optimiz import compare, schedules, training
 from optimiz.compare.matrix.grid import best_point, next_point
 from tests.compare import records, small
-from tests.compare.test_one_compilation import compilations  # noqa: F401
+from tests.compare.matrix.test_one_compilation import compilations  # noqa: F401
 
 WORST = -math.inf
 

@@ -26,7 +26,7 @@ from tests.compare import small
 from tests.compare.small import ONE, SEARCH
 from tests.training import layered, test_model_state
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class Killed(BaseException):
