@@ -18,9 +18,13 @@ from optimiz.numerics.directions import directions_of as directions_of
 from optimiz.numerics.directions import moves as moves
 from optimiz.numerics.dispatch import dispatched_once as dispatched_once
 from optimiz.numerics.dispatch import increment as increment
+from optimiz.numerics.eigenbases import Rates as Rates
+from optimiz.numerics.eigenbases import average as average
 from optimiz.numerics.eigenbases import eigenbasis as eigenbasis
 from optimiz.numerics.eigenbases import gram as gram
 from optimiz.numerics.eigenbases import in_order as in_order
+from optimiz.numerics.eigenbases import limited as limited
+from optimiz.numerics.eigenbases import moments_in_bases as moments_in_bases
 from optimiz.numerics.eigenbases import power_iteration as power_iteration
 from optimiz.numerics.eigenbases import rotated as rotated
 from optimiz.numerics.eigenbases import rotated_back as rotated_back
@@ -86,6 +90,9 @@ from optimiz.numerics.rounding import stochastic_round as stochastic_round
 from optimiz.numerics.rounding import stochastic_step as stochastic_step
 from optimiz.numerics.search_due import search_every as search_every
 from optimiz.numerics.search_due import search_when_changing as search_when_changing
+from optimiz.numerics.sided_matrices import by_sides as by_sides
+from optimiz.numerics.sided_matrices import full_vector as full_vector
+from optimiz.numerics.sided_matrices import zero_square as zero_square
 from optimiz.numerics.signs import agree as agree
 from optimiz.numerics.signs import oppose as oppose
 from optimiz.numerics.units import number_of_units as number_of_units

@@ -9,12 +9,17 @@ does not lead back to where it came from. Factors are scaled before they are dec
 gradients are below what QR on some devices can square again.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
+
+from optimiz.numerics.moments import abs_sq, nonzero_divisor, squarable
+from optimiz.numerics.precision import real_dtype
 
 
 def gram(x: jax.Array, side: int) -> jax.Array:
@@ -52,6 +57,81 @@ def rotated(x: jax.Array, bases: Sequence[jax.Array], sides: Sequence[int]) -> j
 def rotated_back(x: jax.Array, bases: Sequence[jax.Array], sides: Sequence[int]) -> jax.Array:
     """The matrices of these coordinates: Q_L x Q_Rᵀ, the inverse of :func:`rotated`."""
     return rotated(x, [q.mT for q in bases], sides)
+
+
+def limited(g: jax.Array, dtype: jax.typing.DTypeLike, sides: Sequence[int], factor: float = 1) -> jax.Array:
+    """Gradients in a dtype, limited so that factors, and squares in a basis times a factor², are finite.
+
+    Args:
+        g: matrices [..., in, out]; or any array, if there are no sides.
+        dtype: a compute dtype.
+        sides: the sides that are rotated.
+        factor: of the squares.
+
+    Example:
+        >>> bool(jnp.isfinite(gram(limited(jnp.full((2, 2), 1e30), jnp.float32, [-1]), -1)).all())
+        True
+    """
+    entries = math.prod(g.shape[-2:]) if sides else 1
+    return squarable(g.astype(dtype), max(entries, 1) * factor**2)
+
+
+class Rates(NamedTuple):
+    """What moments and factors of an update have in common.
+
+    Attributes:
+        b1: β₁, decay rate of the first moment.
+        b2: β₂, decay rate of the second moment.
+        beta: β, decay rate of the factors.
+        eps: ε ≥ 0, added to the root of the second moment.
+        started: bool scalar, whether the bases are known; until then coordinates are zero.
+        correction: factor of the direction, a scalar, by the name of the dtype of the second moment.
+    """
+
+    b1: jax.typing.ArrayLike
+    b2: jax.typing.ArrayLike
+    beta: jax.typing.ArrayLike
+    eps: jax.typing.ArrayLike
+    started: jax.Array
+    correction: Mapping[str, jax.Array]
+
+
+def moments_in_bases(
+    y: jax.Array,
+    m: jax.Array,
+    v: jax.Array,
+    bases: Sequence[jax.Array],
+    sides: Sequence[int],
+    rates: Rates,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Adam's direction in bases, rotated back, and both moments.
+
+    Args:
+        y: coordinates of gradients in the bases, [..., in, out]; or any array, if there are no sides.
+        m: their first moment.
+        v: their second moment.
+        bases: for each side an orthogonal Q, whose columns are the basis.
+        sides: the sides that are rotated.
+        rates: decay rates, and what else the direction needs.
+    """
+    y = y * rates.started  # also of what has no bases
+    m = average(rates.b1, m, y)
+    v = average(rates.b2, v, abs_sq(y))
+    # Of 0 the root is 0, and so is its derivative.
+    root = jnp.sign(v) * jnp.sqrt(nonzero_divisor(v)) + jnp.asarray(rates.eps, v.dtype)
+    direction = rotated_back(m / nonzero_divisor(root), bases, sides)
+    return direction * rates.correction[v.dtype.name], m, v
+
+
+def average(decay: jax.typing.ArrayLike, old: jax.Array, new: jax.Array) -> jax.Array:
+    """An exponential moving average, in the real dtype of the old one.
+
+    Example:
+        >>> average(0.75, jnp.array(8.0), jnp.array(4.0)).item()
+        7.0
+    """
+    decay = jnp.asarray(decay, real_dtype(old.dtype))
+    return decay * old + (1 - decay) * new
 
 
 def eigenbasis(matrix: jax.Array) -> jax.Array:

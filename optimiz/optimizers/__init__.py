@@ -31,6 +31,8 @@ from optimiz.optimizers.amsgrad import scale_by_amsgrad as scale_by_amsgrad
 from optimiz.optimizers.armijo_sgd import armijo_sgd as armijo_sgd
 from optimiz.optimizers.hyperball import adamh as adamh
 from optimiz.optimizers.hyperball import muonh as muonh
+from optimiz.optimizers.kl_soap import kl_soap as kl_soap
+from optimiz.optimizers.kl_soap import scale_by_kl_soap as scale_by_kl_soap
 from optimiz.optimizers.lamb import lamb as lamb
 from optimiz.optimizers.lars import lars as lars
 from optimiz.optimizers.lion import ScaleByLionState as ScaleByLionState
@@ -58,9 +60,6 @@ from optimiz.optimizers.sgd import sgd as sgd
 from optimiz.optimizers.sgd_sai import sgd_sai as sgd_sai
 from optimiz.optimizers.sign_sgd import sign_sgd as sign_sgd
 from optimiz.optimizers.signum import signum as signum
-from optimiz.optimizers.soap import ScaleBySoapState as ScaleBySoapState
-from optimiz.optimizers.soap import kl_soap as kl_soap
-from optimiz.optimizers.soap import scale_by_kl_soap as scale_by_kl_soap
 from optimiz.optimizers.soap import scale_by_soap as scale_by_soap
 from optimiz.optimizers.soap import soap as soap
 from optimiz.optimizers.sophia_g import sophia_g as sophia_g

@@ -47,6 +47,7 @@ from optimiz.primitives.scale_by_muon import scale_by_muon as scale_by_muon
 from optimiz.primitives.scale_by_sophia import ScaleBySophiaState as ScaleBySophiaState
 from optimiz.primitives.scale_by_sophia import scale_by_sophia as scale_by_sophia
 from optimiz.primitives.scale_by_trust_ratio import scale_by_trust_ratio as scale_by_trust_ratio
+from optimiz.primitives.scale_in_eigenbases import ScaleInEigenbasesState as ScaleInEigenbasesState
 from optimiz.primitives.schedule_free import ScheduleFreeState as ScheduleFreeState
 from optimiz.primitives.schedule_free import schedule_free as schedule_free
 from optimiz.primitives.stochastic_rounding import StochasticRoundingState as StochasticRoundingState

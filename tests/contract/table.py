@@ -160,7 +160,7 @@ def _subject(row):
         rate=row.method.solving_rate,
         learning_rate_name=row.rate_name,
         bad=row.method.bad_arguments,
-        period=2 if row.method.page == "soap" else 1,  # its first update finds the bases
+        period=2 if row.method.page in ("soap", "kl_soap") else 1,  # its first update finds the bases
         trees=_TREES,
         exempt=_EXEMPT.get(row.method.page, {})
         | ({"inject_hyperparams reads and sets the learning rate": _IN_THE_STATE} if searches else {}),

@@ -1,6 +1,6 @@
-"""Matrices whose bases eight devices share: a program, for test_soap.py.
+"""Matrices whose bases eight devices share: a program, for test_scale_in_eigenbases.py.
 
-XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.optimizers.soap_devices LAYOUT ...
+XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.primitives.eigenbases_devices LAYOUT ...
 
 Prints one line of JSON: layout → the collectives of a compiled update by kind, the numbers of matrices in the
 stacks that a device decomposes, the largest difference of a direction from those on one device, and the share
@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from optimiz.optimizers.soap import scale_by_soap
+from optimiz import scale_by_soap
 
 LAYERS, SIDE, LONG = 3, 32, 64
 SHAPES = {"query": (SIDE, 8, 4), "up": (SIDE, LONG), "down": (LONG, SIDE)}
