@@ -30,7 +30,7 @@ from optimiz.primitives.scale_by_muon import scale_by_muon
 
 def muonh(
     learning_rate: optax.ScalarOrSchedule,
-    adam_learning_rate: optax.ScalarOrSchedule,
+    adam_learning_rate: optax.ScalarOrSchedule | None = None,
     *,
     momentum: jax.typing.ArrayLike = 0.95,
     nesterov: bool = True,
@@ -52,7 +52,7 @@ def muonh(
     Args:
         learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count, of the matrices:
             about the angle of a step.
-        adam_learning_rate: that of AdamW, which has another scale.
+        adam_learning_rate: that of AdamW, which has another scale and has to be given.
         momentum: μ in [0, 1), decay rate of the momentum, an average.
         nesterov: whether to use Nesterov's momentum, looked up from the new average.
         weight_decay: decoupled weight decay λ ≥ 0, a number or a schedule, of the parameters of AdamW.
@@ -76,8 +76,8 @@ def muonh(
 
     Raises:
         TypeError: an argument has the wrong type; or, in ``update``, a matrix is complex.
-        ValueError: an argument is outside its domain; a gradient has another shape than its parameter; or, in
-            ``init``, a matrix is zero, or as for ``groups.matrices``.
+        ValueError: an argument is outside its domain, or ``adam_learning_rate`` is missing; a gradient has
+            another shape than its parameter; or, in ``init``, a matrix is zero, or as for ``groups.matrices``.
 
     Example:
         >>> import jax.numpy as jnp
@@ -110,7 +110,7 @@ def muonh(
         of_matrices,
         matrices,
         scanned,
-        learning_rate=adam_learning_rate,
+        learning_rate=_given(adam_learning_rate),
         b1=adam_b1,
         b2=adam_b2,
         eps=adam_eps,
@@ -122,7 +122,7 @@ def muonh(
 
 def adamh(
     learning_rate: optax.ScalarOrSchedule,
-    adam_learning_rate: optax.ScalarOrSchedule,
+    adam_learning_rate: optax.ScalarOrSchedule | None = None,
     b1: jax.typing.ArrayLike = 0.9,
     b2: jax.typing.ArrayLike = 0.95,
     eps: jax.typing.ArrayLike = 1e-8,
@@ -143,7 +143,7 @@ def adamh(
     Args:
         learning_rate: learning rate η ≥ 0, a number or a schedule of the 0-based update count, of the matrices:
             about the angle of a step.
-        adam_learning_rate: that of AdamW, which has another scale.
+        adam_learning_rate: that of AdamW, which has another scale and has to be given.
         b1: β₁ in [0, 1), decay rate of the first moment.
         b2: β₂ in [0, 1), decay rate of the second moment.
         eps: ε ≥ 0, added to the root of the second moment.
@@ -165,8 +165,8 @@ def adamh(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain; a gradient has another shape than its parameter; or, in
-            ``init``, a matrix is zero, or as for ``groups.matrices``.
+        ValueError: an argument is outside its domain, or ``adam_learning_rate`` is missing; a gradient has
+            another shape than its parameter; or, in ``init``, a matrix is zero, or as for ``groups.matrices``.
 
     Example:
         >>> import jax.numpy as jnp
@@ -190,7 +190,7 @@ def adamh(
         of_matrices,
         matrices,
         scanned,
-        learning_rate=adam_learning_rate,
+        learning_rate=_given(adam_learning_rate),
         b1=adam_b1,
         b2=adam_b2,
         eps=adam_eps,
@@ -198,3 +198,12 @@ def adamh(
         weight_decay_mask=weight_decay_mask,
         decay_coupling=decay_coupling,
     )
+
+
+def _given(adam_learning_rate: optax.ScalarOrSchedule | None) -> optax.ScalarOrSchedule:
+    if adam_learning_rate is None:
+        raise ValueError(
+            "adam_learning_rate must be given, as the learning_rate of matrices is an angle and does not suit "
+            "AdamW; for a model from random parameters 3e-3 goes with the author's 0.018"
+        )
+    return adam_learning_rate

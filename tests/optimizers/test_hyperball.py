@@ -85,7 +85,9 @@ def test_stacked_and_fused_matrices_each_turn_alone():
     [
         (muonh, {"momentum": 1.0}, ValueError, "momentum must be in"),
         (muonh, {"newton_schulz": "keller"}, TypeError, "newton_schulz must be a set of polynomials"),
-        (muonh, {"adam_learning_rate": None}, TypeError, "adam_learning_rate must be a number"),
+        (muonh, {"adam_learning_rate": None}, ValueError, "adam_learning_rate must be given"),
+        (adamh, {"adam_learning_rate": None}, ValueError, "adam_learning_rate must be given"),
+        (muonh, {"adam_learning_rate": "3e-3"}, TypeError, "adam_learning_rate must be a number"),
         (adamh, {"b1": 1.0}, ValueError, "b1 must be in"),
         (adamh, {"adam_b1": 1.0}, ValueError, "adam_b1 must be in"),
         (adamh, {"learning_rate": -1.0}, ValueError, "learning_rate must be in"),
