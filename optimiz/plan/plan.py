@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, use_abstract_mesh
 from jax.sharding import PartitionSpec as P
 
 from optimiz import checks
@@ -329,9 +329,12 @@ def _plan_of(
 ) -> Plan:
     names, laid = list(arguments), tuple(arguments.values())
     jitted = jax.jit(function, donate_argnums=tuple(map(names.index, donate)), out_shardings=out_shardings)
-    return _plan(
-        devices, mesh, laid, lambda trees: dict(zip(names, trees, strict=True)), lambda: jitted.lower(*laid)
-    )
+
+    def lower() -> jax.stages.Lowered:
+        with use_abstract_mesh(mesh.abstract_mesh):  # for an optimizer that asks, as in a step of training
+            return jitted.lower(*laid)
+
+    return _plan(devices, mesh, laid, lambda trees: dict(zip(names, trees, strict=True)), lower)
 
 
 def _plan(

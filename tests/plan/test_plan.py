@@ -70,6 +70,17 @@ def test_split_parameters_are_held_in_parts_and_a_global_norm_is_reduced():
     assert set(planned.collectives) == {"all-reduce"}
 
 
+def test_an_update_knows_its_mesh_as_a_step_of_training_does():
+    seen = []
+
+    def update(updates, state, params=None):
+        seen.append(jax.sharding.get_abstract_mesh().axis_names)
+        return updates, state
+
+    plan.update(optax.GradientTransformation(lambda _: optax.EmptyState(), update), SHAPES, "cpu")
+    assert seen == [("data",)]
+
+
 @TPU
 def test_what_tiles_add_to_arguments_is_counted_and_shown():
     planned = plan.update(optimiz.sgd(1e-3), {"w": jax.ShapeDtypeStruct((1030, 300), jnp.float32)}, "v5e")
