@@ -1,5 +1,8 @@
 """The families of models whose files can be read and written, and the names in these files.
 
+A configuration has to be understood as a whole: a key that is not known here is refused, as it may change the
+model.
+
 The names of modules and the keys of configurations are those of `transformers`.
 """
 
@@ -7,7 +10,7 @@ import dataclasses
 from typing import Any
 
 from examples.models import bert, gpt2, t5, vit
-from examples.models.layout import Layout
+from examples.models.layout import Layout, typed
 
 BERT = Layout(
     model_type="bert",
@@ -28,7 +31,18 @@ BERT = Layout(
         "hidden_dropout": "hidden_dropout_prob",
         "attention_dropout": "attention_probs_dropout_prob",
     },
-    fixed={"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False},
+    fixed={
+        "position_embedding_type": "absolute",
+        "is_decoder": False,
+        "is_encoder_decoder": False,
+        "add_cross_attention": False,
+    },
+    # Of heads that are not here: a pooler, a classifier, and a head whose matrix is that of the embeddings.
+    inert=(
+        *("classifier_dropout", "classifier_pooling", "text_pairs", "tie_word_embeddings", "directionality"),
+        *("pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head"),
+        "pooler_type",
+    ),
     modules={
         "bert.embeddings.word_embeddings": "embeddings/word",
         "bert.embeddings.position_embeddings": "embeddings/position",
@@ -52,6 +66,7 @@ MASKED_BERT = dataclasses.replace(
     BERT,
     architecture="BertForMaskedLM",
     model=bert.MaskedLanguageModel,
+    fixed={**BERT.fixed, "tie_word_embeddings": True},
     modules={
         **BERT.modules,
         "cls.predictions.transform.dense": "head/transform",
@@ -91,8 +106,14 @@ GPT2 = Layout(
         "n_inner": None,
         "scale_attn_weights": True,
         "scale_attn_by_inverse_layer_idx": False,
+        "is_encoder_decoder": False,
         "add_cross_attention": False,
     },
+    inert=(
+        *("n_ctx", "predict_special_tokens", "summary_activation", "summary_first_dropout"),
+        *("summary_proj_to_labels", "summary_type", "summary_use_proj"),
+        "reorder_and_upcast_attn",  # the same numbers, with the scale and a softmax in float32 as always here
+    ),
     modules={
         "transformer.wte": "embeddings/word",
         "transformer.wpe": "embeddings/position",
@@ -143,7 +164,9 @@ VIT = Layout(
         "hidden_dropout": "hidden_dropout_prob",
         "attention_dropout": "attention_probs_dropout_prob",
     },
-    fixed={"qkv_bias": True},
+    fixed={"qkv_bias": True, "is_encoder_decoder": False},
+    # Of a pooler, which the head does not read, and of a decoder of hidden patches.
+    inert=("encoder_stride", "pooler_act", "pooler_output_size"),
     modules={
         "vit.embeddings.cls_token": "embeddings/cls_token",
         "vit.embeddings.position_embeddings": "embeddings/position",
@@ -165,12 +188,29 @@ VIT = Layout(
 
 
 def _with_implied(description: dict[str, Any]) -> dict[str, Any]:
-    """Fill in what files omit: the decoder has as many layers, and the output of a tied head is scaled."""
+    """Fill in what files omit: the decoder has as many layers, and the output of a tied head is scaled.
+
+    T5 has an MLP of a relu, and v1.1 the product of a gelu; its files mean the approximation by that name.
+    """
     tied = description.get("tie_word_embeddings", True)
     implied = {"tie_word_embeddings": tied, "scale_decoder_outputs": tied}
     if "num_layers" in description and description.get("num_decoder_layers") is None:
         description = description | {"num_decoder_layers": description["num_layers"]}
-    return implied | description
+    mlp = typed("feed_forward_proj", description.get("feed_forward_proj", "relu"), str)
+    gated = mlp.startswith("gated-")
+    activation = "gelu_new" if mlp == "gated-gelu" else mlp.removeprefix("gated-")
+    for key, value in {"dense_act_fn": activation, "is_gated_act": gated}.items():
+        if description.get(key, value) != value:
+            got = repr(description[key])[:100]
+            raise ValueError(f"{key} must be {value!r}, as feed_forward_proj is {mlp[:100]!r}, got {got}")
+    return implied | description | {".activation": activation, ".gated": gated}
+
+
+def _written_t5(values: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `_with_implied`."""
+    kept = {key: value for key, value in values.items() if not key.startswith(".")}
+    name = "gelu" if values[".gated"] and values[".activation"] == "gelu_new" else values[".activation"]
+    return kept | {"feed_forward_proj": f"gated-{name}" if values[".gated"] else name}
 
 
 def _stack(name: str, last: int) -> dict[str, str]:
@@ -184,7 +224,7 @@ def _stack(name: str, last: int) -> dict[str, str]:
         for letter, word in zip("qkvo", ("query", "key", "value", "output"), strict=True):
             names[f"{of}.{index}.{theirs}.{letter}"] = f"{here}/{ours}/{word}"
     names[f"{of}.{last}.layer_norm"] = f"{here}/mlp_norm"
-    for theirs, ours in (("wi_0", "gate"), ("wi_1", "up"), ("wo", "down")):
+    for theirs, ours in (("wi", "inner"), ("wi_0", "gate"), ("wi_1", "up"), ("wo", "down")):
         names[f"{of}.{last}.DenseReluDense.{theirs}"] = f"{here}/mlp/{ours}"
     first = f"{name}.block.0.layer.0.SelfAttention.relative_attention_bias"
     return names | {first: f"{name}/distance", f"{name}.final_layer_norm": f"{name}/norm"}
@@ -196,6 +236,7 @@ T5 = Layout(
     config=t5.T5Config,
     model=t5.T5,
     complete=_with_implied,
+    written=_written_t5,
     fields={
         "vocab_size": "vocab_size",
         "hidden_size": "d_model",
@@ -210,8 +251,13 @@ T5 = Layout(
         "dropout": "dropout_rate",
         "tied": "tie_word_embeddings",
         "scaled": "scale_decoder_outputs",
+        # What follows from feed_forward_proj: no file has a key with a dot in front.
+        "activation": ".activation",
+        "gated": ".gated",
     },
-    fixed={"feed_forward_proj": "gated-gelu"},
+    read=("feed_forward_proj", "dense_act_fn", "is_gated_act"),
+    inert=("n_positions", "initializer_factor", "classifier_dropout"),
+    fixed={"is_encoder_decoder": True},
     modules={"shared": "embeddings", "lm_head": "head"} | _stack("encoder", 1) | _stack("decoder", 2),
     # Other names of the word embeddings.
     ignored=r"^(en|de)coder\.embed_tokens\.weight$|^lm_head\.weight$",

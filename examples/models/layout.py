@@ -8,13 +8,32 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import jax
 from flax import nnx
 
 from examples.models.adapters import Keys
+
+# Keys of any model that say nothing of its numbers: its origin, its labels, how it is trained and generates.
+# Embeddings and stacks that are one tensor need no word here, for a file then has that tensor once.
+INERT = {
+    *("architectures", "_name_or_path", "transformers_version", "model_type", "dtype", "torch_dtype"),
+    *("tokenizer_class", "prefix", "finetuning_task", "task_specific_params", "problem_type", "use_bfloat16"),
+    *("id2label", "label2id", "num_labels", "_num_labels", "output_attentions", "output_hidden_states"),
+    *("return_dict", "use_return_dict", "output_past", "torchscript", "use_cache", "cache_implementation"),
+    *("attn_implementation", "_attn_implementation", "_attn_implementation_autoset", "pretraining_tp"),
+    *("initializer_range", "gradient_checkpointing", "chunk_size_feed_forward", "tie_encoder_decoder"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id"),
+    *("max_length", "min_length", "max_new_tokens", "do_sample", "early_stopping", "num_beams"),
+    *("num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p", "typical_p"),
+    *("repetition_penalty", "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"),
+    *("bad_words_ids", "num_return_sequences", "output_scores", "return_dict_in_generate"),
+    *("forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "suppress_tokens"),
+    *("exponential_decay_length_penalty", "begin_suppress_tokens", "is_llama_config", "is_decoder"),
+    *("transformers.js_config", "unsloth_fixed", "unsloth_version"),
+}
 
 _NOTHING = r"(?!)"
 _LARGEST = 2**31 - 1  # of a number in a configuration
@@ -35,6 +54,8 @@ class Layout:
         model: (configuration, rngs=...) → the module.
         fields: field of the configuration → key in `config.json`; a field whose key is absent keeps its
             default.
+        read: keys that `complete` reads, besides those of `fields` and `fixed`.
+        inert: keys of the family that change no number, besides INERT.
         complete: `config.json` → the same, with the keys that it implies.
         written: the inverse of `complete`, for the keys of `fields`.
         fixed: keys with their only supported values; with others, the same tensors would be another model.
@@ -55,6 +76,8 @@ class Layout:
     fixed: Mapping[str, Any]
     modules: Mapping[str, str | tuple[str, ...]]
     prefix: str = ""
+    read: Collection[str] = ()
+    inert: Collection[str] = ()
     complete: Callable[[dict[str, Any]], dict[str, Any]] = dict
     written: Callable[[dict[str, Any]], dict[str, Any]] = dict
     ignored: str = _NOTHING
@@ -75,6 +98,21 @@ class Tensor:
     paths: list[str]
     shape: tuple[int, ...]
     axes: tuple[int, ...]
+
+
+def check_keys(layout: Layout, description: Mapping[str, Any]) -> None:
+    """Refuse keys of a configuration that the family does not know; those that hold nothing pass.
+
+    Raises:
+        ValueError: there is such a key.
+    """
+    known = {*layout.fields.values(), *layout.fixed, *layout.read, *layout.inert} | INERT
+    for key, value in description.items():
+        if key not in known and value is not None and value != {} and value != []:
+            raise ValueError(
+                f"{key[:100]} is not known of a {layout.model_type}, and may change the model; got "
+                f"{repr(value)[:100]}. If it does not, remove it from config.json"
+            )
 
 
 def typed(key: str, value: Any, kind: Any) -> Any:

@@ -1,7 +1,6 @@
 """The files of decoders of the Llama kind: Llama, Mistral, Qwen 2 and 3, and Gemma 1 to 3.
 
-A configuration has to be understood as a whole: a key that is not known here is refused, as it may change the
-model. The names of modules and the keys are those of `transformers`, and so is what an absent key means.
+The names of modules and the keys are those of `transformers`, and so is what an absent key means.
 """
 
 import dataclasses
@@ -13,17 +12,7 @@ from examples.models import rotary_fields
 from examples.models.layout import Layout, typed
 from examples.models.llama import Llama, LlamaConfig
 from examples.models.rotary import Rotary
-from examples.models.tensors import CONFIG
 
-# Keys that say nothing about the logits.
-_INERT = {
-    *("architectures", "_name_or_path", "transformers_version", "dtype", "torch_dtype", "tokenizer_class"),
-    *("bos_token_id", "eos_token_id", "pad_token_id", "use_cache", "cache_implementation", "initializer_range"),
-    *("attn_implementation", "_attn_implementation", "_attn_implementation_autoset", "pretraining_tp"),
-    *("id2label", "label2id", "num_labels", "output_attentions", "output_hidden_states", "return_dict"),
-    *("max_length", "max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "is_llama_config"),
-    *("transformers.js_config", "unsloth_fixed", "unsloth_version", "model_type"),
-}
 # Keys for which null is a value; everywhere else it is as if they were absent.
 _NULLABLE = {"sliding_window", "attn_logit_softcapping", "final_logit_softcapping"}
 _FULL, _SLIDING = "full_attention", "sliding_attention"
@@ -150,12 +139,6 @@ def _family(
     usual = {key: value for key, value in (usual | dict(implied or {})).items() if key in named}
 
     def complete(description: dict[str, Any]) -> dict[str, Any]:
-        for key, value in description.items():
-            if value is not None and key not in named | fixed.keys() | _INERT:
-                raise ValueError(
-                    f"{key} is not known of a {model_type}, and may change the model; got "
-                    f"{repr(value)[:100]}. If it does not, remove it from {CONFIG}"
-                )
         given = usual | {k: v for k, v in description.items() if v is not None or k in _NULLABLE}
         layers, heads, size = (
             typed(key, given.get(key), int)
@@ -201,6 +184,7 @@ def _family(
         config=LlamaConfig,
         model=Llama,
         fields=fields,
+        read=named,
         complete=complete,
         written=written,
         fixed=fixed,

@@ -1,7 +1,7 @@
-"""T5 v1.1, the Transformer encoder-decoder with relative positions.
+"""T5, the Transformer encoder-decoder with relative positions.
 
 With n an RMS norm, A self-attention, C attention of the decoder to the encoder and F(x) = (gelu(x W_gate) · x
-W_up) W_down, all without biases,
+W_up) W_down in v1.1, relu(x W_inner) W_down before, all without biases,
 
     encoder   y = x + A(n_a(x))                        x' = y + F(n_f(y))
     decoder   y = x + A(n_a(x))   z = y + C(n_c(y))    x' = z + F(n_f(z))     logits = n(x) Wᵀ after the last.
@@ -11,7 +11,8 @@ that small. Positions enter only as learned biases, one per head and bucket of t
 which are added to the products of all layers. Half of the buckets hold one distance each; the others widen
 logarithmically. W is a separate matrix (v1.1), or the table, in which case the logits are divided by √D (T5).
 
-Dropout follows the embeddings, the attention weights, the product in F, each sublayer and the last norms.
+Dropout follows the embeddings, the attention weights, the activation in F or its product, each sublayer and the
+last norms.
 
 Letters in names: B batch, T and S tokens (attending, attended to), D hidden size, H heads, K size of a head, N
 layers, V vocabulary.
@@ -37,8 +38,9 @@ from examples.models.blocks import ACTIVATIONS, Key, Linear, RMSNorm, Table, att
 class T5Config:
     """The shape of a T5, with the defaults of v1.1.
 
-    `tied` says whether the head is the table of word embeddings, `scaled` whether the logits are divided by √D.
-    `remat` says whether the backward pass computes layers again, see `blocks.states`.
+    `tied` says whether the head is the table of word embeddings, `scaled` whether the logits are divided by √D,
+    and `gated` whether the activation in the MLP is multiplied by another linear map. `remat` says whether the
+    backward pass computes layers again, see `blocks.states`.
 
     Raises:
         ValueError: a field is outside its domain.
@@ -57,6 +59,8 @@ class T5Config:
     dropout: float = 0.1
     tied: bool = False
     scaled: bool = False
+    activation: str = "gelu_new"
+    gated: bool = True
     remat: bool = False
 
     def __post_init__(self) -> None:
@@ -66,6 +70,7 @@ class T5Config:
         check("buckets", self.buckets >= 4 and self.buckets % 4 == 0, "a multiple of 4")
         check("max_distance", self.max_distance > self.buckets // 2, f"above {self.buckets // 2}")
         check("norm_eps", self.norm_eps > 0, "positive")
+        check("activation", self.activation in ACTIVATIONS, f"one of {list(ACTIVATIONS)}")
         blocks.check_rates(self, "dropout")
 
 
@@ -125,20 +130,26 @@ class Attention(nnx.Module):
         return self.output(attend(q_BTHK, k_BSHK, v_BSHK, mask, rate, key, scale=1.0, bias_HTS=bias_HTS))
 
 
-class GatedMlp(nnx.Module):
-    """A linear map of the product of two linear maps, one of which goes through the activation."""
+class Mlp(nnx.Module):
+    """A linear map of the activation of another; if gated, of its product with a third."""
 
     def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
-        self.rate = config.dropout
+        self.activation, self.gated, self.rate = ACTIVATIONS[config.activation], config.gated, config.dropout
         size, inner = config.hidden_size, config.intermediate_size
         linear = partial(Linear, use_bias=False, rngs=rngs)
-        self.gate = linear(size, inner, std=size**-0.5)
-        self.up = linear(size, inner, std=size**-0.5)
+        if self.gated:
+            self.gate = linear(size, inner, std=size**-0.5)
+            self.up = linear(size, inner, std=size**-0.5)
+        else:
+            self.inner = linear(size, inner, std=size**-0.5)
         self.down = linear(inner, size, std=inner**-0.5)
 
     def __call__(self, x_BTD: jax.Array, key: Key) -> jax.Array:
         """Map `[B, T, D]` to `[B, T, D]`."""
-        product = ACTIVATIONS["gelu_new"](self.gate(x_BTD)) * self.up(x_BTD)
+        if self.gated:
+            product = self.activation(self.gate(x_BTD)) * self.up(x_BTD)
+        else:
+            product = self.activation(self.inner(x_BTD))
         return self.down(dropout(product, self.rate, key))
 
 
@@ -151,7 +162,7 @@ class Layer(nnx.Module):
         self.attention_norm, self.attention = norm(), Attention(config, rngs=rngs)
         if decodes:
             self.cross_attention_norm, self.cross_attention = norm(), Attention(config, rngs=rngs)
-        self.mlp_norm, self.mlp = norm(), GatedMlp(config, rngs=rngs)
+        self.mlp_norm, self.mlp = norm(), Mlp(config, rngs=rngs)
 
     def __call__(
         self,

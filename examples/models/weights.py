@@ -22,6 +22,7 @@ from examples.data import memory
 from examples.models.layout import (
     Layout,
     by_path,
+    check_keys,
     check_names,
     keys_of,
     path_of,
@@ -153,6 +154,7 @@ def config_of(layout: Layout, description: dict[str, Any]) -> Any:
         raise ValueError(
             f"model_type must be {layout.model_type!r}, got {repr(description.get('model_type'))[:100]}"
         )
+    check_keys(layout, description)
     description, values = layout.complete(description), {}
     for key, value in layout.fixed.items():
         if description.get(key, value) != value:
