@@ -136,6 +136,16 @@ def test_a_name_in_code_links_to_where_it_is_documented(monkeypatch):
     assert target("optax.adamww") is None and warned == ["optax.adamww"]
 
 
+def test_a_role_finds_what_another_module_documents():
+    pytest.importorskip("sphinx")
+    links = importlib.import_module("links")
+    documented = {"optimiz.trace", "optimiz.schedules.over_steps", "optimiz.training.Layout.params"}
+    assert links.in_full("trace", documented) == "optimiz.trace"
+    assert links.in_full("over_steps", documented) == "optimiz.schedules.over_steps"
+    assert links.in_full("Layout.params", documented) == "optimiz.training.Layout.params"
+    assert links.in_full("_layered", documented) is None
+
+
 def test_the_inventories_are_small_and_name_what_the_libraries_have():
     inventories = importlib.import_module("inventories")
     rows = [

@@ -6,7 +6,7 @@ warning. What their documentation does not list, or ``inventories.py`` was not r
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 import inventories
@@ -24,8 +24,29 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def setup(app):
-    """Connect the transform."""
+    """Connect the transform, and the search for what a role names."""
     app.add_transform(Names)
+    app.connect("missing-reference", _found_elsewhere)
+
+
+def in_full(name: str, documented: Container[str]) -> str | None:
+    """What a role in a docstring means by a name that its module, but not the reference, has there.
+
+    Args:
+        name: such as ``over_steps`` or ``Layout.params``.
+        documented: full names of the entries of the reference.
+    """
+    return next((full for m in reference.MODULES if (full := f"{m}.{name}") in documented), None)
+
+
+def _found_elsewhere(app, env, node, content):
+    if node.get("refdomain") != "py":
+        return None
+    domain = env.get_domain("py")
+    full = in_full(node["reftarget"], domain.objects)
+    if full is None:
+        return None
+    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", full, node, content)
 
 
 def listed() -> set[str]:
