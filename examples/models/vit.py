@@ -82,8 +82,10 @@ class Patches(nnx.Module):
         P, _, C, D = self.kernel.shape
         B, rows = len(images_BIIC), images_BIIC.shape[1] // P
         x_BRRPPC = images_BIIC.reshape(B, rows, P, rows, P, C).swapaxes(2, 3)
-        x_BTE = x_BRRPPC.reshape(B, rows * rows, -1).astype(self.kernel.dtype)
-        return x_BTE @ self.kernel[...].reshape(-1, D) + self.bias[...].astype(self.kernel.dtype)
+        # All patches of the batch as rows of one matrix, as in `Linear`.
+        x_NE = x_BRRPPC.reshape(B * rows * rows, -1).astype(self.kernel.dtype)
+        y_ND = x_NE @ self.kernel[...].reshape(-1, D) + self.bias[...].astype(self.kernel.dtype)
+        return y_ND.reshape(B, rows * rows, D)
 
 
 class Embeddings(nnx.Module):

@@ -5,6 +5,7 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 import math
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from examples.models import families, pretrained, weights
+from examples.models import blocks, families, pretrained, weights
 from examples.models.adapters import from_nnx
 from examples.models.bert import POOLINGS, Classifier, Encoder, EncoderConfig
 from examples.models.blocks import Mlp, dropout
@@ -245,6 +246,44 @@ def test_dropout_keeps_the_mean():
     x = dropout(jnp.ones(100_000), 0.25, jax.random.key(0))
     np.testing.assert_allclose(np.unique(x), [0, 4 / 3], rtol=1e-6)
     assert abs((x == 0).mean() - 0.25) < 0.005
+
+
+def hashed(words, shape):
+    """The bits of dropout, by a loop over the entries."""
+
+    def mixed(x):
+        x = ((x ^ (x >> 16)) * 0x7FEB352D) % 2**32
+        x = ((x ^ (x >> 15)) * 0x846CA68B) % 2**32
+        return x ^ (x >> 16)
+
+    first, second = (int(word) for word in words)
+    found = [mixed(mixed(position ^ first) ^ second) for position in range(math.prod(shape))]
+    return np.array(found, np.uint32).reshape(shape)
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (3, 5), (2, 3, 4, 5)])
+def test_the_bits_of_dropout_are_a_hash_of_position_and_key(shape):
+    key = jax.random.key(3)
+    found = jax.jit(blocks.random_bits, static_argnums=1)(key, shape)
+    np.testing.assert_array_equal(found, hashed(jax.random.key_data(key), shape))
+
+
+def test_the_bits_of_dropout_are_independent():
+    # 64 keys that one key was split into, for 64 × 64 entries each: every deviation of a mean is in deviations
+    # of what independent, uniform numbers would have.
+    keys = jax.random.split(jax.random.key(0), 64)
+    bits = np.asarray(jax.vmap(lambda key: blocks.random_bits(key, (64, 64)))(keys))
+    centred = (bits / 2**32 - 0.5) * 12**0.5
+    one_bits = (bits[..., None] >> np.arange(32)) & 1
+    deviations = [(one_bits.mean((0, 1, 2)) - 0.5) * 2 * bits.size**0.5]
+    for axes in ((0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)):
+        deviations.append(centred.mean(axes) * math.prod(centred.shape[a] for a in axes) ** 0.5)
+    for axis, lag in itertools.product(range(3), (1, 2, 3, 4, 8, 16, 32)):  # neighbours, and other keys
+        first, second = (np.take(centred, range(*ends), axis) for ends in ((64 - lag,), (lag, 64)))
+        deviations.append((first * second).mean() * first.size**0.5)
+    flat = centred.reshape(64, -1)
+    deviations.append((flat @ flat.T / flat.shape[1] ** 0.5)[~np.eye(64, dtype=bool)])
+    assert np.abs(np.concatenate([np.ravel(x) for x in deviations])).max() < 6
 
 
 def test_the_key_alone_decides_the_masks(classifier):
