@@ -9,6 +9,7 @@ from optimiz import diagnostics as diagnostics
 from optimiz import groups as groups
 from optimiz import methods as methods
 from optimiz import schedules as schedules
+from optimiz import torch_state as torch_state
 from optimiz.averaged_params import averaged_params as averaged_params
 from optimiz.hyperparams import hyperparams as hyperparams
 from optimiz.mean_over import mean_over as mean_over

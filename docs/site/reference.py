@@ -23,7 +23,7 @@ import path_pictures
 import schedule_pictures
 
 import optimiz
-from optimiz import compare, diagnostics, groups, methods, plan, schedules, testing, training
+from optimiz import compare, diagnostics, groups, methods, plan, schedules, testing, torch_state, training
 
 MODULES: Mapping[str, ModuleType] = {
     "optimiz": optimiz,
@@ -35,6 +35,7 @@ MODULES: Mapping[str, ModuleType] = {
     "optimiz.testing": testing,
     "optimiz.plan": plan,
     "optimiz.methods": methods,
+    "optimiz.torch_state": torch_state,
 }
 _PAGES = "reference"
 _LISTS = ("methods", "schedules", "primitives")  # each a page, and a page for each of its entries

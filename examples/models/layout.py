@@ -15,6 +15,7 @@ import jax
 from flax import nnx
 
 from examples.models.adapters import Keys
+from optimiz import torch_state
 
 # Keys of any model that say nothing of its numbers: its origin, its labels, how it is trained and generates.
 # Embeddings and stacks that are one tensor need no word here, for a file then has that tensor once.
@@ -211,6 +212,30 @@ def keys_of(what: str, file: Iterable[str], tensors: Mapping[str, Tensor], layou
         if name in tensors or not re.search(layout.ignored, name):
             names[name] = key
     return names
+
+
+def tensors_of_pytorch(layout: Layout, config: Any, names: Iterable[str]) -> dict[str, torch_state.Tensor]:
+    """Where the parameters of a model of PyTorch are here, to convert the state of its optimizer.
+
+    Args:
+        layout: layout of the family.
+        config: the configuration.
+        names: names of PyTorch's parameters, `[name for name, _ in model.named_parameters()]`.
+
+    Returns:
+        What `optimiz.torch_state` asks for, of the names that the family has here. Another name that the
+        optimizer trains, such as that of a head, is refused there.
+
+    Raises:
+        ValueError: two names are of the same parameter.
+    """
+    tensors = tensors_of(layout, shapes_of(layout, config))
+    keys = keys_of("the model of PyTorch", names, tensors, layout)
+    return {
+        key: torch_state.Tensor(*tensors[name].paths, axes=tensors[name].axes)
+        for name, key in keys.items()
+        if name in tensors
+    }
 
 
 def check_names(what: str, found: Mapping[str, str], expected: Mapping[str, str]) -> None:

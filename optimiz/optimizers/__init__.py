@@ -26,6 +26,7 @@ from optimiz.optimizers.ademamix import ScaleByAdemamixState as ScaleByAdemamixS
 from optimiz.optimizers.ademamix import ademamix as ademamix
 from optimiz.optimizers.ademamix import scale_by_ademamix as scale_by_ademamix
 from optimiz.optimizers.amsgrad import ScaleByAmsgradState as ScaleByAmsgradState
+from optimiz.optimizers.amsgrad import ScaleByUncorrectedAmsgradState as ScaleByUncorrectedAmsgradState
 from optimiz.optimizers.amsgrad import amsgrad as amsgrad
 from optimiz.optimizers.amsgrad import scale_by_amsgrad as scale_by_amsgrad
 from optimiz.optimizers.armijo_sgd import armijo_sgd as armijo_sgd

@@ -14,7 +14,8 @@ or one layer of a tensor that ``nn.scan`` has stacked. The first β is 0, so tha
 
 Source: arXiv 1804.04235 (Shazeer and Stern), Algorithms 4 and 5; ε₂ is its 1e-3. The relative step is its
 :math:`\eta_t = \min(10^{-2}, 1 / \sqrt t)`. The decay is that of PyTorch; the cap on β is that of Big Vision
-(arXiv 2106.04560), 0.999 there, and 0.95 for some models.
+(arXiv 2106.04560), 0.999 there, and 0.95 for some models. ``floor`` is the ε₁ of ``torch.optim.Adafactor``,
+which is no part of the averages: V is at least its square, and mean(R) in the denominator at least it.
 
 Departures from ``optax.adafactor``: the decay is scaled by the learning rate (``decay_coupling="independent"``
 undoes it); the learning rate multiplies the momentum and is not averaged with it; ``decay_offset`` does not
@@ -58,6 +59,7 @@ def scale_by_factored_rms(
     nu_dtype: jax.typing.DTypeLike | None = None,
     clipping_threshold: jax.typing.ArrayLike | None = None,
     beta2_cap: jax.typing.ArrayLike | None = None,
+    floor: jax.typing.ArrayLike = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     """Divide updates by the root of their factored second moment.
 
@@ -77,6 +79,7 @@ def scale_by_factored_rms(
             transformation because U is computed twice, not held for its RMS.
         beta2_cap: largest β, in (0, 1), so that the mean spans at most about 1 / (1 - β) updates; None for no
             cap.
+        floor: ≥ 0, least root of V, and least mean(R) to divide by.
 
     Returns:
         A transformation that keeps the dtype of its updates.
@@ -102,6 +105,7 @@ def scale_by_factored_rms(
         checks.number("clipping_threshold", clipping_threshold, gt=0)
     if beta2_cap is not None:
         checks.number("beta2_cap", beta2_cap, gt=0, lt=1)
+    checks.number("floor", floor, ge=0)
     checks.floating("nu_dtype", nu_dtype)
 
     def factored_axes(shape: tuple[int, ...], scanned_axis: int | None) -> tuple[int, int] | None:
@@ -146,13 +150,13 @@ def scale_by_factored_rms(
             if beta2_cap is not None:
                 weight = jnp.maximum(weight, jnp.asarray(1 - beta2_cap, weight.dtype))
             new = _averages(g, axes, weight, eps, *old)
-            direction = _direction(numerics.squarable(numerics.widen(g)), axes, *new)
+            direction = _direction(numerics.squarable(numerics.widen(g)), axes, floor, *new)
             if clipping_threshold is not None:
                 # Of the gradient as it is, which can only make the RMS larger; numerics.fusion, rule 1.
                 again, of_new = numerics.rematerialise((g, new))
                 rms = jnp.sqrt(
                     _mean_square(
-                        _direction(numerics.widen(again), axes, *of_new),
+                        _direction(numerics.widen(again), axes, floor, *of_new),
                         numerics.block_axes(g.ndim, scanned_axis),
                     )
                 )
@@ -190,12 +194,20 @@ def _averages(
 
 
 def _direction(
-    g: jax.Array, axes: tuple[int, int] | None, v_row: jax.Array, v_col: jax.Array, v: jax.Array
+    g: jax.Array,
+    axes: tuple[int, int] | None,
+    floor: jax.typing.ArrayLike,
+    v_row: jax.Array,
+    v_col: jax.Array,
+    v: jax.Array,
 ) -> jax.Array:
     """U = g / √V, of V whole or of R C / mean(R)."""
     if axes is None:
-        return g / _root(v)
+        return g / _root(v if checks.is_zero(floor) else jnp.maximum(v, jnp.square(floor)))
     mean = _mean(v_row, axes[0])
+    if not checks.is_zero(floor):
+        whole = v_row / jnp.maximum(mean, floor) * v_col
+        return g / _root(jnp.maximum(whole, jnp.square(floor)))
     return g * (1 / _root(v_row / jnp.where(mean == 0, 1, mean))) * (1 / _root(v_col))
 
 
@@ -220,6 +232,7 @@ def adafactor(
     nu_dtype: jax.typing.DTypeLike | None = None,
     beta2_cap: jax.typing.ArrayLike | None = None,
     eps2: jax.typing.ArrayLike = 1e-3,
+    floor: jax.typing.ArrayLike = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     """Adaptive steps with sublinear memory.
 
@@ -251,6 +264,8 @@ def adafactor(
         beta2_cap: largest decay rate of the second moments, in (0, 1), such as Big Vision's 0.999; None for no
             cap, as in the paper.
         eps2: ε₂ ≥ 0, lower bound of a parameter's RMS, so that a parameter at zero can move.
+        floor: ε₁ ≥ 0 as PyTorch has it, where its default is the machine epsilon of the parameters' dtype: the
+            least root of V, and the least mean(R) to divide by. Give ``eps=0`` with it.
 
     Returns:
         A transformation whose ``update`` needs the parameters, unless there is neither decay nor
@@ -289,6 +304,7 @@ def adafactor(
             nu_dtype=nu_dtype,
             clipping_threshold=clipping_threshold,
             beta2_cap=beta2_cap,
+            floor=floor,
         ),
         _scale_by_param_block_rms(scanned, eps2) if multiply_by_parameter_scale else optax.identity(),
         optax.identity() if momentum is None else ema(momentum, dtype_momentum),

@@ -35,7 +35,16 @@ class ScaleByAmsgradState(NamedTuple):
     count: jax.Array  # int32 scalar: number of updates so far
     mu: optax.Updates  # like the parameters
     nu: optax.Updates  # like the parameters, real
-    nu_max: optax.Updates  # like nu
+    nu_max: optax.Updates  # like nu: the largest corrected second moment
+
+
+class ScaleByUncorrectedAmsgradState(NamedTuple):
+    """State of :func:`scale_by_amsgrad` with ``max_before_correction``."""
+
+    count: jax.Array  # int32 scalar: number of updates so far
+    mu: optax.Updates  # like the parameters
+    nu: optax.Updates  # like the parameters, real
+    nu_max: optax.Updates  # like nu: the largest second moment
 
 
 def scale_by_amsgrad(
@@ -83,13 +92,14 @@ def scale_by_amsgrad(
     checks.number("b2", b2, ge=0, lt=1, typical=0.999)
     checks.number("eps", eps, ge=0, typical=1e-8)
     checks.number("eps_root", eps_root, ge=0)
+    make_state = ScaleByUncorrectedAmsgradState if max_before_correction else ScaleByAmsgradState
 
     def init_fn(params):
         def nu():
             return jax.tree.map(lambda p: numerics.real_moment(p, nu_dtype), params)
 
         mu = optax.tree.zeros_like(params, dtype=mu_dtype)
-        return ScaleByAmsgradState(jnp.zeros([], jnp.int32), mu, nu(), nu())  # two buffers, for donation
+        return make_state(jnp.zeros([], jnp.int32), mu, nu(), nu())  # two buffers, for donation
 
     def update_fn(updates, state, params=None, **extra_args):
         del params, extra_args
@@ -113,7 +123,7 @@ def scale_by_amsgrad(
             return direction.astype(g.dtype), m.astype(mu.dtype), v.astype(nu.dtype), v_max.astype(nu_max.dtype)
 
         direction, mu, nu, nu_max = numerics.map_many(leaf, 4, updates, state.mu, state.nu, state.nu_max)
-        return direction, ScaleByAmsgradState(count, mu, nu, nu_max)
+        return direction, make_state(count, mu, nu, nu_max)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
