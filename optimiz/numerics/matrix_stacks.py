@@ -58,6 +58,16 @@ class _Devices:
     def number(self) -> int:
         return math.prod(self.mesh.shape[name] for name in self.names)
 
+    @property
+    def one_by_one(self) -> list[tuple[str, ...] | None]:
+        """How a stack is split on the way from none of the axes to all of them.
+
+        XLA exchanges parts along one axis of a mesh, and gathers whole arrays where it is to change several at
+        once. The last axis comes first, as it is the innermost one of a dimension that several axes split.
+        """
+        names = [name for name in reversed(self.names) if self.mesh.shape[name] > 1]
+        return [tuple(names[:i]) or None for i in range(len(names) + 1)]
+
     def laid_out(self, x: jax.Array, spec: P) -> jax.Array:
         sharding = NamedSharding(self.mesh, spec)
         return (
@@ -235,8 +245,9 @@ def _moved_in(stack: jax.Array, devices: _Devices | None) -> jax.Array:
     padded = jnp.pad(stack, [(0, missing)] + [(0, 0)] * len(rest)) if missing else stack
     if not devices.explicit:
         # What splits the stack must not reach the arrays, as it would if the stack were not said to be whole.
-        padded = devices.laid_out(padded, P(None, *[P.UNCONSTRAINED] * len(rest)))
-        return devices.laid_out(padded, P(devices.names, *rest))
+        for names in devices.one_by_one[:-1]:
+            padded = devices.laid_out(padded, P(names, *[P.UNCONSTRAINED] * len(rest)))
+        return devices.laid_out(padded, P(devices.one_by_one[-1], *rest))
     free, used = _free_and_used(stack, devices)
     return devices.laid_out(devices.laid_out(padded, P(free, *_spec(stack)[1:])), P(free + used, *rest))
 
@@ -246,7 +257,9 @@ def _moved_out(y: jax.Array, stack: jax.Array, devices: _Devices | None) -> jax.
     if devices is None:
         return y
     if not devices.explicit:
-        return devices.laid_out(y, P(None, *[P.UNCONSTRAINED] * (y.ndim - 1)))[: stack.shape[0]]
+        for names in reversed(devices.one_by_one[:-1]):
+            y = devices.laid_out(y, P(names, *[P.UNCONSTRAINED] * (y.ndim - 1)))
+        return y[: stack.shape[0]]
     layers, *rest = _spec(stack)
     if layers is None:
         y = devices.laid_out(y, P(_free_and_used(stack, devices)[0], *rest))

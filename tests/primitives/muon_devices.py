@@ -30,6 +30,7 @@ SPLIT = {  # the axis along which an array is split
     "layers": {"up": 0},
     "tensor parallel": {"query": 1, "out": 0, "up": 1, "down": 0},
 }
+ROWS_AND_COLUMNS = {"query": P("data", "model"), "up": P("data", "model"), "down": P("model", "data")}
 _KINDS = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
 
 
@@ -52,6 +53,8 @@ def optimizer(split):
 
 def shardings(split, mesh):
     def of(path, x):
+        if split == "rows and columns":
+            return NamedSharding(mesh, ROWS_AND_COLUMNS.get(path.rpartition("/")[2], P("data", None, "model")))
         axis = SPLIT[split].get(path.rpartition("/")[2])
         return NamedSharding(mesh, P(*[tuple(mesh.shape) if i == axis else None for i in range(x.ndim)]))
 
