@@ -16,6 +16,7 @@ from typing import Any
 
 from examples import choosing
 from examples.benchmarks import (
+    collectives_report,
     compilation_report,
     lora_report,
     plan_report,
@@ -48,6 +49,7 @@ _STUDIES = {  # in examples/studies: folder → the module that renders its reco
 }
 _BENCHMARKS = {
     **{
+        "collectives": collectives_report,
         "compilation": compilation_report,
         "lora": lora_report,
         "steps": steps_report,
@@ -102,6 +104,7 @@ def sections() -> dict[str, Callable[[], str]]:
         "all_methods": lambda: choosing.all_methods(
             _measured("memory"), _measured("parity"), _benchmark("plan/gpt2_xl_h200"), grids()
         ),
+        "collectives": lambda: collectives_report.summary(_benchmark("collectives")),
         "compilation": lambda: compilation_report.summary(_benchmark("compilation")),
         "speed": lambda: update_report.summary(_benchmark("update")),
         "trainers": lambda: trainers_report.summary(_benchmark("trainers")),
