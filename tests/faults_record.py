@@ -52,8 +52,8 @@ OUTCOMES = {
     "processes started with different settings": "all refuse to begin, and name the settings",
     "1,000 steps": "one compilation; after step 100 memory grows by less than 2 %",
     "malformed labelled text": "refused in one line that begins with file and line",
-    "malformed weights, configurations, arrays, images, checkpoints and names": "refused in one line that "
-    "names the file and the entry; nothing is executed, written outside, or fetched",
+    "malformed weights, configurations, chats, templates, arrays, images, checkpoints and names": "refused in "
+    "one line that names the file and the entry; nothing is executed, written outside, or fetched",
 }
 
 

@@ -22,13 +22,15 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from examples.data import corpus, images, tokenization
-from examples.models import pretrained
+from examples.data import chat_template, corpus, images, prompts, tokenization
+from examples.models import decoders, families, lora, pretrained
+from examples.models import weights as weight_files
 from examples.shared import study_record
 from examples.shared.optimizers import choose
 from optimiz import compare, training
 from optimiz.training.storage import checkpoint, run_directory
 from optimiz.training.storage.manifest import sha256
+from tests.examples.data import test_prompts
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 QUERY = "bert.encoder.layer.0.attention.self.query.weight"
@@ -220,6 +222,93 @@ TOKENIZERS = {
     "another JSON": (b'{"a": 1}', "t.json is not a tokenizer: "),
     "a bomb": (DEEP, "t.json is not a tokenizer: "),
     "a pickle": (PICKLE, "t.json is not a tokenizer: "),
+}
+
+
+# --- what a language model is fine-tuned on -------------------------------------------------------
+
+
+def chats(folder):
+    """The rows of a file, whose conversations the template beside it writes."""
+    return prompts.read("a.jsonl", chat_template.read(folder))
+
+
+def rows(*lines):
+    """A file of rows, and a template."""
+
+    def make(folder):
+        templated(test_prompts.TURNS)(folder)
+        test_prompts.rows(folder, *lines)
+
+    return make
+
+
+def templated(template, **more):
+    """A conversation, and what is to write it."""
+
+    def make(folder):
+        test_prompts.rows(folder, {"messages": [test_prompts.USER, test_prompts.SAYS]})
+        (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template, **more}))
+
+    return make
+
+
+ROWS = {
+    "torn": ('{"prompt": "a", "answer": "b"}\n{"prompt": "a', r"a\.jsonl:2 is not JSON"),
+    "not UTF-8": (b'{"text": "a"}\n{"text": "\xff"}\n', r"a\.jsonl:2: .*UTF-8"),
+    "a bomb": (DEEP, r"a\.jsonl.* is not JSON"),
+    "a key twice": ('{"text": "a", "text": "b"}\n', r"a\.jsonl:1.* has 'text' twice"),
+    "a pickle": (PICKLE, r"a\.jsonl"),
+    "empty": (b"", r"a\.jsonl: no rows"),
+}
+
+TEMPLATES = {
+    "no text": (3, "chat_template must be text of at most"),
+    "none by default": ([{"name": "rag", "template": "x"}], "or a list with a default"),
+    "torn": ("{% for m in messages %}", "chat_template is not a template"),
+    "absent": (None, r"a\.jsonl:1: messages need a chat template"),
+    "refuses": ("{{ raise_exception('roles must alternate') }}", r"a\.jsonl:1: .*: roles must alternate"),
+    "fails": ("{{ messages[7].content.x }}", r"a\.jsonl:1: .*chat_template cannot write this conversation"),
+    "of a name that is not there": (
+        "{{ tools_in_user_message() }}",
+        "cannot write this conversation: .*undefined",
+    ),
+    "leaves out the answer": (
+        "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}",
+        r"a\.jsonl:1: .*chat_template (leaves out what the assistant says|does not write message 2)",
+    ),
+    "without an end": ("{% for i in range(99999) %}{{ messages }}{% endfor %}", "writes more than"),
+    "takes all memory": ("{{ 'x' * 1000000000 }}", "is for numbers"),
+    "counts for ever": ("{{ 9 ** 9 ** 9 }}", "is not for templates"),
+    "looks for classes": ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "unsafe"),
+    "runs code": ("{{ cycler.__init__.__globals__.os.system('touch ran') }}", "cannot write this conversation"),
+    "reads a file": ("{% include '/etc/hostname' %}", "cannot write this conversation"),
+}
+
+
+def adapters(**fields):
+    """Adapters of a GPT-2, by the values of the flags."""
+
+    def read(folder):
+        config = weight_files.read_config(GOLDEN / "gpt2_tiny", families.GPT2)
+        return lora.Adapted(families.GPT2, config, lora.Lora(**{"rank": 2, "alpha": 4.0, **fields}))
+
+    return read
+
+
+ADAPTERS = {
+    "a target of another model": (
+        adapters(targets=("q_proj",)),
+        "'q_proj' is no linear map of the model; there",
+    ),
+    "a target that is no linear map": (adapters(targets=("ln_1",)), "'ln_1' is no linear map of the model"),
+    "a target beside one that is there": (
+        adapters(targets=("c_attn", "x")),
+        "'x' is no linear map of the model",
+    ),
+    "no target": (adapters(targets=()), "targets must name a linear map, got none"),
+    "a rank of 0": (adapters(rank=0), "rank must be at least 1, got 0"),
+    "a scale of NaN": (adapters(alpha=float("nan")), "alpha must be positive and finite, got nan"),
 }
 
 
@@ -507,6 +596,28 @@ def cases() -> dict[str, dict[str, Case]]:
         "tokenizers": {
             name: Case(lambda f: tokenization.load(f / "t.json"), writes("t.json", content), message)
             for name, (content, message) in TOKENIZERS.items()
+        },
+        "prompts and chats": {
+            **{
+                name: Case(chats, rows(*lines), message)
+                for name, (lines, message) in test_prompts.REFUSED.items()
+            },
+            **{
+                f"rows: {name}": Case(chats, writes("a.jsonl", given), said)
+                for name, (given, said) in ROWS.items()
+            },
+        },
+        "chat templates": {
+            name: Case(chats, templated(template), message) for name, (template, message) in TEMPLATES.items()
+        },
+        "adapters": {
+            **{name: Case(read, lambda folder: None, message) for name, (read, message) in ADAPTERS.items()},
+            "in place of a model": Case(decoders.family, writes(lora.CONFIG, '{"r": 8}'), "has no config.json"),
+            "of a model of another kind": Case(
+                lambda folder: decoders.family(folder / "bert"),
+                bert(lambda directory: None),
+                r"config\.json: model_type must be one of \['gpt2', ",
+            ),
         },
         "arrays": {
             name: Case(lambda f: images.read(f / "x.npz"), writes("x.npz", content), message)
