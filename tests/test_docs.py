@@ -163,4 +163,6 @@ def test_on_an_index_every_link_of_the_readme_is_absolute(monkeypatch):
 def test_the_citation_is_of_this_version():
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert f"\nversion: {project['version']}\n" in citation and f"\nlicense: {project['license']}\n" in citation
+    assert (
+        f"\nversion: {optimiz.__version__}\n" in citation and f"\nlicense: {project['license']}\n" in citation
+    )

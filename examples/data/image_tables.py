@@ -112,7 +112,7 @@ def read_parquet(path: Path, size: int | None, channels: int | None) -> tuple[Pi
         import pyarrow  # imported here, because nothing else needs it
         from pyarrow import parquet
     except ImportError:
-        raise ImportError(f"{path}: to read Parquet, run: pip install pyarrow") from None
+        raise ImportError(f'{path}: reading Parquet needs pyarrow: pip install "optimiz[shards]"') from None
     try:
         with parquet.ParquetFile(path) as file:
             metadata, schema = file.metadata, file.schema_arrow

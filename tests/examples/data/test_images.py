@@ -184,7 +184,7 @@ def test_a_parquet_that_is_none(tmp_path):
 def test_a_parquet_without_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "set.parquet").touch()
-    with pytest.raises(ImportError, match=r"set\.parquet: to read Parquet, run: pip install pyarrow"):
+    with pytest.raises(ImportError, match=r'Parquet needs pyarrow: pip install "optimiz\[shards\]"'):
         images.read(tmp_path / "set.parquet")
 
 

@@ -1,0 +1,36 @@
+"""Checks what is published: ``python -m build && python -m tests.distribution dist``, which .ci/run calls.
+
+The wheel holds the library and nothing else, and neither of the two holds tests.
+"""
+
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import optimiz
+
+
+def check_contents(dist: Path) -> None:
+    """Check that the wheel and the sdist in a folder hold what they must and no more."""
+    [wheel], [sdist] = dist.glob("*.whl"), dist.glob("*.tar.gz")
+    for path in (wheel, sdist):
+        assert path.name.startswith(f"optimiz-{optimiz.__version__}"), path.name
+    names = zipfile.ZipFile(wheel).namelist()
+    strangers = [name for name in names if not name.startswith(("optimiz/", "optimiz-"))]
+    strangers += [name for name in names if "__pycache__" in name or "/tests/" in name]
+    assert not strangers, strangers
+    assert "optimiz/py.typed" in names
+    package = Path(optimiz.__file__).parent
+    sources = {path.relative_to(package.parent) for path in package.rglob("*.py")}
+    assert {Path(name) for name in names if name.endswith(".py")} == sources
+    with tarfile.open(sdist) as file:
+        kept = {name.partition("/")[2] for name in file.getnames()}
+    assert {"pyproject.toml", "setup.py", "README.md", "LICENSE", "optimiz/py.typed"} <= kept
+    assert not [name for name in kept if name.startswith(("build/", "dist/", "runs/", "tests/"))]
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit("python -m tests.distribution DIST")
+    check_contents(Path(sys.argv[1]))
