@@ -1,0 +1,1 @@
+"""The trainers next to PyTorch and `transformers`, which nothing else here needs."""
