@@ -252,7 +252,7 @@ def all_methods(
             ends = {moved[name]["least"] / parameters[name], moved[name]["greatest"] / parameters[name]}
             traffic = " to ".join(f"{end:.0f}" for end in sorted(ends))
         lost = "; ".join(f"{_lost(one[name])} ({study})" for study, one in found.items() if name in one)
-        cases = [case for case in parity["cases"].values() if case["method"] == name]
+        cases = cases_of(name, parity)
         deviation = f"{max(case['max_relative_deviation'] for case in cases):.0e}" if cases else "see its tests"
         page = f"[`{name}`](../optimiz/optimizers/{method.page}.py)"
         needs_no_rate = "takes no rate" if method.kind == "line search" else UNMEASURED
