@@ -79,7 +79,7 @@ def test_every_command_names_a_program_and_its_flags(line):
 
 
 PAGES = ["from_optax", "from_pytorch", "groups", "line_search", "memory", "muon", "schedules", "soap"]
-PAGES += ["which_optimizer"]
+PAGES += ["index", "which_optimizer"]
 
 
 @pytest.mark.parametrize("page", PAGES)
