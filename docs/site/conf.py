@@ -51,7 +51,15 @@ nb_render_markdown_format = "gfm"
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
 # Records begin below the heading of the page that shows them, and are reached by links, not by the navigation.
-suppress_warnings = ["myst.header", "toc.not_included"]
+# The last is for builds without running the tutorials, -D nb_execution_mode=off.
+suppress_warnings = ["myst.header", "toc.not_included", "myst-nb.lexer"]
+# Roles, and names in code, lead somewhere. Types of fields come as the modules that define them call them.
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:class", r"(collections|numpy|jax|optax)\..*"),
+    ("py:attr", ".*"),
+    ("py:exc", "re.error"),
+]
 
 intersphinx_mapping = links.MAPPING  # inventories in this folder: no network
 autodoc_member_order = "bysource"

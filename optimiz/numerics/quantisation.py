@@ -136,7 +136,7 @@ class _Blockwise(_Format):
         return self._stored(self._pack(jnp.where(x < 0, -code, code)))
 
     def decode(self, codes: jax.Array, scales: jax.Array, like: jax.ShapeDtypeStruct | None) -> jax.Array:
-        """What was stored, in float32, see :meth:`_Format.decode`."""
+        """What was stored, in float32."""
         bits = self._bits(codes, like)
         own = spread(scales, bits, self._size(bits))
         roots = _is_negative(own, bits.astype(jnp.float32))
@@ -280,7 +280,7 @@ class BFloat16(_Format):
         return True
 
     def scales(self, *arrays: jax.Array) -> list[jax.Array]:
-        """:func:`no_scales` for each array."""
+        """No scales, for each array."""
         return list(map(no_scales, arrays))
 
     def codes(self, x: jax.Array, scales: jax.Array, salt: jax.Array) -> jax.Array:
@@ -290,7 +290,7 @@ class BFloat16(_Format):
         return stochastic_round(x, self.dtype, hashed_noise(x.shape, salt)).astype(self.dtype)
 
     def decode(self, codes: jax.Array, scales: jax.Array, like: jax.ShapeDtypeStruct | None) -> jax.Array:
-        """What was stored, in float32, see :meth:`_Format.decode`."""
+        """What was stored, in float32."""
         del scales, like
         return codes.astype(jnp.float32)
 

@@ -80,12 +80,12 @@ class Subject:
 
     @functools.cached_property
     def init(self) -> Any:
-        """The optimizer's initialization, compiled: parameters → state."""
+        """The optimizer's compiled initialization, parameters → state."""
         return jax.jit(self.tx.init)
 
     @functools.cached_property
     def update(self) -> Any:
-        """The optimizer's update, compiled: gradients, state, parameters → updates, state."""
+        """The optimizer's compiled update, (gradients, state, parameters) → (updates, state)."""
         return jax.jit(self.tx.update)
 
     def accepts(self, keyword: str) -> bool:

@@ -111,7 +111,7 @@ class Clock:
 
     @property
     def fraction(self) -> jax.Array:
-        """The share of the budget spent, in [0, 1]: float32 (float64 under ``jax_enable_x64``), shape ().
+        """The share of the budget spent, in [0, 1], as float32 (float64 under ``jax_enable_x64``), shape ().
 
         It is 1 once the budget is spent.
         """

@@ -27,7 +27,7 @@ class Meter(Protocol):
     """What tells how much energy has been used."""
 
     about: Mapping[str, Any]
-    """Where the numbers come from, as plain JSON: ``source``, and what the source has to say."""
+    """Where the numbers come from, as plain JSON with ``source`` and what the source has to say."""
 
     def joules(self) -> float:
         """Joules used since some moment, which never become less.

@@ -85,7 +85,7 @@ class Bucketed:
 
     @property
     def bounds(self) -> list[int]:
-        """The lengths of the batches, ascending: those bounds that occur."""
+        """The lengths of the batches, which are those bounds that occur, ascending."""
         return sorted({*self._of_batch})
 
     @property

@@ -124,7 +124,7 @@ class Layout:
 
     @property
     def share(self) -> tuple[int, int]:
-        """The part of each batch that this process reads: (i, n) for the i-th of n equal parts.
+        """The part of each batch that this process reads, as (i, n) for the i-th of n equal parts.
 
         Processes whose devices have the same positions along ``data`` read the same part.
 
