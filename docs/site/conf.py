@@ -56,7 +56,7 @@ suppress_warnings = ["myst.header", "toc.not_included", "myst-nb.lexer"]
 # Roles, and names in code, lead somewhere. Types of fields come as the modules that define them call them.
 nitpicky = True
 nitpick_ignore_regex = [
-    ("py:class", r"(collections|numpy|jax|optax)\..*"),
+    ("py:class", r"(collections|numpy|jax|optax)\..*|ArrayTree"),
     ("py:attr", ".*"),
     ("py:exc", "re.error"),
 ]
