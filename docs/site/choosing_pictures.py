@@ -82,7 +82,7 @@ def _tuning():
 
 def _traffic():
     rows = [row for row in records._benchmark("plan/gpt2_xl_h200")["rows"] if row["traffic"]]
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 1.2 + 0.24 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for row in reversed(rows):
         least, most = (row["traffic"][end] / row["parameters"] for end in ("least", "greatest"))
