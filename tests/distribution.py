@@ -1,6 +1,6 @@
 """Checks what is published: ``python -m build && python -m tests.distribution dist``, which .ci/run calls.
 
-The wheel holds the library and nothing else, and neither of the two holds tests.
+The wheel holds the library and nothing else; the sdist also has the programs, and neither of the two has tests.
 """
 
 import sys
@@ -27,6 +27,8 @@ def check_contents(dist: Path) -> None:
     with tarfile.open(sdist) as file:
         kept = {name.partition("/")[2] for name in file.getnames()}
     assert {"pyproject.toml", "setup.py", "README.md", "LICENSE", "optimiz/py.typed"} <= kept
+    programs = {str(path.relative_to(package.parent)) for path in (package.parent / "examples").rglob("*.py")}
+    assert programs <= kept
     assert not [name for name in kept if name.startswith(("build/", "dist/", "runs/", "tests/"))]
 
 

@@ -177,3 +177,24 @@ def test_the_navigation_follows_the_index():
     assert {"reference/methods", "reference/schedules", "reference/primitives", "reference/optimiz"} <= set(
         pages
     )
+
+
+def test_every_tutorial_is_offered_as_a_notebook_that_installs_what_it_needs():
+    notebooks = importlib.import_module("notebooks")
+    for path in (ROOT / "docs/tutorials").glob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        first = text[text.index("```{code-cell}") :].partition("\n```\n")[0]
+        assert ":tags: [skip-execution]" in first and "%pip install" in first, path.name
+        assert "display_name: Python 3" in text.partition("\n---\n")[0], path.name
+        source = [text]
+        notebooks.offer(None, f"docs/tutorials/{path.stem}", source)
+        assert f'href="{path.stem}.ipynb" download' in source[0].partition("\n## ")[0]
+    source = ["# Training\n"]
+    notebooks.offer(None, "docs/training", source)
+    assert source == ["# Training\n"]
+
+
+def test_a_notebook_has_no_links_to_pages_that_it_lacks():
+    notebooks = importlib.import_module("notebooks")
+    text = "![a](b.png) [plan](../planning.md#x) and [JAX](https://jax.dev)"
+    assert notebooks.without_relative_links(text) == "![a](b.png) plan and [JAX](https://jax.dev)"

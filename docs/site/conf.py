@@ -17,6 +17,7 @@ os.environ |= {"PYTHONPATH": str(ROOT), "COLUMNS": "150"}  # of what the tutoria
 import contents
 import links
 import mathml
+import notebooks
 import reference
 
 import optimiz
@@ -84,3 +85,5 @@ def setup(app):
     links.setup(app)
     app.connect("builder-inited", lambda app: reference.write(ROOT))
     app.connect("source-read", contents.add)
+    app.connect("source-read", notebooks.offer)
+    app.connect("build-finished", notebooks.finish)
