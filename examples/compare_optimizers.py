@@ -2,6 +2,7 @@
 
     python -m examples.compare_optimizers --output=runs/compare
     python -m examples.compare_optimizers --task=train.tsv --optimizers=adamw,lion --output=runs/mine
+    python -m examples.compare_optimizers --task="finetune_image --model=vit" --output=runs/digits
 
 By default a pretrained encoder learns to classify the topics of sentences from Python's own documentation.
 Every run has the same budget of reference time and decays fully at its end; extra work of an optimizer is
@@ -18,18 +19,21 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from examples.data import baseline, data_flags, docstrings, text
-from examples.models import pretrained
-from examples.shared import command, optimizers, program_flags, terminal
+from examples.compared import own, texts, trainers
+from examples.compared.setting import Setting
+from examples.data import data_flags
+from examples.shared import command, devices, optimizers, program_flags, terminal
 from examples.shared.budget_arms import WARMUP, WEIGHT_DECAY, arms
 from examples.shared.prices import energy_meter, energy_of, given_or_measured
-from examples.shared.train_each import made_or_left_out
-from examples.tasks.text_classification import TextClassification
-from examples.tasks.text_controls import controls
 from optimiz import compare, training
 
 FLAGS = program_flags.Flags()
-_TASK = FLAGS.DEFINE_path("task", "text", '"text", or a .tsv, .csv, .jsonl or .json file of examples.')
+_TASK = FLAGS.DEFINE_path(
+    "task",
+    texts.NAME,
+    '"text", or a .tsv, .csv, .jsonl or .json file of examples; a trainer and flags of its data and model, as '
+    '"finetune_lm --data=a.jsonl"; or module:function of your own.',
+)
 _MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
 _OPTIMIZERS = FLAGS.DEFINE_list("optimizers", ["adamw", "lion", "sgd_sai", "salsa"], optimizers.listed())
 _LEARNING_RATES = FLAGS.DEFINE_list(
@@ -61,7 +65,9 @@ _ENERGY = FLAGS.DEFINE_string(
     "energy", None, 'Also measure joules: "rapl" (processor), "nvml" (NVIDIA GPU), or a stated power in watts.'
 )
 _CURRENCY = FLAGS.DEFINE_string("currency", "USD", "Its currency.")
-_METRIC = FLAGS.DEFINE_enum("metric", "accuracy", ["accuracy", "macro_f1", "mcc", "loss"], "Metric that ranks.")
+_METRIC = FLAGS.DEFINE_string(
+    "metric", None, "Metric that ranks; default: accuracy, or bits_per_byte of a text."
+)
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 16, "Examples per update.", lower_bound=1)
 _LENGTH = FLAGS.DEFINE_integer(
     "length",
@@ -73,12 +79,11 @@ _RESUME = FLAGS.DEFINE_bool("resume", False, "Continue the comparison in --outpu
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)
 
 _DECISIVE = (_TASK, _BUDGET, _BATCH_SIZE, _LENGTH)
-_DROPOUT = 0.1
-_TEXT_LENGTH = 16
+_choose = functools.partial(optimizers.choose, classes=2)
 _TIMED = 20  # steps whose times give the prices
 
 program_flags.check(lambda n: n != 1, "must be 0, or at least 2", _NOISE)
-program_flags.check_each(lambda name: optimizers.choose(name, classes=2), _OPTIMIZERS)
+program_flags.check_each(_choose, _OPTIMIZERS)
 program_flags.check_rates(_LEARNING_RATES)
 program_flags.check_together(
     lambda x: x["energy"] is None or x["reference"] is None,
@@ -93,7 +98,7 @@ program_flags.check_numbers(lambda x: 0 < x < 1, "in (0, 1)", _HALVING)
 program_flags.check(lambda x: sorted(x, key=float) == x, "must ascend", _HALVING)
 program_flags.check(lambda x: 1e-9 <= x <= 1e9, "must be in [1e-9, 1e9]", _BUDGET)
 program_flags.check_together(
-    lambda x: [arm.optimizer() for arm in arms(x["optimizers"], x["learning_rates"] and [1.0], classes=2)],
+    lambda x: [arm.optimizer() for arm in arms(x["optimizers"], x["learning_rates"] and [1.0], _choose)],
     "must be optimizers that can be built",
     FLAGS,
     _OPTIMIZERS,
@@ -101,16 +106,26 @@ program_flags.check_together(
 )
 
 
-def read_data() -> dict[str, text.TextExamples]:
-    """Return the parts "train", "validation" and "test"; an evaluation costs only a few steps."""
-    if _TASK.value == "text":
-        _FILES.refuse_without("--task")
-    elif not Path(_TASK.value).exists():
-        hint = "; for recipes for pre-training: python -m examples.studies.pretraining.study"
-        hint = hint if _TASK.value == "pretrain" else ""
-        raise ValueError(f'--task={_TASK.value}: no such file; the task without a file is "text"{hint}')
-    examples = docstrings.load() if _TASK.value == "text" else _FILES.read(_TASK.value)
-    return text.split(examples, {"train": 0.78, "validation": 0.11, "test": 0.11})
+def read_setting() -> Setting:
+    """The setting that ``--task`` names."""
+    task, size = _TASK.value, _BATCH_SIZE.value
+    if texts.exists(task):
+        given = {"length": _LENGTH.value, "trained_controls": _CONTROLS.value}
+        return texts.setting(task, _FILES, model=_MODEL.value, batch_size=size, **given)
+    _FILES.refuse_without("--task")
+    for flag in (_MODEL, _LENGTH):
+        if flag.value is not None:
+            raise ValueError(f"--{flag.name} is of text; a trainer's is written in --task, after its name")
+    if trainers.names(task):
+        return trainers.setting(task, batch_size=size, output=Path(_OUTPUT.value))
+    if ":" in task:
+        if FLAGS["batch_size"].present:
+            raise ValueError(f"--batch_size={size}: {task} decides that")
+        return own.setting(task)
+    known = ", ".join(trainers.TRAINERS)
+    raise ValueError(
+        f'--task={task}: no such file; a task without a file is "text", {known} or module:function'
+    )
 
 
 def price() -> dict[str, object]:
@@ -126,52 +141,48 @@ def main() -> None:
     given = None if _REFERENCE.value is None else training.Reference.read(_REFERENCE.value)
     rates = None if _LEARNING_RATES.value is None else [float(rate) for rate in _LEARNING_RATES.value]
     settings = training.Settings(budget=_BUDGET.value, log_every=5, evaluate_at=(0.25, 0.5, 0.75))
-    parts, model = read_data(), pretrained.find(_MODEL.value)
+    devices.refuse()
+    setting = read_setting()
+    metric = setting.metric(_METRIC.value)
     decays, warmups = (flag.value and [float(x) for x in flag.value] for flag in (_WEIGHT_DECAYS, _WARMUPS))
     shares = [float(share) for share in _HALVING.value or []]
-    grid = arms(_OPTIMIZERS.value, rates, len(parts["train"].label_names), decays, warmups)
-    seeds, size = range(_SEEDS.value), _BATCH_SIZE.value
-    length = _TEXT_LENGTH if _TASK.value == "text" and _LENGTH.value is None else _LENGTH.value
-    problem = TextClassification(parts, model, length=length, dropout=_DROPOUT, pooling="mean")
-    problem.summary.show()
-    task_of = lambda seed: problem.task(size, seed)  # noqa: E731
-    decisive = {flag.name: flag.value for flag in _DECISIVE} | {"length": problem.length}
-    identity = decisive | {"model_and_data": problem.fingerprint()}
-    identity |= {"figure": _METRIC.value}  # by this name, directories of earlier versions resume
-    output, model_name = Path(_OUTPUT.value), pretrained.described(_MODEL.value, model)
+    grid = arms(_OPTIMIZERS.value, rates, setting.choose, decays, warmups, setting.multipliers)
+    seeds = range(_SEEDS.value)
+    setting.show()
+    decisive = {flag.name: flag.value for flag in _DECISIVE} | dict(setting.decisive)
+    identity = decisive | dict(setting.identity)
+    identity |= {"figure": metric}  # by this name, directories of earlier versions resume
+    output = Path(_OUTPUT.value)
     # An optimizer's own share of a step is small, so that all are charged the price of the first one.
-    about = {"task": _TASK.value, "batch_size": size, "optimizer": grid[0].name}
+    about = {"task": _TASK.value, "batch_size": _BATCH_SIZE.value, "optimizer": grid[0].name}
     meter = energy_meter(_ENERGY.value)  # before anything is trained, as it may be refused
     measure = lambda: training.calibrate(  # noqa: E731
-        task_of(0), grid[0].optimizer(), about=about, n=_TIMED, meter=meter
+        setting.task_of(0), grid[0].optimizer(), about=about, n=_TIMED, meter=meter
     )
     with training.claimed(output, identity, _RESUME.value), terminal.matrix_bar() as progress:
         left_out: dict[str, str] = {}
-        print("computing the baseline, without any optimizer", flush=True)
-        compute = functools.partial(baseline.tfidf_baseline, **parts)
-        baselines = baseline.majority_baseline(**parts)
-        baselines |= made_or_left_out("TF-IDF baseline", left_out, compute) or {}  # first, as it can fail
+        baselines = setting.baselines(left_out)  # first, as it can fail
         reference = given_or_measured(given, measure, output / "reference.json")
         names = dict.fromkeys(arm.name for arm in grid)
         record = compare.Record(
-            title=f"{', '.join(names)} on one budget: fine-tuning {model_name}",
+            title=f"{', '.join(names)} on one budget: {setting.title}",
             command=command.typed("compare_optimizers"),
-            task={"model": model_name, **problem.summary.rows()},
+            task=setting.about,
             settings=decisive
-            | {"metric": _METRIC.value, "reference": reference.prices()}
+            | {"metric": metric, "reference": reference.prices()}
             | {"extensions": _EXTENSIONS.value, "halving": shares}
             | {"warmup": warmups or WARMUP, "weight_decay": decays or WEIGHT_DECAY},
             baselines=baselines,
-            test_examples=len(parts["test"].texts),
+            test_examples=setting.test_examples,
             runs=[],
             price=price(),
             energy=energy_of(reference, _ENERGY.value),
             left_out=left_out,
         )
-        compare.check_report(record, output, metric=_METRIC.value)
+        compare.check_report(record, output, metric=metric)
 
         def run_matrix(
-            arms: list[compare.Arm], *, task_of=task_of, directory="runs", **more
+            arms: list[compare.Arm], *, task_of=setting.task_of, directory="runs", **more
         ) -> list[compare.Run]:
             return compare.run_matrix(
                 arms,
@@ -180,23 +191,21 @@ def main() -> None:
                 settings,
                 output / directory,
                 identity=identity,
-                metric=_METRIC.value,
+                metric=metric,
                 reference=reference,
-                test=problem.evaluation("test"),
+                test=setting.test,
                 progress=progress,
                 **more,
             )
 
         only_here = {"extensions": _EXTENSIONS.value, "halving": shares, "noise_batches": _NOISE.value}
         record = dataclasses.replace(record, runs=run_matrix(grid, **only_here))
-        first = compare.by_method(record, _METRIC.value)[0]
+        first = compare.by_method(record, metric)[0]
         best = dataclasses.replace(grid[0], learning_rate=first.rate, axes=first.values)
-        those = controls(
-            problem, best, run_matrix, left_out, seeds=seeds, batch_size=size, trained=_CONTROLS.value
-        )
+        those = setting.controls(setting, best, run_matrix, left_out, seeds)
         record = dataclasses.replace(record, controls=those)
-        report = compare.write_report(record, output, metric=_METRIC.value)
-    terminal.show(compare.summary(record, metric=_METRIC.value))
+        report = compare.write_report(record, output, metric=metric)
+    terminal.show(compare.summary(record, metric=metric))
     print(f"\nreport: {report}")
 
 

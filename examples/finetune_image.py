@@ -94,21 +94,33 @@ def read_data() -> dict[str, images.ImageExamples]:
     return images.split(train, {"train": 0.9, "validation": 0.1}) | {"test": test}
 
 
+def augmentation() -> list[str]:
+    """How training images are moved, as the flags say."""
+    return _AUGMENT.value or (["none"] if _DATA.value is None else [CROP, FLIP])
+
+
+def read_problem() -> tuple[dict[str, images.ImageExamples], Summary, ImageClassification]:
+    """The data that the flags ask for, what is to be known of them, and the problem."""
+    parts = read_data()
+    side, _, channels = parts["train"].images.shape[1:]
+    classes = len(parts["train"].label_names)
+    model = choose(_MODEL.value, side, channels, classes, _DROPOUT.value, _REMAT.value)
+    problem = ImageClassification(parts, model, augment=augmentation(), smoothing=_SMOOTHING.value)
+    return parts, image_summary.of_images(parts), problem
+
+
 def main() -> None:
     """Run every optimizer, then write the report."""
     layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
-    parts = read_data()
+    parts, about, problem = read_problem()
     plan = Plan.of(FLAGS, len(parts["train"].images), log_every=10)
-    side, _, channels = parts["train"].images.shape[1:]
     classes = len(parts["train"].label_names)
     choices = [choose_optimizer(name, classes) for name in FLAGS.optimizer]
     multipliers = optimizers.head_multipliers(_HEAD_RATE.value)
     chosen = plan.optimizers(choices, multipliers)
-    augment = _AUGMENT.value or (["none"] if _DATA.value is None else [CROP, FLIP])
-    model = choose(_MODEL.value, side, channels, classes, _DROPOUT.value, _REMAT.value)
-    problem = ImageClassification(parts, model, augment=augment, smoothing=_SMOOTHING.value)
+    augment = augmentation()
     task = problem.task(FLAGS.batch_size, FLAGS.seed, devices.share(layout))
-    summary = image_summary.of_images(parts) | Summary(plan.parts(task, multipliers))
+    summary = about | Summary(plan.parts(task, multipliers))
     if training.is_first():
         summary.show()
     decisive = plan.decisive | {flag.name: flag.value for flag in _DECISIVE} | {"augment": augment}

@@ -109,23 +109,30 @@ def own_model() -> Path:
     return output / "adamw/model"
 
 
-def main() -> None:
-    """Run every optimizer, then write the models and the report."""
-    layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
+def read_problem() -> tuple[LanguageModeling, Summary, str]:
+    """What the flags ask for, what is to be known of its data, and the name of the model."""
     model = own_model() if _MODEL.value is None else pretrained.find(_MODEL.value)
     (parts, about), rank = read_data(model), _RANK.value
     adapters = lora.Lora(rank, _ALPHA.value or 2.0 * rank, _TARGETS.value) if rank else None
     options = (_LENGTH, _DROPOUT, _REMAT, _PACK, _SKIP_LONG)
     given = {flag.name: flag.value for flag in options}
     given["skip_long"] |= _DATA.value is None
-    problem = LanguageModeling(parts, model, lora=adapters, **given)
+    found = LanguageModeling(parts, model, lora=adapters, **given)
+    name = "a GPT-2 of Python's library" if _MODEL.value is None else pretrained.described(_MODEL.value, model)
+    return found, about | found.summary, name
+
+
+def main() -> None:
+    """Run every optimizer, then write the models and the report."""
+    layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
+    (problem, about, name), rank = read_problem(), _RANK.value
     plan = Plan.of(FLAGS, len(problem.rows["train"]["weight"]), log_every=5)
     choices = [optimizers.choose(name, classes=problem.vocabulary) for name in FLAGS.optimizer]
     choices = list(map(optimizers.for_adapters, choices)) if rank else choices
     multipliers = lora.rates(_RATIO.value) if rank else optimizers.one_rate
     chosen = plan.optimizers(choices, multipliers)
     task = problem.task(FLAGS.batch_size, FLAGS.seed, devices.share(layout))
-    summary = about | problem.summary | Summary(plan.parts(task, multipliers))
+    summary = about | Summary(plan.parts(task, multipliers))
     if training.is_first():
         summary.show()
     decisive = plan.decisive | {flag.name: flag.value for flag in _DECISIVE} | {"length": problem.length}
@@ -133,7 +140,6 @@ def main() -> None:
     task, identity = plan.begun(task, identity)
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
-    name = "a GPT-2 of Python's library" if _MODEL.value is None else pretrained.described(_MODEL.value, model)
     with training.claimed(plan.output, identity | {"learning_rates": rates}, plan.resume):
         record = None
         if training.is_first():  # before anything is trained, as it can fail
@@ -147,7 +153,7 @@ def main() -> None:
                 test_examples=min(len(problem.rows["test"]["weight"]), EVALUATION_ROWS),
                 metric="bits_per_byte",
             )
-        save = functools.partial(problem.save, name=_MODEL.value or str(model))
+        save = functools.partial(problem.save, name=_MODEL.value or str(problem.directory))
         each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout, save)
         runs = [run for _, _, run in each]
         if record is not None:

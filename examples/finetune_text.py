@@ -95,23 +95,23 @@ def check(positions: int) -> None:
     Plan.of(FLAGS, len(read_data()["train"].texts), log_every=5)
 
 
+def read_problem() -> tuple[dict[str, text.TextExamples], TextClassification, str]:
+    """The data and the problem that the flags ask for, and the name of the model."""
+    parts, model = read_data(), pretrained.find(_MODEL.value)
+    options = {"dropout": _DROPOUT.value, "pooling": _POOLING.value, "remat": _REMAT.value}
+    found = TextClassification(parts, model, length=asked_length(), **options)
+    return parts, found, pretrained.described(_MODEL.value, model)
+
+
 def main() -> None:
     """Run every optimizer, then write the report."""
     layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
-    parts, model = read_data(), pretrained.find(_MODEL.value)
+    parts, problem, model_name = read_problem()
     train = parts["train"]
     plan = Plan.of(FLAGS, len(train.texts), log_every=5)
     choices = [optimizers.choose(name, classes=len(train.label_names)) for name in FLAGS.optimizer]
     multipliers = optimizers.head_multipliers(_HEAD_RATE.value)
     chosen = plan.optimizers(choices, multipliers)
-    problem = TextClassification(
-        parts,
-        model,
-        length=asked_length(),
-        dropout=_DROPOUT.value,
-        pooling=_POOLING.value,
-        remat=_REMAT.value,
-    )
     task = problem.task(FLAGS.batch_size, FLAGS.seed, devices.share(layout))
     summary = problem.summary | Summary(plan.parts(task, multipliers))
     if training.is_first():
@@ -121,7 +121,6 @@ def main() -> None:
     task, identity = plan.begun(task, identity)
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
-    model_name = pretrained.described(_MODEL.value, model)
     with training.claimed(plan.output, identity | {"learning_rates": rates}, plan.resume):
         record = None
         if training.is_first():  # before anything is trained, as it can fail

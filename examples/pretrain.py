@@ -19,6 +19,7 @@ import jax
 
 from examples import finetune_text
 from examples.data import corpus, tokenization
+from examples.data.summary import Summary
 from examples.data.text_summary import of_unknown
 from examples.data.tokenizer_file import digest
 from examples.shared import command, devices, optimizers, program_flags, training_flags
@@ -99,20 +100,29 @@ def fine_tuning(given: str) -> Downstream:
     return found
 
 
-def main() -> None:
-    """Run every optimizer, then write the models and the report."""
-    layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
-    downstream = None if _DOWNSTREAM.value is None else fine_tuning(_DOWNSTREAM.value)
+def read_problem() -> tuple[Pretraining, Summary, tokenization.Vocabulary]:
+    """The problem that the flags ask for, what is to be known of its text, and its tokenizer."""
     text = corpus.standard_library() if _DATA.value is None else corpus.read(_DATA.value, _TEXT.value)
     parts = corpus.split(text, _SHARES)
-    kept = Path(FLAGS.output) / "tokenizer.json"
-    own, documents = kept if FLAGS.resume else None, parts["train"].sample
+    own, documents = _kept() if FLAGS.resume else None, parts["train"].sample
     vocabulary = tokenization.choose(_TOKENIZER.value, _OBJECTIVE.value, _VOCAB_SIZE.value, documents, own)
     sizes = (_LAYERS, _HIDDEN_SIZE, _HEADS, _LENGTH, _DROPOUT, _REMAT)
     size = Size(*(flag.value for flag in sizes))
     objective = OBJECTIVES[_OBJECTIVE.value](vocabulary, size)
-    problem = Pretraining(parts, vocabulary, objective, kept.with_name(".tokens"))
-    summary = corpus.summary(text, parts, _SHARES) | of_unknown(problem.unknown)
+    problem = Pretraining(parts, vocabulary, objective, _kept().with_name(".tokens"))
+    return problem, corpus.summary(text, parts, _SHARES) | of_unknown(problem.unknown), vocabulary
+
+
+def _kept() -> Path:
+    """The tokenizer in the output."""
+    return Path(FLAGS.output) / "tokenizer.json"
+
+
+def main() -> None:
+    """Run every optimizer, then write the models and the report."""
+    layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
+    downstream = None if _DOWNSTREAM.value is None else fine_tuning(_DOWNSTREAM.value)
+    problem, summary, vocabulary = read_problem()
     if training.is_first():
         summary.show()
     plan = Plan.of(FLAGS, len(problem.rows["train"]), log_every=10)
@@ -128,7 +138,7 @@ def main() -> None:
     with training.claimed(plan.output, identity | {"learning_rates": rates}, plan.resume):
         record = None
         if training.is_first():  # before anything is trained, as it can fail
-            training.write_whole(kept, vocabulary.tokenizer.to_str(pretty=True))
+            training.write_whole(_kept(), vocabulary.tokenizer.to_str(pretty=True))
             record = plan.new_record(
                 "pretrain",
                 f"Pre-training ({_OBJECTIVE.value}) with {', '.join(chosen)}",

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import optax
@@ -12,32 +13,34 @@ from examples.shared import optimizers
 from optimiz import compare, groups, schedules
 
 WEIGHT_DECAY, WARMUP = 0.01, 0.1
-_HEAD_RATE, _MULTIPLES = 50.0, (1 / 3, 1, 3)
+HEAD_RATE, _MULTIPLES = 50.0, (1 / 3, 1, 3)
 
 
 def arms(
     names: Sequence[str],
     rates: Sequence[float] | None,
-    classes: int,
+    choose: Callable[[str], optimizers.Choice],
     weight_decays: Sequence[float] | None = None,
     warmups: Sequence[float] | None = None,
+    multipliers: Callable[[Any], Any] | None = None,
 ) -> list[compare.Arm]:
     """Every optimizer at every rate, or once if a line search finds the rate; and at every value of other axes.
 
     Args:
         names: names of the optimizers.
         rates: peak rates; None for each optimizer's default, a third of it and three times it.
-        classes: number of classes of the logits.
+        choose: name → optimizer, with its default rate.
         weight_decays: decoupled weight decays; None for WEIGHT_DECAY, which is then no axis of the grid.
         warmups: shares of the budget over which a rate rises from 0; likewise for WARMUP. A line search, which
             finds its rate, has none.
+        multipliers: multipliers of the rate, by parameter; None for those of a new head on an encoder.
 
     Raises:
         ValueError: there is no such optimizer, or no rate is given and the optimizer has no default.
     """
     found = []
     for name in names:
-        choice = optimizers.choose(name, classes=classes)
+        choice = choose(name)
         if choice.searches:
             grid = [None]
         elif rates is None:
@@ -45,7 +48,9 @@ def arms(
             grid = [float(f"{own * multiple:.3g}") for multiple in _MULTIPLES]
         else:
             grid = rates
-        make = functools.partial(_make, choice)  # one for all rates, which then share a compiled step
+        make = functools.partial(
+            _make, choice, multipliers=multipliers
+        )  # one for all rates, which then share a compiled step
         axes = {"weight_decay": weight_decays, "warmup": None if choice.searches else warmups}
         given = {axis: values for axis, values in axes.items() if values is not None}
         points = [dict(zip(given, values, strict=True)) for values in itertools.product(*given.values())]
@@ -69,10 +74,11 @@ def _make(
     rate: jax.typing.ArrayLike | None = None,
     *,
     encoder: float = 1.0,
+    multipliers: Callable[[Any], Any] | None = None,
     weight_decay: float = WEIGHT_DECAY,
     warmup: float = WARMUP,
 ) -> optax.GradientTransformation:
     shape = schedules.linear(1.0) if rate is None else schedules.warm_up(schedules.linear(rate), warmup)
-    multipliers = optimizers.head_multipliers(_HEAD_RATE, encoder)
+    multipliers = optimizers.head_multipliers(HEAD_RATE, encoder) if multipliers is None else multipliers
     schedule = schedules.over_budget(shape)
     return choice.make(schedule, weight_decay, groups.no_decay(), multipliers)

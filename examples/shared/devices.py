@@ -57,3 +57,15 @@ def layout() -> training.Layout | None:
 def share(layout: training.Layout | None) -> tuple[int, int]:
     """The part of each batch that this process reads, see ``training.Layout.share``; all on one device."""
     return (0, 1) if layout is None else layout.share
+
+
+def refuse() -> None:
+    """Refuse these flags, in a program whose runs are of one device.
+
+    Raises:
+        ValueError: one of them is given.
+    """
+    own = (_MESH, _SHARD_STATE, _OFFLOAD, _COORDINATOR, _PROCESSES, _PROCESS, _JOIN_SECONDS, _CLUSTER)
+    for flag in own:
+        if flag.present:
+            raise ValueError(f"--{flag.name} is of the trainers; a comparison runs on one device")

@@ -120,14 +120,29 @@ def _maker(method: methods.Method, classes: int | None) -> Callable[..., optax.G
     return make
 
 
-def _own(name: str) -> Choice:
-    """The optimizer that a user's function makes."""
+def imported(what: str, name: str) -> Callable[..., Any]:
+    """The function of the user's own that ``module:function`` names.
+
+    Args:
+        what: what it makes, for the message.
+        name: the name.
+
+    Raises:
+        ValueError: it cannot be imported, or is no function.
+    """
     module, _, attribute = name.partition(":")
     try:
-        factory = getattr(importlib.import_module(module), attribute)
-        arguments = inspect.signature(factory).parameters
+        function = getattr(importlib.import_module(module), attribute)
+        inspect.signature(function)
     except Exception as error:  # whatever the user's module raises
-        raise ValueError(f"optimizer {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{what} {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+    return function
+
+
+def _own(name: str) -> Choice:
+    """The optimizer that a user's function makes."""
+    factory = imported("optimizer", name)
+    arguments = inspect.signature(factory).parameters
 
     def make(schedule: optax.Schedule, decay: float, mask: Any, multipliers: Any) -> Any:
         given = {"weight_decay": decay, "weight_decay_mask": mask, "mask": mask}

@@ -17,6 +17,7 @@ from optimiz import compare, schedules
 
 SCHEDULES = {"cosine": schedules.cosine, "linear": schedules.linear, "constant": schedules.constant}
 KEEP_LAST, KEEP_BEST = "last", "best"
+NAMES: set[str] = set()  # of all flags that are defined here
 
 
 def define(
@@ -51,6 +52,7 @@ def define(
         evaluate_every: default number of updates between two evaluations.
         seed_of: what the seed decides.
     """
+    before = {*own}
     names = own.DEFINE_list("optimizer", list(optimizer), listed)
     rate = own.DEFINE_float("learning_rate", None, "Peak rate; default: the optimizer's own, if there is one.")
     own.DEFINE_float("weight_decay", weight_decay, "Decoupled; biases and norms are left out.")
@@ -88,6 +90,7 @@ def define(
     profile = own.DEFINE_string("profile", None, "Updates to trace for JAX's profiler, such as 10:15.")
     own.DEFINE_bool("resume", False, "Go on with the runs in --output.")
     own.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)
+    NAMES.update({*own} - before)
 
     program_flags.check(lambda x: x < 1, "must be in [0, 1)", warmup)
     program_flags.check(lambda x: x > 0, "must be above 0", epochs, clip)
@@ -148,6 +151,7 @@ def define_parts(own: program_flags.Flags) -> None:
     )
     text = "Factor of the rate for each layer below the head, such as 0.9; default: none."
     decay = own.DEFINE_float("layerwise_decay", None, text)
+    NAMES.update((freeze.name, decay.name))
     program_flags.check_each(trained_parts.pattern, freeze)
     program_flags.check(lambda x: 0 < x < 1, "must be in (0, 1)", decay)
 

@@ -98,6 +98,7 @@ class LanguageModeling(PackedModel):
         skip_long: whether texts with answers that are longer than a row are left out.
 
     Attributes:
+        directory: directory of the model.
         length: T.
         rows: part → rows, see `segments.laid_out`.
         summary: summary of the data and the model, for the screen and a report.
@@ -121,7 +122,7 @@ class LanguageModeling(PackedModel):
         pack: bool = True,
         skip_long: bool = False,
     ):
-        self._directory, family = model, decoders.family(model)
+        self.directory, family = model, decoders.family(model)
         plain = weights.read_config(model, family)
         rates = {name: dropout for name in vars(plain) if name.endswith("_dropout")}
         self._family, self._config = family, plain
@@ -202,9 +203,9 @@ class LanguageModeling(PackedModel):
         if self.adapted is not None:
             self.adapted.save(directory.with_name(ADAPTER), params, name)
             params = self.adapted.merged(self._base, params)
-        ids = decoders.special_ids(self._directory)
+        ids = decoders.special_ids(self.directory)
         weights.save(directory, self._family, self._config, params, ids)
-        for file in (self._directory / kept for kept in _KEPT):
+        for file in (self.directory / kept for kept in _KEPT):
             if file.exists():
                 training.write_whole(directory / file.name, file.read_bytes())
 
@@ -235,7 +236,7 @@ class LanguageModeling(PackedModel):
 
     def _ids(self) -> dict[str, int | None]:
         """The ids of the tokens that begin and end a text, if the configuration has them."""
-        directory, size = self._directory, self._config.vocab_size
+        directory, size = self.directory, self._config.vocab_size
         start = weights.read_description(directory).get("bos_token_id")
         end = next(iter(decoders.end_ids(directory)), None)
         return {
@@ -245,7 +246,7 @@ class LanguageModeling(PackedModel):
 
     def _needed(self, end: int | None) -> int:
         if end is None:
-            raise ValueError(f"{self._directory / CONFIG} has no eos_token_id, with which texts are to end")
+            raise ValueError(f"{self.directory / CONFIG} has no eos_token_id, with which texts are to end")
         return end
 
     def _summary(self, skipped: Mapping[str, int]) -> Summary:

@@ -8,7 +8,9 @@ import sys
 import pytest
 
 from optimiz import compare, training
+from tests.examples import tiny_lm
 from tests.examples.test_finetune_text import ROOT, data, model  # noqa: F401
+from tests.examples.test_pretrain import text
 
 # One process for several calls, for most of a call is importing and compiling.
 DRIVER = """
@@ -142,9 +144,9 @@ def test_a_mistake_is_one_line_and_leaves_nothing(arguments, tmp_path):
         ({"budget": 0}, "flag --budget=0.0: must be in [1e-9, 1e9]"),
         ({"budget": -1}, "flag --budget=-1.0: must be finite, at least 0"),
         ({"seeds": 0}, "flag --seeds=0"),
-        ({"metric": "bleu"}, "flag --metric=bleu"),
-        ({"task": "missing.tsv"}, 'missing.tsv: no such file; the task without a file is "text"'),
-        ({"task": "pretrain"}, "recipes for pre-training: python -m examples.studies.pretraining.study"),
+        ({"metric": "bleu"}, "--metric=bleu: the metrics of this task are accuracy, macro_f1, mcc, loss"),
+        ({"task": "missing.tsv"}, 'missing.tsv: no such file; a task without a file is "text", finetune_text'),
+        ({"task": "finetune_lm"}, "--model is of text; a trainer's is written in --task, after its name"),
         ({"text": "body"}, "no column 'body'; the columns are 'sentence', 'label'"),
         ({"label_names": "-1,+1"}, "label 'negative' is not one of '-1', '+1'"),
         ({"label_names": "good"}, "flag --label_names=['good']: must be two names or more"),
@@ -156,8 +158,28 @@ def test_a_mistake_is_one_line_and_leaves_nothing(arguments, tmp_path):
         ({"reference": "missing.json"}, "missing.json"),
         ({"reference": dearer}, "step(batch=16) cannot be faster than step(batch=8)"),
     ]
-    answers = call(*(arguments | changes for changes, _ in mistakes))
-    for (changes, message), (code, _, errors) in zip(mistakes, answers, strict=True):
+    of_others = [
+        (
+            "finetune_lm --steps=3",
+            "--task: --steps says how to train, which the comparison decides; leave it out",
+        ),
+        ("finetune_image --data=nowhere", "--task: nowhere"),
+        ("finetune_image --modle=vit", "--task: Unknown command line flag 'modle'"),
+        ("pretrain --objective=masked --downstream=", "--task: --downstream is not compared; leave it out"),
+        ("tests.examples.own_task:missing", "task 'tests.examples.own_task:missing' cannot be imported: Attri"),
+        ("tests.examples.own_task:alone", "must return (training.Task, function of parameters, number of test"),
+        ("tests.examples.own_task:line", "--metric must name the metric that ranks"),
+    ]
+    general = {name: arguments[name] for name in ("output", "reference", "optimizers", "learning_rates")}
+    calls = [arguments | changes for changes, _ in mistakes] + [
+        general | {"task": task} for task, _ in of_others
+    ]
+    calls += [general | {"task": "tests.examples.own_task:line", "metric": "mae", "batch_size": 4}]
+    calls += [arguments | {"mesh": "data:1"}]
+    messages = [*mistakes, *of_others, ("", "--batch_size=4: tests.examples.own_task:line decides that")]
+    messages += [("", "--mesh is of the trainers; a comparison runs on one device")]
+    answers = call(*calls)
+    for (changes, message), (code, _, errors) in zip(messages, answers, strict=True):
         assert code == 2 and len(errors) == 1 and message in errors[0], (changes, errors)
     assert not arguments["output"].exists()
 
@@ -170,3 +192,38 @@ def test_a_reference_that_lacks_an_operation_is_named_before_anything_runs(argum
         code == 2 and "salsa cannot be trained on this task: the reference lacks forward(batch=8)" in errors[0]
     )
     assert not (arguments["output"] / "runs").exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["own", "image", "text", "language", "pretraining"])
+def test_every_task_of_the_trainers_and_one_of_the_users_own(arguments, name, model, data, tmp_path):  # noqa: F811
+    lines = tmp_path / "names.txt"
+    lines.write_text(text(400))
+    (tmp_path / "lm").mkdir()
+    chats = tiny_lm.written(tmp_path / "chats.jsonl", tiny_lm.chats(90))
+    tiny = "--objective=masked --vocab_size=60 --layers=1 --hidden_size=16 --heads=2 --length=16"
+    task, metrics = {
+        "own": ("tests.examples.own_task:line", {"mae", "worst"}),
+        "image": ("finetune_image --model=vit", {"loss", "accuracy", "macro_f1", "mcc"}),
+        "text": (
+            f"finetune_text --model={model} --data={data} --length=12",
+            {"loss", "accuracy", "macro_f1", "mcc"},
+        ),
+        "language": (
+            f"finetune_lm --model={tiny_lm.save(tmp_path / 'lm')} --data={chats} --length=96 --lora_rank=2",
+            {"loss", "perplexity", "bits_per_byte"},
+        ),
+        "pretraining": (f"pretrain --data={lines} {tiny}", {"loss", "perplexity", "bits_per_byte"}),
+    }[name]
+    given = {key: arguments[key] for key in ("reference", "output", "budget", "optimizers", "learning_rates")}
+    given |= {"metric": "mae"} if name == "own" else {"batch_size": 8}
+    given |= {"task": task, "seeds": 1, "extensions": 0}
+    (code, printed, errors), again = call(given, given | {"resume": True})
+    assert code == 0 == again[0], (errors, again)
+    record = compare.Record.read(given["output"] / "record.json")
+    assert {run.optimizer for run in record.runs} == {"sgd", "salsa"}
+    assert all(run.test.keys() == metrics for run in record.runs) and record.left_out == {}
+    ranks = {"own": "mae", "image": "accuracy", "text": "accuracy"}
+    assert record.settings["metric"] == ranks.get(name, "bits_per_byte")
+    assert record.controls["untrained"][0].keys() == metrics
+    assert "report: " in printed

@@ -1,17 +1,20 @@
 """The control with a frozen encoder trains the head, and nothing else."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from examples.shared.budget_arms import arms, head_alone
+from examples.shared.optimizers import choose
 from optimiz import schedules
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd_sai"])
 def test_a_frozen_encoder_does_not_move_and_its_head_does(name):
-    (arm,) = arms([name], [0.1], classes=2)
+    (arm,) = arms([name], [0.1], functools.partial(choose, classes=2))
     alone = head_alone(arm, classes=2)
     assert (alone.name, alone.learning_rate) == (arm.name, arm.learning_rate)
     params = {"encoder": {"kernel": jnp.ones((2, 2))}, "head": {"kernel": jnp.ones((2, 2))}}

@@ -1,0 +1,1 @@
+"""What ``compare_optimizers`` can compare optimizers on: one room for each kind of task."""
