@@ -218,6 +218,10 @@ def test_every_task_of_the_trainers_and_one_of_the_users_own(arguments, name, mo
     given = {key: arguments[key] for key in ("reference", "output", "budget", "optimizers", "learning_rates")}
     given |= {"metric": "mae"} if name == "own" else {"batch_size": 8}
     given |= {"task": task, "seeds": 1, "extensions": 0}
+    if name == "pretraining":  # whose work is charged by its depth
+        timing = training.Timing(1.0, 0.0, 1)
+        works = {training.Work(work, depth=1, batch=8): timing for work in ("step", "forward")}
+        training.Reference(times=works, about={}).write(given["reference"])
     (code, printed, errors), again = call(given, given | {"resume": True})
     assert code == 0 == again[0], (errors, again)
     record = compare.Record.read(given["output"] / "record.json")
