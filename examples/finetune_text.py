@@ -13,12 +13,14 @@ given. Python's sentences are cut to 24 tokens by default, as in the committed r
 import dataclasses
 import functools
 
-from examples.data import baseline, data_flags, docstrings, text
+from examples.data import data_flags, docstrings, targets, text, text_baselines
 from examples.data.summary import Summary
 from examples.models import pretrained
 from examples.shared import command, devices, optimizers, program_flags, training_flags
 from examples.shared.train_each import Plan
 from examples.tasks.text_classification import TextClassification
+from examples.tasks.text_flags import BatchFlags
+from examples.tasks.text_targets import METRICS
 from optimiz import training
 
 FLAGS = program_flags.Flags()
@@ -27,7 +29,7 @@ _POOLING = FLAGS.DEFINE_enum("pooling", "mean", ["mean", "first"], "How tokens b
 _DATA = FLAGS.DEFINE_path("data", None, "Training examples: .tsv, .csv, .jsonl or .json.")
 _VALIDATION = FLAGS.DEFINE_path("validation", None, "Validation examples; default: a part of --data.")
 _TEST = FLAGS.DEFINE_path("test", None, "Test examples; default: a part of --data.")
-_FILES = data_flags.DataFlags(FLAGS)
+_FILES = data_flags.TargetFlags(FLAGS)
 _HEAD_RATE = FLAGS.DEFINE_float("head_rate", 50.0, "Rate of the new head, in multiples of the encoder's.")
 _LENGTH = FLAGS.DEFINE_integer(
     "length",
@@ -43,7 +45,7 @@ training_flags.define(
     lambda name: optimizers.choose(name, classes=2),
     optimizer=["sgd_sai", "signum", "adamw"],
     listed=optimizers.listed(),
-    metrics=("loss", *baseline.METRICS),
+    metrics=("loss", *METRICS),
     examples="examples",
     weight_decay=0.01,
     steps=150,
@@ -53,6 +55,7 @@ training_flags.define(
     seed_of="data order and dropout",
 )
 
+_BATCHES = BatchFlags(FLAGS)
 _DECISIVE = (_LENGTH, _POOLING, _DROPOUT, _HEAD_RATE, _REMAT)
 _OWN_LENGTH = 24
 program_flags.check(lambda x: x < 1, "must be in [0, 1)", _DROPOUT)
@@ -92,14 +95,14 @@ def check(positions: int) -> None:
     length = asked_length()
     if length is not None and length > positions:
         raise ValueError(f"--length={length}: the model reads at most {positions} tokens")
-    Plan.of(FLAGS, len(read_data()["train"].texts), log_every=5)
+    Plan.of(FLAGS, _BATCHES.epoch(read_data()["train"]), log_every=5)
 
 
 def read_problem() -> tuple[dict[str, text.TextExamples], TextClassification, str]:
     """The data and the problem that the flags ask for, and the name of the model."""
     parts, model = read_data(), pretrained.find(_MODEL.value)
     options = {"dropout": _DROPOUT.value, "pooling": _POOLING.value, "remat": _REMAT.value}
-    found = TextClassification(parts, model, length=asked_length(), **options)
+    found = TextClassification(parts, model, length=asked_length(), **options, **_BATCHES.given)
     return parts, found, pretrained.described(_MODEL.value, model)
 
 
@@ -108,8 +111,9 @@ def main() -> None:
     layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
     parts, problem, model_name = read_problem()
     train = parts["train"]
-    plan = Plan.of(FLAGS, len(train.texts), log_every=5)
-    choices = [optimizers.choose(name, classes=len(train.label_names)) for name in FLAGS.optimizer]
+    plan = Plan.of(FLAGS, _BATCHES.epoch(train), log_every=5)
+    classes = len(train.label_names) if train.problem == targets.CLASS else None
+    choices = [optimizers.choose(name, classes=classes) for name in FLAGS.optimizer]
     multipliers = optimizers.head_multipliers(_HEAD_RATE.value)
     chosen = plan.optimizers(choices, multipliers)
     task = problem.task(FLAGS.batch_size, FLAGS.seed, devices.share(layout))
@@ -117,7 +121,8 @@ def main() -> None:
     if training.is_first():
         summary.show()
     decisive = plan.decisive | {flag.name: flag.value for flag in _DECISIVE} | {"length": problem.length}
-    identity = decisive | {"model_and_data": problem.fingerprint()} | problem.classifier.meaning
+    decisive |= _BATCHES.decisive
+    identity = decisive | {"model_and_data": problem.fingerprint()} | problem.meaning
     task, identity = plan.begun(task, identity)
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
@@ -130,17 +135,17 @@ def main() -> None:
                 task={"model": model_name, **summary.rows()},
                 settings=decisive,
                 baseline="TF-IDF baseline",
-                compute=functools.partial(baseline.tfidf_baseline, **parts),
+                compute=functools.partial(text_baselines.tfidf, **parts),
                 test_examples=len(parts["test"].texts),
-                metric="accuracy",
+                metric=problem.target.ranked_by,
             )
-        save = problem.classifier.save
+        save = problem.save
         each = plan.train_each(
             chosen, task, problem.evaluation("test"), identity, layout, save, problem.confusion
         )
         runs = [run for _, _, run in each]
         if record is not None:
-            plan.report(dataclasses.replace(record, runs=runs), metric="accuracy")
+            plan.report(dataclasses.replace(record, runs=runs), metric=problem.target.ranked_by)
 
 
 if __name__ == "__main__":

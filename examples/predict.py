@@ -7,7 +7,7 @@
 The parameters are those that the run has tested. Texts come from a .tsv, .csv, .jsonl or .json file, or one a
 line from a .txt file or standard input; pictures from a file, or a folder and the folders in it. What comes out
 has a row for each, in their order: what was given, the most probable class, its probability, and that of every
-class.
+class. Of a run with --problem_type, it has the labels that are more likely than not, or the number.
 """
 
 import sys
@@ -21,7 +21,7 @@ from examples.data.data_flags import ColumnFlags
 from examples.models import image_classifier, pretrained, text_classifier, weights
 from examples.models.tensors import CONFIG
 from examples.shared import command, program_flags
-from examples.shared.predictions import FORMATS, written
+from examples.shared.predictions import CLASS, FORMATS, written
 from examples.shared.train_each import MODEL
 from optimiz import training
 
@@ -59,8 +59,8 @@ def model_of(run: Path) -> Path:
     raise ValueError(f"--run={run}: this is no run of finetune_text or finetune_image, such as runs/mine/adamw")
 
 
-def of_texts(model: Path) -> tuple[Sequence[str], list[dict[str, str]], np.ndarray]:
-    """The classes, what was given, and the probabilities [N, C] of texts."""
+def of_texts(model: Path) -> tuple[str, Sequence[str], list[dict[str, str]], np.ndarray]:
+    """The kind of problem, the classes, what was given, and the predictions [N, C] of texts."""
     classifier, params = text_classifier.load(model)
     data = Path(_DATA.value)
     if _DATA.value == STANDARD or data.suffix.lower() == ".txt":
@@ -76,11 +76,11 @@ def of_texts(model: Path) -> tuple[Sequence[str], list[dict[str, str]], np.ndarr
         if pairs is None
         else [{"text": one, "pair": other} for one, other in zip(texts, pairs, strict=True)]
     )
-    return classifier.names, given, classifier.probabilities(params, texts, pairs)
+    return classifier.problem, classifier.names, given, classifier.predictions(params, texts, pairs)
 
 
-def of_images(model: Path) -> tuple[Sequence[str], list[dict[str, str]], np.ndarray]:
-    """The classes, what was given, and the probabilities [N, L] of images."""
+def of_images(model: Path) -> tuple[str, Sequence[str], list[dict[str, str]], np.ndarray]:
+    """The same, with the probabilities [N, L] of images."""
     _COLUMNS.refuse_without("a run of finetune_text")
     if _DATA.value == STANDARD:
         raise ValueError("the run is of images: --data must be a picture, or a folder of pictures")
@@ -91,7 +91,7 @@ def of_images(model: Path) -> tuple[Sequence[str], list[dict[str, str]], np.ndar
     channels = classifier.config.channels
     pictures = decoding.decode(names, len(names), classifier.size, channels, where)
     given = [{"image": name} for name, _ in names]
-    return classifier.names, given, classifier.probabilities(params, pictures.images, statistics)
+    return CLASS, classifier.names, given, classifier.probabilities(params, pictures.images, statistics)
 
 
 def main() -> None:
@@ -107,14 +107,14 @@ def main() -> None:
     model = model_of(Path(_RUN.value))
     kind = weights.read_description(model).get("model_type")
     if kind in list(pretrained.CLASSES):
-        found = of_texts(model)
+        problem, *found = of_texts(model)
     elif kind in image_classifier.MODEL_TYPES:
-        found = of_images(model)
+        problem, *found = of_images(model)
     else:
         raise ValueError(
             f"{model} is a model of type {kind!r}; predictions need a classifier of texts or images"
         )
-    predictions = written(*found, form)
+    predictions = written(*found, form, problem)
     if _OUTPUT.value == STANDARD:
         sys.stdout.write(predictions)
     else:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from examples.compared.setting import Metrics, RunMatrix, Setting
-from examples.data import baseline, data_flags, docstrings, text
+from examples.data import baseline, data_flags, docstrings, targets, text, text_baselines
 from examples.models import pretrained
 from examples.shared import optimizers
 from examples.shared.budget_arms import HEAD_RATE
@@ -83,15 +83,15 @@ def setting(
 def baselines(
     parts: Mapping[str, text.TextExamples], left_out: dict[str, str]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """The most frequent class, and a linear classifier on TF-IDF.
+    """The most frequent class, if there are classes, and a linear model on TF-IDF.
 
     Args:
         parts: "train" and others.
         left_out: receives the reason if the second cannot be made.
     """
     print("computing the baseline, without any optimizer", flush=True)
-    compute = functools.partial(baseline.tfidf_baseline, **parts)
-    found = baseline.majority_baseline(**parts)
+    compute = functools.partial(text_baselines.tfidf, **parts)
+    found = baseline.majority_baseline(**parts) if parts["train"].problem == targets.CLASS else {}
     return found | (made_or_left_out("TF-IDF baseline", left_out, compute) or {})
 
 

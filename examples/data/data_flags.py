@@ -6,11 +6,12 @@ from typing import ClassVar
 
 from absl import flags
 
-from examples.data import tables, text
+from examples.data import tables, targets, text
 from examples.shared import program_flags
 
 _TAB = "\\t"  # as it is typed
 _ARGUMENT = "--{}="
+_ONLY = {"label_names": (targets.CLASS, targets.LABELS), "separator": (targets.LABELS,)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,4 +84,41 @@ class DataFlags(ColumnFlags):
             delimiter=self._delimiter,
             encoding=own.encoding,
             argument=_ARGUMENT,
+            **self._targets,
         )
+
+    @property
+    def _targets(self) -> dict[str, str]:
+        return {}
+
+
+class TargetFlags(DataFlags):
+    """The same for a program that predicts classes, several labels of a text, or numbers."""
+
+    _NAMES: ClassVar = (*DataFlags._NAMES, "separator")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        text = "What a label is: one class, several labels of a text, or a number."
+        self.own.DEFINE_enum("problem_type", targets.CLASS, targets.PROBLEMS, text)
+        self.own.DEFINE_string("separator", None, "What separates several labels; default: a comma.")
+        for name, only in _ONLY.items():
+            program_flags.check_together(
+                lambda x, name=name, only=only: x[name] is None or x["problem_type"] in only,
+                f"--{name} needs --problem_type={' or '.join(only)}",
+                self.own,
+                self.own[name],
+                self.own["problem_type"],
+            )
+
+    def refuse_without(self, file: str) -> None:
+        """The same, and for labels other than classes."""
+        super().refuse_without(file)
+        if self.own.problem_type != targets.CLASS:
+            raise ValueError(
+                f"--problem_type={self.own.problem_type} describes a file, but there is none; see {file}"
+            )
+
+    @property
+    def _targets(self) -> dict[str, str]:
+        return {"problem": self.own.problem_type, "separator": self.own.separator or ","}

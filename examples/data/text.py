@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from examples.data import labels, shown, tables
+from examples.data import shown, tables, targets
 
 # The text columns of GLUE, SuperGLUE and related data sets. A file is recognised if the columns that it shares
 # with these are exactly one layout; otherwise the user must name them.
@@ -34,6 +34,7 @@ LAYOUTS = (
 )
 _PLAIN = tables.Format()
 LABELS = ("label", "gold_label", "is_duplicate", "Quality")
+NUMBERS = ("label", "score")
 _CROWD = 0.1  # of the smallest part of a split; a text with more copies than that goes to the largest part
 
 
@@ -44,9 +45,11 @@ class TextExamples:
     Attributes:
         texts: N texts, or the first of each pair; a text may be empty.
         pairs: N second texts, or None.
-        labels: int32 [N], each the index of a name in `label_names`.
-        label_names: the classes, in a fixed order.
+        labels: int32 [N], each the index of a name in `label_names`; float32 [N, C] of zeros and ones for
+            several labels each, and float32 [N] for numbers.
+        label_names: the classes, in a fixed order; for numbers, the name of their column.
         source: where the examples come from, for the record of a run.
+        problem: what a text is labelled with, one of `targets.PROBLEMS`.
     """
 
     texts: tuple[str, ...]
@@ -54,6 +57,7 @@ class TextExamples:
     labels: np.ndarray
     label_names: tuple[str, ...]
     source: str
+    problem: str = targets.CLASS
 
 
 def read(
@@ -67,6 +71,8 @@ def read(
     delimiter: str | None = None,
     encoding: str | None = None,
     argument: str = "{}=",
+    problem: str = targets.CLASS,
+    separator: str = ",",
 ) -> TextExamples:
     r"""Read a `.tsv`, `.csv`, `.jsonl` or `.json` file.
 
@@ -78,10 +84,12 @@ def read(
         columns: names of all columns of a TSV or CSV file without a header.
         label_names: the classes, in order; None takes the labels found in this file, see `labels`, in numerical
             order if all are whole numbers, else in the order of code points. Validation and test files are read
-            with those of the training file.
+            with those of the training file. For numbers, the name of their column.
         delimiter: delimiter of a `.csv`; None for a comma.
         encoding: encoding of the file, such as `"latin-1"`; None for UTF-8, with or without a byte order mark.
         argument: how the caller writes an argument, for messages; `"--{}="` on a command line.
+        problem: what a text is labelled with, one of `targets.PROBLEMS`.
+        separator: what separates the labels of a text with several.
 
     Raises:
         FileNotFoundError, IsADirectoryError: `path` does not exist, or is a directory.
@@ -97,50 +105,35 @@ def read(
         (('A joy to watch.', 'Dull.'), [1, 0], ('0', '1'))
     """
     path, how = Path(path), tables.Format(columns, delimiter, encoding, argument)
-    name, known = shown.path(path), _known(label_names, how)
+    name, known = shown.path(path), None if problem == targets.NUMBER else _known(label_names, how)
+    if problem == targets.NUMBER and label is None and label_names:
+        (label,) = label_names  # the column of the training file
     rows = tables.rows(path, how)
     if (first := next(rows, None)) is None:
         raise ValueError(f"{name}: no examples; the file is empty, or has only a header")
     header = tuple(first[1])
     text, pair = _text_columns(name, header, text, pair, how)
-    label = _label_column(name, header, (text, pair), label, how)
-    texts, pairs, written = [], [], []
-    found: dict[str, tuple[str, type]] = {}
+    usual = NUMBERS if problem == targets.NUMBER else LABELS
+    label = _label_column(name, header, (text, pair), label, how, usual)
+    texts, pairs, values = [], [], []
     for where, row in itertools.chain([first], rows):
         texts.append(_text(where, row, text))
         if pair is not None:
             pairs.append(_text(where, row, pair))
-        value = _value(where, row, label)
-        written.append(labels.written(value, where, label))
-        kind = str if isinstance(value, str) else bool if isinstance(value, bool) else int
-        place, its_kind = found.setdefault(written[-1], (where, kind))
-        if kind is not its_kind:
-            raise ValueError(
-                f"{where}: {label} {shown.value(written[-1])} is of type {kind.__name__} here and of type "
-                f"{its_kind.__name__} at {place}; a class has one name"
-            )
-    class_of = labels.names(
-        {one: where for one, (where, _) in found.items()}, known, label, how.ask("label_names")
-    )
-    if known is None:
-        known = labels.in_order(class_of.values())
-        if len(known) == 1:
-            raise ValueError(
-                f"{name}: all {len(texts)} labels are {shown.value(known[0])}; "
-                "classification needs two classes or more"
-            )
-        if len(known) > labels.MAX_CLASSES:
-            raise ValueError(
-                f"{name}: {len(known):,} classes among {len(texts):,} labels, at most {labels.MAX_CLASSES:,}; "
-                f"is {shown.value(label)} the column of the label? Name it in {how.ask('label')}"
-            )
-    index = {name: i for i, name in enumerate(known)}
+        values.append((where, _value(where, row, label)))
+    if problem == targets.NUMBER:
+        found, known = targets.numbers(values, label), (label,)
+    elif problem == targets.LABELS:
+        found, known = targets.several(values, known, label, name, how, separator)
+    else:
+        found, known = targets.classes(values, known, label, name, how)
     return TextExamples(
         texts=tuple(texts),
         pairs=None if pair is None else tuple(pairs),
-        labels=np.array([index[class_of[one]] for one in written], np.int32),
+        labels=found,
         label_names=known,
         source=name,
+        problem=problem,
     )
 
 
@@ -333,11 +326,16 @@ def _text_columns(
 
 
 def _label_column(
-    path: str, header: tuple[str, ...], texts: tuple[str | None, ...], label: str | None, how: tables.Format
+    path: str,
+    header: tuple[str, ...],
+    texts: tuple[str | None, ...],
+    label: str | None,
+    how: tables.Format,
+    usual: Sequence[str],
 ) -> str:
     """The column of the label: that requested, else the one with a usual name."""
     if label is None:
-        found = [name for name in LABELS if name in header]
+        found = [name for name in usual if name in header]
         if len(found) != 1:
             has = f"the columns are {shown.values(header)}"
             raise ValueError(f"{path}: which column is the label? Name it in {how.ask('label')}; {has}")

@@ -1,17 +1,19 @@
 """Summarize what to know about labelled texts before training a model on them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from examples.data import shown
+from examples.data import buckets, shown, targets
 from examples.data.labels import alike
 from examples.data.summary import Summary, counted, of_classes, of_equals
 from examples.data.text import TextExamples, same
 
 TRUNCATED = 0.05  # of the texts; more than that is worth a warning
 UNKNOWN = 0.05  # of the tokens
+_SUGGESTED = 4  # buckets
+_LISTED = 20  # labels
 _FRACTION = re.compile(r"[+-]?[0-9]*\.[0-9]+")
 
 
@@ -30,23 +32,28 @@ def of_texts(parts: Mapping[str, TextExamples]) -> Summary:
         some = counted(sum(empty.values()), "empty texts")
         warnings.append(f"{some}, from which nothing can be learned")
     names = parts["train"].label_names
+    names = names if parts["train"].problem != targets.NUMBER else ()
     for group in alike(names)[:3]:
         warnings.append(
             f"the classes {' and '.join(map(shown.value, group[:3]))} are spelled alike; are they the same?"
         )
     fractions = [name for name in names if _FRACTION.fullmatch(name)]
-    if 2 * len(fractions) >= len(names):
+    if 2 * len(fractions) >= len(names) > 0:
         warnings.append(
-            f"labels such as {shown.value(fractions[0])} are treated as names, not as numbers to be predicted"
+            f"labels such as {shown.value(fractions[0])} are treated as names, not as numbers to be predicted; "
+            f"see --problem_type"
         )
+    is_class = parts["train"].problem == targets.CLASS
     with_text = {name: [i for i, key in enumerate(of_part) if any(key)] for name, of_part in keys.items()}
     equals = of_equals(
         {name: [keys[name][i] for i in rows] for name, rows in with_text.items()},
-        {name: parts[name].labels[rows] for name, rows in with_text.items()},
+        {
+            name: parts[name].labels[rows] if is_class else np.zeros(len(rows))
+            for name, rows in with_text.items()
+        },
         "texts",
     )
-    labels = {name: part.labels for name, part in parts.items()}
-    return Summary(facts, warnings) | of_classes(labels, names) | equals
+    return Summary(facts, warnings) | _of_targets(parts) | equals
 
 
 def of_lengths(
@@ -82,6 +89,30 @@ def of_lengths(
     return Summary(facts, warnings)
 
 
+def of_padding(lengths: np.ndarray, bounds: Sequence[int], length: int) -> Summary:
+    """The share of padding in batches of training texts, in buckets and without.
+
+    Args:
+        lengths: number of tokens of the training texts, [N].
+        bounds: lengths of the buckets.
+        length: number of tokens of a text without buckets.
+
+    Example:
+        >>> of_padding(np.array([8, 8, 16, 64]), [8, 64], 64).facts["padding"]
+        '33.3% of the tokens in buckets of 8 and 64, 62.5% in batches of one length'
+        >>> of_padding(np.array([8, 8, 16, 64]), [64], 64).facts["padding"]
+        '62.5% of the tokens; --buckets=3 would leave 0.0%'
+    """
+    one = f"{buckets.padding(lengths, [length]):.1%}"
+    if len(bounds) > 1:
+        listed = f"{', '.join(map(str, bounds[:-1]))} and {bounds[-1]}"
+        told = f"{buckets.padding(lengths, list(bounds)):.1%} of the tokens in buckets of {listed}"
+        return Summary({"padding": f"{told}, {one} in batches of one length"})
+    better = buckets.bounds(lengths, _SUGGESTED, length)
+    hint = f"; --buckets={len(better)} would leave {buckets.padding(lengths, better):.1%}"
+    return Summary({"padding": f"{one} of the tokens{hint if len(better) > 1 else ''}"})
+
+
 def of_unknown(share: float, what: str = "tokens") -> Summary:
     """The share of tokens that the tokenizer does not know.
 
@@ -96,6 +127,29 @@ def of_unknown(share: float, what: str = "tokens") -> Summary:
     told = f"{share:.1%} of the {what} are unknown to the tokenizer"
     warnings = [f"{told}, and all the same to the model"] if share > UNKNOWN else []
     return Summary({"unknown tokens": f"{share:.1%}"} if share else {}, warnings)
+
+
+def _of_targets(parts: Mapping[str, TextExamples]) -> Summary:
+    train = parts["train"]
+    if train.problem == targets.CLASS:
+        return of_classes({name: part.labels for name, part in parts.items()}, train.label_names)
+    facts = {"examples": ", ".join(f"{len(part.texts)} {name}" for name, part in parts.items())}
+    if train.problem == targets.NUMBER:
+        low, high, mean, deviation = (f(train.labels) for f in (np.min, np.max, np.mean, np.std))
+        told = f"in training from {low:g} to {high:g}, mean {mean:.4g}, deviation {deviation:.4g}"
+        return Summary(facts | {f"numbers in {shown.name(train.label_names[0])}": told})
+    counts, names = train.labels.sum(0).astype(int), train.label_names
+    order = np.argsort(-counts, kind="stable")[:_LISTED]
+    listed = ", ".join(f"{shown.name(names[i])} {counts[i]}" for i in order)
+    more = ", …" if len(names) > _LISTED else ""
+    without = int((train.labels.sum(1) == 0).sum())
+    facts["labels"] = (
+        f"{len(names)}; in training: {listed}{more}; {train.labels.sum(1).mean():.3g} a text, "
+        + (f"{counted(without, 'texts')} without any")
+    )
+    never = [shown.value(names[i]) for i in np.flatnonzero(counts == 0)]
+    warnings = [f"train has no example of {', '.join(never[:3])}{', …' * (len(never) > 3)}"] if never else []
+    return Summary(facts, warnings)
 
 
 def _sources(parts: Mapping[str, TextExamples]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A trained classifier of texts: saved in the Hugging Face layout, read back, and asked for probabilities.
+"""A trained classifier of texts: saved in the Hugging Face layout, read back, and asked for predictions.
 
 The encoder's vectors are pooled before a linear head, which `transformers` has no class for. As the head is
 linear, its logits are the pooled logits of every token, and those are the ones of `BertForTokenClassification`:
@@ -18,6 +18,7 @@ import numpy as np
 from flax import nnx
 from tokenizers import Tokenizer
 
+from examples.data import targets
 from examples.data.tokenizer_file import SETTINGS, TOKENIZER, digest, encode
 from examples.models import label_names, pretrained, weights
 from examples.models.adapters import Keys, from_nnx
@@ -30,20 +31,22 @@ from optimiz import training
 _BATCH = 128
 _POOLINGS = {"mean": "mean", "first": "cls"}  # by their names in `config.json`
 _PAIRS = "text_pairs"
+_PROBLEM = "problem_type"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TextClassifier:
-    """A classifier of texts, or of pairs of texts.
+    """A model that predicts a class, several labels or a number of a text, or of a pair of texts.
 
     Attributes:
         model_type: `"bert"`, `"roberta"` or `"xlm-roberta"`.
         config: configuration of the encoder.
         pooling: how tokens become one vector, `"mean"` or `"first"`.
         tokenizer: its tokenizer.
-        names: names of the classes, C.
+        names: names of the classes or labels, C; of a number, its name alone.
         length: tokens of a text; longer texts are truncated, as in training.
         pairs: whether it classifies pairs of texts.
+        problem: what it predicts, one of `targets.PROBLEMS`.
     """
 
     model_type: str
@@ -53,14 +56,18 @@ class TextClassifier:
     names: Sequence[str]
     length: int
     pairs: bool
+    problem: str = targets.CLASS
 
     @property
     def meaning(self) -> dict[str, Any]:
-        """What its parameters mean: the names of the classes, and a digest of the tokens."""
-        return {"label_names": list(self.names), "vocabulary": digest(self.tokenizer)}
+        """What its parameters mean: the names of what it predicts, and a digest of the tokens."""
+        names: Any = list(self.names)
+        if self.problem != targets.CLASS:  # which label of this name would not be
+            names = {self.problem: names}
+        return {"label_names": names, "vocabulary": digest(self.tokenizer)}
 
-    def probabilities(self, params: Any, texts: Sequence[str], pairs: Sequence[str] | None) -> np.ndarray:
-        """The probabilities of the classes for each text, float32 [N, C].
+    def predictions(self, params: Any, texts: Sequence[str], pairs: Sequence[str] | None) -> np.ndarray:
+        """The probabilities of the classes or labels for each text, or its number, float32 [N, C].
 
         Args:
             params: the parameters.
@@ -72,7 +79,10 @@ class TextClassifier:
         logits = [
             self._logits(params, *(batch[k] for k in ("ids_BT", "mask_BT", "types_BT"))) for batch in batches
         ]
-        return np.asarray(jax.nn.softmax(np.concatenate(logits)[: len(texts)]))
+        found = np.concatenate(logits)[: len(texts)]
+        if self.problem == targets.NUMBER:
+            return found
+        return np.asarray((jax.nn.sigmoid if self.problem == targets.LABELS else jax.nn.softmax)(found))
 
     def save(self, directory: Path, params: Any) -> None:
         """Write configuration, parameters and tokenizer, so that `load`, and `transformers`, read them back."""
@@ -89,6 +99,7 @@ class TextClassifier:
             **label_names.keys(self.names),
             "classifier_pooling": _POOLINGS[self.pooling],
             _PAIRS: self.pairs,
+            _PROBLEM: self.problem,
         }
         if ids:
             about |= {"cls_token": tokenizer.id_to_token(ids[0]), "sep_token": tokenizer.id_to_token(ids[-1])}
@@ -123,14 +134,21 @@ def load(directory: Path) -> tuple[TextClassifier, Any]:
         str(description.get("classifier_pooling"))
     )
     pairs = description.get(_PAIRS)
+    problem = description.get(_PROBLEM) or targets.CLASS
     length = strict_json.read_object(existing(directory, SETTINGS)).get("model_max_length")
-    if pooling is None or not isinstance(pairs, bool) or type(length) is not int:
+    if (
+        pooling is None
+        or not isinstance(pairs, bool)
+        or type(length) is not int
+        or problem not in targets.PROBLEMS
+    ):
         raise ValueError(f"{directory} is not a classifier of texts that finetune_text has saved")
     model_type = description.get("model_type")
     config = pretrained.read_config(directory)
     params = weights.read_params(directory, _layout(str(model_type), len(names), pooling), config)
     tokenizer = pretrained.load_tokenizer(directory, config)
-    return TextClassifier(str(model_type), config, pooling, tokenizer, names, length, pairs), params
+    about = (names, length, pairs, str(problem))
+    return TextClassifier(str(model_type), config, pooling, tokenizer, *about), params
 
 
 def _layout(model_type: str, classes: int, pooling: str) -> Layout:

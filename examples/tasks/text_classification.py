@@ -1,39 +1,41 @@
-"""Text classification by a pretrained encoder, as a task that any optimizer can train.
+"""Classification and regression of texts by a pretrained encoder, as a task that any optimizer can train.
 
-The examples are tokenised once, into arrays of the same length. The loss is the cross-entropy per example; an
-evaluation gives the mean loss, accuracy, macro-F1 and Matthews correlation of a whole part.
+The examples are tokenised once, into arrays of the same length, of which a batch may take a shorter part. The
+loss per example, and the metrics that an evaluation gives of a whole part, are those of `text_targets`. Numbers
+are learned in units of their standard deviation, and the saved model gives them as they are.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
-from examples.data import baseline, shown, text_summary
+from examples.data import baseline, buckets, sampling, shown, targets, text_summary
+from examples.data.summary import Summary
 from examples.data.text import TextExamples, sample
 from examples.models import pretrained
 from examples.models.adapters import Keys, from_nnx
 from examples.models.bert import Classifier
 from examples.models.text_classifier import TextClassifier
+from examples.tasks import text_targets
 from optimiz import training
 
 EVALUATION_BATCH = 128
 
 WHOLE = 0.99  # of the training texts are not truncated at the default length
 _MEASURED = 10_000  # texts, whose lengths represent those of all
-_STEP = 8  # default lengths are multiples of this
+_SEQUENCES = ("ids_BT", "mask_BT", "types_BT")
 
 Arrays = Mapping[str, np.ndarray]
 
 
 class TextClassification:
-    """Tokenised parts of a data set, and the model that is to predict their classes.
+    """Tokenised parts of a data set, and the model that is to predict their labels.
 
     Args:
         parts: "train" and others; all have the classes of "train".
@@ -43,11 +45,15 @@ class TextClassification:
         dropout: dropout rate of hidden vectors and of attention weights, in [0, 1).
         pooling: ``"mean"`` or ``"first"``.
         remat: whether the backward pass computes layers again, see `blocks.states`.
+        bucket_count: number of lengths into which the texts are sorted, so that a batch has less padding.
+        class_weights: weights of classes in the loss, see `sampling.class_weights`; empty for none.
+        balanced: whether every class is seen equally often.
 
     Attributes:
         length: T.
         summary: summary of the data, for the screen and a report.
         classifier: the model, to be saved with parameters and asked for predictions.
+        target: loss and metrics of what is predicted.
 
     Raises:
         FileNotFoundError: the directory lacks a file.
@@ -63,8 +69,15 @@ class TextClassification:
         dropout: float,
         pooling: str,
         remat: bool = False,
+        bucket_count: int = 1,
+        class_weights: Sequence[str] = (),
+        balanced: bool = False,
     ):
-        _check(parts)
+        text_targets.check(parts)
+        train = parts["train"]
+        self._kind, self.target, self._balanced = train.problem, text_targets.TARGETS[train.problem], balanced
+        self._bucket_count = bucket_count
+        self._scale = text_targets.scale(train)
         config, self._encoder = pretrained.load_encoder(
             model, hidden_dropout=dropout, attention_dropout=dropout, remat=remat
         )
@@ -72,37 +85,46 @@ class TextClassification:
             raise ValueError(f"length={length}: the model reads at most {config.max_tokens} tokens")
         tokenizer = pretrained.load_tokenizer(model, config)
         self._parts: dict[str, Arrays] = {}
-        some = sample(parts["train"], _MEASURED)
+        some = sample(train, _MEASURED)
         lengths = pretrained.lengths(tokenizer, some.texts, some.pairs, config.max_tokens)
         self.length = _length_for(lengths, config.max_tokens) if length is None else length
-        pairs = parts["train"].pairs is not None
-        self.classifier = TextClassifier(
-            pretrained.read_model_type(model),
-            config,
-            pooling,
-            tokenizer,
-            parts["train"].label_names,
-            self.length,
-            pairs,
-        )
+        pairs = train.pairs is not None
+        kind, names = pretrained.read_model_type(model), train.label_names
+        about = (names, self.length, pairs, train.problem)
+        self.classifier = TextClassifier(kind, config, pooling, tokenizer, *about)
         cut: dict[str, int] = {}
         for name, part in parts.items():
             tokens, cut[name] = pretrained.encode(tokenizer, part.texts, part.pairs, self.length)
-            self._parts[name] = tokens | {"label": part.labels}
+            self._parts[name] = tokens | {"label": self._standardized(part.labels)}
 
+        self._bounds = buckets.bounds(self._lengths("train"), bucket_count, self.length)
         totals = {name: len(part.texts) for name, part in parts.items()}
         unknown = pretrained.unknown_share(tokenizer, self._parts["train"], pairs=pairs)
         self.summary = text_summary.of_texts(parts)
         self.summary |= text_summary.of_lengths(lengths, cut, totals, self.length, config.max_tokens)
         self.summary |= text_summary.of_unknown(unknown)
+        self.summary |= text_summary.of_padding(self._lengths("train"), self._bounds, self.length)
+        self._weights = None
+        if class_weights:
+            self._weights = sampling.class_weights(class_weights, train.labels, names)
+            listed = ", ".join(f"{shown.name(n)} {w:.3g}" for n, w in zip(names, self._weights, strict=True))
+            self.summary |= Summary({"class weights": listed})
 
         def classifier(key: jax.Array) -> Classifier:
-            return Classifier(config, len(parts["train"].label_names), pooling, rngs=Keys(key))
+            return Classifier(config, len(names), pooling, rngs=Keys(key))
 
         self._make = classifier
         # The structure of the model alone: the parameters of the encoder come from the file.
         _, self._apply = from_nnx(nnx.eval_shape(lambda: classifier(jax.random.key(0))))
         self._compiled_logits = jax.jit(self._logits)
+
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """What the parameters mean: the labels, and a digest of the tokens."""
+        meaning = self.classifier.meaning
+        if self._kind == targets.NUMBER:  # in units of which the parameters predict them
+            meaning["label_names"] |= dict(zip(("mean", "deviation"), self._scale, strict=True))
+        return meaning
 
     def task(
         self, batch_size: int, seed: int, share: tuple[int, int] = (0, 1), *, of: float = 1.0
@@ -123,32 +145,51 @@ class TextClassification:
         return training.Task(
             init=lambda key: self._encoder | self._head(key),
             loss=self._losses,
-            batches=training.shuffled(train, batch_size, seed, share),
+            batches=self._batches(train, batch_size, seed, share),
             evaluate=self.evaluation("validation"),
-            logits=self._logits,
+            logits=self._logits if self._kind == targets.CLASS else None,  # of which labels can be drawn
         )
 
     def evaluation(self, part: str) -> Callable[[Any], dict[str, float]]:
-        """A function from parameters to the metrics of a part: "loss", "accuracy", "macro_f1", "mcc"."""
+        """A function from parameters to "loss" and the metrics of a part."""
         labels = self._parts[part]["label"]
 
         def evaluate(params: Any) -> dict[str, float]:
             logits = self.predict(part, params)
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            return {"loss": float(losses.mean())} | baseline.metrics(labels, logits.argmax(-1))
+            measured = self.target.measure(self._as_given(logits), self._as_given(labels))
+            return {"loss": float(self.target.losses(logits, labels).mean())} | measured
 
         return evaluate
 
     def predict(self, part: str, params: Any) -> np.ndarray:
-        """The logits of a part, [N, C]."""
-        batches = training.padded(self._parts[part], EVALUATION_BATCH)
-        logits = [self._compiled_logits(params, batch) for batch in batches]
-        return np.concatenate(logits)[: len(self._parts[part]["label"])]
+        """The logits of a part, [N, C]; of a number, in units of the standard deviation."""
+        arrays, lengths = self._parts[part], self._lengths(part)
+        found, shorter = np.zeros((len(lengths), len(self.classifier.names)), np.float32), -1
+        for bound in self._bounds:
+            rows = np.flatnonzero((shorter < lengths) & (lengths <= bound))
+            of_bucket = {name: arrays[name][rows, :bound] for name in _SEQUENCES}
+            batches = training.padded(of_bucket, EVALUATION_BATCH) if len(rows) else []
+            logits = [np.asarray(self._compiled_logits(params, batch)) for batch in batches]
+            found[rows] = np.concatenate(logits)[: len(rows)] if logits else 0
+            shorter = bound
+        return found
 
     def confusion(self, params: Any) -> dict[str, Any]:
-        """What the test examples are mistaken for, see `baseline.confusion`."""
+        """What the test examples are mistaken for, see `baseline.confusion`; nothing without classes."""
+        if self._kind != targets.CLASS:
+            return {}
         labels, said = self._parts["test"]["label"], self.predict("test", params).argmax(-1)
         return baseline.confusion(self.classifier.names, labels, said)
+
+    def save(self, directory: Path, params: Any) -> None:
+        """Write the model, see `TextClassifier.save`; numbers are then predicted as they are."""
+        if self._kind == targets.NUMBER:
+            mean, deviation = self._scale
+            wide = jax.tree.map(
+                lambda leaf: np.asarray(leaf, np.float32) * np.float32(deviation), params["head"]
+            )
+            params = {**params, "head": wide | {"bias": wide["bias"] + np.float32(mean)}}
+        self.classifier.save(directory, params)
 
     def fingerprint(self) -> str:
         """SHA-256 of the pretrained parameters and of every tokenised example."""
@@ -157,34 +198,42 @@ class TextClassification:
             digest.update(np.asarray(leaf).tobytes())
         return digest.hexdigest()
 
+    def _standardized(self, labels: np.ndarray) -> np.ndarray:
+        mean, deviation = self._scale
+        return ((labels - mean) / deviation).astype(np.float32) if self._kind == targets.NUMBER else labels
+
+    def _as_given(self, values: np.ndarray) -> np.ndarray:
+        mean, deviation = self._scale
+        return values * deviation + mean if self._kind == targets.NUMBER else values
+
+    def _lengths(self, part: str) -> np.ndarray:
+        return self._parts[part]["mask_BT"].sum(1)
+
+    def _batches(
+        self, train: Arrays, batch_size: int, seed: int, share: tuple[int, int]
+    ) -> Callable[[int], Mapping[str, np.ndarray]]:
+        if self._weights is not None:
+            train = {**train, "weight": self._weights[train["label"]]}
+        if self._balanced:
+            return sampling.balanced(train, train["label"], batch_size, seed, share)
+        if self._bucket_count == 1:
+            return training.shuffled(train, batch_size, seed, share)
+        lengths = train["mask_BT"].sum(1)
+        given = {"batch_size": batch_size, "seed": seed, "share": share, "sequences": _SEQUENCES}
+        return training.Bucketed(train, lengths, self._bounds, **given)
+
     def _head(self, key: jax.Array) -> dict[str, Any]:
         # Compiled, so that the encoder around it is never allocated.
         return jax.jit(lambda key: {"head": from_nnx(self._make(key))[0]["head"]})(key)
 
     def _logits(self, params: Any, batch: Arrays, key: jax.Array | None = None) -> jax.Array:
-        logits_BC = self._apply(params, batch["ids_BT"], batch["mask_BT"], batch["types_BT"], key)
+        logits_BC = self._apply(params, *(batch[name] for name in _SEQUENCES), key)
         return logits_BC.astype(jnp.float32)
 
     def _losses(self, params: Any, batch: Arrays, key: jax.Array | None) -> jax.Array:
-        logits_BC = self._logits(params, batch, key)
-        return optax.softmax_cross_entropy_with_integer_labels(logits_BC, batch["label"])
+        return self.target.losses(self._logits(params, batch, key), batch["label"])
 
 
 def _length_for(lengths: np.ndarray, most: int) -> int:
     needed = int(np.quantile(lengths, WHOLE, method="higher"))
-    return min(-(-needed // _STEP) * _STEP, most)
-
-
-def _check(parts: Mapping[str, TextExamples]) -> None:
-    train = parts["train"]
-    for name, part in parts.items():
-        if not part.texts:
-            raise ValueError(f"{name} ({part.source}) has no examples")
-        if part.label_names != train.label_names:
-            raise ValueError(
-                f"{name} ({part.source}) must have the classes of train, {shown.values(train.label_names)}, "
-                f"got {shown.values(part.label_names)}"
-            )
-        if (part.pairs is None) != (train.pairs is None):
-            one, two = ("pairs of texts", "single texts")[:: 1 if train.pairs is not None else -1]
-            raise ValueError(f"train has {one}, but {name} ({part.source}) has {two}")
+    return min(-(-needed // buckets.STEP) * buckets.STEP, most)

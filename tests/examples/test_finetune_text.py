@@ -10,7 +10,7 @@ from absl.testing import flagsaver
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from examples import finetune_text
+from examples import finetune_text, predict
 from examples.data.text import TextExamples
 from examples.models import pretrained, text_classifier
 from examples.shared import command
@@ -122,6 +122,149 @@ def test_the_best_is_tested_an_early_end_is_told_and_another_run_begins_with_it(
     assert second.test == pytest.approx(run.test, rel=1e-6)  # of the best parameters
 
 
+def predicted(capsys, run, data):
+    """The rows that `examples.predict` writes of a file."""
+    capsys.readouterr()
+    with flagsaver.flagsaver():
+        command.parse(["predict", f"--run={run}", f"--data={data}", "--format=jsonl"], predict.FLAGS)
+        command.guarded(predict.main)
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+LEARNS = {"optimizer": "adamw", "steps": 60, "learning_rate": 0.01, "head_rate": 1, "dropout": 0, "length": 8}
+
+
+def test_several_labels_of_a_text_are_learned_saved_and_predicted(arguments, capsys):
+    rng, path = np.random.default_rng(0), arguments["output"].with_name("moods.tsv")
+    rows = []
+    for _ in range(160):
+        bad, good = map(int, rng.random(2) < 0.5)
+        words = [*rng.choice(REST, 2), *rng.choice(BAD, bad), *rng.choice(GOOD, good)]
+        rows.append(f"{' '.join(words)}\t{'|'.join(['down'] * bad + ['up'] * good)}")
+    path.write_text("\n".join(["text\tlabel", *rows, ""]))
+    given = {"data": path, "problem_type": "multi_label_classification", "separator": "|"}
+    call(arguments | LEARNS | given | {"keep": "best:micro_f1", "evaluate_every": 20})
+    record = compare.Record.read(arguments["output"] / "record.json")
+    (run,) = record.runs
+    assert run.test.keys() == {"loss", "micro_f1", "macro_f1", "exact_match"} and run.test["micro_f1"] > 0.9
+    assert "TF-IDF + logistic regression" in record.baselines and "confusion" not in run.extra
+    config = json.loads((arguments["output"] / "adamw/model/config.json").read_bytes())
+    assert config["problem_type"] == "multi_label_classification"
+    assert config["id2label"] == {"0": "down", "1": "up"}
+    said = predicted(capsys, arguments["output"] / "adamw", path)
+    for row in said:
+        assert row["labels"] == [name for name, p in row["probabilities"].items() if p > 0.5]
+    right = ["|".join(row["labels"]) == line.split("\t")[1] for row, line in zip(said, rows, strict=True)]
+    assert np.mean(right) > 0.85
+    both = next(row for row in said if row["labels"] == ["down", "up"])
+    assert sum(both["probabilities"].values()) > 1  # each has a probability of its own
+
+
+def test_numbers_are_learned_in_units_of_their_deviation_and_predicted_as_they_are(arguments, capsys):
+    rng, path = np.random.default_rng(0), arguments["output"].with_name("prices.tsv")
+    numbers, rows = [], []
+    for _ in range(160):
+        words = rng.choice([*GOOD, *REST], 4)
+        numbers.append(20_000 + 1000 * sum(word in GOOD for word in words))
+        rows.append(f"{' '.join(words)}\t{numbers[-1]}")
+    path.write_text("\n".join(["sentence\tscore", *rows, ""]))
+    given = LEARNS | {"data": path, "problem_type": "regression", "evaluate_every": 20}
+    call(arguments | given | {"keep": "best:pearson"})
+    record = compare.Record.read(arguments["output"] / "record.json")
+    (run,) = record.runs
+    assert run.test.keys() == {"loss", "pearson", "spearman", "rmse"} and run.test["pearson"] > 0.9
+    assert run.training_loss()[1][0] == pytest.approx(1, abs=0.6)  # of predicting the mean
+    assert "TF-IDF + ridge regression" in record.baselines
+    config = json.loads((arguments["output"] / "adamw/model/config.json").read_bytes())
+    assert config["problem_type"] == "regression" and config["id2label"] == {"0": "score"}
+    rows = predicted(capsys, arguments["output"] / "adamw", path)
+    assert rows[0].keys() == {"text", "score"}
+    error = np.array([row["score"] for row in rows]) - numbers
+    assert np.sqrt(np.mean(error**2)) < np.std(numbers) / 2
+
+    new = path.with_name("x")
+    error, code = refused(capsys, arguments | given | {"optimizer": "sophia_g", "output": new})
+    assert "'sophia_g' draws labels from logits" in error and code == command.EXIT_USAGE
+    path.write_text("sentence\tscore\n" + "".join(f"a {i}\t3\n" for i in range(160)))
+    error, code = refused(capsys, arguments | given | {"output": new})
+    assert "all numbers in 'score' are 3; nothing can be learned" in error and code == command.EXIT_USAGE
+    assert not new.exists()
+
+
+def test_classes_are_weighted_or_drawn_equally_often(model):
+    labels = np.array([0] * 12 + [1] * 4, np.int32)
+    train = TextExamples(("the film",) * 12 + ("a bright",) * 4, None, labels, ("a", "b"), "x.tsv")
+    made = lambda **given: TextClassification(  # noqa: E731
+        {"train": train, "validation": train}, model, length=8, dropout=0.0, pooling="mean", **given
+    )
+    weighted = made(class_weights=["balanced"])
+    assert weighted.summary.facts["class weights"] == "a 0.667, b 2"
+    task = weighted.task(16, 0)
+    batch, params = task.batches(0), jax.tree.map(lambda x: x + 0.01, task.init(jax.random.key(0)))
+    params["head"]["bias"] += np.float32([0.5, 0])
+    found = task.loss(params, batch, None)
+    of = [np.asarray(found)[batch["label"] == i].mean() for i in (0, 1)]
+    assert float(training.mean_loss(found, batch)) == pytest.approx(np.mean(of), rel=1e-5)
+    assert float(np.mean(found)) != pytest.approx(np.mean(of), rel=1e-2)
+    assert np.bincount(made(balanced=True).task(16, 0).batches(3)["label"]).tolist() == [8, 8]
+    plain = made().evaluation("validation")(params)  # an evaluation weights nothing
+    assert weighted.evaluation("validation")(params) == plain
+
+
+def test_buckets_change_no_prediction_and_leave_less_padding(model):
+    texts = tuple(" ".join(["the"] * (1 + i % 9)) for i in range(40))
+    labels = np.arange(40, dtype=np.int32) % 2
+    train = TextExamples(texts, None, labels, ("a", "b"), "x.tsv")
+    parts = {"train": train, "validation": train}
+    one, several = (
+        TextClassification(parts, model, length=12, dropout=0.0, pooling="mean", bucket_count=count)
+        for count in (1, 3)
+    )
+    params = jax.tree.map(lambda x: x + 0.01, one.task(8, 0).init(jax.random.key(0)))
+    np.testing.assert_allclose(one.predict("train", params), several.predict("train", params), atol=1e-6)
+    # A text has two special tokens: lengths are 3 to 11, and up to 8 in two thirds of the texts.
+    lengths = np.array([3 + i % 9 for i in range(40)])
+    padding = [1 - lengths.sum() / total for total in (40 * 12, np.where(lengths <= 8, 8, 12).sum())]
+    first, second = (f"{share:.1%}" for share in padding)
+    assert one.summary.facts["padding"] == f"{first} of the tokens; --buckets=2 would leave {second}"
+    told = several.summary.facts["padding"]
+    assert told == f"{second} of the tokens in buckets of 8 and 12, {first} in batches of one length"
+    batches = several.task(8, 0).batches
+    assert batches.bounds == [8, 12] and batches.steps_per_epoch == 5
+
+
+@pytest.mark.long
+def test_a_run_in_buckets_has_the_same_losses_on_a_mesh_and_in_two_processes(arguments, tmp_path):
+    given = arguments | {"optimizer": "adamw", "dropout": 0, "buckets": 2}
+    one, *others = trained("finetune_text", given, tmp_path, devices=4)
+    for output in others:
+        assert losses(output) == pytest.approx(losses(one), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            {"sampler": "balanced", "buckets": 2},
+            "--sampler=balanced goes without --buckets and --class_weights",
+        ),
+        ({"class_weights": "balanced,negative=2"}, "must be balanced alone, or weights"),
+        ({"class_weights": "negative"}, "class_weights 'negative' must be balanced, or NAME=WEIGHT"),
+        ({"class_weights": "bad=2"}, "--class_weights=bad=2: there is no class 'bad' among 'negative', 'pos"),
+        ({"problem_type": "regression", "label_names": "a,b"}, "--label_names needs --problem_type=single"),
+        ({"problem_type": "regression", "class_weights": "balanced"}, "--class_weights and --sampler=balanced"),
+        ({"problem_type": "regression", "keep": "best:accuracy"}, "evaluation: loss, pearson, spearman, rmse"),
+        ({"separator": "|"}, "--separator needs --problem_type=multi_label_classification"),
+        ({"problem_type": "regression"}, ":2: label must be a number, at most 1e+30, got 'negative'"),
+        ({"buckets": 0}, "flag --buckets=0"),
+    ],
+)
+def test_what_does_not_go_together_with_labels_is_refused(arguments, capsys, flags, message):
+    error, code = refused(capsys, arguments | flags)
+    assert message in error and code == command.EXIT_USAGE
+    assert not arguments["output"].exists()
+
+
 def test_what_is_frozen_stays_as_it_was_pretrained_and_the_report_says_so(arguments, capsys, model):
     frozen = arguments | {"optimizer": "adamw", "freeze": "encoder", "layerwise_decay": 0.5}
     call(frozen)
@@ -164,7 +307,7 @@ def test_every_precision_trains_the_same_model_to_its_rounding(arguments, tmp_pa
         dtypes = {x.dtype.name for x in jax.tree.leaves(training.load_params(tmp_path / precision / "adamw"))}
         assert dtypes == {"bfloat16" if precision == "bfloat16" else "float32"}
         model, params = text_classifier.load(tmp_path / precision / "adamw/model")
-        assert np.isfinite(model.probabilities(params, ["a happy film"], None)).all()
+        assert np.isfinite(model.predictions(params, ["a happy film"], None)).all()
     for precision in ("mixed", "bfloat16"):
         assert found[precision] == pytest.approx(found["float32"], rel=2e-2)
         assert found[precision] != found["float32"]

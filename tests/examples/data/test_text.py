@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from examples.data.tables import MAX_LINE
+from examples.data.targets import LABELS, NUMBER
 from examples.data.text import TextExamples, read, sample, split
 
 
@@ -454,6 +455,84 @@ REFUSED = {
         'text,label\n"' + "c\n" * (MAX_LINE // 2 + 1) + '",1\n',
         {},
         ":2: a field of more than 1,000,000 characters; is a quote left open?",
+    ),
+    "an empty label among several": (
+        "x.tsv",
+        "text\tlabel\na\tx,y\nb\tx,,y\n",
+        {"problem": LABELS},
+        ":3: label 'x,,y' has an empty label",
+    ),
+    "a label twice in a row": (
+        "x.tsv",
+        "text\tlabel\na\tx,y\nb\ty, y\n",
+        {"problem": LABELS},
+        ":3: label has the label 'y' twice",
+    ),
+    "no label in any row": (
+        "x.tsv",
+        "text\tlabel\na\t\nb\t\n",
+        {"problem": LABELS},
+        ": none of 2 rows has a label",
+    ),
+    "a number among lists of labels": (
+        "x.jsonl",
+        '{"text": "a", "label": ["x"]}\n{"text": "b", "label": [1.5]}\n',
+        {"problem": LABELS},
+        ":2: label must be a class, got the number 1.5",
+    ),
+    "a list in a list of labels": (
+        "x.jsonl",
+        '{"text": "a", "label": [["x"]]}\n',
+        {"problem": LABELS},
+        ":1: label must be a string or a whole number, got list",
+    ),
+    "withheld labels among several": (
+        "x.tsv",
+        "text\tlabel\na\tx\nb\t-1\n",
+        {"problem": LABELS},
+        ":3: label '-1' means no label; if it is a class, name all classes in label_names=",
+    ),
+    "an unknown one of several labels": (
+        "x.tsv",
+        "text\tlabel\na\tx\nb\tx,z\n",
+        {"problem": LABELS, "label_names": ("x", "y")},
+        ":3: label 'z' is not one of 'x', 'y'",
+    ),
+    "several labels where one class is meant": (
+        "x.jsonl",
+        '{"text": "a", "label": ["x"]}\n',
+        {},
+        ":1: label must be a string or a whole number, got list",
+    ),
+    "a word for a number": (
+        "x.tsv",
+        "text\tscore\na\t1\nb\thigh\n",
+        {"problem": NUMBER},
+        ":3: score must be a number, at most 1e+30, got 'high'",
+    ),
+    "a decimal comma": (
+        "x.tsv",
+        "text\tscore\na\t1\nb\t3,5\n",
+        {"problem": NUMBER},
+        "got '3,5'; write a point for the decimal comma",
+    ),
+    "true for a number": (
+        "x.jsonl",
+        '{"text": "a", "score": true}\n',
+        {"problem": NUMBER},
+        ":1: score must be a number, at most 1e+30, got 'True'",
+    ),
+    "no number": (
+        "x.jsonl",
+        '{"text": "a", "score": null}\n',
+        {"problem": NUMBER},
+        ":1: score must be a number",
+    ),
+    "a number without its column": (
+        "x.tsv",
+        "text\tvalue\na\t1\n",
+        {"problem": NUMBER},
+        ": which column is the label? Name it in label=",
     ),
 }
 

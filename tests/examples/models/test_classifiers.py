@@ -24,7 +24,7 @@ def test_a_classifier_of_texts_has_the_probabilities_of_pytorch(name, tmp_path):
     read, same = text_classifier.load(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, same, params)
     assert (read.meaning, read.length, read.pairs) == (classifier.meaning, 12, classifier.pairs)
-    found = read.probabilities(same, classifiers.TEXTS, classifiers.PAIRS if read.pairs else None)
+    found = read.predictions(same, classifiers.TEXTS, classifiers.PAIRS if read.pairs else None)
     np.testing.assert_allclose(found, softmax(LOGITS[name], -1), atol=2e-6)
     assert np.ptp(found, axis=0).min() > 0.05  # else the bound would say little
 
