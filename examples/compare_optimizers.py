@@ -112,20 +112,20 @@ def read_setting() -> Setting:
     if texts.exists(task):
         given = {"length": _LENGTH.value, "trained_controls": _CONTROLS.value}
         return texts.setting(task, _FILES, model=_MODEL.value, batch_size=size, **given)
+    if not trainers.names(task) and ":" not in task:
+        known = ", ".join(trainers.TRAINERS)
+        raise ValueError(
+            f'--task={task}: no such file; a task without a file is "text", {known} or module:function'
+        )
     _FILES.refuse_without("--task")
     for flag in (_MODEL, _LENGTH):
         if flag.value is not None:
             raise ValueError(f"--{flag.name} is of text; a trainer's is written in --task, after its name")
     if trainers.names(task):
         return trainers.setting(task, batch_size=size, output=Path(_OUTPUT.value))
-    if ":" in task:
-        if FLAGS["batch_size"].present:
-            raise ValueError(f"--batch_size={size}: {task} decides that")
-        return own.setting(task)
-    known = ", ".join(trainers.TRAINERS)
-    raise ValueError(
-        f'--task={task}: no such file; a task without a file is "text", {known} or module:function'
-    )
+    if FLAGS["batch_size"].present:
+        raise ValueError(f"--batch_size={size}: {task} decides that")
+    return own.setting(task)
 
 
 def price() -> dict[str, object]:

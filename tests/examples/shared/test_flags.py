@@ -95,7 +95,7 @@ def test_what_a_program_does_by_default_is_taken(program):
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_name_that_nothing_has_is_refused(program):
     for name in own(program):
-        if kind_of(own(program)[name]) == "list" and name not in ("columns", "label_names"):
+        if kind_of(own(program)[name]) == "list" and name not in ("columns", "freeze", "label_names"):
             assert name in (refused(program, f"--{name}=no_such_thing") or "")
 
 
