@@ -40,7 +40,7 @@ MAKERS = {
     and name not in ("hyperparams", "mean_over", "peak", "spending", "over_steps", "over_budget", "warm_up")
 }
 # What must be given although it has a default.
-BESIDE = {name: {"adam_learning_rate": 0.1} for name in ("muon", "normuon")}
+BESIDE = {name: {"adam_learning_rate": 0.1} for name in ("adamh", "muon", "muonh", "normuon")}
 # What an argument without a default is, other than a number.
 NEEDED: dict[str, Any] = {
     "c": 0.5,
