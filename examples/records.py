@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from examples import choosing
+from examples import choosing, claims
 from examples.benchmarks import (
     collectives_report,
     compilation_report,
@@ -98,6 +98,7 @@ def sections() -> dict[str, Callable[[], str]]:
         "low_bit": lambda: low_bit.across(_studies("low_bit")),
         "heterogeneity": lambda: heterogeneity.summary(_study("heterogeneity/results")),
         "pretraining": lambda: pretraining.summary(_study("pretraining/results")),
+        "claims": lambda: claims.table(made_claims()),
         "by_task": lambda: choosing.by_task(list(outcomes())),
         "by_memory": lambda: choosing.by_memory(_measured("memory")),
         "by_tuning": lambda: choosing.by_tuning(grids()),
@@ -125,6 +126,16 @@ def sections() -> dict[str, Callable[[], str]]:
 def outcomes() -> Iterator[choosing.Outcome]:
     """How methods did next to Adam in the committed studies."""
     return choosing.outcomes(_comparison("compare"), _study("pretraining/results"), _studies("line_search"))
+
+
+def made_claims() -> Iterator[claims.Claim]:
+    """What the sources claim, and what was measured."""
+    pre_training = _study("pretraining/results")
+    yield from claims.of_heterogeneity(_study("heterogeneity/results"))
+    yield from claims.of_memory(_measured("memory"))
+    yield from claims.of_sgd_sai(_comparison("compare"), pre_training)
+    yield from claims.of_searches(_studies("line_search"))
+    yield from claims.of_budgets(pre_training)
 
 
 def grids() -> dict[str, dict[str, dict[float, float]]]:

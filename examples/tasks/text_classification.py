@@ -5,6 +5,7 @@ loss per example, and the metrics that an evaluation gives of a whole part, are 
 are learned in units of their standard deviation, and the saved model gives them as they are.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -48,6 +49,8 @@ class TextClassification:
         bucket_count: number of lengths into which the texts are sorted, so that a batch has less padding.
         class_weights: weights of classes in the loss, see `sampling.class_weights`; empty for none.
         balanced: whether every class is seen equally often.
+        start: ``"pretrained"`` for the parameters in the directory; ``"post_ln"`` or ``"pre_ln"`` for an
+            encoder of the same size with new ones, a control, with its norms after or before the sublayers.
 
     Attributes:
         length: T.
@@ -72,6 +75,7 @@ class TextClassification:
         bucket_count: int = 1,
         class_weights: Sequence[str] = (),
         balanced: bool = False,
+        start: str = "pretrained",
     ):
         text_targets.check(parts)
         train = parts["train"]
@@ -81,6 +85,8 @@ class TextClassification:
         config, self._encoder = pretrained.load_encoder(
             model, hidden_dropout=dropout, attention_dropout=dropout, remat=remat
         )
+        self._pretrained = start == "pretrained"
+        config = dataclasses.replace(config, norm_first=start == "pre_ln")
         if length is not None and length > config.max_tokens:
             raise ValueError(f"length={length}: the model reads at most {config.max_tokens} tokens")
         tokenizer = pretrained.load_tokenizer(model, config)
@@ -143,7 +149,7 @@ class TextClassification:
             rows = np.sort(np.random.default_rng(0).permutation(total)[: max(round(of * total), 1)])
             train = {name: array[rows] for name, array in train.items()}
         return training.Task(
-            init=lambda key: self._encoder | self._head(key),
+            init=self._init,
             loss=self._losses,
             batches=self._batches(train, batch_size, seed, share),
             evaluate=self.evaluation("validation"),
@@ -221,6 +227,11 @@ class TextClassification:
         lengths = train["mask_BT"].sum(1)
         given = {"batch_size": batch_size, "seed": seed, "share": share, "sequences": _SEQUENCES}
         return training.Bucketed(train, lengths, self._bounds, **given)
+
+    def _init(self, key: jax.Array) -> dict[str, Any]:
+        if self._pretrained:
+            return self._encoder | self._head(key)
+        return jax.jit(lambda key: from_nnx(self._make(key))[0])(key)
 
     def _head(self, key: jax.Array) -> dict[str, Any]:
         # Compiled, so that the encoder around it is never allocated.

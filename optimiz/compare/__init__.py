@@ -20,6 +20,7 @@ from optimiz.compare.markdown import listed as listed
 from optimiz.compare.markdown import shown as shown
 from optimiz.compare.markdown import table as table
 from optimiz.compare.matrix.grid import at_edge as at_edge
+from optimiz.compare.matrix.grid import best_rate as best_rate
 from optimiz.compare.matrix.run_matrix import run_matrix as run_matrix
 from optimiz.compare.matrix.runs import MatrixProgress as MatrixProgress
 from optimiz.compare.methods import Method as Method

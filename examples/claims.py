@@ -1,0 +1,229 @@
+"""What the sources of this suite claim, what was measured here, and the verdict, as a table.
+
+A verdict follows from the committed records by the rules written here. It is about these settings alone, which
+are small; each row says which.
+"""
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from examples.studies.heterogeneity.results import Results as Heterogeneity
+from examples.studies.line_search import report as line_search
+from examples.studies.pretraining.recipes import BASELINE, HALF_WAY
+from examples.studies.pretraining.report import Results as Pretraining
+from optimiz import compare
+
+HOLDS, IN_PART, NOT_HERE, OPEN = (
+    "**holds**",
+    "**holds in part**",
+    "**does not hold here**",
+    "**cannot be told**",
+)
+
+_HETEROGENEITY = "[2502.00213](https://arxiv.org/abs/2502.00213)"
+_SGD_SAI = "[2412.11768](https://arxiv.org/abs/2412.11768)"
+_SEARCHES = "[2403.18506](https://arxiv.org/abs/2403.18506), [2407.20650](https://arxiv.org/abs/2407.20650)"
+_BUDGETS = "[2307.06440](https://arxiv.org/abs/2307.06440)"
+_DIGITS = "[models of 8 × 8 digits, from scratch](../examples/studies/heterogeneity/results/report.md)"
+_SMALL_BERT = "[a small BERT from scratch](../examples/studies/pretraining/results/report.md)"
+_TOPICS = "[MiniLM-L6 on topics](../examples/results/compare/report.md)"
+
+# GiB of state in arXiv 2412.11768, table 1.
+_PUBLISHED = {"sgd_sai": 5.93, "adamw": 11.86, "adam_mini": 6.52, "prodigy": 23.72}
+_NEAR = 0.05  # relative deviation of a size, which padding of the vocabulary explains
+
+
+class Claim(NamedTuple):
+    """A claim, and what was measured.
+
+    Attributes:
+        source: the paper.
+        says: what it says.
+        measured: what was measured here, with its uncertainty.
+        setting: where, as a link to the record's page.
+        verdict: one of the verdicts above.
+    """
+
+    source: str
+    says: str
+    measured: str
+    setting: str
+    verdict: str
+
+
+def of_heterogeneity(record: compare.Record) -> Iterator[Claim]:
+    """Whether Adam leads over SGD where gradient norms differ between blocks.
+
+    Args:
+        record: record of the study of heterogeneity.
+    """
+    scratch = Heterogeneity(record)
+    leads = {model: scratch.lead(model, "sgd") for model in scratch.models}
+    post, pre = leads["post_ln"], leads["pre_ln"]
+    yield Claim(
+        _HETEROGENEITY,
+        "Adam's lead over SGD is larger with Post-LN than with Pre-LN",
+        f"in decades of final training loss {_of(post, '.2f')} and {_of(pre, '.2f')}",
+        _DIGITS,
+        HOLDS if post.low > pre.high else NOT_HERE if post.high < pre.low else OPEN,
+    )
+    signs = {name: scratch.lead("post_ln", name) for name in ("sign_sgd", "signum")}
+    yield Claim(
+        _HETEROGENEITY,
+        "sign methods share Adam's lead over SGD",
+        "with Post-LN, lead of Adam in decades of final training loss: "
+        + f"over SGD {_of(post, '.2f')}, "
+        + ", ".join(f"over {name} {_of(lead, '.2f')}" for name, lead in signs.items()),
+        _DIGITS,
+        _both(*(lead.high < post.low for lead in signs.values())),
+    )
+    ginis = {model: statistics.fmean(scratch.at_start(model)) for model in scratch.models}
+    alike = sorted(ginis, key=lambda m: ginis[m]) == sorted(leads, key=lambda m: leads[m].mean)
+    yield Claim(
+        _HETEROGENEITY,
+        "gradient heterogeneity before training tells which models need Adam",
+        "Gini coefficients of the first gradient's norms, and leads: "
+        + ", ".join(f"{model} {ginis[model]:.2f} and {leads[model].mean:+.2f}" for model in ginis),
+        _DIGITS,
+        HOLDS if alike else NOT_HERE,
+    )
+
+
+def of_memory(memory: Mapping[str, Any]) -> Iterator[Claim]:
+    """Whether SGD-SaI's state has the size that its paper states.
+
+    Args:
+        memory: record of the size of states.
+    """
+    bytes_ = memory["models"]["GPT-2 1.5B"]["bytes"]
+    found = {name: bytes_[name]["float32"] / 2**30 for name in _PUBLISHED}
+    near = [abs(found[name] / size - 1) < _NEAR for name, size in _PUBLISHED.items()]
+    halved = found["sgd_sai"] / found["adamw"]
+    yield Claim(
+        _SGD_SAI,
+        "for GPT-2 1.5B, SGD-SaI's state takes 5.93 GB, AdamW's 11.86, Adam-mini's 6.52, Prodigy's 23.72",
+        ", ".join(f"{name} {size:.2f} GiB" for name, size in found.items()),
+        "[shapes of the model](../tests/records/memory.md)",
+        HOLDS if all(near) else IN_PART if abs(halved - 0.5) < 0.01 else NOT_HERE,
+    )
+
+
+def of_sgd_sai(comparison: compare.Record, pre_training: compare.Record) -> Iterator[Claim]:
+    """Whether SGD-SaI is as good as AdamW.
+
+    Args:
+        comparison: record of ``examples.compare_optimizers``.
+        pre_training: record of the study of pre-training.
+    """
+    found = {method.name: method for method in compare.by_method(comparison, "accuracy")}
+    tuned = compare.paired_difference(found["sgd_sai"].scores, found["adamw"].scores)
+    yield Claim(
+        _SGD_SAI,
+        "SGD-SaI is on par with AdamW: fine-tuning",
+        f"test accuracy relative to AdamW's {_of(tuned)}",
+        _TOPICS,
+        NOT_HERE if tuned.high < 0 else OPEN,
+    )
+    results = Pretraining(pre_training)
+    loss = results.difference("sgd_sai", "adamw", "loss")
+    edge = compare.at_edge(results.rate("sgd_sai"), results.grids["sgd_sai"])
+    yield Claim(
+        _SGD_SAI,
+        "SGD-SaI is on par with AdamW: pre-training",
+        f"test loss relative to AdamW's {_of(loss)}" + ", its best rate at an edge of the grid" * edge,
+        _SMALL_BERT,
+        NOT_HERE if loss.low > 0 else OPEN,
+    )
+
+
+def of_searches(searches: Mapping[str, compare.Record]) -> Iterator[Claim]:
+    """Whether a line search replaces a tuned rate.
+
+    Args:
+        searches: records of the study of line searches, by data.
+    """
+    leads, edges = {}, []
+    for data, record in searches.items():
+        arms = line_search.by_arm(record)
+        scores = {arm: line_search.scores_of(record, runs) for arm, runs in arms.items()}
+        grid = [arm for arm, runs in arms.items() if runs[0].optimizer == "adam"]
+        best = max(grid, key=lambda arm: statistics.fmean(scores[arm]))
+        leads[data] = compare.paired_difference(scores["salsa"], scores[best])
+        rates = {arm: arms[arm][0].learning_rate for arm in grid}
+        edges += [data] * compare.at_edge(rates[best], list(rates.values()))
+    ahead = [lead.low > 0 for lead in leads.values()]
+    behind = [lead.high < 0 for lead in leads.values()]
+    yield Claim(
+        _SEARCHES,
+        "a line search without a rate is at least as good as Adam at the best rate of a grid",
+        "lead of SaLSa: "
+        + ", ".join(f"{data} {_of(lead)}" for data, lead in leads.items())
+        + f"; Adam's best rate is at an edge of its grid on {', '.join(edges)}" * bool(edges),
+        "[MiniLM-L6 on 500 examples](line_search.md#what-it-achieves), one rate for all parameters",
+        NOT_HERE if all(behind) else HOLDS if not edges and not any(behind) and any(ahead) else IN_PART,
+    )
+    with_head = {data: record for data, record in searches.items() if "adam_head" in _names(record)}
+    for data, record in with_head.items():
+        arms = line_search.by_arm(record)
+        scores = {arm: line_search.scores_of(record, runs) for arm, runs in arms.items()}
+        heads = [arm for arm, runs in arms.items() if runs[0].optimizer == "adam_head"]
+        best = max(heads, key=lambda arm: statistics.fmean(scores[arm]))
+        lead = compare.paired_difference(scores["salsa_head"], scores[best])
+        yield Claim(
+            _SEARCHES,
+            "the same, where both have a faster head",
+            f"lead of SaLSa: {data} {_of(lead)}",
+            "[MiniLM-L6 on 500 examples](line_search.md#what-it-achieves)",
+            NOT_HERE if lead.high < 0 else HOLDS if lead.low > 0 else OPEN,
+        )
+
+
+def of_budgets(pre_training: compare.Record) -> Iterator[Claim]:
+    """Whether a method beats the fully decayed baseline under one budget.
+
+    Args:
+        pre_training: record of the study of pre-training.
+    """
+    results = Pretraining(pre_training)
+    relative = [results.difference(name, BASELINE, "loss") for name in results.recipes]
+    better, worse = sum(one.high < 0 for one in relative), sum(one.low > 0 for one in relative)
+    yield Claim(
+        _BUDGETS,
+        "under one budget, no optimizer or time-saving method beats AdamW whose rate decays fully",
+        f"test loss of {len(relative)} recipes: {worse} significantly higher, {better} significantly lower, "
+        "the others not told apart",
+        _SMALL_BERT,
+        NOT_HERE if better else HOLDS if worse == len(relative) else IN_PART if worse else OPEN,
+    )
+    unfair = results.difference(HALF_WAY, BASELINE, "loss")
+    yield Claim(
+        _BUDGETS,
+        "a baseline whose rate has not decayed makes other methods look better",
+        f"test loss of the undecayed baseline relative to the decayed one {_of(unfair)}",
+        _SMALL_BERT,
+        HOLDS if unfair.low > 0 else NOT_HERE if unfair.high < 0 else OPEN,
+    )
+
+
+def table(claims: Iterator[Claim]) -> str:
+    """The claims as a table."""
+    header = ("source", "claim", "measured here (95 % interval)", "setting", "verdict")
+    return compare.table(header, [tuple(claim) for claim in claims], words=5)
+
+
+def _names(record: compare.Record) -> set[str]:
+    return {run.optimizer for run in record.runs}
+
+
+def _of(difference: compare.Difference, digits: str = ".3f") -> str:
+    mean, low, high = (
+        f"{x:+{digits}}" if math.isfinite(x) else "unknown"
+        for x in (difference.mean, difference.low, difference.high)
+    )
+    return f"{mean} ({low} to {high})"
+
+
+def _both(first: bool, second: bool) -> str:
+    return HOLDS if first and second else IN_PART if first or second else NOT_HERE

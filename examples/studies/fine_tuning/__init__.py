@@ -1,0 +1,1 @@
+"""Whether Adam leads when a pretrained encoder is fine-tuned, and over whom."""

@@ -1,0 +1,195 @@
+"""The report of the study on fine-tuning, rendered from its record."""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from examples.shared import markdown, pictures
+from examples.shared.study_record import column
+from optimiz import compare
+
+PICTURE = "rates.png"
+CHOOSING = 2
+"""Seeds below this choose the rates; the others are compared."""
+
+_STARTS = {
+    "pretrained": "the pretrained encoder",
+    "post_ln": "new parameters, Post-LN",
+    "pre_ln": "new parameters, Pre-LN",
+}
+
+
+class Results:
+    """The runs of a record: those that chose a rate, and those that are compared."""
+
+    def __init__(self, record: compare.Record):
+        self._runs = record.runs
+        self.starts = list(dict.fromkeys(run.extra["start"] for run in record.runs))
+        self.names = list(dict.fromkeys(run.optimizer for run in record.runs))
+
+    def of(self, start: str, name: str, *, choosing: bool) -> list[compare.Run]:
+        """The runs of an optimizer, in the order of their seeds."""
+        return [
+            run
+            for run in self._runs
+            if (run.extra["start"], run.optimizer, run.seed < CHOOSING) == (start, name, choosing)
+        ]
+
+    def lead(self, start: str, name: str, confidence: float, *, of: str = "adam") -> compare.Difference:
+        """The lead of Adam, or another, over an optimizer in test accuracy, paired by seed."""
+        first, second = (accuracies(self.of(start, n, choosing=False)) for n in (of, name))
+        return compare.paired_difference(first, second, confidence=confidence)
+
+    def confidence(self) -> float:
+        """The confidence of one interval, so that all of a model hold with 95 %."""
+        return 1 - 0.05 / max(len(self.names) - 1, 1)
+
+    def gini(self, start: str) -> float:
+        """The mean Gini coefficient of the norms of the first gradient."""
+        found = {run.seed: run.heterogeneity["gini_norm"] for run in self._runs if run.extra["start"] == start}
+        return float(np.mean(list(found.values())))
+
+
+def accuracies(runs: Sequence[compare.Run]) -> list[float]:
+    """Test accuracy by run; 0 if it diverged."""
+    return [0.0 if run.test["accuracy"] is None else run.test["accuracy"] for run in runs]
+
+
+def with_validation(run: compare.Run) -> compare.Run:
+    """A run with its last validation accuracy in ``extra``; None if it diverged."""
+    score = run.score("accuracy", "validation", 1)
+    return dataclasses.replace(run, extra={**run.extra, "validation": score if math.isfinite(score) else None})
+
+
+def levels(runs: Sequence[compare.Run]) -> dict[float, float]:
+    """Mean validation accuracy by rate, in ascending order of the rate; -∞ where a run diverged."""
+    found: dict[float, list[float]] = collections.defaultdict(list)
+    for run in runs:
+        assert run.learning_rate is not None
+        score = run.extra["validation"]
+        found[run.learning_rate].append(-math.inf if score is None else score)
+    return {rate: compare.estimate(found[rate]).mean for rate in sorted(found)}
+
+
+def chosen(runs: Sequence[compare.Run]) -> dict[str, float]:
+    """The best rate of each optimizer by the runs that choose it."""
+    names = dict.fromkeys(run.optimizer for run in runs)
+    return {name: compare.best_rate(levels([run for run in runs if run.optimizer == name])) for name in names}
+
+
+def decades(found: Mapping[float, float], within: float = 0.02) -> float:
+    """How many decades of rates around the best one lose at most ``within`` of its accuracy, on the grid."""
+    rates = list(found)
+    best = low = high = rates.index(compare.best_rate(found))
+    good = lambda i: 0 <= i < len(rates) and found[rates[i]] >= found[rates[best]] - within  # noqa: E731
+    while good(low - 1):
+        low -= 1
+    while good(high + 1):
+        high += 1
+    return math.log10(rates[high] / rates[low])
+
+
+def in_words(results: Results) -> str:
+    """The result in words, start by start."""
+    lines = []
+    for start in results.starts:
+        ahead, behind, open_ = [], [], []
+        for name in results.names:
+            if name == "adam":
+                continue
+            lead = results.lead(start, name, results.confidence())
+            said = f"{name} ({lead.mean:+.3f}; {lead.low:+.3f} to {lead.high:+.3f})"
+            (ahead if lead.low > 0 else behind if lead.high < 0 else open_).append(said)
+        parts = [
+            f"{verb} {', '.join(names)}"
+            for verb, names in (
+                ("is ahead of", ahead),
+                ("is behind", behind),
+                ("is **not told apart** from", open_),
+            )
+            if names
+        ]
+        lines.append(
+            f"- **{_STARTS[start]}** (Gini coefficient of the first gradient's norms: "
+            f"{results.gini(start):.2f}): in test accuracy, Adam {'; it '.join(parts)}."
+        )
+    return "\n".join(lines)
+
+
+def table(results: Results) -> str:
+    """One row per start and optimizer, as Markdown."""
+    header = ["start", "optimizer", "best rate", "rates tried", "decades within 0.02", "test accuracy ↑"]
+    header += ["last training loss ↓", "lead of Adam"]
+    rows = []
+    for start in results.starts:
+        for name in results.names:
+            grid = levels(results.of(start, name, choosing=True))
+            runs = results.of(start, name, choosing=False)
+            best = compare.best_rate(grid)
+            edge = ", **an edge**" if compare.at_edge(best, list(grid)) else ""
+            accuracy, loss = (compare.estimate(found) for found in (accuracies(runs), last_losses(runs)))
+            lead = results.lead(start, name, results.confidence())
+            rows.append(
+                [
+                    start,
+                    compare.escaped(name),
+                    f"{best:g}{edge}",
+                    f"{len(grid)}",
+                    f"{decades(grid):.1f}",
+                    f"{accuracy.mean:.3f} ± {accuracy.standard_error:.3f}",
+                    f"{loss.mean:.3f} ± {loss.standard_error:.3f}",
+                    "" if name == "adam" else f"{lead.mean:+.3f} ({lead.low:+.3f} to {lead.high:+.3f})",
+                ]
+            )
+    return compare.table(header, rows)
+
+
+def last_losses(runs: Sequence[compare.Run]) -> list[float]:
+    """The mean training loss over the last tenth of the updates, by run."""
+    losses = [column(run, "loss") for run in runs]
+    return [float(np.mean(loss[-max(len(loss) // 10, 1) :])) for loss in losses]
+
+
+def summary(record: compare.Record) -> str:
+    """The part of the page with the result."""
+    results = Results(record)
+    return f"{in_words(results)}\n\n{table(results)}"
+
+
+def render(record: compare.Record) -> str:
+    """The page, as Markdown."""
+    seeds = len({run.seed for run in record.runs if run.seed >= CHOOSING})
+    page = [
+        f"# {compare.escaped(record.title)}",
+        summary(record),
+        f"The rate of each optimizer was chosen from {CHOOSING} seeds by validation accuracy; the other "
+        f"columns are of {seeds} further seeds, on test examples that decided nothing. ± is the standard error "
+        "over seeds; the intervals of the leads of one start hold together with 95 % (paired t, Bonferroni). "
+        "All parameters have the same learning rate. Decades within 0.02: the range of rates around the best "
+        "one whose validation accuracy is at most 0.02 lower, a measure of how little tuning is needed.",
+        f"![Validation accuracy against the learning rate, by start]({PICTURE})",
+        markdown.what_was_run(record),
+        "Every number is in `record.json`, including those of rates that were not chosen.",
+    ]
+    return "\n\n".join(page) + "\n"
+
+
+def draw(record: compare.Record, path: Path) -> None:
+    """Plot the validation accuracy against the rate relative to the best one, by start."""
+    results = Results(record)
+    picture = Figure(figsize=(4.5 * len(results.starts), 4), layout="constrained")
+    for i, start in enumerate(results.starts):
+        axes = picture.add_subplot(1, len(results.starts), i + 1)
+        for name in results.names:
+            grid = levels(results.of(start, name, choosing=True))
+            best, finite = compare.best_rate(grid), {rate: y for rate, y in grid.items() if math.isfinite(y)}
+            axes.plot([rate / best for rate in finite], list(finite.values()), "o-", label=name, markersize=3)
+        axes.set(xscale="log", xlabel="learning rate / best learning rate", title=_STARTS[start])
+        axes.set_ylabel("validation accuracy" if i == 0 else "")
+    picture.axes[0].legend(frameon=False, fontsize=7)
+    pictures.save(picture, path, dpi=130)

@@ -1,0 +1,54 @@
+"""Verdicts follow from records, and a claim that the seeds do not tell is not said to hold."""
+
+import dataclasses
+
+import pytest
+
+from examples import claims, records
+
+
+def test_every_claim_has_a_verdict_and_a_measurement():
+    made = list(records.made_claims())
+    verdicts = {claims.HOLDS, claims.IN_PART, claims.NOT_HERE, claims.OPEN}
+    assert len(made) >= 9 and {claim.verdict for claim in made} <= verdicts
+    assert all(claim.measured and claim.setting.startswith("[") for claim in made)
+
+
+def test_sizes_of_state_hold_only_if_all_are_near():
+    memory = records._measured("memory")
+    (claim,) = claims.of_memory(memory)
+    assert claim.verdict == claims.IN_PART and "sgd_sai 5.80 GiB, adamw 11.61 GiB" in claim.measured
+    doubled = {name: dict(sizes) for name, sizes in memory["models"]["GPT-2 1.5B"]["bytes"].items()}
+    doubled["sgd_sai"]["float32"] *= 2
+    other = {"models": {"GPT-2 1.5B": memory["models"]["GPT-2 1.5B"] | {"bytes": doubled}}}
+    assert next(claims.of_memory(other)).verdict == claims.NOT_HERE
+
+
+@pytest.mark.parametrize(("change", "verdict"), [(-2.0, claims.NOT_HERE), (0.0, claims.IN_PART)])
+def test_a_recipe_that_beats_the_decayed_baseline_refutes_the_claim(change, verdict):
+    record = records._study("pretraining/results")
+    runs = [
+        dataclasses.replace(run, test=dict(run.test) | {"loss": run.test["loss"] + change})
+        if run.optimizer == "rho_loss" and "loss" in run.test
+        else run
+        for run in record.runs
+    ]
+    first = next(claims.of_budgets(dataclasses.replace(record, runs=runs)))
+    assert first.verdict == verdict
+
+
+def test_a_search_that_is_behind_anywhere_holds_only_in_part():
+    record = records._studies("line_search")["topics"]
+    worse = [
+        dataclasses.replace(run, test=dict.fromkeys(run.test, 0.1)) if run.optimizer == "salsa" else run
+        for run in record.runs
+    ]
+    behind = next(claims.of_searches({"topics": dataclasses.replace(record, runs=worse)}))
+    assert behind.verdict == claims.NOT_HERE
+    as_it_is = next(claims.of_searches({"topics": record}))
+    assert as_it_is.verdict == claims.IN_PART and "at an edge of its grid on topics" in as_it_is.measured
+
+
+def test_the_table_has_a_row_per_claim():
+    rows = claims.table(iter([claims.Claim("a", "b", "c", "[d](e)", claims.OPEN)])).splitlines()
+    assert rows[-1] == "| a | b | c | [d](e) | **cannot be told** |"
