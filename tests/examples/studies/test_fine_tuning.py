@@ -69,7 +69,7 @@ def test_arms_of_one_optimizer_share_a_compiled_step():
 @pytest.mark.long
 def test_the_study_as_a_person_runs_it(model, data, tmp_path):  # noqa: F811
     flags = {"model": model, "data": data, "validation": data, "test": data, "output": tmp_path / "out"}
-    flags |= {"steps": 10, "batch_size": 8, "seeds": 2, "extensions": 1, "optimizers": "adam,sgd"}
+    flags |= {"steps": 10, "batch_size": 8, "length": 12, "seeds": 2, "extensions": 1, "optimizers": "adam,sgd"}
     given = [f"--{name}={value}" for name, value in flags.items()]
     program = [sys.executable, "-m", "examples.studies.fine_tuning.study", *given]
     done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
