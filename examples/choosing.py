@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from examples.shared import markdown
 from examples.studies.line_search import report as line_search
 from examples.studies.pretraining import report as pretraining
 from optimiz import compare, methods
@@ -99,17 +100,14 @@ def outcomes(
     for data, record in searches.items():
         metric = line_search.metric_of(record)
         sign = int(record.sign(metric))
-        arms = line_search.by_arm(record)
-        grid = [arm for arm, runs in arms.items() if runs[0].optimizer == "adam"]
-        scores = {arm: line_search.scores_of(record, runs) for arm, runs in arms.items()}
-        best = max(grid, key=lambda arm: compare.estimate(scores[arm])[0])
+        best, rate, _ = line_search.best_rate_of(record, "adam")
         for name in ("salsa", "adam_sls", "pla_sls"):
             yield Outcome(
                 f"MiniLM-L6 on 500 examples of {data}, 79 updates",
                 f"{metric} {compare.arrow(metric)}",
-                _at("adam", arms[best][0].learning_rate),
+                _at("adam", rate),
                 _at(name, None),
-                _difference(scores[name], scores[best], sign),
+                _difference(line_search.best_rate_of(record, name)[0], best, sign),
                 sign,
             )
 
@@ -129,8 +127,7 @@ def by_task(found: Sequence[Outcome]) -> str:
     head = ("trained", "on held-out data", "baseline", "method", "difference, 95 % interval", "seeds say")
     rows = []
     for one in found:
-        low, high = one.difference.low, one.difference.high
-        interval = f"{one.difference.mean:+.3f} ({low:+.3f} to {high:+.3f})"
+        interval = markdown.difference(one.difference)
         rows.append((one.study, one.metric, one.baseline, one.method, interval, one.verdict))
     return compare.table(head, rows, words=6)
 

@@ -4,11 +4,11 @@ A verdict follows from the committed records by the rules written here. It is ab
 are small; each row says which.
 """
 
-import math
 import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from examples.shared.markdown import difference
 from examples.studies.heterogeneity.results import Results as Heterogeneity
 from examples.studies.line_search import report as line_search
 from examples.studies.pretraining.recipes import BASELINE, HALF_WAY
@@ -65,7 +65,7 @@ def of_heterogeneity(record: compare.Record) -> Iterator[Claim]:
     yield Claim(
         _HETEROGENEITY,
         "Adam's lead over SGD is larger with Post-LN than with Pre-LN",
-        f"in decades of final training loss {_of(post, '.2f')} and {_of(pre, '.2f')}",
+        f"in decades of final training loss {difference(post, '.2f')} and {difference(pre, '.2f')}",
         _DIGITS,
         HOLDS if post.low > pre.high else NOT_HERE if post.high < pre.low else OPEN,
     )
@@ -74,8 +74,8 @@ def of_heterogeneity(record: compare.Record) -> Iterator[Claim]:
         _HETEROGENEITY,
         "sign methods share Adam's lead over SGD",
         "with Post-LN, lead of Adam in decades of final training loss: "
-        + f"over SGD {_of(post, '.2f')}, "
-        + ", ".join(f"over {name} {_of(lead, '.2f')}" for name, lead in signs.items()),
+        + f"over SGD {difference(post, '.2f')}, "
+        + ", ".join(f"over {name} {difference(lead, '.2f')}" for name, lead in signs.items()),
         _DIGITS,
         _both(*(lead.high < post.low for lead in signs.values())),
     )
@@ -122,7 +122,7 @@ def of_sgd_sai(comparison: compare.Record, pre_training: compare.Record) -> Iter
     yield Claim(
         _SGD_SAI,
         "SGD-SaI is on par with AdamW: fine-tuning",
-        f"test accuracy relative to AdamW's {_of(tuned)}",
+        f"test accuracy relative to AdamW's {difference(tuned)}",
         _TOPICS,
         NOT_HERE if tuned.high < 0 else OPEN,
     )
@@ -132,7 +132,7 @@ def of_sgd_sai(comparison: compare.Record, pre_training: compare.Record) -> Iter
     yield Claim(
         _SGD_SAI,
         "SGD-SaI is on par with AdamW: pre-training",
-        f"test loss relative to AdamW's {_of(loss)}" + ", its best rate at an edge of the grid" * edge,
+        f"test loss relative to AdamW's {difference(loss)}" + ", its best rate at an edge of the grid" * edge,
         _SMALL_BERT,
         NOT_HERE if loss.low > 0 else OPEN,
     )
@@ -146,35 +146,29 @@ def of_searches(searches: Mapping[str, compare.Record]) -> Iterator[Claim]:
     """
     leads, edges = {}, []
     for data, record in searches.items():
-        arms = line_search.by_arm(record)
-        scores = {arm: line_search.scores_of(record, runs) for arm, runs in arms.items()}
-        grid = [arm for arm, runs in arms.items() if runs[0].optimizer == "adam"]
-        best = max(grid, key=lambda arm: statistics.fmean(scores[arm]))
-        leads[data] = compare.paired_difference(scores["salsa"], scores[best])
-        rates = {arm: arms[arm][0].learning_rate for arm in grid}
-        edges += [data] * compare.at_edge(rates[best], list(rates.values()))
+        best, _, at_edge = line_search.best_rate_of(record, "adam")
+        leads[data] = compare.paired_difference(line_search.best_rate_of(record, "salsa")[0], best)
+        edges += [data] * at_edge
     ahead = [lead.low > 0 for lead in leads.values()]
     behind = [lead.high < 0 for lead in leads.values()]
     yield Claim(
         _SEARCHES,
         "a line search without a rate is at least as good as Adam at the best rate of a grid",
         "lead of SaLSa: "
-        + ", ".join(f"{data} {_of(lead)}" for data, lead in leads.items())
+        + ", ".join(f"{data} {difference(lead)}" for data, lead in leads.items())
         + f"; Adam's best rate is at an edge of its grid on {', '.join(edges)}" * bool(edges),
         "[MiniLM-L6 on 500 examples](line_search.md#what-it-achieves), one rate for all parameters",
         NOT_HERE if all(behind) else HOLDS if not edges and not any(behind) and any(ahead) else IN_PART,
     )
-    with_head = {data: record for data, record in searches.items() if "adam_head" in _names(record)}
-    for data, record in with_head.items():
-        arms = line_search.by_arm(record)
-        scores = {arm: line_search.scores_of(record, runs) for arm, runs in arms.items()}
-        heads = [arm for arm, runs in arms.items() if runs[0].optimizer == "adam_head"]
-        best = max(heads, key=lambda arm: statistics.fmean(scores[arm]))
-        lead = compare.paired_difference(scores["salsa_head"], scores[best])
+    for data, record in searches.items():
+        if "adam_head" not in {run.optimizer for run in record.runs}:
+            continue
+        scores = [line_search.best_rate_of(record, name)[0] for name in ("salsa_head", "adam_head")]
+        lead = compare.paired_difference(*scores)
         yield Claim(
             _SEARCHES,
             "the same, where both have a faster head",
-            f"lead of SaLSa: {data} {_of(lead)}",
+            f"lead of SaLSa: {data} {difference(lead)}",
             "[MiniLM-L6 on 500 examples](line_search.md#what-it-achieves)",
             NOT_HERE if lead.high < 0 else HOLDS if lead.low > 0 else OPEN,
         )
@@ -201,7 +195,7 @@ def of_budgets(pre_training: compare.Record) -> Iterator[Claim]:
     yield Claim(
         _BUDGETS,
         "a baseline whose rate has not decayed makes other methods look better",
-        f"test loss of the undecayed baseline relative to the decayed one {_of(unfair)}",
+        f"test loss of the undecayed baseline relative to the decayed one {difference(unfair)}",
         _SMALL_BERT,
         HOLDS if unfair.low > 0 else NOT_HERE if unfair.high < 0 else OPEN,
     )
@@ -211,18 +205,6 @@ def table(claims: Iterator[Claim]) -> str:
     """The claims as a table."""
     header = ("source", "claim", "measured here (95 % interval)", "setting", "verdict")
     return compare.table(header, [tuple(claim) for claim in claims], words=5)
-
-
-def _names(record: compare.Record) -> set[str]:
-    return {run.optimizer for run in record.runs}
-
-
-def _of(difference: compare.Difference, digits: str = ".3f") -> str:
-    mean, low, high = (
-        f"{x:+{digits}}" if math.isfinite(x) else "unknown"
-        for x in (difference.mean, difference.low, difference.high)
-    )
-    return f"{mean} ({low} to {high})"
 
 
 def _both(first: bool, second: bool) -> str:

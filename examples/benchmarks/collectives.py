@@ -85,7 +85,7 @@ def main() -> None:
             target, split, name = case
             record["rows"].append(planned(name, target, split))
             record["rows"].sort(key=lambda row: (row["target"], row["split"], row["optimizer"]))
-            collectives_report.write(record, path)
+            markdown.write_record(record, path, collectives_report.report)
     terminal.show(collectives_report.table(record))
 
 

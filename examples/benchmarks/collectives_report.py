@@ -1,12 +1,10 @@
 """The report of the planned collectives, rendered from its record."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from examples.benchmarks import plan_report
-from optimiz import compare, training
+from optimiz import compare
 
 Record = Mapping[str, Any]
 
@@ -54,10 +52,3 @@ def summary(record: Record) -> str:
 def report(record: Record) -> str:
     """The whole page, in Markdown."""
     return f"# Collectives of methods for matrices\n\n{summary(record)}"
-
-
-def write(record: Record, path: Path) -> None:
-    """Write a record, and its report in the same directory."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    training.write_whole(path, json.dumps(record, indent=1) + "\n")
-    training.write_whole(path.parent / "report.md", report(record))

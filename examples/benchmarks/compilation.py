@@ -105,7 +105,7 @@ def main() -> None:
         if (target, leaves, name) not in map(_key, record["rows"]):
             record["rows"].append(measured(name, target, leaves, _ROUNDS.value))
             record["rows"].sort(key=_key)
-            compilation_report.write(record, path)
+            markdown.write_record(record, path, compilation_report.report)
     terminal.show(compilation_report.table(record))
 
 

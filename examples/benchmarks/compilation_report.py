@@ -1,12 +1,10 @@
 """The report of the benchmark of compilation, rendered from its record."""
 
-import json
 import statistics
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from optimiz import compare, training
+from optimiz import compare
 
 Record = Mapping[str, Any]
 
@@ -60,10 +58,3 @@ def summary(record: Record) -> str:
 def report(record: Record) -> str:
     """The whole page, in Markdown."""
     return f"# Compilation\n\n{summary(record)}\n## Seconds\n\n{table(record)}"
-
-
-def write(record: Record, path: Path) -> None:
-    """Write a record, and its report in the same directory."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    training.write_whole(path, json.dumps(record, indent=1) + "\n")
-    training.write_whole(path.parent / "report.md", report(record))

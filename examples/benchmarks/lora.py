@@ -117,7 +117,7 @@ def main() -> None:
         case = CASES[name]
         if _key(dataclasses.asdict(case)) not in [_key(row) for row in record["rows"]]:
             record["rows"].append(planned(case))
-            lora_report.write(record, path)
+            markdown.write_record(record, path, lora_report.report)
     terminal.show(lora_report.summary(record))
 
 

@@ -1,12 +1,10 @@
 """The report of the planned steps of LoRA, rendered from its record."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from examples.benchmarks.plan_report import FITS, collectives, gib, planned_in
-from optimiz import compare, training
+from optimiz import compare
 
 Record = Mapping[str, Any]
 
@@ -32,13 +30,6 @@ def summary(record: Record) -> str:
         f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}, jax {record['environment']['versions']['jax']}."
     )
     return f"{words}\n\n{compare.table(header, lines, words=2)}\n"
-
-
-def write(record: Record, path: Path) -> None:
-    """Write a record, and its report in the same directory."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    training.write_whole(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    training.write_whole(path.parent / "report.md", report(record))
 
 
 def report(record: Record) -> str:

@@ -98,7 +98,7 @@ def main() -> None:
         if key not in [_key(row) for row in record["rows"]]:
             record["rows"].append(planned_step(*key))
             record["rows"].sort(key=lambda row: (list(STEPS).index(row["step"]), *_key(row)))
-            steps_report.write(record, path)
+            markdown.write_record(record, path, steps_report.report)
     terminal.show(steps_report.summary(record))
 
 

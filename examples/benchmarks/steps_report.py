@@ -1,12 +1,10 @@
 """The report of the planned steps of the trainers, rendered from its record."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from examples.benchmarks.plan_report import FITS, operations, planned_in
-from optimiz import compare, training
+from optimiz import compare
 
 Record = Mapping[str, Any]
 
@@ -57,13 +55,6 @@ def precision(row: Mapping[str, Any]) -> str:
 def _key(row: Mapping[str, Any]) -> tuple[str, str, bool]:
     """What tells a row from those of other steps."""
     return row["step"], row["target"], row["remat"]
-
-
-def write(record: Record, path: Path) -> None:
-    """Write a record, and its report in the same directory."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    training.write_whole(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    training.write_whole(path.parent / "report.md", report(record))
 
 
 def report(record: Record) -> str:

@@ -117,7 +117,7 @@ def main() -> None:
         if name not in [row["trainer"] for row in record["rows"]]:
             record["rows"].append(measured(name, _UPDATES.value))
             record["rows"].sort(key=lambda row: list(TRAINERS).index(row["trainer"]))
-            trainers_report.write(record, path)
+            markdown.write_record(record, path, trainers_report.report)
     terminal.show(trainers_report.summary(record))
 
 

@@ -1,12 +1,10 @@
 """The report of the trainers' benchmark, rendered from its record."""
 
-import json
 import statistics
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from optimiz import compare, training
+from optimiz import compare
 
 Record = Mapping[str, Any]
 
@@ -37,13 +35,6 @@ def summary(record: Record) -> str:
 
 def _range(ascending: list[Any]) -> str:
     return " to ".join(str(end) for end in dict.fromkeys((ascending[0], ascending[-1])))
-
-
-def write(record: Record, path: Path) -> None:
-    """Write a record, and its report in the same directory."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    training.write_whole(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    training.write_whole(path.parent / "report.md", report(record))
 
 
 def report(record: Record) -> str:

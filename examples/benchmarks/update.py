@@ -48,8 +48,8 @@ def main() -> None:
                 update_speed.measured(name, params, _ROUNDS.value) | {"date": str(datetime.date.today())}
             )
             terminal.show(update_report.table(record))
-        update_report.write(record, path)
-    update_report.write(record, path)
+        markdown.write_record(record, path, update_report.report)
+    markdown.write_record(record, path, update_report.report)
 
 
 if __name__ == "__main__":

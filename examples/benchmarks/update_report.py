@@ -1,12 +1,10 @@
 """The report of the update benchmark, rendered from its record."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from optimiz import compare, training
+from optimiz import compare
 
 Record = Mapping[str, Any]
 
@@ -59,11 +57,3 @@ def summary(record: Record) -> str:
 def report(record: Record) -> str:
     """The whole page, in Markdown."""
     return f"# Updates\n\n{summary(record)}"
-
-
-def write(record: Record, path: Path) -> None:
-    """Write a record, and its report in the same directory."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    training.write_whole(path, json.dumps(record, indent=1) + "\n")
-    if record["rows"]:
-        training.write_whole(path.parent / "report.md", report(record))

@@ -1,5 +1,6 @@
 """Classification of labelled text, of Python's documentation or of a file: the default of a comparison."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,8 +51,6 @@ def setting(
     directory = pretrained.find(model)
     length = _LENGTH if task == NAME and length is None else length
     problem = TextClassification(parts, directory, length=length, dropout=_DROPOUT, pooling="mean")
-    name = pretrained.described(model, directory)
-    choose = functools.partial(optimizers.choose, classes=len(parts["train"].label_names))
 
     def of_text(
         setting: Setting,
@@ -63,6 +62,28 @@ def setting(
         given = {"seeds": seeds, "batch_size": batch_size, "trained": trained_controls}
         return controls(problem, best, run_matrix, left_out, **given)
 
+    found = of_problem(parts, problem, pretrained.described(model, directory), batch_size, HEAD_RATE)
+    return dataclasses.replace(found, controls=of_text)
+
+
+def of_problem(
+    parts: Mapping[str, text.TextExamples],
+    problem: TextClassification,
+    name: str,
+    batch_size: int,
+    head_rate: float,
+) -> Setting:
+    """The setting of a problem on texts.
+
+    Args:
+        parts: "train" and others.
+        problem: the problem that they are.
+        name: name of the encoder.
+        batch_size: examples per update.
+        head_rate: rate of the new head, in multiples of the encoder's.
+    """
+    train, target = parts["train"], problem.target
+    classes = len(train.label_names) if train.problem == targets.CLASS else None
     return Setting(
         title=f"fine-tuning {name}",
         about={"model": name, **problem.summary.rows()},
@@ -71,12 +92,11 @@ def setting(
         task_of=lambda seed: problem.task(batch_size, seed),
         test=problem.evaluation("test"),
         test_examples=len(parts["test"].texts),
-        metrics=METRICS,
-        choose=choose,
-        multipliers=optimizers.head_multipliers(HEAD_RATE),
+        metrics=tuple(dict.fromkeys((target.ranked_by, *target.metrics, "loss"))),
+        choose=functools.partial(optimizers.choose, classes=classes),
+        multipliers=optimizers.head_multipliers(head_rate),
         show=problem.summary.show,
         baselines=functools.partial(baselines, parts),
-        controls=of_text,
     )
 
 

@@ -1,5 +1,6 @@
 """The tasks of the trainers, with their own flags: `--task="finetune_lm --data=chats.jsonl --lora_rank=4"`."""
 
+import dataclasses
 import functools
 import shlex
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from pathlib import Path
 from examples import finetune_image, finetune_lm, finetune_text, pretrain
 from examples.compared import texts
 from examples.compared.setting import Setting
-from examples.data import baseline, targets
+from examples.data import baseline
 from examples.data.tokenizer_file import digest
 from examples.models import lora
 from examples.shared import command, optimizers, program_flags, training_flags
@@ -20,22 +21,8 @@ def _text(batch_size: int) -> Setting:
     if (count := finetune_text.FLAGS.buckets) > 1:
         raise ValueError(f"--buckets={count}: a budget has one price for all steps, and buckets have several")
     parts, problem, name = finetune_text.read_problem()
-    train, target = parts["train"], problem.target
-    classes = len(train.label_names) if train.problem == targets.CLASS else None
-    return Setting(
-        title=f"fine-tuning {name}",
-        about={"model": name, **problem.summary.rows()},
-        decisive={"length": problem.length},
-        identity={"model_and_data": problem.fingerprint(), **problem.meaning},
-        task_of=lambda seed: problem.task(batch_size, seed),
-        test=problem.evaluation("test"),
-        test_examples=len(parts["test"].texts),
-        metrics=tuple(dict.fromkeys((target.ranked_by, *target.metrics, "loss"))),
-        choose=functools.partial(optimizers.choose, classes=classes),
-        multipliers=optimizers.head_multipliers(finetune_text.FLAGS.head_rate),
-        show=problem.summary.show,
-        baselines=functools.partial(texts.baselines, parts),
-    )
+    found = texts.of_problem(parts, problem, name, batch_size, finetune_text.FLAGS.head_rate)
+    return dataclasses.replace(found, identity={**found.identity, **problem.meaning})
 
 
 def _image(batch_size: int) -> Setting:

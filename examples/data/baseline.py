@@ -98,16 +98,7 @@ def tfidf_baseline(train: TextExamples, validation: TextExamples, test: TextExam
     """
     classes = _classes(train.labels)
     texts, rows = documents(train), within(train)
-    # float32 halves the time and changes the third digit.
-    vectorizer = TfidfVectorizer(
-        ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32, max_features=max(MAX_CELLS // classes, 1)
-    )
-    try:
-        features = vectorizer.fit_transform([texts[row] for row in rows])
-    except ValueError as error:  # of "empty vocabulary"
-        raise NoBaselineError(f"no words of two letters or more in the training texts ({error})") from None
-    except MemoryError:
-        raise NoBaselineError("too little memory for the words of the training texts") from None
+    vectorizer, features = word_features([texts[row] for row in rows], max(MAX_CELLS // classes, 1))
     labels = train.labels[rows]
     coefficients = features.shape[1] * (classes if classes > 2 else 1)
     if coefficients <= MAX_COEFFICIENTS and features.nnz * classes <= MAX_TOUCHED:
@@ -122,6 +113,26 @@ def tfidf_baseline(train: TextExamples, validation: TextExamples, test: TextExam
             makes, (features, labels), lambda part: vectorizer.transform(documents(part)), validation, test
         )
     }
+
+
+def word_features(texts: Sequence[str], most: int) -> tuple[TfidfVectorizer, Any]:
+    """The TF-IDF of words and word pairs, and that of the texts that it was fitted to.
+
+    Args:
+        texts: N texts.
+        most: number of words and pairs to keep, those that occur most often, ≥ 1.
+
+    Raises:
+        NoBaselineError: there are no words, or there is too little memory.
+    """
+    # float32 halves the time and changes the third digit.
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32, max_features=most)
+    try:
+        return vectorizer, vectorizer.fit_transform(texts)
+    except ValueError as error:  # of "empty vocabulary"
+        raise NoBaselineError(f"no words of two letters or more in the training texts ({error})") from None
+    except MemoryError:
+        raise NoBaselineError("too little memory for the words of the training texts") from None
 
 
 def majority_baseline(train: TextExamples, validation: TextExamples, test: TextExamples) -> Metrics:

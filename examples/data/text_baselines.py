@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from examples.data import baseline, measures, targets
@@ -30,15 +29,7 @@ def tfidf(train: TextExamples, validation: TextExamples, test: TextExamples) -> 
         raise baseline.NoBaselineError(f"{count:,} labels, more than {_MOST_LABELS}")
     documents, rows = baseline.documents(train), baseline.within(train)
     most = baseline.MAX_COEFFICIENTS // count
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32, max_features=most)
-    try:
-        features = vectorizer.fit_transform([documents[row] for row in rows])
-    except ValueError as error:  # of "empty vocabulary"
-        raise baseline.NoBaselineError(
-            f"no words of two letters or more in the training texts ({error})"
-        ) from None
-    except MemoryError:
-        raise baseline.NoBaselineError("too little memory for the words of the training texts") from None
+    vectorizer, features = baseline.word_features([documents[row] for row in rows], most)
     parts = {"validation": validation, "test": test}
     given = {name: vectorizer.transform(baseline.documents(part)) for name, part in parts.items()}
     name, makes, measure, best_by = _LINEAR[train.problem]

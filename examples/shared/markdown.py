@@ -1,11 +1,12 @@
 """Markdown for reports: how their numbers were obtained."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from examples.shared import strict_json
-from optimiz import compare
+from optimiz import compare, training
 
 
 def what_was_run(record: compare.Record, about: Mapping[str, Any] | None = None) -> str:
@@ -44,3 +45,30 @@ def read_record(path: Path, render: Callable[[dict[str, Any]], object]) -> dict[
             f"{path} is not a record that can be reported: {type(error).__name__}: {error}"
         ) from error
     return record
+
+
+def write_record(record: dict[str, Any], path: Path, render: Callable[[dict[str, Any]], str]) -> None:
+    """Write the record of a benchmark, and its report in the same directory once there is a row.
+
+    Args:
+        record: the record.
+        path: file of the record; its directory is created.
+        render: function that renders the record.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    training.write_whole(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    if record["rows"]:
+        training.write_whole(path.parent / "report.md", render(record))
+
+
+def difference(found: compare.Difference, digits: str = ".3f") -> str:
+    """A difference and its interval.
+
+    Example:
+        >>> difference(compare.paired_difference([0.8, 0.9], [0.7, 0.6]))
+        '+0.200 (-1.071 to +1.471)'
+    """
+    return f"{found.mean:+{digits}} ({found.low:+{digits}} to {found.high:+{digits}})"

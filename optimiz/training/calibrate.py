@@ -173,7 +173,8 @@ def _samples(
     batch_shapes(candidates, "batches(0)")
     selection, turns, rounds = methods.selection, None, _WARM_UP + n
     size = batch_size(candidates) if selection is None else selection.batch
-    if methods.layer_drop is not None and (layers := _layers(task)) is not None:
+    if methods.layer_drop is not None and task.depth is not None:
+        layers = task.depth(jax.eval_shape(task.init, jax.random.key(0)))
         # One extra round, because the first may have begun before the warm-up ended.
         rounds = _WARM_UP + (n + 1) * layers
         turns = _Turns(steps=rounds, layers=layers)
@@ -239,13 +240,6 @@ def _energy(
     return dict(zip(works, (of_forward, alone), strict=True))
 
 
-def _layers(task: Task) -> int | None:
-    """The number of layers of the model, if work is charged by it."""
-    if task.depth is None:
-        return None
-    return task.depth(jax.eval_shape(task.init, jax.random.key(0)))
-
-
 class _Programs(NamedTuple):
     """A step and a forward pass, compiled, and where they begin."""
 
@@ -271,7 +265,7 @@ def _programs(
         returned = task.loss(state.params, batch, key, *on, **others)
         return mean_loss(losses_and_state(returned, state.model_state)[0], batch)
 
-    return _Programs(step, forward, state, _layers(task))
+    return _Programs(step, forward, state, None if task.depth is None else task.depth(like.params))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

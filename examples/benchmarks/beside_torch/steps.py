@@ -118,7 +118,7 @@ def main() -> None:
                 sides = make(Path(folder) / "model")
                 record["rows"].append(about | measured(sides, _ROUNDS.value, Path(folder)))
             record["rows"].sort(key=lambda row: list(STEPS).index(row["step"]))
-            steps_report.write(record, path)
+            markdown.write_record(record, path, steps_report.report)
     terminal.show(steps_report.summary(record))
 
 

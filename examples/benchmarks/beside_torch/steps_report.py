@@ -1,12 +1,10 @@
 """The report of the steps next to PyTorch's, rendered from its record."""
 
-import json
 import statistics
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from optimiz import compare, training
+from optimiz import compare
 
 Record = Mapping[str, Any]
 
@@ -51,13 +49,6 @@ def summary(record: Record) -> str:
             "are not those of an idle one, and the ratios may differ there.\n"
         )
     return f"{compare.table(header, lines, words=2)}\n\n{words}"
-
-
-def write(record: Record, path: Path) -> None:
-    """Write a record, and its report in the same directory."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    training.write_whole(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    training.write_whole(path.parent / "report.md", report(record))
 
 
 def report(record: Record) -> str:

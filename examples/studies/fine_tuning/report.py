@@ -143,7 +143,7 @@ def table(results: Results) -> str:
                     f"{decades(grid):.1f}",
                     f"{accuracy.mean:.3f} ± {accuracy.standard_error:.3f}",
                     f"{loss.mean:.3f} ± {loss.standard_error:.3f}",
-                    "" if name == "adam" else f"{lead.mean:+.3f} ({lead.low:+.3f} to {lead.high:+.3f})",
+                    "" if name == "adam" else markdown.difference(lead),
                 ]
             )
     return compare.table(header, rows)

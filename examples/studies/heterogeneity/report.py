@@ -129,7 +129,7 @@ def _edges(results: Results) -> str:
 
 def _leads(results: Results, optimizer: str) -> str:
     leads = {model: results.lead(model, optimizer) for model in results.models}
-    return ", ".join(f"{model} {d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f})" for model, d in leads.items())
+    return ", ".join(f"{model} {markdown.difference(d, '.2f')}" for model, d in leads.items())
 
 
 def _order(values: Mapping[str, float]) -> list[str]:
@@ -190,7 +190,7 @@ def _gains(results: Results) -> str:
                     "yes" if compare.at_edge(rate, grid) else "no",
                     f"{mean:.2g} ({min(losses):.2g} to {max(losses):.2g})",
                     f"{accuracy.mean:.3f} ± {accuracy.standard_error:.3f}",
-                    "" if name == "adam" else f"{d.mean:+.2f} ({d.low:+.2f} to {d.high:+.2f})",
+                    "" if name == "adam" else markdown.difference(d, ".2f"),
                 ]
             )
     return compare.table(header, lines)

@@ -62,6 +62,20 @@ def scores_of(record: compare.Record, runs: Sequence[compare.Run]) -> list[float
     return record.scores(runs, metric_of(record), "test")
 
 
+def best_rate_of(record: compare.Record, method: str) -> tuple[list[float], float | None, bool]:
+    """The runs of a method at its best rate, by the mean of their scores.
+
+    Returns:
+        Their scores, as :func:`scores_of` has them; the rate, None if the method finds it; and whether that is
+        at the edge of its grid.
+    """
+    grid = [runs for runs in by_arm(record).values() if runs[0].optimizer == method]
+    best = max(grid, key=lambda runs: compare.estimate(scores_of(record, runs)).mean)
+    rates = [rate for runs in grid if (rate := runs[0].learning_rate) is not None]
+    rate = best[0].learning_rate
+    return scores_of(record, best), rate, rate is not None and compare.at_edge(rate, rates)
+
+
 def evaluations_of(run: compare.Run) -> np.ndarray:
     """The number of trials so far, after each update."""
     return column(run, "evaluations") if "evaluations" in run.extra else np.zeros(len(run.extra["loss"]))

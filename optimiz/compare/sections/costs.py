@@ -4,10 +4,7 @@ import math
 from collections.abc import Sequence
 
 from optimiz.compare.markdown import decimal, escaped, measured, table
-from optimiz.compare.methods import (
-    Method,
-    common_target,
-)
+from optimiz.compare.methods import Method, common_target
 from optimiz.compare.record import Record
 
 

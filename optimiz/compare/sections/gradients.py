@@ -8,9 +8,7 @@ import numpy as np
 
 from optimiz import diagnostics
 from optimiz.compare.markdown import escaped, table
-from optimiz.compare.methods import (
-    Method,
-)
+from optimiz.compare.methods import Method
 from optimiz.compare.record import Record
 from optimiz.compare.run import Run
 

@@ -4,11 +4,7 @@ import math
 from collections.abc import Sequence
 
 from optimiz.compare.markdown import decimal, escaped, table
-from optimiz.compare.methods import (
-    NEAR,
-    Method,
-    have_grids,
-)
+from optimiz.compare.methods import NEAR, Method, have_grids
 from optimiz.compare.record import Record
 from optimiz.compare.run import Run
 from optimiz.compare.sections.named import arm_of

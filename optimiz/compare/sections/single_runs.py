@@ -6,10 +6,7 @@ import numpy as np
 
 from optimiz import diagnostics
 from optimiz.compare.markdown import code, decimal, escaped, fenced, table
-from optimiz.compare.methods import (
-    Method,
-    leader,
-)
+from optimiz.compare.methods import Method, leader
 from optimiz.compare.record import Record
 from optimiz.compare.sections.named import arm_of
 
