@@ -8,6 +8,7 @@ import pytest
 from tests.contract.table import TABLE
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("name", ["adafactor", "adamw", "lamb", "lion", "salsa", "sgd_sai"])
 def test_complex_parameters_descend(name):
     tx = TABLE[name].make(0.05)

@@ -48,6 +48,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("params", TREES.values(), ids=TREES)
 def test_what_reads_parameters_reads_every_container(params):
     mask = jax.tree.map(lambda p: p.ndim > 1, params)
@@ -60,6 +61,7 @@ def test_what_reads_parameters_reads_every_container(params):
     assert diagnostics.block_curvature(loss, params, iterations=2).norm.tolist() == [10.0, 4.0]
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_container_is_updated_alike(name):
     tx = optax.with_extra_args_support(OPTIMIZERS[name])

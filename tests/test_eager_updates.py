@@ -130,6 +130,7 @@ _TOGETHER = {
 _TOGETHER |= {"low_bit(Float8)", "low_bit(BFloat16)", "scale_by_groups and search"}
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(
     "case", [pytest.param(case, marks=[pytest.mark.long] * (case in _TOGETHER | ONLY_LONG)) for case in CASES]
 )
@@ -151,7 +152,7 @@ def test_after_the_first_updates_nothing_is_compiled_for_bfloat16_parameters(cas
     assert [training.update() for _ in range(2)] == [[]] * 2
 
 
-@pytest.mark.quick(1)
+@pytest.mark.long
 @pytest.mark.parametrize(
     "case",
     ["salsa", "a chain"]

@@ -28,7 +28,7 @@ def last_line(code, missing, tmp_path):
     return done.returncode, done.stderr.strip().splitlines()
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("module", "missing", "said"),
     [
@@ -43,7 +43,7 @@ def test_a_package_without_its_extra_says_what_to_install(module, missing, said,
     assert code == 1 and lines[-1].startswith(f"ModuleNotFoundError: {said}")
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("missing", ["flax", "tokenizers", "rich", "sklearn"])
 def test_a_program_without_its_extra_is_one_line(missing, tmp_path):
     code, lines = last_line(["-m", "examples.finetune_text", "--output=x"], [missing], tmp_path)

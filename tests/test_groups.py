@@ -171,6 +171,7 @@ def test_answers_have_the_tree_of_the_parameters_and_are_static():
 # Scanned layers
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(
     "rule",
     [

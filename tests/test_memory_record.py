@@ -29,6 +29,7 @@ def test_the_models_have_the_size_that_their_authors_state(model):
     assert memory_record.parameters(model) == PARAMETERS[model] == RECORD["models"][model]["parameters"]
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("model", ["GPT-2 1.5B", "Llama-2-7B", "ViT-S/16"])
 @pytest.mark.parametrize("name", ["adamw", "sgd_sai"])
 @pytest.mark.parametrize("label", FORMATS)

@@ -71,6 +71,7 @@ EQUAL = [
 ]
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(("theirs", "ours"), EQUAL)
 def test_optimizers_that_depart_in_nothing_make_optax_s_updates(theirs, ours):
     given = names()
@@ -81,6 +82,7 @@ def test_optimizers_that_depart_in_nothing_make_optax_s_updates(theirs, ours):
     )
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("theirs", "ours"),
     [
@@ -118,6 +120,7 @@ TORCH = {  # the closed form of PyTorch's documentation, at update t; and how ne
 }
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("name", TORCH)
 def test_schedules_have_pytorch_s_values(name):
     (ours,) = (expressions(row[1])[0] for row in rows("from_pytorch") if row[0].startswith(f"`{name}("))

@@ -228,6 +228,7 @@ def test_what_steps_change_is_as_large_at_every_width(kind):
     assert slopes[False][1:].min() > 0.5, slopes
 
 
+@pytest.mark.long
 def test_what_steps_of_adam_change_in_a_model_of_four_times_the_width_is_as_large():
     narrow, wide = (changes(width, "adam", True) for width in (32, 128))
     assert np.abs(np.log(wide / narrow)).max() < 0.5  # without, the outputs change four times as much

@@ -40,7 +40,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_drives_any_optimizer_under_jit_and_scan(name):
     """At fractions c / T it is the schedule over T steps, whose count a wrapper may hold back."""

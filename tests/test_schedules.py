@@ -203,6 +203,7 @@ def test_a_factor_starts_at_its_boundary_whatever_the_rounding_of_b_over_steps(s
         assert schedule(jnp.array([b - 1, b, b + 1])).tolist() == [1.0, 0.5, 0.5]
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("steps", RUNS)
 def test_warm_up_ends_at_its_step(steps):
     for b in _boundaries(steps):
@@ -219,6 +220,7 @@ def test_a_boundary_after_warm_up_is_a_fraction_of_what_is_left(steps):
         assert schedule(jnp.array([half - 1, half])).tolist() == [1.0, 0.5]
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("steps", RUNS)
 def test_the_stable_phase_ends_at_its_step(steps):
     for b in (b for b in _boundaries(steps) if b > 1):
@@ -357,6 +359,7 @@ def test_a_constant_schedule_is_a_constant_rate():
     np.testing.assert_array_equal(trajectory(over_steps(constant(0.1), 10)), trajectory(0.1))
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(
     ("recipe", "parts"),
     [

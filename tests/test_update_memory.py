@@ -48,7 +48,7 @@ def most(name):
     return (METHODS[name].held_bytes if name in METHODS else 0.0) + 0.05
 
 
-@pytest.mark.quick(12)
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_update_needs_no_memory_of_its_own(name):
     assert temporary_bytes_per_parameter(OPTIMIZERS[name]) <= most(name)
@@ -63,7 +63,7 @@ def clipped(tx):
 SUMS_OVER_THE_GRADIENT = {name for name, method in METHODS.items() if method.sums_over_gradient}
 
 
-@pytest.mark.quick(6)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "name", sorted(OPTIMIZERS.keys() - SUMS_OVER_THE_GRADIENT - {"adafactor_without_decay"})
 )
@@ -71,6 +71,7 @@ def test_an_update_of_a_clipped_gradient_needs_no_memory_of_its_own(name):
     assert temporary_bytes_per_parameter(clipped(OPTIMIZERS[name])) <= most(name)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", sorted(SUMS_OVER_THE_GRADIENT))
 def test_sums_over_the_clipped_gradient_need_no_memory_within_low_memory_update(name):
     tx = clipped(OPTIMIZERS[name])
@@ -86,6 +87,7 @@ GUARDED = ("adamw", "adagrad", "sgd_sai", "lamb")
 HELD_FOR_A_GUARD = {"soap": 70.0, "kl_soap": 60.0}
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in GUARDED else pytest.mark.long) for n in OPTIMIZERS]
 )
@@ -98,6 +100,7 @@ def test_a_guarded_update_needs_no_memory_of_its_own(name):
 NARROW = ("sgd_plain", "adagrad", "lion", "sgd_sai", "adafactor")
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("name", NARROW)
 def test_an_update_of_bfloat16_parameters_needs_no_memory_of_its_own(name):
     assert temporary_bytes_per_parameter(OPTIMIZERS[name], jnp.bfloat16) <= 0.05

@@ -5,6 +5,7 @@ On a mesh, all arrays are laid out as the layout specifies from the start.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -88,7 +89,7 @@ class RunPlan:
 
     def like(self, stage: int, form: Callable[[TrainState], TrainState] = lambda state: state) -> TrainState:
         """The state at a stage, or another form of it, without its values."""
-        state = jax.eval_shape(self._initial)
+        state = self._shapes
         for growth in range(1, stage + 1):
             state = jax.eval_shape(self._growing(growth), state)
         state = jax.eval_shape(form, state)
@@ -155,6 +156,11 @@ class RunPlan:
             return spec
         make = self.at_rate.make
         return spec.of_any_rate(make if growth is None or stage == 0 else lambda rate: staged(make(rate)))
+
+    @functools.cached_property
+    def _shapes(self) -> TrainState:
+        """The state before the first step, without its values: tracing it takes seconds for a large model."""
+        return jax.eval_shape(self._initial)
 
     def _initial(self) -> TrainState:
         seed, budget = self.settings.seed, self.settings.budget

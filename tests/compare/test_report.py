@@ -159,6 +159,7 @@ def test_an_evaluation_without_a_loss_has_a_report(tmp_path):
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "runs",
     [

@@ -100,12 +100,12 @@ def _row(method):
 # What reproduces an author's code without weight decay, growth and all, is held to that code alone.
 TABLE = {name: _row(method) for name, method in methods.METHODS.items() if method.takes("weight_decay")}
 
-# In a quick run, adamw, sgd_sai, salsa, low_bit(adamw) and what is new stand for these.
+# In a quick run, adamw, salsa, low_bit(adamw) and what is new stand for these.
 ONLY_LONG = {
     *("adam", "nadam", "nadamw", "adamax", "adamaxw", "amsgrad", "adan", "adafactor", "rmsprop", "adagrad"),
     *("adam_atan2", "ademamix", "mars", "stable_adamw"),
     *("schedule_free_adamw", "schedule_free_sgd", "average(adamw)", "cautious(adam)"),
-    *("sgd", "sqrt_size_sgd", "sign_sgd", "signum", "lion", "lamb", "lars", "sophia_g", "sophia_h"),
+    *("sgd", "sgd_sai", "sqrt_size_sgd", "sign_sgd", "signum", "lion", "lamb", "lars", "sophia_g", "sophia_h"),
     *("adam_mini", "adam_sls", "armijo_sgd", "momentum_sls", "muon", "normuon", "pla_sls", "prodigy"),
     *("adamh", "kl_soap", "muonh", "soap"),
     *("chain(clip, adamw)", "guard(adamw)", "accumulate(adamw, 4)", "low_memory_update(lamb)"),

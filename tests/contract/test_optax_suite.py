@@ -47,6 +47,7 @@ LONG = {
 }
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     "suite", [pytest.param(suite, marks=pytest.mark.long if suite in LONG else ()) for suite in SUITES]
 )

@@ -50,6 +50,7 @@ def test_one_block_per_layer_of_a_stack():
     assert len(norms(STACKED, None)) == 4
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_layers_may_be_stacked_along_any_axis(axis):
     tree = {"layers": jnp.moveaxis(jnp.asarray(X).reshape(3, 2, 4), 0, axis)}

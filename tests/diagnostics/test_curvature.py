@@ -151,6 +151,7 @@ def test_compiled_equals_eager():
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("gradient", "curvature", "wanted"),
     [

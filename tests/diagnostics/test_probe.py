@@ -32,6 +32,7 @@ def states(tx, stream, params=PARAMS):
     return out
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("large", [1, 5, 10**6])  # a branch for each array, for the larger one, for none
 def test_measures_the_first_gradient_and_every_third_after_it(large, monkeypatch):
     monkeypatch.setitem(probe.__globals__, "LARGE", large)
@@ -62,6 +63,7 @@ def test_large_gradients_need_not_be_in_memory_together():
     assert probed < alone + 1024 * 1024
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_passes_its_updates_on_bit_for_bit(dtype):
     tx = probe(every=2)

@@ -103,6 +103,7 @@ def test_the_runs_and_their_report(arguments, capsys):
     assert f"report: {out / 'report.md'}" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_the_best_is_tested_an_early_end_is_told_and_another_run_begins_with_it(arguments, capsys, tmp_path):
     # The rate is far too high, so that the first evaluation is the best one.
     first = arguments | {"optimizer": "adamw", "steps": 40, "evaluate_every": 2, "learning_rate": 1.0}
@@ -160,6 +161,7 @@ def test_several_labels_of_a_text_are_learned_saved_and_predicted(arguments, cap
     assert sum(both["probabilities"].values()) > 1  # each has a probability of its own
 
 
+@pytest.mark.long
 def test_numbers_are_learned_in_units_of_their_deviation_and_predicted_as_they_are(arguments, capsys):
     rng, path = np.random.default_rng(0), arguments["output"].with_name("prices.tsv")
     numbers, rows = [], []
@@ -191,6 +193,7 @@ def test_numbers_are_learned_in_units_of_their_deviation_and_predicted_as_they_a
     assert not new.exists()
 
 
+@pytest.mark.long
 def test_classes_are_weighted_or_drawn_equally_often(model):
     labels = np.array([0] * 12 + [1] * 4, np.int32)
     train = TextExamples(("the film",) * 12 + ("a bright",) * 4, None, labels, ("a", "b"), "x.tsv")
@@ -211,6 +214,7 @@ def test_classes_are_weighted_or_drawn_equally_often(model):
     assert weighted.evaluation("validation")(params) == plain
 
 
+@pytest.mark.long
 def test_buckets_change_no_prediction_and_leave_less_padding(model):
     texts = tuple(" ".join(["the"] * (1 + i % 9)) for i in range(40))
     labels = np.arange(40, dtype=np.int32) % 2
@@ -464,6 +468,7 @@ def test_an_unknown_label_of_the_test_file_is_named(arguments, capsys, tmp_path)
     assert code == command.EXIT_USAGE
 
 
+@pytest.mark.long
 def test_what_is_there_is_not_overwritten(arguments, capsys):
     call(arguments)
     report = arguments["output"] / "report.md"

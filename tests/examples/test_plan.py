@@ -21,6 +21,7 @@ def run(*argv):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.long
 def test_a_model_is_planned_on_this_machine_and_its_record_goes_on(tmp_path):
     for optimizers in ("adamw", "adamw,clip:sgd"):
         done = run("--model=vit-s", f"--output={tmp_path}", f"--optimizer={optimizers}")

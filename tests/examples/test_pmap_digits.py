@@ -8,6 +8,7 @@ import pytest
 from tests.conftest import ROOT, on_devices
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("optimizer", ["adamw", pytest.param("salsa", marks=pytest.mark.long)])
 def test_it_learns_the_digits(optimizer):
     command = [sys.executable, "-m", "examples.pmap_digits", f"--optimizer={optimizer}"]

@@ -6,6 +6,7 @@ import pytest
 from optimiz import numerics
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("ddof", [0, 1])
 @pytest.mark.parametrize("axes", [None, (1, 2), (0,)])
 def test_norm_and_deviation_equal_numpy(ddof, axes):

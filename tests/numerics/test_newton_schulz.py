@@ -31,6 +31,7 @@ def matrix(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)
 
 
+@pytest.mark.quick(4)
 @each
 @pytest.mark.parametrize("shape", [(5, 5), (3, 7), (7, 3), (1, 6)])
 def test_is_the_loop_of_the_equations(name, shape):
@@ -88,6 +89,7 @@ def test_the_size_of_a_matrix_does_not_matter_without_eps(size):
 DTYPES = (jnp.bfloat16, jnp.float32)
 
 
+@pytest.mark.quick(4)
 @each
 @pytest.mark.parametrize(("given", "products"), list(itertools.product((jnp.float16, *DTYPES), DTYPES)))
 def test_zeros_stay_zeros_and_nothing_finite_overflows(name, given, products):

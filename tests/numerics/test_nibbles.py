@@ -19,6 +19,7 @@ def packed_by_a_loop(x, block):
     return packed
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("shape", [(3, 64), (3, 40), (2, 2, 33), (1,)])  # pairs of blocks, halves, an odd row
 def test_entries_a_block_or_half_a_row_apart_share_a_byte(shape):
     x = np.random.default_rng(0).integers(0, 16, shape).astype(np.uint8)

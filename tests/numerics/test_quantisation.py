@@ -59,6 +59,7 @@ MOMENTS = {
 }
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("fmt", BLOCKWISE)
 @pytest.mark.parametrize("kind", MOMENTS)
 def test_every_entry_is_stored_as_one_of_its_neighbours(fmt, kind):
@@ -81,6 +82,7 @@ def test_every_entry_is_stored_as_one_of_its_neighbours(fmt, kind):
     assert np.all(np.asarray(scales) < 0) == (kind == "squares")
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("fmt", [*BLOCKWISE, BFloat16()])
 @pytest.mark.parametrize("kind", MOMENTS)
 def test_what_is_stored_is_unbiased(fmt, kind):
@@ -98,6 +100,7 @@ def test_what_is_stored_is_unbiased(fmt, kind):
     assert abs(errors[inside].mean()) < 2.5 / np.sqrt(inside.sum())
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("fmt", BLOCKWISE)
 def test_zero_is_exactly_zero_and_a_block_of_zeros_is_too(fmt):
     x = np.zeros((2, 512), np.float32)
@@ -123,6 +126,7 @@ def test_a_second_moment_is_never_rounded_down_to_zero(fmt, largest):
     assert np.all(tiny >= v[2::2][v[2::2] > 0])  # up: a step that is too small is safe, one too large is not
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("fmt", BLOCKWISE)
 def test_a_first_moment_next_to_a_large_one_is_zero_in_most_draws_and_right_in_the_mean(fmt):
     x = np.array([1.0, -1.0] + [1e-7] * 30, np.float32)
@@ -132,6 +136,7 @@ def test_a_first_moment_next_to_a_large_one_is_zero_in_most_draws_and_right_in_t
     assert abs(share - 1e-7 / smallest) < 5 * np.sqrt(1e-7 / smallest / 30_000)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("fmt", BLOCKWISE)
 @pytest.mark.parametrize("roots", [True, False])
 def test_all_codes_come_back(fmt, roots):
@@ -154,6 +159,7 @@ def test_what_is_not_finite_is_seen_in_its_block_alone(fmt, bad):
     assert not np.isfinite(stored[7]) and np.all(np.isfinite(stored[256:]))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("fmt", [*BLOCKWISE, BFloat16()])
 def test_a_slow_average_decays_and_does_not_stall(fmt):
     """Without gradients v must fall by 0.999 a step; to the nearest code it would stay for good."""
@@ -169,6 +175,7 @@ def test_a_slow_average_decays_and_does_not_stall(fmt):
     assert abs(ratio / 0.999**1000 - 1) < 0.1
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("fmt", BLOCKWISE)
 def test_rows_of_any_length_are_padded_to_blocks_that_change_nothing(fmt):
     x = MOMENTS["signed"].astype(np.float32)

@@ -95,6 +95,7 @@ def test_what_is_not_finite_stays_and_nothing_else_becomes_so():
     np.testing.assert_array_equal(step, x[:3])
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("ratio", [1e-4, 0.01, 0.1, 0.6, 0.99, 1.0, 1.5, 3.0, 100.0])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_step_lands_without_bias_by_the_dtypes_own_arithmetic(ratio, sign):

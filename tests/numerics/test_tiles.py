@@ -45,6 +45,7 @@ def on_tpu(function, *args, **kwargs):
     return jax.jit(lambda *args: function(*args, **kwargs))(*args)
 
 
+@pytest.mark.quick(2)
 @each_shape
 def test_each_block_has_its_largest_magnitude_and_its_sign(shape, block):
     given = arrays(shape)
@@ -63,6 +64,7 @@ def test_each_block_has_its_largest_magnitude_and_its_sign(shape, block):
             np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.quick(4)
 @each_shape
 def test_each_entry_has_the_number_of_its_block(shape, block):
     numbers = np.random.default_rng(1).normal(size=(*shape[:-1], -(-shape[-1] // block))).astype(np.float32)

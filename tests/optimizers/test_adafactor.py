@@ -29,6 +29,7 @@ def test_equals_the_golden_rows():
     fixture_a.check(lambda: adafactor(relative_step=True), WHOLE)  # 2 × 3 is too small to factor
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("cap, eps2", [(None, 1e-3), (0.5, 2.0)])  # both limits are reached
 @pytest.mark.parametrize("factored", [True, False])
 def test_equals_the_equations_over_a_varying_rate(factored, cap, eps2):

@@ -50,6 +50,7 @@ def followed(tx, params, gradients):
     return jax.lax.scan(step, (params, tx.init(params)), gradients)[0][0]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("case", GOLDEN)
 def test_the_trajectory_is_the_authors_in_either_layout(case, transposed):
@@ -166,6 +167,7 @@ def test_the_blocks_of_nnx_are_the_same():
     assert found == LAYER
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_stack_is_updated_as_its_layers_are(axis):
     random = np.random.default_rng(0)

@@ -26,6 +26,7 @@ def equations(params, gradients, rates, b1, b2, b3, alpha, eps, warmup, decay):
     return theta
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("warmup", [0, 7, 100])
 def test_equals_the_equations(warmup):
     random = np.random.default_rng(0)

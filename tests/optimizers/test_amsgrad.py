@@ -44,6 +44,7 @@ def _rule(correct_mu, correct_nu, max_before_correction):
     return direction
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("correct_mu", "correct_nu", "max_before_correction"),
     [(True, True, False), (True, True, True), (False, False, False)],

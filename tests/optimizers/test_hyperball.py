@@ -34,6 +34,7 @@ GOLDEN = {
 }
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_trajectory_is_that_of_the_authors_code(name):
     factory, settings, a, b = GOLDEN[name]

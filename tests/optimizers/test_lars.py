@@ -29,6 +29,7 @@ def test_equals_the_golden_rows():
     fixture_a.check(lambda: lars(1.0, weight_decay=0.1, trust="norm"), OPTAX)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("trust", ["sum", "norm"])
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_equals_the_equations_over_a_varying_rate(trust, nesterov):

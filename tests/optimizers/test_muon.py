@@ -54,6 +54,7 @@ GOLDEN = {
 ADAM = [0.0954235413758, -0.201757070569]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_trajectory_is_that_of_the_authors_code(name):
     settings, a, b = GOLDEN[name]
@@ -132,6 +133,7 @@ def test_both_rates_are_in_the_state():
 # Extremes
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 def test_zero_and_huge_gradients_of_every_dtype_are_finite(dtype):
     params = {"kernel": jnp.ones((4, 6), dtype), "row": jnp.ones((1, 6), dtype), "bias": jnp.ones(3, dtype)}

@@ -36,6 +36,7 @@ def test_the_trajectory_is_that_of_the_authors_code(name):
         np.testing.assert_allclose(end["b"], muons.ADAM, rtol=0, atol=1e-12)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 def test_an_output_without_a_gradient_stays_and_zeros_stay_zeros(dtype):
     g = {"w": jnp.ones((4, 6), dtype).at[:, 2].set(0), "zero": jnp.zeros((4, 6), dtype)}

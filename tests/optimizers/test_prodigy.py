@@ -118,6 +118,7 @@ GOLDEN = {
 }
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("case", GOLDEN)
 def test_the_trajectory_and_the_estimates_are_the_authors(case):
     settings, rates, expected, estimates = GOLDEN[case]
@@ -136,6 +137,7 @@ def noisy(theta, t):
     return theta - 1.0 + 0.5 * turned
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "settings",
     [

@@ -32,6 +32,7 @@ def test_equals_pytorch():
     )
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("centered", [False, True])
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_equals_the_equations(centered, nesterov):

@@ -140,6 +140,7 @@ def test_a_rate_of_zero_at_the_beginning_moves_nothing_and_has_no_weight():
     np.testing.assert_allclose(x["w"], 0.9, rtol=1e-6)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("rounding", [None, optimiz.stochastic_rounding(0), optimiz.kahan()])
 def test_in_bfloat16_it_ends_where_it_ends_in_float32(rounding):
     """A noisy quadratic, on which Optax in bfloat16 ends 2.5 times as high; see the shape of its losses."""

@@ -49,6 +49,7 @@ def with_the_golden_curvature(tx, decay_first=0.0):
     return optax.GradientTransformation(init_fn, update_fn)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("row", "b"), [(CLIPPED, 10), (B_1000, 1000), (B_5000, 5000)])
 def test_equals_the_golden_rows(row, b):
     fixture_a.check(lambda: with_the_golden_curvature(released(b, 0.04, weight_decay=0.1)), row)

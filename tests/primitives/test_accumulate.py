@@ -83,6 +83,7 @@ def test_sums_over_the_number_of_valid_tokens_in_all_micro_batches_are_the_mean_
     assert stepped(lambda total, count: total / count) == pytest.approx((2 + 4) / 2)  # the mean of the means
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("every", [1, 2, 5])
 def test_equals_optax_where_all_is_finite(every):
     ours = run(accumulate(optimizer(), every), stream(20), parameters())
@@ -128,6 +129,7 @@ def test_a_guard_inside_skips_the_window_and_one_around_leaves_out_the_micro_bat
     assert [float(updates[0]) for updates, *_ in around] == [0, 0, -2, 0, -6]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("param", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("gradient", [jnp.float32, jnp.bfloat16])
 def test_waits_with_exact_zeros_of_the_parameters_dtype(param, gradient):

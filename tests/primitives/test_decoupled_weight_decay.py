@@ -71,6 +71,7 @@ def test_refuses_missing_parameters_and_bad_numbers():
         decayed(optimiz.decoupled_weight_decay(lambda count: jnp.ones(2)))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("coupling", "share"),
     [

@@ -232,7 +232,7 @@ def test_inside_windows_of_optax_a_bad_micro_batch_ends_in_nan_and_inside_of_acc
     assert jnp.all(last(lambda tx: optimiz.accumulate(tx, 2)) < 0)
 
 
-@pytest.mark.quick(6)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "wrapped",
     [

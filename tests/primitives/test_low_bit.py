@@ -71,7 +71,7 @@ OPTAX = {
 }
 
 
-@pytest.mark.quick(6)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", OPTAX)
 def test_every_statistic_of_optax_is_and_no_copy_of_the_parameters(name):
     make, statistics = OPTAX[name]
@@ -129,7 +129,7 @@ def test_rows_too_short_for_a_scale_and_complex_arrays_stay():
 # --- values --------------------------------------------------------------------------------------
 
 
-@pytest.mark.quick(3)
+@pytest.mark.quick(2)
 @each_format
 @pytest.mark.parametrize("make", [optimiz.adamw, optimiz.lion, optimiz.sgd_sai])
 def test_it_follows_the_optimizer_in_float32(fmt, make):
@@ -199,6 +199,7 @@ def test_a_gradient_that_is_not_finite_is_seen(bad):
     assert not np.isfinite(updates["kernel"][1, 2]) and np.all(np.isfinite(updates["kernel"][2]))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("fmt", [optimiz.Int8(), optimiz.Float8(), optimiz.BFloat16()])
 def test_no_float32_copy_of_the_state_is_ever_in_memory(fmt):
     tx = optimiz.low_bit(optimiz.adamw(0.1), fmt)
@@ -260,6 +261,7 @@ def test_vmap_equals_each_alone(fmt):
     np.testing.assert_allclose(together, alone, atol=0.01)
 
 
+@pytest.mark.quick(2)
 @each_format
 def test_init_needs_shapes_only_and_keeps_its_types(fmt):
     tx = low_bit(optimiz.adamw(0.1), fmt)
@@ -335,6 +337,7 @@ def test_hyperparams_are_read_through_it():
     assert readings["learning_rate"] == 0.25 and readings["count"] == 1
 
 
+@pytest.mark.quick(2)
 @each_format
 def test_orbax_restores_it_and_it_goes_on_bit_for_bit(fmt, tmp_path):
     tx = low_bit(optimiz.adamw(0.1), fmt)

@@ -108,6 +108,7 @@ def test_equals_jaxopts_armijo_sgd():
     problem_p.check_same(problem_p.run(tx), line_search.recorded(step))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("curvature", [0.5, 4.0])
 @pytest.mark.parametrize("c", [0.1, 0.3, 0.7])
 def test_the_accepted_step_size_of_a_parabola(curvature, c):
@@ -157,6 +158,7 @@ def test_how_often_it_searches_when_the_step_size_grows():
     np.testing.assert_allclose(states.step_size[-1], 2.0**8, rtol=1e-9)  # it grew at every step
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("growth", "keep_untested", "wanted"),
     [
@@ -265,6 +267,7 @@ def test_a_gradient_that_is_not_finite_shows_and_the_step_size_is_kept(bad):
     np.testing.assert_array_equal(following[-1].step_size, state[-1].step_size)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("make", [armijo, adam_sls, momentum_sls], ids=["gradient", "adam_sls", "momentum_sls"])
 @pytest.mark.parametrize("size", [1e30, 1e-30])
 def test_gradients_at_the_ends_of_float32_leave_everything_finite(make, size):

@@ -83,6 +83,7 @@ def test_refuses_a_gradient_of_another_shape_and_a_rate_that_is_no_scalar():
         tx.init(params)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(
     "name",
     ["adafactor", "adam", "adamax", "adamaxw", "adamw", "amsgrad", "lamb", "lion", "nadam", "nadamw"],

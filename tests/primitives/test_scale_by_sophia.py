@@ -53,6 +53,7 @@ def test_divides_and_clips():
     np.testing.assert_allclose(updates["b"], [-1.0, 1.1875 / 3.5], rtol=1e-6)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("interval", [1, 3, 10])
 def test_h_is_refreshed_at_0_k_2k_and_is_the_same_to_the_last_bit_in_between(interval):
     tx = sophia(hutchinson(0), b1=0.9, b2=0.99, update_interval=interval)

@@ -17,6 +17,7 @@ def scaled(tx, updates=UPDATES, params=PARAMS):
     return tx.update(updates, tx.init(params), params)[0]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("args", [(), (0.0, 0.1), (0.0, 0.1, 0.5)])
 def test_equals_that_of_optax(args):
     rng = np.random.default_rng(0)

@@ -423,6 +423,7 @@ LONG = tuple(
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layouts", [QUICK, pytest.param(LONG, marks=pytest.mark.long)], ids=["quick", "all"])
 def test_a_device_decomposes_whole_matrices_of_its_own(program, layouts):
     """What moves is whole stacks, in and out: were a QR split, it would need collectives of another kind."""

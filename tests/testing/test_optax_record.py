@@ -23,6 +23,7 @@ def test_what_is_by_design_or_has_a_cause_is_broken():
     assert {promise for _, promise in broken} >= optax_record.CAUSES.keys()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["sgd", pytest.param("adam", marks=pytest.mark.long)])
 def test_an_optimizer_is_found_as_it_was_recorded(name):
     if RECORD["environment"]["versions"]["optax"] != optax.__version__:

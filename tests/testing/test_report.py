@@ -103,6 +103,7 @@ def test_bad_arguments_are_refused_by_name(call, error, message):
         call()
 
 
+@pytest.mark.long
 def test_three_lines_make_tests_of_pytest(tmp_path):
     (tmp_path / "test_mine.py").write_text(
         "import optax\n"

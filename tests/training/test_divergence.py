@@ -141,7 +141,7 @@ def spoiler(step, value, what="params"):
     return optax.chain(optimiz.sgd(0.1), tx)
 
 
-@pytest.mark.quick(4)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("what", ["params", "state"])
 @pytest.mark.parametrize("at", [5, 9], ids=["before a save", "the last"])

@@ -21,6 +21,7 @@ def losses(params, batch, key):
     return (batch["x"] @ params["w"] - batch["y"]) ** 2
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("weight", [None, WEIGHT, 0 * WEIGHT], ids=["plain", "weighted", "no weight"])
 def test_loss_and_gradient_are_those_of_the_whole_batch(weight):
     w = np.ones(12) if weight is None else weight

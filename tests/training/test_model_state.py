@@ -231,6 +231,7 @@ def test_examples_are_selected_in_evaluation_mode_and_work_is_charged(tmp_path):
     training.fit(task, optimiz.adamw(0.01), settings, tmp_path / "budget", identity={}, reference=reference)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(
     ("parts", "message"),
     [

@@ -120,6 +120,7 @@ def test_resumed_every_few_steps_is_uninterrupted(tmp_path, reference):
     assert json.loads(last.read_bytes())["record"]["metrics_sha256"] == whole  # that of every session's rows
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("width", "dtype", "tx", "message"),
     [
@@ -279,7 +280,7 @@ def test_a_stopped_process_logs_it_and_continues(tmp_path):
     assert process.returncode == 0 and errors.count("was stopped and continues: the seconds of updates") == 1
 
 
-@pytest.mark.quick(1)
+@pytest.mark.long
 @pytest.mark.parametrize("moment", ["step 2", "step 12"], ids=["warm-up", "timing"])
 @pytest.mark.survives("SIGTERM during a calibration")
 def test_sigterm_during_a_calibration_ends_it_with_nothing_to_save(tmp_path, moment):
@@ -292,6 +293,7 @@ def test_sigterm_during_a_calibration_ends_it_with_nothing_to_save(tmp_path, mom
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 @pytest.mark.survives("a second SIGTERM")
 def test_a_second_signal_in_a_calibration_ends_the_process_at_once(tmp_path):
     process = start(tmp_path, "--calibrate", "--seconds-per-step", 60)
@@ -303,6 +305,7 @@ def test_a_second_signal_in_a_calibration_ends_the_process_at_once(tmp_path):
     assert process.returncode == -signal.SIGTERM
 
 
+@pytest.mark.quick(1)
 @pytest.mark.survives("a second SIGTERM")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_the_process_at_once(tmp_path, number):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import pytest
 from absl.testing import flagsaver
 
 from examples.benchmarks import lora, lora_report
@@ -28,6 +29,7 @@ def call(*argv):
         command.guarded(lora.main)
 
 
+@pytest.mark.long
 def test_a_step_is_planned_once_and_the_report_says_whether_it_fits(tmp_path, monkeypatch):
     monkeypatch.setattr(lora, "LLAMA_2_7B", TINY)
     monkeypatch.setitem(lora.CASES, "h200", lora.Case("cpu", 2, 8))

@@ -17,6 +17,7 @@ HAS_TRANSFORMERS = all(importlib.util.find_spec(name) for name in ("torch", "tra
 needs_transformers = pytest.mark.skipif(not HAS_TRANSFORMERS, reason="torch and transformers are not installed")
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", classifiers.TEXT_MODELS)
 def test_a_classifier_of_texts_has_the_probabilities_of_pytorch(name, tmp_path):
     classifier, params = classifiers.text_model(name)
@@ -73,6 +74,7 @@ def test_a_resnet_is_read_back_with_its_statistics(digit_resnet, tmp_path):
     )
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(
     ("change", "message"),
     [

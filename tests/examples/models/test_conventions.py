@@ -74,6 +74,7 @@ def by_path(params, answers):
     return dict(zip(paths, jax.tree.leaves(answers), strict=True))
 
 
+@pytest.mark.quick(4)
 def test_all_layers_are_found(case):
     described, params = case
     assert layers_module.depth(read(params), groups.LAYER_INDEX) == described.layers

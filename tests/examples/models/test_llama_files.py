@@ -231,7 +231,7 @@ def parameters(family, config):
     return one + (config.layers - 1) * (two - one)
 
 
-@pytest.mark.quick(5)
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("name", sorted(PUBLISHED, key=lambda name: name.startswith(("Llama", "gemma-2b"))))
 def test_a_published_configuration_is_read_and_written_again(name):
     description, size = PUBLISHED[name]

@@ -121,6 +121,7 @@ def test_frozen_parameters_may_have_fewer_bits(model):
 QUERIES = tuple(f"layers/{i}/attention/query" for i in range(2))
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("targets", "paths", "names"),
     [

@@ -15,7 +15,7 @@ RECORD = json.loads(model_parity_record.RECORD.read_text(encoding="utf-8"))
 NAMES = sorted(MODELS, key=lambda name: name != "gemma3_tiny")
 
 
-@pytest.mark.quick(5)
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_equals_pytorch(name):
     found = model_parity_record.difference(name)

@@ -64,6 +64,7 @@ def products(task):
     return [re.findall(r"x(f32|bf16|f64)>", line) for line in lines]
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", CASES)
 def test_no_product_of_a_step_is_left_in_float32(name):
     mixed, whole = products(MIXED.task(task_of(name))), products(task_of(name))
@@ -72,6 +73,7 @@ def test_no_product_of_a_step_is_left_in_float32(name):
     assert {kind for line in mixed for kind in line} == {"bf16"}
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", ["bert", "llama", "t5"])
 def test_parameters_gradients_and_the_loss_stay_in_float32(name):
     task = MIXED.task(task_of(name))
@@ -134,7 +136,7 @@ GOLDEN_MODELS = {
 }
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", GOLDEN_MODELS)
 def test_loss_and_gradient_are_as_near_float32_as_under_autocast(name):
     family, batch_of, arguments = GOLDEN_MODELS[name]

@@ -515,6 +515,7 @@ def test_a_tensor_in_two_files(sharded):
         pretrained.load_encoder(directory)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(
     "rename",
     [

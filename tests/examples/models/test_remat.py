@@ -38,7 +38,7 @@ def test_loss_and_gradients_are_the_same(name, on):
     )
 
 
-@pytest.mark.quick(1)
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_every_layer_is_computed_again_and_none_by_default(name):
     for remat, expected in ((True, 4 if name == "t5" else 2), (False, 0)):

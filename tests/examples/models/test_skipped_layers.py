@@ -68,6 +68,7 @@ def test_what_is_off_has_no_gradient():
     assert not any(np.any(leaf) for leaf in off) and any(np.any(leaf) for leaf in other)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize("name", CASES)
 def test_every_layer_is_a_branch_and_nothing_is_without_a_pattern(name):
     params, apply, arguments = build(name)

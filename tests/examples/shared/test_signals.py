@@ -56,7 +56,7 @@ ENDS = {
 }
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("number", "busy"),
     [(number, "waiting") for number in ENDS]
@@ -87,6 +87,7 @@ def test_a_program_that_is_still_importing_exits_at_once(program, tmp_path):
     assert all(line.startswith("import time:") for line in lines[:-1])
 
 
+@pytest.mark.long
 def test_what_is_ignored_stays_ignored():
     code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); " + BEGIN + READY + "input()"
     process = start(code, stdin=subprocess.PIPE)
@@ -96,6 +97,7 @@ def test_what_is_ignored_stays_ignored():
     assert process.returncode == 0
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_reaches_a_child_and_all_of_its_group(number):
     child = (
@@ -109,6 +111,7 @@ def test_a_signal_reaches_a_child_and_all_of_its_group(number):
     assert ended(process)[0] == (130 if number == signal.SIGINT else 75)
 
 
+@pytest.mark.long
 def test_a_program_that_another_replaces_leaves_no_child_behind(tmp_path):
     then = BEGIN + "import os; print(os.getpid(), sys.argv[1:], flush=True); import time; time.sleep(60)"
     code = BEGIN + f"from examples.shared import signals; signals.replace_process('-c', {then!r}, '--a=b c')"
@@ -148,7 +151,7 @@ def shown(tmp_path, redirected):
     return done
 
 
-@pytest.mark.quick(1)
+@pytest.mark.long
 @pytest.mark.parametrize(
     "redirected",
     [
@@ -172,6 +175,7 @@ def test_an_ascii_locale_is_never_fatal(tmp_path, monkeypatch):
     assert done.returncode == 0 and "± done".encode() in done.stdout
 
 
+@pytest.mark.long
 def test_a_file_never_takes_the_place_of_a_closed_stream(tmp_path):
     code = (
         BEGIN + f"import os; file = open({str(tmp_path / 'metrics')!r}, 'w'); os.write(2, b'a library speaks')"

@@ -88,6 +88,7 @@ def diverged(run):
     return dataclasses.replace(run, test=dict.fromkeys(run.test), extra=extra, diverged_at=2)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("which", ["all", "none, and no picture"])
 @pytest.mark.parametrize("folder", REPORTS)
 def test_the_report_of_a_study_is_not_lost(folder, which, tmp_path, monkeypatch):

@@ -113,6 +113,7 @@ def test_the_arms():
         arms(["lamb"], 3e-5, from_scratch=True)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("form", "moves"), [("bf16", False), ("bf16 stochastic", True), ("bf16 kahan", True)])
 def test_at_the_low_rate_plain_bfloat16_does_not_move(form, moves):
     # Steps of at most 3e-5, and from 2⁻⁷ up half the distance of neighbours is 2⁻¹⁵ = 3.05e-5.
@@ -178,6 +179,7 @@ def test_the_words_follow_from_the_numbers(form, losses, message):
     assert message in low_bit_report.in_words(runs_of({"float32": [1.0, 2.0, 1.0], form: losses}))
 
 
+@pytest.mark.long
 def test_a_mistake_is_one_line_and_leaves_nothing(arguments):
     done = run(arguments | {"task": "file"})
     assert done.returncode == 2 and "--task=file needs --data and --validation" in done.stderr

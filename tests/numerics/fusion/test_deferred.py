@@ -47,6 +47,7 @@ def untouched(x, y):
     return {"x": x, "twice": [y, y], "constant": jnp.float32(3), "small": x[0, :2]}
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "function", [normed, branched, looped, with_barriers, with_random_bits, untouched], ids=lambda f: f.__name__
 )

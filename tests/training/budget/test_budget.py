@@ -62,6 +62,7 @@ def spent_by_hand(budget, evaluations, estimates, *, step, forward, hessian):
     return fractions, float(spent)
 
 
+@pytest.mark.quick(4)
 @pytest.mark.parametrize(
     ("budget", "steps"),
     [(1.0, 4), (0.9, 3), (0.9000000001, 3), (0.900000001, 4), (0.1, 1)],

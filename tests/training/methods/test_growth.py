@@ -132,6 +132,7 @@ def test_counters_after_the_second_switch():
     assert all(np.any(first != other) for other in others)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("scanned", [False, True])
 @pytest.mark.parametrize("policy", ["copy", "reset"])
 def test_copy_and_reset(policy, scanned):

@@ -205,6 +205,7 @@ def test_rho_trains_on_what_it_chose_with_the_dropout_of_the_step(tmp_path):
         assert row["loss"] == pytest.approx(float(loss), rel=1e-5)
 
 
+@pytest.mark.long
 def test_texts_without_a_masked_token_are_never_trained_on(tmp_path):
     """A mean over no tokens would be NaN; such an example has weight 0."""
 

@@ -131,6 +131,7 @@ ODD += [
 ]
 
 
+@pytest.mark.quick(4)
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
 @pytest.mark.parametrize("name", ODD, ids=ascii)
 def test_a_folder_of_any_name_is_written_and_read(tmp_path, name):

@@ -98,6 +98,7 @@ command.run(main, own)
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts Linux's open files")
 @pytest.mark.parametrize("left", [0, pytest.param(3, marks=pytest.mark.long)])
 @pytest.mark.survives("a full or read-only disk")

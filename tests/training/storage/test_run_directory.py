@@ -128,6 +128,7 @@ def test_a_file_system_without_locks_is_refused_in_one_line(tmp_path, monkeypatc
         claim(tmp_path)
 
 
+@pytest.mark.long
 def test_modules_that_only_posix_has_are_not_imported():
     missing = dict.fromkeys(["fcntl", "resource", "termios", "pwd", "grp"])
     program = f"import sys; sys.modules |= {missing}; import optimiz.training, optimiz.compare"
