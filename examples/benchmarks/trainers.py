@@ -15,8 +15,6 @@ import json
 import math
 import re
 import shlex
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +22,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from examples.benchmarks import trainers_report
-from examples.shared import command, markdown, program_flags, signals, terminal
+from examples.benchmarks import programs, trainers_report
+from examples.shared import command, markdown, program_flags, terminal
 from optimiz import compare
 
 # Title, batch, and arguments.
@@ -59,11 +57,7 @@ def measured(name: str, updates: int) -> dict[str, Any]:
     argv = [*arguments, "--optimizer=adamw", f"--steps={updates}", "--evaluate_every=0"]
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "run"
-        trainer = [sys.executable, "-m", *argv, f"--output={output}"]
-        done = signals.run(trainer, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        if done.returncode:
-            message = done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"]
-            raise ValueError(f"{name}: {message[-1]}")
+        programs.run(name, [*argv, f"--output={output}"])
         timings = (output / "adamw/timings.jsonl").read_text(encoding="utf-8")
         (manifest,) = (output / "adamw/checkpoints").glob("*/manifest.json")
         arrays = json.loads(manifest.read_text(encoding="utf-8"))["arrays"]

@@ -4,7 +4,7 @@ import subprocess
 import pytest
 from absl.testing import flagsaver
 
-from examples.benchmarks import trainers
+from examples.benchmarks import programs, trainers
 from examples.shared import command
 from tests.conftest import ROOT
 
@@ -60,7 +60,7 @@ def test_refuses_a_trainer_it_does_not_have_and_tells_why_one_failed(tmp_path, c
     assert exit.value.code == command.EXIT_USAGE
     assert "flag --trainers=['gpt3']: must be among minilm, resnet," in capsys.readouterr().err
     failed = subprocess.CompletedProcess([], 2, "", "a warning\nerror: no such model\n")
-    monkeypatch.setattr(trainers.signals, "run", lambda *_, **__: failed)
+    monkeypatch.setattr(programs.signals, "run", lambda *_, **__: failed)
     with pytest.raises(SystemExit):
         call("--trainers=vit", f"--output={tmp_path}")
     assert "error: vit: error: no such model" in capsys.readouterr().err
