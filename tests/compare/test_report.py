@@ -97,6 +97,7 @@ def test_the_cost_counts_evaluations_and_the_time_to_what_all_reach():
 
     text = report.render(record(at("a", 0, 0.5, 0.6, 0.7), at("b", 6, 0.3, 0.4, 0.6)), metric="accuracy")
     assert "| temporary MB | reference seconds to accuracy 0.600 |" in text
+    assert "The reference seconds are those after which an evaluation of each method first reached" in text
     assert "| a | 3.00 | 0.5 | 2 | 6 |" in text and "| b | 4.50 | 0.5 | 2 | 8.5 |" in text
 
 

@@ -43,9 +43,10 @@ def cost(record: Record, compared: Sequence[Method], metric: str) -> list[str]:
         "## What did it cost?",
         "Work is counted in forward passes. A backward pass counts 2, so a plain update counts 3; further "
         "evaluations by the optimizer are added. Temporary memory is what the compiler plans for a training "
-        "step in addition to parameters, state and batch. The last column shows when an evaluation of each "
-        "method first reached the validation level that every run reaches in the end (median over seeds). The "
-        "schedules were made for whole runs; stopping earlier would need a different one.",
+        "step in addition to parameters, state and batch. "
+        f"The {unit} are those after which an evaluation of each method first reached the validation level "
+        "that every run reaches in the end (median over seeds). The schedules were made for whole runs; "
+        "stopping earlier would need a different one.",
         *means,
         *[f"![Test {escaped(metric)} against the cost of a run](cost.png)"] * (len(compared) > 1),
         table(header, rows),
