@@ -60,6 +60,9 @@ def _in_flags(error: Exception) -> Exception | str:
     """The error with its message in terms of flags."""
     if isinstance(error, training.RunExists):
         return f"{error.directory} holds a run: continue it with --resume, or choose another --output"
+    if isinstance(error, training.DoesNotFit):
+        remedies = ("accumulate", "remat", "precision", "offload", "batch_size")
+        return f"{error}; see {', '.join(f'--{name}' for name in remedies if name in flags.FLAGS)}"
     if isinstance(error, training.OtherSettings) and {"steps", "settings.steps"} & {*error.names}:
         return (
             f"{error}; the learning rate follows --steps from its warm-up to its end: choose another --output"

@@ -41,6 +41,14 @@ def bar(title: str, examples_per_step: int) -> Iterator[Callable[[training.Progr
     shown: dict[str, str] = {}
     warn = troubles(console, title)
 
+    def tell(progress: training.Progress) -> None:
+        if not shown and progress.memory.keys() >= {"peak_bytes", "device_bytes"}:
+            peak, device = (
+                f"{progress.memory[name] / 2**30:.3g} GiB" for name in ("peak_bytes", "device_bytes")
+            )
+            console.print(f"{title}: a step needs {peak} of the {device} of a device", soft_wrap=True)
+        warn(progress)
+
     def describe(progress: training.Progress) -> str:
         headlines = [name for name in _HEADLINES if name in progress.metrics]
         name = headlines[0] if headlines else "loss"
@@ -52,7 +60,7 @@ def bar(title: str, examples_per_step: int) -> Iterator[Callable[[training.Progr
     if not console.is_terminal:
 
         def line(progress: training.Progress) -> None:
-            warn(progress)
+            tell(progress)
             console.print(f"{title}  {progress.steps}/{progress.total}  {describe(progress)}", soft_wrap=True)
 
         yield line
@@ -64,7 +72,7 @@ def bar(title: str, examples_per_step: int) -> Iterator[Callable[[training.Progr
         task = display.add_task(title, total=None, metrics="compiling")
 
         def update(progress: training.Progress) -> None:
-            warn(progress)  # above the bar
+            tell(progress)  # above the bar
             metrics = describe(progress)
             display.update(task, total=progress.total, completed=progress.steps, metrics=metrics)
 

@@ -23,6 +23,7 @@ from optimiz.training.distributed.sharding import Layout as Layout
 from optimiz.training.distributed.sharding import bytes_per_device as bytes_per_device
 from optimiz.training.distributed.sharding import make_mesh as make_mesh
 from optimiz.training.environment import environment as environment
+from optimiz.training.errors import DoesNotFit as DoesNotFit
 from optimiz.training.errors import OtherSettings as OtherSettings
 from optimiz.training.errors import RunError as RunError
 from optimiz.training.errors import RunExists as RunExists

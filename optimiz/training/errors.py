@@ -21,6 +21,24 @@ class OtherSettings(RunError):
         self.names = tuple(names)
 
 
+class DoesNotFit(RunError):
+    """A step needs more memory than a device has; nothing has been trained.
+
+    Attributes:
+        needed: bytes that it needs on a device; None if the compiler does not say.
+        available: bytes that a device has; None if it does not say.
+    """
+
+    def __init__(self, needed: int | None, available: int | None):
+        needs = "memory" if needed is None else f"{needed / 2**30:.3g} GiB"
+        has = "it has" if available is None else f"its {available / 2**30:.3g} GiB"
+        super().__init__(
+            f"a step needs {needs} on a device, more than {has}: use micro-batches or a smaller batch, compute "
+            "layers again in the backward pass, or keep parameters or state in fewer bits or on more devices"
+        )
+        self.needed, self.available = needed, available
+
+
 class UnusableDirectory(RunError):
     """The directory cannot be used for a run; nothing has been trained."""
 

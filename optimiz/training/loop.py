@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from optimiz.training import divergence, preemption
+from optimiz.training import device_memory, divergence, preemption
 from optimiz.training.compiled_step import compile_noise
 from optimiz.training.data.bucketed import Bucketed
 from optimiz.training.data.streamed import Streamed
@@ -176,7 +176,8 @@ class Loop:
     def _compile(self, state: TrainState, batch: Mapping[str, jax.Array], kind: int) -> None:
         name = str(self._stage) if len(self._shapes) == 1 else f"{self._stage}/{kind}"
         with self._run_log.timed("compile") as timing:
-            compiled = self._plan.compile(self._stage, state, batch)
+            with device_memory.compiling():
+                compiled = self._plan.compile(self._stage, state, batch)
             step, digest = compiled.executable, compiled.digest
             saved = self._digests.get(name) if self._comparable else None
             processes.from_first(lambda: refuse_other_step(str(self._path), saved, digest, self._more))
@@ -186,6 +187,8 @@ class Loop:
             if memory is not None:
                 timing["temporary_bytes"] = memory.temp_size_in_bytes
                 timing["argument_bytes"] = memory.argument_size_in_bytes
+            self._run_log.memory = device_memory.check(step)
+            timing |= self._run_log.memory
         self._run_log.plan_ahead(self._plan.least_price(state, batch))
 
     def _noise(self, state: TrainState, batch: Mapping[str, jax.Array]) -> Noise | None:

@@ -81,6 +81,8 @@ class Progress:
         fraction: share of the budget spent so far; None without a budget.
         rows: the rows of ``metrics.jsonl`` written since the last call; the first call includes those of
             earlier sessions.
+        memory: ``peak_bytes``, what a step needs on a device, and ``device_bytes``, what that has, as far as
+            they are known.
     """
 
     steps: int
@@ -89,6 +91,7 @@ class Progress:
     metrics: Mapping[str, float]
     fraction: float | None = None
     rows: Sequence[Mapping[str, Any]] = ()
+    memory: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def share(self) -> float:

@@ -61,6 +61,7 @@ class RunLog:
         self._best: dict[str, Any] | None = None  # the best evaluation, if the settings name a metric
         self._unimproved = 0  # evaluations since then
         self._seconds = self._compile_seconds = 0.0
+        self.memory: dict[str, int] = {}
         self._lap_started = self._waited = 0.0
 
     @property
@@ -284,7 +285,9 @@ class RunLog:
             return
         rows, spent = self._rows.take(), self._milestones.fraction
         try:
-            self._progress(Progress(self.steps, self._settings.steps, self._seconds, metrics, spent, rows))
+            self._progress(
+                Progress(self.steps, self._settings.steps, self._seconds, metrics, spent, rows, self.memory)
+            )
         except OSError as error:  # its reader has gone, or its disk is full
             _log.warning("%s continues without progress, which raised %r", self._path, error)
             self._progress = None
