@@ -20,6 +20,7 @@ from optimiz.numerics import Int8 as Int8
 from optimiz.numerics import NewtonSchulz as NewtonSchulz
 from optimiz.numerics import matrix_scales as matrix_scales
 from optimiz.numerics import newton_schulz as newton_schulz
+from optimiz.numerics import update_and_apply as update_and_apply
 from optimiz.optimizers import *  # noqa: F403
 from optimiz.primitives import accumulate as accumulate
 from optimiz.primitives import average as average

@@ -35,3 +35,4 @@ from optimiz.checks.updates import needs_loss as needs_loss
 from optimiz.checks.updates import needs_params as needs_params
 from optimiz.checks.updates import same_on_devices as same_on_devices
 from optimiz.checks.updates import same_shapes as same_shapes
+from optimiz.checks.updates import varying_axes as varying_axes

@@ -75,15 +75,19 @@ def calling(name: str) -> Iterator[None]:
         raise
 
 
+def varying_axes(x: jax.Array) -> frozenset[str]:
+    """The axes of ``jax.shard_map`` over which an array varies, as far as its type shows."""
+    kind: Any = jax.typeof(x)
+    return kind.mat.varying if hasattr(kind, "mat") else kind.vma  # vma in JAX 0.9
+
+
 def same_on_devices(name: str, x: jax.Array) -> None:
     """Check that an array does not differ between devices, as far as its type shows.
 
     Raises:
         ValueError: the array varies over a mesh axis of ``jax.shard_map``.
     """
-    kind: Any = jax.typeof(x)
-    varying = kind.mat.varying if hasattr(kind, "mat") else kind.vma  # vma in JAX 0.9
-    if varying:
+    if varying := varying_axes(x):
         axes = ", ".join(sorted(varying))
         raise ValueError(f"{name} differs over the mesh axis {axes}; reduce it first, with jax.lax.pmean")
 

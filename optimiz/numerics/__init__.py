@@ -6,6 +6,10 @@ from optimiz.numerics.armijo import grow_each_search as grow_each_search
 from optimiz.numerics.armijo import grow_each_step as grow_each_step
 from optimiz.numerics.armijo import smoothed as smoothed
 from optimiz.numerics.armijo import sufficient_decrease as sufficient_decrease
+from optimiz.numerics.block_kernels import decoded as decoded
+from optimiz.numerics.block_kernels import encoded as encoded
+from optimiz.numerics.block_kernels import is_traced as is_traced
+from optimiz.numerics.block_kernels import update_and_apply as update_and_apply
 from optimiz.numerics.blocks import axes_of_blocks as axes_of_blocks
 from optimiz.numerics.blocks import block_axes as block_axes
 from optimiz.numerics.blocks import norm_and_deviation as norm_and_deviation

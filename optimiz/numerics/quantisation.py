@@ -36,7 +36,7 @@ import jax.numpy as jnp
 from optimiz import checks
 from optimiz.numerics.nibbles import paired, unpaired
 from optimiz.numerics.rounding import grid_step, hashed_noise, stochastic_round
-from optimiz.numerics.tiles import block_size, signed_largest, spread
+from optimiz.numerics.tiles import block_size, signed_largest, signed_magnitude, spread
 
 # Smallest scale, so that the smallest codes of a block decode to normal numbers.
 _LEAST = 2.0**-90
@@ -112,15 +112,42 @@ class _Blockwise(_Format):
 
     def scales(self, *arrays: jax.Array) -> list[jax.Array]:
         """The scales of arrays of one shape [..., n]: for each, float32 [..., number of blocks]."""
-        largest = signed_largest([x.astype(jnp.float32) for x in arrays], self._size(arrays[0]))
-        return [jnp.where(jnp.abs(x) < _LEAST, jnp.sign(x) * _LEAST, x) for x in largest]
+        largest = signed_largest([x.astype(jnp.float32) for x in arrays], self.size(arrays[0].shape))
+        return list(map(_not_too_small, largest))
 
     def codes(self, x: jax.Array, scales: jax.Array, salt: jax.Array) -> jax.Array:
         """The codes of an array; x and salt as for :meth:`encode`."""
         x = x.astype(jnp.float32)
         noise = hashed_noise(x.shape, salt)
-        inverse = spread(1 / jnp.where(scales == 0, 1, scales), x, self._size(x))
-        roots = _is_negative(inverse, noise)
+        inverse = spread(_inverse(scales), x, self.size(x.shape))
+        return self._stored(self._code(x, inverse, _is_negative(inverse, noise), noise))
+
+    def decode(self, codes: jax.Array, scales: jax.Array, like: jax.ShapeDtypeStruct | None) -> jax.Array:
+        """What was stored, in float32."""
+        bits = self._bits(codes, like)
+        own = spread(scales, bits, self.size(bits.shape))
+        return self._value(bits, own, _is_negative(own, bits.astype(jnp.float32)))
+
+    def scale_of_block(self, x: jax.Array) -> jax.Array:
+        """The scales of the rows of a matrix, one column; for a kernel."""
+        ends = jnp.min(x, 1, keepdims=True), jnp.max(x, 1, keepdims=True)
+        return _not_too_small(signed_magnitude(*ends))
+
+    def bits_of_block(self, x: jax.Array, scales: jax.Array, noise: jax.Array) -> jax.Array:
+        """The bits of each entry in int32, from its block's scale and its noise in [0, 1); for a kernel."""
+        inverse = jnp.broadcast_to(_inverse(scales), x.shape)
+        return self._code(x.astype(jnp.float32), inverse, inverse < 0, noise)
+
+    def value_of_block(self, bits: jax.Array, scales: jax.Array) -> jax.Array:
+        """What was stored, from the bits of each entry in int32 and its block's scale; for a kernel."""
+        own = jnp.broadcast_to(scales, bits.shape)
+        return self._value(bits, own, own < 0)
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        """Entries of a block of an array."""
+        return block_size(shape[-1], self.block)
+
+    def _code(self, x: jax.Array, inverse: jax.Array, roots: jax.Array, noise: jax.Array) -> jax.Array:
         size = jnp.abs(x)
         share = jnp.minimum(size * jnp.where(roots, -inverse, inverse), 1)
         top = jnp.where(roots, self.tops[1], self.tops[0]).astype(jnp.float32)
@@ -133,20 +160,13 @@ class _Blockwise(_Format):
         up = noise * (high - low) < share - low
         code = jnp.minimum(below + jnp.where(up, step, 0), top)
         code = jnp.where(roots & (size > 0), jnp.maximum(code, self._step(jnp.zeros_like(code))), code)
-        return self._stored(self._pack(jnp.where(x < 0, -code, code)))
+        return self._pack(jnp.where(x < 0, -code, code))
 
-    def decode(self, codes: jax.Array, scales: jax.Array, like: jax.ShapeDtypeStruct | None) -> jax.Array:
-        """What was stored, in float32."""
-        bits = self._bits(codes, like)
-        own = spread(scales, bits, self._size(bits))
-        roots = _is_negative(own, bits.astype(jnp.float32))
+    def _value(self, bits: jax.Array, own: jax.Array, roots: jax.Array) -> jax.Array:
         code = self._unpack(bits, roots)
         # No division: XLA recomputes cheap operations where they are used, instead of holding the result.
         share = self._share(jnp.abs(code) * jnp.where(roots, 1 / self.tops[1], 1 / self.tops[0]), roots)
         return own * jnp.where((code < 0) ^ roots, -share, share)
-
-    def _size(self, x: jax.Array | jax.ShapeDtypeStruct) -> int:
-        return block_size(x.shape[-1], self.block)
 
     def _share(self, root: jax.Array, roots: jax.Array) -> jax.Array:
         share = jnp.square(root) if self.power == 2 else root
@@ -158,7 +178,7 @@ class _Blockwise(_Format):
 
     @abc.abstractmethod
     def _pack(self, code: jax.Array) -> jax.Array:
-        """Positions of codes, signed, as the bits of each: uint8."""
+        """Positions of codes, signed, as the bits of each: int32."""
 
     @abc.abstractmethod
     def _unpack(self, bits: jax.Array, roots: jax.Array) -> jax.Array:
@@ -166,7 +186,7 @@ class _Blockwise(_Format):
 
     def _stored(self, bits: jax.Array) -> jax.Array:
         """The codes of an array, of the bits of each entry."""
-        return jax.lax.bitcast_convert_type(bits, self.dtype)
+        return jax.lax.bitcast_convert_type(bits.astype(jnp.uint8), self.dtype)
 
     def _bits(self, codes: jax.Array, like: jax.ShapeDtypeStruct | None) -> jax.Array:
         """The bits of each entry, of the codes of an array."""
@@ -191,7 +211,7 @@ class Int8(_Blockwise):
 
     def _pack(self, code):
         # Two's complement. Roots up to 255 have one more bit, that of the sign.
-        return (code.astype(jnp.int32) & 255).astype(jnp.uint8)
+        return code.astype(jnp.int32) & 255
 
     def _unpack(self, bits, roots):
         code = bits.astype(jnp.int32)
@@ -220,18 +240,18 @@ class Int4(_Blockwise):
         return jnp.ones_like(position)
 
     def _pack(self, code):
-        return (code.astype(jnp.int32) & 15).astype(jnp.uint8)
+        return code.astype(jnp.int32) & 15
 
     def _unpack(self, bits, roots):
         code = bits.astype(jnp.int32)
         return jnp.where(roots | (code < 8), code, code - 16).astype(jnp.float32)
 
     def _stored(self, bits):
-        return paired(bits, self._size(bits))
+        return paired(bits.astype(jnp.uint8), self.size(bits.shape))
 
     def _bits(self, codes, like):
         assert like is not None
-        return unpaired(codes, like, self._size(like))
+        return unpaired(codes, like, self.size(like.shape))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,7 +277,7 @@ class Float8(_Blockwise):
         # Three of 23 bits of mantissa, and an exponent that is biased by 7 and not by 127.
         normal = (bits >> 20) - (120 << 3)
         bits = jnp.where(size < 2.0**-6, (size * 2.0**9).astype(jnp.int32), normal)
-        return jnp.where(code < 0, bits | 128, bits).astype(jnp.uint8)
+        return jnp.where(code < 0, bits | 128, bits)
 
     def _unpack(self, bits, roots):
         del roots
@@ -293,6 +313,14 @@ class BFloat16(_Format):
         """What was stored, in float32."""
         del scales, like
         return codes.astype(jnp.float32)
+
+
+def _not_too_small(scales: jax.Array) -> jax.Array:
+    return jnp.where(jnp.abs(scales) < _LEAST, jnp.sign(scales) * _LEAST, scales)
+
+
+def _inverse(scales: jax.Array) -> jax.Array:
+    return 1 / jnp.where(scales == 0, 1, scales)
 
 
 def _is_negative(numbers: jax.Array, other: jax.Array) -> jax.Array:

@@ -135,9 +135,20 @@ def hashed_noise(shape: tuple[int, ...], salt: jax.Array) -> jax.Array:
     position = jnp.zeros(shape, jnp.uint32)
     for axis, size in enumerate(shape):
         position = position * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+    return noise_at(position, salt)
+
+
+def noise_at(position: jax.Array, salt: jax.Array) -> jax.Array:
+    """The numbers of :func:`hashed_noise` at positions in an array, counted along its rows.
+
+    Args:
+        position: uint32, any shape.
+        salt: as there.
+    """
     # Hashed twice, since consecutive salts would otherwise walk along the same sequence.
     bits = _mixed(position ^ _mixed(salt.astype(jnp.uint32) + jnp.uint32(0x9E3779B9)))
-    return (bits >> (32 - _BITS)).astype(jnp.float32) * 2.0**-_BITS
+    # By way of int32: a TPU's kernels have no conversion of unsigned numbers.
+    return (bits >> (32 - _BITS)).astype(jnp.int32).astype(jnp.float32) * 2.0**-_BITS
 
 
 def _mixed(bits: jax.Array) -> jax.Array:

@@ -95,7 +95,7 @@ def spread(numbers: jax.Array, like: jax.Array, block: int) -> jax.Array:
 def _of_blocks(*arrays: jax.Array, block: int) -> list[jax.Array]:
     def of(x):
         x = padded(whole_rows(x, block), block)
-        return _signed(*_least_and_most([x.reshape(*x.shape[:-1], -1, block)])[0])
+        return signed_magnitude(*_least_and_most([x.reshape(*x.shape[:-1], -1, block)])[0])
 
     return [of(x) for x in arrays]
 
@@ -111,9 +111,9 @@ def _of_tiles(*arrays: jax.Array, block: int) -> list[jax.Array]:
 
     def of_blocks(least, most):
         # Of the pieces, then of these with the opposite sign, as one without a negative number is negative.
-        signed = padded(-_signed(least, most), pieces)
+        signed = padded(-signed_magnitude(least, most), pieces)
         ends = [functools.reduce(f, [signed[..., i::pieces] for i in range(pieces)]) for f in _ENDS]
-        return _signed(*ends).reshape(*outer, -1)
+        return signed_magnitude(*ends).reshape(*outer, -1)
 
     return [of_blocks(*ends) for ends in _least_and_most([_in_tiles(x, _COLUMNS) for x in arrays])]
 
@@ -128,7 +128,7 @@ def _of_selected(*arrays: jax.Array, block: int) -> list[jax.Array]:
     column = _columns(arrays[0].shape)
     starts = range(0, arrays[0].shape[-1], block)
     of_blocks = [jnp.where((column >= i) & (column < i + block), x, 0) for x in arrays for i in starts]
-    found = [_signed(*ends) for ends in _least_and_most(of_blocks)]
+    found = [signed_magnitude(*ends) for ends in _least_and_most(of_blocks)]
     return [jnp.stack(found[i : i + len(starts)], -1) for i in range(0, len(found), len(starts))]
 
 
@@ -173,7 +173,8 @@ def _with_tiles(rows: int, columns: int) -> int:
 _ENDS = (jnp.minimum, jnp.maximum)
 
 
-def _signed(least: jax.Array, most: jax.Array) -> jax.Array:
+def signed_magnitude(least: jax.Array, most: jax.Array) -> jax.Array:
+    """The largest magnitude of blocks, negative where a block holds no negative number, from their ends."""
     largest = jnp.maximum(-least, most)
     return jnp.where(least >= 0, -largest, largest) + 0.0  # -0 + 0 = 0
 

@@ -18,7 +18,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, use_abstract_mesh
 from jax.sharding import PartitionSpec as P
 
-from optimiz import checks
+from optimiz import checks, numerics
 from optimiz.plan import targets
 from optimiz.plan.program import padded_size, parse
 from optimiz.plan.traffic import Collective, Traffic, traffic
@@ -189,8 +189,7 @@ def update(
     }
 
     def step(params: Any, state: Any, gradients: Any, arrays: Any = None) -> Any:
-        updates, state = tx.update(gradients, state, params, **(arrays or {}), **functions)
-        return optax.apply_updates(params, updates), state
+        return numerics.update_and_apply(tx, gradients, state, params, **(arrays or {}), **functions)
 
     arguments = {"parameters": params, "state": state, "gradients": params}
     if arrays:

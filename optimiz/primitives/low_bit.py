@@ -2,7 +2,8 @@
 
 Before the optimizer's update its state is decoded to float32, and after it the new state is encoded, array by
 array. No statistic is held in float32: what the optimizer computes entry by entry is computed twice, first to
-find the scales and then to write the codes (see ``optimiz.numerics.fusion``).
+find the scales and then to write the codes (see ``optimiz.numerics.fusion``). Within
+``optimiz.update_and_apply``, a TPU or a GPU computes it once, in a kernel.
 ``optimiz.numerics.quantisation`` documents the formats. ``init`` decides, without knowing the optimizer, what
 is stored in few bits; everything else stays as it is:
 
@@ -82,6 +83,10 @@ def low_bit(
     encode, scales_of, codes_of = map(jax.jit, (fmt.encode, fmt.scales, fmt.codes))
     decode = jax.jit(fmt.decode, static_argnums=2)
 
+    def decode_operation(codes, scales, like):
+        del like
+        return numerics.decoded(fmt, codes, scales)
+
     def codes_of_several(*args):
         *statistics, scales, salts = args
         return [codes_of(*row) for row in zip(statistics, scales, salts, strict=True)]
@@ -120,28 +125,36 @@ def low_bit(
 
         def inner_update(updates, codes, scales, params):
             rows = zip(codes, scales, shapes, coded, strict=True)
-            inner_state = structure.unflatten([decode(c, s, x) if few else c for c, s, x, few in rows])
+            inner_state = structure.unflatten([of_code(c, s, x) if few else c for c, s, x, few in rows])
             return tx.update(updates, inner_state, params, **extra_args)
 
-        # First the scales, from statistics that are computed for them alone; then these again with the codes.
-        proposed, inner_state = numerics.deferred(inner_update)(updates, codes, scales, params)
+        # Within numerics.update_and_apply, which computes scales, codes and parameters in one kernel.
+        in_kernels = numerics.is_traced() and isinstance(fmt, numerics.Int8 | numerics.Float8)
+        of_code = decode_operation if in_kernels else decode
+        follow = (lambda function: function) if in_kernels else numerics.deferred
+        proposed, inner_state = follow(inner_update)(updates, codes, scales, params)
         values = dict(enumerate(structure.flatten_up_to(inner_state)))
         few = [i for i, each in enumerate(coded) if each]
         statistics = [values[i] for i in few]
-        new_scales = numerics.reduced(scales_of, statistics)
         salt = numerics.increment(state.salt)
         # So far apart that no two arrays share a salt within a run.
         salts = salt.astype(jnp.uint32) + jnp.arange(len(coded), dtype=jnp.uint32) * jnp.uint32(0x9E3779B1)
         own_salts = [salts[i] for i in few]
-        if fmt.packed:
-            # Codes of another shape than the updates are made in another loop, for which XLA would hold the
-            # statistics.
-            new_codes = numerics.reduced(codes_of_several, statistics, new_scales, own_salts)
-            values = {i: x for i, x in values.items() if not coded[i]}
-            proposed, values = numerics.materialise((proposed, values))
+        if in_kernels:
+            pairs = [numerics.encoded(fmt, *row) for row in zip(statistics, own_salts, strict=True)]
+            new_codes, new_scales = ([pair[i] for pair in pairs] for i in range(2))
         else:
+            # First the scales, from statistics that are computed for them alone; then these with the codes.
+            new_scales = numerics.reduced(scales_of, statistics)
+            new_codes = None
+            if fmt.packed:
+                # Codes of another shape than the updates are made in another loop, for which XLA would hold
+                # the statistics.
+                new_codes = numerics.reduced(codes_of_several, statistics, new_scales, own_salts)
+                values = {i: x for i, x in values.items() if not coded[i]}
             proposed, values = numerics.materialise((proposed, values))
-            new_codes = codes_of_several(*(values[i] for i in few), new_scales, own_salts)
+            if new_codes is None:
+                new_codes = codes_of_several(*(values[i] for i in few), new_scales, own_salts)
         values |= zip(few, new_codes, strict=True)
 
         # The dtypes that the optimizer would return without this wrapper.

@@ -74,9 +74,10 @@ def stochastic_rounding(key: jax.Array | int) -> optax.GradientTransformationExt
         def step(u, p, index):
             if not numerics.is_narrow(p.dtype):
                 return u.astype(p.dtype)
-            bits = jax.random.bits(jax.random.fold_in(drawn, index), p.shape, jnp.uint16)
-            # float32 has 16 bits more than bfloat16, so 16 random bits make the probabilities exact.
-            noise = bits.astype(jnp.float32) * 2.0**-16
+            # One random number for each array, hashed with each entry's position: XLA computes the noise where
+            # it is used, and so can a kernel, where random bits would be written to memory and read.
+            salt = jax.random.bits(jax.random.fold_in(drawn, index), (), jnp.uint32)
+            noise = numerics.hashed_noise(p.shape, salt)
             return numerics.stochastic_step(p, u, noise).astype(p.dtype)
 
         leaves, structure = jax.tree.flatten(updates)

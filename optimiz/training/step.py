@@ -282,10 +282,9 @@ def _update(
     offered = {name: recorded(called, name, _of_params(name, f)) for name, f in functions.items()}
     assert spec.tx is not None  # see StepSpec.at
     with on_clock(before):
-        updates, opt_state = optax.with_extra_args_support(spec.tx).update(
-            grads, state.opt_state, state.params, value=value, grad=grads, **offered
+        params, opt_state = numerics.update_and_apply(
+            spec.tx, grads, state.opt_state, state.params, value=value, grad=grads, **offered
         )
-    params = optax.apply_updates(state.params, updates)
     clock, fraction = None, None
     if spec.price is not None:
         assert state.clock is not None and before is not None

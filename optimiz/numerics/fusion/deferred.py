@@ -35,6 +35,8 @@ _NAMES = (
     "shift_right_arithmetic shift_right_logical sign sin sqrt square squeeze sub tan tanh xor"
 )
 _ENTRY_BY_ENTRY = frozenset(_NAMES.split())
+# Deferred whatever their size; see numerics.block_kernels.
+_BLOCK_BY_BLOCK = frozenset(("decode_blocks", "scale_blocks", "code_blocks"))
 
 
 @dataclasses.dataclass(eq=False)
@@ -156,6 +158,45 @@ def _shape(array: Deferred) -> tuple[int, ...]:
     return result.shape
 
 
+def programs(arrays: Sequence[Deferred]) -> list[tuple[list[int], core.ClosedJaxpr, list[Any]]]:
+    """The computations that remain, one for each group of arrays that read the same arrays in memory.
+
+    Args:
+        arrays: deferred.
+
+    Returns:
+        For each group, the indices of its arrays, the function that computes them, and its arguments. Arrays
+        that are in memory are in no group.
+    """
+    groups: list[tuple[set[Deferred], list[int]]] = []
+    for i, array in enumerate(arrays):
+        if array.held:
+            continue
+        held = [x for each in _equations([array]) for x in each.operands if x.held]
+        read, members = {x for x in held if jnp.ndim(x.value)}, [i]
+        for group in [group for group in groups if group[0] & read]:
+            groups.remove(group)
+            read |= group[0]
+            members += group[1]
+        groups.append((read, members))
+    return [_program(sorted(members), arrays) for _, members in groups]
+
+
+def _program(members: list[int], arrays: Sequence[Deferred]) -> tuple[list[int], core.ClosedJaxpr, list[Any]]:
+    order = _equations([arrays[i] for i in members])
+    held = dict.fromkeys(x for each in order for x in each.operands if isinstance(x.value, jax.Array))
+
+    def function(*values: Any) -> list[Any]:
+        known: dict[Deferred, Any] = dict(zip(held, values, strict=True))
+        for each in order:
+            operands = [known.get(x, x.value) for x in each.operands]
+            known[each] = _computed(each, operands)
+        return [known[arrays[i]] for i in members]
+
+    given = [x.value for x in held]
+    return members, jax.make_jaxpr(function)(*given), given
+
+
 def any_nan(array: Deferred) -> jax.Array:
     """Whether an array of zeros and NaN holds a NaN, in one loop that writes nothing.
 
@@ -236,11 +277,11 @@ def _followed(
             pairs = zip(inner.jaxpr.outvars, equation.outvars, strict=True)
             kept_within = [within for within, without in pairs if without in kept]
             results = _followed(inner, given, kept_within)
-        elif name == "cond" and pending and not _is_entry_by_entry(equation):
+        elif name == "cond" and pending and not is_entry_by_entry(equation):
             results = _branched(equation, given)
         elif name == "optimization_barrier" and pending:
             results = [_behind_a_barrier(x) for x in given]
-        elif _is_entry_by_entry(equation) and math.prod(equation.outvars[0].aval.shape) >= _LARGE:
+        elif _is_deferred(equation):
             results = [Deferred(None, False, equation, given)]
         else:
             results = list(map(Deferred, results_of(equation, [_materialise_apart(array) for array in given])))
@@ -251,14 +292,20 @@ def _followed(
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _is_entry_by_entry(equation: core.JaxprEqn) -> bool:
+def _is_deferred(equation: core.JaxprEqn) -> bool:
+    by_block = equation.primitive.name in _BLOCK_BY_BLOCK
+    array: Any = (equation.invars if by_block else equation.outvars)[0].aval
+    return (by_block or is_entry_by_entry(equation)) and math.prod(array.shape) >= _LARGE
+
+
+def is_entry_by_entry(equation: core.JaxprEqn) -> bool:
     """Whether each entry of the result depends on one entry of every operand, as far as is known."""
     name = equation.primitive.name
     if name in ("jit", "pjit"):
-        return all(map(_is_entry_by_entry, equation.params["jaxpr"].jaxpr.eqns))
+        return all(map(is_entry_by_entry, equation.params["jaxpr"].jaxpr.eqns))
     if name == "cond" and equation.params.get("branches_platforms") and len(equation.outvars) == 1:
         # The branch is known once the program is compiled for a platform.
-        return all(_is_entry_by_entry(each) for b in equation.params["branches"] for each in b.jaxpr.eqns)
+        return all(is_entry_by_entry(each) for b in equation.params["branches"] for each in b.jaxpr.eqns)
     return name in _ENTRY_BY_ENTRY
 
 

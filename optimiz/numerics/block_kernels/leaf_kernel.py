@@ -1,0 +1,144 @@
+"""The update of one parameter as one operation: a kernel on a TPU or a GPU, and elsewhere two passes.
+
+The first pass finds the scales, from statistics that are computed for them alone; the second computes these
+again, with the codes and the parameter (``numerics.fusion``, rule 1).
+"""
+
+import functools
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+from jax.interpreters import mlir
+
+from optimiz.numerics.block_kernels.on_tile import leaf_of
+from optimiz.numerics.block_kernels.ops import SCALE, operation
+from optimiz.numerics.fusion import rematerialise, results_of
+
+
+def update_leaf(
+    jaxpr: core.ClosedJaxpr, aliases: Sequence[tuple[int, int]], arguments: Sequence[jax.Array]
+) -> list[jax.Array]:
+    """Evaluate the program of one parameter.
+
+    Args:
+        jaxpr: of block operations and operations entry by entry.
+        aliases: pairs of an argument and a result that may take its memory.
+        arguments: those of the program.
+    """
+    if leaf_of(jaxpr) is None:
+        return in_two_passes(jaxpr, arguments)
+    return _LEAF.bind(*arguments, jaxpr=jaxpr, aliases=tuple(aliases))
+
+
+def in_two_passes(jaxpr: core.ClosedJaxpr, arguments: Sequence[jax.Array]) -> list[jax.Array]:
+    """Evaluate the program of one parameter without a kernel."""
+    equations = jaxpr.jaxpr.eqns
+    for_scales = [each for each in equations if each.primitive is SCALE]
+    largest = {each.invars[0] for each in for_scales}
+    known: dict[Any, Any] = {}
+    if for_scales:
+        statistics = _evaluated(jaxpr, rematerialise(list(arguments)), known, largest)
+        groups: dict[Any, list[Any]] = {}
+        for each in for_scales:
+            groups.setdefault((each.params["fmt"], each.invars[0].aval.shape), []).append(each)
+        for (fmt, _), members in groups.items():
+            scales = fmt.scales(*(statistics[each.invars[0]] for each in members))
+            known |= zip((each.outvars[0] for each in members), scales, strict=True)
+    values = _evaluated(jaxpr, arguments, known, set(jaxpr.jaxpr.outvars))
+    return [values[each] for each in jaxpr.jaxpr.outvars]
+
+
+def on_tiles(
+    kernel: Any,
+    jaxpr: core.ClosedJaxpr,
+    aliases: Sequence[tuple[int, int]],
+    arguments: Sequence[jax.Array],
+    **options: Any,
+) -> list[jax.Array]:
+    """Evaluate the program of one parameter in a kernel.
+
+    Args:
+        kernel: the page of the kernel, ``tpu`` or ``gpu``.
+        jaxpr: a program that ``leaf_of`` knows.
+        aliases: pairs of an argument and a result that takes its memory.
+        arguments: those of the program.
+        **options: of the kernel.
+    """
+    leaf = leaf_of(jaxpr)
+    assert leaf is not None
+    shape, fmt = leaf
+    given = [_as_int8(x) if x.dtype == fmt.dtype else x for x in arguments]
+    results = kernel.call(jaxpr, aliases, shape, fmt.size(shape), given, **options)
+    made = zip(results, jaxpr.out_avals, strict=True)
+    return [x if x.dtype == aval.dtype else jax.lax.bitcast_convert_type(x, aval.dtype) for x, aval in made]
+
+
+def _as_int8(x: jax.Array) -> jax.Array:
+    return x if x.dtype == jnp.int8 else jax.lax.bitcast_convert_type(x, jnp.int8)
+
+
+def _evaluated(
+    jaxpr: core.ClosedJaxpr, arguments: Sequence[Any], known: dict[Any, Any], wanted: set[Any]
+) -> dict[Any, Any]:
+    """The values of variables of a program, from those that are known, without what they do not need."""
+    needed = set(wanted)
+    for equation in reversed(jaxpr.jaxpr.eqns):
+        if equation.outvars[0] in needed and equation.outvars[0] not in known:
+            needed |= {v for v in equation.invars if not isinstance(v, core.Literal)}
+    values = dict(known)
+    values |= zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True)
+    values |= zip(jaxpr.jaxpr.invars, arguments, strict=True)
+    for equation in jaxpr.jaxpr.eqns:
+        if equation.outvars[0] in needed and equation.outvars[0] not in known:
+            operands = [v.val if isinstance(v, core.Literal) else values[v] for v in equation.invars]
+            values |= zip(equation.outvars, results_of(equation, operands), strict=True)
+    return values
+
+
+def _pure(*arguments, jaxpr, aliases):
+    del aliases
+    return in_two_passes(jaxpr, arguments)
+
+
+_LEAF = operation("low_bit_leaf", _pure)
+
+
+def _in_kernel(*arguments, jaxpr, aliases, kernel):
+    return on_tiles(kernel, jaxpr, aliases, arguments)
+
+
+def _kernel_of(platform: str) -> Any:
+    # Imported late, because Pallas takes half a second.
+    return importlib.import_module(f"optimiz.numerics.block_kernels.{platform}")
+
+
+_lower_pure = mlir.lower_fun(_pure)
+
+
+def _lowering(platform: str) -> Callable[..., Any]:
+    def lower(ctx, *arguments, jaxpr, aliases):
+        kernel = _kernel_of(platform)
+        lower_kernel = mlir.lower_fun(functools.partial(_in_kernel, kernel=kernel))
+        leaf = leaf_of(jaxpr)
+        assert leaf is not None
+        shape, fmt = leaf
+        whole = kernel.suits(shape, fmt.size(shape)) and _is_on_one_device(ctx.module_context.axis_context)
+        return (lower_kernel if whole else _lower_pure)(ctx, *arguments, jaxpr=jaxpr, aliases=aliases)
+
+    return lower
+
+
+def _is_on_one_device(context: Any) -> bool:
+    """Whether what is lowered runs on one device: of one, or within ``shard_map`` or ``pmap``."""
+    mesh, manual = getattr(context, "mesh", None), getattr(context, "manual_axes", ())
+    if mesh is not None:
+        return mesh.size == 1 or set(mesh.axis_names) == set(manual)
+    return getattr(context, "num_devices", 1) in (None, 1)
+
+
+mlir.register_lowering(_LEAF, _lowering("tpu"), platform="tpu")
+mlir.register_lowering(_LEAF, _lowering("gpu"), platform="cuda")

@@ -1,0 +1,155 @@
+"""The kernel of a TPU: tiles of 128 rows, and within them, block by block, 32 rows at a time.
+
+Scales are taken transposed, as XLA lays them out: a row of few scales would fill 128 columns. A piece of their
+row becomes a column, and back, by a mask.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+from jax.extend import core
+
+from optimiz.numerics.block_kernels.on_tile import Tile, on_tile
+
+_ROWS, _COLUMNS = 128, 128
+_BLOCKS = 8  # in a row of a tile
+_AT_ONCE = 32  # rows, a tile of int8
+
+
+def suits(shape: tuple[int, ...], block: int) -> bool:
+    """Whether blocks begin with the tiles of a TPU, whose rows lie as they are written."""
+    rows, n = shape[-2:]
+    return (block % _COLUMNS == 0 or block >= n) and _padded(rows, n) <= _padded(n, rows)
+
+
+def _padded(rows: int, columns: int) -> int:
+    return (rows + -rows % 8) * (columns + -columns % _COLUMNS)
+
+
+def call(
+    jaxpr: core.ClosedJaxpr,
+    aliases: Sequence[tuple[int, int]],
+    shape: tuple[int, ...],
+    block: int,
+    arguments: Sequence[jax.Array],
+    *,
+    interpret: bool = False,
+) -> list[jax.Array]:
+    """Evaluate a program by tiles.
+
+    Args:
+        jaxpr: a program that ``on_tile.leaf_of`` knows.
+        aliases: pairs of an argument and a result that takes its memory.
+        shape: of the arrays.
+        block: entries of a block.
+        arguments: those of the program, with codes as int8.
+        interpret: whether to run it on a CPU, to test it.
+    """
+    *outer, rows, n = shape
+    blocks = -(-n // block)
+    tile_rows, per_tile = min(rows, _ROWS), min(blocks, _BLOCKS)
+    columns = n if blocks <= _BLOCKS else per_tile * block
+    at_once = _AT_ONCE if tile_rows % _AT_ONCE == 0 else tile_rows
+    ones = (None,) * len(outer)
+    specs = {
+        "array": pl.BlockSpec((*ones, tile_rows, columns), lambda *i: i),
+        "scales": pl.BlockSpec((*ones, per_tile, tile_rows), lambda *i: (*i[:-2], i[-1], i[-2])),
+        "scalar": pl.BlockSpec(memory_space=pltpu.SMEM),
+    }
+
+    def kind(x: Any) -> str:
+        return "array" if x.shape == shape else "scales" if x.ndim else "scalar"
+
+    avals, results = jaxpr.in_avals, jaxpr.out_avals
+    into, out = list(map(kind, avals)), list(map(kind, results))
+
+    def kernel(*refs):
+        taken, made = refs[: len(avals)], refs[len(avals) :]
+        new_scales = [ref for ref, its in zip(made, out, strict=True) if its == "scales"]
+        places = [pl.program_id(axis) for axis in range(len(shape))]
+
+        def part_of_block(i, first, width):
+            """Update some rows of block i of the tile; their scales are returned, in the places of a row."""
+            starts = [*places[:-2], places[-2] * tile_rows + first, places[-1] * columns + i * block]
+
+            def index(axis):
+                within = axis - len(outer)
+                if within < 0:
+                    return jnp.full((at_once, width), starts[axis], jnp.int32)
+                return starts[axis] + jax.lax.broadcasted_iota(jnp.int32, (at_once, width), within)
+
+            entries = pl.ds(first, at_once), pl.ds(i * block, width)
+            row, place = (jax.lax.broadcasted_iota(jnp.int32, (at_once, tile_rows), axis) for axis in (0, 1))
+            own = first + row == place
+
+            def load(ref, its, dtype):
+                if its == "scales":
+                    return jnp.sum(jnp.where(own, ref[pl.ds(i, 1), :], 0.0), axis=1, keepdims=True)
+                return ref[entries] if its == "array" else _from_word(ref[0], dtype)
+
+            valid = index(len(outer) + 1) < n if n % columns and n % block else None
+            given = [load(ref, its, x.dtype) for ref, its, x in zip(taken, into, avals, strict=True)]
+            found = on_tile(jaxpr, Tile((at_once, width), index, valid), shape, given)
+            for ref, its, value in zip(made, out, found, strict=True):
+                if its == "array":
+                    ref[entries] = value
+            scales = [value for its, value in zip(out, found, strict=True) if its == "scales"]
+            return [jnp.sum(jnp.where(own, value, 0.0), axis=0, keepdims=True) for value in scales]
+
+        def update_block(i, width):
+            def some_rows(c, rows):
+                first = pl.multiple_of(c * at_once, at_once) if tile_rows > at_once else 0
+                return [a + b for a, b in zip(rows, part_of_block(i, first, width), strict=True)]
+
+            nothing = [jnp.zeros((1, tile_rows), jnp.float32) for _ in new_scales]
+            for ref, row in zip(
+                new_scales, jax.lax.fori_loop(0, tile_rows // at_once, some_rows, nothing), strict=True
+            ):
+                ref[pl.ds(i, 1), :] = row
+
+        last = columns - (per_tile - 1) * block
+        jax.lax.fori_loop(0, per_tile - (last < block), lambda i, _: update_block(i, block), None)
+        if last < block:
+            update_block(per_tile - 1, last)
+
+    def laid(x: Any, its: str) -> Any:
+        return {"array": lambda: x, "scales": lambda: x.swapaxes(-1, -2), "scalar": lambda: _as_word(x)}[its]()
+
+    shapes = [
+        jax.ShapeDtypeStruct(_swapped(x.shape) if its == "scales" else shape, _stored(x.dtype))
+        for x, its in zip(results, out, strict=True)
+    ]
+    grid = (*outer, pl.cdiv(rows, tile_rows), pl.cdiv(n, columns))
+    found = pl.pallas_call(
+        kernel,
+        grid=grid,
+        in_specs=[specs[its] for its in into],
+        out_specs=[specs[its] for its in out],
+        out_shape=shapes,
+        input_output_aliases=dict(aliases),
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * len(grid)),
+        interpret=interpret,
+        name="low_bit",
+    )(*map(laid, arguments, into))
+    return list(map(laid, found, out))
+
+
+def _swapped(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[:-2], shape[-1], shape[-2])
+
+
+def _stored(dtype: Any) -> Any:
+    return jnp.int8 if dtype.itemsize == 1 else dtype
+
+
+def _as_word(x: jax.Array) -> jax.Array:
+    """A scalar as an array of one entry of 32 bits."""
+    return x.astype(jnp.float32 if jnp.issubdtype(x.dtype, jnp.floating) else jnp.int32).reshape(1)
+
+
+def _from_word(x: jax.Array, dtype: Any) -> jax.Array:
+    return x != 0 if dtype == jnp.bool_ else x.astype(dtype)

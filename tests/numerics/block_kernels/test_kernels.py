@@ -1,0 +1,105 @@
+"""The kernels of low-bit state, interpreted on this CPU, do what the two passes do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import optimiz
+from optimiz.numerics.block_kernels import fused_update, gpu, leaf_kernel, tpu
+
+OPTIMIZERS = {
+    "adamw": lambda: optimiz.adamw(0.01),
+    "lion": lambda: optimiz.lion(0.01),
+    "sgd_sai": lambda: optimiz.sgd_sai(0.01),
+}
+FORMATS = {"int8": optimiz.Int8(), "float8": optimiz.Float8()}
+
+
+def arrays(shape, dtype, steps):
+    rng = np.random.default_rng(0)
+    params = jnp.asarray(rng.normal(size=shape), dtype)
+    sizes = 10 ** rng.uniform(-3, 3, size=shape)
+    return params, [jnp.asarray(rng.normal(size=shape) * sizes, dtype) for _ in range(steps)]
+
+
+def trained(step, tx, params, gradients):
+    state = tx.init(params)
+    for each in gradients:
+        params, state = step(each, state, params)
+    return params, state
+
+
+def by_two_calls(tx):
+    @jax.jit
+    def step(gradient, state, params):
+        updates, state = tx.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return step
+
+
+def together(tx):
+    return jax.jit(lambda gradient, state, params: optimiz.update_and_apply(tx, gradient, state, params))
+
+
+def check_kernel(monkeypatch, kernel, name, fmt, shape, dtype, steps=2):
+    tx = optimiz.low_bit(OPTIMIZERS[name](), FORMATS[fmt])
+    params, gradients = arrays(shape, dtype, steps)
+    expected = trained(by_two_calls(tx), tx, params, gradients)
+    ran = []
+
+    def in_kernel(jaxpr, aliases, arguments):
+        ran.append(aliases)
+        return leaf_kernel.on_tiles(kernel, jaxpr, aliases, arguments, interpret=True)
+
+    monkeypatch.setattr(fused_update, "update_leaf", in_kernel)
+    found = trained(together(tx), tx, params, gradients)
+    moments = 2 if name == "adamw" else 1
+    assert (
+        len(ran) == 1 and len(ran[0]) == 1 + 2 * moments
+    )  # parameters, codes and scales take their own places
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype
+        if a.dtype.itemsize == 1:  # a sum that rounds differently may round to the next code
+            assert np.mean(np.asarray(a).view(np.uint8) != np.asarray(b).view(np.uint8)) < 1e-3
+        else:
+            np.testing.assert_allclose(
+                np.asarray(a, np.float64), np.asarray(b, np.float64), rtol=1e-5 if dtype == "float32" else 0.01
+            )
+
+
+@pytest.mark.parametrize("kernel", [tpu, gpu])
+def test_a_kernel_does_what_two_passes_do(monkeypatch, kernel):
+    # Two tiles of rows and of columns, both of them ragged, and a last block of 52 entries.
+    check_kernel(monkeypatch, kernel, "lion", "int8", (130, 2100), "float32", steps=1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kernel", [tpu, gpu])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("shape", [(100, 768), (2, 50, 700), (70, 1000), (130, 2304), (200, 2100), (1100, 16)])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_kernels_of_any_shape_do_what_two_passes_do(monkeypatch, kernel, dtype, fmt, shape, name):
+    check_kernel(monkeypatch, kernel, name, fmt, shape, dtype)
+
+
+@pytest.mark.parametrize("wrapped", ["plain", "in a branch", "under vmap"])
+def test_without_a_kernel_it_is_the_two_calls(wrapped):
+    tx = optimiz.low_bit(optimiz.adamw(0.01), optimiz.Int8())
+    if wrapped == "in a branch":
+        tx = optimiz.guard(tx, 3)
+    params, gradients = arrays((32, 768), "float32", 2)
+    step, other = together(tx), by_two_calls(tx)
+    if wrapped == "under vmap":
+        step, other = (jax.jit(jax.vmap(each)) for each in (step, other))
+        params, gradients = params[None], [each[None] for each in gradients]
+        step, other = ((lambda g, s, p, f=f: f(g, s, p)) for f in (step, other))
+        state = jax.vmap(tx.init)(params)
+        found, expected = (f(gradients[0], state, params) for f in (step, other))
+    else:
+        found, expected = (trained(f, tx, params, gradients) for f in (step, other))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(np.asarray(a, np.float64), np.asarray(b, np.float64), rtol=1e-5, atol=1.01)
