@@ -1,4 +1,4 @@
-"""Classification of labelled text, of Python's documentation or of a file: the default of a comparison."""
+"""Classification of text: whether words are in their order, the default of a comparison, or of a file."""
 
 import dataclasses
 import functools
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from examples.compared.setting import Metrics, RunMatrix, Setting
-from examples.data import baseline, data_flags, docstrings, targets, text, text_baselines
+from examples.data import baseline, data_flags, targets, text, text_baselines, word_order
 from examples.models import pretrained
 from examples.shared import optimizers
 from examples.shared.budget_arms import HEAD_RATE
@@ -15,7 +15,7 @@ from examples.tasks.text_classification import TextClassification
 from examples.tasks.text_controls import controls
 from optimiz import compare
 
-NAME = "text"
+NAME = "word_order"
 METRICS = ("accuracy", "macro_f1", "mcc", "loss")
 _DROPOUT, _LENGTH = 0.1, 16
 
@@ -32,7 +32,7 @@ def setting(
     """The setting of a task.
 
     Args:
-        task: `"text"`, or a file of examples.
+        task: `NAME`, or a file of examples.
         files: the flags that describe files.
         model: directory or Hub id of an encoder; None for the default.
         batch_size: examples per update.
@@ -45,9 +45,9 @@ def setting(
     """
     if task == NAME:
         files.refuse_without("--task")
-    examples = docstrings.load() if task == NAME else files.read(task)
-    # An evaluation costs only a few steps.
-    parts = text.split(examples, {"train": 0.78, "validation": 0.11, "test": 0.11})
+        parts = word_order.load_split()
+    else:  # an evaluation costs only a few steps
+        parts = text.split(files.read(task), {"train": 0.78, "validation": 0.11, "test": 0.11})
     directory = pretrained.find(model)
     length = _LENGTH if task == NAME and length is None else length
     problem = TextClassification(parts, directory, length=length, dropout=_DROPOUT, pooling="mean")
@@ -116,5 +116,5 @@ def baselines(
 
 
 def exists(task: str) -> bool:
-    """Whether a value of ``--task`` is `"text"` or a file."""
+    """Whether a value of ``--task`` is `NAME` or a file."""
     return task == NAME or Path(task).exists()
