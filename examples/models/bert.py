@@ -22,8 +22,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from examples.models import blocks
-from examples.models.blocks import ACTIVATIONS, Attention, Key, Linear, Mlp, Norm, Table, dropout, split
+from examples.models import blocks, fields
+from examples.models.blocks import ACTIVATIONS, Attention, Linear, Mlp, Norm, Table
+from examples.models.dropout import Key, dropout, split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +57,8 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         sizes = "vocab_size hidden_size layers heads intermediate_size max_positions type_vocab_size"
-        blocks.check_sizes(self, *sizes.split())
-        check = partial(blocks.check_field, self)
+        fields.check_sizes(self, *sizes.split())
+        check = partial(fields.check_field, self)
         check("heads", self.hidden_size % self.heads == 0, f"a divisor of {self.hidden_size}")
         check("norm_eps", self.norm_eps > 0, "positive")
         for name, rows in (
@@ -66,7 +67,7 @@ class EncoderConfig:
         ):
             check(name, 0 <= getattr(self, name) < rows, f"in [0, {rows})")
         check("activation", self.activation in ACTIVATIONS, f"one of {list(ACTIVATIONS)}")
-        blocks.check_rates(self, "hidden_dropout", "attention_dropout")
+        fields.check_rates(self, "hidden_dropout", "attention_dropout")
 
     @property
     def max_tokens(self) -> int:

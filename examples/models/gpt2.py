@@ -21,8 +21,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from examples.models import blocks
-from examples.models.blocks import ACTIVATIONS, Key, Linear, Memory, Norm, PreNormLayer, Table, dropout, split
+from examples.models import attention, blocks, fields
+from examples.models.attention import Memory
+from examples.models.blocks import ACTIVATIONS, Linear, Norm, PreNormLayer, Table
+from examples.models.dropout import Key, dropout, split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +52,12 @@ class GPT2Config:
     remat: bool = False
 
     def __post_init__(self) -> None:
-        blocks.check_sizes(self, "vocab_size", "hidden_size", "layers", "heads", "max_positions")
-        check = partial(blocks.check_field, self)
+        fields.check_sizes(self, "vocab_size", "hidden_size", "layers", "heads", "max_positions")
+        check = partial(fields.check_field, self)
         check("heads", self.hidden_size % self.heads == 0, f"a divisor of {self.hidden_size}")
         check("activation", self.activation in ACTIVATIONS, f"one of {list(ACTIVATIONS)}")
         check("norm_eps", self.norm_eps > 0, "positive")
-        blocks.check_rates(self, "embedding_dropout", "attention_dropout", "hidden_dropout")
+        fields.check_rates(self, "embedding_dropout", "attention_dropout", "hidden_dropout")
 
 
 class Embeddings(nnx.Module):
@@ -119,9 +121,9 @@ class GPT2(nnx.Module):
             raise ValueError(
                 f"ids_BT must have at most {self.config.max_positions} tokens per row, got {tokens}"
             )
-        mask = blocks.reach(tokens, tokens)
+        mask = attention.reach(tokens, tokens)
         if mask_BT is not None:
-            mask = mask & blocks.within(mask_BT)
+            mask = mask & attention.within(mask_BT)
         positions_BT = jnp.arange(tokens) if positions_BT is None else positions_BT
         x_BTD = self.embeddings(ids_BT, positions_BT, embeddings_key)
         remat = self.config.remat
@@ -162,8 +164,8 @@ class GPT2(nnx.Module):
             The logits after the last of the tokens, `[B, V]`, and the memory with all of them.
         """
         tokens, slots = ids_BT.shape[1], present_BS.shape[1]
-        mask = blocks.reach(tokens, slots, start) & present_BS[:, None, None, :]
-        x_BTD = self.embeddings(ids_BT, blocks.positions(present_BS, start, tokens), None)
+        mask = attention.reach(tokens, slots, start) & present_BS[:, None, None, :]
+        x_BTD = self.embeddings(ids_BT, attention.positions(present_BS, start, tokens), None)
         extended = []
         for layer, its_memory in zip(self.layers, memory, strict=True):
             x_BTD, its_memory = layer.extend(x_BTD, mask, its_memory, start)

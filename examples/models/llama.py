@@ -33,8 +33,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from examples.models import blocks
-from examples.models.blocks import ACTIVATIONS, Key, Linear, Memory, RMSNorm, Table, attend, split
+from examples.models import attention, blocks, fields
+from examples.models.attention import Memory, attend
+from examples.models.blocks import ACTIVATIONS, Linear, RMSNorm, Table
+from examples.models.dropout import Key, split
 from examples.models.rotary import Dynamic, Rotary, turn
 
 
@@ -66,7 +68,7 @@ class LlamaConfig:
         centered: whether the parameter of a norm is its scale minus one.
         scaled_embeddings: whether the embeddings are multiplied by √D.
         query_size: attention is scaled by 1/√ of this; None for K.
-        attention_cap: bound of the scaled products of attention, see `blocks.attend`; None for none.
+        attention_cap: bound of the scaled products of attention, see `attention.attend`; None for none.
         logit_cap: likewise of the logits.
         attention_dropout: dropout rate of the attention weights.
         remat: whether the backward pass computes layers again, see `blocks.states`.
@@ -104,8 +106,8 @@ class LlamaConfig:
 
     def __post_init__(self) -> None:
         sizes = "vocab_size hidden_size layers heads key_heads head_size intermediate_size max_positions"
-        blocks.check_sizes(self, *sizes.split())
-        check = partial(blocks.check_field, self)
+        fields.check_sizes(self, *sizes.split())
+        check = partial(fields.check_field, self)
         check("key_heads", self.heads % self.key_heads == 0, f"a divisor of {self.heads}")
         check("head_size", self.head_size % 2 == 0, "even")
         check("activation", self.activation in ACTIVATIONS, f"one of {list(ACTIVATIONS)}")
@@ -115,7 +117,7 @@ class LlamaConfig:
         for name in ("query_size", "attention_cap", "logit_cap"):
             value = getattr(self, name)
             check(name, value is None or value > 0, "positive or None")
-        blocks.check_rates(self, "attention_dropout")
+        fields.check_rates(self, "attention_dropout")
 
     def window_of(self, layer: int) -> int | None:
         """The window of a layer."""
@@ -126,7 +128,7 @@ class View(NamedTuple):
     """What the layers of one window need to know of the tokens.
 
     Attributes:
-        mask: which tokens attend to which, as in `blocks.attend`.
+        mask: which tokens attend to which, as in `attention.attend`.
         turns: the turns of the tokens' positions, from `Rotary.turns`.
     """
 
@@ -165,7 +167,7 @@ class Attention(nnx.Module):
     ) -> tuple[jax.Array, Memory]:
         """The same without dropout for tokens that follow those of a memory, and the memory with them."""
         q_BTHK, k_BTGK, v_BTGK = self._heads_of(x_BTD, view)
-        memory = blocks.remember(memory, k_BTGK, v_BTGK, start)
+        memory = attention.remember(memory, k_BTGK, v_BTGK, start)
         return self._attended(q_BTHK, *memory, view, 0.0, None), memory
 
     def _heads_of(self, x_BTD: jax.Array, view: View) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -259,7 +261,7 @@ class Llama(nnx.Module):
     ) -> jax.Array:
         """Return the logits, float32 `[B, T, V]`."""
         tokens = ids_BT.shape[1]
-        seen_BHTS = None if mask_BT is None else blocks.within(mask_BT)
+        seen_BHTS = None if mask_BT is None else attention.within(mask_BT)
         positions_BT = jnp.arange(tokens)[None] if positions_BT is None else positions_BT
         views = self._views(positions_BT, seen_BHTS, tokens, 0)
         keys, remat = split(key, self.config.layers), self.config.remat
@@ -300,7 +302,7 @@ class Llama(nnx.Module):
         Returns:
             The logits after the last of the tokens, float32 `[B, V]`, and the memory with all of them.
         """
-        positions_BT = blocks.positions(present_BS, start, ids_BT.shape[1])
+        positions_BT = attention.positions(present_BS, start, ids_BT.shape[1])
         views = self._views(positions_BT, present_BS[:, None, None, :], present_BS.shape[1], start)
         x_BTD, extended = self._embed(ids_BT), []
         for layer, its_memory in zip(self.layers, memory, strict=True):
@@ -314,7 +316,7 @@ class Llama(nnx.Module):
         """What tokens from slot `start` on see of the slots: those before, or of them those of a mask."""
         config, views = self.config, {}
         for window in set(map(config.window_of, range(config.layers))):
-            mask = blocks.reach(positions_BT.shape[1], slots, start, window)
+            mask = attention.reach(positions_BT.shape[1], slots, start, window)
             if seen_BHTS is not None:
                 mask = mask & seen_BHTS
             rotary = config.rotary if window is None else config.local_rotary or config.rotary

@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from examples.models import blocks
+from examples.models import blocks, fields
 
 Statistics = list[tuple[jax.Array, jax.Array]]
 """Mean and variance, float32 [C], of the inputs of each batch norm, in the order of computation."""
@@ -61,8 +61,8 @@ class ResNetConfig:
     norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        blocks.check_sizes(self, "classes", "stem_width", "groups", "channels")
-        check = partial(blocks.check_field, self)
+        fields.check_sizes(self, "classes", "stem_width", "groups", "channels")
+        check = partial(fields.check_field, self)
         check("depths", len(self.depths) > 0 and min(self.depths) >= 1, "one number or more, at least 1")
         same = len(self.widths) == len(self.depths) and min(self.widths) >= 1
         check("widths", same, f"{len(self.depths)} numbers, at least 1")

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from examples.models.blocks import check_field
+from examples.models.fields import check_field
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,8 +30,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from examples.models import blocks
-from examples.models.blocks import ACTIVATIONS, Key, Linear, RMSNorm, Table, attend, dropout, split
+from examples.models import blocks, fields
+from examples.models.attention import attend
+from examples.models.blocks import ACTIVATIONS, Linear, RMSNorm, Table
+from examples.models.dropout import Key, dropout, split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +67,13 @@ class T5Config:
 
     def __post_init__(self) -> None:
         sizes = "vocab_size hidden_size layers decoder_layers heads head_size intermediate_size"
-        blocks.check_sizes(self, *sizes.split())
-        check = partial(blocks.check_field, self)
+        fields.check_sizes(self, *sizes.split())
+        check = partial(fields.check_field, self)
         check("buckets", self.buckets >= 4 and self.buckets % 4 == 0, "a multiple of 4")
         check("max_distance", self.max_distance > self.buckets // 2, f"above {self.buckets // 2}")
         check("norm_eps", self.norm_eps > 0, "positive")
         check("activation", self.activation in ACTIVATIONS, f"one of {list(ACTIVATIONS)}")
-        blocks.check_rates(self, "dropout")
+        fields.check_rates(self, "dropout")
 
 
 def relative_buckets(queries: int, keys: int, buckets: int, max_distance: int, *, causal: bool) -> np.ndarray:

@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from examples.models import blocks
-from examples.models.blocks import ACTIVATIONS, Key, Linear, Norm, PreNormLayer, dropout, split
+from examples.models import blocks, fields
+from examples.models.blocks import ACTIVATIONS, Linear, Norm, PreNormLayer
+from examples.models.dropout import Key, dropout, split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +53,14 @@ class ViTConfig:
 
     def __post_init__(self) -> None:
         sizes = "image_size patch_size hidden_size layers heads intermediate_size channels"
-        blocks.check_sizes(self, *sizes.split())
-        check = partial(blocks.check_field, self)
+        fields.check_sizes(self, *sizes.split())
+        check = partial(fields.check_field, self)
         check("patch_size", self.image_size % self.patch_size == 0, f"a divisor of {self.image_size}")
         check("heads", self.hidden_size % self.heads == 0, f"a divisor of {self.hidden_size}")
         check("classes", self.classes >= 0, "at least 0")
         check("activation", self.activation in ACTIVATIONS, f"one of {list(ACTIVATIONS)}")
         check("norm_eps", self.norm_eps > 0, "positive")
-        blocks.check_rates(self, "hidden_dropout", "attention_dropout")
+        fields.check_rates(self, "hidden_dropout", "attention_dropout")
 
     @property
     def patches(self) -> int:

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from examples.models import blocks, families, pretrained, weights
+from examples.models import families, pretrained, weights
 from examples.models.adapters import from_nnx
 from examples.models.bert import POOLINGS, Classifier, Encoder, EncoderConfig
-from examples.models.blocks import Mlp, dropout
+from examples.models.blocks import Mlp
+from examples.models.dropout import dropout, random_bits
 from tests.examples import golden
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -264,7 +265,7 @@ def hashed(words, shape):
 @pytest.mark.parametrize("shape", [(), (7,), (3, 5), (2, 3, 4, 5)])
 def test_the_bits_of_dropout_are_a_hash_of_position_and_key(shape):
     key = jax.random.key(3)
-    found = jax.jit(blocks.random_bits, static_argnums=1)(key, shape)
+    found = jax.jit(random_bits, static_argnums=1)(key, shape)
     np.testing.assert_array_equal(found, hashed(jax.random.key_data(key), shape))
 
 
@@ -272,7 +273,7 @@ def test_the_bits_of_dropout_are_independent():
     # 64 keys that one key was split into, for 64 × 64 entries each: every deviation of a mean is in deviations
     # of what independent, uniform numbers would have.
     keys = jax.random.split(jax.random.key(0), 64)
-    bits = np.asarray(jax.vmap(lambda key: blocks.random_bits(key, (64, 64)))(keys))
+    bits = np.asarray(jax.vmap(lambda key: random_bits(key, (64, 64)))(keys))
     centred = (bits / 2**32 - 0.5) * 12**0.5
     one_bits = (bits[..., None] >> np.arange(32)) & 1
     deviations = [(one_bits.mean((0, 1, 2)) - 0.5) * 2 * bits.size**0.5]

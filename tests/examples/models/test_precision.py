@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from examples.models import bert, blocks, families, gpt2, llama, resnet, t5, vit, weights
+from examples.models import attention, bert, blocks, families, gpt2, llama, resnet, t5, vit, weights
 from examples.models.adapters import Keys, from_nnx
 from examples.tasks.cross_entropy import cross_entropy
 from optimiz import training
@@ -114,14 +114,14 @@ def test_the_cross_entropy_of_narrow_logits_and_its_derivatives_are_those_of_flo
 def test_the_narrow_softmax_has_the_derivative_of_its_rounded_weights():
     draw = np.random.default_rng(0)
     scores, along = (jnp.asarray(draw.normal(0, 2, (3, 5)), jnp.bfloat16) for _ in range(2))
-    weights, tangent = jax.jvp(blocks.softmax, (scores,), (along,))
+    weights, tangent = jax.jvp(attention.softmax, (scores,), (along,))
     exact = np.exp(np.float64(scores)) / np.exp(np.float64(scores)).sum(-1, keepdims=True)
     np.testing.assert_allclose(np.float64(weights), exact, rtol=2**-8)
     w, t = np.float64(weights), np.float64(along)
     np.testing.assert_allclose(
         np.float64(tangent), w * (t - (w * t).sum(-1, keepdims=True)), rtol=2**-7, atol=1e-4
     )
-    (transposed,) = jax.vjp(blocks.softmax, scores)[1](along)
+    (transposed,) = jax.vjp(attention.softmax, scores)[1](along)
     np.testing.assert_array_equal(transposed, tangent)  # the derivative is symmetric
 
 

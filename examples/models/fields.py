@@ -1,0 +1,33 @@
+"""Fields of a model's configuration that are outside their domain are refused, by name."""
+
+from typing import Any
+
+
+def check_field(config: Any, name: str, holds: bool, domain: str) -> None:
+    """Refuse a field of a configuration that is outside its domain, by name.
+
+    Raises:
+        ValueError: `holds` is false.
+    """
+    if not holds:
+        raise ValueError(f"{name} must be {domain}, got {repr(getattr(config, name))[:100]}")
+
+
+def check_sizes(config: Any, *names: str) -> None:
+    """Refuse fields below 1.
+
+    Raises:
+        ValueError: a field is below 1.
+    """
+    for name in names:
+        check_field(config, name, getattr(config, name) >= 1, "at least 1")
+
+
+def check_rates(config: Any, *names: str) -> None:
+    """Refuse dropout rates outside [0, 1).
+
+    Raises:
+        ValueError: a rate is outside.
+    """
+    for name in names:
+        check_field(config, name, 0 <= getattr(config, name) < 1, "in [0, 1)")
