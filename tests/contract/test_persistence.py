@@ -31,7 +31,7 @@ def one_device():
 
 @pytest.mark.promise("a run resumed in a new process continues bit for bit")
 def test_a_run_resumed_in_a_new_process_continues_bit_for_bit(program, tmp_path, methods):
-    straight = persistence.save(tmp_path, one_device())
+    straight = program("tests.contract.persistence", "save", tmp_path, devices=1)
     resumed = program("tests.contract.persistence", "resume", tmp_path, devices=1)
     assert resumed.keys() == persistence.FORMATS.keys()
     for report in resumed.values():
