@@ -71,17 +71,17 @@ def stochastic_rounding(key: jax.Array | int) -> optax.GradientTransformationExt
         base = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(numerics.typed_key(key)))
         drawn = jax.random.fold_in(base, state.count)
 
-        def step(u, p, index):
+        leaves, structure = jax.tree.flatten(updates)
+        # One random number for each array, hashed with each entry's position: a kernel computes the noise where
+        # it is used, where it would read random bits from memory.
+        salts = jax.random.bits(drawn, (len(leaves),), jnp.uint32)
+
+        def step(u, p, salt):
             if not numerics.is_narrow(p.dtype):
                 return u.astype(p.dtype)
-            # One random number for each array, hashed with each entry's position: XLA computes the noise where
-            # it is used, and so can a kernel, where random bits would be written to memory and read.
-            salt = jax.random.bits(jax.random.fold_in(drawn, index), (), jnp.uint32)
-            noise = numerics.hashed_noise(p.shape, salt)
-            return numerics.stochastic_step(p, u, noise).astype(p.dtype)
+            return numerics.stochastic_step(p, u, numerics.hashed_noise(p.shape, salt)).astype(p.dtype)
 
-        leaves, structure = jax.tree.flatten(updates)
-        rows = zip(leaves, structure.flatten_up_to(params), range(len(leaves)), strict=True)
+        rows = zip(leaves, structure.flatten_up_to(params), salts, strict=True)
         updates = structure.unflatten([step(*row) for row in rows])
         count = numerics.increment(state.count)
         return updates, StochasticRoundingState(count, state.key)

@@ -27,25 +27,28 @@ def call(
     shape: tuple[int, ...],
     block: int,
     arguments: Sequence[jax.Array],
+    origin: Sequence[jax.Array] = (),
     *,
     interpret: bool = False,
 ) -> list[jax.Array]:
     """Evaluate a program by tiles; see ``tpu.call``."""
-    *outer, n = shape
+    avals, results = jaxpr.in_avals, jaxpr.out_avals
+    *outer, n = next(x.shape for x, aval in zip(arguments, avals, strict=True) if aval.shape == shape)
+    blocks = pl.cdiv(n, block)
     rows = math.prod(outer)
     width = pl.next_power_of_2(min(block, n))
     height = max(1, _ENTRIES // width)
     part = (height, width)
-    avals, results = jaxpr.in_avals, jaxpr.out_avals
 
     def is_array(x: Any) -> bool:
         return x.shape == shape
 
     def laid(x: Any) -> tuple[int, ...]:
-        return (1,) if x.ndim == 0 else (rows, x.shape[-1])
+        return (1,) if x.ndim == 0 else (rows, n if is_array(x) else blocks)
 
     def kernel(*refs):
-        taken, made = refs[: len(avals)], refs[len(avals) :]
+        taken, made = refs[: len(avals)], refs[len(avals) + len(origin) :]
+        first_places = [ref[0] for ref in refs[len(avals) : len(avals) + len(origin)]] or [0] * len(shape)
         row = pl.program_id(0) * height + jnp.arange(height)
         within = jnp.arange(width)
         column = pl.program_id(1) * block + within
@@ -64,9 +67,9 @@ def call(
 
         def index(axis):
             if axis == len(outer):
-                return jnp.broadcast_to(column[None, :], part)
-            after = math.prod(shape[axis + 1 : -1])
-            return jnp.broadcast_to(((row // after) % shape[axis])[:, None], part)
+                return jnp.broadcast_to(first_places[axis] + column[None, :], part)
+            place = (row // math.prod(outer[axis + 1 :])) % outer[axis]
+            return jnp.broadcast_to(first_places[axis] + place[:, None], part)
 
         tile = Tile(part, index, inside)
         found = on_tile(jaxpr, tile, shape, [load(*each) for each in zip(taken, avals, strict=True)])
@@ -79,7 +82,7 @@ def call(
 
     found = pl.pallas_call(
         kernel,
-        grid=(pl.cdiv(rows, height), pl.cdiv(n, block)),
+        grid=(pl.cdiv(rows, height), blocks),
         out_shape=[
             jax.ShapeDtypeStruct(laid(x), jnp.int8 if x.dtype.itemsize == 1 else x.dtype) for x in results
         ],
@@ -87,5 +90,8 @@ def call(
         compiler_params=triton.CompilerParams(num_warps=4),
         interpret=interpret,
         name="low_bit",
-    )(*(word(x).reshape(laid(x)) for x in arguments))
-    return [x.reshape(aval.shape) for x, aval in zip(found, results, strict=True)]
+    )(
+        *(word(x).reshape(laid(aval)) for x, aval in zip(arguments, avals, strict=True)),
+        *(x[None] for x in origin),
+    )
+    return [x.reshape(*outer, x.shape[-1]) for x in found]

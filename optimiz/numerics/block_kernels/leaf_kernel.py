@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.extend import core
 from jax.interpreters import mlir
 
+from optimiz.numerics.block_kernels.in_parts import in_parts, partitioned
 from optimiz.numerics.block_kernels.on_tile import leaf_of
 from optimiz.numerics.block_kernels.ops import SCALE, operation
 from optimiz.numerics.fusion import rematerialise, results_of
@@ -31,7 +32,7 @@ def update_leaf(
     """
     if leaf_of(jaxpr) is None:
         return in_two_passes(jaxpr, arguments)
-    return _LEAF.bind(*arguments, jaxpr=jaxpr, aliases=tuple(aliases))
+    return _LEAF.bind(*arguments, jaxpr=jaxpr, aliases=tuple(aliases), partitioned=partitioned())
 
 
 def in_two_passes(jaxpr: core.ClosedJaxpr, arguments: Sequence[jax.Array]) -> list[jax.Array]:
@@ -57,6 +58,7 @@ def on_tiles(
     jaxpr: core.ClosedJaxpr,
     aliases: Sequence[tuple[int, int]],
     arguments: Sequence[jax.Array],
+    origin: Sequence[jax.Array] = (),
     **options: Any,
 ) -> list[jax.Array]:
     """Evaluate the program of one parameter in a kernel.
@@ -65,14 +67,15 @@ def on_tiles(
         kernel: the page of the kernel, ``tpu`` or ``gpu``.
         jaxpr: a program that ``leaf_of`` knows.
         aliases: pairs of an argument and a result that takes its memory.
-        arguments: those of the program.
+        arguments: those of the program, or a device's part of each.
+        origin: place of the part in the array, int32 scalars; empty for whole arrays.
         **options: of the kernel.
     """
     leaf = leaf_of(jaxpr)
     assert leaf is not None
     shape, fmt = leaf
     given = [_as_int8(x) if x.dtype == fmt.dtype else x for x in arguments]
-    results = kernel.call(jaxpr, aliases, shape, fmt.size(shape), given, **options)
+    results = kernel.call(jaxpr, aliases, shape, fmt.size(shape), given, origin, **options)
     made = zip(results, jaxpr.out_avals, strict=True)
     return [x if x.dtype == aval.dtype else jax.lax.bitcast_convert_type(x, aval.dtype) for x, aval in made]
 
@@ -99,16 +102,25 @@ def _evaluated(
     return values
 
 
-def _pure(*arguments, jaxpr, aliases):
-    del aliases
+def _pure(*arguments, jaxpr, aliases, partitioned):
+    del aliases, partitioned
     return in_two_passes(jaxpr, arguments)
 
 
 _LEAF = operation("low_bit_leaf", _pure)
 
 
-def _in_kernel(*arguments, jaxpr, aliases, kernel):
+def _in_kernel(*arguments, jaxpr, aliases, partitioned, kernel):
+    del partitioned
     return on_tiles(kernel, jaxpr, aliases, arguments)
+
+
+def _in_parts(*arguments, jaxpr, aliases, partitioned, kernel):
+    del partitioned
+    leaf = leaf_of(jaxpr)
+    assert leaf is not None
+    run = functools.partial(on_tiles, kernel, jaxpr, aliases)
+    return in_parts(run, jaxpr, leaf[0], leaf[1].size(leaf[0]), arguments)
 
 
 def _kernel_of(platform: str) -> Any:
@@ -120,14 +132,23 @@ _lower_pure = mlir.lower_fun(_pure)
 
 
 def _lowering(platform: str) -> Callable[..., Any]:
-    def lower(ctx, *arguments, jaxpr, aliases):
+    def lower(ctx, *arguments, jaxpr, aliases, partitioned):
         kernel = _kernel_of(platform)
         lower_kernel = mlir.lower_fun(functools.partial(_in_kernel, kernel=kernel))
+        lower_parts = mlir.lower_fun(functools.partial(_in_parts, kernel=kernel))
         leaf = leaf_of(jaxpr)
         assert leaf is not None
         shape, fmt = leaf
-        whole = kernel.suits(shape, fmt.size(shape)) and _is_on_one_device(ctx.module_context.axis_context)
-        return (lower_kernel if whole else _lower_pure)(ctx, *arguments, jaxpr=jaxpr, aliases=aliases)
+        context = ctx.module_context.axis_context
+        if not kernel.suits(shape, fmt.size(shape)):
+            chosen = _lower_pure
+        elif _is_on_one_device(context):
+            chosen = lower_kernel
+        else:
+            # The compiler of a TPU that is not there, as a plan's, knows no custom partitioning.
+            by_parts = platform == "gpu" and getattr(context, "abstract_mesh", None)
+            chosen = lower_parts if by_parts else _lower_pure
+        return chosen(ctx, *arguments, jaxpr=jaxpr, aliases=aliases, partitioned=partitioned)
 
     return lower
 

@@ -36,6 +36,7 @@ def call(
     shape: tuple[int, ...],
     block: int,
     arguments: Sequence[jax.Array],
+    origin: Sequence[jax.Array] = (),
     *,
     interpret: bool = False,
 ) -> list[jax.Array]:
@@ -44,12 +45,14 @@ def call(
     Args:
         jaxpr: a program that ``on_tile.leaf_of`` knows.
         aliases: pairs of an argument and a result that takes its memory.
-        shape: of the arrays.
+        shape: of the whole arrays.
         block: entries of a block.
-        arguments: those of the program, with codes as int8.
+        arguments: those of the program, with codes as int8; or a part of each, which holds whole blocks.
+        origin: place of the part in the array, int32 scalars; empty for whole arrays.
         interpret: whether to run it on a CPU, to test it.
     """
-    *outer, rows, n = shape
+    avals, results = jaxpr.in_avals, jaxpr.out_avals
+    *outer, rows, n = next(x.shape for x, aval in zip(arguments, avals, strict=True) if aval.shape == shape)
     blocks = -(-n // block)
     tile_rows, per_tile = min(rows, _ROWS), min(blocks, _BLOCKS)
     columns = n if blocks <= _BLOCKS else per_tile * block
@@ -64,17 +67,18 @@ def call(
     def kind(x: Any) -> str:
         return "array" if x.shape == shape else "scales" if x.ndim else "scalar"
 
-    avals, results = jaxpr.in_avals, jaxpr.out_avals
     into, out = list(map(kind, avals)), list(map(kind, results))
 
     def kernel(*refs):
-        taken, made = refs[: len(avals)], refs[len(avals) :]
+        taken, made = refs[: len(avals)], refs[len(avals) + len(origin) :]
+        first_places = [ref[0] for ref in refs[len(avals) : len(avals) + len(origin)]] or [0] * len(shape)
         new_scales = [ref for ref, its in zip(made, out, strict=True) if its == "scales"]
         places = [pl.program_id(axis) for axis in range(len(shape))]
 
         def part_of_block(i, first, width):
             """Update some rows of block i of the tile; their scales are returned, in the places of a row."""
             starts = [*places[:-2], places[-2] * tile_rows + first, places[-1] * columns + i * block]
+            starts = [a + b for a, b in zip(first_places, starts, strict=True)]
 
             def index(axis):
                 within = axis - len(outer)
@@ -120,26 +124,22 @@ def call(
         return {"array": lambda: x, "scales": lambda: x.swapaxes(-1, -2), "scalar": lambda: _as_word(x)}[its]()
 
     shapes = [
-        jax.ShapeDtypeStruct(_swapped(x.shape) if its == "scales" else shape, _stored(x.dtype))
+        jax.ShapeDtypeStruct((*outer, blocks, rows) if its == "scales" else (*outer, rows, n), _stored(x.dtype))
         for x, its in zip(results, out, strict=True)
     ]
     grid = (*outer, pl.cdiv(rows, tile_rows), pl.cdiv(n, columns))
     found = pl.pallas_call(
         kernel,
         grid=grid,
-        in_specs=[specs[its] for its in into],
+        in_specs=[specs[its] for its in into] + [specs["scalar"]] * len(origin),
         out_specs=[specs[its] for its in out],
         out_shape=shapes,
         input_output_aliases=dict(aliases),
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * len(grid)),
         interpret=interpret,
         name="low_bit",
-    )(*map(laid, arguments, into))
+    )(*map(laid, arguments, into), *map(_as_word, origin))
     return list(map(laid, found, out))
-
-
-def _swapped(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (*shape[:-2], shape[-1], shape[-2])
 
 
 def _stored(dtype: Any) -> Any:

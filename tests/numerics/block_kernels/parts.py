@@ -1,0 +1,64 @@
+"""Kernels on the parts of eight devices, interpreted: a program, for test_parts.py.
+
+XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.numerics.block_kernels.parts
+
+Prints one line of JSON: kernel → layout → share of the stored bytes that differ from one device's.
+"""
+
+import functools
+import json
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import optimiz
+from optimiz.numerics.block_kernels import fused_update, gpu, leaf_kernel, tpu
+from optimiz.numerics.block_kernels.in_parts import in_parts
+
+# Devices hold whole blocks, or parts of blocks; a last block is short; blocks of a stack of matrices.
+LAYOUTS = {
+    "whole": ((64, 512), P("x", "y")),
+    "across": ((64, 768), P("x", "y")),
+    "ragged": ((64, 700), P("x", None)),
+    "stacked": ((4, 16, 512), P("x", None, "y")),
+}
+
+
+def step(tx, params, state, gradients):
+    return optimiz.update_and_apply(tx, gradients, state, params)
+
+
+def differing(kernel, shape, spec):
+    def update_leaf(jaxpr, aliases, arguments):
+        whole, fmt = leaf_kernel.leaf_of(jaxpr)
+        run = functools.partial(leaf_kernel.on_tiles, kernel, jaxpr, aliases, interpret=True)
+        return in_parts(run, jaxpr, whole, fmt.size(whole), arguments)
+
+    tx = optax.chain(optimiz.low_bit(optimiz.lion(0.01), optimiz.Int8()), optimiz.stochastic_rounding(0))
+    rng = np.random.default_rng(0)
+    params, gradients = (jax.numpy.asarray(rng.normal(size=shape), "bfloat16") for _ in range(2))
+    state = tx.init(params)
+    expected = jax.jit(functools.partial(step, tx))(params, state, gradients)
+    sharding = NamedSharding(Mesh(np.array(jax.devices()).reshape(4, 2), ("x", "y")), spec)
+    whole = NamedSharding(sharding.mesh, P())
+    given = jax.tree.map(
+        lambda x: jax.device_put(x, sharding if x.shape == shape else whole), (params, state, gradients)
+    )
+    out = jax.tree.map(lambda x: x.sharding, given[:2])
+    plain, fused_update.update_leaf = fused_update.update_leaf, update_leaf
+    try:
+        found = jax.jit(functools.partial(step, tx), out_shardings=out)(*given)
+    finally:
+        fused_update.update_leaf = plain
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+    bytes_of = lambda x: np.asarray(x).reshape(-1).view(np.uint8)  # noqa: E731
+    return float(np.mean(np.concatenate([bytes_of(a) != bytes_of(b) for a, b in pairs])))
+
+
+if __name__ == "__main__":
+    kernels = {"tpu": tpu, "gpu": gpu}
+    report = {k: {n: differing(each, *its) for n, its in LAYOUTS.items()} for k, each in kernels.items()}
+    print(json.dumps(report))
