@@ -32,12 +32,16 @@ def written(page):
 def test_a_public_function_documents_every_argument_and_shows_an_example(name):
     documentation = inspect.getdoc(NAMES[name]) or ""
     for argument in inspect.signature(NAMES[name]).parameters:
-        assert re.search(rf"^ +\*?{argument}: ", documentation, re.MULTILINE), f"{argument} is not documented"
+        assert re.search(rf"^ +\*{{0,2}}{argument}: ", documentation, re.MULTILINE), (
+            f"{argument} is not documented"
+        )
     assert ">>>" in documentation
 
 
 def test_no_public_function_takes_a_name_that_it_does_not_know():
     for name, function in NAMES.items():
+        if name == "optimiz.update_and_apply":  # whose names are those of the given transformation
+            continue
         kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
         assert inspect.Parameter.VAR_KEYWORD not in kinds, name
     with pytest.raises(TypeError, match="weigth_decay"):

@@ -12,7 +12,11 @@ from examples.shared import command
 from optimiz import training
 
 NAMES = {"data", "irreducible", "model", "output", "reference", "task", "test", "validation"}
-NO_PATHS = {("benchmarks.update", "model"), ("studies.low_bit.study", "task")}
+NO_PATHS = {
+    ("benchmarks.beside_torch.trainer", "task"),
+    ("benchmarks.update", "model"),
+    ("studies.low_bit.study", "task"),
+}
 EXAMPLES = Path(examples.__file__).parent
 PROGRAMS = [
     ".".join(page.relative_to(EXAMPLES).with_suffix("").parts)

@@ -5,7 +5,6 @@ again, with the codes and the parameter (``numerics.fusion``, rule 1).
 """
 
 import functools
-import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -125,7 +124,11 @@ def _in_parts(*arguments, jaxpr, aliases, partitioned, kernel):
 
 def _kernel_of(platform: str) -> Any:
     # Imported late, because Pallas takes half a second.
-    return importlib.import_module(f"optimiz.numerics.block_kernels.{platform}")
+    if platform == "tpu":
+        from optimiz.numerics.block_kernels import tpu as kernel
+    else:
+        from optimiz.numerics.block_kernels import gpu as kernel
+    return kernel
 
 
 _lower_pure = mlir.lower_fun(_pure)
