@@ -151,7 +151,11 @@ def _lowering(platform: str) -> Callable[..., Any]:
             # The compiler of a TPU that is not there, as a plan's, knows no custom partitioning.
             by_parts = platform == "gpu" and getattr(context, "abstract_mesh", None)
             chosen = lower_parts if by_parts else _lower_pure
-        return chosen(ctx, *arguments, jaxpr=jaxpr, aliases=aliases, partitioned=partitioned)
+        static = {"jaxpr": jaxpr, "aliases": aliases, "partitioned": partitioned}
+        try:
+            return chosen(ctx, *arguments, **static)
+        except NotImplementedError:  # Triton has no jnp.round, which stochastic rounding takes
+            return _lower_pure(ctx, *arguments, **static)
 
     return lower
 
