@@ -5,10 +5,11 @@ are small; each row says which.
 """
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from examples.shared.markdown import difference
+from examples.studies.fine_tuning.report import Results as FineTuning
 from examples.studies.heterogeneity.results import Results as Heterogeneity
 from examples.studies.line_search import report as line_search
 from examples.studies.pretraining.recipes import BASELINE, HALF_WAY
@@ -27,6 +28,7 @@ _SGD_SAI = "[2412.11768](https://arxiv.org/abs/2412.11768)"
 _SEARCHES = "[2403.18506](https://arxiv.org/abs/2403.18506), [2407.20650](https://arxiv.org/abs/2407.20650)"
 _BUDGETS = "[2307.06440](https://arxiv.org/abs/2307.06440)"
 _DIGITS = "[models of 8 × 8 digits, from scratch](../examples/studies/heterogeneity/results/report.md)"
+_FINE_TUNING = "[MiniLM-L6 on 1,000 examples of topics](../examples/studies/fine_tuning/results/report.md)"
 _SMALL_BERT = "[a small BERT from scratch](../examples/studies/pretraining/results/report.md)"
 _TOPICS = "[MiniLM-L6 on topics](../examples/results/compare/report.md)"
 
@@ -88,6 +90,32 @@ def of_heterogeneity(record: compare.Record) -> Iterator[Claim]:
         + ", ".join(f"{model} {ginis[model]:.2f} and {leads[model].mean:+.2f}" for model in ginis),
         _DIGITS,
         HOLDS if alike else NOT_HERE,
+    )
+
+
+def of_fine_tuning(record: compare.Record) -> Iterator[Claim]:
+    """Whether Adam leads when a pretrained encoder is fine-tuned, and whether sign methods share its lead.
+
+    Args:
+        record: record of the study of fine-tuning.
+    """
+    results = FineTuning(record)
+    start, confidence = "pretrained", results.confidence()
+    adams = {name: results.lead(start, name, confidence) for name in ("sgd", "momentum")}
+    signs = {name: results.lead(start, "sgd", confidence, of=name) for name in ("sign_sgd", "signum")}
+    yield Claim(
+        _HETEROGENEITY,
+        "Adam is ahead of SGD, with momentum and without, when a pretrained Post-LN encoder is fine-tuned",
+        f"lead in test accuracy over {_listed(adams)}",
+        _FINE_TUNING,
+        _of_leads(list(adams.values())),
+    )
+    yield Claim(
+        _HETEROGENEITY,
+        "sign methods are ahead of SGD there too",
+        f"lead over sgd in test accuracy: {_listed(signs)}",
+        _FINE_TUNING,
+        _of_leads(list(signs.values())),
     )
 
 
@@ -155,7 +183,7 @@ def of_searches(searches: Mapping[str, compare.Record]) -> Iterator[Claim]:
         _SEARCHES,
         "a line search without a rate is at least as good as Adam at the best rate of a grid",
         "lead of SaLSa: "
-        + ", ".join(f"{data} {difference(lead)}" for data, lead in leads.items())
+        + _listed(leads)
         + f"; Adam's best rate is at an edge of its grid on {', '.join(edges)}" * bool(edges),
         "[MiniLM-L6 on 500 examples](line_search.md#what-it-achieves), one rate for all parameters",
         NOT_HERE if all(behind) else HOLDS if not edges and not any(behind) and any(ahead) else IN_PART,
@@ -207,5 +235,16 @@ def table(claims: Iterator[Claim]) -> str:
     return compare.table(header, [tuple(claim) for claim in claims], words=5)
 
 
+def _listed(leads: Mapping[str, compare.Difference]) -> str:
+    return ", ".join(f"{name} {difference(lead)}" for name, lead in leads.items())
+
+
 def _both(first: bool, second: bool) -> str:
     return HOLDS if first and second else IN_PART if first or second else NOT_HERE
+
+
+def _of_leads(leads: Sequence[compare.Difference]) -> str:
+    """The verdict on a claim that each of these is above zero."""
+    above = [lead.low > 0 for lead in leads]
+    below = [lead.high < 0 for lead in leads]
+    return HOLDS if all(above) else NOT_HERE if all(below) else IN_PART if any(above) else OPEN

@@ -26,6 +26,7 @@ from examples.benchmarks import (
 )
 from examples.shared import command, pictures, program_flags
 from examples.shared.documents import Documents, Report
+from examples.studies.fine_tuning import report as fine_tuning
 from examples.studies.heterogeneity import report as heterogeneity
 from examples.studies.line_search import report as line_search
 from examples.studies.low_bit import report as low_bit
@@ -44,6 +45,7 @@ _COMPARISONS = {  # in examples/results: folder → the metric that ranks the me
 _STUDIES = {  # in examples/studies: folder → the module that renders its record
     **dict.fromkeys([f"line_search/results/{data}" for data in ("topics", "sst2", "cola")], line_search),
     **dict.fromkeys([f"low_bit/results/{data}" for data in ("wikitext2", "sst2", "topics")], low_bit),
+    "fine_tuning/results": fine_tuning,
     "heterogeneity/results": heterogeneity,
     "pretraining/results": pretraining,
 }
@@ -132,6 +134,7 @@ def made_claims() -> Iterator[claims.Claim]:
     """What the sources claim, and what was measured."""
     pre_training = _study("pretraining/results")
     yield from claims.of_heterogeneity(_study("heterogeneity/results"))
+    yield from claims.of_fine_tuning(_study("fine_tuning/results"))
     yield from claims.of_memory(_measured("memory"))
     yield from claims.of_sgd_sai(_comparison("compare"), pre_training)
     yield from claims.of_searches(_studies("line_search"))

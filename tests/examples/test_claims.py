@@ -52,3 +52,24 @@ def test_a_search_that_is_behind_anywhere_holds_only_in_part():
 def test_the_table_has_a_row_per_claim():
     rows = claims.table(iter([claims.Claim("a", "b", "c", "[d](e)", claims.OPEN)])).splitlines()
     assert rows[-1] == "| a | b | c | [d](e) | **cannot be told** |"
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "verdict"),
+    [
+        ({"adam": 0.7, "sgd": 0.5, "momentum": 0.6}, claims.HOLDS),
+        ({"adam": 0.7, "sgd": 0.5, "momentum": 0.7}, claims.IN_PART),
+        ({"adam": 0.5, "sgd": 0.6, "momentum": 0.6}, claims.NOT_HERE),
+        ({"adam": 0.5, "sgd": 0.5, "momentum": 0.6}, claims.OPEN),
+    ],
+)
+def test_adam_leads_where_it_is_ahead_of_sgd_with_momentum_and_without(accuracies, verdict):
+    record = records._study("fine_tuning/results")
+    runs = [
+        dataclasses.replace(run, test=dict(run.test) | {"accuracy": accuracies[run.optimizer]})
+        for run in record.runs
+        if run.optimizer in accuracies
+    ]
+    signs = [run for run in record.runs if run.optimizer in ("sign_sgd", "signum")]
+    first, second = claims.of_fine_tuning(dataclasses.replace(record, runs=runs + signs))
+    assert first.verdict == verdict and second.setting == first.setting
