@@ -22,7 +22,7 @@ from optimiz import checks, numerics
 from optimiz.plan import targets
 from optimiz.plan.program import padded_size, parse
 from optimiz.plan.traffic import Collective, Traffic, traffic
-from optimiz.training import Layout, Task, bytes_per_device, make_mesh
+from optimiz.training import Layout, Task, bytes_per_device, device_memory, make_mesh
 from optimiz.training.compiled_step import traced_step
 from optimiz.training.distributed.offload import offloaded
 from optimiz.training.distributed.sharding import HOST, held_on_host
@@ -378,14 +378,13 @@ def _plan(
     seconds = time.perf_counter() - begin
     memory: Any = compiled.memory_analysis()
     results = memory.output_size_in_bytes
-    peak = memory.argument_size_in_bytes + results - memory.alias_size_in_bytes + memory.temp_size_in_bytes
     costs: Any = compiled.cost_analysis()  # None where a GPU is absent
     formats: Any = named(compiled.input_formats[0])
     padding = {name: _padding(tree, formats[name]) for name, tree in laid.items()}
     return Plan(
         **planned,
         temporary=memory.temp_size_in_bytes,
-        peak=peak,
+        peak=device_memory.needed(compiled),
         traffic=traffic(parse(compiled.as_text() or "")),
         bound=sum(sizes.values()) + sum(padding.values()) + results + memory.host_output_size_in_bytes,
         compile_seconds=seconds,

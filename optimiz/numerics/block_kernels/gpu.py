@@ -10,7 +10,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jax.extend import core
 
-from optimiz.numerics.block_kernels.on_tile import Tile, on_tile
+from optimiz.numerics.block_kernels.on_tile import Tile, divided, on_tile
 
 _ENTRIES = 2048  # of a tile
 _LARGEST = 8192  # entries of a block that a tile holds
@@ -47,8 +47,7 @@ def call(
         return (1,) if x.ndim == 0 else (rows, n if is_array(x) else blocks)
 
     def kernel(*refs):
-        taken, made = refs[: len(avals)], refs[len(avals) + len(origin) :]
-        first_places = [ref[0] for ref in refs[len(avals) : len(avals) + len(origin)]] or [0] * len(shape)
+        taken, made, first_places = divided(refs, len(avals), len(origin), len(shape))
         row = pl.program_id(0) * height + jnp.arange(height)
         within = jnp.arange(width)
         column = pl.program_id(1) * block + within

@@ -97,6 +97,19 @@ def on_tile(jaxpr: core.ClosedJaxpr, tile: Tile, shape: tuple[int, ...], argumen
     return [read(atom) for atom in jaxpr.jaxpr.outvars]
 
 
+def divided(refs: Sequence[Any], arguments: int, origin: int, rank: int) -> tuple[Any, Any, list[Any]]:
+    """The references of a kernel: to its arguments, to its results; and the place of its part in the array.
+
+    Args:
+        refs: of the arguments, of the scalars of the place, and of the results.
+        arguments: their number.
+        origin: number of those scalars; 0 for whole arrays, which begin at zero.
+        rank: dimensions of the array.
+    """
+    results = arguments + origin
+    return refs[:arguments], refs[results:], [ref[0] for ref in refs[arguments:results]] or [0] * rank
+
+
 def _result(equation: core.JaxprEqn, operands: list[Any], tile: Tile, shape: tuple[int, ...]) -> Any:
     name, params = equation.primitive.name, equation.params
     if equation.primitive is DECODE:

@@ -13,7 +13,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.extend import core
 
-from optimiz.numerics.block_kernels.on_tile import Tile, on_tile
+from optimiz.numerics.block_kernels.on_tile import Tile, divided, on_tile
 
 _ROWS, _COLUMNS = 128, 128
 _BLOCKS = 8  # in a row of a tile
@@ -70,8 +70,7 @@ def call(
     into, out = list(map(kind, avals)), list(map(kind, results))
 
     def kernel(*refs):
-        taken, made = refs[: len(avals)], refs[len(avals) + len(origin) :]
-        first_places = [ref[0] for ref in refs[len(avals) : len(avals) + len(origin)]] or [0] * len(shape)
+        taken, made, first_places = divided(refs, len(avals), len(origin), len(shape))
         new_scales = [ref for ref, its in zip(made, out, strict=True) if its == "scales"]
         places = [pl.program_id(axis) for axis in range(len(shape))]
 

@@ -35,7 +35,7 @@ _NAMES = (
     "shift_right_arithmetic shift_right_logical sign sin sqrt square squeeze sub tan tanh xor"
 )
 _ENTRY_BY_ENTRY = frozenset(_NAMES.split())
-# Deferred whatever their size; see numerics.block_kernels.
+# Deferred as well, by the size of what they read; see numerics.block_kernels.
 _BLOCK_BY_BLOCK = frozenset(("decode_blocks", "scale_blocks", "code_blocks"))
 
 
