@@ -4,10 +4,10 @@
     python -m examples.predict --run=runs/photos/adamw --data=photos/ --output=predictions.jsonl
     echo "How do I open a file?" | python -m examples.predict --run=runs/topics/adamw
 
-The parameters are those that the run has tested. Texts come from a .tsv, .csv, .jsonl or .json file, or one a
-line from a .txt file or standard input; pictures from a file, or a folder and the folders in it. What comes out
-has a row for each, in their order: what was given, the most probable class, its probability, and that of every
-class. Of a run with --problem_type, it has the labels that are more likely than not, or the number.
+The parameters are those that the run has tested. Texts come from a .tsv, .csv, .jsonl, .json or .parquet file,
+or one a line from a .txt file or standard input; pictures from a file, or a folder and the folders in it. What
+comes out has a row for each, in their order: what was given, the most probable class, its probability, and that
+of every class. Of a run with --problem_type, it has the labels that are more likely than not, or the number.
 """
 
 import sys
@@ -66,7 +66,7 @@ def of_texts(model: Path) -> tuple[str, Sequence[str], list[dict[str, str]], np.
     if _DATA.value == STANDARD or data.suffix.lower() == ".txt":
         _COLUMNS.refuse_without("--data")
         if classifier.pairs:
-            raise ValueError("the run is of pairs of texts: --data must be a .tsv, .csv, .jsonl or .json file")
+            raise ValueError("the run is of pairs of texts: --data must be a file with columns, such as a .tsv")
         content = sys.stdin.buffer.read() if _DATA.value == STANDARD else data.read_bytes()
         texts, pairs = text.lines(content, shown.path(data)), None
     else:

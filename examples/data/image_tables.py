@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from examples.data import decoding, memory
+from examples.data import decoding, memory, parquet
 from examples.data.decoding import COLOUR, GREY, Pictures
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -108,62 +108,34 @@ def read_parquet(path: Path, size: int | None, channels: int | None) -> tuple[Pi
         ImportError: pyarrow is not installed.
         ValueError: the file is not as `images.read` describes it.
     """
+    file = parquet.opened(path)
     try:
-        import pyarrow  # imported here, because nothing else needs it
-        from pyarrow import parquet
-    except ImportError:
-        raise ImportError(f'{path}: reading Parquet needs pyarrow: pip install "optimiz[shards]"') from None
-    try:
-        with parquet.ParquetFile(path) as file:
-            metadata, schema = file.metadata, file.schema_arrow
-        _check_names(path, schema.names, "column")
-        for name in ("image", "label"):
-            memory.check(_bytes_of(metadata, name), f"the column {name!r} of {path}")
-        if (rows := metadata.num_rows) > path.stat().st_size:
-            raise _WrongNamesError(f"{path} claims to have {rows:,} rows, more than it has bytes")
-        kind = schema.field("label").type
-        kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-        if not (pyarrow.types.is_integer(kind) or _is_string(pyarrow, kind)):
-            raise _WrongNamesError(f"{path}: label must hold integers or strings, got {kind}")
-        leaves = [metadata.schema.column(i) for i in range(metadata.num_columns)]
-        # A value that many rows share is then stored once, as in the file.
-        shared = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
-        labels: list[str] = []
-        with parquet.ParquetFile(path, read_dictionary=shared) as file:
-            pictures = decoding.decode(_pictures(path, file, labels), rows, size, channels, str(path))
+        _check_names(path, file.columns, "column")
     except _WrongNamesError as error:
         raise ValueError(str(error)) from None
-    except (OSError, pyarrow.ArrowException) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
-    unused = len(schema.names) - 2
+    from pyarrow import types
+
+    kind = file.schema.field("label").type
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    are = types.is_integer, types.is_string, types.is_large_string, types.is_string_view
+    if not any(is_one(kind) for is_one in are):
+        raise ValueError(f"{path}: label must hold integers or strings, got {kind}")
+    labels: list[str] = []
+    pictures = decoding.decode(_pictures(file, labels), file.metadata.num_rows, size, channels, file.name)
+    unused = len(file.columns) - 2
     notes = {"unused columns": unused} if unused else {}
     return dataclasses.replace(pictures, notes={**pictures.notes, **notes}), labels
 
 
-def _bytes_of(metadata: Any, name: str) -> int:
-    """The claimed size of a column's chunks when they are unpacked."""
-    groups = (metadata.row_group(i) for i in range(metadata.num_row_groups))
-    chunks = (group.column(i) for group in groups for i in range(group.num_columns))
-    return sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.partition(".")[0] == name)
-
-
-def _is_string(pyarrow: Any, kind: Any) -> bool:
-    types = pyarrow.types
-    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
-
-
-def _pictures(path: Path, file: Any, labels: list[str]) -> Iterator[tuple[str, io.BytesIO]]:
+def _pictures(file: parquet.ParquetFile, labels: list[str]) -> Iterator[tuple[str, io.BytesIO]]:
     """Name and file of each picture; its label is appended to `labels`."""
-    i = 0
-    for batch in file.iter_batches(_ROWS_AT_ONCE, columns=["image", "label"]):
-        for image, label in zip(batch.column("image"), batch.column("label"), strict=True):
-            content = image.as_py()
-            content = content.get("bytes") if isinstance(content, dict) else content
-            if not isinstance(content, bytes):
-                kind = type(content).__name__
-                raise ValueError(f"{path}, row {i}: image must be bytes or a record with bytes, got {kind}")
-            if label.as_py() is None:
-                raise ValueError(f"{path}, row {i}: no label")
-            labels.append(str(label.as_py()))
-            yield f"{path}, row {i}", io.BytesIO(content)
-            i += 1
+    for where, row in file.rows(["image", "label"], _ROWS_AT_ONCE):
+        content = row["image"]
+        content = content.get("bytes") if isinstance(content, dict) else content
+        if not isinstance(content, bytes):
+            kind = type(content).__name__
+            raise ValueError(f"{where}: image must be bytes or a record with bytes, got {kind}")
+        if row["label"] is None:
+            raise ValueError(f"{where}: no label")
+        labels.append(str(row["label"]))
+        yield where, io.BytesIO(content)

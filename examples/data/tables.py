@@ -1,11 +1,12 @@
-"""Read rows of named values from a file: TSV, CSV, JSON lines or a JSON array.
+"""Read rows of named values from a file: TSV, CSV, JSON lines, a JSON array, or Parquet.
 
 A malformed row is never skipped, but raises an error that names its file and line. Rows end only at a newline,
 so form feeds and Unicode separators inside a text stay inside it.
 
 TSV has no quoting, as in GLUE and SuperGLUE: a quote is an ordinary character, and a field cannot hold a tab.
 CSV is quoted as in RFC 4180, with a comma or another delimiter. A `.jsonl` or `.json` file holds one object per
-line, or an array of objects. Lines, CSV fields and files with an array have a maximum size, given below.
+line, or an array of objects. Lines, CSV fields and files with an array have a maximum size, given below. Of a
+`.parquet`, only the columns that are needed are read.
 """
 
 import codecs
@@ -14,11 +15,11 @@ import csv
 import dataclasses
 import io
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from examples.data import memory, shown
+from examples.data import memory, parquet, shown
 from examples.shared import strict_json
 
 MAX_LINE = 1_000_000  # bytes of a line, and characters of a field of CSV, which may have many lines
@@ -27,8 +28,10 @@ _PACKED = {
     b"\x1f\x8b": "compressed",
     b"BZh": "compressed",
     b"PK\x03\x04": "an archive, as a spreadsheet's file is",
-    b"PAR1": "a Parquet file",
+    b"PAR1": "a .parquet file",
 }
+TEXT, PARQUET = (".tsv", ".csv", ".jsonl", ".json"), ".parquet"
+_ROWS_AT_ONCE = 1000  # of a Parquet file
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -53,24 +56,58 @@ class Format:
         return self.argument.format(argument)
 
 
-def rows(path: Path, how: Format) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Place (file and line) and column → value, for each row.
+Rows = Iterator[tuple[str, Mapping[str, Any]]]
+"""Place (file and line, or file and row) and column → value, for each row."""
+
+
+def opened(path: Path, how: Format) -> tuple[tuple[str, ...] | None, Callable[[Sequence[str]], Rows]]:
+    """The columns of a file of any format, and a function that reads the rows.
+
+    Args:
+        path: path of the file.
+        how: how it is to be read.
+
+    Returns:
+        The columns, those of the first row if rows name their own, or None without a row; and a function of the
+        columns that are needed, to be called once.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError: `path` does not exist, or is a directory.
+        ImportError: it is a `.parquet`, and pyarrow is not installed.
+        ValueError: something is not as described; the message is one line that begins with the place.
+    """
+    name, suffix = _checked(path, (*TEXT, PARQUET))
+    if suffix != PARQUET:
+        given = rows(path, how)
+        if (first := next(given, None)) is None:
+            return None, lambda columns: given
+        return tuple(first[1]), lambda columns: itertools.chain([first], given)
+    for argument in ("columns", "delimiter", "encoding"):
+        if getattr(how, argument) is not None:
+            raise ValueError(f"{name}: {how.ask(argument)} is for files of text, and a {PARQUET} is none")
+    file = parquet.opened(path)
+    _refuse_twice(name, file.columns)
+    names = tuple(file.columns) if file.metadata.num_rows else None
+    return names, lambda columns: _of_parquet(file, columns)
+
+
+def _of_parquet(file: parquet.ParquetFile, columns: Sequence[str]) -> Rows:
+    total, most = 0, memory.limit()
+    for where, row in file.rows(columns, _ROWS_AT_ONCE):
+        total += sum(len(value) for value in row.values() if isinstance(value, str))
+        if total > most:
+            memory.check(total, f"the rows up to {where}")
+        yield where, row
+
+
+def rows(path: Path, how: Format) -> Rows:
+    """The rows of a file of text.
 
     Raises:
         FileNotFoundError, IsADirectoryError: `path` does not exist, or is a directory.
         ValueError: something is not as described; the message is one line that begins with the place.
     """
-    name = shown.path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{name}: no such file")
-    if path.is_dir():
-        raise IsADirectoryError(f"{name}: a directory, expected a file")
-    if not path.is_file():  # a pipe would block, a device has no end
-        raise ValueError(f"{name}: must be a regular file, got a pipe or a device")
-    memory.check(path.stat().st_size, name)
-    suffix = path.suffix.lower()
-    if suffix not in (".tsv", ".csv", ".jsonl", ".json"):
-        raise ValueError(f"{name}: expected .tsv, .csv, .jsonl or .json, got {shown.value(suffix)}")
+    name, suffix = _checked(path, TEXT)
     with path.open("rb") as file:
         beginning = file.read(8)
     for magic, kind in _PACKED.items():  # which Latin-1 would read as text
@@ -86,6 +123,29 @@ def rows(path: Path, how: Format) -> Iterator[tuple[str, Mapping[str, Any]]]:
     return _array(path, how) if _begins_an_array(path, how) else _objects(path, how)
 
 
+def _checked(path: Path, suffixes: Sequence[str]) -> tuple[str, str]:
+    """The name, for messages, and the suffix of a file that can be read."""
+    name = shown.path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{name}: no such file")
+    if path.is_dir():
+        raise IsADirectoryError(f"{name}: a directory, expected a file")
+    if not path.is_file():  # a pipe would block, a device has no end
+        raise ValueError(f"{name}: must be a regular file, got a pipe or a device")
+    memory.check(path.stat().st_size, name)
+    suffix = path.suffix.lower()
+    if suffix not in suffixes:
+        *several, last = suffixes
+        raise ValueError(f"{name}: expected {', '.join(several)} or {last}, got {shown.value(suffix)}")
+    return name, suffix
+
+
+def _refuse_twice(name: str, columns: Sequence[str]) -> None:
+    if len(set(columns)) < len(columns):
+        ((twice, _),) = collections.Counter(columns).most_common(1)
+        raise ValueError(f"{name}: two columns share a name, {shown.value(twice)}: {shown.values(columns)}")
+
+
 def _table(
     name: str, records: Iterator[tuple[int, list[str]]], how: Format
 ) -> Iterator[tuple[str, dict[str, str]]]:
@@ -94,9 +154,7 @@ def _table(
     if isinstance(given, str):
         raise ValueError(f"{how.ask('columns')} must be a list of names, got {shown.value(given)}")
     columns = next(records, (0, []))[1] if given is None else list(given)
-    if len(set(columns)) < len(columns):
-        ((twice, _),) = collections.Counter(columns).most_common(1)
-        raise ValueError(f"{name}: two columns share a name, {shown.value(twice)}: {shown.values(columns)}")
+    _refuse_twice(name, columns)
     other = next((mark for mark in ";\t|" if len(columns) == 1 and mark in columns[0]), None)
     if other is not None:
         raise ValueError(

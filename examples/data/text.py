@@ -74,7 +74,7 @@ def read(
     problem: str = targets.CLASS,
     separator: str = ",",
 ) -> TextExamples:
-    r"""Read a `.tsv`, `.csv`, `.jsonl` or `.json` file.
+    r"""Read a `.tsv`, `.csv`, `.jsonl`, `.json` or `.parquet` file.
 
     Args:
         path: the file.
@@ -93,8 +93,9 @@ def read(
 
     Raises:
         FileNotFoundError, IsADirectoryError: `path` does not exist, or is a directory.
+        ImportError: it is a `.parquet`, and pyarrow is not installed.
         ValueError: something in the file is not as described; the message is one line that begins with
-            `path:line:`, or with `path:` if no line is to blame.
+            `path:line:`, or with `path, row i:` of a `.parquet`, or with `path:` if no line is to blame.
 
     Example:
         >>> import tempfile
@@ -108,15 +109,14 @@ def read(
     name, known = shown.path(path), None if problem == targets.NUMBER else _known(label_names, how)
     if problem == targets.NUMBER and label is None and label_names:
         (label,) = label_names  # the column of the training file
-    rows = tables.rows(path, how)
-    if (first := next(rows, None)) is None:
+    header, rows = tables.opened(path, how)
+    if header is None:
         raise ValueError(f"{name}: no examples; the file is empty, or has only a header")
-    header = tuple(first[1])
     text, pair = _text_columns(name, header, text, pair, how)
     usual = NUMBERS if problem == targets.NUMBER else LABELS
     label = _label_column(name, header, (text, pair), label, how, usual)
     texts, pairs, values = [], [], []
-    for where, row in itertools.chain([first], rows):
+    for where, row in rows([column for column in (text, pair, label) if column is not None]):
         texts.append(_text(where, row, text))
         if pair is not None:
             pairs.append(_text(where, row, pair))
@@ -159,6 +159,7 @@ def read_texts(
 
     Raises:
         FileNotFoundError, IsADirectoryError: `path` does not exist, or is a directory.
+        ImportError: it is a `.parquet`, and pyarrow is not installed.
         ValueError: something in the file is not as described, or it has pairs where single texts are wanted, or
             single texts instead of pairs.
 
@@ -171,15 +172,17 @@ def read_texts(
     """
     path = Path(path)
     name = shown.path(path)
-    rows = list(tables.rows(path, how))
-    if not rows:
+    header, rows = tables.opened(path, how)
+    if header is None:
         raise ValueError(f"{name}: no texts; the file is empty, or has only a header")
-    text, pair = _text_columns(name, tuple(rows[0][1]), text, pair, how)
+    text, pair = _text_columns(name, header, text, pair, how)
     if (pair is not None) != pairs:
         one, two = ("pairs of texts", "single texts")[:: 1 if pairs else -1]
         raise ValueError(f"{name}: {one} are needed, and the columns give {two}")
-    firsts = tuple(_text(where, row, text) for where, row in rows)
-    return firsts, None if pair is None else tuple(_text(where, row, pair) for where, row in rows)
+    columns = [text] if pair is None else [text, pair]
+    found = [[_text(where, row, column) for column in columns] for where, row in rows(columns)]
+    firsts, *seconds = (tuple(of_column) for of_column in zip(*found, strict=True))
+    return firsts, seconds[0] if seconds else None
 
 
 def lines(content: bytes, name: str) -> tuple[str, ...]:

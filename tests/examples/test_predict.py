@@ -124,7 +124,7 @@ def test_pictures_of_a_folder(runs, capsys, tmp_path):
             {"data": "table.tsv", "text": "x"},
             "pairs of texts are needed, and the columns give single",
         ),
-        ("bert_pairs", {}, "the run is of pairs of texts: --data must be a .tsv, .csv, .jsonl or .json file"),
+        ("bert_pairs", {}, "the run is of pairs of texts: --data must be a file with columns"),
         ("bert_mean", {"text": "x"}, "--text describes a file, but there is none; see --data"),
         ("bert_mean", {"data": "latin.txt"}, "byte 0xe9 at 3 is not UTF-8"),
         ("bert_mean", {"data": "none.txt"}, "no texts; there must be one a line"),

@@ -295,7 +295,7 @@ REFUSED = {
     "blank lines": ("x.csv", "\n\n", {}, ": no examples; the file is empty"),
     "only a mark": ("x.jsonl", "\ufeff", {}, ": no examples; the file is empty"),
     "header only": ("x.tsv", "text\tlabel\n", {}, ": no examples; the file is empty, or has only a header"),
-    "unknown suffix": ("x.parquet", "PAR1", {}, ": expected .tsv, .csv, .jsonl or .json, got '.parquet'"),
+    "unknown suffix": ("x.xlsx", "PK", {}, ": expected .tsv, .csv, .jsonl, .json or .parquet, got '.xlsx'"),
     "wrong text column": (
         "x.tsv",
         TSV,
