@@ -141,7 +141,7 @@ def main() -> None:
             )
         save = problem.save
         each = plan.train_each(
-            chosen, task, problem.evaluation("test"), identity, layout, save, problem.confusion
+            chosen, task, problem.evaluation("test"), identity, layout, save, problem.details
         )
         runs = [run for _, _, run in each]
         if record is not None:

@@ -1,8 +1,13 @@
 """Metrics of predictions that are several labels or numbers; those of classes are in `baseline`."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from scipy.stats import rankdata
 from sklearn.metrics import f1_score
+
+from examples.shared.predictions import LIKELY
 
 LABEL_METRICS = ("micro_f1", "macro_f1", "exact_match")
 NUMBER_METRICS = ("pearson", "spearman", "rmse")
@@ -32,6 +37,28 @@ def of_labels(labels: np.ndarray, said: np.ndarray) -> dict[str, float]:
         "macro_f1": float(np.mean(each)),
         "exact_match": float((labels == said).all(1).mean()),
     }
+
+
+def of_each_label(names: Sequence[str], labels: np.ndarray, said: np.ndarray) -> dict[str, Any]:
+    """How often each label occurs, is predicted, and is predicted rightly, for the record of a run.
+
+    Args:
+        names: names of the labels, C.
+        labels: [N, C], positive where a text has the label.
+        said: [N, C], positive where it is predicted: logits, of probabilities above one half.
+
+    Returns:
+        The names, the threshold of the probability, and numbers of examples, in the order of the names.
+
+    Example:
+        >>> found = of_each_label(["a", "b"], np.array([[1, 0], [1, 1]]), np.array([[2, -1], [-1, 3]]))
+        >>> found["labels"]["examples"], found["labels"]["predicted"], found["labels"]["right"]
+        ([2, 1], [1, 1], [1, 1])
+    """
+    labels, said = labels > 0, said > 0
+    counts = {"examples": labels, "predicted": said, "right": labels & said}
+    found = {name: which.sum(0).tolist() for name, which in counts.items()}
+    return {"labels": {"names": list(names), "threshold": LIKELY, **found}}
 
 
 def of_numbers(numbers: np.ndarray, predicted: np.ndarray) -> dict[str, float]:

@@ -10,7 +10,7 @@ import numpy as np
 
 FORMATS = ("tsv", "csv", "jsonl")
 CLASS, LABELS, NUMBER = "single_label_classification", "multi_label_classification", "regression"
-_LIKELY = 0.5  # probability above which a text has a label
+LIKELY = 0.5  # probability above which a text has a label
 
 
 def written(
@@ -59,7 +59,7 @@ def _rows(
         if problem == NUMBER:
             yield {**about, **by_name}
         elif problem == LABELS:
-            yield {**about, "labels": [n for n, p in by_name.items() if p > _LIKELY], "probabilities": by_name}
+            yield {**about, "labels": [n for n, p in by_name.items() if p > LIKELY], "probabilities": by_name}
         else:
             best = int(of_one.argmax())
             yield {**about, "label": names[best], "probability": rounded[best], "probabilities": by_name}

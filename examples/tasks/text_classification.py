@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from examples.data import baseline, buckets, sampling, shown, targets, text_summary
+from examples.data import baseline, buckets, measures, sampling, shown, targets, text_summary
 from examples.data.summary import Summary
 from examples.data.text import TextExamples, sample
 from examples.models import pretrained
@@ -180,12 +180,21 @@ class TextClassification:
             shorter = bound
         return found
 
-    def confusion(self, params: Any) -> dict[str, Any]:
-        """What the test examples are mistaken for, see `baseline.confusion`; nothing without classes."""
-        if self._kind != targets.CLASS:
+    def details(self, params: Any) -> dict[str, Any]:
+        """What the test examples of each class or label are predicted to be; nothing of numbers.
+
+        See `baseline.confusion` and `measures.of_each_label`.
+        """
+        if self._kind == targets.NUMBER:
             return {}
-        labels, said = self._parts["test"]["label"], self.predict("test", params).argmax(-1)
-        return baseline.confusion(self.classifier.names, labels, said)
+        names, labels, logits = (
+            self.classifier.names,
+            self._parts["test"]["label"],
+            self.predict("test", params),
+        )
+        if self._kind == targets.LABELS:
+            return measures.of_each_label(names, labels, logits)
+        return baseline.confusion(names, labels, logits.argmax(-1))
 
     def save(self, directory: Path, params: Any) -> None:
         """Write the model, see `TextClassifier.save`; numbers are then predicted as they are."""

@@ -138,6 +138,7 @@ def render(record: Record, *, metric: str, missing: Mapping[str, str] | None = N
         *_section(sections.cost, record, compared, metric),
         *_section(sections.kept, record),
         *_section(sections.by_class, record, compared),
+        *_section(sections.by_label, record, compared),
         *_section(sections.beginning, record),
         *_section(sections.noise, record, compared),
         *_section(sections.health, record),

@@ -56,6 +56,29 @@ def test_the_classes_of_the_best_method_are_shown_with_what_they_are_mistaken_fo
     assert "| c12 | 1 | 1.000 | 1.000 | 1.000 |  |" in text and "in columns" not in text
 
 
+def test_the_labels_of_the_best_method_are_shown_with_how_many_are_found():
+    counts = {"examples": [4, 6, 0], "predicted": [3, 0, 0], "right": [2, 0, 0]}
+    found = {"names": ["a", "b|", "c"], "threshold": 0.5, **counts}
+    runs = run("sgd", 0.6), run("adamw", 0.7, extra={"labels": found})
+    lines = report.render(record(*runs), metric="accuracy").splitlines()
+    start = lines.index("## Which labels are found?")
+    assert lines[start + 2].endswith("adamw gives an example every label whose probability is above 0.5.")
+    assert lines[start + 4] == "| label | examples | precision ↑ | recall ↑ | F1 ↑ |"
+    assert lines[start + 6 : start + 9] == [
+        "| a | 4 | 0.667 | 0.500 | 0.571 |",
+        "| b\\| | 6 |  | 0.000 | 0.000 |",
+        "| c | 0 |  |  |  |",
+    ]
+    many = {
+        "names": [f"l{i}" for i in range(102)],
+        "threshold": 0.5,
+        **{key: [1, 0, *[2] * 100] for key in counts},
+    }
+    text = report.render(record(run("adamw", 0.7, extra={"labels": many})), metric="accuracy")
+    assert "Test examples of the 100 most frequent of 102 labels." in text
+    assert "| l101 | 2 | 1.000 |" in text and "| l0 |" not in text and "| l1 |" not in text
+
+
 def test_the_page_refers_to_nothing_beside_it(tmp_path):
     runs = [*seeds("a<b>", 0.8, 0.7, rate=0.01), *seeds("a<b>", 0.7, 0.6, rate=0.1)]
     page = (compare.write_report(record(*runs), tmp_path, metric="accuracy").parent / "report.html").read_text()

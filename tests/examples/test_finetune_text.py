@@ -149,6 +149,12 @@ def test_several_labels_of_a_text_are_learned_saved_and_predicted(arguments, cap
     (run,) = record.runs
     assert run.test.keys() == {"loss", "micro_f1", "macro_f1", "exact_match"} and run.test["micro_f1"] > 0.9
     assert "TF-IDF + logistic regression" in record.baselines and "confusion" not in run.extra
+    of = run.extra["labels"]
+    assert of["names"] == ["down", "up"] and of["threshold"] == 0.5
+    right, others = sum(of["right"]), sum(of["predicted"]) + sum(of["examples"])
+    assert 2 * right / others == pytest.approx(run.test["micro_f1"])
+    report = (arguments["output"] / "report.md").read_text()
+    assert "## Which labels are found?" in report and f"| up | {of['examples'][1]} |" in report
     config = json.loads((arguments["output"] / "adamw/model/config.json").read_bytes())
     assert config["problem_type"] == "multi_label_classification"
     assert config["id2label"] == {"0": "down", "1": "up"}

@@ -15,6 +15,7 @@ from optimiz.compare.sections.leads import differences as differences
 from optimiz.compare.sections.leads import seeds as seeds
 from optimiz.compare.sections.single_runs import all_runs as all_runs
 from optimiz.compare.sections.single_runs import by_class as by_class
+from optimiz.compare.sections.single_runs import by_label as by_label
 from optimiz.compare.sections.single_runs import health as health
 from optimiz.compare.sections.single_runs import kept as kept
 from optimiz.compare.sections.single_runs import pictures as pictures

@@ -11,6 +11,7 @@ from optimiz.compare.record import Record
 from optimiz.compare.sections.named import arm_of
 
 MATRIX = 12  # classes of a confusion matrix that is shown whole
+LABELS = 100  # rows of a table of labels
 
 
 def kept(record: Record) -> list[str]:
@@ -46,14 +47,13 @@ def by_class(record: Record, compared: Sequence[Method]) -> list[str]:
     names, matrix = [escaped(name) for name in confusion["classes"]], np.array(confusion["matrix"])
     rows = []
     for i, name in enumerate(names):
-        right, examples, said = matrix[i, i], matrix[i].sum(), matrix[:, i].sum()
+        examples = matrix[i].sum()
+        shares = _shares(matrix[i, i], matrix[:, i].sum(), examples)
         others = np.where(np.arange(len(names)) == i, 0, matrix[i])
         worst = others.argmax()
-        shares = [right / said if said else None, right / examples if examples else None]
-        shares.append(2 * right / (said + examples) if said + examples else None)
         mistaken = f"{names[worst]} ({others[worst]})" if others[worst] else ""
-        rows.append([name, f"{examples}", *("" if x is None else decimal(x) for x in shares), mistaken])
-    header = ["class", "examples", "precision ↑", "recall ↑", "F1 ↑", "most often mistaken for"]
+        rows.append([name, f"{examples}", *shares, mistaken])
+    header = ["class", *_SHARES, "most often mistaken for"]
     found = [
         "## Which classes are told apart?",
         f"Test examples of each class, as {escaped(best.name)} classifies them.",
@@ -67,6 +67,31 @@ def by_class(record: Record, compared: Sequence[Method]) -> list[str]:
         "The classes of the examples in rows, and what they were classified as in columns:",
         table(["", *names], cells),
     ]
+
+
+def by_label(record: Record, compared: Sequence[Method]) -> list[str]:
+    """How well the best method finds each label, if an example may have several."""
+    best, _ = leader(compared)
+    if not (of := best.runs[0].extra.get("labels")):
+        return []
+    counts = list(zip(of["names"], of["examples"], of["predicted"], of["right"], strict=True))
+    most = counts if len(counts) <= LABELS else sorted(counts, key=lambda row: -row[1])[:LABELS]
+    rows = [
+        [escaped(name), f"{examples}", *_shares(right, said, examples)] for name, examples, said, right in most
+    ]
+    which = "each label" if most is counts else f"the {LABELS} most frequent of {len(counts)} labels"
+    given = f"every label whose probability is above {of['threshold']:g}"
+    introduction = f"Test examples of {which}. {escaped(best.name)} gives an example {given}."
+    return ["## Which labels are found?", introduction, table(["label", *_SHARES], rows)]
+
+
+_SHARES = ("examples", "precision ↑", "recall ↑", "F1 ↑")
+
+
+def _shares(right: int, said: int, examples: int) -> list[str]:
+    """Precision, recall and F1: right predictions among all, among examples, and both; empty without any."""
+    shares = (right, said), (right, examples), (2 * right, said + examples)
+    return [decimal(part / of) if of else "" for part, of in shares]
 
 
 def health(record: Record) -> list[str]:
