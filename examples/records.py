@@ -58,7 +58,7 @@ _BENCHMARKS = {
         "trainers": trainers_report,
         "update": update_report,
     },
-    **dict.fromkeys(["plan/llama_v5e_4x4", "plan/gpt2_xl_h200"], plan_report),
+    **dict.fromkeys(["plan/llama_v5e_4x4", "plan/llama_v5e_4x4_rows", "plan/gpt2_xl_h200"], plan_report),
 }
 _PAGES = ("contract", "layouts", "memory", "scaling")  # records in tests/records that have a page
 
@@ -114,6 +114,7 @@ def sections() -> dict[str, Callable[[], str]]:
         "lora": lambda: lora_report.summary(_benchmark("lora")),
         "steps": lambda: steps_report.summary(_benchmark("steps")),
         "plan_tpu": lambda: plan_report.summary(_benchmark("plan/llama_v5e_4x4")),
+        "plan_tpu_rows": lambda: plan_report.summary(_benchmark("plan/llama_v5e_4x4_rows")),
         "plan_gpu": lambda: plan_report.summary(_benchmark("plan/gpt2_xl_h200")),
         "parity": lambda: _rendered("parity"),
         "model_parity": lambda: _rendered("model_parity"),

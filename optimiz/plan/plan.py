@@ -181,6 +181,7 @@ def update(
     state = jax.eval_shape(tx.init, params)
     params = _laid(params, layout.params(params))
     state = _laid(state, layout.opt_state(state, params))
+    shardings = tuple(jax.tree.map(lambda x: x.sharding, tree) for tree in (params, state))
     functions = {name: value for name, value in extra_args.items() if callable(value)}
     arrays = {
         name: jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=layout.whole), value)
@@ -189,13 +190,13 @@ def update(
     }
 
     def step(params: Any, state: Any, gradients: Any, arrays: Any = None) -> Any:
-        return numerics.update_and_apply(tx, gradients, state, params, **(arrays or {}), **functions)
+        extra = (arrays or {}) | functions
+        return numerics.update_and_apply(tx, gradients, state, params, shardings=shardings, **extra)
 
     arguments = {"parameters": params, "state": state, "gradients": params}
     if arrays:
         arguments["extra"] = arrays
-    out = tuple(jax.tree.map(lambda x: x.sharding, tree) for tree in (params, state))
-    return _plan_of(devices, layout.mesh, offloaded(step), arguments, ("parameters", "state"), out)
+    return _plan_of(devices, layout.mesh, offloaded(step), arguments, ("parameters", "state"), shardings)
 
 
 def step(

@@ -205,12 +205,14 @@ def _in_memory(arrays: Iterable[Array], space: int = 0) -> int:
 
 
 def _result(instruction: Instruction) -> tuple[Array, ...]:
-    """The arrays that an instruction produces; an asynchronous one also lists its operands and context."""
+    """The arrays that an instruction produces; most asynchronous ones also list operands and context."""
     arrays = instruction.arrays
     match instruction.opcode:
         case "copy-start":
             return arrays[:1]
-        case "slice-start" | "async-start" | "all-gather-start" | "collective-permute-start":
+        case "all-reduce-start":
+            return arrays
+        case opcode if opcode.endswith("-start"):
             operands = len(instruction.operands)
             return arrays[operands : 2 * operands]
         case _:

@@ -95,8 +95,8 @@ def traced_step(spec: StepSpec, layout: Layout | None = None) -> jax.stages.Trac
         step, arguments = _checked_step(spec)
         return jax.jit(step, donate_argnums=0).trace(*arguments)
     with use_abstract_mesh(layout.mesh.abstract_mesh):  # for an optimizer that asks, as muon does
-        step, arguments = _checked_step(spec)
-        state = state_shardings(arguments[0], layout)
+        state = state_shardings(spec.shapes[0], layout)
+        step, arguments = _checked_step(spec, state)
         arguments = (jax.tree.map(placed, arguments[0], state), *arguments[1:])
         into, out = (state, layout.batch, *[layout.whole] * (len(arguments) - 2)), (state, layout.whole)
         step = jax.jit(offloaded(step), donate_argnums=0, in_shardings=into, out_shardings=out)
@@ -116,13 +116,15 @@ def trace_step(spec: StepSpec) -> None:
     _checked_step(spec)
 
 
-def _checked_step(spec: StepSpec) -> tuple[Callable[..., tuple[TrainState, StepMetrics]], tuple[Any, ...]]:
+def _checked_step(
+    spec: StepSpec, shardings: TrainState | None = None
+) -> tuple[Callable[..., tuple[TrainState, StepMetrics]], tuple[Any, ...]]:
     """The function to compile, checked, and the shapes of its arguments."""
     called: set[str] = set()
 
     @jax.jit  # for its cache: it is traced once
     def train(state: TrainState, batch: Any, *rate: jax.Array) -> tuple[TrainState, StepMetrics]:
-        return train_step(spec.at(*rate) if rate else spec, called, state, batch)
+        return train_step(spec.at(*rate) if rate else spec, called, state, batch, shardings)
 
     state, batch = spec.shapes
     rate = () if spec.make is None else (traced_rate(),)

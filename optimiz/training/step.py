@@ -177,7 +177,7 @@ class StepSpec:
 
 
 def train_step(
-    spec: StepSpec, called: set[str], state: TrainState, batch: Any
+    spec: StepSpec, called: set[str], state: TrainState, batch: Any, shardings: TrainState | None = None
 ) -> tuple[TrainState, StepMetrics]:
     """The state after a step, and what was measured; traceable.
 
@@ -186,18 +186,19 @@ def train_step(
         called: a set to which the names of the functions that the optimizer calls are added.
         state: the state before the step.
         batch: the batch to train on, or the candidates to choose from.
+        shardings: how a mesh splits the state, of ``NamedSharding``; None on one device.
 
     Raises:
         ValueError: the loss does not return one value per example, or the optimizer calls a function with
             arguments that a run does not support.
     """
     if spec.selection is None:
-        return _update(spec, called, state, batch, state.clock)
-    return _update_on_selection(spec, called, state, batch)
+        return _update(spec, called, state, batch, state.clock, shardings=shardings)
+    return _update_on_selection(spec, called, state, batch, shardings)
 
 
 def _update_on_selection(
-    spec: StepSpec, called: set[str], state: TrainState, candidates: Any
+    spec: StepSpec, called: set[str], state: TrainState, candidates: Any, shardings: TrainState | None
 ) -> tuple[TrainState, StepMetrics]:
     """Evaluate candidates, and make an update on some of them, if enough are kept."""
     selection, before, size = spec.selection, state.clock, batch_size(candidates)
@@ -215,7 +216,7 @@ def _update_on_selection(
     # Counted as passes over the batch of a step.
     forwards = (drawn + 1) * jnp.float32(size / selection.batch)
 
-    update = functools.partial(_update, spec, called)
+    update = functools.partial(_update, spec, called, shardings=shardings)
     arguments = state, chosen.batch, before, forwards
     if not selection.waits:
         return update(*arguments)
@@ -230,6 +231,7 @@ def _update(
     batch: Any,
     before: Clock | None,
     selection_forwards: jax.Array | None = None,
+    shardings: TrainState | None = None,
 ) -> tuple[TrainState, StepMetrics]:
     """Make an update.
 
@@ -240,6 +242,7 @@ def _update(
         batch: the batch to train on.
         before: the clock before the step.
         selection_forwards: forward passes over candidates so far.
+        shardings: how a mesh splits the state; None on one device.
     """
     key = jax.random.fold_in(run_key(state), state.step)
     layers = _layers_on(spec, state, before, key)
@@ -283,7 +286,14 @@ def _update(
     assert spec.tx is not None  # see StepSpec.at
     with on_clock(before):
         params, opt_state = numerics.update_and_apply(
-            spec.tx, grads, state.opt_state, state.params, value=value, grad=grads, **offered
+            spec.tx,
+            grads,
+            state.opt_state,
+            state.params,
+            shardings=None if shardings is None else (shardings.params, shardings.opt_state),
+            value=value,
+            grad=grads,
+            **offered,
         )
     clock, fraction = None, None
     if spec.price is not None:

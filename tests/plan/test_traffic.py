@@ -181,6 +181,8 @@ def test_collectives_are_counted_by_kind():
     found = moved(
         [
             "%x = f32[256]{0} parameter(0)",
+            "%a = ((f32[256]{0}), f32[256]{0}) all-to-all-start(%x), dimensions={0}",
+            "%b = f32[256]{0} all-to-all-done(%a)",
             "%s = (f32[256]{0}, f32[1024]{0}) all-gather-start(%x), dimensions={0}",
             "%g = f32[1024]{0} all-gather-done(%s)",
             "%r = f32[256]{0} all-reduce(%x), to_apply=%add",
@@ -188,7 +190,11 @@ def test_collectives_are_counted_by_kind():
         ],
         ADD,
     )
-    assert found.collectives == {"all-gather": Collective(1, 4 * KIB), "all-reduce": Collective(2, 2 * KIB)}
+    assert found.collectives == {
+        "all-to-all": Collective(1, KIB),
+        "all-gather": Collective(1, 4 * KIB),
+        "all-reduce": Collective(2, 2 * KIB),
+    }
 
 
 def test_a_collective_that_is_fused_with_several_kernels_counts_once():

@@ -15,7 +15,13 @@ from optimiz.numerics.fusion import deferred, programs
 
 
 def update_and_apply(
-    tx: optax.GradientTransformation, updates: Any, state: Any, params: Any, **extra_args: Any
+    tx: optax.GradientTransformation,
+    updates: Any,
+    state: Any,
+    params: Any,
+    *,
+    shardings: tuple[Any, Any] | None = None,
+    **extra_args: Any,
 ) -> tuple[Any, Any]:
     """``tx.update`` and ``optax.apply_updates``, one kernel per parameter where state is stored in eight bits.
 
@@ -30,6 +36,9 @@ def update_and_apply(
         updates: the gradients.
         state: state of ``tx``; donate it to ``jit``, and the parameters.
         params: the parameters.
+        shardings: how a mesh of several devices splits the parameters and the state: a pair of trees like
+            these, of ``NamedSharding``. Each device's kernel then updates its part; without it, several
+            devices use no kernel.
         **extra_args: further arguments of ``tx.update``.
 
     Returns:
@@ -57,10 +66,12 @@ def update_and_apply(
 
     results, structure = jax.tree.flatten(deferred(traced)(updates, state, params))
     before = jax.tree.leaves((params, state))
+    laid = [None] * len(before) if shardings is None else jax.tree.leaves(shardings)
     values = [each.value for each in results]
     for members, jaxpr, arguments in programs(results):
         aliases = _aliases(arguments, [before[i] for i in members], jaxpr.out_avals)
-        found = update_leaf(jaxpr, aliases, arguments)
+        sharding = next((laid[i] for i in members if _is_code(before[i])), None)
+        found = update_leaf(jaxpr, aliases, arguments, sharding)
         for i, value in zip(members, found, strict=True):
             values[i] = value
     return jax.tree.unflatten(structure, values)
@@ -68,9 +79,11 @@ def update_and_apply(
 
 def _has_codes(state: Any) -> bool:
     """Whether a traced state holds arrays of eight bits."""
-    return any(
-        isinstance(x, Tracer) and x.dtype in (jnp.int8, jnp.float8_e4m3fn) for x in jax.tree.leaves(state)
-    )
+    return any(isinstance(x, Tracer) and _is_code(x) for x in jax.tree.leaves(state))
+
+
+def _is_code(x: Any) -> bool:
+    return x.dtype in (jnp.int8, jnp.float8_e4m3fn)
 
 
 def _is_laid_out(tree: Any) -> bool:

@@ -12,15 +12,19 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 from jax.interpreters import mlir
+from jax.sharding import NamedSharding
 
-from optimiz.numerics.block_kernels.in_parts import in_parts, partitioned
+from optimiz.numerics.block_kernels.in_parts import in_parts, part_of, with_whole_blocks
 from optimiz.numerics.block_kernels.on_tile import leaf_of
 from optimiz.numerics.block_kernels.ops import SCALE, operation
 from optimiz.numerics.fusion import rematerialise, results_of
 
 
 def update_leaf(
-    jaxpr: core.ClosedJaxpr, aliases: Sequence[tuple[int, int]], arguments: Sequence[jax.Array]
+    jaxpr: core.ClosedJaxpr,
+    aliases: Sequence[tuple[int, int]],
+    arguments: Sequence[jax.Array],
+    sharding: NamedSharding | None = None,
 ) -> list[jax.Array]:
     """Evaluate the program of one parameter.
 
@@ -28,10 +32,12 @@ def update_leaf(
         jaxpr: of block operations and operations entry by entry.
         aliases: pairs of an argument and a result that may take its memory.
         arguments: those of the program.
+        sharding: how a mesh splits the codes; None if that is unknown, or they are on one device.
     """
     if leaf_of(jaxpr) is None:
         return in_two_passes(jaxpr, arguments)
-    return _LEAF.bind(*arguments, jaxpr=jaxpr, aliases=tuple(aliases), partitioned=partitioned())
+    layout = None if sharding is None else (sharding.mesh.abstract_mesh, sharding.spec)
+    return _LEAF.bind(*arguments, jaxpr=jaxpr, aliases=tuple(aliases), layout=layout)
 
 
 def in_two_passes(jaxpr: core.ClosedJaxpr, arguments: Sequence[jax.Array]) -> list[jax.Array]:
@@ -101,25 +107,25 @@ def _evaluated(
     return values
 
 
-def _pure(*arguments, jaxpr, aliases, partitioned):
-    del aliases, partitioned
+def _pure(*arguments, jaxpr, aliases, layout):
+    del aliases, layout
     return in_two_passes(jaxpr, arguments)
 
 
 _LEAF = operation("low_bit_leaf", _pure)
 
 
-def _in_kernel(*arguments, jaxpr, aliases, partitioned, kernel):
-    del partitioned
+def _in_kernel(*arguments, jaxpr, aliases, layout, kernel):
+    del layout
     return on_tiles(kernel, jaxpr, aliases, arguments)
 
 
-def _in_parts(*arguments, jaxpr, aliases, partitioned, kernel):
-    del partitioned
+def _in_parts(*arguments, jaxpr, aliases, layout, kernel):
+    mesh, spec = layout
     leaf = leaf_of(jaxpr)
     assert leaf is not None
     run = functools.partial(on_tiles, kernel, jaxpr, aliases)
-    return in_parts(run, jaxpr, leaf[0], leaf[1].size(leaf[0]), arguments)
+    return in_parts(run, jaxpr, leaf[0], mesh, spec, arguments)
 
 
 def _kernel_of(platform: str) -> Any:
@@ -135,23 +141,21 @@ _lower_pure = mlir.lower_fun(_pure)
 
 
 def _lowering(platform: str) -> Callable[..., Any]:
-    def lower(ctx, *arguments, jaxpr, aliases, partitioned):
+    def lower(ctx, *arguments, jaxpr, aliases, layout):
         kernel = _kernel_of(platform)
-        lower_kernel = mlir.lower_fun(functools.partial(_in_kernel, kernel=kernel))
-        lower_parts = mlir.lower_fun(functools.partial(_in_parts, kernel=kernel))
         leaf = leaf_of(jaxpr)
         assert leaf is not None
         shape, fmt = leaf
-        context = ctx.module_context.axis_context
-        if not kernel.suits(shape, fmt.size(shape)):
-            chosen = _lower_pure
-        elif _is_on_one_device(context):
-            chosen = lower_kernel
-        else:
-            # The compiler of a TPU that is not there, as a plan's, knows no custom partitioning.
-            by_parts = platform == "gpu" and getattr(context, "abstract_mesh", None)
-            chosen = lower_parts if by_parts else _lower_pure
-        static = {"jaxpr": jaxpr, "aliases": aliases, "partitioned": partitioned}
+        block, chosen = fmt.size(shape), _lower_pure
+        if _is_on_one_device(ctx.module_context.axis_context):
+            if kernel.suits(shape, block):
+                chosen = mlir.lower_fun(functools.partial(_in_kernel, kernel=kernel))
+        elif layout is not None:
+            mesh, given = layout
+            spec = with_whole_blocks(given, shape, block, mesh.shape)
+            if spec is not None and kernel.suits(part_of(shape, spec, mesh.shape), block):
+                chosen, layout = mlir.lower_fun(functools.partial(_in_parts, kernel=kernel)), (mesh, spec)
+        static = {"jaxpr": jaxpr, "aliases": aliases, "layout": layout}
         try:
             return chosen(ctx, *arguments, **static)
         except NotImplementedError:  # Triton has no jnp.round, which stochastic rounding takes

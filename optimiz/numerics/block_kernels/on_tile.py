@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from optimiz.numerics.block_kernels.ops import CODE, DECODE, SCALE
-from optimiz.numerics.fusion import is_entry_by_entry, results_of
+from optimiz.numerics.fusion import is_entry_by_entry
 from optimiz.numerics.rounding import noise_at
 
 _MOVING = ("reshape", "slice", "squeeze", "cond", "jit", "pjit", "rem", "complex", "conj", "imag", "real")
@@ -129,7 +129,8 @@ def _result(equation: core.JaxprEqn, operands: list[Any], tile: Tile, shape: tup
         return jnp.broadcast_to(operands[0], tile.shape)
     if name == "iota":
         return tile.index(params["dimension"]).astype(params["dtype"])
-    return results_of(equation, operands)[0]
+    # Not in the equation's context, whose mesh is that of the whole arrays.
+    return equation.primitive.bind(*operands, **equation.primitive.get_bind_params(equation.params))
 
 
 def _position(tile: Tile, shape: tuple[int, ...]) -> jax.Array:

@@ -16,41 +16,48 @@ from jax.sharding import PartitionSpec as P
 
 import optimiz
 from optimiz.numerics.block_kernels import fused_update, gpu, leaf_kernel, tpu
-from optimiz.numerics.block_kernels.in_parts import in_parts
+from optimiz.numerics.block_kernels.in_parts import in_parts, with_whole_blocks
 
-# Devices hold whole blocks, or parts of blocks; a last block is short; blocks of a stack of matrices.
+# Of the state, and of the parameters if they are laid out otherwise. Devices hold whole blocks, or parts of
+# blocks; a last block is short; blocks of a stack of matrices; only the state is split.
 LAYOUTS = {
     "whole": ((64, 512), P("x", "y")),
     "across": ((64, 768), P("x", "y")),
     "ragged": ((64, 700), P("x", None)),
     "stacked": ((4, 16, 512), P("x", None, "y")),
+    "state": ((64, 512), P("x", "y"), P()),
 }
 
 
-def step(tx, params, state, gradients):
-    return optimiz.update_and_apply(tx, gradients, state, params)
+def step(tx, shardings, params, state, gradients):
+    return optimiz.update_and_apply(tx, gradients, state, params, shardings=shardings)
 
 
-def differing(kernel, shape, spec):
-    def update_leaf(jaxpr, aliases, arguments):
+def differing(kernel, shape, spec, spec_of_params=None):
+    def update_leaf(jaxpr, aliases, arguments, given):
         whole, fmt = leaf_kernel.leaf_of(jaxpr)
+        mesh = given.mesh.abstract_mesh
+        spec = with_whole_blocks(given.spec, whole, fmt.size(whole), mesh.shape)
         run = functools.partial(leaf_kernel.on_tiles, kernel, jaxpr, aliases, interpret=True)
-        return in_parts(run, jaxpr, whole, fmt.size(whole), arguments)
+        return in_parts(run, jaxpr, whole, mesh, spec, arguments)
 
     tx = optax.chain(optimiz.low_bit(optimiz.lion(0.01), optimiz.Int8()), optimiz.stochastic_rounding(0))
     rng = np.random.default_rng(0)
     params, gradients = (jax.numpy.asarray(rng.normal(size=shape), "bfloat16") for _ in range(2))
     state = tx.init(params)
-    expected = jax.jit(functools.partial(step, tx))(params, state, gradients)
-    sharding = NamedSharding(Mesh(np.array(jax.devices()).reshape(4, 2), ("x", "y")), spec)
-    whole = NamedSharding(sharding.mesh, P())
-    given = jax.tree.map(
-        lambda x: jax.device_put(x, sharding if x.shape == shape else whole), (params, state, gradients)
-    )
+    expected = jax.jit(functools.partial(step, tx, None))(params, state, gradients)
+    mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("x", "y"))
+    of_params = spec if spec_of_params is None else spec_of_params
+
+    def laid(tree, spec):
+        spec_of = lambda x: spec if x.shape == shape else P()  # noqa: E731
+        return jax.tree.map(lambda x: jax.device_put(x, NamedSharding(mesh, spec_of(x))), tree)
+
+    given = laid(params, of_params), laid(state, spec), laid(gradients, of_params)
     out = jax.tree.map(lambda x: x.sharding, given[:2])
     plain, fused_update.update_leaf = fused_update.update_leaf, update_leaf
     try:
-        found = jax.jit(functools.partial(step, tx), out_shardings=out)(*given)
+        found = jax.jit(functools.partial(step, tx, out), out_shardings=out)(*given)
     finally:
         fused_update.update_leaf = plain
     pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)

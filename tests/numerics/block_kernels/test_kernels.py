@@ -50,7 +50,7 @@ def check_kernel(monkeypatch, kernel, name, fmt, shape, dtype, steps=2):
     expected = trained(by_two_calls(tx), tx, params, gradients)
     ran = []
 
-    def in_kernel(jaxpr, aliases, arguments):
+    def in_kernel(jaxpr, aliases, arguments, sharding):
         ran.append(aliases)
         return leaf_kernel.on_tiles(kernel, jaxpr, aliases, arguments, interpret=True)
 
