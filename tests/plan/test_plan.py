@@ -108,6 +108,14 @@ def test_eight_bit_state_is_decoded_and_encoded_where_it_lies(target):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("target", [pytest.param("v5e", marks=TPU), pytest.param("h200", marks=GPU)])
+def test_bfloat16_parameters_are_rounded_at_random_within_the_same_pass(target):
+    tx = optax.chain(optimiz.low_bit(optimiz.adamw(1e-3), optimiz.Int8()), optimiz.stochastic_rounding(0))
+    planned = plan.update(tx, {"w": jax.ShapeDtypeStruct(MATRIX.shape, jnp.bfloat16)}, target)
+    assert planned.traffic.greatest <= 10.2 * MATRIX.size
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("target", [pytest.param("v5e:2x2", marks=TPU), pytest.param("h200:4", marks=GPU)])
 def test_of_parts_that_hold_whole_blocks_nothing_is_exchanged(target):
     rules = groups.label({P("data", "model"): groups.everything})

@@ -158,7 +158,7 @@ def _lowering(platform: str) -> Callable[..., Any]:
         static = {"jaxpr": jaxpr, "aliases": aliases, "layout": layout}
         try:
             return chosen(ctx, *arguments, **static)
-        except NotImplementedError:  # Triton has no jnp.round, which stochastic rounding takes
+        except NotImplementedError:  # Triton lacks some operations, such as jax.lax.erf
             return _lower_pure(ctx, *arguments, **static)
 
     return lower

@@ -127,10 +127,29 @@ def _result(equation: core.JaxprEqn, operands: list[Any], tile: Tile, shape: tup
         return jnp.where(bits > 127, bits - 256, bits).astype(jnp.int8)
     if name == "broadcast_in_dim":
         return jnp.broadcast_to(operands[0], tile.shape)
+    if name == "round" and params["rounding_method"] is jax.lax.RoundingMethod.TO_NEAREST_EVEN:
+        return rounded(operands[0])
     if name == "iota":
         return tile.index(params["dimension"]).astype(params["dtype"])
     # Not in the equation's context, whose mesh is that of the whole arrays.
     return equation.primitive.bind(*operands, **equation.primitive.get_bind_params(equation.params))
+
+
+def rounded(x: jax.Array) -> jax.Array:
+    """The nearest integer, ties to even, as ``jnp.round``, which Triton does not have.
+
+    Args:
+        x: a float, any shape.
+
+    Example:
+        >>> rounded(jnp.array([0.5, 1.5, -2.4])).tolist()
+        [0.0, 2.0, -2.0]
+    """
+    size = jnp.abs(x)
+    below = jnp.floor(size)
+    rest = size - below  # exact, as size is not negative
+    is_odd = below != 2 * jnp.floor(below / 2)
+    return jnp.sign(x) * (below + jnp.where((rest > 0.5) | (is_odd & (rest == 0.5)), 1, 0).astype(x.dtype))
 
 
 def _position(tile: Tile, shape: tuple[int, ...]) -> jax.Array:
