@@ -29,8 +29,8 @@ FLAGS = program_flags.Flags()
 _TASK = FLAGS.DEFINE_path(
     "task",
     texts.NAME,
-    f'"{texts.NAME}", or a .tsv, .csv, .jsonl, .json or .parquet of examples; a trainer and flags of its data '
-    'and model, as "finetune_lm --data=a.jsonl"; or module:function of your own.',
+    f'"{texts.NAME}", or a .tsv, .csv, .jsonl, .json or .parquet of examples, or a folder of classes; a '
+    'trainer and flags of its data and model, as "finetune_lm --data=a.jsonl"; or module:function of your own.',
 )
 _MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
 _OPTIMIZERS = FLAGS.DEFINE_list("optimizers", ["adamw", "sgd_sai", "salsa"], optimizers.listed())

@@ -5,9 +5,10 @@
     echo "How do I open a file?" | python -m examples.predict --run=runs/topics/adamw
 
 The parameters are those that the run has tested. Texts come from a .tsv, .csv, .jsonl, .json or .parquet file,
-or one a line from a .txt file or standard input; pictures from a file, or a folder and the folders in it. What
-comes out has a row for each, in their order: what was given, the most probable class, its probability, and that
-of every class. Of a run with --problem_type, it has the labels that are more likely than not, or the number.
+one a line from a .txt file or standard input, or one a .txt file from a folder and the folders in it; pictures
+from a file, or from such a folder. What comes out has a row for each, in their order: what was given, the most
+probable class, its probability, and that of every class. Of a run with --problem_type, it has the labels that
+are more likely than not, or the number.
 """
 
 import sys
@@ -59,24 +60,40 @@ def model_of(run: Path) -> Path:
     raise ValueError(f"--run={run}: this is no run of finetune_text or finetune_image, such as runs/mine/adamw")
 
 
+def read_texts(*, pairs: bool) -> list[dict[str, str]]:
+    """The texts that the flags name: "text" of each, with "pair" of pairs, or "file" of a folder.
+
+    Args:
+        pairs: whether the run is of pairs.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: flags or data are refused.
+    """
+    data, standard = Path(_DATA.value), _DATA.value == STANDARD
+    in_folder, in_lines = not standard and data.is_dir(), standard or data.suffix.lower() == ".txt"
+    if not (in_folder or in_lines):
+        texts, seconds = _COLUMNS.read_texts(_DATA.value, pairs=pairs)
+        if seconds is None:
+            return [{"text": one} for one in texts]
+        return [{"text": one, "pair": other} for one, other in zip(texts, seconds, strict=True)]
+    if not in_folder:
+        _COLUMNS.refuse_without("--data")
+    if pairs:
+        raise ValueError("the run is of pairs of texts: --data must be a file with columns, such as a .tsv")
+    if in_folder:
+        files, texts = _COLUMNS.read_folder_texts(data)
+        return [{"file": file, "text": one} for file, one in zip(files, texts, strict=True)]
+    content = sys.stdin.buffer.read() if standard else data.read_bytes()
+    return [{"text": one} for one in text.lines(content, shown.path(data))]
+
+
 def of_texts(model: Path) -> tuple[str, Sequence[str], list[dict[str, str]], np.ndarray]:
     """The kind of problem, the classes, what was given, and the predictions [N, C] of texts."""
     classifier, params = text_classifier.load(model)
-    data = Path(_DATA.value)
-    if _DATA.value == STANDARD or data.suffix.lower() == ".txt":
-        _COLUMNS.refuse_without("--data")
-        if classifier.pairs:
-            raise ValueError("the run is of pairs of texts: --data must be a file with columns, such as a .tsv")
-        content = sys.stdin.buffer.read() if _DATA.value == STANDARD else data.read_bytes()
-        texts, pairs = text.lines(content, shown.path(data)), None
-    else:
-        texts, pairs = _COLUMNS.read_texts(_DATA.value, pairs=classifier.pairs)
-    given = (
-        [{"text": one} for one in texts]
-        if pairs is None
-        else [{"text": one, "pair": other} for one, other in zip(texts, pairs, strict=True)]
-    )
-    return classifier.problem, classifier.names, given, classifier.predictions(params, texts, pairs)
+    given = read_texts(pairs=classifier.pairs)
+    texts, seconds = ([row[name] for row in given if name in row] for name in ("text", "pair"))
+    return classifier.problem, classifier.names, given, classifier.predictions(params, texts, seconds or None)
 
 
 def of_images(model: Path) -> tuple[str, Sequence[str], list[dict[str, str]], np.ndarray]:

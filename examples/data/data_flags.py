@@ -2,15 +2,17 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from absl import flags
 
-from examples.data import tables, targets, text
+from examples.data import tables, targets, text, text_folders
 from examples.shared import program_flags
 
 _TAB = "\\t"  # as it is typed
 _ARGUMENT = "--{}="
+_OF_FOLDERS = ("encoding", "label_names")
 _ONLY = {"label_names": (targets.CLASS, targets.LABELS), "separator": (targets.LABELS,)}
 
 
@@ -52,6 +54,16 @@ class ColumnFlags:
         how = tables.Format(own.columns, self._delimiter, own.encoding, _ARGUMENT)
         return text.read_texts(path, pairs=pairs, text=own.text, pair=own.pair, how=how)
 
+    def read_folder_texts(self, path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Read the texts of a folder as the flags specify; see `text_folders.read_texts`."""
+        self._refuse_for_folder(path)
+        return text_folders.read_texts(path, encoding=self.own.encoding, argument=_ARGUMENT)
+
+    def _refuse_for_folder(self, path: Path) -> None:
+        for name in self._NAMES:
+            if name not in _OF_FOLDERS and self.own[name].value is not None:
+                raise ValueError(f"--{name} describes a file with columns, and {path} is a folder of texts")
+
     @property
     def _delimiter(self) -> str | None:
         return "\t" if self.own.delimiter == _TAB else self.own.delimiter
@@ -72,15 +84,20 @@ class DataFlags(ColumnFlags):
         )
 
     def read(self, path: str, label_names: Sequence[str] | None = None) -> text.TextExamples:
-        """Read a file as the flags specify; arguments and errors as for `text.read`."""
+        """Read a file or folder as the flags specify; errors as for `text.read` and `text_folders.read`."""
         own = self.own
+        label_names = own.label_names if label_names is None else label_names
+        if Path(path).is_dir():
+            self._refuse_for_folder(Path(path))
+            given = {"encoding": own.encoding, "argument": _ARGUMENT}
+            return text_folders.read(Path(path), label_names=label_names, **given)
         return text.read(
             path,
             text=own.text,
             pair=own.pair,
             label=own.label,
             columns=own.columns,
-            label_names=own.label_names if label_names is None else label_names,
+            label_names=label_names,
             delimiter=self._delimiter,
             encoding=own.encoding,
             argument=_ARGUMENT,
@@ -118,6 +135,11 @@ class TargetFlags(DataFlags):
             raise ValueError(
                 f"--problem_type={self.own.problem_type} describes a file, but there is none; see {file}"
             )
+
+    def _refuse_for_folder(self, path: Path) -> None:
+        super()._refuse_for_folder(path)
+        if self.own.problem_type != targets.CLASS:
+            raise ValueError(f"--problem_type={self.own.problem_type}: the folders of {path} are classes")
 
     @property
     def _targets(self) -> dict[str, str]:

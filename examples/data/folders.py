@@ -2,8 +2,10 @@
 
 import collections
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+
+from examples.data import shown
 
 HIDDEN = "hidden or system files"
 
@@ -19,6 +21,8 @@ _OF_A_SYSTEM = {
     "system volume information",
     "thumbs.db",
 }
+_TRAIN = {"train", "training"}
+_PARTS = {*_TRAIN, "dev", "eval", "test", "testing", "val", "valid", "validation"}
 
 
 def is_hidden(name: str) -> bool:
@@ -57,3 +61,49 @@ def files(folder: Path) -> tuple[list[Path], Mapping[str, int]]:
         left_out["links to folders"] += sum((Path(here) / name).is_symlink() for name in folders)
         found += [Path(here) / name for name in seen(names)]
     return sorted(found), +left_out
+
+
+def of_classes(
+    path: Path, is_example: Callable[[Path], bool], kind: str, one: str
+) -> tuple[list[tuple[str, Path]], Mapping[str, int]]:
+    """The examples of a folder that has a folder for each class, and in it files and further folders.
+
+    Args:
+        path: the folder.
+        is_example: whether a file is an example, by its name.
+        kind: what examples are, such as `"pictures"`, for `notes`.
+        one: one of them, such as `"a picture"`.
+
+    Returns:
+        Class and file of each example, in the order of their paths; and what was left out → how often.
+
+    Raises:
+        OSError: a folder cannot be read.
+        ValueError: two folders have a name that is shown alike, or they are parts of a data set, not classes.
+    """
+    left_out: collections.Counter[str] = collections.Counter()
+    found: list[tuple[str, Path]] = []
+    classes: dict[str, str] = {}
+    for each in sorted(path.iterdir()):
+        if is_hidden(each.name):
+            left_out[f"files or folders left out: {HIDDEN}"] += 1
+        elif not each.is_dir():
+            left_out["files left out: not in the folder of a class"] += 1
+        else:
+            name = shown.path(Path(each.name))
+            if classes.setdefault(name, each.name) != each.name:
+                raise ValueError(f"{path}: two folders would both be the class {name!r}; rename one")
+            listed, ignored = files(each)
+            for reason, count in ignored.items():
+                left_out[f"files or folders left out: {reason}"] += count
+            examples = [file for file in listed if is_example(file)]
+            left_out[f"files left out: not {kind}, by their names"] += len(listed) - len(examples)
+            left_out[f"folders left out: without {one}"] += not examples
+            found += [(name, file) for file in examples]
+    if classes and {name.lower() for name in classes} <= _PARTS:
+        first = min(classes.values(), key=lambda name: name.lower() not in _TRAIN)
+        raise ValueError(
+            f"{path} holds parts of a data set, {', '.join(classes)}, instead of folders of classes; "
+            f"give each part by itself, such as --data={path / first}"
+        )
+    return found, +left_out

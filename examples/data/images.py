@@ -1,6 +1,5 @@
 """Labelled images of one size: a folder of folders, a NumPy or Parquet file, or scikit-learn's digits."""
 
-import collections
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +15,6 @@ SUFFIXES = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".
 
 # Pictures too, which must not be skipped silently.
 _NOT_READ = {".avif", ".cr2", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".psd", ".svg", ".tga"}
-
-_PARTS = {"dev", "eval", "test", "testing", "train", "training", "val", "valid", "validation"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -153,34 +150,10 @@ def _place(name: str) -> tuple[bool, int, str]:
 
 
 def _read_folder(path: Path, size: int | None, channels: int | None) -> tuple[Pictures, list[str]]:
-    left_out: collections.Counter[str] = collections.Counter()
-    found: list[tuple[str, Path]] = []
-    classes: dict[str, str] = {}
-    for each in sorted(path.iterdir()):
-        if folders.is_hidden(each.name):
-            left_out[f"files or folders left out: {folders.HIDDEN}"] += 1
-        elif not each.is_dir():
-            left_out["files left out: not in the folder of a class"] += 1
-        else:
-            name = shown.path(Path(each.name))
-            if classes.setdefault(name, each.name) != each.name:
-                raise ValueError(f"{path}: two folders would both be the class {name!r}; rename one")
-            files, ignored = folders.files(each)
-            for reason, count in ignored.items():
-                left_out[f"files or folders left out: {reason}"] += count
-            pictures = [file for file in files if _is_picture(file)]
-            left_out["files left out: not pictures, by their names"] += len(files) - len(pictures)
-            left_out["folders left out: without a picture"] += not pictures
-            found += [(name, file) for file in pictures]
-    if classes and {name.lower() for name in classes} <= _PARTS:
-        first = path / next(iter(classes.values()))
-        raise ValueError(
-            f"{path} holds parts of a data set, {', '.join(classes)}, instead of folders of classes; "
-            f"give each part by itself, such as --data={first}"
-        )
+    found, left_out = folders.of_classes(path, _is_picture, "pictures", "a picture")
     files = ((shown.path(file), file) for _, file in found)
     pictures = decoding.decode(files, len(found), size, channels, shown.path(path))
-    notes = {**pictures.notes, **+left_out}
+    notes = {**pictures.notes, **left_out}
     return dataclasses.replace(pictures, notes=notes), [name for name, _ in found]
 
 

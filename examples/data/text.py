@@ -50,6 +50,7 @@ class TextExamples:
         label_names: the classes, in a fixed order; for numbers, the name of their column.
         source: where the examples come from, for the record of a run.
         problem: what a text is labelled with, one of `targets.PROBLEMS`.
+        notes: what was left out of the source → how often.
     """
 
     texts: tuple[str, ...]
@@ -58,6 +59,7 @@ class TextExamples:
     label_names: tuple[str, ...]
     source: str
     problem: str = targets.CLASS
+    notes: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def read(
@@ -106,7 +108,7 @@ def read(
         (('A joy to watch.', 'Dull.'), [1, 0], ('0', '1'))
     """
     path, how = Path(path), tables.Format(columns, delimiter, encoding, argument)
-    name, known = shown.path(path), None if problem == targets.NUMBER else _known(label_names, how)
+    name, known = shown.path(path), None if problem == targets.NUMBER else known_classes(label_names, how)
     if problem == targets.NUMBER and label is None and label_names:
         (label,) = label_names  # the column of the training file
     header, rows = tables.opened(path, how)
@@ -294,8 +296,16 @@ def _position(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
 
 
-def _known(label_names: Sequence[str] | None, how: tables.Format) -> tuple[str, ...] | None:
-    """The classes that the caller gives, checked."""
+def known_classes(label_names: Sequence[str] | None, how: tables.Format) -> tuple[str, ...] | None:
+    """The classes that a caller gives, or None.
+
+    Args:
+        label_names: the classes, in order; None if there are none.
+        how: how arguments are written, for messages.
+
+    Raises:
+        ValueError: they are not two names or more, each once.
+    """
     if label_names is None:
         return None
     known, argument = tuple(label_names), how.ask("label_names")

@@ -23,7 +23,7 @@ def of_texts(parts: Mapping[str, TextExamples]) -> Summary:
     Args:
         parts: "train" and others.
     """
-    facts, warnings = _sources(parts), []
+    facts, warnings = _sources(parts) | _notes(parts), []
     keys = {name: _keys(part) for name, part in parts.items()}
     empty = {name: sum(not any(key) for key in of_part) for name, of_part in keys.items()}
     if sum(empty.values()):
@@ -152,8 +152,20 @@ def _of_targets(parts: Mapping[str, TextExamples]) -> Summary:
     return Summary(facts, warnings)
 
 
+def _notes(parts: Mapping[str, TextExamples]) -> dict[str, str]:
+    """What was left out of each source."""
+    noted = {_file(name, part): part.notes for name, part in parts.items() if part.notes}
+    of = {file: f" of {file}" if len(noted) > 1 else "" for file in noted}
+    return {f"{note}{of[file]}": str(count) for file in noted for note, count in noted[file].items()}
+
+
+def _file(name: str, part: TextExamples) -> str:
+    """Where a part comes from, whole or in part."""
+    return part.source.partition(f", {name} part (")[0]
+
+
 def _sources(parts: Mapping[str, TextExamples]) -> dict[str, str]:
-    files = {name: part.source.partition(f", {name} part (")[0] for name, part in parts.items()}
+    files = {name: _file(name, part) for name, part in parts.items()}
     others = {f"{name} data": parts[name].source for name, file in files.items() if file != files["train"]}
     return {"data": parts["train"].source, **others}
 
