@@ -9,19 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from examples.shared.markdown import difference
+from examples.shared.verdicts import HOLDS, IN_PART, NOT_HERE, OPEN
 from examples.studies.fine_tuning.report import Results as FineTuning
 from examples.studies.heterogeneity.results import Results as Heterogeneity
 from examples.studies.line_search import report as line_search
 from examples.studies.pretraining.recipes import BASELINE, HALF_WAY
 from examples.studies.pretraining.report import Results as Pretraining
 from optimiz import compare
-
-HOLDS, IN_PART, NOT_HERE, OPEN = (
-    "**holds**",
-    "**holds in part**",
-    "**does not hold here**",
-    "**cannot be told**",
-)
 
 _HETEROGENEITY = "[2502.00213](https://arxiv.org/abs/2502.00213)"
 _SGD_SAI = "[2412.11768](https://arxiv.org/abs/2412.11768)"

@@ -1,9 +1,7 @@
 """The report of the study on fine-tuning, rendered from its record."""
 
-import collections
-import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ from matplotlib.figure import Figure
 
 from examples.shared import markdown, pictures
 from examples.shared.study_record import column
+from examples.studies.tuned import decades, levels
 from optimiz import compare
 
 PICTURE = "rates.png"
@@ -60,40 +59,6 @@ def accuracies(runs: Sequence[compare.Run]) -> list[float]:
     return [0.0 if run.test["accuracy"] is None else run.test["accuracy"] for run in runs]
 
 
-def with_validation(run: compare.Run) -> compare.Run:
-    """A run with its last validation accuracy in ``extra``; None if it diverged."""
-    score = run.score("accuracy", "validation", 1)
-    return dataclasses.replace(run, extra={**run.extra, "validation": score if math.isfinite(score) else None})
-
-
-def levels(runs: Sequence[compare.Run]) -> dict[float, float]:
-    """Mean validation accuracy by rate, in ascending order of the rate; -∞ where a run diverged."""
-    found: dict[float, list[float]] = collections.defaultdict(list)
-    for run in runs:
-        assert run.learning_rate is not None
-        score = run.extra["validation"]
-        found[run.learning_rate].append(-math.inf if score is None else score)
-    return {rate: compare.estimate(found[rate]).mean for rate in sorted(found)}
-
-
-def chosen(runs: Sequence[compare.Run]) -> dict[str, float]:
-    """The best rate of each optimizer by the runs that choose it."""
-    names = dict.fromkeys(run.optimizer for run in runs)
-    return {name: compare.best_rate(levels([run for run in runs if run.optimizer == name])) for name in names}
-
-
-def decades(found: Mapping[float, float], within: float = 0.02) -> float:
-    """How many decades of rates around the best one lose at most ``within`` of its accuracy, on the grid."""
-    rates = list(found)
-    best = low = high = rates.index(compare.best_rate(found))
-    good = lambda i: 0 <= i < len(rates) and found[rates[i]] >= found[rates[best]] - within  # noqa: E731
-    while good(low - 1):
-        low -= 1
-    while good(high + 1):
-        high += 1
-    return math.log10(rates[high] / rates[low])
-
-
 def in_words(results: Results) -> str:
     """The result in words, start by start."""
     lines = []
@@ -140,7 +105,7 @@ def table(results: Results) -> str:
                     compare.escaped(name),
                     f"{best:g}{edge}",
                     f"{len(grid)}",
-                    f"{decades(grid):.1f}",
+                    f"{decades(grid, within=0.02):.1f}",
                     f"{accuracy.mean:.3f} ± {accuracy.standard_error:.3f}",
                     f"{loss.mean:.3f} ± {loss.standard_error:.3f}",
                     "" if name == "adam" else markdown.difference(lead),

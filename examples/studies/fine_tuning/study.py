@@ -34,6 +34,7 @@ from examples.shared import command, pictures, program_flags, terminal
 from examples.shared.study_record import in_columns
 from examples.studies.fine_tuning import report
 from examples.studies.fine_tuning.arms import GRIDS, STARTS, arm
+from examples.studies.tuned import chosen, with_validation
 from examples.tasks.text_classification import TextClassification
 from optimiz import compare, training
 
@@ -94,11 +95,11 @@ def runs_of(
                 test=problem.evaluation("test"),
                 progress=progress,
             )
-        return in_columns(map(report.with_validation, runs), "loss")
+        return in_columns((with_validation(run, "accuracy") for run in runs), "loss")
 
     grid = [arm(start, name, rate, _STEPS.value) for name in _OPTIMIZERS.value for rate in GRIDS[name]]
     chosen_by = run_matrix(grid, range(report.CHOOSING), _EXTENSIONS.value)
-    best = report.chosen(chosen_by)
+    best = chosen(chosen_by)
     final = [arm(start, name, best[name], _STEPS.value) for name in _OPTIMIZERS.value]
     return chosen_by + run_matrix(final, range(report.CHOOSING, report.CHOOSING + _SEEDS.value), 0)
 

@@ -9,6 +9,7 @@ import pytest
 
 from examples.studies.fine_tuning import report
 from examples.studies.fine_tuning.arms import GRIDS, STARTS, arm
+from examples.studies.tuned import chosen, levels, with_validation
 from optimiz import compare
 from tests.compare.records import record, run
 from tests.conftest import ROOT
@@ -34,9 +35,9 @@ def study(ahead=0.1):
 
 def test_rates_are_chosen_by_their_seeds_alone():
     of = [run for run in study().runs if run.seed < report.CHOOSING]
-    assert report.chosen(of) == {"adam": 0.1, "sgd": 0.01}
+    assert chosen(of) == {"adam": 0.1, "sgd": 0.01}
     sgd = [run for run in of if run.optimizer == "sgd"]
-    assert report.levels(sgd) == {0.01: 0.6, 0.1: 0.5, 1.0: -math.inf}
+    assert levels(sgd) == {0.01: 0.6, 0.1: 0.5, 1.0: -math.inf}
 
 
 def test_a_lead_is_paired_and_from_further_seeds():
@@ -58,7 +59,7 @@ def test_a_diverged_run_has_no_accuracy():
     results = report.Results(dataclasses.replace(broken, runs=[*broken.runs[:-1], last]))
     assert results.lead("pretrained", "sgd", 0.95).mean > 0.2
     diverged = dataclasses.replace(last, history=[{"steps": 1, "evaluation": {"accuracy": 0.5}}])
-    assert report.with_validation(diverged).extra["validation"] is None
+    assert with_validation(diverged, "accuracy").extra["validation"] is None
 
 
 def test_arms_of_one_optimizer_share_a_compiled_step():

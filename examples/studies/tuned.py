@@ -1,0 +1,53 @@
+"""Studies in two stages: some seeds choose the rate of each optimizer, and further seeds are compared at it."""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from optimiz import compare
+
+
+def with_validation(run: compare.Run, metric: str) -> compare.Run:
+    """A run with the metric of its last validation in ``extra``; None if it diverged."""
+    score = run.score(metric, "validation", 1)
+    return dataclasses.replace(run, extra={**run.extra, "validation": score if math.isfinite(score) else None})
+
+
+def levels(runs: Sequence[compare.Run], sign: int = 1) -> dict[float, float]:
+    """Mean of the last validation by rate, in ascending order of the rate; -∞ where a run diverged.
+
+    Args:
+        runs: of one optimizer, as ``with_validation`` returns them.
+        sign: factor of the metric, -1 for one that is better when lower, so that more is better.
+    """
+    found: dict[float, list[float]] = collections.defaultdict(list)
+    for run in runs:
+        assert run.learning_rate is not None
+        score = run.extra["validation"]
+        found[run.learning_rate].append(-math.inf if score is None else sign * score)
+    return {rate: compare.estimate(found[rate]).mean for rate in sorted(found)}
+
+
+def chosen(runs: Sequence[compare.Run], sign: int = 1) -> dict[str, float]:
+    """The best rate of each optimizer by the runs that choose it."""
+    names = dict.fromkeys(run.optimizer for run in runs)
+    of = {name: [run for run in runs if run.optimizer == name] for name in names}
+    return {name: compare.best_rate(levels(found, sign)) for name, found in of.items()}
+
+
+def decades(found: dict[float, float], within: float) -> float:
+    """How many decades of rates around the best one lose at most ``within``, on the grid.
+
+    Args:
+        found: level by rate, in ascending order of the rate, as ``levels`` returns them.
+        within: what may be lost, in units of the level.
+    """
+    rates = list(found)
+    best = low = high = rates.index(compare.best_rate(found))
+    good = lambda i: 0 <= i < len(rates) and found[rates[i]] >= found[rates[best]] - within  # noqa: E731
+    while good(low - 1):
+        low -= 1
+    while good(high + 1):
+        high += 1
+    return math.log10(rates[high] / rates[low])
