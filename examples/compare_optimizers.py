@@ -6,11 +6,11 @@
 
 By default a pretrained encoder learns to tell sentences of Python's own documentation from the same words in
 a random order, see ``examples.data.word_order``: what a bag of words, and the encoder as it is, cannot tell.
-Every run has the same budget of reference time and decays fully at its end; extra work of an optimizer is
-charged. For each seed, all runs begin with the same parameters and see the same batches. The grid of an
-optimizer goes on while its best rate is the lowest or the highest, by up to ``--extensions`` rates. The same
-command with ``--resume`` continues a comparison that was stopped. For recipes for pre-training, see
-``examples.studies.pretraining.study``.
+Every run has the same budget of reference time and decays fully at its end. An optimizer is charged what its
+own step costs, and its extra work. For each seed, all runs begin with the same parameters and see the same
+batches. The grid of an optimizer goes on while its best rate is the lowest or the highest, by up to
+``--extensions`` rates. The same command with ``--resume`` continues a comparison that was stopped. For recipes
+for pre-training, see ``examples.studies.pretraining.study``.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from examples.compared.setting import Setting
 from examples.data import data_flags
 from examples.shared import command, devices, optimizers, program_flags, terminal
 from examples.shared.budget_arms import WARMUP, WEIGHT_DECAY, arms
-from examples.shared.prices import energy_meter, energy_of, given_or_measured
+from examples.shared.prices import energy_meter, energy_of, of_each
 from optimiz import compare, training
 
 FLAGS = program_flags.Flags()
@@ -57,7 +57,9 @@ _CONTROLS = FLAGS.DEFINE_bool(
 _NOISE = FLAGS.DEFINE_integer(
     "noise_batches", 0, "Batches on which gradient noise is measured, before and after a run.", lower_bound=0
 )
-_REFERENCE = FLAGS.DEFINE_path("reference", None, "JSON file of prices; default: measured on this machine.")
+_REFERENCE = FLAGS.DEFINE_path(
+    "reference", None, "JSON file of prices for all optimizers; default: each one's, measured on this machine."
+)
 _PRICE = FLAGS.DEFINE_float("price_per_device_hour", None, "Price of an hour of the reference device.")
 _ENERGY = FLAGS.DEFINE_string(
     "energy", None, 'Also measure joules: "rapl" (processor), "nvml" (NVIDIA GPU), or a stated power in watts.'
@@ -78,7 +80,7 @@ _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the report and the run
 
 _DECISIVE = (_TASK, _BUDGET, _BATCH_SIZE, _LENGTH)
 _choose = functools.partial(optimizers.choose, classes=2)
-_TIMED = 20  # steps whose times give the prices
+_TIMED = 30  # steps of each optimizer, whose times give the prices
 
 program_flags.check(lambda n: n != 1, "must be 0, or at least 2", _NOISE)
 program_flags.check_each(_choose, _OPTIMIZERS)
@@ -151,30 +153,41 @@ def main() -> None:
     identity = decisive | dict(setting.identity)
     identity |= {"figure": metric}  # by this name, directories of earlier versions resume
     output = Path(_OUTPUT.value)
-    # An optimizer's own share of a step is small, so that all are charged the price of the first one.
-    about = {"task": _TASK.value, "batch_size": _BATCH_SIZE.value, "optimizer": grid[0].name}
     meter = energy_meter(_ENERGY.value)  # before anything is trained, as it may be refused
-    measure = lambda: training.calibrate(  # noqa: E731
-        setting.task_of(0), grid[0].optimizer(), about=about, n=_TIMED, meter=meter
-    )
+
+    def prices_of(arm: compare.Arm) -> training.Reference:
+        about = {"task": _TASK.value, "batch_size": _BATCH_SIZE.value, "optimizer": arm.name}
+        metered = meter if arm.name == grid[0].name else None
+        return training.calibrate(setting.task_of(0), arm.optimizer(), about=about, n=_TIMED, meter=metered)
+
+    names = dict.fromkeys(arm.name for arm in grid)
+    of_name = {arm.name: arm for arm in reversed(grid)}
+    measure = {name: functools.partial(prices_of, of_name[name]) for name in names}
     with training.claimed(output, identity, _RESUME.value), terminal.matrix_bar() as progress:
         left_out: dict[str, str] = {}
         baselines = setting.baselines(left_out)  # first, as it can fail
-        reference = given_or_measured(given, measure, output / "reference.json")
-        names = dict.fromkeys(arm.name for arm in grid)
+        reference = (
+            of_each(measure, output / "reference.json") if given is None else dict.fromkeys(names, given)
+        )
+        first = reference[grid[0].name]
         record = compare.Record(
             title=f"{', '.join(names)} on one budget: {setting.title}",
             command=command.typed("compare_optimizers"),
             task=setting.about,
             settings=decisive
-            | {"metric": metric, "reference": reference.prices()}
+            | {"metric": metric, "reference": first.prices()}
+            | {
+                f"reference of {name}": own.prices()
+                for name, own in reference.items()
+                if own.times != first.times
+            }
             | {"extensions": _EXTENSIONS.value, "halving": shares}
             | {"warmup": warmups or WARMUP, "weight_decay": decays or WEIGHT_DECAY},
             baselines=baselines,
             test_examples=setting.test_examples,
             runs=[],
             price=price(),
-            energy=energy_of(reference, _ENERGY.value),
+            energy=energy_of(first, _ENERGY.value),
             left_out=left_out,
         )
         compare.check_report(record, output, metric=metric)
@@ -198,8 +211,8 @@ def main() -> None:
 
         only_here = {"extensions": _EXTENSIONS.value, "halving": shares, "noise_batches": _NOISE.value}
         record = dataclasses.replace(record, runs=run_matrix(grid, **only_here))
-        first = compare.by_method(record, metric)[0]
-        best = dataclasses.replace(grid[0], learning_rate=first.rate, axes=first.values)
+        baseline = compare.by_method(record, metric)[0]
+        best = dataclasses.replace(grid[0], learning_rate=baseline.rate, axes=baseline.values)
         those = setting.controls(setting, best, run_matrix, left_out, seeds)
         record = dataclasses.replace(record, controls=those)
         report = compare.write_report(record, output, metric=metric)

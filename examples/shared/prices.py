@@ -1,10 +1,14 @@
 """The prices that a comparison charges for its work, and the energy that it takes."""
 
+import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from optimiz import training
+
+_TOLD, _SAME = 3.0, 0.03  # standard errors, and the share of a price, that tell no two prices apart
 
 
 def given_or_measured(
@@ -16,6 +20,40 @@ def given_or_measured(
     if not kept.exists():
         measure().write(kept)
     return training.Reference.read(kept)
+
+
+def of_each(
+    measure: Mapping[str, Callable[[], training.Reference]], kept: Path
+) -> dict[str, training.Reference]:
+    """The prices of each optimizer on this machine, measured once and kept in files.
+
+    What the measurements do not tell from the price for the first optimizer is charged that price, so that
+    noise gives no optimizer more updates.
+
+    Args:
+        measure: optimizer → function that measures its prices.
+        kept: file of the first optimizer's; those of the others are next to it, and have their names.
+    """
+    first, *others = measure
+    found = {first: given_or_measured(None, measure[first], kept)}
+    for name in others:
+        own = given_or_measured(None, measure[name], kept.with_stem(f"{kept.stem}_{name}"))
+        found[name] = _told_apart(own, found[first])
+    return found
+
+
+def _told_apart(own: training.Reference, first: training.Reference) -> training.Reference:
+    """An optimizer's prices: those of the first where noise may be the difference, and of a forward pass."""
+
+    def same(work: training.Work, timing: training.Timing) -> bool:
+        other = first.times.get(work)
+        if other is None or work.name == "forward":  # a program that no optimizer has a part in
+            return other is not None
+        noise = _TOLD * math.hypot(timing.standard_error, other.standard_error)
+        return abs(timing.seconds - other.seconds) <= max(noise, _SAME * other.seconds)
+
+    times = {work: first.times[work] if same(work, timing) else timing for work, timing in own.times.items()}
+    return dataclasses.replace(own, times=times)
 
 
 def energy_meter(asked: str | None) -> training.Meter | None:

@@ -126,7 +126,7 @@ def test_problems_are_printed_during_a_run_and_prices_are_measured_once_and_kept
     assert code == first == second == 0  # other prices would be refused
     times = training.Reference.read(path).times
     assert {(work.name, work.batch) for work in times} == {("step", 8), ("forward", 8)}
-    assert [timing.n for timing in times.values()] == [20, 20]
+    assert [timing.n for timing in times.values()] == [30, 30]
 
 
 def test_a_mistake_is_one_line_and_leaves_nothing(arguments, tmp_path):

@@ -20,6 +20,7 @@ from optimiz.training import (
     calibrate,
     measure,
 )
+from optimiz.training.calibrate import _timing
 from tests.training import tiny
 from tests.training.counting import counting
 
@@ -94,6 +95,15 @@ def test_evaluations_are_priced_as_forward_passes():
     assert 0.05 <= reference.seconds("forward", batch=8) < 0.1
     # One pass in a step as in the other; with the two evaluations it would take 150 ms.
     assert 0.02 < reference.seconds("step", batch=8) < 0.1
+
+
+@pytest.mark.parametrize("hiccup", [False, True])
+def test_what_is_done_every_few_steps_is_in_the_price_of_a_step_and_a_hiccup_is_not(hiccup):
+    samples = np.where(np.arange(40) % 10 == 3, 1.1, 0.1)
+    samples[5] += 50.0 * hiccup
+    timing = _timing(samples, 10)
+    assert timing.seconds == pytest.approx(0.2) and timing.n == 40
+    assert _timing(samples).seconds == pytest.approx(0.1) == _timing(samples[:3], 10).seconds
 
 
 def test_a_step_that_always_has_an_estimate_has_no_price():

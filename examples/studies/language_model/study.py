@@ -63,7 +63,7 @@ program_flags.check_together(
 
 _DECISIVE = (_VOCAB_SIZE, _LAYERS, _HIDDEN_SIZE, _HEADS, _LENGTH, _BATCH_SIZE, _STEPS)
 _SHARES = {"train": 0.9, "validation": 0.05, "test": 0.05}
-_TIMED = 20  # steps of each optimizer
+_TIMED = 30  # steps of each optimizer
 
 
 def read_problem(tokenizer: Path) -> Pretraining:
@@ -82,7 +82,7 @@ def read_problem(tokenizer: Path) -> Pretraining:
 
 
 def prices(task: training.Task, arms: Sequence[compare.Arm]) -> dict[str, dict[str, float]]:
-    """Seconds of a step by optimizer: the median, its interquartile range, and how often it was measured."""
+    """Seconds of a step by optimizer, its interquartile range, and how often it was measured."""
     found = {}
     for one in arms:
         reference = training.calibrate(task, one.optimizer(), about={}, n=_TIMED)

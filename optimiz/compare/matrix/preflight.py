@@ -101,11 +101,34 @@ def _check_distinct(name: str, values: Sequence[str]) -> None:
             raise ValueError(f"{name} must differ in more than case and spaces, got {other!r} and {value!r}")
 
 
+def prices_by_optimizer(
+    reference: training.Reference | Mapping[str, training.Reference] | None, arms: Sequence[Arm]
+) -> dict[str, training.Reference | None]:
+    """The prices that each optimizer is charged, by its name; see ``run_matrix``.
+
+    Raises:
+        TypeError: the prices of an optimizer are not a ``training.Reference``.
+        ValueError: an optimizer has none.
+    """
+    names = [arm.name for arm in arms]
+    if not isinstance(reference, Mapping):
+        return dict.fromkeys(names, reference)
+    if missing := sorted({*names} - reference.keys()):
+        raise ValueError(f"reference must have the prices of every optimizer, got none of {', '.join(missing)}")
+    checks.kinds(
+        {
+            f"reference[{name!r}]": (reference[name], training.Reference, "a training.Reference")
+            for name in names
+        }
+    )
+    return {name: reference[name] for name in names}
+
+
 def preflight(
     arms: Sequence[Arm],
     task_of: Callable[[int], training.Task],
     settings: training.Settings,
-    reference: training.Reference | None,
+    reference: Mapping[str, training.Reference | None],
     test: Callable[..., Mapping[str, float]] | None,
     metric: str,
 ) -> Preflight:
@@ -115,7 +138,7 @@ def preflight(
         arms: arms of the matrix.
         task_of: seed → task.
         settings: settings of one of the runs, with which this is tried.
-        reference: prices of the work; needed under a budget.
+        reference: prices of the work, by the name of the optimizer; needed under a budget.
         test: as in ``run_matrix``.
         metric: name of the metric by which runs will be ranked.
 
@@ -137,7 +160,10 @@ def preflight(
 
 
 def _sharing(
-    arms: Sequence[Arm], task: training.Task, settings: training.Settings, reference: training.Reference | None
+    arms: Sequence[Arm],
+    task: training.Task,
+    settings: training.Settings,
+    reference: Mapping[str, training.Reference | None],
 ) -> set[tuple[str, int]]:
     """Check that each arm can be trained; return those whose compiled step takes the rate as an argument."""
     alike: dict[tuple[str, int], list[Arm]] = {}
@@ -149,7 +175,8 @@ def _sharing(
             try:
                 tx = arm.optimizer()
                 checks.transformation("what make returns", tx)
-                plan = RunPlan(arm.task(task), tx, settings, reference, arm.methods, layout=None)
+                prices = reference[arm.name]
+                plan = RunPlan(arm.task(task), tx, settings, prices, arm.methods, layout=None)
                 if arm is group[-1] and _traces_at_any_rate(plan, group):
                     sharing.add(step)
             except (TypeError, ValueError) as error:

@@ -23,7 +23,7 @@ from optimiz import training
 from optimiz.compare.arm import Arm
 from optimiz.compare.directions import lower_is_better as is_lower_better
 from optimiz.compare.matrix.halving import promoted
-from optimiz.compare.matrix.preflight import check_arguments
+from optimiz.compare.matrix.preflight import check_arguments, prices_by_optimizer
 from optimiz.compare.matrix.runs import MatrixProgress, Runs
 from optimiz.compare.run import Run
 
@@ -42,7 +42,7 @@ def run_matrix(
     extensions: int = 0,
     halving: Sequence[float] = (),
     noise_batches: int = 0,
-    reference: training.Reference | None = None,
+    reference: training.Reference | Mapping[str, training.Reference] | None = None,
     test: Callable[[Any], Mapping[str, float]] | None = None,
     extra: Callable[[Arm, int, training.Result], Mapping[str, Any]] | None = None,
     progress: Callable[[MatrixProgress], object] | None = None,
@@ -77,7 +77,8 @@ def run_matrix(
             single arm runs at the whole budget at once.
         noise_batches: number of batches on which the noise of the gradient is measured, before and after every
             run, without dropout; 0 for no measurement. It is not charged to a budget.
-        reference: prices of the work, if the settings have a budget.
+        reference: prices of the work, if the settings have a budget; or the prices of each optimizer's, by its
+            name, if their steps do not cost the same.
         test: parameters → final metrics on examples that no choice has seen; it receives the model state as
             ``evaluate`` does. None for the metrics of ``evaluate``.
         extra: (arm, seed, result) → further entries for the record of a run that has just ended, as plain JSON.
@@ -125,7 +126,7 @@ def run_matrix(
         metric,
         sign,
         noise_batches,
-        reference,
+        prices_by_optimizer(reference, arms),
         test,
         extra,
         progress,

@@ -97,6 +97,7 @@ class Runs:
 
     Args:
         sign: 1 if the metric is better when higher, -1 if it is better when lower.
+        reference: prices of the work, by the name of the optimizer.
         share: share of the budget, in (0, 1), at a rung of successive halving; None for the whole budget.
     """
 
@@ -109,7 +110,7 @@ class Runs:
     metric: str
     sign: int
     noise_batches: int
-    reference: training.Reference | None
+    reference: Mapping[str, training.Reference | None]
     test: Callable[..., Mapping[str, float]] | None
     extra: Callable[[Arm, int, training.Result], Mapping[str, Any]] | None
     progress: Callable[[MatrixProgress], object] | None
@@ -213,7 +214,8 @@ class Runs:
         path = self.path(arm, seed)
         if not (path / _RESULT).exists():
             return None
-        prices = None if self.reference is None else self.reference.prices()
+        reference = self.reference[arm.name]
+        prices = None if reference is None else reference.prices()
         described = description(self.settings_of(seed), self.identity_of(arm), prices, arm.methods)
         with training.claimed(path, described, resume=True):  # refuses a run with other settings
             try:
@@ -244,7 +246,7 @@ class Runs:
                 path,
                 identity=self.identity_of(arm),
                 learning_rate=arm.learning_rate if shares else None,
-                reference=self.reference,
+                reference=self.reference[arm.name],
                 methods=arm.methods,
                 resume=True,
                 progress=self.watch(arm, seed),

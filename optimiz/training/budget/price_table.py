@@ -59,7 +59,7 @@ class Timing(NamedTuple):
     """How long one unit of work took.
 
     Args:
-        seconds: the median time.
+        seconds: the median time; of steps, of the means of every ten.
         spread: the interquartile range, in seconds.
         n: number of measurements.
     """
@@ -67,6 +67,11 @@ class Timing(NamedTuple):
     seconds: float
     spread: float
     n: int
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the median, in seconds, for normal errors."""
+        return _MEDIAN * self.spread / math.sqrt(self.n)
 
 
 class Energy(NamedTuple):
@@ -81,6 +86,11 @@ class Energy(NamedTuple):
     joules: float
     spread: float
     n: int
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the median, in joules, for normal errors."""
+        return _MEDIAN * self.spread / math.sqrt(self.n)
 
 
 _Row = TypeVar("_Row", Timing, Energy)
@@ -186,7 +196,7 @@ class Reference:
         """
         kinds = [work.name for work in self.times]
         return {
-            work.name: {"joules": energy.joules, "uncertainty": _MEDIAN * energy.spread / math.sqrt(energy.n)}
+            work.name: {"joules": energy.joules, "uncertainty": energy.standard_error}
             for work, energy in self.energy.items()
             if kinds.count(work.name) == 1
         }

@@ -185,6 +185,21 @@ def test_forward_passes_at_twice_the_price_leave_half_the_steps(tmp_path):
     assert steps == {0.05: 10, 0.1: 5}
 
 
+def test_an_optimizer_whose_step_costs_more_gets_fewer_of_them(tmp_path):
+    prices = {
+        name: small.prices(step=step, forward=1e-6, hessian=1.0) for name, step in (("a", 0.1), ("b", 0.3))
+    }
+    arms = [arm for name in prices for arm in small.grid(name, [0.5], optimiz.sgd)]
+    given = {"seeds": [0], "settings": training.Settings(budget=1.2)}
+    runs = small.run(tmp_path, arms, reference=prices, **given)
+    assert [run.steps for run in runs] == [12, 4]
+    assert small.run(tmp_path, arms, reference=prices, **given) == runs
+    with pytest.raises(ValueError, match=r"^reference must have the prices of every optimizer, got none of b$"):
+        small.run(tmp_path / "none", arms, reference={"a": prices["a"]}, **given)
+    with pytest.raises(TypeError, match=r"^reference\['b'\] must be a training\.Reference"):
+        small.run(tmp_path / "none", arms, reference=prices | {"b": 0.3}, **given)
+
+
 def unpaid(schedule):
     """Evaluates the loss and does not count it."""
     return optax.chain(optax.sgd(schedule), optax.scale_by_backtracking_linesearch(3))
