@@ -36,7 +36,8 @@ _HEAD_RATE = FLAGS.DEFINE_float("head_rate", 50.0, "Rate of the new head, in mul
 _LENGTH = FLAGS.DEFINE_integer(
     "length",
     None,
-    "Tokens per example; longer ones are cut. Default: as long as they need; 24 without --data.",
+    "Tokens per example; longer ones are cut, or divided with --stride. Default: as long as they need; 24 "
+    "without --data.",
     lower_bound=1,
 )
 _DROPOUT = FLAGS.DEFINE_float("dropout", 0.1, "Rate of dropout, everywhere.")
@@ -97,7 +98,7 @@ def check(positions: int) -> None:
     length = asked_length()
     if length is not None and length > positions:
         raise ValueError(f"--length={length}: the model reads at most {positions} tokens")
-    Plan.of(FLAGS, _BATCHES.epoch(read_data()["train"]), log_every=5)
+    Plan.of(FLAGS, _BATCHES.epoch(len(read_data()["train"].texts)), log_every=5)
 
 
 def read_problem() -> tuple[dict[str, text.TextExamples], TextClassification, str]:
@@ -113,7 +114,7 @@ def main() -> None:
     layout = devices.layout()  # first of all: once there are arrays, JAX joins no other process
     parts, problem, model_name = read_problem()
     train = parts["train"]
-    plan = Plan.of(FLAGS, _BATCHES.epoch(train), log_every=5)
+    plan = Plan.of(FLAGS, _BATCHES.epoch(problem.rows), log_every=5)
     classes = len(train.label_names) if train.problem == targets.CLASS else None
     choices = [optimizers.choose(name, classes=classes) for name in FLAGS.optimizer]
     multipliers = optimizers.head_multipliers(_HEAD_RATE.value)

@@ -73,7 +73,7 @@ def of_lengths(
         >>> summary.facts["tokens of a text"]
         'median 9, 95% within 37, 99% within 40, longest 40'
         >>> summary.warnings
-        ['33.3% of the texts are longer than 16 tokens and are truncated: see --length']
+        ['33.3% of the texts are longer than 16 tokens and are truncated: see --length and --stride']
     """
     quantiles = {"95%": 0.95, "99%": 0.99}
     within = ", ".join(f"{name} within {np.ceil(np.quantile(lengths, q)):.0f}" for name, q in quantiles.items())
@@ -84,9 +84,24 @@ def of_lengths(
     warnings = []
     if count > TRUNCATED * total:
         share = f"{count / total:.1%} of the texts are longer than {length} tokens"
-        why = "see --length" if length < most else "the model reads no more"
+        why = "see --length and --stride" if length < most else "the model reads no more, see --stride"
         warnings.append(f"{share} and are truncated: {why}")
     return Summary(facts, warnings)
+
+
+def of_windows(counts: np.ndarray, stride: int) -> Summary:
+    """The number of windows of the training texts.
+
+    Args:
+        counts: number of windows of each text, [N].
+        stride: number of tokens that neighbouring windows share.
+
+    Example:
+        >>> of_windows(np.array([1, 1, 4]), 32).facts["windows"]
+        '6 of 3 training texts, at most 4 of one; neighbours share 32 tokens'
+    """
+    told = f"{counts.sum()} of {len(counts)} training texts, at most {counts.max()} of one"
+    return Summary({"windows": f"{told}; neighbours share {stride} tokens"})
 
 
 def of_padding(lengths: np.ndarray, bounds: Sequence[int], length: int) -> Summary:

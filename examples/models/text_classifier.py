@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 
 from examples.data import targets
 from examples.data.tokenizer_file import SETTINGS, TOKENIZER, digest, encode
-from examples.models import label_names, pretrained, weights
+from examples.models import label_names, pretrained, weights, windows
 from examples.models.adapters import Keys, from_nnx
 from examples.models.bert import Classifier, EncoderConfig
 from examples.models.layout import Layout
@@ -31,6 +31,7 @@ from optimiz import training
 _BATCH = 128
 _POOLINGS = {"mean": "mean", "first": "cls"}  # by their names in `config.json`
 _PAIRS = "text_pairs"
+_STRIDE = "text_stride"
 _PROBLEM = "problem_type"
 
 
@@ -44,9 +45,11 @@ class TextClassifier:
         pooling: how tokens become one vector, `"mean"` or `"first"`.
         tokenizer: its tokenizer.
         names: names of the classes or labels, C; of a number, its name alone.
-        length: tokens of a text; longer texts are truncated, as in training.
+        length: tokens of a text; longer texts are truncated or divided, as in training.
         pairs: whether it classifies pairs of texts.
         problem: what it predicts, one of `targets.PROBLEMS`.
+        stride: number of tokens that the windows of a long text share; None to truncate it. The logits of the
+            windows are averaged.
     """
 
     model_type: str
@@ -57,6 +60,7 @@ class TextClassifier:
     length: int
     pairs: bool
     problem: str = targets.CLASS
+    stride: int | None = None
 
     @property
     def meaning(self) -> dict[str, Any]:
@@ -74,12 +78,12 @@ class TextClassifier:
             texts: N texts, or the first of each pair; at least one.
             pairs: N second texts, if it classifies pairs.
         """
-        tokens, _ = pretrained.encode(self.tokenizer, texts, pairs, self.length)
+        tokens, owners, _ = windows.encode(self.tokenizer, texts, pairs, self.length, self.stride)
         batches = training.padded(tokens, _BATCH)
         logits = [
             self._logits(params, *(batch[k] for k in ("ids_BT", "mask_BT", "types_BT"))) for batch in batches
         ]
-        found = np.concatenate(logits)[: len(texts)]
+        found = windows.means(np.concatenate(logits)[: len(owners)], owners)
         if self.problem == targets.NUMBER:
             return found
         return np.asarray((jax.nn.sigmoid if self.problem == targets.LABELS else jax.nn.softmax)(found))
@@ -100,6 +104,7 @@ class TextClassifier:
             "classifier_pooling": _POOLINGS[self.pooling],
             _PAIRS: self.pairs,
             _PROBLEM: self.problem,
+            **({} if self.stride is None else {_STRIDE: self.stride}),
         }
         if ids:
             about |= {"cls_token": tokenizer.id_to_token(ids[0]), "sep_token": tokenizer.id_to_token(ids[-1])}
@@ -134,20 +139,21 @@ def load(directory: Path) -> tuple[TextClassifier, Any]:
         str(description.get("classifier_pooling"))
     )
     pairs = description.get(_PAIRS)
-    problem = description.get(_PROBLEM) or targets.CLASS
+    problem, stride = description.get(_PROBLEM) or targets.CLASS, description.get(_STRIDE)
     length = strict_json.read_object(existing(directory, SETTINGS)).get("model_max_length")
     if (
         pooling is None
         or not isinstance(pairs, bool)
         or type(length) is not int
         or problem not in targets.PROBLEMS
+        or not (stride is None or (type(stride) is int and stride >= 0))
     ):
         raise ValueError(f"{directory} is not a classifier of texts that finetune_text has saved")
     model_type = description.get("model_type")
     config = pretrained.read_config(directory)
     params = weights.read_params(directory, _layout(str(model_type), len(names), pooling), config)
     tokenizer = pretrained.load_tokenizer(directory, config)
-    about = (names, length, pairs, str(problem))
+    about = (names, length, pairs, str(problem), stride)
     return TextClassifier(str(model_type), config, pooling, tokenizer, *about), params
 
 

@@ -1,8 +1,10 @@
 """Classification and regression of texts by a pretrained encoder, as a task that any optimizer can train.
 
-The examples are tokenised once, into arrays of the same length, of which a batch may take a shorter part. The
-loss per example, and the metrics that an evaluation gives of a whole part, are those of `text_targets`. Numbers
-are learned in units of their standard deviation, and the saved model gives them as they are.
+The examples are tokenised once, into arrays of the same length, of which a batch may take a shorter part. With
+a stride, a long text is several rows, its windows: each is trained with an equal share of the text's weight,
+and their logits are averaged. The loss per example, and the metrics that an evaluation gives of a whole part,
+are those of `text_targets`. Numbers are learned in units of their standard deviation, and the saved model gives
+them as they are.
 """
 
 import dataclasses
@@ -19,7 +21,7 @@ from flax import nnx
 from examples.data import baseline, buckets, measures, sampling, shown, targets, text_summary
 from examples.data.summary import Summary
 from examples.data.text import TextExamples, sample
-from examples.models import pretrained
+from examples.models import pretrained, windows
 from examples.models.adapters import Keys, from_nnx
 from examples.models.bert import Classifier
 from examples.models.text_classifier import TextClassifier
@@ -49,6 +51,7 @@ class TextClassification:
         bucket_count: number of lengths into which the texts are sorted, so that a batch has less padding.
         class_weights: weights of classes in the loss, see `sampling.class_weights`; empty for none.
         balanced: whether every class is seen equally often.
+        stride: number of tokens that neighbouring windows of a long text share; None to truncate it.
         start: ``"pretrained"`` for the parameters in the directory; ``"post_ln"`` or ``"pre_ln"`` for an
             encoder of the same size with new ones, a control, with its norms after or before the sublayers.
 
@@ -57,6 +60,7 @@ class TextClassification:
         summary: summary of the data, for the screen and a report.
         classifier: the model, to be saved with parameters and asked for predictions.
         target: loss and metrics of what is predicted.
+        rows: number of rows of the training part: texts, or their windows.
 
     Raises:
         FileNotFoundError: the directory lacks a file.
@@ -75,6 +79,7 @@ class TextClassification:
         bucket_count: int = 1,
         class_weights: Sequence[str] = (),
         balanced: bool = False,
+        stride: int | None = None,
         start: str = "pretrained",
     ):
         text_targets.check(parts)
@@ -91,23 +96,29 @@ class TextClassification:
             raise ValueError(f"length={length}: the model reads at most {config.max_tokens} tokens")
         tokenizer = pretrained.load_tokenizer(model, config)
         self._parts: dict[str, Arrays] = {}
+        self._owners: dict[str, np.ndarray] = {}
+        self._labels = {name: self._standardized(part.labels) for name, part in parts.items()}
         some = sample(train, _MEASURED)
         lengths = pretrained.lengths(tokenizer, some.texts, some.pairs, config.max_tokens)
         self.length = _length_for(lengths, config.max_tokens) if length is None else length
         pairs = train.pairs is not None
         kind, names = pretrained.read_model_type(model), train.label_names
-        about = (names, self.length, pairs, train.problem)
+        about = (names, self.length, pairs, train.problem, stride)
         self.classifier = TextClassifier(kind, config, pooling, tokenizer, *about)
         cut: dict[str, int] = {}
         for name, part in parts.items():
-            tokens, cut[name] = pretrained.encode(tokenizer, part.texts, part.pairs, self.length)
-            self._parts[name] = tokens | {"label": self._standardized(part.labels)}
+            found = windows.encode(tokenizer, part.texts, part.pairs, self.length, stride)
+            tokens, self._owners[name], cut[name] = found
+            self._parts[name] = tokens | {"label": self._labels[name][self._owners[name]]}
 
+        self.rows = len(self._owners["train"])
         self._bounds = buckets.bounds(self._lengths("train"), bucket_count, self.length)
         totals = {name: len(part.texts) for name, part in parts.items()}
         unknown = pretrained.unknown_share(tokenizer, self._parts["train"], pairs=pairs)
         self.summary = text_summary.of_texts(parts)
         self.summary |= text_summary.of_lengths(lengths, cut, totals, self.length, config.max_tokens)
+        if stride is not None:
+            self.summary |= text_summary.of_windows(windows.counts(self._owners["train"]), stride)
         self.summary |= text_summary.of_unknown(unknown)
         self.summary |= text_summary.of_padding(self._lengths("train"), self._bounds, self.length)
         self._weights = None
@@ -143,10 +154,11 @@ class TextClassification:
             share: which part of each batch this process reads, see ``training.Layout.share``.
             of: fraction of the training examples, in (0, 1], drawn at random, but always the same.
         """
-        train = self._parts["train"]
+        train = self._parts["train"] | self._row_weights
         if of < 1:
-            total = len(train["label"])
-            rows = np.sort(np.random.default_rng(0).permutation(total)[: max(round(of * total), 1)])
+            total = len(self._labels["train"])
+            texts = np.random.default_rng(0).permutation(total)[: max(round(of * total), 1)]
+            rows = np.flatnonzero(np.isin(self._owners["train"], texts))
             train = {name: array[rows] for name, array in train.items()}
         return training.Task(
             init=self._init,
@@ -158,7 +170,7 @@ class TextClassification:
 
     def evaluation(self, part: str) -> Callable[[Any], dict[str, float]]:
         """A function from parameters to "loss" and the metrics of a part."""
-        labels = self._parts[part]["label"]
+        labels = self._labels[part]
 
         def evaluate(params: Any) -> dict[str, float]:
             logits = self.predict(part, params)
@@ -178,7 +190,7 @@ class TextClassification:
             logits = [np.asarray(self._compiled_logits(params, batch)) for batch in batches]
             found[rows] = np.concatenate(logits)[: len(rows)] if logits else 0
             shorter = bound
-        return found
+        return windows.means(found, self._owners[part])
 
     def details(self, params: Any) -> dict[str, Any]:
         """What the test examples of each class or label are predicted to be; nothing of numbers.
@@ -187,11 +199,7 @@ class TextClassification:
         """
         if self._kind == targets.NUMBER:
             return {}
-        names, labels, logits = (
-            self.classifier.names,
-            self._parts["test"]["label"],
-            self.predict("test", params),
-        )
+        names, labels, logits = self.classifier.names, self._labels["test"], self.predict("test", params)
         if self._kind == targets.LABELS:
             return measures.of_each_label(names, labels, logits)
         return baseline.confusion(names, labels, logits.argmax(-1))
@@ -227,8 +235,6 @@ class TextClassification:
     def _batches(
         self, train: Arrays, batch_size: int, seed: int, share: tuple[int, int]
     ) -> Callable[[int], Mapping[str, np.ndarray]]:
-        if self._weights is not None:
-            train = {**train, "weight": self._weights[train["label"]]}
         if self._balanced:
             return sampling.balanced(train, train["label"], batch_size, seed, share)
         if self._bucket_count == 1:
@@ -236,6 +242,15 @@ class TextClassification:
         lengths = train["mask_BT"].sum(1)
         given = {"batch_size": batch_size, "seed": seed, "share": share, "sequences": _SEQUENCES}
         return training.Bucketed(train, lengths, self._bounds, **given)
+
+    @property
+    def _row_weights(self) -> dict[str, np.ndarray]:
+        """The weight of each training row, unless all are 1: that of its class, divided among its windows."""
+        if self._weights is None and self.classifier.stride is None:
+            return {}
+        owners = self._owners["train"]
+        of_class = 1.0 if self._weights is None else self._weights[self._parts["train"]["label"]]
+        return {"weight": (of_class / windows.counts(owners)[owners]).astype(np.float32)}
 
     def _init(self, key: jax.Array) -> dict[str, Any]:
         if self._pretrained:

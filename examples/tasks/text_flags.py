@@ -5,12 +5,11 @@ from typing import Any
 from absl import flags
 
 from examples.data import sampling, targets
-from examples.data.text import TextExamples
 from examples.shared import program_flags, training_flags
 from examples.tasks.text_targets import TARGETS
 
 _SHUFFLED = "shuffled"
-_NAMES = ("buckets", "class_weights", "sampler")
+_NAMES = ("buckets", "class_weights", "sampler", "stride")
 
 
 class BatchFlags:
@@ -29,18 +28,24 @@ class BatchFlags:
         weights = own.DEFINE_list("class_weights", None, text)
         text = "How training texts are drawn; balanced: every class equally often."
         sampler = own.DEFINE_enum("sampler", _SHUFFLED, [_SHUFFLED, sampling.BALANCED], text)
+        text = "Divide long texts into windows of --length that share this many tokens; default: cut them."
+        stride = own.DEFINE_integer("stride", None, text, lower_bound=0)
         kind: flags.FlagHolder = own["problem_type"]
         program_flags.check_each(lambda x: x == sampling.BALANCED or sampling.named_weight(x), weights)
         program_flags.check(
             lambda x: sampling.BALANCED not in x or len(x) == 1, "must be balanced alone, or weights", weights
         )
         program_flags.check_together(
-            lambda x: x["sampler"] == _SHUFFLED or (x["buckets"] == 1 and not x["class_weights"]),
-            "--sampler=balanced goes without --buckets and --class_weights",
+            lambda x: (
+                x["sampler"] == _SHUFFLED
+                or (x["buckets"] == 1 and not x["class_weights"] and x["stride"] is None)
+            ),
+            "--sampler=balanced goes without --buckets, --class_weights and --stride",
             own,
             sampler,
             buckets,
             weights,
+            stride,
         )
         program_flags.check_together(
             lambda x: (
@@ -65,14 +70,19 @@ class BatchFlags:
         """The arguments of `TextClassification`."""
         own = self._own
         balanced = own.sampler == sampling.BALANCED
-        return {"bucket_count": own.buckets, "class_weights": own.class_weights or (), "balanced": balanced}
+        found = {"bucket_count": own.buckets, "class_weights": own.class_weights or (), "balanced": balanced}
+        return found | {"stride": own.stride}
 
     @property
     def decisive(self) -> dict[str, Any]:
         """The flags that are given, by name."""
         return {name: self._own[name].value for name in _NAMES if not self._own[name].using_default_value}
 
-    def epoch(self, train: TextExamples) -> int:
-        """The number of examples in the batches of an epoch; in buckets, the last may not be full."""
-        count, size = len(train.texts), self._own.batch_size
+    def epoch(self, count: int) -> int:
+        """The number of rows in the batches of an epoch; in buckets, the last may not be full.
+
+        Args:
+            count: number of training rows.
+        """
+        size = self._own.batch_size
         return count if self._own.buckets == 1 else -(-count // size) * size

@@ -243,6 +243,73 @@ def test_buckets_change_no_prediction_and_leave_less_padding(model):
     assert batches.bounds == [8, 12] and batches.steps_per_epoch == 5
 
 
+def long_texts(count, most, least=0, seed=0):
+    """Texts of up to `most` words and a telling one, before which there are at least `least`."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for i in range(count):
+        words = list(rng.choice(REST, int(rng.integers(least, most + 1))))
+        words.insert(int(rng.integers(least, len(words) + 1)), rng.choice((BAD, GOOD)[i % 2]))
+        found.append(" ".join(words))
+    return tuple(found)
+
+
+@pytest.mark.quick(1)
+@pytest.mark.parametrize(
+    ("problem", "labels", "names", "weights"),
+    [
+        ("single_label_classification", np.arange(24, dtype=np.int32) % 2, ("a", "b"), ["a=3"]),
+        ("multi_label_classification", np.eye(3, dtype=np.float32)[np.arange(24) % 3], ("a", "b", "c"), []),
+        ("regression", np.arange(24, dtype=np.float32), ("score",), []),
+    ],
+)
+def test_a_long_text_counts_once_in_training_and_is_the_mean_of_its_windows(
+    model, problem, labels, names, weights
+):
+    train = TextExamples(long_texts(24, most=40), None, labels, names, "x.tsv", problem)
+    given = {"length": 12, "dropout": 0.0, "pooling": "mean", "class_weights": weights, "stride": 3}
+    parts = {"train": train, "validation": train}
+    one, in_buckets = (TextClassification(parts, model, bucket_count=count, **given) for count in (1, 2))
+    params = jax.tree.map(lambda x: x + 0.02, one.task(8, 0).init(jax.random.key(0)))
+    kernel = params["head"]["kernel"]
+    params["head"]["kernel"] = kernel + np.linspace(0, 1, kernel.size).reshape(kernel.shape)
+    # A window has 10 tokens of a text, of which 3 are shared.
+    windows = [-(-max(len(text.split()) - 3, 1) // 7) for text in train.texts]
+    assert one.rows == sum(windows) > 50
+    whole = one.task(one.rows, 0).batches(0)  # an epoch in one batch
+    of_class = np.where(whole["label"] == 0, 3.0, 1.0) if weights else 1.0
+    shares = whole["weight"] / of_class
+    assert sorted(np.rint(1 / shares)) == sorted(n for n in windows for _ in range(n))
+    if weights:  # each text has the weight of its class
+        for label, weight in enumerate((3, 1)):
+            assert whole["weight"][whole["label"] == label].sum() == pytest.approx(12 * weight, rel=1e-5)
+
+    logits = one.predict("train", params)
+    assert logits.shape == (24, len(names))
+    np.testing.assert_allclose(in_buckets.predict("train", params), logits, atol=1e-5)
+    metrics = one.evaluation("validation")(params)
+    scaled = (labels - labels.mean()) / labels.std() if problem == "regression" else labels
+    assert metrics["loss"] == pytest.approx(float(np.mean(one.target.losses(logits, scaled))), rel=1e-4)
+
+
+@pytest.mark.long
+def test_what_is_far_into_a_text_is_learned_with_windows_and_predicted_without_a_flag(arguments, capsys):
+    texts, path = long_texts(160, most=16, least=10), arguments["output"].with_name("long.tsv")
+    path.write_text("sentence\tlabel\n" + "".join(f"{text}\t{i % 2}\n" for i, text in enumerate(texts)))
+    given = arguments | LEARNS | {"data": path, "length": 12, "stride": 2, "accumulate": 2, "buckets": 2}
+    call(given)
+    record = compare.Record.read(arguments["output"] / "record.json")
+    assert record.settings["stride"] == 2
+    assert record.task["windows"].endswith("neighbours share 2 tokens")
+    assert sum(map(sum, record.runs[0].extra["confusion"]["matrix"])) == record.test_examples
+    said = predicted(capsys, arguments["output"] / "adamw", path)
+    assert [row["text"] for row in said] == list(texts)
+    # By chance it were 0.5, with a standard error of 0.04: no text has a telling word before the eleventh.
+    assert np.mean([row["label"] == str(i % 2) for i, row in enumerate(said)]) > 0.75
+    error, _ = refused(capsys, given | {"resume": True, "stride": 1})
+    assert "stride was 2, is 1" in error
+
+
 @pytest.mark.long
 def test_a_run_in_buckets_has_the_same_losses_on_a_mesh_and_in_two_processes(arguments, tmp_path):
     given = arguments | {"optimizer": "adamw", "dropout": 0, "buckets": 2}
@@ -256,7 +323,7 @@ def test_a_run_in_buckets_has_the_same_losses_on_a_mesh_and_in_two_processes(arg
     [
         (
             {"sampler": "balanced", "buckets": 2},
-            "--sampler=balanced goes without --buckets and --class_weights",
+            "--sampler=balanced goes without --buckets, --class_weights and --stride",
         ),
         ({"class_weights": "balanced,negative=2"}, "must be balanced alone, or weights"),
         ({"class_weights": "negative"}, "class_weights 'negative' must be balanced, or NAME=WEIGHT"),
@@ -264,6 +331,12 @@ def test_a_run_in_buckets_has_the_same_losses_on_a_mesh_and_in_two_processes(arg
         ({"problem_type": "regression", "label_names": "a,b"}, "--label_names needs --problem_type=single"),
         ({"problem_type": "regression", "class_weights": "balanced"}, "--class_weights and --sampler=balanced"),
         ({"problem_type": "regression", "keep": "best:accuracy"}, "evaluation: loss, pearson, spearman, rmse"),
+        (
+            {"sampler": "balanced", "stride": 2},
+            "--sampler=balanced goes without --buckets, --class_weights and",
+        ),
+        ({"stride": 10}, "stride must be below the 10 tokens of a text in a window of 12, got 10"),
+        ({"stride": -1}, "flag --stride=-1"),
         ({"separator": "|"}, "--separator needs --problem_type=multi_label_classification"),
         ({"problem_type": "regression"}, ":2: label must be a number, at most 1e+30, got 'negative'"),
         ({"buckets": 0}, "flag --buckets=0"),
@@ -549,7 +622,10 @@ def test_the_data_are_summed_up_on_the_screen_and_in_the_report_and_say_the_leng
         arguments
         | {"data": path, "steps": 1, "optimizer": "adamw", "length": 5, "output": path.with_name("cut")}
     )
-    assert "of the texts are longer than 5 tokens and are truncated: see --length" in capsys.readouterr().out
+    assert (
+        "of the texts are longer than 5 tokens and are truncated: see --length and --stride"
+        in capsys.readouterr().out
+    )
 
 
 def of_texts(texts, names=("a", "b"), pairs=None):

@@ -69,7 +69,9 @@ def test_a_share_of_texts_that_are_cut(cut, warned):
     assert bool(summary.warnings) is warned
 
 
-@pytest.mark.parametrize(("most", "why"), [(512, "see --length"), (24, "the model reads no more")])
+@pytest.mark.parametrize(
+    ("most", "why"), [(512, "see --length and --stride"), (24, "the model reads no more, see --stride")]
+)
 def test_texts_that_are_cut_lead_to_the_flag_where_it_helps(most, why):
     (warning,) = text_summary.of_lengths(np.arange(99), {"train": 9}, {"train": 9}, 24, most).warnings
     assert warning.endswith(f"are truncated: {why}")
