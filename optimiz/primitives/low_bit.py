@@ -84,8 +84,7 @@ def low_bit(
     decode = jax.jit(fmt.decode, static_argnums=2)
 
     def decode_operation(codes, scales, like):
-        del like
-        return numerics.decoded(fmt, codes, scales)
+        return numerics.decoded(fmt, codes, scales, codes.shape if like is None else like.shape)
 
     def codes_of_several(*args):
         *statistics, scales, salts = args
@@ -129,7 +128,7 @@ def low_bit(
             return tx.update(updates, inner_state, params, **extra_args)
 
         # Within numerics.update_and_apply, which computes scales, codes and parameters in one kernel.
-        in_kernels = numerics.is_traced() and isinstance(fmt, numerics.Int8 | numerics.Float8)
+        in_kernels = numerics.is_traced() and not isinstance(fmt, numerics.BFloat16)
         of_code = decode_operation if in_kernels else decode
         follow = (lambda function: function) if in_kernels else numerics.deferred
         proposed, inner_state = follow(inner_update)(updates, codes, scales, params)

@@ -1,4 +1,4 @@
-"""One kernel for the update of a parameter whose state is stored in blocks of eight bits."""
+"""One kernel for the update of a parameter whose state is stored in blocks of four or eight bits."""
 
 from optimiz.numerics.block_kernels.fused_update import update_and_apply as update_and_apply
 from optimiz.numerics.block_kernels.ops import decoded as decoded

@@ -23,9 +23,9 @@ def update_and_apply(
     shardings: tuple[Any, Any] | None = None,
     **extra_args: Any,
 ) -> tuple[Any, Any]:
-    """``tx.update`` and ``optax.apply_updates``, one kernel per parameter where state is stored in eight bits.
+    """``tx.update`` and ``optax.apply_updates``, one kernel per parameter where state is stored in few bits.
 
-    Within ``jit``, on a TPU or an NVIDIA GPU, each large matrix whose state ``low_bit`` stores in eight bits is
+    Within ``jit``, on a TPU or an NVIDIA GPU, each large matrix whose state ``low_bit`` stores in blocks is
     read and written once: a kernel decodes a tile of the state, computes the optimizer's update of it, and
     writes parameters, codes and scales. ``tx.update`` alone cannot: its caller adds the update to the
     parameters, so that it would be written and read once more. Everything else, and any other state, is
@@ -78,12 +78,12 @@ def update_and_apply(
 
 
 def _has_codes(state: Any) -> bool:
-    """Whether a traced state holds arrays of eight bits."""
+    """Whether a traced state holds codes."""
     return any(isinstance(x, Tracer) and _is_code(x) for x in jax.tree.leaves(state))
 
 
 def _is_code(x: Any) -> bool:
-    return x.dtype in (jnp.int8, jnp.float8_e4m3fn)
+    return x.dtype in (jnp.int8, jnp.uint8, jnp.float8_e4m3fn)
 
 
 def _is_laid_out(tree: Any) -> bool:

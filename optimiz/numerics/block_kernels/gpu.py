@@ -1,4 +1,4 @@
-"""The kernel of a GPU, in Triton: one block of a few rows at a time, filled up to powers of two."""
+"""The kernel of a GPU, in Triton: a block of a few rows at a time, or a pair, filled up to powers of two."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,16 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jax.extend import core
 
-from optimiz.numerics.block_kernels.on_tile import Tile, divided, on_tile
+from optimiz.numerics.block_kernels.on_tile import (
+    Tile,
+    as_type,
+    bits_of,
+    codes_of,
+    divided,
+    is_code,
+    on_tile,
+    tiles_of_byte,
+)
 
 _ENTRIES = 2048  # of a tile
 _LARGEST = 8192  # entries of a block that a tile holds
@@ -34,57 +43,70 @@ def call(
     """Evaluate a program by tiles; see ``tpu.call``."""
     avals, results = jaxpr.in_avals, jaxpr.out_avals
     *outer, n = next(x.shape for x, aval in zip(arguments, avals, strict=True) if aval.shape == shape)
-    blocks = pl.cdiv(n, block)
+    tiles, blocks = tiles_of_byte(jaxpr), pl.cdiv(n, block)
     rows = math.prod(outer)
     width = pl.next_power_of_2(min(block, n))
-    height = max(1, _ENTRIES // width)
+    height = max(1, _ENTRIES // (width * tiles))
     part = (height, width)
 
-    def is_array(x: Any) -> bool:
-        return x.shape == shape
-
     def laid(x: Any) -> tuple[int, ...]:
-        return (1,) if x.ndim == 0 else (rows, n if is_array(x) else blocks)
+        if x.ndim == 0:
+            return (1,)
+        return rows, n // tiles if is_code(x) else n if x.shape == shape else blocks
 
     def kernel(*refs):
         taken, made, first_places = divided(refs, len(avals), len(origin), len(shape))
         row = pl.program_id(0) * height + jnp.arange(height)
         within = jnp.arange(width)
-        column = pl.program_id(1) * block + within
-        inside = (row < rows)[:, None] & ((within < block) & (column < n))[None, :]
 
-        def place(ref, aval):
-            if is_array(aval):
+        def of_tile(i):
+            """Its number among the blocks of a row, the columns of its entries, and which of them are there."""
+            number = pl.program_id(1) * tiles + i
+            column = number * block + within
+            return number, column, (row < rows)[:, None] & ((within < block) & (column < n))[None, :]
+
+        def place(ref, aval, i):
+            number, column, inside = of_tile(i)
+            if is_code(aval):
+                return ref.at[row[:, None], (pl.program_id(1) * block + within)[None, :]], inside
+            if aval.shape == shape:
                 return ref.at[row[:, None], column[None, :]], inside
-            return ref.at[row[:, None], pl.program_id(1) + jnp.zeros((1, 1), jnp.int32)], (row < rows)[:, None]
+            return ref.at[row[:, None], number + jnp.zeros((1, 1), jnp.int32)], (row < rows)[:, None]
 
-        def load(ref, aval):
+        def load(ref, aval, i):
             if aval.ndim == 0:
                 return ref[0].astype(aval.dtype) if aval.dtype != jnp.bool_ else ref[0] != 0
-            at, mask = place(ref, aval)
-            return triton.load(at, mask=mask, other=0)
+            at, mask = place(ref, aval, i)
+            found = triton.load(at, mask=mask, other=0)
+            return bits_of(found, i, tiles) if is_code(aval) else found
 
-        def index(axis):
-            if axis == len(outer):
-                return jnp.broadcast_to(first_places[axis] + column[None, :], part)
-            place = (row // math.prod(outer[axis + 1 :])) % outer[axis]
-            return jnp.broadcast_to(first_places[axis] + place[:, None], part)
+        def evaluated(i):
+            _, column, inside = of_tile(i)
 
-        tile = Tile(part, index, inside)
-        found = on_tile(jaxpr, tile, shape, [load(*each) for each in zip(taken, avals, strict=True)])
-        for ref, aval, value in zip(made, results, found, strict=True):
-            at, mask = place(ref, aval)
-            triton.store(at, value, mask=mask)
+            def index(axis):
+                if axis == len(outer):
+                    return jnp.broadcast_to(first_places[axis] + column[None, :], part)
+                place = (row // math.prod(outer[axis + 1 :])) % outer[axis]
+                return jnp.broadcast_to(first_places[axis] + place[:, None], part)
+
+            given = [load(ref, aval, i) for ref, aval in zip(taken, avals, strict=True)]
+            return on_tile(jaxpr, Tile(part, index, inside), shape, given)
+
+        for ref, aval, *values in zip(made, results, *map(evaluated, range(tiles)), strict=True):
+            stored = [codes_of(values, jnp.int8)] if is_code(aval) else values
+            for i, value in enumerate(stored):
+                at, mask = place(ref, aval, i)
+                triton.store(at, value, mask=mask)
 
     def word(x: jax.Array) -> jax.Array:
-        return x.astype(jnp.int32) if x.dtype == jnp.bool_ else x
+        if x.dtype == jnp.bool_:
+            return x.astype(jnp.int32)
+        return as_type(jnp.int8, x) if is_code(x) else x
 
     found = pl.pallas_call(
         kernel,
-        grid=(pl.cdiv(rows, height), blocks),
-        out_shape=[
-            jax.ShapeDtypeStruct(laid(x), jnp.int8 if x.dtype.itemsize == 1 else x.dtype) for x in results
-        ],
+        grid=(pl.cdiv(rows, height), pl.cdiv(blocks, tiles)),
+        out_shape=[jax.ShapeDtypeStruct(laid(x), jnp.int8 if is_code(x) else x.dtype) for x in results],
         input_output_aliases=dict(aliases),
         compiler_params=triton.CompilerParams(num_warps=4),
         interpret=interpret,
@@ -93,4 +115,5 @@ def call(
         *(word(x).reshape(laid(aval)) for x, aval in zip(arguments, avals, strict=True)),
         *(x[None] for x in origin),
     )
+    found = [as_type(aval.dtype, x) if is_code(aval) else x for x, aval in zip(found, results, strict=True)]
     return [x.reshape(*outer, x.shape[-1]) for x in found]

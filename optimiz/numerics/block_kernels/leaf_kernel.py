@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.extend import core
 from jax.interpreters import mlir
 from jax.sharding import NamedSharding
 
 from optimiz.numerics.block_kernels.in_parts import in_parts, part_of, with_whole_blocks
-from optimiz.numerics.block_kernels.on_tile import leaf_of
-from optimiz.numerics.block_kernels.ops import SCALE, operation
+from optimiz.numerics.block_kernels.on_tile import leaf_of, tiles_of_byte
+from optimiz.numerics.block_kernels.ops import CODE, SCALE, operation
 from optimiz.numerics.fusion import rematerialise, results_of
 
 
@@ -54,6 +53,11 @@ def in_two_passes(jaxpr: core.ClosedJaxpr, arguments: Sequence[jax.Array]) -> li
         for (fmt, _), members in groups.items():
             scales = fmt.scales(*(statistics[each.invars[0]] for each in members))
             known |= zip((each.outvars[0] for each in members), scales, strict=True)
+    packed = {each.outvars[0] for each in equations if each.primitive is CODE and each.params["fmt"].packed}
+    if packed:
+        # Codes of another shape than the updates are made in another loop, for which XLA would hold statistics.
+        codes = _evaluated(jaxpr, rematerialise(list(arguments)), known, packed)
+        known |= {each: codes[each] for each in packed}
     values = _evaluated(jaxpr, arguments, known, set(jaxpr.jaxpr.outvars))
     return [values[each] for each in jaxpr.jaxpr.outvars]
 
@@ -79,14 +83,7 @@ def on_tiles(
     leaf = leaf_of(jaxpr)
     assert leaf is not None
     shape, fmt = leaf
-    given = [_as_int8(x) if x.dtype == fmt.dtype else x for x in arguments]
-    results = kernel.call(jaxpr, aliases, shape, fmt.size(shape), given, origin, **options)
-    made = zip(results, jaxpr.out_avals, strict=True)
-    return [x if x.dtype == aval.dtype else jax.lax.bitcast_convert_type(x, aval.dtype) for x, aval in made]
-
-
-def _as_int8(x: jax.Array) -> jax.Array:
-    return x if x.dtype == jnp.int8 else jax.lax.bitcast_convert_type(x, jnp.int8)
+    return kernel.call(jaxpr, aliases, shape, fmt.size(shape), arguments, origin, **options)
 
 
 def _evaluated(
@@ -152,7 +149,7 @@ def _lowering(platform: str) -> Callable[..., Any]:
                 chosen = mlir.lower_fun(functools.partial(_in_kernel, kernel=kernel))
         elif layout is not None:
             mesh, given = layout
-            spec = with_whole_blocks(given, shape, block, mesh.shape)
+            spec = with_whole_blocks(given, shape, block * tiles_of_byte(jaxpr), mesh.shape)
             if spec is not None and kernel.suits(part_of(shape, spec, mesh.shape), block):
                 chosen, layout = mlir.lower_fun(functools.partial(_in_parts, kernel=kernel)), (mesh, spec)
         static = {"jaxpr": jaxpr, "aliases": aliases, "layout": layout}

@@ -2,7 +2,8 @@
 
 A tile is a matrix of entries in which each row is one block. Operations entry by
 entry act on tiles as on whole arrays; what depends on a place in the array (noise, an ``iota``) is told the
-place.
+place. Codes are their bits, as int32. Where a byte holds two codes, those of a pair of blocks, a kernel
+evaluates the program on the two tiles of the pair.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from optimiz.numerics.fusion import is_entry_by_entry
 from optimiz.numerics.rounding import noise_at
 
 _MOVING = ("reshape", "slice", "squeeze", "cond", "jit", "pjit", "rem", "complex", "conj", "imag", "real")
-_ARRAYS = ("float32", "bfloat16", "float16", "int8", "uint8", "float8_e4m3fn")
+_ARRAYS = ("float32", "bfloat16", "float16")  # besides codes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,7 @@ def leaf_of(jaxpr: core.ClosedJaxpr) -> tuple[tuple[int, ...], Any] | None:
     if not decoded or jaxpr.consts:
         return None
     shape, fmt = decoded[0].outvars[0].aval.shape, decoded[0].params["fmt"]
+    codes = {each.invars[0] for each in decoded} | {e.outvars[0] for e in equations if e.primitive is CODE}
     scales = {each.invars[1] for each in decoded}
     of_scales = scales | {each.outvars[0] for each in equations if each.primitive is SCALE}
     for equation in equations:
@@ -53,11 +55,12 @@ def leaf_of(jaxpr: core.ClosedJaxpr) -> tuple[tuple[int, ...], Any] | None:
             return None
     if any(isinstance(each, core.Literal) for each in jaxpr.jaxpr.outvars):
         return None
-    for variable in {*jaxpr.jaxpr.invars, *jaxpr.jaxpr.outvars} - of_scales:
+    for variable in {*jaxpr.jaxpr.invars, *jaxpr.jaxpr.outvars} - of_scales - codes:
         aval = variable.aval
         if not (aval.dtype.name in _ARRAYS if aval.shape == shape else aval.shape == ()):
             return None
-    return (shape, fmt) if len(shape) > 1 else None
+    in_pairs = not fmt.packed or shape[-1] % (2 * fmt.size(shape)) == 0
+    return (shape, fmt) if len(shape) > 1 and in_pairs else None
 
 
 def _variables(equation: core.JaxprEqn) -> set[Any]:
@@ -80,7 +83,7 @@ def on_tile(jaxpr: core.ClosedJaxpr, tile: Tile, shape: tuple[int, ...], argumen
         jaxpr: a program that :func:`leaf_of` knows.
         tile: the tile.
         shape: of the whole arrays.
-        arguments: tiles of the arrays, codes as int8; the scales of their blocks, one column;
+        arguments: tiles of the arrays; of codes :func:`bits_of` them; the scales of their blocks, one column;
             scalars.
 
     Returns:
@@ -114,7 +117,7 @@ def _result(equation: core.JaxprEqn, operands: list[Any], tile: Tile, shape: tup
     name, params = equation.primitive.name, equation.params
     if equation.primitive is DECODE:
         codes, scales = operands
-        return params["fmt"].value_of_block(codes.astype(jnp.int32) & 255, scales)
+        return params["fmt"].value_of_block(codes, scales)
     if equation.primitive is SCALE:
         [x] = operands
         x = x.astype(jnp.float32)
@@ -123,8 +126,7 @@ def _result(equation: core.JaxprEqn, operands: list[Any], tile: Tile, shape: tup
         return params["fmt"].scale_of_block(x)
     if equation.primitive is CODE:
         x, scales, salt = operands
-        bits = params["fmt"].bits_of_block(x, scales, noise_at(_position(tile, shape), salt))
-        return jnp.where(bits > 127, bits - 256, bits).astype(jnp.int8)
+        return params["fmt"].bits_of_block(x, scales, noise_at(_position(tile, shape), salt))
     if name == "broadcast_in_dim":
         return jnp.broadcast_to(operands[0], tile.shape)
     if name == "round" and params["rounding_method"] is jax.lax.RoundingMethod.TO_NEAREST_EVEN:
@@ -133,6 +135,33 @@ def _result(equation: core.JaxprEqn, operands: list[Any], tile: Tile, shape: tup
         return tile.index(params["dimension"]).astype(params["dtype"])
     # Not in the equation's context, whose mesh is that of the whole arrays.
     return equation.primitive.bind(*operands, **equation.primitive.get_bind_params(equation.params))
+
+
+def is_code(x: Any) -> bool:
+    """Whether an array of a program that :func:`leaf_of` knows holds codes."""
+    return x.ndim > 0 and x.dtype.itemsize == 1
+
+
+def tiles_of_byte(jaxpr: core.ClosedJaxpr) -> int:
+    """How many tiles share their bytes: two if codes are packed, else one."""
+    return 2 if next(e.params["fmt"].packed for e in jaxpr.jaxpr.eqns if e.primitive is DECODE) else 1
+
+
+def bits_of(codes: jax.Array, tile: int, tiles: int) -> jax.Array:
+    """The codes of one of the tiles that share these bytes, as int32."""
+    bits = as_type(jnp.int8, codes).astype(jnp.int32) & 255
+    return bits if tiles == 1 else (bits >> (4 * tile)) & 15
+
+
+def codes_of(bits: Sequence[jax.Array], dtype: Any) -> jax.Array:
+    """The bytes that tiles share, of the bits of each."""
+    both = bits[0] if len(bits) == 1 else bits[0] | (bits[1] << 4)
+    return as_type(dtype, jnp.where(both > 127, both - 256, both).astype(jnp.int8))
+
+
+def as_type(dtype: Any, codes: jax.Array) -> jax.Array:
+    """Codes as another type of eight bits."""
+    return codes if codes.dtype == dtype else jax.lax.bitcast_convert_type(codes, dtype)
 
 
 def rounded(x: jax.Array) -> jax.Array:

@@ -61,14 +61,18 @@ def operation(name: str, function: Callable[..., Sequence[jax.Array]]) -> core.P
     return primitive
 
 
-DECODE = operation("decode_blocks", lambda codes, scales, fmt: [fmt.decode(codes, scales, None)])
+def _decoded(codes: jax.Array, scales: jax.Array, *, fmt: Any, shape: tuple[int, ...]) -> list[jax.Array]:
+    return [fmt.decode(codes, scales, jax.ShapeDtypeStruct(shape, jax.numpy.float32))]
+
+
+DECODE = operation("decode_blocks", _decoded)
 SCALE = operation("scale_blocks", lambda x, fmt: fmt.scales(x))
 CODE = operation("code_blocks", lambda x, scales, salt, fmt: [fmt.codes(x, scales, salt)])
 
 
-def decoded(fmt: Any, codes: jax.Array, scales: jax.Array) -> jax.Array:
-    """``fmt.decode`` as an operation."""
-    return DECODE.bind(codes, scales, fmt=fmt)[0]
+def decoded(fmt: Any, codes: jax.Array, scales: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """``fmt.decode`` as an operation, of codes of an array of a shape."""
+    return DECODE.bind(codes, scales, fmt=fmt, shape=shape)[0]
 
 
 def encoded(fmt: Any, x: jax.Array, salt: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -23,7 +23,7 @@ def test_parts_are_updated_as_the_whole(program):
     report = program("tests.numerics.block_kernels.parts", devices=8)
     assert report.keys() == {"tpu", "gpu"}
     for kernel, by_layout in report.items():
-        assert by_layout.keys() == {"whole", "across", "ragged", "stacked", "state"}
+        assert by_layout.keys() == {"whole", "across", "ragged", "stacked", "state", "pairs", "pairs across"}
         for layout, differing in by_layout.items():
             assert differing < 2e-3, (kernel, layout)
 
