@@ -438,7 +438,7 @@ def test_optimizers_of_every_kind_and_of_the_user_train_the_model(arguments, cap
 
 @pytest.mark.long
 def test_a_rate_too_high_is_told_while_it_trains_once_and_with_a_remedy(arguments, capsys):
-    call(arguments | {"optimizer": "adamw", "learning_rate": 3, "steps": 60, "head_rate": 1})
+    call(arguments | {"optimizer": "adamw", "learning_rate": 10, "steps": 60, "head_rate": 1})
     lines = capsys.readouterr().out.splitlines()
     told = [i for i, line in enumerate(lines) if line.startswith("adamw: learning rate too high (step ")]
     last = next(i for i, line in enumerate(lines) if line.startswith("adamw  60/60  loss "))
@@ -489,7 +489,7 @@ def test_a_stopped_run_goes_on_to_the_same_record(arguments, tmp_path):
     stopped = one | {"output": tmp_path / "stopped", "save_every": 2}
     code = """
 import os, signal
-from optimiz.training import checkpoint
+from optimiz.training.storage import checkpoint
 from examples import finetune_text
 from examples.shared import command
 save = checkpoint.save
