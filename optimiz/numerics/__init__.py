@@ -36,6 +36,7 @@ from optimiz.numerics.fusion import Deferred as Deferred
 from optimiz.numerics.fusion import all_of as all_of
 from optimiz.numerics.fusion import any_nan as any_nan
 from optimiz.numerics.fusion import deferred as deferred
+from optimiz.numerics.fusion import given as given
 from optimiz.numerics.fusion import inlined as inlined
 from optimiz.numerics.fusion import low_memory as low_memory
 from optimiz.numerics.fusion import materialise as materialise

@@ -76,20 +76,31 @@ def guard(
             proposed, inner_state = tx.update(updates, inner_state, params, **extra_args)
             return proposed, inner_state, jax.tree.map(_zero_if_finite, updates, proposed)
 
-        proposed, inner_state, zeros = numerics.deferred(attempt)(updates, state.inner_state, params)
+        # Within numerics.update_and_apply, which defers everything and chooses in a kernel, by a scalar.
+        in_kernels = numerics.is_traced()
+        follow = numerics.given if in_kernels else numerics.deferred
+        proposed, inner_state, zeros = follow(attempt)(updates, state.inner_state, params)
         good = numerics.all_of([~numerics.any_nan(zero) for zero in jax.tree.leaves(zeros)])
         in_a_row = jnp.where(good, 0, numerics.increment(state.skipped_in_a_row))
         instead = jnp.where(in_a_row > give_up_after, jnp.float32(jnp.nan), jnp.float32(0))
 
+        def chosen(new, old):
+            whole = in_kernels and jnp.issubdtype(new.dtype, jnp.number)
+            return (
+                jax.lax.select(good, new, jnp.broadcast_to(old, new.shape))
+                if whole
+                else jnp.where(good, new, old)
+            )
+
         # A select, because a branch would hold both states in memory. The update is computed after the state
         # and from what was selected, so that each new array can overwrite the old one; numerics.fusion, rule 3.
         def select(new, old):
-            new.value = jnp.where(good, numerics.materialise(new), old)
+            new.value = chosen(numerics.materialise(new), old)
             return new.value
 
         inner_state = jax.tree.map(select, inner_state, state.inner_state)
         proposed = numerics.materialise(proposed)
-        updates = jax.tree.map(lambda u: jnp.where(good, u, instead.astype(u.dtype)), proposed)
+        updates = jax.tree.map(lambda u: chosen(u, instead.astype(u.dtype)), proposed)
         skipped = jnp.where(good, state.skipped, numerics.increment(state.skipped))
         return updates, GuardState(skipped, in_a_row, inner_state)
 

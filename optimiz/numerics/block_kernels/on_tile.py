@@ -48,10 +48,13 @@ def leaf_of(jaxpr: core.ClosedJaxpr) -> tuple[tuple[int, ...], Any] | None:
     scales = {each.invars[1] for each in decoded}
     of_scales = scales | {each.outvars[0] for each in equations if each.primitive is SCALE}
     for equation in equations:
+        of_one = next((kind for kind in (codes, of_scales) if _is_choice(equation, kind)), None)
         if equation.primitive in (DECODE, SCALE, CODE):
             if equation.params["fmt"] != fmt:
                 return None
-        elif not _is_possible(equation, shape) or of_scales & _variables(equation):
+        elif of_one is not None:
+            of_one.add(equation.outvars[0])
+        elif not _is_possible(equation, shape) or (codes | of_scales) & _variables(equation):
             return None
     if any(isinstance(each, core.Literal) for each in jaxpr.jaxpr.outvars):
         return None
@@ -65,6 +68,14 @@ def leaf_of(jaxpr: core.ClosedJaxpr) -> tuple[tuple[int, ...], Any] | None:
 
 def _variables(equation: core.JaxprEqn) -> set[Any]:
     return {v for v in equation.invars if not isinstance(v, core.Literal)}
+
+
+def _is_choice(equation: core.JaxprEqn, among: set[Any]) -> bool:
+    """Whether one of some variables is chosen as a whole, as by ``guard``."""
+    predicate: Any = equation.invars[0].aval
+    if equation.primitive.name != "select_n" or predicate.shape != ():
+        return False
+    return all(not isinstance(case, core.Literal) and case in among for case in equation.invars[1:])
 
 
 def _is_possible(equation: core.JaxprEqn, shape: tuple[int, ...]) -> bool:

@@ -47,6 +47,7 @@ copies a chain of scalars into every loop that uses its end, so that compiling `
 from optimiz.numerics.fusion.deferred import Deferred as Deferred
 from optimiz.numerics.fusion.deferred import any_nan as any_nan
 from optimiz.numerics.fusion.deferred import deferred as deferred
+from optimiz.numerics.fusion.deferred import given as given
 from optimiz.numerics.fusion.deferred import is_entry_by_entry as is_entry_by_entry
 from optimiz.numerics.fusion.deferred import low_memory as low_memory
 from optimiz.numerics.fusion.deferred import materialise as materialise

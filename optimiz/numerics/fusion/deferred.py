@@ -35,7 +35,7 @@ _NAMES = (
     "shift_right_arithmetic shift_right_logical sign sin sqrt square squeeze sub tan tanh xor"
 )
 _ENTRY_BY_ENTRY = frozenset(_NAMES.split())
-# Deferred as well, by the size of what they read; see numerics.block_kernels.
+# Deferred as well, by the size of what they read or make; see numerics.block_kernels.
 _BLOCK_BY_BLOCK = frozenset(("decode_blocks", "scale_blocks", "code_blocks"))
 
 
@@ -74,6 +74,17 @@ def deferred(function: Callable[..., Any]) -> Callable[..., Any]:
         [2.0, 6.0]
     """
     return _traced(function, keep=False)
+
+
+def given(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compute the results of a function at once; arguments and results as for :func:`deferred`.
+
+    Example:
+        >>> [array] = given(lambda x: [2 * x])(jnp.array([1.0, 3.0]))
+        >>> materialise(array).tolist()
+        [2.0, 6.0]
+    """
+    return lambda *args: jax.tree.map(Deferred, function(*args))
 
 
 def low_memory(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -281,7 +292,7 @@ def _followed(
             results = _branched(equation, given)
         elif name == "optimization_barrier" and pending:
             results = [_behind_a_barrier(x) for x in given]
-        elif _is_deferred(equation):
+        elif _is_deferred(equation) or _is_of_scales(equation, given):
             results = [Deferred(None, False, equation, given)]
         else:
             results = list(map(Deferred, results_of(equation, [_materialise_apart(array) for array in given])))
@@ -294,8 +305,14 @@ def _followed(
 
 def _is_deferred(equation: core.JaxprEqn) -> bool:
     by_block = equation.primitive.name in _BLOCK_BY_BLOCK
-    array: Any = (equation.invars if by_block else equation.outvars)[0].aval
-    return (by_block or is_entry_by_entry(equation)) and math.prod(array.shape) >= _LARGE
+    arrays: list[Any] = [equation.outvars[0].aval, *([equation.invars[0].aval] if by_block else [])]
+    return (by_block or is_entry_by_entry(equation)) and max(math.prod(x.shape) for x in arrays) >= _LARGE
+
+
+def _is_of_scales(equation: core.JaxprEqn, operands: Sequence[Deferred]) -> bool:
+    """Whether an operation goes on with what is not computed yet, and small: the scales of blocks."""
+    result: Any = equation.outvars[0].aval
+    return is_entry_by_entry(equation) and any(_shape(x) == result.shape for x in operands if not x.held)
 
 
 def is_entry_by_entry(equation: core.JaxprEqn) -> bool:

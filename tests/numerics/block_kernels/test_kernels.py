@@ -46,9 +46,12 @@ def together(tx):
     return jax.jit(lambda gradient, state, params: optimiz.update_and_apply(tx, gradient, state, params))
 
 
-def check_kernel(monkeypatch, kernel, name, fmt, shape, dtype, steps=2):
+def check_kernel(monkeypatch, kernel, name, fmt, shape, dtype, steps=2, guarded=False):
     tx = optimiz.low_bit(OPTIMIZERS[name](), FORMATS[fmt])
     params, gradients = arrays(shape, dtype, steps)
+    if guarded:
+        tx = optimiz.guard(tx, 3)
+        gradients.insert(1, gradients[0].at[-1, -1].set(jnp.nan))
     expected = trained(by_two_calls(tx), tx, params, gradients)
     ran = []
 
@@ -78,6 +81,12 @@ def check_kernel(monkeypatch, kernel, name, fmt, shape, dtype, steps=2):
 @pytest.mark.parametrize(("fmt", "shape"), [("int8", (130, 2100)), ("int4", (130, 768))])
 def test_a_kernel_does_what_two_passes_do(monkeypatch, kernel, fmt, shape):
     check_kernel(monkeypatch, kernel, "lion", fmt, shape, "float32", steps=1)
+
+
+@pytest.mark.parametrize("kernel", [tpu, gpu])
+@pytest.mark.parametrize("fmt", ["int8", "int4"])
+def test_a_guard_keeps_codes_and_scales_in_the_kernel(monkeypatch, kernel, fmt):
+    check_kernel(monkeypatch, kernel, "lion", fmt, (40, 768), "float32", guarded=True)
 
 
 @pytest.mark.long
