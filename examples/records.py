@@ -49,6 +49,9 @@ _STUDIES = {  # in examples/studies: folder → the module that renders its reco
     "heterogeneity/results": heterogeneity,
     "pretraining/results": pretraining,
 }
+_LOW_BIT = [
+    f"plan/gpt2_{device}{dtype}" for dtype in ("", "_bfloat16") for device in ("v5e", "v5p", "v6e", "h200")
+]
 _BENCHMARKS = {
     **{
         "collectives": collectives_report,
@@ -59,6 +62,7 @@ _BENCHMARKS = {
         "update": update_report,
     },
     **dict.fromkeys(["plan/llama_v5e_4x4", "plan/llama_v5e_4x4_rows", "plan/gpt2_xl_h200"], plan_report),
+    **dict.fromkeys(_LOW_BIT, plan_report),
 }
 _PAGES = ("contract", "layouts", "memory", "scaling")  # records in tests/records that have a page
 
@@ -115,6 +119,7 @@ def sections() -> dict[str, Callable[[], str]]:
         "steps": lambda: steps_report.summary(_benchmark("steps")),
         "plan_tpu": lambda: plan_report.summary(_benchmark("plan/llama_v5e_4x4")),
         "plan_tpu_rows": lambda: plan_report.summary(_benchmark("plan/llama_v5e_4x4_rows")),
+        "plan_low_bit": lambda: plan_report.by_device(list(map(_benchmark, _LOW_BIT))),
         "plan_gpu": lambda: plan_report.summary(_benchmark("plan/gpt2_xl_h200")),
         "parity": lambda: _rendered("parity"),
         "model_parity": lambda: _rendered("model_parity"),

@@ -2,8 +2,10 @@
 
 import dataclasses
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import jax.numpy as jnp
 
 from optimiz import compare, plan
 
@@ -122,6 +124,33 @@ def summary(record: Mapping[str, Any]) -> str:
         f"{rows[0]['date']}, jax {versions['jax']}, optax {versions['optax']}."
     )
     return f"{about}\n\n{table(rows, whole=whole)}"
+
+
+def by_device(records: Sequence[Mapping[str, Any]]) -> str:
+    """What updates of one model move on several devices.
+
+    Args:
+        records: of updates, one for each device and dtype.
+    """
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for record in records:
+        for each in record["rows"]:
+            moved, bound = each["traffic"], each["bound"]
+            n = each["arguments"]["parameters"] / jnp.dtype(record["settings"]["dtype"]).itemsize
+            both = sorted({moved["least"], moved["greatest"]})
+            size, times = (" to ".join(f"{x / of:.{d}f}" for x in both) for of, d in ((n, 1), (bound, 2)))
+            row = cells.setdefault((each["optimizer"], record["settings"]["dtype"]), {})
+            row[record["settings"]["target"]] = f"{size} ({times})"
+    targets = list(dict.fromkeys(target for row in cells.values() for target in row))
+    lines = [[f"`{name}`", dtype, *(row.get(t, "") for t in targets)] for (name, dtype), row in cells.items()]
+    table = compare.table(["optimizer", "parameters", *targets], lines)
+    model, row = compare.escaped(records[0]["settings"]["model"]), records[0]["rows"][0]
+    return (
+        f"Bytes that an update of {model} moves on a device per parameter that it holds, and how many times "
+        "its bound, what any update must read and write. A range extends from the branches that move least, "
+        f"those of a steady step, to those that move most. {row['date']}, jax "
+        f"{records[0]['environment']['versions']['jax']}.\n\n{table}\n"
+    )
 
 
 def report(record: Mapping[str, Any]) -> str:

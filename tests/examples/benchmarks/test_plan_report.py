@@ -39,6 +39,16 @@ def test_the_table_says_what_fits_and_what_moves(changed, cells):
     assert line.startswith("| `adamw` | 16.00 GiB | 32.00 GiB | ") and cells in line
 
 
+def test_devices_are_side_by_side_with_bytes_per_parameter():
+    about = {"model": "gpt2", "target": "v5e", "dtype": "float32"}
+    record = {"settings": about, "environment": {"versions": {"jax": "0.10.2"}}, "rows": [row()]}
+    other = record | {"settings": about | {"target": "h200", "dtype": "bfloat16"}}
+    *_, head, _, first, second = plan_report.by_device([record, other]).splitlines()
+    assert head == "| optimizer | parameters | v5e | h200 |"
+    assert first == "| `adamw` | float32 | 16.0 to 32.0 (1.00 to 2.00) |  |"
+    assert second == "| `adamw` | bfloat16 |  | 8.0 to 16.0 (1.00 to 2.00) |"
+
+
 def test_a_whole_step_has_operations_where_the_compiler_counts_them():
     for flops, cell in ((2.5e12, "2,500.0 G"), (None, "")):
         line = plan_report.table([row(flops=flops)], whole=True).splitlines()[-1]
