@@ -9,6 +9,7 @@ does not lead back to where it came from. Factors are scaled before they are dec
 gradients are below what QR on some devices can square again.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -141,8 +142,7 @@ def eigenbasis(matrix: jax.Array) -> jax.Array:
         >>> jnp.abs(eigenbasis(jnp.diag(jnp.array([1.0, 3.0])))).tolist()
         [[0.0, 1.0], [1.0, 0.0]]
     """
-    vectors, _ = jax.lax.linalg.eigh(_scaled(matrix))
-    return vectors[..., ::-1]
+    return _alone(_eigenvectors, _scaled(matrix))[..., ::-1]
 
 
 def power_iteration(matrix: jax.Array, basis: jax.Array, *, sort: bool) -> tuple[jax.Array, jax.Array]:
@@ -194,6 +194,11 @@ def _scaled(matrix: jax.Array) -> jax.Array:
     return matrix / jnp.maximum(largest, jnp.finfo(matrix.dtype).tiny)[..., None, None]
 
 
+def _eigenvectors(x: jax.Array) -> jax.Array:
+    vectors, _ = jax.lax.linalg.eigh(x)
+    return vectors
+
+
 def _orthogonal(x: jax.Array) -> jax.Array:
     q, _ = jax.lax.linalg.qr(x, full_matrices=False)
     return q
@@ -202,7 +207,24 @@ def _orthogonal(x: jax.Array) -> jax.Array:
 def _alone(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
     """The function of the stack on each device, where JAX's QR does not know of explicit axes."""
     sharding = jax.typeof(x).sharding
-    if AxisType.Explicit not in sharding.mesh.axis_types:
+    if AxisType.Explicit in sharding.mesh.axis_types:
+        spec = P(*sharding.spec)
+        of_stack = functools.partial(_of_stack, function)
+        return jax.shard_map(of_stack, mesh=sharding.mesh, in_specs=spec, out_specs=spec)(x)
+    # Of automatic axes only the compiler knows which part of the stack a device has.
+    return function(x) if AxisType.Auto in sharding.mesh.axis_types else _of_stack(function, x)
+
+
+def _of_stack(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """The function of a stack; on a CPU of one matrix after the other.
+
+    There jaxlib before 0.11.2 divides a stack among XLA's threads and waits for them: once all of these wait,
+    each for a stack of its own, none is left to do the work, and the program hangs.
+    """
+    if x.ndim == 2:
         return function(x)
-    spec = P(*sharding.spec)
-    return jax.shard_map(function, mesh=sharding.mesh, in_specs=spec, out_specs=spec)(x)
+
+    def one_by_one(x: jax.Array) -> jax.Array:
+        return jax.lax.map(function, x.reshape(-1, *x.shape[-2:])).reshape(x.shape)
+
+    return jax.lax.platform_dependent(x, cpu=one_by_one, default=function)

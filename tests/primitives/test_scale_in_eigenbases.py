@@ -1,5 +1,7 @@
 """What SOAP and KL-SOAP have in common."""
 
+import re
+
 import jax
 import jax.extend
 import jax.numpy as jnp
@@ -208,9 +210,9 @@ def test_bases_are_decomposed_within_a_branch(form):
     ]
     assert {equation.primitive.name for equation, _ in found} == DECOMPOSITIONS
     assert all("cond" in within for _, within in found)
-    # Of equal matrices there is one stack.
+    # Of equal matrices there is one stack, which a CPU takes one by one.
     shapes = {equation.invars[0].aval.shape for equation, _ in found}
-    assert shapes == {(2, 4, 4), (2, 6, 6), (1, 4, 4)}
+    assert shapes == {(2, 4, 4), (2, 6, 6), (1, 4, 4), (4, 4), (6, 6)}
 
 
 def test_also_under_vmap_over_learning_rates():
@@ -441,3 +443,14 @@ def test_layers_that_are_split_stay_where_they_are(program):
     row = program("tests.primitives.eigenbases_devices", "layers, explicit", devices=8)["layers, explicit"]
     assert row["collectives"] == {} and row["decomposed"] == [2]
     assert row["difference"] < 1e-3 and row["work"] < 0.15
+
+
+@forms
+def test_a_cpu_decomposes_one_matrix_after_the_other(form):
+    """Of several stacks, each divided among all threads of XLA, none was ever done: on two cores it hung."""
+    params = {f"{i}/kernel": jnp.ones((8 + i // 2, 4 + i // 2)) for i in range(4)}  # two stacks of two
+    tx = FORMS[form]()
+    program = jax.jit(tx.update).lower(params, tx.init(params)).compile().as_text()
+    calls = re.findall(r" = \(?\w+\[([\d,]+)\].*custom_call_target=\"lapack_s(\w+)_ffi\"", program)
+    assert {name for _, name in calls} == {"syevd", "geqrf", "orgqr"}
+    assert {shape.count(",") for shape, _ in calls} == {1}, calls
