@@ -109,6 +109,14 @@ def test_eight_bit_state_is_decoded_and_encoded_where_it_lies(target, fmt):
     assert planned.traffic.greatest <= 16.2 * stack.size
 
 
+@TPU
+@pytest.mark.long
+def test_matrices_that_a_tpu_turns_over_are_decoded_and_encoded_where_they_lie():
+    turned = jax.ShapeDtypeStruct((6400, 1600), jnp.float32)
+    planned = plan.update(optimiz.low_bit(optimiz.adamw(1e-3), optimiz.Int8()), {"w": turned}, "v5e")
+    assert planned.traffic.greatest <= 16.2 * turned.size
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("target", [pytest.param("v5e", marks=TPU), pytest.param("h200", marks=GPU)])
 def test_two_codes_of_a_byte_are_decoded_and_encoded_where_they_lie(target):

@@ -73,7 +73,7 @@ def on_tiles(
     """Evaluate the program of one parameter in a kernel.
 
     Args:
-        kernel: the page of the kernel, ``tpu`` or ``gpu``.
+        kernel: the page of the kernel, such as ``gpu``.
         jaxpr: a program that ``leaf_of`` knows.
         aliases: pairs of an argument and a result that takes its memory.
         arguments: those of the program, or a device's part of each.
@@ -125,13 +125,18 @@ def _in_parts(*arguments, jaxpr, aliases, layout, kernel):
     return in_parts(run, jaxpr, leaf[0], mesh, spec, arguments)
 
 
-def _kernel_of(platform: str) -> Any:
+def _kernel_for(platform: str, shape: tuple[int, ...], block: int) -> Any:
+    """The page of the kernel that suits an array, or a part of one; None if none does."""
     # Imported late, because Pallas takes half a second.
     if platform == "tpu":
-        from optimiz.numerics.block_kernels import tpu as kernel
+        from optimiz.numerics.block_kernels import tpu, tpu_turned
+
+        kernels = (tpu, tpu_turned)
     else:
-        from optimiz.numerics.block_kernels import gpu as kernel
-    return kernel
+        from optimiz.numerics.block_kernels import gpu
+
+        kernels = (gpu,)
+    return next((each for each in kernels if each.suits(shape, block)), None)
 
 
 _lower_pure = mlir.lower_fun(_pure)
@@ -139,18 +144,18 @@ _lower_pure = mlir.lower_fun(_pure)
 
 def _lowering(platform: str) -> Callable[..., Any]:
     def lower(ctx, *arguments, jaxpr, aliases, layout):
-        kernel = _kernel_of(platform)
         leaf = leaf_of(jaxpr)
         assert leaf is not None
         shape, fmt = leaf
         block, chosen = fmt.size(shape), _lower_pure
         if _is_on_one_device(ctx.module_context.axis_context):
-            if kernel.suits(shape, block):
+            if kernel := _kernel_for(platform, shape, block):
                 chosen = mlir.lower_fun(functools.partial(_in_kernel, kernel=kernel))
         elif layout is not None:
             mesh, given = layout
             spec = with_whole_blocks(given, shape, block * tiles_of_byte(jaxpr), mesh.shape)
-            if spec is not None and kernel.suits(part_of(shape, spec, mesh.shape), block):
+            kernel = spec and _kernel_for(platform, part_of(shape, spec, mesh.shape), block)
+            if kernel:
                 chosen, layout = mlir.lower_fun(functools.partial(_in_parts, kernel=kernel)), (mesh, spec)
         static = {"jaxpr": jaxpr, "aliases": aliases, "layout": layout}
         try:

@@ -1,9 +1,9 @@
 """The program of one parameter, evaluated on a tile of it.
 
-A tile is a matrix of entries in which each row is one block. Operations entry by
-entry act on tiles as on whole arrays; what depends on a place in the array (noise, an ``iota``) is told the
-place. Codes are their bits, as int32. Where a byte holds two codes, those of a pair of blocks, a kernel
-evaluates the program on the two tiles of the pair.
+A tile is a matrix of entries in which each row is one block, or a stack of columns each of which is one.
+Operations entry by entry act on tiles as on whole arrays; what depends on a place in the array (noise, an
+``iota``) is told the place. Codes are their bits, as int32. Where a byte holds two codes, those of a pair of
+blocks, a kernel evaluates the program on the two tiles of the pair.
 """
 
 import dataclasses
@@ -27,12 +27,12 @@ class Tile:
     """Where a tile lies.
 
     Attributes:
-        shape: of the tile, (rows, columns).
+        shape: of the tile; its second dimension is that of a block.
         index: dimension of the array → int32, the index of each entry of the tile along it.
         valid: which entries are within the array, of a tile's blocks that others share; None for all.
     """
 
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     index: Callable[[int], jax.Array]
     valid: jax.Array | None = None
 
@@ -72,10 +72,11 @@ def _variables(equation: core.JaxprEqn) -> set[Any]:
 
 def _is_choice(equation: core.JaxprEqn, among: set[Any]) -> bool:
     """Whether one of some variables is chosen as a whole, as by ``guard``."""
-    predicate: Any = equation.invars[0].aval
-    if equation.primitive.name != "select_n" or predicate.shape != ():
+    if equation.primitive.name != "select_n":
         return False
-    return all(not isinstance(case, core.Literal) and case in among for case in equation.invars[1:])
+    predicate, *cases = equation.invars
+    by: Any = predicate.aval
+    return by.shape == () and all(not isinstance(case, core.Literal) and case in among for case in cases)
 
 
 def _is_possible(equation: core.JaxprEqn, shape: tuple[int, ...]) -> bool:
@@ -94,8 +95,8 @@ def on_tile(jaxpr: core.ClosedJaxpr, tile: Tile, shape: tuple[int, ...], argumen
         jaxpr: a program that :func:`leaf_of` knows.
         tile: the tile.
         shape: of the whole arrays.
-        arguments: tiles of the arrays; of codes :func:`bits_of` them; the scales of their blocks, one column;
-            scalars.
+        arguments: tiles of the arrays; of codes :func:`bits_of` them; the scales of their blocks, whose second
+            dimension is 1; scalars.
 
     Returns:
         The same, of the results.

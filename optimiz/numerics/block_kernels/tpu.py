@@ -30,8 +30,13 @@ _AT_ONCE = 32  # rows, a tile of int8
 
 def suits(shape: tuple[int, ...], block: int) -> bool:
     """Whether blocks begin with the tiles of a TPU, whose rows lie as they are written."""
+    return (block % _COLUMNS == 0 or block >= shape[-1]) and not is_turned(shape)
+
+
+def is_turned(shape: tuple[int, ...]) -> bool:
+    """Whether XLA turns such a matrix over, because its tiles then pad it less."""
     rows, n = shape[-2:]
-    return (block % _COLUMNS == 0 or block >= n) and _padded(rows, n) <= _padded(n, rows)
+    return _padded(n, rows) < _padded(rows, n)
 
 
 def _padded(rows: int, columns: int) -> int:
@@ -111,7 +116,7 @@ def call(
                             return jnp.sum(jnp.where(own, ref[pl.ds(number, 1), :], 0.0), axis=1, keepdims=True)
                         case "array":
                             return ref[rows_of, pl.ds(number * block, width)]
-                    return _from_word(ref[0], dtype)
+                    return from_word(ref[0], dtype)
 
                 valid = index(len(outer) + 1) < n if n % columns and n % block else None
                 given = [load(ref, its, x.dtype) for ref, its, x in zip(taken, into, avals, strict=True)]
@@ -145,7 +150,7 @@ def call(
             update_block(per_tile - 1, last)
 
     def laid(x: Any, its: str) -> Any:
-        return x.swapaxes(-1, -2) if its == "scales" else _as_word(x) if its == "scalar" else x
+        return x.swapaxes(-1, -2) if its == "scales" else as_word(x) if its == "scalar" else x
 
     sizes = {"array": (rows, n), "codes": (rows, n // shared), "scales": (blocks, rows)}
     shapes = [jax.ShapeDtypeStruct((*outer, *sizes[its]), x.dtype) for x, its in zip(results, out, strict=True)]
@@ -160,14 +165,15 @@ def call(
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * len(grid)),
         interpret=interpret,
         name="low_bit",
-    )(*map(laid, arguments, into), *map(_as_word, origin))
+    )(*map(laid, arguments, into), *map(as_word, origin))
     return list(map(laid, found, out))
 
 
-def _as_word(x: jax.Array) -> jax.Array:
+def as_word(x: jax.Array) -> jax.Array:
     """A scalar as an array of one entry of 32 bits."""
     return x.astype(jnp.float32 if jnp.issubdtype(x.dtype, jnp.floating) else jnp.int32).reshape(1)
 
 
-def _from_word(x: jax.Array, dtype: Any) -> jax.Array:
+def from_word(x: jax.Array, dtype: Any) -> jax.Array:
+    """The scalar in it."""
     return x != 0 if dtype == jnp.bool_ else x.astype(dtype)

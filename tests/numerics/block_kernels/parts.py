@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import optimiz
-from optimiz.numerics.block_kernels import fused_update, gpu, leaf_kernel, tpu
+from optimiz.numerics.block_kernels import fused_update, gpu, leaf_kernel, tpu, tpu_turned
 from optimiz.numerics.block_kernels.in_parts import in_parts, with_whole_blocks
 
 # Of the state, and of the parameters if they are laid out otherwise. Devices hold whole blocks, or parts of
@@ -73,4 +73,5 @@ def differing(kernel, shape, spec, spec_of_params=None, fmt=None):
 if __name__ == "__main__":
     kernels = {"tpu": tpu, "gpu": gpu}
     report = {k: {n: differing(each, *its) for n, its in LAYOUTS.items()} for k, each in kernels.items()}
+    report["tpu_turned"] = {"whole": differing(tpu_turned, (64, 400), P("x", "y"))}
     print(json.dumps(report))

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import optimiz
-from optimiz.numerics.block_kernels import fused_update, gpu, leaf_kernel, tpu
+from optimiz.numerics.block_kernels import fused_update, gpu, leaf_kernel, tpu, tpu_turned
 
 OPTIMIZERS = {
     "adamw": lambda: optimiz.adamw(0.01),
@@ -16,6 +16,7 @@ OPTIMIZERS = {
 }
 FORMATS = {"int8": optimiz.Int8(), "float8": optimiz.Float8(), "int4": optimiz.Int4()}
 ANY = [(100, 768), (2, 50, 700), (70, 1000), (130, 2304), (200, 2100), (1100, 16)]
+TURNED = {"int8": [(2, 150, 1600), (40, 4800)], "float8": [(150, 1600)], "int4": [(150, 1600)]}  # whole blocks
 SHAPES = {"int8": ANY, "float8": ANY, "int4": [(100, 768), (130, 2304), (2, 50, 1600)]}  # pairs of blocks
 
 
@@ -46,8 +47,10 @@ def together(tx):
     return jax.jit(lambda gradient, state, params: optimiz.update_and_apply(tx, gradient, state, params))
 
 
-def check_kernel(monkeypatch, kernel, name, fmt, shape, dtype, steps=2, guarded=False):
+def check_kernel(monkeypatch, kernel, name, fmt, shape, dtype, steps=2, guarded=False, rounded=False):
     tx = optimiz.low_bit(OPTIMIZERS[name](), FORMATS[fmt])
+    if rounded:
+        tx = optax.chain(tx, optimiz.stochastic_rounding(0))
     params, gradients = arrays(shape, dtype, steps)
     if guarded:
         tx = optimiz.guard(tx, 3)
@@ -83,6 +86,18 @@ def test_a_kernel_does_what_two_passes_do(monkeypatch, kernel, fmt, shape):
     check_kernel(monkeypatch, kernel, "lion", fmt, shape, "float32", steps=1)
 
 
+# Two tiles of rows; three of columns, the last of which has half of its blocks.
+@pytest.mark.parametrize(("fmt", "shape"), [("int8", (130, 600)), ("int8", (16, 4800))])
+def test_the_kernel_of_matrices_that_a_tpu_turns_over_does_too(monkeypatch, fmt, shape):
+    check_kernel(monkeypatch, tpu_turned, "lion", fmt, shape, "float32", steps=1)
+
+
+@pytest.mark.parametrize("kernel", [tpu, gpu])
+@pytest.mark.parametrize("guarded", [False, True])
+def test_parameters_are_rounded_at_random_in_the_kernel(monkeypatch, kernel, guarded):
+    check_kernel(monkeypatch, kernel, "lion", "int8", (40, 768), "bfloat16", 1, guarded=guarded, rounded=True)
+
+
 @pytest.mark.parametrize("kernel", [tpu, gpu])
 @pytest.mark.parametrize("fmt", ["int8", "int4"])
 def test_a_guard_keeps_codes_and_scales_in_the_kernel(monkeypatch, kernel, fmt):
@@ -96,6 +111,14 @@ def test_a_guard_keeps_codes_and_scales_in_the_kernel(monkeypatch, kernel, fmt):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_kernels_of_any_shape_do_what_two_passes_do(monkeypatch, kernel, dtype, fmt, shape, name):
     check_kernel(monkeypatch, kernel, name, fmt, shape, dtype)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("fmt", "shape"), [(fmt, shape) for fmt in TURNED for shape in TURNED[fmt]])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_turned_kernels_do_what_two_passes_do(monkeypatch, fmt, shape, name, dtype):
+    check_kernel(monkeypatch, tpu_turned, name, fmt, shape, dtype)
 
 
 @pytest.mark.parametrize("wrapped", ["plain", "in a branch", "under vmap"])
