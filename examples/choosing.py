@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from examples.shared import markdown
+from examples.studies.language_model import report as language_model
 from examples.studies.line_search import report as line_search
 from examples.studies.pretraining import report as pretraining
 from optimiz import compare, methods
@@ -65,13 +66,17 @@ class Outcome:
 
 
 def outcomes(
-    fine_tuning: compare.Record, pre_training: compare.Record, searches: Mapping[str, compare.Record]
+    fine_tuning: compare.Record,
+    pre_training: compare.Record,
+    language: compare.Record,
+    searches: Mapping[str, compare.Record],
 ) -> Iterator[Outcome]:
     """The outcomes of the committed studies.
 
     Args:
         fine_tuning: record of ``examples.compare_optimizers``.
         pre_training: record of the study of pre-training.
+        language: record of the study of a language model.
         searches: records of the study of line searches, by data.
     """
     metric = "accuracy"
@@ -97,6 +102,18 @@ def outcomes(
             results.difference(name, "adamw", "loss"),
             -1,
         )
+    of_language = language_model.Results(language)
+    for name in of_language.names:
+        difference = of_language.above(name, "adamw", "steps") if name != "adamw" else None
+        if difference is not None:
+            yield Outcome(
+                f"GPT-2 of 9 million parameters from scratch, {of_language.steps} updates",
+                f"loss {compare.arrow('loss')}",
+                _at("adamw", of_language.rate("adamw")),
+                _at(name, of_language.rate(name)),
+                difference,
+                -1,
+            )
     for data, record in searches.items():
         metric = line_search.metric_of(record)
         sign = int(record.sign(metric))
@@ -165,7 +182,7 @@ def by_memory(memory: Mapping[str, Any]) -> str:
 
 
 def grids(
-    fine_tuning: compare.Record, pre_training: compare.Record
+    fine_tuning: compare.Record, pre_training: compare.Record, language: compare.Record
 ) -> dict[str, dict[str, dict[float, float]]]:
     """Study → method → rate → what is lost to the best rate of the method, in the study's own metric."""
     found = {}
@@ -173,10 +190,11 @@ def grids(
         method.name: {rate: -level for rate, level in method.levels.items() if rate is not None}
         for method in compare.by_method(fine_tuning, "accuracy")
     }
-    study = pretraining.Results(pre_training).grids
+    study, of_language = pretraining.Results(pre_training).grids, language_model.Results(language)
     by_study = {
         "validation accuracy, MiniLM-L6": by_rate,
         "validation loss, small BERT": {name: study[name] for name in ("adamw", *_OPTIMIZERS)},
+        "validation loss, small GPT-2": {name: of_language.by_rate(name) for name in of_language.names},
     }
     for title, methods_ in by_study.items():
         found[title] = {

@@ -12,6 +12,7 @@ from examples.shared.markdown import difference
 from examples.shared.verdicts import HOLDS, IN_PART, NOT_HERE, OPEN
 from examples.studies.fine_tuning.report import Results as FineTuning
 from examples.studies.heterogeneity.results import Results as Heterogeneity
+from examples.studies.language_model import report as language_model
 from examples.studies.line_search import report as line_search
 from examples.studies.pretraining.recipes import BASELINE, HALF_WAY
 from examples.studies.pretraining.report import Results as Pretraining
@@ -23,6 +24,7 @@ _SEARCHES = "[2403.18506](https://arxiv.org/abs/2403.18506), [2407.20650](https:
 _BUDGETS = "[2307.06440](https://arxiv.org/abs/2307.06440)"
 _DIGITS = "[models of 8 × 8 digits, from scratch](../examples/studies/heterogeneity/results/report.md)"
 _FINE_TUNING = "[MiniLM-L6 on 1,000 examples of topics](../examples/studies/fine_tuning/results/report.md)"
+_SMALL_GPT2 = "[a GPT-2 of 9 million parameters](../examples/studies/language_model/results/report.md)"
 _SMALL_BERT = "[a small BERT from scratch](../examples/studies/pretraining/results/report.md)"
 _TOPICS = "[MiniLM-L6 on topics](../examples/results/compare/report.md)"
 
@@ -158,6 +160,25 @@ def of_sgd_sai(comparison: compare.Record, pre_training: compare.Record) -> Iter
         _SMALL_BERT,
         NOT_HERE if loss.low > 0 else OPEN,
     )
+
+
+def of_language_model(record: compare.Record) -> Iterator[Claim]:
+    """Whether published orders of optimizers hold where a language model is pre-trained.
+
+    Args:
+        record: record of the study of a language model.
+    """
+    results = language_model.Results(record)
+    for order in language_model.ORDERS:
+        found = results.above(order.better, order.than, "steps")
+        yield Claim(
+            order.source,
+            f"{order.says}: pre-training",
+            f"test loss of {order.better} relative to {order.than} after {results.steps} updates "
+            + ("a run diverged" if found is None else difference(found)),
+            _SMALL_GPT2,
+            language_model.verdict(order, found),
+        )
 
 
 def of_searches(searches: Mapping[str, compare.Record]) -> Iterator[Claim]:

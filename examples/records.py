@@ -28,6 +28,7 @@ from examples.shared import command, pictures, program_flags
 from examples.shared.documents import Documents, Report
 from examples.studies.fine_tuning import report as fine_tuning
 from examples.studies.heterogeneity import report as heterogeneity
+from examples.studies.language_model import report as language_model
 from examples.studies.line_search import report as line_search
 from examples.studies.low_bit import report as low_bit
 from examples.studies.pretraining import report as pretraining
@@ -47,6 +48,7 @@ _STUDIES = {  # in examples/studies: folder → the module that renders its reco
     **dict.fromkeys([f"low_bit/results/{data}" for data in ("wikitext2", "sst2", "topics")], low_bit),
     "fine_tuning/results": fine_tuning,
     "heterogeneity/results": heterogeneity,
+    "language_model/results": language_model,
     "pretraining/results": pretraining,
 }
 _LOW_BIT = [
@@ -103,6 +105,7 @@ def sections() -> dict[str, Callable[[], str]]:
         "line_search": lambda: line_search.across(_studies("line_search")),
         "low_bit": lambda: low_bit.across(_studies("low_bit")),
         "heterogeneity": lambda: heterogeneity.summary(_study("heterogeneity/results")),
+        "language_model": lambda: language_model.summary(_study("language_model/results")),
         "pretraining": lambda: pretraining.summary(_study("pretraining/results")),
         "claims": lambda: claims.table(made_claims()),
         "by_task": lambda: choosing.by_task(list(outcomes())),
@@ -133,7 +136,8 @@ def sections() -> dict[str, Callable[[], str]]:
 
 def outcomes() -> Iterator[choosing.Outcome]:
     """How methods did next to Adam in the committed studies."""
-    return choosing.outcomes(_comparison("compare"), _study("pretraining/results"), _studies("line_search"))
+    studies = map(_study, ("pretraining/results", "language_model/results"))
+    return choosing.outcomes(_comparison("compare"), *studies, _studies("line_search"))
 
 
 def made_claims() -> Iterator[claims.Claim]:
@@ -143,13 +147,16 @@ def made_claims() -> Iterator[claims.Claim]:
     yield from claims.of_fine_tuning(_study("fine_tuning/results"))
     yield from claims.of_memory(_measured("memory"))
     yield from claims.of_sgd_sai(_comparison("compare"), pre_training)
+    yield from claims.of_language_model(_study("language_model/results"))
     yield from claims.of_searches(_studies("line_search"))
     yield from claims.of_budgets(pre_training)
 
 
 def grids() -> dict[str, dict[str, dict[float, float]]]:
     """What other rates lose to the best one, by study and method."""
-    return choosing.grids(_comparison("compare"), _study("pretraining/results"))
+    return choosing.grids(
+        *(_comparison("compare"), _study("pretraining/results"), _study("language_model/results"))
+    )
 
 
 def documents() -> Documents:

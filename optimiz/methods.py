@@ -25,7 +25,8 @@ FINE_TUNING_RATES = (
 )
 FROM_SCRATCH_RATES = (
     "one run each of 150 steps of a GPT-2 of two layers and width 64 on part of Python's library, from three "
-    "rates a factor of about three apart"
+    "rates a factor of about three apart; those of adam_mini, muon, normuon, schedule_free_adamw and soap by "
+    "one run each of 200 steps of a GPT-2 of six layers and width 320, of examples/studies/language_model"
 )
 
 # By the name of an argument, a value that every method with that argument refuses.
@@ -362,6 +363,7 @@ _ROWS = (
         factory=optimizers.adam_mini,
         avoid="where AdamW's state fits, which it approximates",
         paper="Zhang et al., [2406.16793](https://arxiv.org/abs/2406.16793)",
+        from_scratch_rate=1e-3,
         read_before=1,
         sums_over_gradient=True,
     ),
@@ -473,6 +475,7 @@ _ROWS = (
         avoid="to fine-tune what AdamW has pre-trained",
         paper="Jordan et al., [KellerJordan/Muon](https://github.com/KellerJordan/Muon); Liu et al., "
         "[2502.16982](https://arxiv.org/abs/2502.16982)",
+        from_scratch_rate=3e-3,
         # The scale by which one learning rate suits all parameters.
         settings={"scale": numerics.matrix_scales.match_adam()},
         refused=_REFUSED_BY_MUON | {"scale": "keller"},
@@ -505,6 +508,7 @@ _ROWS = (
         factory=optimizers.normuon,
         avoid="to fine-tune what AdamW has pre-trained",
         paper="Li et al., [2510.05491](https://arxiv.org/abs/2510.05491)",
+        from_scratch_rate=1e-2,
         settings={"scale": numerics.matrix_scales.match_adam()},
         refused=_REFUSED_BY_MUON | {"scale": "keller"},
         held_bytes=8.0,
@@ -558,6 +562,7 @@ _ROWS = (
         factory=optimizers.schedule_free_adamw,
         avoid="where the length of the run is known: let a rate decay",
         paper=_SCHEDULE_FREE,
+        from_scratch_rate=1e-3,
         constant_rate=True,
     ),
     Method(
@@ -601,6 +606,7 @@ _ROWS = (
         factory=optimizers.soap,
         avoid="with small batches, little memory, or to fine-tune",
         paper="Vyas et al., [2409.11321](https://arxiv.org/abs/2409.11321)",
+        from_scratch_rate=3e-3,
         refused=_REFUSED_BY_SOAP,
         held_bytes=105.0,  # stacks of matrices, of factors and of bases
         # One gradient does not determine the basis of its longer side, nor then what two programs make of it.

@@ -51,3 +51,28 @@ def decades(found: dict[float, float], within: float) -> float:
     while good(high + 1):
         high += 1
     return math.log10(rates[high] / rates[low])
+
+
+def missed(found: dict[float, float]) -> float:
+    """How much better the best rate of a finer grid might be, by a parabola in the logarithm of the rate.
+
+    Args:
+        found: level by rate, in ascending order of the rate, each a factor above the one before.
+
+    Returns:
+        The gain at the vertex of the parabola through the best rate and its neighbours; ∞ at an edge of the
+        grid, or next to a run that diverged.
+
+    Example:
+        >>> missed({0.1: -5.5, 1.0: -5.0, 10.0: -6.0})  # -5 - x / 4 - 3 x² / 4, best at x = -1 / 6
+        0.020833333333333332
+    """
+    rates = list(found)
+    at = rates.index(compare.best_rate(found))
+    if at in (0, len(rates) - 1):
+        return math.inf
+    below, best, above = (found[rate] for rate in rates[at - 1 : at + 2])
+    slope, bend = (above - below) / 2, 2 * best - below - above
+    if not math.isfinite(bend):
+        return math.inf
+    return 0.0 if bend == 0 else slope**2 / (2 * bend)

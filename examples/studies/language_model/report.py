@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from examples.shared import markdown, pictures
 from examples.shared.study_record import column, mean_over_runs
 from examples.shared.verdicts import HOLDS, NOT_HERE, OPEN
-from examples.studies.tuned import decades, levels
+from examples.studies.tuned import decades, levels, missed
 from optimiz import compare
 
 PICTURE = "losses.png"
@@ -41,11 +41,16 @@ class Order(NamedTuple):
     arxiv: str
     on_par: bool = False
 
+    @property
+    def source(self) -> str:
+        """The paper, as a link."""
+        return f"[{self.arxiv}](https://arxiv.org/abs/{self.arxiv})"
+
 
 ORDERS = (
     Order("muon", "adamw", "Muon needs fewer updates than AdamW", "2502.16982"),
     Order("normuon", "muon", "NorMuon is ahead of Muon", "2510.05491"),
-    Order("soap", "adamw", "SOAP needs fewer updates, and less time, than AdamW", "2409.11321"),
+    Order("soap_one_sided", "adamw", "one-sided SOAP needs fewer updates than AdamW", "2409.11321"),
     Order("lion", "adamw", "Lion is at least as good as AdamW", "2302.06675", on_par=True),
     Order("adam_mini", "adamw", "Adam-mini is on a par with AdamW", "2406.16793", on_par=True),
     Order("prodigy", "adamw", "Prodigy is on a par with a tuned Adam", "2306.06101", on_par=True),
@@ -86,6 +91,18 @@ class Results:
     def grid(self, name: str) -> dict[float, float]:
         """The level of validation by rate: the loss times -1."""
         return levels([run for run in self._runs if run.optimizer == name and run.seed < CHOOSING], sign=-1)
+
+    def by_rate(self, name: str) -> dict[float, float]:
+        """Validation loss by rate; ∞ where a run diverged."""
+        return {rate: -level for rate, level in self.grid(name).items()}
+
+    def rate(self, name: str) -> float:
+        """The rate that was chosen."""
+        return compare.best_rate(self.grid(name))
+
+    def at_edge(self, name: str) -> bool:
+        """Whether that is the lowest or the highest that was tried."""
+        return compare.at_edge(self.rate(name), list(self.grid(name)))
 
     def of(self, name: str, budget: str) -> list[compare.Run]:
         """The runs of an optimizer that are compared on ``"steps"`` or on ``"time"``, in the order of seeds."""
@@ -145,33 +162,18 @@ def in_words(results: Results) -> str:
     return "\n".join(lines)
 
 
-def _at_edge(results: Results, name: str) -> bool:
-    grid = results.grid(name)
-    return compare.at_edge(compare.best_rate(grid), list(grid))
-
-
 def table(results: Results) -> str:
     """One row per optimizer, as Markdown."""
-    header = [
-        "optimizer",
-        "best rate",
-        "rates tried",
-        f"decades within {_WITHIN:g}",
-        "test loss ↓, equal updates",
-    ]
-    header += [
-        f"relative to {BASELINE}",
-        "seconds of a step",
-        "updates in equal time",
-        "test loss ↓, equal time",
-    ]
-    header += [f"relative to {BASELINE}", "state bytes / parameter"]
+    header = ["optimizer", "best rate", "rates tried", f"decades within {_WITHIN:g}", "finer grid"]
+    header += ["test loss ↓, equal updates", f"relative to {BASELINE}", "seconds of a step"]
+    header += ["updates in equal time", "test loss ↓, equal time", f"relative to {BASELINE}"]
+    header += ["state bytes / parameter"]
     rows = []
     for name in results.names:
         grid = results.grid(name)
         cells = [compare.escaped(name)]
-        cells += [f"{compare.best_rate(grid):g}{', **an edge**' if _at_edge(results, name) else ''}"]
-        cells += [f"{len(grid)}", f"{decades(grid, _WITHIN):.1f}"]
+        cells += [f"{results.rate(name):g}{', **an edge**' if results.at_edge(name) else ''}"]
+        cells += [f"{len(grid)}", f"{decades(grid, _WITHIN):.1f}", f"-{missed(grid):.3f}"]
         between = [f"× {results.slowness(name):.2f}", f"{results.updates[name]}"]
         for budget in ("steps", "time"):
             loss = compare.estimate(results.losses(name, budget))
@@ -206,8 +208,7 @@ def orders(results: Results) -> str:
                 f"{'a run diverged' if found is None else markdown.difference(found)}: {verdict(order, found)}"
                 for found in both
             ]
-            link = f"[{order.arxiv}](https://arxiv.org/abs/{order.arxiv})"
-            rows.append([link, order.says, *said])
+            rows.append([order.source, order.says, *said])
     return compare.table(
         ["source", "what it says", "loss above, equal updates", "loss above, equal time"], rows
     )
@@ -216,7 +217,7 @@ def orders(results: Results) -> str:
 def summary(record: compare.Record) -> str:
     """The part of the page with the result."""
     results = Results(record)
-    edges = [name for name in results.names if _at_edge(results, name)]
+    edges = [name for name in results.names if results.at_edge(name)]
     warning = f"**The best rates of {', '.join(edges)} are at the edges of their grids.**\n\n" if edges else ""
     return f"{warning}{in_words(results)}\n\n{table(results)}"
 
@@ -232,11 +233,13 @@ def render(record: compare.Record) -> str:
         f"The rate of each optimizer was chosen from seed 0 by validation loss; the losses are of {seeds} "
         "further seeds, on text that decided nothing. ± is the standard error over seeds; the intervals of one "
         "column hold together with 95 % (paired t, Bonferroni). Guessing by the frequency of tokens has a loss "
-        f"of {record.extra['frequencies']['loss']:.3f}. Decades within {_WITHIN:g}: the range of rates around "
-        "the best one whose validation loss is at most so many nats higher, a measure of how little tuning is "
-        f"needed. A step of {BASELINE} took {timed['seconds']:.3f} s (median of {timed['n']}, interquartile "
-        f"range {timed['spread']:.3f}) on {tokens:,} tokens; what an optimizer adds to a step does not grow "
-        "with the batch, so that larger batches bring the two budgets together.",
+        f"of {record.extra['frequencies']['loss']:.3f}. In equal time an optimizer has the same rate. Decades "
+        f"within {_WITHIN:g}: the range of rates around the best one whose validation loss is at most so many "
+        "nats higher, a measure of how little tuning is needed. Finer grid: by how much its best rate might "
+        "lower that loss, by a parabola through the best "
+        f"rate and its neighbours. A step of {BASELINE} took {timed['seconds']:.3f} s ({timed['n']} measured, "
+        f"interquartile range {timed['spread']:.3f}) on {tokens:,} tokens; what an optimizer adds to a step "
+        "does not grow with the batch, so that larger batches bring the two budgets together.",
         f"![Training loss over updates and over time]({PICTURE})",
         "## What papers report",
         orders(results),

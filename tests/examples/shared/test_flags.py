@@ -153,7 +153,11 @@ def test_a_name_that_nothing_has_is_refused(program):
         ("studies.low_bit.study", ["--forms=int4"], "--forms without float32 needs --keep"),
         ("studies.low_bit.study", ["--optimizers=salsa"], "needs no learning rate"),
         ("plan", ["--optimizer=clip:adawm"], "optimizer 'adawm' is unknown"),
-        ("plan", ["--optimizer=clap:adam"], "a wrapper must be one of clip, guard, low_bit, int4, got 'clap'"),
+        (
+            "plan",
+            ["--optimizer=clap:adam"],
+            "a wrapper must be one of clip, guard, low_bit, int4, float8, rounded, got 'clap'",
+        ),
         ("plan", ["--optimizer=salsa"], "salsa needs value, grad, value_fn: plan a whole step"),
         ("plan", ["--model=gpt5"], "or a config.json, got 'gpt5'"),
         ("plan", ["--length=16"], "--length and --remat are of a whole step: give --batch"),
