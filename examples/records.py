@@ -24,6 +24,7 @@ from examples.benchmarks import (
     trainers_report,
     update_report,
 )
+from examples.benchmarks.beside_torch import steps_report as beside_torch
 from examples.shared import command, pictures, program_flags
 from examples.shared.documents import Documents, Report
 from examples.studies.fine_tuning import report as fine_tuning
@@ -56,6 +57,7 @@ _LOW_BIT = [
 ]
 _BENCHMARKS = {
     **{
+        "beside_torch": beside_torch,
         "collectives": collectives_report,
         "compilation": compilation_report,
         "lora": lora_report,
@@ -114,6 +116,7 @@ def sections() -> dict[str, Callable[[], str]]:
         "all_methods": lambda: choosing.all_methods(
             _measured("memory"), _measured("parity"), _benchmark("plan/gpt2_xl_h200"), grids()
         ),
+        "beside_torch": lambda: beside_torch.summary(_benchmark("beside_torch")),
         "collectives": lambda: collectives_report.summary(_benchmark("collectives")),
         "compilation": lambda: compilation_report.summary(_benchmark("compilation")),
         "speed": lambda: update_report.summary(_benchmark("update")),
