@@ -15,8 +15,10 @@ def given_or_measured(
     given: training.Reference | None, measure: Callable[[], training.Reference], kept: Path
 ) -> training.Reference:
     """Return the given prices or, without any, those of this machine, measured once and kept in a file."""
-    if given is not None:
-        return given
+    return _measured_once(measure, kept) if given is None else given
+
+
+def _measured_once(measure: Callable[[], training.Reference], kept: Path) -> training.Reference:
     if not kept.exists():
         measure().write(kept)
     return training.Reference.read(kept)
@@ -35,9 +37,9 @@ def of_each(
         kept: file of the first optimizer's; those of the others are next to it, and have their names.
     """
     first, *others = measure
-    found = {first: given_or_measured(None, measure[first], kept)}
+    found = {first: _measured_once(measure[first], kept)}
     for name in others:
-        own = given_or_measured(None, measure[name], kept.with_stem(f"{kept.stem}_{name}"))
+        own = _measured_once(measure[name], kept.with_stem(f"{kept.stem}_{name}"))
         found[name] = _told_apart(own, found[first])
     return found
 

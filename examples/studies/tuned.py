@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from optimiz import compare
 
@@ -34,6 +34,35 @@ def chosen(runs: Sequence[compare.Run], sign: int = 1) -> dict[str, float]:
     names = dict.fromkeys(run.optimizer for run in runs)
     of = {name: [run for run in runs if run.optimizer == name] for name in names}
     return {name: compare.best_rate(levels(found, sign)) for name, found in of.items()}
+
+
+def direction(found: compare.Difference | None, otherwise: int = 0) -> int:
+    """1 if a difference is above zero by more than its interval, -1 if below, and 0 if neither.
+
+    Args:
+        found: the difference; None if there is none, as where a run diverged.
+        otherwise: what is returned for None.
+    """
+    if found is None:
+        return otherwise
+    return (found.low > 0) - (found.high < 0)
+
+
+def in_groups(said: Iterable[tuple[int, str]], verbs: Mapping[int, str]) -> list[str]:
+    """What is said of several optimizers, one phrase for each direction that occurs.
+
+    Args:
+        said: ``direction`` of each optimizer, and its name.
+        verbs: direction → the words before the names, in the order of the phrases.
+
+    Example:
+        >>> in_groups([(1, "sgd"), (0, "lion"), (1, "adam")], {1: "ahead of", -1: "behind", 0: "level with"})
+        ['ahead of sgd, adam', 'level with lion']
+    """
+    names: dict[int, list[str]] = collections.defaultdict(list)
+    for sign, name in said:
+        names[sign].append(name)
+    return [f"{verb} {', '.join(names[sign])}" for sign, verb in verbs.items() if sign in names]
 
 
 def decades(found: dict[float, float], within: float) -> float:

@@ -300,9 +300,9 @@ def _timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
 
 
 def _timing(samples: Sequence[float], window: int = 1) -> Timing:
-    """The median over windows of their means."""
+    """The median over windows of their means, or of the samples if they fill no window."""
     first, third = np.quantile(samples, [0.25, 0.75]).tolist()
-    windows = np.array_split(samples, max(len(samples) // window, 1)) if len(samples) >= window else samples
+    windows = np.array_split(samples, len(samples) // window or len(samples))
     median = float(np.median([np.mean(taken) for taken in windows]))
     # Rounded to the nanosecond, as a clock counts time, so that a budget of n prices pays for n units.
     return Timing(round(median, 9), round(third - first, 9), len(samples))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from examples.shared import markdown, pictures
 from examples.shared.study_record import column
-from examples.studies.tuned import decades, levels
+from examples.studies.tuned import decades, direction, in_groups, levels
 from optimiz import compare
 
 PICTURE = "rates.png"
@@ -63,22 +63,13 @@ def in_words(results: Results) -> str:
     """The result in words, start by start."""
     lines = []
     for start in results.starts:
-        ahead, behind, open_ = [], [], []
+        said = []
         for name in results.names:
-            if name == "adam":
-                continue
-            lead = results.lead(start, name, results.confidence())
-            said = f"{name} ({lead.mean:+.3f}; {lead.low:+.3f} to {lead.high:+.3f})"
-            (ahead if lead.low > 0 else behind if lead.high < 0 else open_).append(said)
-        parts = [
-            f"{verb} {', '.join(names)}"
-            for verb, names in (
-                ("is ahead of", ahead),
-                ("is behind", behind),
-                ("is **not told apart** from", open_),
-            )
-            if names
-        ]
+            if name != "adam":
+                lead = results.lead(start, name, results.confidence())
+                by = f"({lead.mean:+.3f}; {lead.low:+.3f} to {lead.high:+.3f})"
+                said.append((direction(lead), f"{name} {by}"))
+        parts = in_groups(said, {1: "is ahead of", -1: "is behind", 0: "is **not told apart** from"})
         lines.append(
             f"- **{_STARTS[start]}** (Gini coefficient of the first gradient's norms: "
             f"{results.gini(start):.2f}): in test accuracy, Adam {'; it '.join(parts)}."

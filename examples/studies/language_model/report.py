@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from examples.shared import markdown, pictures
 from examples.shared.study_record import column, mean_over_runs
 from examples.shared.verdicts import HOLDS, NOT_HERE, OPEN
-from examples.studies.tuned import decades, levels, missed
+from examples.studies.tuned import decades, direction, in_groups, levels, missed
 from optimiz import compare
 
 PICTURE = "losses.png"
@@ -138,23 +138,14 @@ def in_words(results: Results) -> str:
         ("steps", f"After {results.steps} updates"),
         ("time", f"In the time that {results.steps} updates of {BASELINE} take"),
     ):
-        lower, higher, open_ = [], [], []
+        said = []
         for name in sorted(results.names, key=lambda name: results.mean(name, budget)):
-            if name == BASELINE:
-                continue
-            found = results.above(name, BASELINE, budget)
-            said = f"{name} {'(a run diverged)' if found is None else markdown.difference(found)}"
-            (higher if found is None or found.low > 0 else lower if found.high < 0 else open_).append(said)
+            if name != BASELINE:
+                found = results.above(name, BASELINE, budget)
+                by = "(a run diverged)" if found is None else markdown.difference(found)
+                said.append((direction(found, otherwise=1), f"{name} {by}"))
         own = compare.estimate(results.losses(BASELINE, budget))
-        parts = [
-            f"{verb} {', '.join(names)}"
-            for verb, names in (
-                ("lower with", lower),
-                ("higher with", higher),
-                ("**not told apart** with", open_),
-            )
-            if names
-        ]
+        parts = in_groups(said, {-1: "lower with", 1: "higher with", 0: "**not told apart** with"})
         lines.append(
             f"- **{what}**, the test loss of {BASELINE} is {own.mean:.3f} ± {own.standard_error:.3f} nats per "
             f"token; relative to that, it is {'; '.join(parts)}."

@@ -16,6 +16,7 @@ from optimiz.numerics.block_kernels.on_tile import (
     bits_of,
     codes_of,
     divided,
+    from_word,
     is_code,
     on_tile,
     tiles_of_byte,
@@ -75,7 +76,7 @@ def call(
 
         def load(ref, aval, i):
             if aval.ndim == 0:
-                return ref[0].astype(aval.dtype) if aval.dtype != jnp.bool_ else ref[0] != 0
+                return from_word(ref[0], aval.dtype)
             at, mask = place(ref, aval, i)
             found = triton.load(at, mask=mask, other=0)
             return bits_of(found, i, tiles) if is_code(aval) else found

@@ -171,6 +171,16 @@ def codes_of(bits: Sequence[jax.Array], dtype: Any) -> jax.Array:
     return as_type(dtype, jnp.where(both > 127, both - 256, both).astype(jnp.int8))
 
 
+def as_word(x: jax.Array) -> jax.Array:
+    """A scalar as an array of one entry of 32 bits."""
+    return x.astype(jnp.float32 if jnp.issubdtype(x.dtype, jnp.floating) else jnp.int32).reshape(1)
+
+
+def from_word(x: jax.Array, dtype: Any) -> jax.Array:
+    """The scalar in it."""
+    return x != 0 if dtype == jnp.bool_ else x.astype(dtype)
+
+
 def as_type(dtype: Any, codes: jax.Array) -> jax.Array:
     """Codes as another type of eight bits."""
     return codes if codes.dtype == dtype else jax.lax.bitcast_convert_type(codes, dtype)

@@ -15,9 +15,11 @@ from jax.extend import core
 
 from optimiz.numerics.block_kernels.on_tile import (
     Tile,
+    as_word,
     bits_of,
     codes_of,
     divided,
+    from_word,
     is_code,
     on_tile,
     tiles_of_byte,
@@ -167,13 +169,3 @@ def call(
         name="low_bit",
     )(*map(laid, arguments, into), *map(as_word, origin))
     return list(map(laid, found, out))
-
-
-def as_word(x: jax.Array) -> jax.Array:
-    """A scalar as an array of one entry of 32 bits."""
-    return x.astype(jnp.float32 if jnp.issubdtype(x.dtype, jnp.floating) else jnp.int32).reshape(1)
-
-
-def from_word(x: jax.Array, dtype: Any) -> jax.Array:
-    """The scalar in it."""
-    return x != 0 if dtype == jnp.bool_ else x.astype(dtype)

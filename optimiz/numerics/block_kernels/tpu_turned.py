@@ -15,9 +15,11 @@ from jax.extend import core
 from optimiz.numerics.block_kernels import tpu
 from optimiz.numerics.block_kernels.on_tile import (
     Tile,
+    as_word,
     bits_of,
     codes_of,
     divided,
+    from_word,
     is_code,
     on_tile,
     tiles_of_byte,
@@ -81,7 +83,7 @@ def call(
 
             def load(ref, aval):
                 if aval.ndim == 0:
-                    return tpu.from_word(ref[0], aval.dtype)
+                    return from_word(ref[0], aval.dtype)
                 found = ref[entries(aval, i, j), :]
                 return (bits_of(found, j, shared) if is_code(aval) else found)[None]
 
@@ -96,7 +98,7 @@ def call(
                     ref[entries(aval, i, j), :] = value[0]
 
     def laid(x: jax.Array) -> jax.Array:
-        return x.swapaxes(-1, -2) if x.ndim else tpu.as_word(x)
+        return x.swapaxes(-1, -2) if x.ndim else as_word(x)
 
     grid = (*outer, pl.cdiv(rows, lanes), pl.cdiv(blocks, per_tile))
     found = pl.pallas_call(
@@ -109,5 +111,5 @@ def call(
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * len(grid)),
         interpret=interpret,
         name="low_bit",
-    )(*map(laid, arguments), *map(tpu.as_word, origin))
+    )(*map(laid, arguments), *map(as_word, origin))
     return list(map(laid, found))
