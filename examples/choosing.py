@@ -85,7 +85,7 @@ def outcomes(
     base = found.pop("adamw")
     for method in found.values():
         yield Outcome(
-            "MiniLM-L6 on topics, 8 s of reference time",
+            f"MiniLM-L6 on the order of words, {fine_tuning.settings['budget']:g} s of reference time",
             f"{metric} {compare.arrow(metric)}",
             _at("adamw", base.rate),
             _at(method.name, method.rate),

@@ -26,7 +26,7 @@ _DIGITS = "[models of 8 × 8 digits, from scratch](../examples/studies/heterogen
 _FINE_TUNING = "[MiniLM-L6 on 1,000 examples of topics](../examples/studies/fine_tuning/results/report.md)"
 _SMALL_GPT2 = "[a GPT-2 of 9 million parameters](../examples/studies/language_model/results/report.md)"
 _SMALL_BERT = "[a small BERT from scratch](../examples/studies/pretraining/results/report.md)"
-_TOPICS = "[MiniLM-L6 on topics](../examples/results/compare/report.md)"
+_WORD_ORDER = "[MiniLM-L6 on the order of words](../examples/results/compare/report.md)"
 
 # GiB of state in arXiv 2412.11768, table 1.
 _PUBLISHED = {"sgd_sai": 5.93, "adamw": 11.86, "adam_mini": 6.52, "prodigy": 23.72}
@@ -147,7 +147,7 @@ def of_sgd_sai(comparison: compare.Record, pre_training: compare.Record) -> Iter
         _SGD_SAI,
         "SGD-SaI is on par with AdamW: fine-tuning",
         f"test accuracy relative to AdamW's {difference(tuned)}",
-        _TOPICS,
+        _WORD_ORDER,
         NOT_HERE if tuned.high < 0 else OPEN,
     )
     results = Pretraining(pre_training)
