@@ -9,6 +9,10 @@ After more than ``give_up_after`` bad steps in a row, the update is NaN in every
 visible in the parameters and in the loss. The optimizer's state is still that of the last good step; a run that
 restores good parameters can continue with it.
 
+With ``test="gradient"`` the update is not tested, so that an overflow in the optimizer's own arithmetic is not
+caught. The gradient is then read once more, and nothing else, where a test of the update reads all that it is
+computed from before anything can be written.
+
 Put the guard around everything else. In a data-parallel run, average the gradients first: the decision depends
 on what ``update`` is given, and must be the same on all devices. Around ``optimiz.accumulate``, a bad
 micro-batch is left out of its window; inside, the whole window is skipped. The same holds for
@@ -21,7 +25,7 @@ optimizer may return updates of another dtype than the gradient's.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,20 +43,23 @@ class GuardState(NamedTuple):
 
 
 def guard(
-    tx: optax.GradientTransformation, give_up_after: jax.typing.ArrayLike
+    tx: optax.GradientTransformation,
+    give_up_after: jax.typing.ArrayLike,
+    test: Literal["update", "gradient"] = "update",
 ) -> optax.GradientTransformationExtraArgs:
     """Skip every step whose gradient or update is not finite.
 
     Args:
         tx: the whole optimizer.
         give_up_after: number K ≥ 0 of consecutive bad steps that are skipped before the update turns NaN.
+        test: what must be finite: ``"update"``, the gradient and the update; or ``"gradient"``, that alone.
 
     Returns:
         A transformation that passes extra arguments on.
 
     Raises:
         TypeError: ``tx`` is not a transformation, or ``give_up_after`` not an integer.
-        ValueError: ``give_up_after`` is negative.
+        ValueError: ``give_up_after`` is negative, or ``test`` is neither.
 
     Example:
         >>> tx = guard(optax.sgd(0.5, momentum=0.5), give_up_after=1)
@@ -66,6 +73,7 @@ def guard(
     """
     checks.transformation("tx", tx)
     checks.integer("give_up_after", give_up_after, ge=0)
+    checks.one_of("test", test, ("update", "gradient"))
     tx = optax.with_extra_args_support(tx)
 
     def init_fn(params):
@@ -74,7 +82,8 @@ def guard(
     def update_fn(updates, state, params=None, **extra_args):
         def attempt(updates, inner_state, params):
             proposed, inner_state = tx.update(updates, inner_state, params, **extra_args)
-            return proposed, inner_state, jax.tree.map(_zero_if_finite, updates, proposed)
+            tested = (updates, proposed) if test == "update" else (updates,)
+            return proposed, inner_state, jax.tree.map(_zero_if_finite, *tested)
 
         # Within numerics.update_and_apply, which defers everything and chooses in a kernel, by a scalar.
         in_kernels = numerics.is_traced()

@@ -80,6 +80,16 @@ def test_is_not_fooled_by_a_nan_made_inside_the_optimizer_as_optax_is():
     assert np.isnan(run(optax.apply_if_finite(breaks_at(0), 9), [g], g)[-1][0]).all()
 
 
+def test_of_the_gradient_alone_it_skips_a_bad_gradient_and_takes_what_the_optimizer_makes_of_a_good_one():
+    tx, good = guard(optax.sgd(0.5, momentum=0.5), 3, test="gradient"), jnp.array([2.0])
+    steps = run(tx, [good, jnp.array([jnp.inf]), good], jnp.zeros(1))
+    assert [updates.tolist() for updates, *_ in steps] == [[-1.0], [0.0], [-1.5]]
+    overflows = optax.stateless(lambda g, _: jax.tree.map(lambda x: x * jnp.inf, g))
+    for test, skipped in (("update", 1), ("gradient", 0)):
+        _, state = guard(overflows, 3, test).update(good, guard(overflows, 3, test).init(good))
+        assert int(state.skipped) == skipped
+
+
 def test_gives_up_with_nan_in_every_entry_and_keeps_the_last_good_state():
     good = gradients(2)
     tx = guard(full(), give_up_after=2)
@@ -194,6 +204,11 @@ def test_its_state_may_be_donated_and_its_counters_saturate():
     state = tx.init(PARAMS)._replace(skipped=last)
     _, state = jax.jit(tx.update, donate_argnums=1)(spoilt(PARAMS), state, PARAMS)
     assert (int(state.skipped), int(state.skipped_in_a_row)) == (2**31 - 1, 1)
+
+
+def test_refuses_another_test():
+    with pytest.raises(ValueError, match="test must be one of 'update', 'gradient', got 'loss'"):
+        guard(optax.sgd(0.1), 3, test="loss")
 
 
 def test_refuses_what_is_no_number_of_steps():
