@@ -15,9 +15,9 @@ def check_contents(dist: Path) -> None:
     """Check that the wheel and the sdist in a folder hold what they must and no more."""
     [wheel], [sdist] = dist.glob("*.whl"), dist.glob("*.tar.gz")
     for path in (wheel, sdist):
-        assert path.name.startswith(f"optimiz-{optimiz.__version__}"), path.name
+        assert path.name.startswith(f"optimiz_jax-{optimiz.__version__}"), path.name
     names = zipfile.ZipFile(wheel).namelist()
-    strangers = [name for name in names if not name.startswith(("optimiz/", "optimiz-"))]
+    strangers = [name for name in names if not name.startswith(("optimiz/", "optimiz_jax-"))]
     strangers += [name for name in names if "__pycache__" in name or "/tests/" in name]
     assert not strangers, strangers
     assert "optimiz/py.typed" in names

@@ -1,6 +1,6 @@
 """What each of 16 or 256 TPU v5e holds and sends, as their compiler plans it; the record and its page.
 
-python -m tests.scaling_record            plans what the record lacks (it needs "optimiz[tpu]"), and renders
+python -m tests.scaling_record            plans what the record lacks (it needs the extra tpu), and renders
 python -m tests.scaling_record --render   renders what was planned before
 
 Updates of Llama 2 are planned with every matrix split along both axes of the slice, and whole steps of GPT-2 in

@@ -130,6 +130,16 @@ def test_the_page_on_installing_knows_all_extras():
     assert f"Python {project['requires-python'].removeprefix('>=')} or newer" in text
 
 
+def test_pip_is_told_the_name_of_the_distribution():
+    """Not the name that is imported, which is another project's on PyPI."""
+    name = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["name"]
+    named = []
+    for path in [*DOCUMENTS, *ROOT.glob("optimiz/**/*.py"), *ROOT.glob("examples/**/*.py")]:
+        for command in re.findall(r"pip (?:install|download) ([^\n&#]*)", path.read_text(encoding="utf-8")):
+            named += [(found, path) for found in re.findall(r"(?<![/\w])optimiz[\w-]*", command)]
+    assert len(named) > 10 and {found for found, _ in named} == {name}, named
+
+
 def test_every_page_is_in_the_index():
     index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
     for page in (ROOT / "docs").glob("*.md"):

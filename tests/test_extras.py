@@ -32,19 +32,19 @@ def last_line(code, missing, tmp_path):
 @pytest.mark.parametrize(
     ("module", "missing", "said"),
     [
-        ("optimiz.compare", ["matplotlib"], 'optimiz.compare needs matplotlib: pip install "optimiz[train]"'),
-        ("optimiz.compare", ["markdown_it"], 'optimiz.compare needs markdown_it: pip install "optimiz[train]"'),
-        ("optimiz.testing", ["chex"], 'optimiz.testing needs chex: pip install "optimiz[testing]"'),
-        ("optimiz.training", ["orbax", "filelock"], "optimiz.training needs filelock, orbax: pip install"),
+        ("optimiz.compare", ["matplotlib"], 'needs matplotlib: pip install "optimiz-jax[train]"'),
+        ("optimiz.compare", ["markdown_it"], 'needs markdown_it: pip install "optimiz-jax[train]"'),
+        ("optimiz.testing", ["chex"], 'needs chex: pip install "optimiz-jax[testing]"'),
+        ("optimiz.training", ["orbax", "filelock"], "needs filelock, orbax: pip install"),
     ],
 )
 def test_a_package_without_its_extra_says_what_to_install(module, missing, said, tmp_path):
     code, lines = last_line(["-c", f"import {module}"], missing, tmp_path)
-    assert code == 1 and lines[-1].startswith(f"ModuleNotFoundError: {said}")
+    assert code == 1 and lines[-1].startswith(f"ModuleNotFoundError: {module} {said}")
 
 
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("missing", ["flax", "tokenizers", "rich", "sklearn"])
 def test_a_program_without_its_extra_is_one_line(missing, tmp_path):
     code, lines = last_line(["-m", "examples.finetune_text", "--output=x"], [missing], tmp_path)
-    assert (code, lines) == (2, [f'error: examples needs {missing}: pip install "optimiz[examples]"'])
+    assert (code, lines) == (2, [f'error: examples needs {missing}: pip install "optimiz-jax[examples]"'])

@@ -66,7 +66,7 @@ def test_what_is_sent_is_the_arithmetic_of_the_page():
 
 
 @pytest.mark.long
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason='needs "optimiz[tpu]"')
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu")
 def test_an_update_is_planned_as_in_the_record():
     (row,) = (
         row

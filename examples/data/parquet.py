@@ -92,7 +92,7 @@ def opened(path: Path) -> ParquetFile:
         import pyarrow  # imported here, because nothing else needs it
         from pyarrow import parquet
     except ImportError:
-        raise ImportError(f'{name}: reading Parquet needs pyarrow: pip install "optimiz[shards]"') from None
+        raise ImportError(f'{name}: reading Parquet needs pyarrow: pip install "optimiz-jax[shards]"') from None
     try:
         with parquet.ParquetFile(path) as file:
             return ParquetFile(path, file.schema_arrow, file.metadata)

@@ -20,7 +20,7 @@ def _wandb(output: Path, name: str, config: Mapping[str, Any]) -> Tracker:
     try:
         import wandb
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError('wandb is not installed: pip install "optimiz[wandb]"') from error
+        raise ModuleNotFoundError('wandb is not installed: pip install "optimiz-jax[wandb]"') from error
     kept = output / "wandb" / f"{name}.id"  # so that a resumed run goes on in the same place
     kept.parent.mkdir(parents=True, exist_ok=True)
     before = kept.read_text().strip() if kept.exists() else None

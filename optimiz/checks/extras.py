@@ -17,12 +17,12 @@ def installed(what: str, extra: str, *packages: str) -> None:
     Example:
         >>> installed("optimiz.compare", "train", "no_such_package")
         Traceback (most recent call last):
-        ModuleNotFoundError: optimiz.compare needs no_such_package: pip install "optimiz[train]"
+        ModuleNotFoundError: optimiz.compare needs no_such_package: pip install "optimiz-jax[train]"
     """
     missing = [name for name in packages if not _is_there(name)]
     if missing:
         raise ModuleNotFoundError(
-            f'{what} needs {", ".join(missing)}: pip install "optimiz[{extra}]"', name=missing[0]
+            f'{what} needs {", ".join(missing)}: pip install "optimiz-jax[{extra}]"', name=missing[0]
         )
 
 

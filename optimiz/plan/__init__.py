@@ -7,7 +7,7 @@
     >>> planned.bound  # parameters and gradients are read, parameters are written
     12582912
 
-It is imported by name and needs ``optimiz[train]``; ``optimiz[tpu]`` and ``optimiz[gpu]`` add the compilers.
+It is imported by name and needs the extra ``train``; the extras ``tpu`` and ``gpu`` add the compilers.
 """
 
 from optimiz.plan.plan import Plan as Plan

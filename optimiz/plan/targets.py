@@ -3,8 +3,8 @@
 =========== ============================== =============================================================
 target      example                        needs
 =========== ============================== =============================================================
-TPU         ``"v5e:4x4"``, ``"v5p:4x4x4"``  ``pip install "optimiz[tpu]"``; no TPU
-NVIDIA      ``"h200"``, ``"h200:8"``        ``pip install "optimiz[gpu]"``; no GPU, driver or CUDA toolkit
+TPU         ``"v5e:4x4"``, ``"v5p:4x4x4"``  ``pip install "optimiz-jax[tpu]"``; no TPU
+NVIDIA      ``"h200"``, ``"h200:8"``        ``pip install "optimiz-jax[gpu]"``; no GPU, driver or CUDA toolkit
 CPU         ``"cpu"``                       nothing more; uses JAX's CPU devices
 =========== ============================== =============================================================
 
@@ -136,7 +136,8 @@ def _require(platform: str) -> None:
     module, extra = _PLUGINS[platform]
     if importlib.util.find_spec(module) is None:
         raise ModuleNotFoundError(
-            f'planning for a {extra.upper()} needs its compiler: pip install "optimiz[{extra}]"', name=module
+            f'planning for a {extra.upper()} needs its compiler: pip install "optimiz-jax[{extra}]"',
+            name=module,
         )
 
 

@@ -11,8 +11,8 @@ from optimiz import plan
 from tests.examples import test_finetune_lm, test_finetune_text
 from tests.examples.test_pretrain import SIZES, text
 
-TPU = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason='needs "optimiz[tpu]"')
-GPU = pytest.mark.skipif(importlib.util.find_spec("jax_cuda13_plugin") is None, reason='needs "optimiz[gpu]"')
+TPU = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu")
+GPU = pytest.mark.skipif(importlib.util.find_spec("jax_cuda13_plugin") is None, reason="needs the extra gpu")
 TARGETS = ["cpu", pytest.param("v5e", marks=TPU), pytest.param("h200", marks=GPU)]
 
 language_model, chats = test_finetune_lm.model, test_finetune_lm.data

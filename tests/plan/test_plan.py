@@ -22,8 +22,8 @@ SHAPES = {
 }
 SIZE = 1024 * 256 + 256
 MATRIX = jax.ShapeDtypeStruct((2048, 2048), jnp.float32)
-TPU = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason='needs "optimiz[tpu]"')
-GPU = pytest.mark.skipif(importlib.util.find_spec("jax_cuda13_plugin") is None, reason='needs "optimiz[gpu]"')
+TPU = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu")
+GPU = pytest.mark.skipif(importlib.util.find_spec("jax_cuda13_plugin") is None, reason="needs the extra gpu")
 TARGETS = ["cpu", pytest.param("v5e", marks=TPU), pytest.param("h200", marks=GPU)]
 
 

@@ -35,7 +35,7 @@ try:
     import orbax.checkpoint as ocp
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        'optimiz.training writes its checkpoints with Orbax: pip install "optimiz[train]"',
+        'optimiz.training writes its checkpoints with Orbax: pip install "optimiz-jax[train]"',
         name=error.name,
     ) from error
 

@@ -13,8 +13,8 @@ from examples.shared import command
 from examples.tasks import planned
 from optimiz import plan
 
-TPU = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason='needs "optimiz[tpu]"')
-GPU = pytest.mark.skipif(importlib.util.find_spec("jax_cuda13_plugin") is None, reason='needs "optimiz[gpu]"')
+TPU = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra tpu")
+GPU = pytest.mark.skipif(importlib.util.find_spec("jax_cuda13_plugin") is None, reason="needs the extra gpu")
 TARGETS = [pytest.param("v5e", marks=TPU), pytest.param("h200", marks=GPU)]
 
 
