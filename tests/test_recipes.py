@@ -24,6 +24,17 @@ def run(section):
     return names
 
 
+@pytest.mark.quick(1)
+@pytest.mark.parametrize("library", ["Flax NNX", "Flax Linen", "Equinox"])
+def test_a_loop_of_one_s_own(library, capsys):
+    names = run(f"A loop of your own, in {library}")
+    state = names["optimizer"].opt_state if library == "Flax NNX" else names["state"]
+    shown = optimiz.hyperparams(state)
+    assert int(shown["count"]) == names["STEPS"] and int(shown["skipped"]) == 0
+    assert float(names["value"]) < 0.65  # of two classes: ln 2 at first
+    assert "'count'" in capsys.readouterr().out
+
+
 @pytest.mark.long
 def test_a_search_with_dropout_in_nnx(capsys):
     names = run("A line search with dropout, in Flax NNX")

@@ -234,7 +234,7 @@ def listed(*, from_scratch: bool = False, logits: bool = True) -> str:
 
 def head_multipliers(rate: float, encoder: float = 1.0) -> Callable[[Any], Any]:
     """Multipliers of the learning rate: ``rate`` for the new head, and ``encoder`` for the trained encoder."""
-    return lambda params: jax.tree.map(lambda new: rate if new else encoder, groups.path("^head/")(params))
+    return groups.label({rate: groups.path("^head/")}, default=encoder)
 
 
 def one_rate(params: Any) -> Any:

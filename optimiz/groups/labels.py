@@ -1,4 +1,4 @@
-"""Labels of parameters, for ``optax.partition``."""
+"""Labels of parameters: names for ``optax.partition``, multipliers, or how a mesh splits them."""
 
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
@@ -13,7 +13,10 @@ from optimiz.groups.rules import read
 def label(
     rules: Mapping[Hashable, Any | Callable[[optax.Params], Any]], default: Hashable | None = None
 ) -> Callable[[optax.Params], Any]:
-    """Label each parameter by the first rule that covers it, for ``optax.partition``.
+    """Label each parameter by the first rule that covers it.
+
+    Labels are names for ``optax.partition``, multipliers for ``optimiz.scale_by_groups``, or the
+    ``PartitionSpec`` of a mesh's layout.
 
     Args:
         rules: rule by label, or another function from the parameters to a tree of booleans, or such a tree. The
@@ -31,6 +34,8 @@ def label(
         >>> from optimiz.groups import everything, path
         >>> label({"head": path("^head"), "rest": everything})({"head": 1.0, "stem": 1.0})
         {'head': 'head', 'stem': 'rest'}
+        >>> label({10.0: path("^head")}, default=1.0)({"head": 1.0, "stem": 1.0})  # ten times the rate
+        {'head': 10.0, 'stem': 1.0}
     """
     answers_of = {name: checks.mask(f"the rule of label {name!r}", rule) for name, rule in rules.items()}
 

@@ -27,7 +27,7 @@ def scale_by_groups(
     Args:
         multipliers: m >= 0, numbers or arrays that broadcast to the shape of what they scale: a tree
             of them, a prefix of one, or a function from the parameters, whose values it must not
-            read, to such a tree; see ``optimiz.groups.layerwise_decay``.
+            read, to such a tree; see ``optimiz.groups.label`` and ``optimiz.groups.layerwise_decay``.
 
     Returns:
         A transformation without state that keeps its updates' dtype.
