@@ -16,8 +16,8 @@ from optimiz import compare, methods
 
 MODEL = "GPT-2 1.5B"  # of the memory record: whose state is compared
 SMALL = "GPT-2 124M"
-DEVICES = {"24 GB": 24e9, "80 GB": 80e9, "141 GB": 141e9}
-SHARE = 0.75  # of a device, for parameters, gradients and state; the rest is for activations
+DEVICES = {"24 GB": 24e9, "80 GB": 80e9, "8 × 16 GB": 128e9, "141 GB": 141e9}
+SHARE = 0.75  # of devices, for parameters, gradients and state; the rest is for activations
 PLANNED = "gpt2-xl on h200"
 UNMEASURED = "not measured"
 
@@ -175,8 +175,8 @@ def by_memory(memory: Mapping[str, Any]) -> str:
     ]
     note = (
         f"Parameters, gradients and state of {MODEL}, by [the record](../tests/records/memory.md). The last "
-        f"columns are the largest model for which the three take {SHARE:.0%} of the device; the rest is for "
-        "activations, which depend on batch and length. 1 GB = 10⁹ bytes."
+        f"columns are the largest model for which the three take {SHARE:.0%} of the device, or of eight that "
+        "divide them; the rest is for activations, which depend on batch and length. 1 GB = 10⁹ bytes."
     )
     return f"{compare.table(head, rows)}\n\n{note}"
 
@@ -237,6 +237,30 @@ def cases_of(name: str, parity: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [case for key, case in parity["cases"].items() if owner(key) == name]
 
 
+def moved(plan: Mapping[str, Any]) -> dict[str, str]:
+    """Bytes that an update moves per parameter, from the least to the most, by optimizer.
+
+    Args:
+        plan: record of planned updates.
+    """
+    ends = {
+        row["optimizer"]: {row["traffic"][end] / row["parameters"] for end in ("least", "greatest")}
+        for row in plan["rows"]
+        if row["traffic"]
+    }
+    return {name: " to ".join(f"{end:.0f}" for end in sorted(found)) for name, found in ends.items()}
+
+
+def lost(name: str, found: Mapping[str, Mapping[str, Mapping[float, float]]]) -> str:
+    """What rates next to the best lose to it, study by study; empty if no study has a grid of the method.
+
+    Args:
+        name: name of the method.
+        found: what other rates lose, as :func:`grids` returns it.
+    """
+    return "; ".join(f"{_lost(one[name])} ({study})" for study, one in found.items() if name in one)
+
+
 def all_methods(
     memory: Mapping[str, Any],
     parity: Mapping[str, Any],
@@ -252,8 +276,7 @@ def all_methods(
         found: what other rates lose, as :func:`grids` returns it.
     """
     small = memory["models"][SMALL]
-    moved = {row["optimizer"]: row["traffic"] for row in plan["rows"] if row["traffic"]}
-    parameters = {row["optimizer"]: row["parameters"] for row in plan["rows"]}
+    bytes_moved = moved(plan)
     head = ("method", "when not to use it", "state, float32", "state, Int8", "bytes moved")
     head += ("lost at other rates", "deviation from its source")
     rows = []
@@ -262,16 +285,12 @@ def all_methods(
         sizes = [
             f"{held[k] / small['parameters']:.2f}" if k in held else UNMEASURED for k in ("float32", "Int8")
         ]
-        traffic = UNMEASURED
-        if name in moved:
-            ends = {moved[name]["least"] / parameters[name], moved[name]["greatest"] / parameters[name]}
-            traffic = " to ".join(f"{end:.0f}" for end in sorted(ends))
-        lost = "; ".join(f"{_lost(one[name])} ({study})" for study, one in found.items() if name in one)
+        traffic = bytes_moved.get(name, UNMEASURED)
         cases = cases_of(name, parity)
         deviation = f"{max(case['max_relative_deviation'] for case in cases):.0e}" if cases else "see its tests"
         page = f"[`{name}`](../optimiz/optimizers/{method.page}.py)"
         needs_no_rate = "takes no rate" if method.kind == "line search" else UNMEASURED
-        rows.append((page, method.avoid, *sizes, traffic, lost or needs_no_rate, deviation))
+        rows.append((page, method.avoid, *sizes, traffic, lost(name, found) or needs_no_rate, deviation))
     note = (
         f"State: bytes per parameter of {SMALL}. Moved: bytes to and from memory per parameter in an update of "
         f"{PLANNED}, by its compiler, from the branches that move least to those that move most. Lost: what "

@@ -162,6 +162,11 @@ def grids() -> dict[str, dict[str, dict[float, float]]]:
     )
 
 
+def moved() -> dict[str, str]:
+    """Bytes that an update of GPT-2 XL moves per parameter on an H200, by optimizer."""
+    return choosing.moved(_benchmark("plan/gpt2_xl_h200"))
+
+
 def documents() -> Documents:
     """All of them."""
     return Documents(ROOT, reports(), sections())

@@ -44,7 +44,8 @@ def page(method: methods.Method, records: Mapping[str, Any], has_path: bool) -> 
 
     Args:
         method: its row.
-        records: records of memory and parity, and links to the reports that mention each method.
+        records: records of memory and parity, links to the reports that mention each method, the bytes that its
+            update moves, and what rates next to the best lose.
         has_path: whether there is a picture of its path.
     """
     name = method.name
@@ -55,7 +56,7 @@ def page(method: methods.Method, records: Mapping[str, Any], has_path: bool) -> 
             *([f"![Path of {name} on two landscapes]({name}.png)", _PATH] if has_path else []),
             "## Use",
             blocks.directive("autofunction", f"optimiz.{name}"),
-            "## Known of it",
+            "## At a glance",
             compare.table(("", ""), list(_facts(method, records)), words=2),
             *_state(method, records["memory"]),
         ]
@@ -74,6 +75,10 @@ def _facts(method: methods.Method, records: Mapping[str, Any]) -> Iterator[tuple
     }.items():
         if rate is not None:
             yield text, f"{rate:g}, a starting point"
+    if method.name in records["moved"]:
+        yield f"an update of {choosing.PLANNED} moves", f"{records['moved'][method.name]} bytes per parameter"
+    if lost := choosing.lost(method.name, records["grids"]):
+        yield "lost at rates next to the best", lost
     if method.needs:
         yield "`update` needs", ", ".join(f"`{name}`" for name in method.needs)
     if method.name in records["reports"]:

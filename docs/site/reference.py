@@ -23,6 +23,7 @@ import path_pictures
 import schedule_pictures
 
 import optimiz
+from examples import records as committed
 from optimiz import compare, diagnostics, groups, methods, plan, schedules, testing, torch_state, training
 
 MODULES: Mapping[str, ModuleType] = {
@@ -80,6 +81,7 @@ def write(root: Path) -> None:
         for name in ("memory", "parity")
     }
     records["reports"] = method_pages.reports(root)
+    records["moved"], records["grids"] = committed.moved(), committed.grids()
     paths = path_pictures.rows(root)
     for name, method in methods.METHODS.items():
         has_path = (name, "bend") in paths

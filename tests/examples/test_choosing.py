@@ -34,6 +34,16 @@ def test_the_page_answers_for_1_3_billion_parameters_what_the_table_says(memory)
     assert "| `adamw` | 16.00 | 20.8 GB | 1.1 billion" in choosing.by_memory(memory)
 
 
+def test_the_page_answers_for_seven_billion_parameters_on_eight_chips_what_the_record_says(memory):
+    llama = memory["models"]["Llama-2-7B"]
+    text = (ROOT / "docs/which_optimizer.md").read_text("utf-8")
+    text = text.partition("**Eight TPU v5e")[2].partition("```")[0]
+    for method, kept, size in (("adamw", "float32", 4), ("adamw", "Int8", 2), ("adafactor", "float32", 4)):
+        total = 2 * size * llama["parameters"] + llama["bytes"][method][kept]
+        assert f"{total / 8e9:.1f} GB" in text
+    assert f"{2 * llama['parameters'] / 8e9:.1f} GB" in text  # frozen, in bfloat16
+
+
 def test_an_outcome_says_better_only_beyond_its_interval():
     found = list(records.outcomes())
     assert {one.verdict for one in found} == {"not told apart", "better", "worse"}
