@@ -83,6 +83,16 @@ def decimal(value: float) -> str:
     return f"{value:.3f}" if value == 0 or 5e-4 <= abs(value) < 1e9 else f"{value:.3g}"
 
 
+def three_digits(value: float) -> str:
+    """A number with three digits, and all that it has before the point.
+
+    Example:
+        >>> three_digits(52.66), three_digits(11546.2)
+        ('52.7', '11546')
+    """
+    return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
+
+
 def with_error(mean: float, error: float) -> str:
     """A mean and its standard error, both in the format that :func:`decimal` chooses for the mean.
 

@@ -102,13 +102,16 @@ def write_report(record: Record, directory: str | os.PathLike[str], *, metric: s
 def summary(record: Record, *, metric: str) -> str:
     """The result in words and as a table, as Markdown; first, whether the setting tells training from none.
 
+    One run without a control is no comparison, and has no such opening.
+
     Args:
         record: record with at least one run.
         metric: name of the metric by which methods are ranked.
     """
     lacking = [f"{escaped(name)} is left out: {escaped(reason)}" for name, reason in record.left_out.items()]
-    parts = [part(record, metric=metric) for part in (setting_in_words, in_words, consequences, results_table)]
-    return "\n\n".join(filter(None, [*parts, *lacking]))
+    is_comparison = len(record.runs) > 1 or bool(record.controls)
+    parts = [*[setting_in_words] * is_comparison, in_words, consequences, results_table]
+    return "\n\n".join(filter(None, [*(part(record, metric=metric) for part in parts), *lacking]))
 
 
 def render(record: Record, *, metric: str, missing: Mapping[str, str] | None = None) -> str:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from optimiz.compare.directions import known_as
-from optimiz.compare.markdown import decimal, escaped, joined
+from optimiz.compare.markdown import decimal, escaped, joined, three_digits
 from optimiz.compare.methods import (
     CONFIDENCE,
     Method,
@@ -221,7 +221,7 @@ def _cost(best: Method, compared: Sequence[Method]) -> list[str]:
     return [
         *same,
         *_next_to_least(
-            best, compared, lambda m: m.seconds_per_step(), lambda x: f"{1000 * x:.3g} ms per update"
+            best, compared, lambda m: m.seconds_per_step(), lambda x: f"{three_digits(1000 * x)} ms per update"
         ),
         *_next_to_least(
             best,

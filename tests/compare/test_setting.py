@@ -49,6 +49,11 @@ def test_a_reference_that_is_not_below_by_more_than_seeds_differ_puts_it_in_doub
     )  # the first is the baseline
 
 
+def test_one_run_is_no_comparison():
+    assert opening(run("adamw", 0.8), baseline=0.1).startswith("**adamw** at learning rate")
+    assert "one seed does not show" in opening(run("adamw", 0.8), controls={"untrained": of(0.1)})
+
+
 def test_seeds_that_do_not_differ_are_told_by_any_lead():
     told = opening(*seeds("adamw", 1.0, 1.0, 1.0), baseline=0.9)
     assert told.endswith("adamw, leads over majority (0.100; 0.100 to 0.100) by more than seeds differ.")
@@ -64,7 +69,7 @@ def test_lower_is_better_for_a_loss():
 
 def test_what_is_not_known_is_said():
     assert "it has no trivial reference" in opening(*BASE)
-    one = opening(run("adamw", 0.8), baseline=0.85)
+    one = opening(run("adamw", 0.8), run("sgd", 0.1), baseline=0.85)
     assert one.endswith(
         "one seed does not show how far seeds differ. The lead of its baseline, adamw: -0.050 over majority."
     )

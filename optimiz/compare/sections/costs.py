@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from optimiz.compare.markdown import decimal, escaped, measured, table
+from optimiz.compare.markdown import decimal, escaped, measured, table, three_digits
 from optimiz.compare.methods import Method, common_target
 from optimiz.compare.record import Record
 
@@ -29,8 +29,8 @@ def cost(record: Record, compared: Sequence[Method], metric: str) -> list[str]:
                 escaped(method.name),
                 measured(method.forwards_per_step(), ".2f"),
                 measured(max(compilations, default=None), ".1f"),
-                "not known" if temporary is None else f"{temporary / 1e6:.3g}",
-                f"{spent:.3g}" if math.isfinite(spent) else "never",
+                "not known" if temporary is None else three_digits(temporary / 1e6),
+                three_digits(spent) if math.isfinite(spent) else "never",
             ]
         )
         if record.price:
