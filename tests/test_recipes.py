@@ -36,6 +36,13 @@ def test_a_loop_of_one_s_own(library, capsys):
 
 
 @pytest.mark.long
+def test_a_model_of_nnx_in_fit(capsys):
+    names = run("A model of Flax NNX in `training.fit`")
+    assert names["result"].best["value"] > 0.9
+    assert names["best"](names["held_out"]["x"]).shape == (128, 2)
+
+
+@pytest.mark.long
 def test_a_search_with_dropout_in_nnx(capsys):
     names = run("A line search with dropout, in Flax NNX")
     assert int(capsys.readouterr().out) >= 3

@@ -326,14 +326,15 @@ def _text_columns(
             raise ValueError(
                 f"{path}: {how.ask('pair')}{shown.value(pair)} needs {how.ask('text')} as well; {has}"
             )
-        present = {name for layout in LAYOUTS for name in layout if name in header}
+        columns = _by_usual_name(header)
+        present = {name for layout in LAYOUTS for name in layout if name in columns}
         layout = next((layout for layout in LAYOUTS if set(layout) == present), None)
         if layout is None:
             raise ValueError(
                 f"{path}: which column is the text? Name it in {how.ask('text')} (and {how.ask('pair')}), or "
                 f"name all columns in {how.ask('columns')} if the file has no header; {has}"
             )
-        text, pair = layout if len(layout) == 2 else (layout[0], None)
+        text, pair = (columns[layout[0]], columns[layout[1]] if len(layout) == 2 else None)
     _refuse_columns(path, header, (text, pair))
     return text, pair
 
@@ -348,13 +349,19 @@ def _label_column(
 ) -> str:
     """The column of the label: that requested, else the one with a usual name."""
     if label is None:
-        found = [name for name in usual if name in header]
+        columns = _by_usual_name(header)
+        found = [columns[name] for name in usual if name in columns]
         if len(found) != 1:
             has = f"the columns are {shown.values(header)}"
             raise ValueError(f"{path}: which column is the label? Name it in {how.ask('label')}; {has}")
         (label,) = found
     _refuse_columns(path, header, (*texts, label))
     return label
+
+
+def _by_usual_name(header: tuple[str, ...]) -> dict[str, str]:
+    """The columns by their names in small letters, in which usual names are, but first by their own."""
+    return {name.casefold(): name for name in header} | {name: name for name in header}
 
 
 def _refuse_columns(path: str, header: tuple[str, ...], columns: tuple[str | None, ...]) -> None:

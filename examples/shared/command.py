@@ -64,8 +64,10 @@ def _in_flags(error: Exception) -> Exception | str:
         remedies = ("accumulate", "remat", "precision", "offload", "batch_size")
         return f"{error}; see {', '.join(f'--{name}' for name in remedies if name in flags.FLAGS)}"
     if isinstance(error, training.OtherSettings) and {"steps", "settings.steps"} & {*error.names}:
+        init = " and --init=RUN to begin with its parameters" if "init" in flags.FLAGS else ""
         return (
-            f"{error}; the learning rate follows --steps from its warm-up to its end: choose another --output"
+            f"{error}; the learning rate follows --steps from its warm-up to its end: choose another "
+            f"--output{init}"
         )
     return error
 

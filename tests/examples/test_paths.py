@@ -86,7 +86,7 @@ def test_where_no_run_can_lie_is_said_in_one_line_in_terms_of_flags(tmp_path, ca
     differs = refused(capsys, 1, lambda: command.guarded(lambda: claim(run, {"steps": 1})))
     assert differs.endswith(
         "steps was absent, is 1; the learning rate follows --steps from its warm-up to its end: "
-        "choose another --output"
+        "choose another --output and --init=RUN to begin with its parameters"
     )
 
 

@@ -77,6 +77,13 @@ def test_finds_the_columns_of_usual_files(tmp_path, name, content, texts, pairs)
     assert examples.source == str(path)
 
 
+def test_usual_names_may_be_in_capital_letters(tmp_path):
+    examples = read(write(tmp_path, "x.csv", "Text,LABEL\na,1\nb,0\n"))
+    assert (examples.texts, examples.labels.tolist()) == (("a", "b"), [1, 0])
+    both = read(write(tmp_path, "y.csv", "Text,text,label\na,c,1\nb,d,0\n"))
+    assert both.texts == ("c", "d")  # its own name comes first
+
+
 def test_named_columns_win_over_usual_names(tmp_path):
     path = write(tmp_path, "x.tsv", "text\tsentence\tlabel\tmood\na\tx\t0\tsad\nb\ty\t1\tglad\n")
     examples = read(path, text="sentence", pair="text", label="mood")
