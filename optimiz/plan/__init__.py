@@ -11,9 +11,9 @@ It is imported by name and needs the extra ``train``; the extras ``tpu`` and ``g
 """
 
 from optimiz.plan.plan import Plan as Plan
-from optimiz.plan.plan import call as call
-from optimiz.plan.plan import step as step
-from optimiz.plan.plan import update as update
+from optimiz.plan.planning import call as call
+from optimiz.plan.planning import step as step
+from optimiz.plan.planning import update as update
 from optimiz.plan.targets import DEVICES as DEVICES
 from optimiz.plan.targets import Device as Device
 from optimiz.plan.targets import Target as Target
