@@ -4,7 +4,7 @@ A model has hundreds of leaves of a dozen shapes. Under ``jit`` the function is 
 tracing an update takes less than half of the time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -15,7 +15,7 @@ from optimiz.numerics.control_flow import is_staged
 T = TypeVar("T")
 
 
-def traced_once(function: Callable[..., T], *trees: Any) -> Callable[..., T]:
+def traced_once(function: Callable[..., T], *trees: Any, static: Sequence[str] = ()) -> Callable[..., T]:
     """Let a function be traced once per shape and dtype, if the leaves are traced.
 
     Otherwise it is returned as it is, because a function that is new at each call would be compiled at each
@@ -24,9 +24,10 @@ def traced_once(function: Callable[..., T], *trees: Any) -> Callable[..., T]:
     Args:
         function: a function from arrays to a pytree of arrays; it may close over traced arrays.
         *trees: trees whose leaves will be its arguments.
+        static: names of arguments that are not arrays; the function is traced once for each of their values.
     """
     traced = any(isinstance(x, Tracer) for x in jax.tree.leaves(trees))
-    return jax.jit(function) if traced and is_staged() else function
+    return jax.jit(function, static_argnames=tuple(static)) if traced and is_staged() else function
 
 
 def map_leaves(function: Callable[..., Any], tree: Any, *others: Any) -> Any:

@@ -116,14 +116,16 @@ def scale_by_factored_rms(
         return axes[-2], axes[-1]
 
     def map_leaves(leaf: Callable[..., tuple[Any, ...]], outputs: int, tree: Any, *others: Any) -> list[Any]:
-        """Call ``leaf(array, scanned axis, *others)`` for each leaf; one tree per output."""
+        """Call ``leaf(array, *others, scanned_axis=...)`` for each leaf; one tree per output."""
         leaves, structure = jax.tree.flatten(tree)
-        columns = leaves, groups.scanned_axes(tree, scanned), *map(structure.flatten_up_to, others)
-        rows = [leaf(*row) for row in zip(*columns, strict=True)]
+        columns = leaves, *map(structure.flatten_up_to, others)
+        leaf = numerics.traced_once(leaf, columns, static=("scanned_axis",))
+        axes = groups.scanned_axes(tree, scanned)
+        rows = [leaf(*row, scanned_axis=axis) for *row, axis in zip(*columns, axes, strict=True)]
         return [structure.unflatten([row[i] for row in rows]) for i in range(outputs)]
 
     def init_fn(params):
-        def leaf(p, scanned_axis):
+        def leaf(p, *, scanned_axis):
             dtype = numerics.real_dtype(p.dtype) if nu_dtype is None else nu_dtype
 
             def zeros(*axes):
@@ -144,7 +146,7 @@ def scale_by_factored_rms(
         checks.same_shapes("gradient", updates, "parameter", jax.tree.map(_whole, *moments))
         steps_before = jnp.where(count >= decay_offset, count - decay_offset, count)
 
-        def leaf(g, scanned_axis, *old):
+        def leaf(g, *old, scanned_axis):
             axes = factored_axes(g.shape, scanned_axis)
             weight = 1 / (steps_before.astype(numerics.real_dtype(g.dtype)) + 1) ** decay_rate
             if beta2_cap is not None:
@@ -328,14 +330,15 @@ def _scale_by_param_block_rms(
 ) -> optax.GradientTransformation:
     def update(updates, params):
         checks.needs_params(params)
-        leaves, structure = jax.tree.flatten(updates)
-        each = zip(leaves, jax.tree.leaves(params), groups.scanned_axes(updates, scanned), strict=True)
 
-        def scale(u, p, axis):
-            rms = jnp.sqrt(_mean_square(numerics.rematerialise(p), numerics.block_axes(p.ndim, axis)))
+        def scale(u, p, *, scanned_axis):
+            rms = jnp.sqrt(_mean_square(numerics.rematerialise(p), numerics.block_axes(p.ndim, scanned_axis)))
             return (numerics.widen(u) * jnp.maximum(jnp.asarray(least, rms.dtype), rms)).astype(u.dtype)
 
-        return structure.unflatten([scale(*x) for x in each])
+        scale = numerics.traced_once(scale, updates, params, static=("scanned_axis",))
+        leaves, structure = jax.tree.flatten(updates)
+        each = zip(leaves, jax.tree.leaves(params), groups.scanned_axes(updates, scanned), strict=True)
+        return structure.unflatten([scale(u, p, scanned_axis=axis) for u, p, axis in each])
 
     return optax.stateless(update)
 

@@ -30,7 +30,8 @@ def test_a_function_is_traced_once_for_all_leaves_of_a_shape_and_not_compiled_fo
 
 
 @pytest.mark.parametrize(
-    "make", [optimiz.adamw, optimiz.amsgrad, optimiz.lion, optimiz.rmsprop, optimiz.adagrad]
+    "make",
+    [optimiz.adafactor, optimiz.adagrad, optimiz.adamw, optimiz.amsgrad, optimiz.lion, optimiz.rmsprop],
 )
 def test_an_update_adds_few_equations_for_each_leaf(make):
     def equations(leaves, made):
