@@ -40,6 +40,7 @@ from optimiz.numerics.fusion import given as given
 from optimiz.numerics.fusion import inlined as inlined
 from optimiz.numerics.fusion import low_memory as low_memory
 from optimiz.numerics.fusion import materialise as materialise
+from optimiz.numerics.fusion import operand as operand
 from optimiz.numerics.fusion import reduced as reduced
 from optimiz.numerics.fusion import rematerialise as rematerialise
 from optimiz.numerics.fusion import results_of as results_of

@@ -24,6 +24,7 @@ mean of the gradients is rounded at each micro-batch. Call ``init`` under ``jax.
 in float32.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -136,9 +137,7 @@ def low_bit(
         few = [i for i, each in enumerate(coded) if each]
         statistics = [values[i] for i in few]
         salt = numerics.increment(state.salt)
-        # So far apart that no two arrays share a salt within a run.
-        salts = salt.astype(jnp.uint32) + jnp.arange(len(coded), dtype=jnp.uint32) * jnp.uint32(0x9E3779B1)
-        own_salts = [salts[i] for i in few]
+        own_salts = _own_salts(salt, tuple(few))
         if in_kernels:
             pairs = [numerics.encoded(fmt, *row) for row in zip(statistics, own_salts, strict=True)]
             new_codes, new_scales = ([pair[i] for pair in pairs] for i in range(2))
@@ -167,6 +166,12 @@ def low_bit(
         return proposed, LowBitState(salt, _of_parameters(tx, scales), codes)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+@functools.partial(numerics.dispatched_once, static=("places",))
+def _own_salts(salt: jax.Array, places: tuple[int, ...]) -> list[jax.Array]:
+    """One salt for each place in the state, so far apart that no two arrays share one within a run."""
+    return [salt.astype(jnp.uint32) + numerics.operand(i * 0x9E3779B1 % 2**32, jnp.uint32) for i in places]
 
 
 def _widened(p: Any) -> Any:

@@ -231,6 +231,14 @@ def test_the_first_codes_are_computed_when_init_runs_and_not_while_it_is_compile
 # --- transformations of JAX, and Optax's combinators -----------------------------------------------
 
 
+def test_the_loops_of_equal_arrays_are_equal_so_that_they_are_compiled_once():
+    tx, params = optimiz.low_bit(optax.trace(0.9), numerics.Int8()), [jnp.zeros((64, 256))] * 2
+    text = jax.jit(tx.update).lower(params, tx.init(params)).compile().as_text()
+    second_salt = str(0x9E3779B1)
+    assert second_salt in text
+    assert second_salt not in text[: text.index("ENTRY")]
+
+
 @pytest.mark.quick(1)
 @each_format
 def test_jit_scan_and_donation_equal_the_loop(fmt):

@@ -39,9 +39,10 @@ accelerators XLA fuses nearly all of this by itself, except for ``low_memory`` o
 0.10.2 (jax-cuda13-pjrt 0.10.2, libtpu 0.0.52) as the ``memory_analysis()`` of the program that each device's
 own compiler makes. ``tests/test_update_memory.py`` holds the CPU to these numbers.
 
-The time to compile has a rule of its own: reduce one scalar per leaf through an array, :func:`stacked`. XLA
+The time to compile has two rules of its own. Reduce one scalar per leaf through an array, :func:`stacked`: XLA
 copies a chain of scalars into every loop that uses its end, so that compiling ``sgd_sai`` with
-``normalize="max"`` would take 4 and 14 CPU seconds for 32 and 64 leaves, not 0.9 and 1.3.
+``normalize="max"`` would take 4 and 14 CPU seconds for 32 and 64 leaves, not 0.9 and 1.3. And let the loops of
+equal leaves differ in no constant, :func:`operand`, as a CPU's and a GPU's compiler make equal loops once.
 """
 
 from optimiz.numerics.fusion.deferred import Deferred as Deferred
@@ -57,4 +58,5 @@ from optimiz.numerics.fusion.equations import inlined as inlined
 from optimiz.numerics.fusion.equations import results_of as results_of
 from optimiz.numerics.fusion.rematerialise import rematerialise as rematerialise
 from optimiz.numerics.fusion.scalars import all_of as all_of
+from optimiz.numerics.fusion.scalars import operand as operand
 from optimiz.numerics.fusion.scalars import stacked as stacked

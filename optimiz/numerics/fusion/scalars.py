@@ -1,4 +1,4 @@
-"""One value of many scalars, such as one per leaf, by way of an array."""
+"""Scalars by way of an array: one value of many, and constants that differ from leaf to leaf."""
 
 from collections.abc import Sequence
 
@@ -38,3 +38,21 @@ def stacked(scalars: Sequence[jax.Array]) -> jax.Array:
         5
     """
     return rematerialise(jnp.stack(scalars))
+
+
+def operand(number: int | float, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """A constant that a loop reads from memory; XLA compiles loops that differ in nothing else only once.
+
+    Args:
+        number: the constant.
+        dtype: its dtype.
+
+    Returns:
+        A scalar.
+
+    Example:
+        >>> operand(3, jnp.uint32)
+        Array(3, dtype=uint32)
+    """
+    # Of two entries, as one would become a part of the loop.
+    return rematerialise(jnp.array([number, 0], dtype))[0]
