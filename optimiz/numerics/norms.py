@@ -59,18 +59,32 @@ def of_scaled_roots(
 @dispatched_once
 def _scales(totals: list[jax.Array]) -> tuple[list[jax.Array], jax.Array, list[jax.Array]]:
     """A scale for each sum, whether all of them are 1, and as many ones."""
+    scales = [_scale(total) for total in totals]
+    return scales, all_of([_is_one(s) for s in scales]), [jnp.ones_like(s) for s in scales]
 
-    def scale(total: jax.Array) -> jax.Array:
-        largest = jnp.finfo(total.dtype).maxexp  # 128 for float32
-        # The scaled square of the largest number is finite, and that of the smallest normal one is not 0. The
-        # square of ``up`` is finite too, because XLA may compute it alone where an entry is known to be 0.
-        down, up = 2.0 ** (-25 * largest // 32), 2.0 ** (largest // 2 - 1)
-        small = total < 2.0 ** (-largest // 2)
-        one, down, up = (jnp.asarray(s, total.dtype) for s in (1, down, up))
-        return jnp.where(small, up, jnp.where(jnp.isfinite(total), one, down))
 
-    scales = [scale(total) for total in totals]
-    return scales, all_of([jnp.all(s == 1) for s in scales]), [jnp.ones_like(s) for s in scales]
+# What follows is of scalars, and traced once for all blocks.
+
+
+@jax.jit
+def _scale(total: jax.Array) -> jax.Array:
+    largest = jnp.finfo(total.dtype).maxexp  # 128 for float32
+    # The scaled square of the largest number is finite, and that of the smallest normal one is not 0. The
+    # square of ``up`` is finite too, because XLA may compute it alone where an entry is known to be 0.
+    down, up = 2.0 ** (-25 * largest // 32), 2.0 ** (largest // 2 - 1)
+    small = total < 2.0 ** (-largest // 2)
+    one, down, up = (jnp.asarray(s, total.dtype) for s in (1, down, up))
+    return jnp.where(small, up, jnp.where(jnp.isfinite(total), one, down))
+
+
+@jax.jit
+def _is_one(scale: jax.Array) -> jax.Array:
+    return jnp.all(scale == 1)
+
+
+@jax.jit
+def _norm(scale: jax.Array, root: jax.Array) -> jax.Array:
+    return jnp.where(jnp.isfinite(root), root / scale, jnp.nan)
 
 
 def block_norms(arrays: Callable[[], Sequence[jax.Array]], axes: Sequence[tuple[int, ...]]) -> list[jax.Array]:
@@ -113,11 +127,6 @@ def norms_by_sums(
 @functools.partial(dispatched_once, static=("axes",))
 def _sum_of_squares(x: jax.Array, scale: jax.Array | None, axes: tuple[int, ...]) -> jax.Array:
     return jnp.sum(abs_sq(widen(x) * (1 if scale is None else scale)), axis=axes, keepdims=True)
-
-
-@dispatched_once
-def _norm(scale: jax.Array, root: jax.Array) -> jax.Array:
-    return jnp.where(jnp.isfinite(root), root / scale, jnp.nan)
 
 
 def block_norm(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:

@@ -83,7 +83,7 @@ def guard(
         def attempt(updates, inner_state, params):
             proposed, inner_state = tx.update(updates, inner_state, params, **extra_args)
             tested = (updates, proposed) if test == "update" else (updates,)
-            return proposed, inner_state, jax.tree.map(_zero_if_finite, *tested)
+            return proposed, inner_state, numerics.map_leaves(_zero_if_finite, *tested)
 
         # Within numerics.update_and_apply, which defers everything and chooses in a kernel, by a scalar.
         in_kernels = numerics.is_traced()

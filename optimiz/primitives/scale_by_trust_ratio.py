@@ -113,8 +113,8 @@ def scale_by_trust_ratio(
         norms_of_block = iter([norms[i::n] for i in range(n)])
 
         def scale(whole, strength, of_params, of_direction):
-            numerator, denominator = _norms(of_params, of_direction, strength, min_norm, max_norm)
-            return _scaled(whole, numerator, denominator, trust_coefficient, eps)
+            bounds = min_norm, max_norm
+            return _scaled(whole, *_ratio(of_params, of_direction, strength, *bounds, trust_coefficient, eps))
 
         leaves, structure = jax.tree.flatten(updates)
         scaled = []
@@ -130,27 +130,24 @@ def _first_entries(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     return x[tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(x.ndim))]
 
 
-@numerics.dispatched_once
-def _norms(
+@jax.jit
+def _ratio(
     of_params: jax.Array,
     of_direction: jax.Array,
     strength: jax.Array | None,
     min_norm: jax.typing.ArrayLike,
     max_norm: jax.typing.ArrayLike | None,
+    trust_coefficient: jax.typing.ArrayLike,
+    eps: jax.typing.ArrayLike,
 ) -> tuple[jax.Array, jax.Array]:
-    whole = of_direction if strength is None else of_direction + strength * of_params
-    return jnp.clip(of_params, min_norm, max_norm), whole
+    """The divisor and the factor of a block, which are 1 where a norm is 0."""
+    denominator = of_direction if strength is None else of_direction + strength * of_params
+    numerator = jnp.clip(of_params, min_norm, max_norm)
+    zero = (numerator == 0) | (denominator == 0)
+    return jnp.where(zero, 1, denominator + eps), jnp.where(zero, 1, trust_coefficient * numerator)
 
 
 @numerics.dispatched_once
-def _scaled(
-    whole: jax.Array,
-    numerator: jax.Array,
-    denominator: jax.Array,
-    trust_coefficient: jax.typing.ArrayLike,
-    eps: jax.typing.ArrayLike,
-) -> jax.Array:
-    zero = (numerator == 0) | (denominator == 0)
+def _scaled(whole: jax.Array, divisor: jax.Array, factor: jax.Array) -> jax.Array:
     # Divided first: the ratio alone may overflow where its product with the update does not.
-    whole = whole / jnp.where(zero, 1, denominator + eps)
-    return whole * jnp.where(zero, 1, trust_coefficient * numerator)
+    return whole / divisor * factor

@@ -7,11 +7,15 @@ evaluates those equations again, as one loop that writes nothing.
 
 A function is traced once. What is not computed entry by entry (sums, matrix products, loops, callbacks) is
 computed once and in order; branches are followed inside.
+
+Of equal parameters the equations are equal too. They become calls of one function, which is traced and lowered
+once; so do calls on scalars that a function makes by ``jit``.
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +24,6 @@ from jax.core import Tracer
 from jax.extend import core
 
 from optimiz.numerics.control_flow import is_staged
-from optimiz.numerics.dispatch import dispatched_once
 from optimiz.numerics.fusion.equations import inlined, results_of
 
 # An array with fewer entries is held, not computed twice.
@@ -116,8 +119,11 @@ def materialise(tree: Any) -> Any:
     Returns:
         The tree of arrays.
     """
-    for array in _in_order(jax.tree.leaves(tree), lambda x: x.value is not None):
-        array.value = _computed(array, [x.value for x in array.operands])
+    wanted = list(dict.fromkeys(x for x in jax.tree.leaves(tree) if x.value is None))
+    for members in _connected([_pending([array]) for array in wanted]):
+        arrays = [wanted[i] for i in members]
+        for array, value in zip(arrays, _computed_together(arrays), strict=True):
+            array.value = value
     return jax.tree.map(lambda array: array.value, tree)
 
 
@@ -150,16 +156,7 @@ def reduced(
 
 def _reading_the_same(arrays: Sequence[Deferred]) -> list[list[int]]:
     """Indices of arrays in groups; no two of one shape read the same large array in memory."""
-    groups: list[tuple[set[tuple[Deferred, Any]], list[int]]] = []
-    for i, array in enumerate(arrays):
-        held = [x for each in _equations([array]) for x in each.operands if x.held]
-        read, members = {(x, _shape(array)) for x in held if _is_large(x)}, [i]
-        for group in [group for group in groups if group[0] & read]:
-            groups.remove(group)
-            read |= group[0]
-            members += group[1]
-        groups.append((read, members))
-    return [sorted(members) for _, members in groups]
+    return _connected([{(x, _shape(array)) for x in _held_for(array) if _is_large(x)} for array in arrays])
 
 
 def _shape(array: Deferred) -> tuple[int, ...]:
@@ -179,18 +176,9 @@ def programs(arrays: Sequence[Deferred]) -> list[tuple[list[int], core.ClosedJax
         For each group, the indices of its arrays, the function that computes them, and its arguments. Arrays
         that are in memory are in no group.
     """
-    groups: list[tuple[set[Deferred], list[int]]] = []
-    for i, array in enumerate(arrays):
-        if array.held:
-            continue
-        held = [x for each in _equations([array]) for x in each.operands if x.held]
-        read, members = {x for x in held if jnp.ndim(x.value)}, [i]
-        for group in [group for group in groups if group[0] & read]:
-            groups.remove(group)
-            read |= group[0]
-            members += group[1]
-        groups.append((read, members))
-    return [_program(sorted(members), arrays) for _, members in groups]
+    remaining = [i for i, array in enumerate(arrays) if not array.held]
+    groups = _connected([[x for x in _held_for(arrays[i]) if jnp.ndim(x.value)] for i in remaining])
+    return [_program([remaining[i] for i in group], arrays) for group in groups]
 
 
 def _program(members: list[int], arrays: Sequence[Deferred]) -> tuple[list[int], core.ClosedJaxpr, list[Any]]:
@@ -227,7 +215,7 @@ def any_nan(array: Deferred) -> jax.Array:
     return jnp.isnan(x) if x.ndim == 0 else _any_nan(x)
 
 
-@dispatched_once
+@jax.jit
 def _any_nan(x: jax.Array) -> jax.Array:
     return jax.lax.platform_dependent(x, cpu=_any_nan_of_pairs, default=_nan_in_sum)
 
@@ -284,7 +272,8 @@ def _followed(
     for equation in jaxpr.eqns:
         given, name = [read(atom) for atom in equation.invars], equation.primitive.name
         pending = any(not array.held for array in given)
-        if (inner := inlined(equation)) is not None:
+        inner = inlined(equation) if pending or _has_large(equation) else None
+        if inner is not None:
             pairs = zip(inner.jaxpr.outvars, equation.outvars, strict=True)
             kept_within = [within for within, without in pairs if without in kept]
             results = _followed(inner, given, kept_within)
@@ -307,6 +296,11 @@ def _is_deferred(equation: core.JaxprEqn) -> bool:
     by_block = equation.primitive.name in _BLOCK_BY_BLOCK
     arrays: list[Any] = [equation.outvars[0].aval, *([equation.invars[0].aval] if by_block else [])]
     return (by_block or is_entry_by_entry(equation)) and max(math.prod(x.shape) for x in arrays) >= _LARGE
+
+
+def _has_large(equation: core.JaxprEqn) -> bool:
+    avals: list[Any] = [atom.aval for atom in (*equation.invars, *equation.outvars)]
+    return any(math.prod(x.shape) >= _LARGE for x in avals)
 
 
 def _is_of_scales(equation: core.JaxprEqn, operands: Sequence[Deferred]) -> bool:
@@ -392,6 +386,70 @@ def _in_order(wanted: Sequence[Deferred], is_done: Callable[[Deferred], bool]) -
         else:
             order[array] = None
     return list(order)
+
+
+def _pending(arrays: Sequence[Deferred]) -> list[Deferred]:
+    """What has no value yet of some arrays and of all that they need."""
+    return _in_order(arrays, lambda x: x.value is not None)
+
+
+def _held_for(array: Deferred) -> list[Deferred]:
+    """The arrays in memory that an array is computed from."""
+    return [x for each in _equations([array]) for x in each.operands if x.held]
+
+
+def _connected(collections: Sequence[Collection[Any]]) -> list[list[int]]:
+    """Indices of collections in groups; those of two groups have no element in common."""
+    owner: dict[Any, tuple[set[Any], list[int]]] = {}
+    groups: list[list[int]] = []
+    for i, each in enumerate(collections):
+        elements, members = set(each), [i]
+        for others, theirs in {id(owner[x]): owner[x] for x in each if x in owner}.values():
+            elements |= others
+            members += theirs
+            theirs.clear()
+        owner |= dict.fromkeys(elements, (elements, members))
+        groups.append(members)
+    return [sorted(members) for members in groups if members]
+
+
+def _computed_together(wanted: Sequence[Deferred]) -> list[Any]:
+    """The values of arrays, by a function that is traced once for all parameters that need the same one."""
+    order = _pending(wanted)
+    given = list(dict.fromkeys(x for each in order for x in each.operands if x.value is not None))
+    places = {x: i for i, x in enumerate((*given, *order))}
+    steps = tuple(_Step.of(each, [places[x] for x in each.operands]) for each in order)
+    return _function_of(steps, tuple(places[x] for x in wanted))(*(x.value for x in given))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """An equation of a function; its operands are places among the function's arguments and steps.
+
+    Two steps are equal if they do the same: ``what`` they do, to the same ``operands``.
+    """
+
+    equation: core.JaxprEqn = dataclasses.field(compare=False)
+    what: Hashable
+    operands: tuple[int, ...]
+
+    @classmethod
+    def of(cls, array: Deferred, operands: Sequence[int]) -> "_Step":
+        equation = array.equation
+        assert equation is not None
+        what = equation.primitive, tuple(sorted(equation.params.items())), equation.ctx
+        return cls(equation, what, tuple(operands))
+
+
+@functools.lru_cache(maxsize=1024)
+def _function_of(steps: tuple[_Step, ...], results: tuple[int, ...]) -> Callable[..., list[Any]]:
+    def function(*values: Any) -> list[Any]:
+        known = list(values)
+        for step in steps:
+            known += results_of(step.equation, [known[i] for i in step.operands])
+        return [known[i] for i in results]
+
+    return jax.jit(function)
 
 
 def _computed(array: Deferred, operands: Sequence[Any]) -> Any:

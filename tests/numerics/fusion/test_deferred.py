@@ -127,6 +127,12 @@ def test_what_depends_on_the_platform_is_computed_again_too():
     assert temporary_bytes(lambda x, y: numerics.low_memory(scaled)(x, y)[1]) < X.nbytes / 16
 
 
+def test_equal_arrays_are_computed_by_one_function_that_is_traced_once():
+    jaxpr = jax.make_jaxpr(numerics.low_memory(lambda arrays: [2 * x + 1 for x in arrays]))([X, Y])
+    first, second = (equation.params["jaxpr"] for equation in jaxpr.eqns)
+    assert first is second
+
+
 def test_later_results_are_computed_from_a_value_that_was_replaced():
     def both(x):
         average = x + 1
