@@ -272,7 +272,8 @@ def _followed(
     for equation in jaxpr.eqns:
         given, name = [read(atom) for atom in equation.invars], equation.primitive.name
         pending = any(not array.held for array in given)
-        inner = inlined(equation) if pending or _has_large(equation) else None
+        large = _any_large([*equation.invars, *equation.outvars])
+        inner = inlined(equation) if pending or large else None
         if inner is not None:
             pairs = zip(inner.jaxpr.outvars, equation.outvars, strict=True)
             kept_within = [within for within, without in pairs if without in kept]
@@ -294,19 +295,19 @@ def _followed(
 
 def _is_deferred(equation: core.JaxprEqn) -> bool:
     by_block = equation.primitive.name in _BLOCK_BY_BLOCK
-    arrays: list[Any] = [equation.outvars[0].aval, *([equation.invars[0].aval] if by_block else [])]
-    return (by_block or is_entry_by_entry(equation)) and max(math.prod(x.shape) for x in arrays) >= _LARGE
+    codes = equation.invars[:1] if by_block else []
+    return (by_block or is_entry_by_entry(equation)) and _any_large([*equation.outvars, *codes])
 
 
-def _has_large(equation: core.JaxprEqn) -> bool:
-    avals: list[Any] = [atom.aval for atom in (*equation.invars, *equation.outvars)]
-    return any(math.prod(x.shape) >= _LARGE for x in avals)
+def _any_large(atoms: Sequence[Any]) -> bool:
+    return any(math.prod(atom.aval.shape) >= _LARGE for atom in atoms)
 
 
 def _is_of_scales(equation: core.JaxprEqn, operands: Sequence[Deferred]) -> bool:
     """Whether an operation goes on with what is not computed yet, and small: the scales of blocks."""
-    result: Any = equation.outvars[0].aval
-    return is_entry_by_entry(equation) and any(_shape(x) == result.shape for x in operands if not x.held)
+    shapes = [_shape(x) for x in operands if not x.held]
+    avals: list[Any] = [x.aval for x in equation.outvars]
+    return is_entry_by_entry(equation) and any(x.shape in shapes for x in avals)
 
 
 def is_entry_by_entry(equation: core.JaxprEqn) -> bool:

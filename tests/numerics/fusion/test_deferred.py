@@ -84,6 +84,16 @@ def test_sums_and_callbacks_are_computed_once():
     np.testing.assert_allclose([jnp.sum(share), whole], 1, rtol=1e-5)
 
 
+def test_an_update_may_print(capfd):
+    def function(x):
+        jax.debug.print("sum {}", jnp.sum(2 * x))
+        return 2 * x
+
+    jax.block_until_ready(jax.jit(numerics.low_memory(function))(jnp.ones((4, N // 4))))
+    jax.effects_barrier()
+    assert f"sum {2 * N:.1f}" in capfd.readouterr().out
+
+
 def temporary_bytes(function):
     return jax.jit(function).lower(X, Y).compile().memory_analysis().temp_size_in_bytes
 
