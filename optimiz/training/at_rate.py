@@ -4,8 +4,9 @@ The function is called again while the step is traced, with the rate as an argum
 rate is weakly typed, as a Python float is, so values computed from it have the same dtypes.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -62,3 +63,21 @@ class AtRate:
 def traced_rate() -> jax.ShapeDtypeStruct:
     """The stand-in for a rate while a step is traced: weakly typed, as a Python float is."""
     return jax.ShapeDtypeStruct((), jnp.result_type(float), weak_type=True)
+
+
+@contextlib.contextmanager
+def explained(*rate: Any) -> Iterator[None]:
+    """Within it, an error of a factory that needs the value of a traced rate says what to do.
+
+    Args:
+        *rate: the rate that the factory is given; nothing if there is no factory.
+    """
+    try:
+        yield
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+        if rate:
+            error.add_note(
+                "tx was called with a traced learning rate, so that runs at other rates can share the compiled "
+                "step. If it needs a concrete number, pass tx(learning_rate) instead, without learning_rate"
+            )
+        raise

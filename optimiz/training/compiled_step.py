@@ -10,7 +10,7 @@ from jax.sharding import use_abstract_mesh
 
 from optimiz import schedules
 from optimiz.training import micro_batches
-from optimiz.training.at_rate import traced_rate
+from optimiz.training.at_rate import explained, traced_rate
 from optimiz.training.budget.step_cost import EXTRA_WORK, extra_work
 from optimiz.training.distributed.offload import offloaded
 from optimiz.training.distributed.sharding import Layout
@@ -128,15 +128,8 @@ def _checked_step(
 
     state, batch = spec.shapes
     rate = () if spec.make is None else (traced_rate(),)
-    try:
+    with explained(*rate):
         after, metrics = jax.eval_shape(train, state, batch, *rate)
-    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
-        if rate:
-            error.add_note(
-                "tx was called with a traced learning rate, so that runs at other rates can share the compiled "
-                "step. If it needs a concrete number, pass tx(learning_rate) instead, without learning_rate"
-            )
-        raise
     _check_same_types(state, after)
     counted = jax.eval_shape(extra_work, state.opt_state)
     if spec.price is not None and called and not counted:

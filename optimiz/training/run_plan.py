@@ -164,7 +164,7 @@ class RunPlan:
 
     def _initial(self) -> TrainState:
         seed, budget = self.settings.seed, self.settings.budget
-        return initial_state(self.task, self.tx, seed, budget, self.methods.selection)
+        return initial_state(self.task, self.tx, seed, budget, self.methods.selection, self.at_rate)
 
     def _growing(self, stage: int) -> Callable[[TrainState], TrainState]:
         plan = self.methods.growth

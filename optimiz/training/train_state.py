@@ -11,6 +11,7 @@ import optax
 
 from optimiz import numerics, schedules
 from optimiz.averaged_params import averaged_params, keeps_average
+from optimiz.training.at_rate import AtRate, Factory, explained
 from optimiz.training.budget.clock import Clock
 from optimiz.training.distributed.sharding import Layout
 from optimiz.training.methods.growth import Growth, grow
@@ -51,15 +52,28 @@ def initial_state(
     seed: int,
     budget: float | None = None,
     selection: Selection | None = None,
+    at_rate: AtRate | None = None,
 ) -> TrainState:
     """Make the state before the first step; traceable.
+
+    Args:
+        task: the learning problem.
+        tx: the optimizer.
+        seed: seed of the run.
+        budget: budget of the run, in seconds of reference time; None without one.
+        selection: which examples are trained on; None for all.
+        at_rate: what `tx` was made from, if runs at other rates are to share the compiled program.
 
     Raises:
         ValueError: the selection cannot choose from the task's batches, or its model state is None.
     """
     init_key, steps_key = keys(seed)
     clock = None if budget is None else Clock.start(budget)
-    params, opt_state = _initializer(tx, budget)(task.init(init_key))
+    rate = () if at_rate is None else (at_rate.argument,)
+    initialize = _initializer(tx if at_rate is None else at_rate.make, budget)
+    params = task.init(init_key)
+    with explained(*rate):
+        params, opt_state = initialize(params, *rate)
     chosen = None if selection is None else selection.init(task.batches(0))
     key = jax.random.key_data(steps_key)
     model_state = None if task.model_state is None else own(task.model_state(init_key))
@@ -153,12 +167,13 @@ def laid_out(layout: Layout | None, make: Callable[..., TrainState], *arguments:
     return jax.jit(make, out_shardings=shardings)(*arguments)
 
 
-@functools.lru_cache(maxsize=1)  # as for the compiled step: runs that differ only in their seed share it
-def _initializer(tx: optax.GradientTransformation, budget: float | None) -> Callable[[Any], Any]:
+@functools.lru_cache(maxsize=1)  # as for the compiled step: runs that differ only in seed or rate share it
+def _initializer(tx: optax.GradientTransformation | Factory, budget: float | None) -> Callable[..., Any]:
     @jax.jit
-    def init(params: Any) -> Any:
+    def init(params: Any, *rate: jax.Array) -> Any:
+        made = tx(*rate) if callable(tx) else tx
         with on_clock(None if budget is None else Clock.start(budget)):
-            return own((params, tx.init(params)))
+            return own((params, made.init(params)))
 
     return init
 
