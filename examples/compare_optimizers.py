@@ -15,21 +15,21 @@ for pre-training, see ``examples.studies.pretraining.study``.
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 
 from examples.compared import own, texts, trainers
 from examples.compared.setting import Setting
 from examples.data import data_flags
-from examples.shared import command, devices, optimizers, program_flags, terminal
+from examples.shared import command, devices, optimizers, prices, program_flags, terminal
 from examples.shared.budget_arms import WARMUP, WEIGHT_DECAY, arms
-from examples.shared.prices import energy_meter, energy_of, of_each
 from optimiz import compare, training
 
 FLAGS = program_flags.Flags()
 _TASK = FLAGS.DEFINE_path(
     "task",
     texts.NAME,
-    f'"{texts.NAME}", or a .tsv, .csv, .jsonl, .json or .parquet of examples, or a folder of classes; a '
+    f'"{texts.NAME}", or a .tsv, .csv, .jsonl, .json or .parquet of examples, shards, or folders of classes; a '
     'trainer and flags of its data and model, as "finetune_lm --data=a.jsonl"; or module:function of your own.',
 )
 _MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
@@ -136,9 +136,14 @@ def price() -> dict[str, object]:
     return {"per_device_hour": _PRICE.value, "currency": _CURRENCY.value, "devices": 1, "what": what}
 
 
+def applying(settings: Mapping[str, object]) -> dict[str, object]:
+    """The settings without those that do not apply, which are None or empty."""
+    return {name: value for name, value in settings.items() if value not in (None, [])}
+
+
 def main() -> None:
     """Run what is missing, then write the report."""
-    given = None if _REFERENCE.value is None else training.Reference.read(_REFERENCE.value)
+    given = prices.given(_REFERENCE.value)
     rates = None if _LEARNING_RATES.value is None else [float(rate) for rate in _LEARNING_RATES.value]
     settings = training.Settings(budget=_BUDGET.value, log_every=5, evaluate_at=(0.25, 0.5, 0.75))
     devices.refuse()
@@ -153,7 +158,7 @@ def main() -> None:
     identity = decisive | dict(setting.identity)
     identity |= {"figure": metric}  # by this name, directories of earlier versions resume
     output = Path(_OUTPUT.value)
-    meter = energy_meter(_ENERGY.value)  # before anything is trained, as it may be refused
+    meter = prices.energy_meter(_ENERGY.value)  # before anything is trained, as it may be refused
 
     def prices_of(arm: compare.Arm) -> training.Reference:
         about = {"task": _TASK.value, "batch_size": _BATCH_SIZE.value, "optimizer": arm.name}
@@ -167,27 +172,29 @@ def main() -> None:
         left_out: dict[str, str] = {}
         baselines = setting.baselines(left_out)  # first, as it can fail
         reference = (
-            of_each(measure, output / "reference.json") if given is None else dict.fromkeys(names, given)
+            prices.of_each(measure, output / "reference.json") if given is None else dict.fromkeys(names, given)
         )
         first = reference[grid[0].name]
         record = compare.Record(
             title=f"{', '.join(names)} on one budget: {setting.title}",
             command=command.typed("compare_optimizers"),
             task=setting.about,
-            settings=decisive
-            | {"metric": metric, "reference": first.prices()}
-            | {
-                f"reference of {name}": own.prices()
-                for name, own in reference.items()
-                if own.times != first.times
-            }
-            | {"extensions": _EXTENSIONS.value, "halving": shares}
-            | {"warmup": warmups or WARMUP, "weight_decay": decays or WEIGHT_DECAY},
+            settings=applying(
+                decisive
+                | {"metric": metric, "reference": first.prices()}
+                | {
+                    f"reference of {name}": own.prices()
+                    for name, own in reference.items()
+                    if own.times != first.times
+                }
+                | {"extensions": _EXTENSIONS.value, "halving": shares}
+                | {"warmup": warmups or WARMUP, "weight_decay": decays or WEIGHT_DECAY}
+            ),
             baselines=baselines,
             test_examples=setting.test_examples,
             runs=[],
             price=price(),
-            energy=energy_of(first, _ENERGY.value),
+            energy=prices.energy_of(first, _ENERGY.value),
             left_out=left_out,
         )
         compare.check_report(record, output, metric=metric)

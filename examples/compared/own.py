@@ -25,11 +25,12 @@ def setting(name: str) -> Setting:
     """
     make = optimizers.imported("task", name)
     task, test, examples = _made(name, make, 0)
+    first = task.batches(0)
     return Setting(
         title=f"training {name}",
         about={"task": name},
-        decisive={},
-        identity={"first_batch": _digest(task.batches(0))},
+        decisive={"batch_size": len(next(iter(first.values()), ()))},
+        identity={"first_batch": _digest(first)},
         task_of=lambda seed: _made(name, make, seed)[0],
         test=test,
         test_examples=examples,

@@ -11,6 +11,20 @@ from optimiz import training
 _TOLD, _SAME = 3.0, 0.03  # standard errors, and the share of a price, that tell no two prices apart
 
 
+def given(file: str | None) -> training.Reference | None:
+    """The prices of the file that `--reference` names; None without one.
+
+    Raises:
+        ValueError: it cannot be read, or is not a reference.
+    """
+    if file is None:
+        return None
+    try:
+        return training.Reference.read(file)
+    except OSError as error:
+        raise ValueError(f"--reference={file}: {error.strerror}") from None
+
+
 def given_or_measured(
     given: training.Reference | None, measure: Callable[[], training.Reference], kept: Path
 ) -> training.Reference:

@@ -144,11 +144,11 @@ def _one_seed(record: Record, finite: Sequence[Method], metric: str) -> list[str
     """Compare a lead with the standard error of the test set, which is known for a share of correct answers."""
     best, others = leader(finite)
     sign, top, n, what = record.sign(metric), best.score.mean, record.test_examples, escaped(metric)
-    has = _opening(record, finite, metric, f"test {what}")
+    has, on = _opening(record, finite, metric, f"test {what}"), f"on {n} example{'s' * (n > 1)}"
     if known_as(metric) not in _SHARES or not 0 <= top <= 1:
         others_shown = joined([f"{escaped(m.name)} ({decimal(sign * m.score.mean)})" for m in others])
         sentences = [
-            f"{has} {decimal(sign * top)} on {n} examples"
+            f"{has} {decimal(sign * top)} {on}"
             + (f", ahead of {others_shown}" if others_shown else "")
             + f"; a single seed does not show whether others would give the same ranking{_edges(finite)}"
         ]
@@ -161,9 +161,7 @@ def _one_seed(record: Record, finite: Sequence[Method], metric: str) -> list[str
         return sentences
     share = (top * n + 1) / (n + 2)  # Laplace's, so that a score of 1 on a few examples is not certainty
     lead = 2 * math.sqrt(2 * share * (1 - share) / n)
-    sentences = [
-        f"{has} {top:.3f} on {n} examples (two standard errors of a difference: {lead:.3f})" + _edges(finite)
-    ]
+    sentences = [f"{has} {top:.3f} {on} (two standard errors of a difference: {lead:.3f})" + _edges(finite)]
     close = [f"{escaped(m.name)} ({m.score.mean:.3f})" for m in others if top - m.score.mean <= lead]
     if close:
         sentences.append(f"One seed on this test set does not distinguish it from {joined(close)}.")

@@ -115,6 +115,8 @@ def test_what_is_no_share_of_correct_answers_has_no_standard_error_of_one(metric
         f"**a** at learning rate 0.01 has a test {metric} of 0.500 on 1000 examples; a single seed does not "
         "show whether others would give the same ranking."
     )
+    one = words(run("a", None, history=history, test={metric: 0.5}), metric=metric, test_examples=1)
+    assert " of 0.500 on 1 example; a single seed" in one
 
 
 def both(*runs):

@@ -155,7 +155,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(arguments, tmp_path):
             {"task": "word_order", "encoding": "latin-1"},
             "--encoding describes a file, but there is none; see --task",
         ),
-        ({"reference": "missing.json"}, "missing.json"),
+        ({"reference": "missing.json"}, "--reference=missing.json: No such file or directory"),
         ({"reference": dearer}, "step(batch=16) cannot be faster than step(batch=8)"),
     ]
     of_others = [
@@ -229,5 +229,6 @@ def test_every_task_of_the_trainers_and_one_of_the_users_own(arguments, name, mo
     assert all(run.test.keys() == metrics for run in record.runs) and record.left_out == {}
     ranks = {"own": "mae", "image": "accuracy", "text": "accuracy"}
     assert record.settings["metric"] == ranks.get(name, "bits_per_byte")
+    assert record.settings["batch_size"] == 8 and None not in record.settings.values()
     assert record.controls["untrained"][0].keys() == metrics
     assert "report: " in printed

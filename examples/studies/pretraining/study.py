@@ -19,8 +19,7 @@ from typing import Any
 import jax
 
 from examples import irreducible_losses
-from examples.shared import command, optimizers, pictures, program_flags, terminal
-from examples.shared.prices import given_or_measured
+from examples.shared import command, optimizers, pictures, prices, program_flags, terminal
 from examples.studies.pretraining import recipes, report
 from examples.studies.pretraining.downstream import Downstream
 from examples.studies.pretraining.recipes import BASELINE, RECIPES, Setting, half_way
@@ -83,7 +82,7 @@ def run(setting: Setting, grid: Sequence[compare.Arm], given: training.Reference
     training.write_whole(output / irreducible_losses.TOKENIZER, tokenizer)
     about = sizes | {"batch_size": setting.batch_size}
     measure = functools.partial(recipes.prices, setting, about)
-    reference = given_or_measured(given, measure, output / "reference.json")
+    reference = prices.given_or_measured(given, measure, output / "reference.json")
     downstream, pretrained = Downstream(setting.problem, output / "encoder"), setting.problem.evaluation("test")
 
     def test(params: Any) -> dict[str, float]:
@@ -126,7 +125,7 @@ def run(setting: Setting, grid: Sequence[compare.Arm], given: training.Reference
 
 def main() -> None:
     """Compare the recipes, with prices that are given or measured."""
-    given = None if _REFERENCE.value is None else training.Reference.read(_REFERENCE.value)
+    given = prices.given(_REFERENCE.value)
     rates = None if _LEARNING_RATES.value is None else [float(rate) for rate in _LEARNING_RATES.value]
     setting, output = read_setting(), Path(_OUTPUT.value)
     grid = recipes.grid(setting, _RECIPES.value, rates)
