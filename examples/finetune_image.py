@@ -25,7 +25,7 @@ from optimiz import training
 
 FLAGS = program_flags.Flags()
 _MODEL = FLAGS.DEFINE_path("model", "resnet", '"resnet", "vit", or the directory of a pretrained ViT.')
-_DATA = FLAGS.DEFINE_path("data", None, "Folder of folders, .npz or .parquet; default: the digits.")
+_DATA = FLAGS.DEFINE_path("data", None, "Folders of classes, .npz, .parquet or shards; default: the digits.")
 _TEST = FLAGS.DEFINE_path("test", None, "Test images, likewise; default: a part of --data.")
 _IMAGE_SIZE = FLAGS.DEFINE_integer("image_size", None, "Scale images to so many pixels a side.", lower_bound=4)
 _AUGMENT = FLAGS.DEFINE_list("augment", None, "crop, flip or none; default: crop and flip, of digits none.")

@@ -18,7 +18,7 @@ from pathlib import Path
 import jax
 
 from examples import pretrain
-from examples.data import chat_template, prompts
+from examples.data import chat_template, prompts, tables
 from examples.data.corpus import Corpus
 from examples.data.prompts import Prompts
 from examples.data.summary import Summary
@@ -30,10 +30,13 @@ from optimiz import training
 
 FLAGS = program_flags.Flags()
 _MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a causal language model.")
-_DATA = FLAGS.DEFINE_path("data", None, "Training texts: a text file, a folder, .jsonl or .json.")
+_DATA = FLAGS.DEFINE_path(
+    "data", None, "Training texts: a text file, rows of .jsonl, .csv, .parquet, or a folder."
+)
 _VALIDATION = FLAGS.DEFINE_path("validation", None, "Validation texts; default: a part of --data.")
 _TEST = FLAGS.DEFINE_path("test", None, "Test texts; default: a part of --data.")
-_ENCODING = FLAGS.DEFINE_string("encoding", None, "Encoding of .jsonl and .json; default: UTF-8.")
+_DELIMITER = FLAGS.DEFINE_string("delimiter", None, "Delimiter of a .csv, such as ';'; default: a comma.")
+_ENCODING = FLAGS.DEFINE_string("encoding", None, "Encoding of files of rows; default: UTF-8.")
 _LENGTH = FLAGS.DEFINE_integer(
     "length", None, "Tokens of a row; default: those of the longest text, 256 to 1024.", lower_bound=2
 )
@@ -89,8 +92,9 @@ def read_data(model: Path) -> tuple[dict[str, Corpus | Prompts], Summary]:
     """The parts "train", "validation" and "test", as the flags say, and what is to be known of them."""
     if _DATA.value is not None:
         others = {"validation": _VALIDATION.value, "test": _TEST.value}
-        return prompts.read_parts(_DATA.value, others, chat_template.read(model), _ENCODING.value)
-    for flag in (_VALIDATION, _TEST, _ENCODING):
+        how = tables.Format(delimiter=_DELIMITER.value, encoding=_ENCODING.value, argument="--{}=")
+        return prompts.read_parts(_DATA.value, others, chat_template.read(model), how)
+    for flag in (_VALIDATION, _TEST, _DELIMITER, _ENCODING):
         if flag.value is not None:
             raise ValueError(f"--{flag.name} goes with the training texts of --data")
     parts = prompts.topics()

@@ -27,7 +27,9 @@ FLAGS = program_flags.Flags()
 _MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
 _POOLING = FLAGS.DEFINE_enum("pooling", "mean", ["mean", "first"], "How tokens become one vector.")
 _DATA = FLAGS.DEFINE_path(
-    "data", None, "Training examples: .tsv, .csv, .jsonl, .json, .parquet, or a folder of classes."
+    "data",
+    None,
+    "Training examples: .tsv, .csv, .jsonl, .json, .parquet, shards of such, or folders of classes.",
 )
 _VALIDATION = FLAGS.DEFINE_path("validation", None, "Validation examples; default: a part of --data.")
 _TEST = FLAGS.DEFINE_path("test", None, "Test examples; default: a part of --data.")

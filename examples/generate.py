@@ -12,10 +12,10 @@ The answers go to the screen, or with what was given to a file, a row of JSON fo
 import json
 from pathlib import Path
 
-from examples.data import chat_template, prompts
+from examples.data import chat_template, prompts, tables
 from examples.models import generation, pretrained
 from examples.models.writer import Writer
-from examples.shared import command, program_flags
+from examples.shared import command, new_file, program_flags
 from examples.shared.train_each import MODEL
 from optimiz import compare, training
 
@@ -23,7 +23,8 @@ FLAGS = program_flags.Flags()
 _MODEL = FLAGS.DEFINE_path("model", None, "Directory of a run or a model, or a Hub id.", required=True)
 _PROMPT = FLAGS.DEFINE_string("prompt", None, "Text to continue.")
 _CHAT = FLAGS.DEFINE_bool("chat", False, "The prompt is what a user says, for the chat template.")
-_DATA = FLAGS.DEFINE_path("data", None, "Several prompts, or conversations: .jsonl or .json.")
+_DATA = FLAGS.DEFINE_path("data", None, "Several prompts, or conversations: .jsonl, .csv, .parquet.")
+_DELIMITER = FLAGS.DEFINE_string("delimiter", None, "Delimiter of a .csv, such as ';'; default: a comma.")
 _ENCODING = FLAGS.DEFINE_string("encoding", None, "Encoding of --data; default: UTF-8.")
 _TOKENS = FLAGS.DEFINE_integer("tokens", 64, "Tokens to write, at the most.", lower_bound=1)
 _TEMPERATURE = FLAGS.DEFINE_float("temperature", 0.0, "0 takes the most likely token, 1 draws as learned.")
@@ -43,7 +44,8 @@ def questions(model: Path) -> list[prompts.Question]:
     """What the flags ask for."""
     template = chat_template.read(model)
     if _DATA.value is not None:
-        return prompts.read_questions(_DATA.value, template, _ENCODING.value)
+        how = tables.Format(delimiter=_DELIMITER.value, encoding=_ENCODING.value, argument="--{}=")
+        return prompts.read_questions(_DATA.value, template, how)
     given = (
         {"messages": [{"role": "user", "content": _PROMPT.value}]} if _CHAT.value else {"prompt": _PROMPT.value}
     )
@@ -53,8 +55,8 @@ def questions(model: Path) -> list[prompts.Question]:
 def main() -> None:
     """Read the prompts, and write the answers."""
     output = None if _OUTPUT.value is None else Path(_OUTPUT.value)
-    if output is not None and output.exists():
-        raise ValueError(f"--output={output} exists; choose another, or remove it")
+    if output is not None:
+        new_file.check(output)
     saved = Path(_MODEL.value) / MODEL
     model = saved if saved.is_dir() else pretrained.find(_MODEL.value)
     asked, heat = questions(model), _TEMPERATURE.value

@@ -5,10 +5,10 @@
     echo "How do I open a file?" | python -m examples.predict --run=runs/topics/adamw
 
 The parameters are those that the run has tested. Texts come from a .tsv, .csv, .jsonl, .json or .parquet file,
-one a line from a .txt file or standard input, or one a .txt file from a folder and the folders in it; pictures
-from a file, or from such a folder. What comes out has a row for each, in their order: what was given, the most
-probable class, its probability, and that of every class. Of a run with --problem_type, it has the labels that
-are more likely than not, or the number.
+or shards of these, one a line from a .txt file or standard input, or one a .txt file from a folder and the
+folders in it; pictures from a file, or from such a folder. What comes out has a row for each, in their order:
+what was given, the most probable class, its probability, and that of every class. Of a run with --problem_type,
+it has the labels that are more likely than not, or the number.
 """
 
 import sys
@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from examples.data import decoding, images, shown, text
+from examples.data import decoding, images, shown, text_folders
 from examples.data.data_flags import ColumnFlags
 from examples.models import image_classifier, pretrained, text_classifier, weights
 from examples.models.tensors import CONFIG
-from examples.shared import command, program_flags
+from examples.shared import command, new_file, program_flags
 from examples.shared.predictions import CLASS, FORMATS, written
 from examples.shared.train_each import MODEL
 from optimiz import training
@@ -71,21 +71,21 @@ def read_texts(*, pairs: bool) -> list[dict[str, str]]:
         ValueError: flags or data are refused.
     """
     data, standard = Path(_DATA.value), _DATA.value == STANDARD
-    in_folder, in_lines = not standard and data.is_dir(), standard or data.suffix.lower() == ".txt"
+    in_folder, in_lines = not standard and text_folders.is_one(data), standard or data.suffix.lower() == ".txt"
     if not (in_folder or in_lines):
         texts, seconds = _COLUMNS.read_texts(_DATA.value, pairs=pairs)
         if seconds is None:
             return [{"text": one} for one in texts]
         return [{"text": one, "pair": other} for one, other in zip(texts, seconds, strict=True)]
-    if not in_folder:
-        _COLUMNS.refuse_without("--data")
     if pairs:
         raise ValueError("the run is of pairs of texts: --data must be a file with columns, such as a .tsv")
     if in_folder:
         files, texts = _COLUMNS.read_folder_texts(data)
         return [{"file": file, "text": one} for file, one in zip(files, texts, strict=True)]
+    name = "standard input" if standard else shown.path(data)
+    _COLUMNS.refuse_for_texts(f"{name} has a text a line")
     content = sys.stdin.buffer.read() if standard else data.read_bytes()
-    return [{"text": one} for one in text.lines(content, shown.path(data))]
+    return [{"text": one} for one in _COLUMNS.read_lines(content, name)]
 
 
 def of_texts(model: Path) -> tuple[str, Sequence[str], list[dict[str, str]], np.ndarray]:
@@ -119,8 +119,8 @@ def main() -> None:
         raise ValueError(
             f"--output={output}: its name must end in one of {', '.join(FORMATS)}, or give --format"
         )
-    if _OUTPUT.value != STANDARD and output.exists():
-        raise ValueError(f"--output={output} exists; choose another, or remove it")
+    if _OUTPUT.value != STANDARD:
+        new_file.check(output)
     model = model_of(Path(_RUN.value))
     kind = weights.read_description(model).get("model_type")
     if kind in list(pretrained.CLASSES):
@@ -129,7 +129,8 @@ def main() -> None:
         problem, *found = of_images(model)
     else:
         raise ValueError(
-            f"{model} is a model of type {kind!r}; predictions need a classifier of texts or images"
+            f"{model} is a model of type {kind!r}; predictions need a classifier of texts or images, and "
+            "examples.generate lets language models write"
         )
     predictions = written(*found, form, problem)
     if _OUTPUT.value == STANDARD:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from examples.compared.setting import Metrics, RunMatrix, Setting
-from examples.data import baseline, data_flags, targets, text, text_baselines, word_order
+from examples.data import baseline, data_flags, row_files, targets, text, text_baselines, word_order
 from examples.models import pretrained
 from examples.shared import optimizers
 from examples.shared.budget_arms import HEAD_RATE
@@ -116,5 +116,5 @@ def baselines(
 
 
 def exists(task: str) -> bool:
-    """Whether a value of ``--task`` is `NAME` or a file."""
-    return task == NAME or Path(task).exists()
+    """Whether a value of ``--task`` is `NAME`, or names files."""
+    return task == NAME or row_files.exist(Path(task))

@@ -13,7 +13,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from examples.data import folders, memory, shards, shown
+from examples.data import folders, memory, row_files, shards, shown
 from examples.data.summary import Summary
 
 # Not part of the library, or not ordinary Python: tables, generated text, tests.
@@ -82,25 +82,25 @@ def read(path: str | Path, column: str | None = None) -> Corpus:
     system files and empty files in a folder are left out and counted, and so is what lies next to shards.
 
     Args:
-        path: path of the file or folder.
+        path: path of the file or folder, or a pattern of files, see `row_files.listed`.
         column: field of the text in shards; None for "text".
 
     Raises:
         FileNotFoundError: there is no such file or folder.
         ImportError: a package that reads the shards is not installed.
-        ValueError: a file is not UTF-8 text, all files are empty, a folder holds several splits of a data set,
+        ValueError: a file is not UTF-8 text, all files are empty, shards are refused, see `row_files.listed`,
             or there is a column but no shards; the message names the file or folder.
     """
     path = Path(path)
     name = shown.path(path)
-    if not path.exists():
+    if not row_files.exist(path):
         raise FileNotFoundError(f"{name}: no such file or folder")
-    if not path.is_dir() and not path.is_file():  # a pipe would block, a device has no end
+    if path.exists() and not path.is_dir() and not path.is_file():  # a pipe would block, a device has no end
         raise ValueError(f"{name}: must be a regular file or a folder, got a pipe or a device")
-    found, left_out = folders.files(path) if path.is_dir() else ([path], {})
+    found, left_out = folders.files(path) if path.is_dir() else row_files.listed(path)
     regular = [file for file in found if file.is_file()]
     if any(file.suffix in shards.SUFFIXES for file in regular):
-        return _in_shards(path, regular, left_out, "text" if column is None else column)
+        return _in_shards(path, "text" if column is None else column)
     if column is not None:
         raise ValueError(f"{name}: has no field {shown.value(column)}, as it holds text and no shards")
     memory.check(sum(file.stat().st_size for file in regular), name)
@@ -112,19 +112,14 @@ def read(path: str | Path, column: str | None = None) -> Corpus:
     return Corpus(documents, name, {**left_out, **{what: count for what, count in others.items() if count}})
 
 
-def _in_shards(path: Path, files: list[Path], left_out: Mapping[str, int], column: str) -> Corpus:
+def _in_shards(path: Path, column: str) -> Corpus:
     name = shown.path(path)
-    if (path / "dataset_dict.json").exists():
-        splits = sorted(folder.name for folder in path.iterdir() if folder.is_dir())
-        raise ValueError(f"{name} holds splits, {shown.values(splits)}: name one, as in {name}/{splits[0]}")
-    found = [file for file in files if file.suffix in shards.SUFFIXES]
+    found, left_out = row_files.listed(path, shards.SUFFIXES)
     stats = [file.stat() for file in found]
     told = [(shown.path(file), stat.st_size, stat.st_mtime_ns) for file, stat in zip(found, stats, strict=True)]
     digest = hashlib.sha256(repr((column, told)).encode()).hexdigest()[:16]
     size = sum(stat.st_size for stat in stats)
     source = f"{name}, {len(found)} shards of {size / 1e6:,.2f} MB, field {shown.name(column)}, digest {digest}"
-    others = {"not shards": len(files) - len(found)}
-    left_out = {**left_out, **{what: count for what, count in others.items() if count}}
     return Corpus(shards.Documents(found, column), source, left_out)
 
 

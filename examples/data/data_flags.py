@@ -12,7 +12,7 @@ from examples.shared import program_flags
 
 _TAB = "\\t"  # as it is typed
 _ARGUMENT = "--{}="
-_OF_FOLDERS = ("encoding", "label_names")
+_OF_TEXTS = ("encoding", "label_names")
 _ONLY = {"label_names": (targets.CLASS, targets.LABELS), "separator": (targets.LABELS,)}
 
 
@@ -48,6 +48,10 @@ class ColumnFlags:
             if self.own[name].value is not None:
                 raise ValueError(f"--{name} describes a file, but there is none; see {file}")
 
+    def read_lines(self, content: bytes, name: str) -> tuple[str, ...]:
+        """Read a text a line as the flags specify; arguments and errors as for `text.lines`."""
+        return text.lines(content, name, tables.Format(encoding=self.own.encoding, argument=_ARGUMENT))
+
     def read_texts(self, path: str, *, pairs: bool) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
         """Read texts without labels as the flags specify; arguments and errors as for `text.read_texts`."""
         own = self.own
@@ -56,13 +60,21 @@ class ColumnFlags:
 
     def read_folder_texts(self, path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Read the texts of a folder as the flags specify; see `text_folders.read_texts`."""
-        self._refuse_for_folder(path)
+        self.refuse_for_texts(f"{path} is a folder of texts")
         return text_folders.read_texts(path, encoding=self.own.encoding, argument=_ARGUMENT)
 
-    def _refuse_for_folder(self, path: Path) -> None:
+    def refuse_for_texts(self, what: str) -> None:
+        """Refuse flags that describe columns.
+
+        Args:
+            what: what there is instead of them, in words.
+
+        Raises:
+            ValueError: one of the flags is given.
+        """
         for name in self._NAMES:
-            if name not in _OF_FOLDERS and self.own[name].value is not None:
-                raise ValueError(f"--{name} describes a file with columns, and {path} is a folder of texts")
+            if name not in _OF_TEXTS and self.own[name].value is not None:
+                raise ValueError(f"--{name} describes a file with columns, and {what}")
 
     @property
     def _delimiter(self) -> str | None:
@@ -84,11 +96,11 @@ class DataFlags(ColumnFlags):
         )
 
     def read(self, path: str, label_names: Sequence[str] | None = None) -> text.TextExamples:
-        """Read a file or folder as the flags specify; errors as for `text.read` and `text_folders.read`."""
+        """Read files or a folder as the flags specify; errors as for `text.read` and `text_folders.read`."""
         own = self.own
         label_names = own.label_names if label_names is None else label_names
-        if Path(path).is_dir():
-            self._refuse_for_folder(Path(path))
+        if text_folders.is_one(Path(path)):
+            self.refuse_for_texts(f"{path} is a folder of texts")
             given = {"encoding": own.encoding, "argument": _ARGUMENT}
             return text_folders.read(Path(path), label_names=label_names, **given)
         return text.read(
@@ -136,10 +148,11 @@ class TargetFlags(DataFlags):
                 f"--problem_type={self.own.problem_type} describes a file, but there is none; see {file}"
             )
 
-    def _refuse_for_folder(self, path: Path) -> None:
-        super()._refuse_for_folder(path)
+    def refuse_for_texts(self, what: str) -> None:
+        """The same, and for labels other than classes."""
+        super().refuse_for_texts(what)
         if self.own.problem_type != targets.CLASS:
-            raise ValueError(f"--problem_type={self.own.problem_type}: the folders of {path} are classes")
+            raise ValueError(f"--problem_type={self.own.problem_type}: {what}, whose folders are classes")
 
     @property
     def _targets(self) -> dict[str, str]:

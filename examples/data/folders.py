@@ -21,8 +21,8 @@ _OF_A_SYSTEM = {
     "system volume information",
     "thumbs.db",
 }
-_TRAIN = {"train", "training"}
-_PARTS = {*_TRAIN, "dev", "eval", "test", "testing", "val", "valid", "validation"}
+TRAIN = {"train", "training"}
+PARTS = {*TRAIN, "dev", "eval", "test", "testing", "val", "valid", "validation"}
 
 
 def is_hidden(name: str) -> bool:
@@ -100,8 +100,8 @@ def of_classes(
             left_out[f"files left out: not {kind}, by their names"] += len(listed) - len(examples)
             left_out[f"folders left out: without {one}"] += not examples
             found += [(name, file) for file in examples]
-    if classes and {name.lower() for name in classes} <= _PARTS:
-        first = min(classes.values(), key=lambda name: name.lower() not in _TRAIN)
+    if classes and {name.lower() for name in classes} <= PARTS:
+        first = min(classes.values(), key=lambda name: name.lower() not in TRAIN)
         raise ValueError(
             f"{path} holds parts of a data set, {', '.join(classes)}, instead of folders of classes; "
             f"give each part by itself, such as --data={path / first}"

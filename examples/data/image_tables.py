@@ -1,6 +1,6 @@
-"""Read labelled images from one file: the arrays of an `.npz`, or the rows of a `.parquet`.
+"""Read labelled images: the arrays of an `.npz`, or the rows of Parquet or Arrow files.
 
-Both can claim, in a few bytes, to hold more than any machine has memory for. The claimed sizes of what is
+All can claim, in a few bytes, to hold more than any machine has memory for. The claimed sizes of what is
 needed are therefore checked first, and never more than that is read.
 """
 
@@ -13,14 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from examples.data import decoding, memory, parquet
+from examples.data import class_labels, columnar, decoding, memory, row_files, shown
 from examples.data.decoding import COLOUR, GREY, Pictures
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _ROWS_AT_ONCE = 64
+_COLUMNS = ("image", "label")
+COLUMNAR = (columnar.PARQUET, columnar.ARROW)
+
+Labelled = tuple[Pictures, list[str], tuple[str, ...] | None]
+"""The pictures, the label of each, and the classes in order if the files name them."""
 
 
-def read_npz(path: Path, size: int | None, channels: int | None) -> tuple[Pictures, list[str]]:
+def read_npz(path: Path, size: int | None, channels: int | None) -> Labelled:
     """Read `images` and `labels` from an `.npz`, and nothing else in it.
 
     Args:
@@ -62,7 +67,7 @@ def read_npz(path: Path, size: int | None, channels: int | None) -> tuple[Pictur
     sizes = np.full((len(images), 2), images.shape[1], np.int32)
     unused = len(names) - 2
     notes = {"unused arrays": unused} if unused else {}
-    return Pictures(images, sizes, notes), [str(label) for label in labels.tolist()]
+    return Pictures(images, sizes, notes), [str(label) for label in labels.tolist()], None
 
 
 class _WrongNamesError(Exception):
@@ -70,7 +75,7 @@ class _WrongNamesError(Exception):
 
 
 def _check_names(path: Path, names: list[str], kind: str) -> None:
-    wanted = ("images", "labels") if kind == "array" else ("image", "label")
+    wanted = ("images", "labels") if kind == "array" else _COLUMNS
     for name in wanted:
         if names.count(name) != 1:
             said = f"no {kind} {name!r}" if name not in names else f"{kind} {name!r} twice"
@@ -96,19 +101,39 @@ def _array(file: Any, size: int, what: str) -> np.ndarray:
     return array.reshape(shape[::-1]).transpose() if in_columns else array.reshape(shape)
 
 
-def read_parquet(path: Path, size: int | None, channels: int | None) -> tuple[Pictures, list[str]]:
-    """Read the columns `image` and `label` of a `.parquet`, a few rows at a time.
+def read_columns(path: Path, size: int | None, channels: int | None) -> Labelled:
+    """Read the columns `image` and `label` of Parquet or Arrow files, a few rows at a time.
 
     Args:
-        path: path of the file.
+        path: file, folder of shards, or pattern of files, see `row_files.listed`.
         size: side to which images are scaled; None if all have the same size already.
         channels: number of channels of the result; None for grey if all images are grey.
 
     Raises:
+        FileNotFoundError: nothing matches the pattern.
         ImportError: pyarrow is not installed.
-        ValueError: the file is not as `images.read` describes it.
+        ValueError: a file is not as `images.read` describes it.
     """
-    file = parquet.opened(path)
+    paths, left_out = row_files.listed(path, COLUMNAR)
+    files = [_opened(each) for each in paths]
+    names = files[0].class_names.get("label")
+    for file in files:
+        if file.class_names.get("label") != names:
+            raise ValueError(f"{file.name}: the classes of 'label' are not those of {files[0].name}")
+    labels: list[str] = []
+    count = sum(file.count for file in files)
+    rows = (each for file in files for each in _pictures(file, labels, names))
+    pictures = decoding.decode(rows, count, size, channels, shown.path(path))
+    notes = {f"files or folders left out: {why}": number for why, number in left_out.items()}
+    notes |= {} if paths == [path] else {"shards": len(files)}
+    unused = len(files[0].columns) - len(_COLUMNS)
+    notes |= {"unused columns": unused} if unused else {}
+    return dataclasses.replace(pictures, notes={**pictures.notes, **notes}), labels, names
+
+
+def _opened(path: Path) -> columnar.ColumnarFile:
+    """A file with an image and a label in every row, which together fit into memory."""
+    file = columnar.opened(path)
     try:
         _check_names(path, file.columns, "column")
     except _WrongNamesError as error:
@@ -120,22 +145,21 @@ def read_parquet(path: Path, size: int | None, channels: int | None) -> tuple[Pi
     are = types.is_integer, types.is_string, types.is_large_string, types.is_string_view
     if not any(is_one(kind) for is_one in are):
         raise ValueError(f"{path}: label must hold integers or strings, got {kind}")
-    labels: list[str] = []
-    pictures = decoding.decode(_pictures(file, labels), file.metadata.num_rows, size, channels, file.name)
-    unused = len(file.columns) - 2
-    notes = {"unused columns": unused} if unused else {}
-    return dataclasses.replace(pictures, notes={**pictures.notes, **notes}), labels
+    file.check(_COLUMNS)
+    return file
 
 
-def _pictures(file: parquet.ParquetFile, labels: list[str]) -> Iterator[tuple[str, io.BytesIO]]:
+def _pictures(
+    file: columnar.ColumnarFile, labels: list[str], names: tuple[str, ...] | None
+) -> Iterator[tuple[str, io.BytesIO]]:
     """Name and file of each picture; its label is appended to `labels`."""
-    for where, row in file.rows(["image", "label"], _ROWS_AT_ONCE):
-        content = row["image"]
+    for where, row in file.rows(_COLUMNS, _ROWS_AT_ONCE):
+        content, label = row["image"], row["label"]
         content = content.get("bytes") if isinstance(content, dict) else content
         if not isinstance(content, bytes):
             kind = type(content).__name__
             raise ValueError(f"{where}: image must be bytes or a record with bytes, got {kind}")
-        if row["label"] is None:
+        if label is None:
             raise ValueError(f"{where}: no label")
-        labels.append(str(row["label"]))
+        labels.append(str(class_labels.named(label, names, where, "label") if names else label))
         yield where, io.BytesIO(content)

@@ -1,15 +1,13 @@
-"""Labelled images of one size: a folder of folders, a NumPy or Parquet file, or scikit-learn's digits."""
+"""Labelled images of one size: folders of classes, a NumPy, Parquet or Arrow file, or scikit-learn's digits."""
 
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from examples.data import decoding, folders, image_tables, shown
-from examples.data.decoding import Pictures
+from examples.data import decoding, folders, image_tables, row_files, shown
 
 SUFFIXES = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -55,17 +53,19 @@ def read(
     label_names: Sequence[str] | None = None,
     channels: int | None = None,
 ) -> ImageExamples:
-    """Read a folder with a folder of images for each class, an `.npz`, or a `.parquet`.
+    """Read a folder with a folder of images for each class, an `.npz`, or Parquet or Arrow files.
 
     An `.npz` holds `images`, uint8 [N, I, I] or [N, I, I, C], and `labels`, integers or strings [N]. A
-    `.parquet`, which needs pyarrow, holds the columns `image`, of encoded bytes or of records with `bytes`, and
-    `label`. Hidden files, system files and files that are not pictures are left out, and counted in `notes`.
+    `.parquet` or `.arrow`, which needs pyarrow, holds the columns `image`, of encoded bytes or of records with
+    `bytes`, and `label`, whose classes its schema may name, see `class_labels`; a folder without pictures holds
+    shards of such files. Hidden files, system files and files that are not pictures are left out, and counted
+    in `notes`.
 
     Args:
-        path: the folder or file.
+        path: the folder or file, or a pattern of files, see `row_files.listed`.
         size: side to which images are scaled, in pixels, whatever their shape; None for images that have the
             same size already. An `.npz` is not scaled.
-        label_names: the classes, in order; None for those found.
+        label_names: the classes, in order; None for those that a schema names, else those found.
         channels: 1 or 3, to match other images; None for 1 if all images are grey, else 3.
 
     Raises:
@@ -74,21 +74,24 @@ def read(
         ValueError: something is not as described; the message names it.
     """
     path = Path(path).expanduser()
-    if not path.exists():
+    if not row_files.exist(path):
         raise FileNotFoundError(f"{path}: no such file or folder")
-    readers: dict[str, Callable[..., Any]] = {
+    readers: dict[str, Callable[..., image_tables.Labelled]] = {
         ".npz": image_tables.read_npz,
-        ".parquet": image_tables.read_parquet,
+        **dict.fromkeys(image_tables.COLUMNAR, image_tables.read_columns),
     }
-    if not path.is_dir() and not (path.suffix in readers and path.is_file()):
+    is_pattern = path.suffix in image_tables.COLUMNAR and row_files.is_pattern(path)
+    if not path.is_dir() and not is_pattern and not (path.suffix in readers and path.is_file()):
+        *several, last = readers
         raise ValueError(
-            f"{path}: images must be in a folder, or in a file that ends in {' or '.join(readers)}"
+            f"{path}: images must be in a folder, or in a file that ends in {', '.join(several)} or {last}"
         )
-    reader = _read_folder if path.is_dir() else readers[path.suffix]
-    pictures, names = reader(path, size, channels)
+    of_folder = image_tables.read_columns if _is_of_shards(path) else _read_folder
+    reader = of_folder if path.is_dir() else readers[path.suffix]
+    pictures, names, in_order = reader(path, size, channels)
     if not len(pictures.images):
         raise ValueError(f"{path}: no images")
-    known = tuple(sorted(set(names), key=_place)) if label_names is None else tuple(label_names)
+    known = tuple(label_names or in_order or sorted(set(names), key=_place))
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise ValueError(f"{path}: label {unknown[0]!r} is not one of {', '.join(map(repr, known))}")
@@ -118,7 +121,11 @@ def split(examples: ImageExamples, shares: Mapping[str, float]) -> dict[str, Ima
     for name, start, end in zip(shares, edges, edges[1:], strict=False):
         rows = (start <= positions) & (positions < end)
         if not rows.any():
-            raise ValueError(f"{examples.source}: too few images for a part {name!r} of {shares[name]:.0%}")
+            count, different = len(digests), len({*digests})
+            equal = f", as only {different} of {count} are different" if different < count else ""
+            raise ValueError(
+                f"{examples.source}: too few images for a part {name!r} of {shares[name]:.0%}{equal}"
+            )
         parts[name] = dataclasses.replace(
             examples,
             images=examples.images[rows],
@@ -149,12 +156,19 @@ def _place(name: str) -> tuple[bool, int, str]:
     return not is_number, int(name) if is_number else 0, name
 
 
-def _read_folder(path: Path, size: int | None, channels: int | None) -> tuple[Pictures, list[str]]:
+def _is_of_shards(path: Path) -> bool:
+    """Whether a folder has shards and no pictures."""
+    found = folders.files(path)[0] if path.is_dir() else []
+    has_shards = any(file.suffix.lower() in image_tables.COLUMNAR for file in found)
+    return has_shards and not any(map(_is_picture, found))
+
+
+def _read_folder(path: Path, size: int | None, channels: int | None) -> image_tables.Labelled:
     found, left_out = folders.of_classes(path, _is_picture, "pictures", "a picture")
     files = ((shown.path(file), file) for _, file in found)
     pictures = decoding.decode(files, len(found), size, channels, shown.path(path))
     notes = {**pictures.notes, **left_out}
-    return dataclasses.replace(pictures, notes=notes), [name for name, _ in found]
+    return dataclasses.replace(pictures, notes=notes), [name for name, _ in found], None
 
 
 def _is_picture(file: Path) -> bool:

@@ -1,13 +1,13 @@
 """Texts to fine-tune a language model on, of which it is to learn to write some parts: the answers.
 
-The rows of a `.jsonl` or `.json` file, or of every `.jsonl` in a folder, have one of three forms:
+The rows of a file that `tables` reads, or of shards, have one of three forms:
 
     {"text": …}                                                   a document, to be learned as a whole
     {"prompt": …, "answer": …}                                    the answer is written right after the prompt
     {"messages": [{"role": "user", "content": …}, …]}             a conversation, written by the chat template
 
 An answer may also be called `completion` or `response`. Other keys are ignored, except those of other forms.
-Anything else is read as documents, see `corpus`.
+Anything else is read as documents, see `corpus`; so is a folder with tables or JSON arrays among its files.
 """
 
 import collections
@@ -29,7 +29,9 @@ ROLES = ("system", "user", "assistant")
 ANSWERS = ("answer", "completion", "response")
 _FORMS = '"text", "prompt" and "answer", or "messages"'
 _OTHERS = {"conversations", "instruction", "input", "output", "chosen", "rejected", "tools"}  # of other forms
-_SUFFIXES = (".jsonl", ".json")
+_OF_FOLDERS = (".jsonl", *tables.COLUMNAR)  # others may be documents
+_PLAIN = tables.Format(argument="--{}=")
+_NEEDED = {"text", "prompt", "messages", *ANSWERS, *_OTHERS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,29 +85,29 @@ class Question:
     is_whole: bool
 
 
-def read(path: str | Path, template: ChatTemplate | None, encoding: str | None = None) -> Corpus | Prompts:
+def read(path: str | Path, template: ChatTemplate | None, how: tables.Format = _PLAIN) -> Corpus | Prompts:
     """Read documents, or texts with answers.
 
     Args:
-        path: file or folder.
+        path: file, folder, or pattern of files, see `row_files.listed`.
         template: the chat template of the tokenizer, for conversations; None if it has none.
-        encoding: encoding of `.jsonl` and `.json`; None for UTF-8.
+        how: how files of rows are to be read.
 
     Raises:
         OSError: it cannot be read.
         ValueError: something is not as described; the message is one line that begins with the place.
     """
     path = Path(path)
-    files, left_out = _row_files(path)
-    if not files:
-        if encoding is not None:
-            raise ValueError(f"--encoding is for .jsonl and .json; {shown.path(path)} is read as UTF-8")
+    if not _has_rows(path):
+        for argument in ("delimiter", "encoding"):
+            if getattr(how, argument) is not None:
+                raise ValueError(f"--{argument} is for files of rows; {shown.path(path)} is read as UTF-8")
         return corpus.read(path)
-    how = tables.Format(encoding=encoding, argument="--{}=")
+    table = tables.opened(path, how)
     documents: list[str] = []
     prompts: list[Prompt] = []
     form = None
-    for place, row in (each for file in files for each in tables.rows(file, how)):
+    for place, row in _rows(table):
         here = _form(row, place)
         if form not in (None, here):
             raise ValueError(
@@ -120,33 +122,33 @@ def read(path: str | Path, template: ChatTemplate | None, encoding: str | None =
     if form is None or (form == "text" and empty == len(documents)):
         raise ValueError(f"{source}: {'no rows' if form is None else 'no text'}")
     if form != "text":
-        return Prompts(tuple(prompts), source, left_out)
-    left_out = {**left_out, **({"empty": empty} if empty else {})}
+        return Prompts(tuple(prompts), source, table.left_out)
+    left_out = {**table.left_out, **({"empty": empty} if empty else {})}
     return Corpus(tuple(document for document in documents if document.strip()), source, left_out)
 
 
 def read_questions(
-    path: str | Path, template: ChatTemplate | None, encoding: str | None = None
+    path: str | Path, template: ChatTemplate | None, how: tables.Format = _PLAIN
 ) -> list[Question]:
     """Read prompts, or conversations, whose answers are to be written.
 
     Args:
-        path: a `.jsonl` or `.json` file.
+        path: a file of rows, or shards.
         template: as for `read`.
-        encoding: as for `read`.
+        how: as for `read`.
 
     Raises:
         OSError: it cannot be read.
         ValueError: something is not as described; the message is one line that begins with the place.
     """
-    how = tables.Format(encoding=encoding, argument="--{}=")
+    table = tables.opened(Path(path), how)
     found = []
-    for place, row in tables.rows(Path(path), how):
+    for place, row in _rows(table):
         found.append(question(row, template, place))
         if found[-1].is_whole != found[0].is_whole:
             raise ValueError(f"{place}: rows must all have a prompt, or all have messages")
     if not found:
-        raise ValueError(f"{shown.path(Path(path))}: no rows")
+        raise ValueError(f"{table.name}: no rows")
     return found
 
 
@@ -176,7 +178,7 @@ def question(row: Mapping[str, Any], template: ChatTemplate | None, place: str) 
 
 
 def read_parts(
-    path: str, others: Mapping[str, str | None], template: ChatTemplate | None, encoding: str | None = None
+    path: str, others: Mapping[str, str | None], template: ChatTemplate | None, how: tables.Format = _PLAIN
 ) -> tuple[dict[str, Corpus | Prompts], Summary]:
     """Read the parts of the data, and summarize them.
 
@@ -184,7 +186,7 @@ def read_parts(
         path: file or folder of the training texts.
         others: other part → file or folder; None to take a twentieth of the training texts.
         template: as for `read`.
-        encoding: as for `read`.
+        how: as for `read`.
 
     Returns:
         "train" and the others, and the summary.
@@ -193,8 +195,8 @@ def read_parts(
         OSError: as for `read`.
         ValueError: as for `read`, or the parts are of different forms.
     """
-    data = read(path, template, encoding)
-    given = {name: read(other, template, encoding) for name, other in others.items() if other is not None}
+    data = read(path, template, how)
+    given = {name: read(other, template, how) for name, other in others.items() if other is not None}
     for name, part in given.items():
         if type(part) is not type(data):
             raise ValueError(f"{name} must be of the form of train, texts or prompts; {part.source} is not")
@@ -221,7 +223,7 @@ def split(prompts: Prompts, shares: Mapping[str, float]) -> dict[str, Prompts]:
         >>> rows = tuple(Prompt(f"{i}?", ((1, 2),), f"{i}", 1, "x", False) for i in range(10))
         >>> parts = split(Prompts(rows, "digits"), {"train": 0.7, "test": 0.3})
         >>> [prompt.asked for prompt in parts["test"].prompts]
-        ['0', '1', '3']
+        ['2', '5', '6']
     """
     ends = np.cumsum(list(shares.values()))[:-1]
     dealt: dict[str, list[Prompt]] = {name: [] for name in shares}
@@ -230,9 +232,11 @@ def split(prompts: Prompts, shares: Mapping[str, float]) -> dict[str, Prompts]:
         dealt[list(shares)[int(np.searchsorted(ends, position, side="right"))]].append(prompt)
     for name, part in dealt.items():
         if not part:
-            rows = counted(len(prompts.prompts), "rows")
+            rows, asked = len(prompts.prompts), len({prompt.asked for prompt in prompts.prompts})
+            different = f" with {counted(asked, 'different prompts')}" if asked < rows else ""
             raise ValueError(
-                f"{prompts.source}: none of {rows} is in the part {name!r}; add some, or a file for it"
+                f"{prompts.source}: none of {counted(rows, 'rows')}{different} is in the part {name!r}; "
+                "add some, or a file for it"
             )
     return {name: Prompts(tuple(part), prompts.source) for name, part in dealt.items()}
 
@@ -279,25 +283,31 @@ def summary(parts: Mapping[str, Prompts]) -> Summary:
     return Summary(facts, warnings)
 
 
-def _row_files(path: Path) -> tuple[list[Path], Mapping[str, int]]:
-    """The files of rows that a path means; none if it means documents."""
+def _has_rows(path: Path) -> bool:
+    """Whether a path means rows, and not documents."""
     if not path.is_dir():
-        return ([path] if path.suffix.lower() in _SUFFIXES else []), {}
-    found, left_out = folders.files(path)
-    with_rows = [file for file in found if file.suffix.lower() == ".jsonl"]
-    if with_rows and len(with_rows) < len(found):
-        other = next(file for file in found if file not in with_rows)
-        raise ValueError(
-            f"{shown.path(path)}: it holds both {shown.path(with_rows[0].relative_to(path))} and "
-            f"{shown.path(other.relative_to(path))}; a folder must hold rows, or documents"
-        )
-    return with_rows, left_out
+        return path.suffix.lower() in (*tables.TEXT, *tables.COLUMNAR)
+    found, _ = folders.files(path)
+    shard = next((file for file in found if file.suffix.lower() in _OF_FOLDERS), None)
+    other = next((file for file in found if file.suffix.lower() not in _OF_FOLDERS), None)
+    if shard is None or other is None or shard.suffix.lower() in tables.COLUMNAR:  # which are no documents
+        return shard is not None
+    raise ValueError(
+        f"{shown.path(path)}: it holds both {shown.path(shard.relative_to(path))} and "
+        f"{shown.path(other.relative_to(path))}; a folder must hold rows, or documents; name some of them in a "
+        f"pattern, such as {shown.path(path)}/*{shard.suffix}"
+    )
+
+
+def _rows(table: tables.Table) -> tables.Rows:
+    columns = table.columns or ()
+    return table.rows([column for column in columns if column in _NEEDED] or columns)
 
 
 def _form(row: Mapping[str, Any], place: str) -> str:
     """The form of a row: "text", "prompt" or "messages"."""
     forms = [form for form in ("text", "prompt", "messages") if form in row]
-    odd = [key for key in row if key in _OTHERS]
+    odd = [key for key in row if key in _OTHERS and row[key] is not None]  # columns have a value in every row
     if len(forms) != 1 or odd:
         got = ", ".join(map(shown.name, list(row)[:8])) or "nothing"
         raise ValueError(f"{place}: a row must have {_FORMS}, and nothing of another form; it has {got}")
@@ -375,6 +385,9 @@ def _messages(messages: Any, place: str) -> Iterator[dict[str, str]]:
         role, content = _string(message, "role", where), _string(message, "content", where)
         if role not in ROLES:
             raise ValueError(f"{where}: role must be one of {', '.join(ROLES)}, got {shown.value(role)}")
-        if unknown := sorted({*message} - {"role", "content"}):
+        given = {
+            key for key, value in message.items() if value is not None
+        }  # records of Parquet have every key
+        if unknown := sorted(given - {"role", "content"}):
             raise ValueError(f"{where} may have a role and a content, it also has {shown.values(unknown)}")
         yield {"role": role, "content": _answer(content, where) if role == "assistant" else content}

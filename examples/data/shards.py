@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from examples.data import shown
+from examples.data import columnar, shown
 from optimiz import checks
 
 _ROWS_AT_ONCE = 1000
-Rows = Iterator[tuple[int, Any]]
+Rows = Iterator[tuple[str, Any]]
+"""Place (file and row, from 0) and value, for each row."""
 
 
 class Documents:
@@ -37,9 +38,8 @@ class Documents:
 
     def __iter__(self) -> Iterator[str]:
         for path in self.paths:
-            for row, text in _READERS[path.suffix](path, self._column):
+            for where, text in _READERS[path.suffix](path, self._column):
                 if not isinstance(text, str):
-                    where = f"{shown.path(path)}, row {row}"
                     raise ValueError(f"{where}: {self._column!r} must be a string, got {type(text).__name__}")
                 if text.strip():
                     yield text
@@ -63,27 +63,11 @@ class Share:
         return (document for document in self._documents if start <= self._place(document) < end)
 
 
-def _parquet(path: Path, column: str) -> Rows:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(path) as file:
-            _check_column(path, column, file.schema_arrow.names)
-            yield from _numbered(file.iter_batches(_ROWS_AT_ONCE, columns=[column]))
-    except (OSError, pyarrow.ArrowException) as error:
-        raise _unreadable(path, error) from None
-
-
-def _arrow(path: Path, column: str) -> Rows:
-    import pyarrow
-
-    try:
-        with pyarrow.memory_map(str(path)) as file, pyarrow.ipc.open_stream(file) as batches:
-            _check_column(path, column, batches.schema.names)
-            yield from _numbered(batch.select([column]) for batch in batches)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise _unreadable(path, error) from None
+def _columnar(path: Path, column: str) -> Rows:
+    file = columnar.opened(path)
+    _check_column(path, column, file.columns)
+    for where, row in file.rows([column], _ROWS_AT_ONCE):
+        yield where, row[column]
 
 
 def _json_lines(path: Path, column: str) -> Rows:
@@ -91,50 +75,49 @@ def _json_lines(path: Path, column: str) -> Rows:
         for number, line in enumerate(lines):
             if not line.strip():
                 continue
+            where = f"{shown.path(path)}, row {number}"
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise ValueError(f"{shown.path(path)}, row {number}: not JSON: {error}") from None
+                raise ValueError(f"{where}: not JSON: {error}") from None
             if not isinstance(record, dict):
-                kind = type(record).__name__
-                raise ValueError(f"{shown.path(path)}, row {number}: must be an object, got {kind}")
+                raise ValueError(f"{where}: must be an object, got {type(record).__name__}")
             _check_column(path, column, list(record))
-            yield number, record[column]
+            yield where, record[column]
 
 
 def _array_record(path: Path, column: str) -> Rows:
     from grain.sources import ArrayRecordDataSource
 
+    number = 0
     try:
         records = ArrayRecordDataSource(str(path))
         for number in range(len(records)):
-            yield number, records[number].decode()
+            yield f"{shown.path(path)}, row {number}", records[number].decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"{shown.path(path)}, row {number}: not UTF-8 at byte {error.start}") from None
     except Exception as error:  # of the library's C++
-        raise _unreadable(path, error) from None
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{shown.path(path)} cannot be read: {reason}") from None
 
 
 _READERS: Mapping[str, Callable[[Path, str], Rows]] = {
-    ".parquet": _parquet,
-    ".arrow": _arrow,
+    columnar.PARQUET: _columnar,
+    columnar.ARROW: _columnar,
     ".jsonl": _json_lines,
     ".array_record": _array_record,
     ".arrayrecord": _array_record,
 }
-_PACKAGES = {".parquet": "pyarrow", ".arrow": "pyarrow", ".array_record": "grain", ".arrayrecord": "grain"}
+_PACKAGES = {
+    columnar.PARQUET: "pyarrow",
+    columnar.ARROW: "pyarrow",
+    ".array_record": "grain",
+    ".arrayrecord": "grain",
+}
 SUFFIXES = frozenset(_READERS)
 
 
-def _numbered(batches: Iterator[Any]) -> Rows:
-    rows = (value.as_py() for batch in batches for value in batch.column(0))
-    return enumerate(rows)
-
-
 def _check_column(path: Path, column: str, names: list[str]) -> None:
-    if column not in names:
-        raise ValueError(f"{shown.path(path)}: no column {column!r}; it has {shown.values(names)}")
-
-
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{shown.path(path)} cannot be read: {' '.join(str(error).split())[:200]}")
+    if names.count(column) != 1:
+        said = f"no column {column!r}" if column not in names else f"column {column!r} twice"
+        raise ValueError(f"{shown.path(path)}: {said}; it has {shown.values(names)}")

@@ -1,4 +1,4 @@
-"""Read rows of named values from a file: TSV, CSV, JSON lines, a JSON array, or Parquet.
+"""Read rows of named values from files: TSV, CSV, JSON lines, a JSON array, Parquet, or Arrow.
 
 A malformed row is never skipped, but raises an error that names its file and line. Rows end only at a newline,
 so form feeds and Unicode separators inside a text stay inside it.
@@ -6,7 +6,8 @@ so form feeds and Unicode separators inside a text stay inside it.
 TSV has no quoting, as in GLUE and SuperGLUE: a quote is an ordinary character, and a field cannot hold a tab.
 CSV is quoted as in RFC 4180, with a comma or another delimiter. A `.jsonl` or `.json` file holds one object per
 line, or an array of objects. Lines, CSV fields and files with an array have a maximum size, given below. Of a
-`.parquet`, only the columns that are needed are read.
+`.parquet` or `.arrow`, only the columns that are needed are read. Several files, see `row_files`, have the same
+columns, and are read as one.
 """
 
 import codecs
@@ -19,8 +20,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from examples.data import memory, parquet, shown
-from examples.shared import strict_json
+from examples.data import columnar, memory, row_files, shown
+from examples.shared import git_lfs, strict_json
 
 MAX_LINE = 1_000_000  # bytes of a line, and characters of a field of CSV, which may have many lines
 MAX_ARRAY = 200_000_000  # bytes of a JSON array, which is read at once
@@ -30,7 +31,8 @@ _PACKED = {
     b"PK\x03\x04": "an archive, as a spreadsheet's file is",
     b"PAR1": "a .parquet file",
 }
-TEXT, PARQUET = (".tsv", ".csv", ".jsonl", ".json"), ".parquet"
+TEXT, COLUMNAR = (".tsv", ".csv", ".jsonl", ".json"), (columnar.PARQUET, columnar.ARROW)
+_JSON = (".jsonl", ".json")
 _ROWS_AT_ONCE = 1000  # of a Parquet file
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -60,44 +62,108 @@ Rows = Iterator[tuple[str, Mapping[str, Any]]]
 """Place (file and line, or file and row) and column → value, for each row."""
 
 
-def opened(path: Path, how: Format) -> tuple[tuple[str, ...] | None, Callable[[Sequence[str]], Rows]]:
-    """The columns of a file of any format, and a function that reads the rows.
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The rows of a file, or of several with the same columns.
+
+    Attributes:
+        name: the path, for messages.
+        columns: the columns, those of the first row if rows name their own; None without a row.
+        rows: function of the columns that are needed, to be called once.
+        class_names: column → names of the classes, if it holds their numbers.
+        shards: number of files of a folder or pattern; 0 of a file by itself.
+        left_out: what was not read in a folder → number of files.
+    """
+
+    name: str
+    columns: tuple[str, ...] | None
+    rows: Callable[[Sequence[str]], Rows]
+    class_names: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    shards: int = 0
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def notes(self) -> dict[str, int]:
+        """The number of shards and of files that were left out, for a summary."""
+        shards = {"shards": self.shards} if self.shards else {}
+        return shards | {f"files or folders left out: {why}": count for why, count in self.left_out.items()}
+
+
+def opened(path: Path, how: Format) -> Table:
+    """Open a file of any format, the shards of a folder, or the files that match a pattern.
 
     Args:
-        path: path of the file.
-        how: how it is to be read.
-
-    Returns:
-        The columns, those of the first row if rows name their own, or None without a row; and a function of the
-        columns that are needed, to be called once.
+        path: file, folder or pattern, see `row_files.listed`.
+        how: how the files are to be read.
 
     Raises:
-        FileNotFoundError, IsADirectoryError: `path` does not exist, or is a directory.
-        ImportError: it is a `.parquet`, and pyarrow is not installed.
-        ValueError: something is not as described; the message is one line that begins with the place.
+        FileNotFoundError: `path` does not exist, or nothing matches it.
+        ImportError: it is a `.parquet` or `.arrow`, and pyarrow is not installed.
+        ValueError: something is not as described; the message is one line that begins with the place. Later
+            shards are opened, and refused, when their rows are read.
     """
-    name, suffix = _checked(path, (*TEXT, PARQUET))
-    if suffix != PARQUET:
-        given = rows(path, how)
-        if (first := next(given, None)) is None:
-            return None, lambda columns: given
-        return tuple(first[1]), lambda columns: itertools.chain([first], given)
-    for argument in ("columns", "delimiter", "encoding"):
-        if getattr(how, argument) is not None:
-            raise ValueError(f"{name}: {how.ask(argument)} is for files of text, and a {PARQUET} is none")
-    file = parquet.opened(path)
-    _refuse_twice(name, file.columns)
-    names = tuple(file.columns) if file.metadata.num_rows else None
-    return names, lambda columns: _of_parquet(file, columns)
+    files, left_out = row_files.listed(path)
+    first = _opened(files[0], how)
+    if len(files) > 1 and first.columns is None:
+        raise ValueError(f"{first.name}: a shard without rows; remove it")
+    name = shown.path(path)
+    memory.check(sum(file.stat().st_size for file in files), name)
+    return dataclasses.replace(
+        first,
+        name=name,
+        rows=lambda columns: _bounded(_chained(first, files[1:], how, columns)),
+        shards=0 if files == [path] else len(files),
+        left_out=left_out,
+    )
 
 
-def _of_parquet(file: parquet.ParquetFile, columns: Sequence[str]) -> Rows:
+def _chained(first: Table, others: Sequence[Path], how: Format, columns: Sequence[str]) -> Rows:
+    yield from first.rows(columns)
+    for path in others:
+        table = _opened(path, how)
+        if table.columns is None:
+            raise ValueError(f"{table.name}: a shard without rows; remove it")
+        if path.suffix.lower() not in _JSON and set(table.columns) != set(first.columns or ()):
+            raise ValueError(
+                f"{table.name}: the columns are {shown.values(table.columns)}, and those of {first.name} are "
+                f"{shown.values(first.columns or ())}; shards must have the same"
+            )
+        for column in columns:
+            if table.class_names.get(column) != first.class_names.get(column):
+                raise ValueError(
+                    f"{table.name}: the classes of {shown.value(column)} are not those of {first.name}"
+                )
+        yield from table.rows(columns)
+
+
+def _bounded(rows: Rows) -> Rows:
+    """The rows, as long as their texts fit into memory: a file may hold a text once that many rows have."""
     total, most = 0, memory.limit()
-    for where, row in file.rows(columns, _ROWS_AT_ONCE):
+    for where, row in rows:
         total += sum(len(value) for value in row.values() if isinstance(value, str))
         if total > most:
             memory.check(total, f"the rows up to {where}")
         yield where, row
+
+
+def _opened(path: Path, how: Format) -> Table:
+    name, suffix = _checked(path, (*TEXT, *COLUMNAR))
+    if suffix in TEXT:
+        given = rows(path, how)
+        if (first := next(given, None)) is None:
+            return Table(name, None, lambda columns: given)
+        return Table(name, tuple(first[1]), lambda columns: itertools.chain([first], given))
+    for argument in ("columns", "delimiter", "encoding"):
+        if getattr(how, argument) is not None:
+            raise ValueError(f"{name}: {how.ask(argument)} is for files of text, and a {suffix} is none")
+    file = columnar.opened(path)
+    _refuse_twice(name, file.columns)
+
+    def read(columns: Sequence[str]) -> Rows:
+        file.check(columns)
+        return file.rows(columns, _ROWS_AT_ONCE)
+
+    return Table(name, tuple(file.columns) if file.count else None, read, file.class_names)
 
 
 def rows(path: Path, how: Format) -> Rows:
@@ -108,6 +174,7 @@ def rows(path: Path, how: Format) -> Rows:
         ValueError: something is not as described; the message is one line that begins with the place.
     """
     name, suffix = _checked(path, TEXT)
+    git_lfs.refuse(path)
     with path.open("rb") as file:
         beginning = file.read(8)
     for magic, kind in _PACKED.items():  # which Latin-1 would read as text
@@ -121,6 +188,35 @@ def rows(path: Path, how: Format) -> Rows:
     if how.columns is not None:
         raise ValueError(f"{name}: {how.ask('columns')} is for TSV and CSV; JSON names its own")
     return _array(path, how) if _begins_an_array(path, how) else _objects(path, how)
+
+
+def decoded(content: bytes, name: str, how: Format) -> str:
+    """The text of a file that is read at once, without a byte order mark.
+
+    Args:
+        content: content of the file.
+        name: its name, for messages.
+        how: its encoding.
+
+    Raises:
+        ValueError: the encoding is unknown or does not fit, or there is a NUL byte.
+    """
+    said = f"{how.ask('encoding')}{how.encoding}"
+    try:
+        found = content.decode(how.encoding or "utf-8").removeprefix("\ufeff")
+    except LookupError:
+        raise ValueError(f"{said} is not a text encoding that Python knows, such as latin-1") from None
+    except UnicodeError as error:
+        if how.encoding is not None or not isinstance(error, UnicodeDecodeError):
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"{name}: the text does not match {said}: {reason}") from None
+        raise ValueError(
+            f"{name}: byte {content[error.start]:#04x} at {error.start} is not UTF-8; "
+            f"set its encoding, such as {how.ask('encoding')}cp1252"
+        ) from None
+    if "\0" in found:
+        raise ValueError(f"{name}: a NUL byte at {found.index(chr(0))}; is this a text file?")
+    return found
 
 
 def _checked(path: Path, suffixes: Sequence[str]) -> tuple[str, str]:
@@ -275,7 +371,7 @@ def _of_utf8(file: io.BufferedReader, name: str, how: Format) -> Iterator[tuple[
         try:
             yield number, line.decode()
         except UnicodeDecodeError as error:
-            likely = "utf-16" if number == 1 and line.startswith(_UTF16) else "latin-1"
+            likely = "utf-16" if number == 1 and line.startswith(_UTF16) else "cp1252"
             raise ValueError(
                 f"{name}:{number}: byte {line[error.start]:#04x} at {error.start} is not UTF-8; "
                 f"set its encoding, such as {how.ask('encoding')}{likely}"

@@ -1,4 +1,4 @@
-"""Labelled text from a file: one row, one text or pair of texts, one class.
+"""Labelled text from files: one row, one text or pair of texts, one class.
 
 A malformed row is never skipped, but raises an error that names its file, line and value: an accuracy means
 nothing if nobody knows which rows it was measured on. The file formats are those of `tables`.
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from examples.data import shown, tables, targets
+from examples.data import class_labels, shown, tables, targets
 
 # The text columns of GLUE, SuperGLUE and related data sets. A file is recognised if the columns that it shares
 # with these are exactly one layout; otherwise the user must name them.
@@ -50,7 +50,7 @@ class TextExamples:
         label_names: the classes, in a fixed order; for numbers, the name of their column.
         source: where the examples come from, for the record of a run.
         problem: what a text is labelled with, one of `targets.PROBLEMS`.
-        notes: what was left out of the source → how often.
+        notes: what to know of the files, such as what was left out → how often.
     """
 
     texts: tuple[str, ...]
@@ -76,16 +76,17 @@ def read(
     problem: str = targets.CLASS,
     separator: str = ",",
 ) -> TextExamples:
-    r"""Read a `.tsv`, `.csv`, `.jsonl`, `.json` or `.parquet` file.
+    r"""Read a `.tsv`, `.csv`, `.jsonl`, `.json`, `.parquet` or `.arrow` file, or several as shards.
 
     Args:
-        path: the file.
+        path: file, folder of shards, or pattern of files, see `row_files.listed`.
         text: column of the text; None finds the columns that GLUE and SuperGLUE use.
         pair: column of the second text, given together with `text`.
         label: column of the label; None finds the usual names.
         columns: names of all columns of a TSV or CSV file without a header.
-        label_names: the classes, in order; None takes the labels found in this file, see `labels`, in numerical
-            order if all are whole numbers, else in the order of code points. Validation and test files are read
+        label_names: the classes, in order; None takes those that the schema of the file names, see
+            `class_labels`, else the labels found in it, see `labels`, in numerical order if all are whole
+            numbers, else in the order of code points. Validation and test files are read
             with those of the training file. For numbers, the name of their column.
         delimiter: delimiter of a `.csv`; None for a comma.
         encoding: encoding of the file, such as `"latin-1"`; None for UTF-8, with or without a byte order mark.
@@ -94,10 +95,11 @@ def read(
         separator: what separates the labels of a text with several.
 
     Raises:
-        FileNotFoundError, IsADirectoryError: `path` does not exist, or is a directory.
-        ImportError: it is a `.parquet`, and pyarrow is not installed.
-        ValueError: something in the file is not as described; the message is one line that begins with
-            `path:line:`, or with `path, row i:` of a `.parquet`, or with `path:` if no line is to blame.
+        FileNotFoundError: `path` does not exist, or nothing matches it.
+        ImportError: it is a `.parquet` or `.arrow`, and pyarrow is not installed.
+        ValueError: something in a file is not as described; the message is one line that begins with
+            `path:line:`, or with `path, row i:` of a `.parquet` or `.arrow`, or with `path:` if no line is to
+            blame.
 
     Example:
         >>> import tempfile
@@ -111,18 +113,26 @@ def read(
     name, known = shown.path(path), None if problem == targets.NUMBER else known_classes(label_names, how)
     if problem == targets.NUMBER and label is None and label_names:
         (label,) = label_names  # the column of the training file
-    header, rows = tables.opened(path, how)
+    table = tables.opened(path, how)
+    header = table.columns
     if header is None:
         raise ValueError(f"{name}: no examples; the file is empty, or has only a header")
     text, pair = _text_columns(name, header, text, pair, how)
     usual = NUMBERS if problem == targets.NUMBER else LABELS
     label = _label_column(name, header, (text, pair), label, how, usual)
+    names = () if problem == targets.NUMBER else table.class_names.get(label, ())
+    known = known or names or None
     texts, pairs, values = [], [], []
-    for where, row in rows([column for column in (text, pair, label) if column is not None]):
+    for where, row in table.rows([column for column in (text, pair, label) if column is not None]):
         texts.append(_text(where, row, text))
         if pair is not None:
             pairs.append(_text(where, row, pair))
-        values.append((where, _value(where, row, label)))
+        value = _value(where, row, label)
+        values.append((where, class_labels.named(value, names, where, label) if names else value))
+    if not any(map(str.strip, itertools.chain(texts, pairs))):
+        raise ValueError(
+            f"{name}: all {len(texts)} texts are empty; {shown.value(text)} was read as their column"
+        )
     if problem == targets.NUMBER:
         found, known = targets.numbers(values, label), (label,)
     elif problem == targets.LABELS:
@@ -136,6 +146,7 @@ def read(
         label_names=known,
         source=name,
         problem=problem,
+        notes=table.notes,
     )
 
 
@@ -160,9 +171,9 @@ def read_texts(
         The texts, and the second text of each, or None.
 
     Raises:
-        FileNotFoundError, IsADirectoryError: `path` does not exist, or is a directory.
-        ImportError: it is a `.parquet`, and pyarrow is not installed.
-        ValueError: something in the file is not as described, or it has pairs where single texts are wanted, or
+        FileNotFoundError: `path` does not exist, or nothing matches it.
+        ImportError: it is a `.parquet` or `.arrow`, and pyarrow is not installed.
+        ValueError: something in a file is not as described, or it has pairs where single texts are wanted, or
             single texts instead of pairs.
 
     Example:
@@ -174,7 +185,8 @@ def read_texts(
     """
     path = Path(path)
     name = shown.path(path)
-    header, rows = tables.opened(path, how)
+    table = tables.opened(path, how)
+    header = table.columns
     if header is None:
         raise ValueError(f"{name}: no texts; the file is empty, or has only a header")
     text, pair = _text_columns(name, header, text, pair, how)
@@ -182,30 +194,28 @@ def read_texts(
         one, two = ("pairs of texts", "single texts")[:: 1 if pairs else -1]
         raise ValueError(f"{name}: {one} are needed, and the columns give {two}")
     columns = [text] if pair is None else [text, pair]
-    found = [[_text(where, row, column) for column in columns] for where, row in rows(columns)]
+    found = [[_text(where, row, column) for column in columns] for where, row in table.rows(columns)]
     firsts, *seconds = (tuple(of_column) for of_column in zip(*found, strict=True))
     return firsts, seconds[0] if seconds else None
 
 
-def lines(content: bytes, name: str) -> tuple[str, ...]:
-    r"""The lines of a file in UTF-8 as texts; empty lines at its end are left out.
+def lines(content: bytes, name: str, how: tables.Format = _PLAIN) -> tuple[str, ...]:
+    r"""The lines of a file as texts; empty lines at its end are left out.
 
     Args:
         content: content of the file.
         name: its name, for messages.
+        how: its encoding.
 
     Raises:
-        ValueError: it is not UTF-8, or has no text.
+        ValueError: it cannot be decoded, see `tables.decoded`, or has no text.
 
     Example:
         >>> lines(b"A joy.\r\n\nDull.\n", "new.txt")
         ('A joy.', '', 'Dull.')
     """
-    try:
-        decoded = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name}: byte {content[error.start]:#04x} at {error.start} is not UTF-8") from None
-    texts = tuple(one.removesuffix("\r") for one in decoded.rstrip("\r\n").split("\n"))
+    found = tables.decoded(content, name, how).rstrip("\r\n").split("\n")
+    texts = tuple(one.removesuffix("\r") for one in found)
     if not any(texts):
         raise ValueError(f"{name}: no texts; there must be one a line")
     return texts

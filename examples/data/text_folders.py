@@ -3,10 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from examples.data import folders, memory, shown, tables, targets, text
+from examples.data import folders, memory, row_files, shown, tables, targets, text
 
 SUFFIX = ".txt"
 UNLABELLED = "unsup"  # IMDb's folder of texts without a label
+
+
+def is_one(path: Path) -> bool:
+    """Whether a path is a folder with texts in files of their own, and not one of shards, see `row_files`."""
+    if not path.is_dir():
+        return False
+    suffixes = {file.suffix.lower() for file in folders.files(path)[0]}
+    return SUFFIX in suffixes or suffixes.isdisjoint(row_files.SUFFIXES)
 
 
 def read(
@@ -38,7 +46,10 @@ def read(
     if len(labelled) < len(found):
         notes = {**notes, f"files left out: in {UNLABELLED}, without a label": len(found) - len(labelled)}
     if not labelled:
-        raise ValueError(f"{name}: no {SUFFIX} files in folders of classes, such as pos/1{SUFFIX}")
+        raise ValueError(
+            f"{name}: no {SUFFIX} files in folders of classes, such as pos/1{SUFFIX}; if it also holds shards, "
+            f"name them in a pattern, such as {name}/*.csv"
+        )
     texts = _contents([file for _, file in labelled], name, how)
     places = [(shown.path(file), label) for label, file in labelled]
     labels, known = targets.classes(places, known, "folder", name, how)
@@ -81,21 +92,6 @@ def _contents(files: Sequence[Path], name: str, how: tables.Format) -> tuple[str
 
 
 def _content(file: Path, how: tables.Format) -> str:
-    r"""The text of a file, without the end of its last line."""
-    name, content = shown.path(file), file.read_bytes()
-    said = f"{how.ask('encoding')}{how.encoding}"
-    try:
-        found = content.decode(how.encoding or "utf-8").removeprefix("\ufeff")
-    except LookupError:
-        raise ValueError(f"{said} is not a text encoding that Python knows, such as latin-1") from None
-    except UnicodeError as error:
-        if how.encoding is not None or not isinstance(error, UnicodeDecodeError):
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"{name}: the text does not match {said}: {reason}") from None
-        raise ValueError(
-            f"{name}: byte {content[error.start]:#04x} at {error.start} is not UTF-8; "
-            f"set its encoding, such as {how.ask('encoding')}latin-1"
-        ) from None
-    if "\0" in found:
-        raise ValueError(f"{name}: a NUL byte at {found.index(chr(0))}; is this a text file?")
+    """The text of a file, without the end of its last line."""
+    found = tables.decoded(file.read_bytes(), shown.path(file), how)
     return found.removesuffix("\n").removesuffix("\r")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from examples.shared import strict_json
+from examples.shared import git_lfs, strict_json
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 GENERATION = "generation_config.json"
@@ -92,9 +92,11 @@ def existing(directory: Path, name: str) -> Path:
 
     Raises:
         FileNotFoundError: the file is absent.
+        ValueError: it is a pointer of Git LFS.
     """
     path = directory / name
     if path.is_file():
+        git_lfs.refuse(path)
         return path
     message = f"{directory} has no {name}"
     if not any(directory.iterdir()):

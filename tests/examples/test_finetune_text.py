@@ -587,7 +587,7 @@ def test_the_files_are_read_as_the_flags_say(arguments, capsys, tmp_path):
     assert "one column, 'Inhalt;Klasse'; if ';' separates the fields" in error and "--delimiter=';'" in error
     given |= {"delimiter": ";"}
     error, _ = refused(capsys, given)
-    assert f"{path}:2: byte 0xf6 at 5 is not UTF-8; set its encoding, such as --encoding=latin-1" in error
+    assert f"{path}:2: byte 0xf6 at 5 is not UTF-8; set its encoding, such as --encoding=cp1252" in error
     given |= {"encoding": "latin-1"}
     error, _ = refused(capsys, given)
     assert "which column is the text? Name it in --text=" in error

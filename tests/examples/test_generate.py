@@ -84,6 +84,7 @@ def test_what_is_drawn_depends_on_the_seed(run):
         ({"prompt": "a", "tokens": 96}, "prompts and what follows must have at most 96 tokens per row, got 97"),
         ({"prompt": "a", "top_p": 0}, "flag --top_p=0.0: must be in (0, 1]"),
         ({"prompt": "a", "output": __file__}, "exists; choose another, or remove it"),
+        ({"prompt": "a", "output": "no/out.jsonl"}, "--output=no/out.jsonl: there is no directory no"),
     ],
 )
 def test_a_mistake_is_one_line(run, capsys, arguments, message):

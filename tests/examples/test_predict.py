@@ -125,11 +125,22 @@ def test_pictures_of_a_folder(runs, capsys, tmp_path):
             "pairs of texts are needed, and the columns give single",
         ),
         ("bert_pairs", {}, "the run is of pairs of texts: --data must be a file with columns"),
-        ("bert_mean", {"text": "x"}, "--text describes a file, but there is none; see --data"),
-        ("bert_mean", {"data": "latin.txt"}, "byte 0xe9 at 3 is not UTF-8"),
+        (
+            "bert_mean",
+            {"text": "x"},
+            "--text describes a file with columns, and standard input has a text a line",
+        ),
+        ("bert_mean", {"data": "latin.txt"}, "latin.txt: byte 0xe9 at 3 is not UTF-8; set its encoding"),
+        (
+            "bert_mean",
+            {"data": "latin.txt", "encoding": "utf-7"},
+            "latin.txt: the text does not match --encoding",
+        ),
+        ("bert_mean", {"data": "binary.txt"}, "binary.txt: a NUL byte at 1; is this a text file?"),
         ("bert_mean", {"data": "none.txt"}, "no texts; there must be one a line"),
         ("bert_mean", {"data": "missing.txt"}, "No such file"),
         ("bert_mean", {"output": "table.tsv"}, "table.tsv exists; choose another, or remove it"),
+        ("bert_mean", {"output": "no/out.tsv"}, "--output=no/out.tsv: there is no directory no"),
         ("bert_mean", {"output": "out.xls"}, "its name must end in one of tsv, csv, jsonl, or give --format"),
         ("vit", {}, "the run is of images: --data must be a picture, or a folder of pictures"),
         ("vit", {"data": "table.tsv"}, "no pictures, by its name"),
@@ -142,6 +153,7 @@ def test_what_cannot_be_predicted_is_refused(runs, capsys, tmp_path, monkeypatch
     (tmp_path / "pairs.tsv").write_text("premise\thypothesis\na\tb\n")
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
     (tmp_path / "none.txt").write_text("\n\n")
+    (tmp_path / "binary.txt").write_text("a\0")
     for name, file in {"begun": "run.json", "language/model": "config.json"}.items():
         (runs / name).mkdir(parents=True, exist_ok=True)
         (runs / name / file).write_text('{"model_type": "gpt2"}')

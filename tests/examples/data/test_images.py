@@ -123,7 +123,8 @@ def test_what_cannot_be_read(tmp_path):
         images.read(tmp_path / "a.npz")
     (tmp_path / "a.csv").touch()
     with pytest.raises(
-        ValueError, match=r"a\.csv: images must be in a folder, or in a file that ends in \.npz or \.parquet"
+        ValueError,
+        match=r"a\.csv: images must be in a folder, or in a file that ends in \.npz, \.parquet or \.arrow",
     ):
         images.read(tmp_path / "a.csv")
     np.savez(tmp_path / "b.npz", images=pixels(0, (2, 5, 5)), labels=np.arange(2))
@@ -174,6 +175,32 @@ def test_what_a_parquet_must_hold(tmp_path, parquet, columns, message):
         images.read(tmp_path / "set.parquet")
 
 
+def test_shards_of_a_parquet_with_named_classes(tmp_path):
+    pytest.importorskip("pyarrow")
+    from tests.examples.data import test_row_files
+
+    def write(path, numbers, labels, feature=test_row_files.FEATURE):
+        whole = test_row_files.table([], [], feature).schema.metadata
+        columns = {"image": [{"bytes": png(i)} for i in numbers], "label": labels}
+        made = test_row_files.pyarrow.table(columns).replace_schema_metadata(whole)
+        test_row_files.pyarrow.parquet.write_table(made, path)
+
+    write(tmp_path / "train-00000-of-00002.parquet", [0, 1], [1, 1])
+    write(tmp_path / "train-00001-of-00002.parquet", [2], [0])
+    (tmp_path / "README.md").touch()
+    found = images.read(tmp_path)
+    np.testing.assert_array_equal(found.images, [pixels(i) for i in range(3)])
+    assert found.label_names == ("pos", "neg") and found.labels.tolist() == [1, 1, 0]
+    assert found.notes == {"files or folders left out: not shards": 1, "shards": 2}
+    assert images.read(tmp_path / "train-*.parquet").labels.tolist() == [1, 1, 0]
+    write(tmp_path / "train-00001-of-00002.parquet", [2], [0], {"_type": "ClassLabel", "names": ["a", "b"]})
+    with pytest.raises(ValueError, match=r"00001-of-00002\.parquet: the classes of 'label' are not those of"):
+        images.read(tmp_path)
+    write(tmp_path / "one.parquet", [0], [2])
+    with pytest.raises(ValueError, match=r"one\.parquet, row 0: label is 2, and its classes are 'pos', 'neg'"):
+        images.read(tmp_path / "one.parquet")
+
+
 def test_a_parquet_that_is_none(tmp_path):
     pytest.importorskip("pyarrow")
     (tmp_path / "set.parquet").write_bytes(b"PAR1")
@@ -184,7 +211,7 @@ def test_a_parquet_that_is_none(tmp_path):
 def test_a_parquet_without_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "set.parquet").touch()
-    with pytest.raises(ImportError, match=r'Parquet needs pyarrow: pip install "optimiz\[shards\]"'):
+    with pytest.raises(ImportError, match=r'\.parquet needs pyarrow: pip install "optimiz-jax\[shards\]"'):
         images.read(tmp_path / "set.parquet")
 
 
@@ -198,6 +225,11 @@ def test_equal_images_are_in_one_part():
     found = [{image.tobytes() for image in part.images} for part in parts.values()]
     assert not found[0] & found[1]
     assert 0.65 < len(parts["train"].images) / (2 * 1797) < 0.75
+    same = images.ImageExamples(np.zeros((9, 8, 8, 1), np.uint8), np.arange(9) % 2, ("0", "1"), "same")
+    with pytest.raises(
+        ValueError, match=r"too few images for a part '.*' of \d0%, as only 1 of 9 are different"
+    ):
+        images.split(same, {"train": 0.7, "test": 0.3})
     with pytest.raises(ValueError, match="twice: too few images for a part 'test' of 0%"):
         images.split(double, {"train": 1 - 1e-9, "test": 1e-9})
 

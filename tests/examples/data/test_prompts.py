@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from examples.data import docstrings, pieces, prompts, tokenization
+from examples.data import docstrings, pieces, prompts, tables, tokenization
 from examples.data.chat_template import ChatTemplate, compiled
 from examples.data.corpus import Corpus
 from examples.data.text import TextExamples
@@ -128,14 +128,21 @@ def test_more_refusals(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"a.jsonl:1: t cannot write this conversation: no"):
         prompts.read(rows(tmp_path, chat), refusing)
     (tmp_path / "b.txt").write_text("x")
-    with pytest.raises(ValueError, match=r"holds both a.jsonl and b.txt; a folder must hold rows, or docum"):
+    with pytest.raises(
+        ValueError, match=r"holds both a.jsonl and b.txt; a folder must hold rows, or docum.*/\*\.jsonl"
+    ):
         prompts.read(tmp_path, None)
-    with pytest.raises(ValueError, match=r"--encoding is for .jsonl and .json; b.txt is read as UTF-8"):
-        prompts.read("b.txt", None, "latin-1")
+    with pytest.raises(ValueError, match=r"--encoding is for files of rows; b.txt is read as UTF-8"):
+        prompts.read("b.txt", None, tables.Format(encoding="latin-1"))
     (tmp_path / "c.jsonl").write_bytes(b'{"text": "\xe9"}\n')
-    with pytest.raises(ValueError, match=r"c.jsonl:1: byte 0xe9 at 10 is not UTF-8; .* --encoding=latin-1"):
+    with pytest.raises(ValueError, match=r"c.jsonl:1: byte 0xe9 at 10 is not UTF-8; .* --encoding=cp1252"):
         prompts.read("c.jsonl", None)
-    assert prompts.read("c.jsonl", None, "latin-1").documents == ("é",)
+    assert prompts.read("c.jsonl", None, tables.Format(encoding="latin-1")).documents == ("é",)
+    (tmp_path / "d.csv").write_text("prompt;answer\na;b\n")
+    with pytest.raises(ValueError, match=r"d.csv: one column, 'prompt;answer'; .* set --delimiter=';'"):
+        prompts.read("d.csv", None)
+    (found,) = prompts.read("d.csv", None, tables.Format(delimiter=";")).prompts
+    assert (found.text, found.asked, found.place) == ("ab", "a", "d.csv:2")
 
 
 def asked(count, repeat=1):

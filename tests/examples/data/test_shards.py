@@ -140,5 +140,7 @@ def test_other_fields_and_splits(tmp_path):
 def test_without_the_packages(tmp_path, monkeypatch):
     (tmp_path / "a.parquet").touch()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ImportError, match=r'reading \.parquet needs pyarrow: pip install "optimiz\[shards\]"'):
+    with pytest.raises(
+        ImportError, match=r'reading \.parquet needs pyarrow: pip install "optimiz-jax\[shards\]"'
+    ):
         shards.Documents([tmp_path / "a.parquet"], "text")

@@ -302,7 +302,12 @@ REFUSED = {
     "blank lines": ("x.csv", "\n\n", {}, ": no examples; the file is empty"),
     "only a mark": ("x.jsonl", "\ufeff", {}, ": no examples; the file is empty"),
     "header only": ("x.tsv", "text\tlabel\n", {}, ": no examples; the file is empty, or has only a header"),
-    "unknown suffix": ("x.xlsx", "PK", {}, ": expected .tsv, .csv, .jsonl, .json or .parquet, got '.xlsx'"),
+    "unknown suffix": (
+        "x.xlsx",
+        "PK",
+        {},
+        ": expected .tsv, .csv, .jsonl, .json, .parquet or .arrow, got '.xlsx'",
+    ),
     "wrong text column": (
         "x.tsv",
         TSV,
@@ -447,6 +452,18 @@ REFUSED = {
         {},
         ":3: byte 0xe9 at 3 is not UTF-8",
     ),
+    "Git LFS": (
+        "x.csv",
+        "version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+        {},
+        " is a pointer of Git LFS, not the file itself; fetch it with git lfs pull",
+    ),
+    "empty texts": (
+        "x.csv",
+        "text,body,label\n ,a,1\n,b,0\n",
+        {},
+        ": all 2 texts are empty; 'text' was read as their column",
+    ),
     "gzip": ("x.csv", gzip.compress(b"text,label\na,b\n"), {"encoding": "latin-1"}, " is compressed, despite"),
     "spreadsheet": ("x.csv", b"PK\x03\x04" + bytes(30), {}, " is an archive, as a spreadsheet's file is"),
     "UTF-16": (
@@ -567,7 +584,7 @@ def test_a_long_value_is_cut_in_the_message(tmp_path):
 def test_missing_file_and_directory(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"x\.tsv: no such file"):
         read(tmp_path / "x.tsv")
-    with pytest.raises(IsADirectoryError, match=r"a directory, expected a file"):
+    with pytest.raises(ValueError, match=r"a folder without \.arrow, \.csv, \.jsonl, \.parquet, \.tsv files"):
         read(tmp_path)
 
 

@@ -82,7 +82,7 @@ REFUSED = {
     "not UTF-8": (
         {"a/1.txt": b"x\xff"},
         {},
-        r"a/1\.txt: byte 0xff at 1 is not UTF-8; set .* --encoding=latin-1",
+        r"a/1\.txt: byte 0xff at 1 is not UTF-8; set .* --encoding=cp1252",
     ),
     "another encoding": (
         {"a/1.txt": b"x"},
@@ -125,7 +125,7 @@ def test_what_is_no_regular_file_and_what_is_too_much_is_refused(tmp_path, monke
     [
         ({"text": "x"}, "--text describes a file with columns, and"),
         ({"label": "x"}, "--label describes a file with columns, and"),
-        ({"problem_type": "regression"}, "--problem_type=regression: the folders of"),
+        ({"problem_type": "regression"}, "--problem_type=regression: "),
         ({"model": "a/b/c"}, "model must be a directory or a Hub repository"),  # the data are read
     ],
 )

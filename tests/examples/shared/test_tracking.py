@@ -94,7 +94,7 @@ def test_what_cannot_begin_says_so(tmp_path, wandb, monkeypatch):
         pass
     monkeypatch.setitem(sys.modules, "wandb", None)
     with (
-        pytest.raises(ModuleNotFoundError, match=r'pip install "optimiz\[wandb\]"'),
+        pytest.raises(ModuleNotFoundError, match=r'pip install "optimiz-jax\[wandb\]"'),
         tracking.tracked(["wandb"], tmp_path, "adamw", {}, print),
     ):
         pass

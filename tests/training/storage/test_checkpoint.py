@@ -348,5 +348,5 @@ def test_too_little_space_is_an_error_with_path_and_bytes(two, tmp_path, monkeyp
 def test_without_orbax_the_extra_is_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "optimiz.training.storage.checkpoint")
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "optimiz\[train\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "optimiz-jax\[train\]"'):
         import optimiz.training.storage.checkpoint  # noqa: F401

@@ -108,6 +108,9 @@ def test_a_column_twice_and_a_file_that_is_none_are_refused(tmp_path):
     path.write_bytes(b"PAR1")
     with pytest.raises(ValueError, match=r"x\.parquet cannot be read: "):
         text.read(path)
+    path.write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ValueError, match=r"x\.parquet is a pointer of Git LFS, not the file itself; fetch it"):
+        text.read(path)
     whole = write(tmp_path / "y.parquet", {"text": ["a" * 100, "b"], "label": [0, 1]}).read_bytes()
     (tmp_path / "y.parquet").write_bytes(whole[:4] + bytes(40) + whole[44:])
     with pytest.raises(ValueError, match=r"y\.parquet cannot be read: |y\.parquet, row "):
@@ -127,7 +130,7 @@ def test_without_pyarrow_one_line_says_what_to_install(tmp_path, monkeypatch, ca
     path = write(tmp_path / "x.parquet", {"text": ["a", "b"], "label": [0, 1]})
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(
-        ImportError, match=r'x\.parquet: reading Parquet needs pyarrow: pip install "optimiz\[shards\]"'
+        ImportError, match=r'x\.parquet: reading \.parquet needs pyarrow: pip install "optimiz-jax\[shards\]"'
     ):
         text.read(path)
 
