@@ -8,7 +8,12 @@ from pathlib import Path
 
 _RELATIVE = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?://)[^)\s]+\)")
 _TITLE = re.compile(r"^# .+$", re.MULTILINE)
-_LINK = '\n\n```{raw} html\n<p><a href="%s.ipynb" download>This page as a notebook</a></p>\n```\n'
+_LINK = """
+
+```{raw} html
+<p><a href="%s.ipynb" download>This page as a notebook</a>, for Jupyter, or to upload to Colab.</p>
+```
+"""
 
 
 def offer(app, name, source):
