@@ -1,9 +1,11 @@
 """What the site consists of; .ci/run builds it, and a warning is an error."""
 
+import ast
 import importlib
 import inspect
 import re
 import sys
+import textwrap
 
 import pytest
 
@@ -53,12 +55,22 @@ def test_every_public_name_has_an_entry(reference, written):
                 own = origin == name if module is methods else origin.startswith("optimiz")
                 assert (f"{name}.{item}" in entries) == own, f"{name}.{item}"
     assert {"optimiz.Int8", "optimiz.training.EXIT_PREEMPTED", "optimiz.plan.DEVICES"} <= entries
+    assert "py:data:: biases\n" in (written / "optimiz.groups.md").read_text("utf-8")  # a rule, not a function
     found = re.findall(r"\.\. (?:autofunction|autoclass|py:data):: (\S+)", text)
     assert len(found) == len(entries), "a name has two entries"
     listed = {
         f"{name}.{item}" for name, module in reference.MODULES.items() for item in reference.public(module)
     }
     assert entries == listed
+
+
+def test_no_signature_shows_a_private_name(reference):
+    for module in reference.MODULES.values():
+        for name, value in reference.public(module).items():
+            if inspect.isfunction(value):
+                (function,) = ast.parse(textwrap.dedent(inspect.getsource(value))).body
+                for default in [*function.args.defaults, *function.args.kw_defaults]:
+                    assert not (isinstance(default, ast.Name) and default.id.startswith("_")), name
 
 
 def test_every_method_has_a_page_of_its_equations_its_signature_and_its_records(written):

@@ -130,7 +130,7 @@ def _order(item: tuple[str, Any]) -> tuple[bool, str]:
 def _entry(name: str, value: Any) -> str:
     if inspect.isclass(value):
         return blocks.directive("autoclass", name, "members")
-    if callable(value):
+    if inspect.isroutine(value):
         return blocks.directive("autofunction", name)
     module, _, constant = name.rpartition(".")
     said = _said_of(constant, value)

@@ -8,9 +8,6 @@ import jax
 from optimiz import checks
 from optimiz.schedules.shapes import Shape, as_chain, constant, cosine, linear, warm_up
 
-_STRAIGHT = linear(1.0)
-_HALF_A_COSINE = cosine(1.0)
-
 
 def warmup_constant(peak: float, warmup: float = 0.02, *, start: float = 0.0) -> Shape:
     """Shape: linear warm-up, then the peak.
@@ -85,7 +82,7 @@ def wsd(
     decay: float = 0.2,
     floor: float = 0.1,
     *,
-    cooldown: Callable[[jax.Array], jax.typing.ArrayLike] = _STRAIGHT,
+    cooldown: Callable[[jax.Array], jax.typing.ArrayLike] = linear(1.0),
     start: float = 0.0,
 ) -> Shape:
     r"""Shape: linear warm-up, a constant peak, then a decay (warm-up, stable, decay).
@@ -133,7 +130,7 @@ def one_cycle(
     *,
     start: float = 1 / 25,
     floor: float = 1 / 250_000,
-    anneal: Callable[[jax.Array], jax.typing.ArrayLike] = _HALF_A_COSINE,
+    anneal: Callable[[jax.Array], jax.typing.ArrayLike] = cosine(1.0),
 ) -> Shape:
     """Shape: from a fraction of the peak up to the peak, and down to a much smaller fraction.
 
