@@ -63,7 +63,7 @@ def test_a_home_is_expanded_in_every_flag_that_takes_a_path(program, monkeypatch
             parse("~nobody-at-all/x")
 
 
-def test_where_no_run_can_lie_is_said_in_one_line_in_terms_of_flags(tmp_path, capsys):
+def test_where_no_run_can_lie_is_said_in_one_line_in_terms_of_flags(tmp_path, capsys, monkeypatch):
     flags.FLAGS.mark_as_parsed()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
@@ -83,6 +83,7 @@ def test_where_no_run_can_lie_is_said_in_one_line_in_terms_of_flags(tmp_path, ca
     assert "with other settings" in refused(
         capsys, 1, lambda: command.guarded(lambda: claim(run, {"steps": 1}))
     )
+    monkeypatch.setattr(flags, "FLAGS", finetune_image.FLAGS)
     differs = refused(capsys, 1, lambda: command.guarded(lambda: claim(run, {"steps": 1})))
     assert differs.endswith(
         "steps was absent, is 1; the learning rate follows --steps from its warm-up to its end: "
