@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from examples.shared import markdown
+from examples.studies.default_rates.report import Results as DefaultRates
 from examples.studies.language_model import report as language_model
 from examples.studies.line_search import report as line_search
 from examples.studies.pretraining import report as pretraining
@@ -265,7 +266,7 @@ def all_methods(
     memory: Mapping[str, Any],
     parity: Mapping[str, Any],
     plan: Mapping[str, Any],
-    found: Mapping[str, Mapping[str, Mapping[float, float]]],
+    rates: Mapping[str, compare.Record],
 ) -> str:
     """Every method: state, traffic, sensitivity to its rate, deviation from its source, and when not to use it.
 
@@ -273,28 +274,33 @@ def all_methods(
         memory: record of the size of states.
         parity: record of the distance from sources.
         plan: record of planned updates.
-        found: what other rates lose, as :func:`grids` returns it.
+        rates: records of the study of default rates, by what is trained.
     """
     small = memory["models"][SMALL]
     bytes_moved = moved(plan)
     head = ("method", "when not to use it", "state, float32", "state, Int8", "bytes moved")
-    head += ("lost at other rates", "deviation from its source")
-    rows = []
+    head += (*(f"default rate, {title.replace('_', ' ')}" for title in rates), "deviation from its source")
+    measured, rows = [DefaultRates(record) for record in rates.values()], []
     for name, method in methods.METHODS.items():
         held = small["bytes"].get(name, {})
         sizes = [
             f"{held[k] / small['parameters']:.2f}" if k in held else UNMEASURED for k in ("float32", "Int8")
         ]
         traffic = bytes_moved.get(name, UNMEASURED)
+        missing = "takes no rate" if method.kind == "line search" or name == "prodigy" else "none"
+        defaults = (
+            f"{one.default(name):g} ({_lost(one.lost(name))})" if name in one.names else missing
+            for one in measured
+        )
         cases = cases_of(name, parity)
         deviation = f"{max(case['max_relative_deviation'] for case in cases):.0e}" if cases else "see its tests"
         page = f"[`{name}`](../optimiz/optimizers/{method.page}.py)"
-        needs_no_rate = "takes no rate" if method.kind == "line search" else UNMEASURED
-        rows.append((page, method.avoid, *sizes, traffic, lost(name, found) or needs_no_rate, deviation))
+        rows.append((page, method.avoid, *sizes, traffic, *defaults, deviation))
     note = (
         f"State: bytes per parameter of {SMALL}. Moved: bytes to and from memory per parameter in an update of "
-        f"{PLANNED}, by its compiler, from the branches that move least to those that move most. Lost: what "
-        "rates next to the best lose to it, in the metric of the study. Deviation: the largest, relative, of "
-        "[the record](optimizers.md). What says *not measured* was not."
+        f"{PLANNED}, by its compiler, from the branches that move least to those that move most. Rate: "
+        "that of the trainers, and by how many nats rates next to the best one are worse, from one run "
+        "at each. Deviation: the largest, relative, of [the record](optimizers.md). What says *not measured* "
+        "was not."
     )
     return f"{compare.table(head, rows, words=2)}\n\n{note}"

@@ -16,6 +16,8 @@ from examples.studies.language_model import report as language_model
 from examples.studies.line_search import report as line_search
 from examples.studies.pretraining.recipes import BASELINE, HALF_WAY
 from examples.studies.pretraining.report import Results as Pretraining
+from examples.studies.width.arms import MUP, STANDARD
+from examples.studies.width.report import Results as Widths
 from optimiz import compare
 
 _HETEROGENEITY = "[2502.00213](https://arxiv.org/abs/2502.00213)"
@@ -26,11 +28,13 @@ _DIGITS = "[models of 8 × 8 digits, from scratch](../examples/studies/heterogen
 _FINE_TUNING = "[MiniLM-L6 on 1,000 examples of topics](../examples/studies/fine_tuning/results/report.md)"
 _SMALL_GPT2 = "[a GPT-2 of 9 million parameters](../examples/studies/language_model/results/report.md)"
 _SMALL_BERT = "[a small BERT from scratch](../examples/studies/pretraining/results/report.md)"
+_WIDTHS = "[decoders of widths {} to {}, two layers](../examples/studies/width/results/report.md)"
 _WORD_ORDER = "[MiniLM-L6 on the order of words](../examples/results/compare/report.md)"
 
 # GiB of state in arXiv 2412.11768, table 1.
 _PUBLISHED = {"sgd_sai": 5.93, "adamw": 11.86, "adam_mini": 6.52, "prodigy": 23.72}
 _NEAR = 0.05  # relative deviation of a size, which padding of the vocabulary explains
+_ALIKE = 0.03  # nats that make no difference between two rates
 
 
 class Claim(NamedTuple):
@@ -178,6 +182,33 @@ def of_language_model(record: compare.Record) -> Iterator[Claim]:
             + ("a run diverged" if found is None else difference(found)),
             _SMALL_GPT2,
             language_model.verdict(order, found),
+        )
+
+
+def of_width(record: compare.Record) -> Iterator[Claim]:
+    """Whether the best rate of a narrow model is that of a wide one.
+
+    Args:
+        record: record of the study on width.
+    """
+    results = Widths(record)
+    widest, wider = results.widths[-1], results.widths[1:]
+    setting = _WIDTHS.format(results.base, widest)
+    for how, says in (
+        (MUP, "with μP the best rate of a narrow model is that of a wide one"),
+        (STANDARD, "without μP it is not"),
+    ):
+        lost = {name: [results.carried(name, how, width) for width in wider] for name in results.names}
+        kept = [max(found) < _ALIKE for found in lost.values()]
+        expected = kept if how == MUP else [not one for one in kept]
+        yield Claim(
+            "[2203.03466](https://arxiv.org/abs/2203.03466)",
+            says,
+            f"nats that the best rate of width {results.base} loses at width {widest}: "
+            + ", ".join(f"{name} {found[-1]:.3f}" for name, found in lost.items())
+            + f"; at most, at any: {max(max(found) for found in lost.values()):.3f}",
+            setting,
+            HOLDS if all(expected) else IN_PART if any(expected) else NOT_HERE,
         )
 
 

@@ -25,14 +25,17 @@ from examples.benchmarks import (
     update_report,
 )
 from examples.benchmarks.beside_torch import steps_report as beside_torch
+from examples.benchmarks.beside_torch import trainer_report as beside_trainer
 from examples.shared import command, pictures, program_flags
 from examples.shared.documents import Documents, Report
+from examples.studies.default_rates import report as default_rates_report
 from examples.studies.fine_tuning import report as fine_tuning
 from examples.studies.heterogeneity import report as heterogeneity
 from examples.studies.language_model import report as language_model
 from examples.studies.line_search import report as line_search
 from examples.studies.low_bit import report as low_bit
 from examples.studies.pretraining import report as pretraining
+from examples.studies.width import report as width
 from optimiz import compare, training
 
 FLAGS = program_flags.Flags()
@@ -47,10 +50,12 @@ _COMPARISONS = {  # in examples/results: folder → the metric that ranks the me
 _STUDIES = {  # in examples/studies: folder → the module that renders its record
     **dict.fromkeys([f"line_search/results/{data}" for data in ("topics", "sst2", "cola")], line_search),
     **dict.fromkeys([f"low_bit/results/{data}" for data in ("wikitext2", "sst2", "topics")], low_bit),
+    **{f"default_rates/results/{setting}": default_rates_report for setting in ("fine_tuning", "from_scratch")},
     "fine_tuning/results": fine_tuning,
     "heterogeneity/results": heterogeneity,
     "language_model/results": language_model,
     "pretraining/results": pretraining,
+    "width/results": width,
 }
 _LOW_BIT = [
     f"plan/gpt2_{device}{dtype}" for dtype in ("", "_bfloat16") for device in ("v5e", "v5p", "v6e", "h200")
@@ -58,6 +63,7 @@ _LOW_BIT = [
 _BENCHMARKS = {
     **{
         "beside_torch": beside_torch,
+        "beside_trainer": beside_trainer,
         "collectives": collectives_report,
         "compilation": compilation_report,
         "lora": lora_report,
@@ -109,14 +115,16 @@ def sections() -> dict[str, Callable[[], str]]:
         "heterogeneity": lambda: heterogeneity.summary(_study("heterogeneity/results")),
         "language_model": lambda: language_model.summary(_study("language_model/results")),
         "pretraining": lambda: pretraining.summary(_study("pretraining/results")),
+        "width": lambda: width.summary(_study("width/results")),
         "claims": lambda: claims.table(made_claims()),
         "by_task": lambda: choosing.by_task(list(outcomes())),
         "by_memory": lambda: choosing.by_memory(_measured("memory")),
         "by_tuning": lambda: choosing.by_tuning(grids()),
         "all_methods": lambda: choosing.all_methods(
-            _measured("memory"), _measured("parity"), _benchmark("plan/gpt2_xl_h200"), grids()
+            _measured("memory"), _measured("parity"), _benchmark("plan/gpt2_xl_h200"), default_rates()
         ),
         "beside_torch": lambda: beside_torch.summary(_benchmark("beside_torch")),
+        "beside_trainer": lambda: beside_trainer.summary(_benchmark("beside_trainer")),
         "collectives": lambda: collectives_report.summary(_benchmark("collectives")),
         "compilation": lambda: compilation_report.summary(_benchmark("compilation")),
         "speed": lambda: update_report.summary(_benchmark("update")),
@@ -151,6 +159,7 @@ def made_claims() -> Iterator[claims.Claim]:
     yield from claims.of_memory(_measured("memory"))
     yield from claims.of_sgd_sai(_comparison("compare"), pre_training)
     yield from claims.of_language_model(_study("language_model/results"))
+    yield from claims.of_width(_study("width/results"))
     yield from claims.of_searches(_studies("line_search"))
     yield from claims.of_budgets(pre_training)
 
@@ -165,6 +174,11 @@ def grids() -> dict[str, dict[str, dict[float, float]]]:
 def moved() -> dict[str, str]:
     """Bytes that an update of GPT-2 XL moves per parameter on an H200, by optimizer."""
     return choosing.moved(_benchmark("plan/gpt2_xl_h200"))
+
+
+def default_rates() -> dict[str, compare.Record]:
+    """The records of default rates, by setting."""
+    return _studies("default_rates")
 
 
 def documents() -> Documents:

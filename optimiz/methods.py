@@ -20,13 +20,15 @@ from optimiz.primitives.scale_by_groups import scale_by_groups
 Kind = Literal["rate", "line search", "second order"]
 
 FINE_TUNING_RATES = (
-    "one run each on the topics of sentences from Python's documentation, by validation accuracy, from two to "
-    "five rates a factor of about three apart"
+    "one run each on the topics of sentences from Python's documentation, from rates half a decade apart, by "
+    "validation loss (examples/studies/default_rates); those of adamw, lion, sgd, sgd_sai, sign_sgd and "
+    "signum by longer runs, which agree"
 )
 FROM_SCRATCH_RATES = (
-    "one run each of 150 steps of a GPT-2 of two layers and width 64 on part of Python's library, from three "
-    "rates a factor of about three apart; those of adam_mini, muon, normuon, schedule_free_adamw and soap by "
-    "one run each of 200 steps of a GPT-2 of six layers and width 320, of examples/studies/language_model"
+    "one run each of 150 steps of a GPT-2 of two layers and width 64, from rates half a decade apart, and "
+    "taken half a decade below the best (examples/studies/default_rates), as the best rate falls by that or "
+    "more to a model of nine million parameters (examples/studies/language_model); those of lion, sgd, "
+    "sgd_sai, sign_sgd, signum and sophia_g are the best themselves"
 )
 
 # By the name of an argument, a value that every method with that argument refuses.
@@ -335,6 +337,8 @@ _ROWS = (
         factory=optimizers.adafactor,
         avoid="where AdamW's state fits: it keeps a second moment of rank one",
         paper="Shazeer and Stern, [1804.04235](https://arxiv.org/abs/1804.04235)",
+        fine_tuning_rate=1e-2,
+        from_scratch_rate=0.03,
         solves={"learning_rate": 0.05},
         torch=("Adafactor", {}),
         read_before=3,
@@ -344,6 +348,8 @@ _ROWS = (
         factory=optimizers.adagrad,
         avoid="for long runs: its steps only become shorter",
         paper="Duchi, Hazan and Singer (JMLR 12, 2011)",
+        fine_tuning_rate=1e-3,
+        from_scratch_rate=0.03,
         solves={"learning_rate": 0.3},
         torch=("Adagrad", {}),
     ),
@@ -351,18 +357,23 @@ _ROWS = (
         factory=optimizers.adam,
         avoid="with weight decay: take adamw",
         paper=_ADAM,
+        fine_tuning_rate=3e-4,
+        from_scratch_rate=3e-3,
         torch=("Adam", {}),
     ),
     Method(
         factory=optimizers.adam_atan2,
         avoid="where ε does no harm: it changes nothing else",
         paper="Everett et al., [2407.05872](https://arxiv.org/abs/2407.05872)",
+        fine_tuning_rate=3e-4,
+        from_scratch_rate=3e-3,
         refused={"a": 0.0, "b": 0.0},
     ),
     Method(
         factory=optimizers.adam_mini,
         avoid="where AdamW's state fits, which it approximates",
         paper="Zhang et al., [2406.16793](https://arxiv.org/abs/2406.16793)",
+        fine_tuning_rate=1e-4,
         from_scratch_rate=1e-3,
         read_before=1,
         sums_over_gradient=True,
@@ -377,18 +388,23 @@ _ROWS = (
         factory=optimizers.adamax,
         avoid="but to reproduce older runs",
         paper=_ADAM,
+        fine_tuning_rate=3e-4,
+        from_scratch_rate=1e-3,
         torch=("Adamax", {}),
     ),
     Method(
         factory=optimizers.adamaxw,
         avoid="but to reproduce older runs",
         paper=f"{_ADAM}; {_ADAMW}",
+        fine_tuning_rate=3e-4,
+        from_scratch_rate=1e-3,
     ),
     Method(
         factory=optimizers.adamh,
         avoid="to fine-tune, for LoRA, or without norms around the matrices",
         paper=_HYPERBALL,
         beside=_BESIDE_AN_ANGLE,
+        from_scratch_rate=0.1,
         refused=_REFUSED_BESIDE_ADAMW,
         read_before=4,
     ),
@@ -404,6 +420,8 @@ _ROWS = (
         factory=optimizers.adan,
         avoid="where state has to fit: 16 bytes per parameter",
         paper="Xie et al., [2208.06677](https://arxiv.org/abs/2208.06677)",
+        fine_tuning_rate=3e-4,
+        from_scratch_rate=1e-2,
         refused={"b3": 1.0},
         held_bytes=6.0,
     ),
@@ -411,12 +429,16 @@ _ROWS = (
         factory=optimizers.ademamix,
         avoid="for short runs: its slow average spans some 10,000 steps",
         paper="Pagliardini, Ablin and Grangier, [2409.03137](https://arxiv.org/abs/2409.03137)",
+        fine_tuning_rate=3e-4,
+        from_scratch_rate=3e-3,
         refused={"b3": 1.0, "alpha": -1.0},
     ),
     Method(
         factory=optimizers.amsgrad,
         avoid="but to reproduce older runs: it keeps 4 bytes more than AdamW",
         paper="Reddi, Kale and Kumar (ICLR 2018)",
+        fine_tuning_rate=3e-4,
+        from_scratch_rate=3e-3,
         torch=("Adam", {"amsgrad": True}),
     ),
     Method(
@@ -430,6 +452,7 @@ _ROWS = (
         factory=optimizers.kl_soap,
         avoid="with small batches, little memory, or to fine-tune",
         paper="Lin et al., [2509.03378](https://arxiv.org/abs/2509.03378)",
+        from_scratch_rate=3e-3,
         refused=_REFUSED_BY_SOAP | {"init_factor": 0.0},
         held_bytes=101.0,
         solves={"max_precond_dim": 3},
@@ -438,6 +461,8 @@ _ROWS = (
         factory=optimizers.lamb,
         avoid="without very large batches, which it is made for",
         paper="You et al., [1904.00962](https://arxiv.org/abs/1904.00962)",
+        fine_tuning_rate=3e-3,
+        from_scratch_rate=1e-2,
         solves={"learning_rate": 0.1},
         read_before=3,
     ),
@@ -445,6 +470,8 @@ _ROWS = (
         factory=optimizers.lars,
         avoid="for Transformers: it is made for convolutions in very large batches",
         paper="You, Gitman and Ginsburg, [1708.03888](https://arxiv.org/abs/1708.03888)",
+        fine_tuning_rate=0.3,
+        from_scratch_rate=3.0,
         solves={"learning_rate": 1.0, "trust_coefficient": 0.1},
         read_before=2,
         sums_over_gradient=True,
@@ -460,6 +487,8 @@ _ROWS = (
         factory=optimizers.mars,
         avoid="to fine-tune, or where 12 bytes per parameter do not fit",
         paper="Yuan et al., [2411.10438](https://arxiv.org/abs/2411.10438)",
+        fine_tuning_rate=3e-4,
+        from_scratch_rate=3e-3,
         read_before=1,
         sums_over_gradient=True,
         held_bytes=8.0,
@@ -475,9 +504,10 @@ _ROWS = (
         avoid="to fine-tune what AdamW has pre-trained",
         paper="Jordan et al., [KellerJordan/Muon](https://github.com/KellerJordan/Muon); Liu et al., "
         "[2502.16982](https://arxiv.org/abs/2502.16982)",
-        from_scratch_rate=3e-3,
+        from_scratch_rate=1e-2,
         # The scale by which one learning rate suits all parameters.
         settings={"scale": numerics.matrix_scales.match_adam()},
+        fine_tuning_rate=3e-4,
         refused=_REFUSED_BY_MUON | {"scale": "keller"},
         held_bytes=8.0,
         # What equals to rounding is compared in float32.
@@ -488,6 +518,7 @@ _ROWS = (
         avoid="to fine-tune, for LoRA, or without norms around the matrices",
         paper=_HYPERBALL,
         beside=_BESIDE_AN_ANGLE,
+        from_scratch_rate=0.1,
         refused=_REFUSED_BY_MUON,
         held_bytes=8.0,
         solves={"ns_dtype": "float32"},
@@ -496,12 +527,16 @@ _ROWS = (
         factory=optimizers.nadam,
         avoid="with weight decay: take nadamw",
         paper=_DOZAT,
+        fine_tuning_rate=3e-4,
+        from_scratch_rate=1e-3,
         torch=("NAdam", {}),
     ),
     Method(
         factory=optimizers.nadamw,
         avoid="in the hope of a gain over AdamW: none was measured",
         paper=f"{_DOZAT}; {_ADAMW}",
+        fine_tuning_rate=3e-4,
+        from_scratch_rate=1e-3,
         torch=("NAdam", {"decoupled_weight_decay": True}),
     ),
     Method(
@@ -510,6 +545,7 @@ _ROWS = (
         paper="Li et al., [2510.05491](https://arxiv.org/abs/2510.05491)",
         from_scratch_rate=1e-2,
         settings={"scale": numerics.matrix_scales.match_adam()},
+        fine_tuning_rate=3e-4,
         refused=_REFUSED_BY_MUON | {"scale": "keller"},
         held_bytes=8.0,
         solves={"ns_dtype": "float32", "learning_rate": 0.2},
@@ -537,6 +573,8 @@ _ROWS = (
         factory=optimizers.rmsprop,
         avoid="where the first steps must be short: it corrects no bias",
         paper="Hinton, lecture 6e (2012)",
+        fine_tuning_rate=3e-4,
+        from_scratch_rate=3e-3,
         torch=("RMSprop", {}),
     ),
     Method(
@@ -562,6 +600,7 @@ _ROWS = (
         factory=optimizers.schedule_free_adamw,
         avoid="where the length of the run is known: let a rate decay",
         paper=_SCHEDULE_FREE,
+        fine_tuning_rate=3e-4,
         from_scratch_rate=1e-3,
         constant_rate=True,
     ),
@@ -569,6 +608,8 @@ _ROWS = (
         factory=optimizers.schedule_free_sgd,
         avoid="where the length of the run is known: let a rate decay",
         paper=_SCHEDULE_FREE,
+        fine_tuning_rate=0.03,
+        from_scratch_rate=0.3,
         constant_rate=True,
     ),
     Method(
@@ -617,6 +658,7 @@ _ROWS = (
         avoid="without logits of classes, or where its rate cannot be tuned",
         paper=_SOPHIA,
         needs=("logits_fn",),
+        fine_tuning_rate=1e-4,
         from_scratch_rate=1e-3,
     ),
     Method(
@@ -624,16 +666,22 @@ _ROWS = (
         avoid="where products with the Hessian are dear",
         paper=_SOPHIA,
         needs=("obj_fn",),
+        fine_tuning_rate=1e-4,
+        from_scratch_rate=3e-4,
     ),
     Method(
         factory=optimizers.sqrt_size_sgd,
         avoid="but as a control for sgd_sai",
         paper="",
+        fine_tuning_rate=1e-4,
+        from_scratch_rate=3e-3,
     ),
     Method(
         factory=optimizers.stable_adamw,
         avoid="without loss spikes",
         paper="Wortsman et al., [2304.13013](https://arxiv.org/abs/2304.13013)",
+        fine_tuning_rate=3e-4,
+        from_scratch_rate=1e-3,
         refused={"clip_rms": 0.0},
         read_before=2,
         sums_over_gradient=True,

@@ -19,6 +19,15 @@ def points(record: Record, task: str, side: str) -> list[float]:
     return [100 * row["test"]["accuracy"] for row in sorted(rows, key=lambda row: row["seed"])]
 
 
+def _correlations(record: Record, task: str) -> str:
+    """The mean of Matthews correlation over seeds, side by side."""
+    found = {side: [] for side in (OURS, THEIRS, LINEAR)}
+    for row in record["rows"]:
+        if row["task"] == task:
+            found[row["side"]].append(row["test"]["mcc"])
+    return ", ".join(f"{compare.estimate(values).mean:.2f}" if values else "" for values in found.values())
+
+
 def lead(record: Record, task: str) -> compare.Difference | None:
     """Our lead over the Trainer in points, over the seeds that both have; None if there are none."""
     pairs = [*zip(points(record, task, OURS), points(record, task, THEIRS), strict=False)]
@@ -53,7 +62,7 @@ def _lead(found: compare.Difference | None) -> str:
 def summary(record: Record) -> str:
     """One line per task, followed by when and where it was measured."""
     header = ["task", "classes", "train", "test", "`finetune_text` ↑", "`Trainer` ↑", f"{LINEAR} ↑"]
-    header += ["lead over the Trainer", "verdict", "seeds"]
+    header += ["lead over the Trainer", "verdict", "MCC ↑", "seeds"]
     lines = []
     for task in dict.fromkeys(row["task"] for row in record["rows"]):
         row = next(row for row in record["rows"] if row["task"] == task)
@@ -61,7 +70,7 @@ def summary(record: Record) -> str:
         cells = [compare.escaped(task), str(row["classes"])]
         cells += [f"{row['examples'][part]:,}" for part in ("train", "test")]
         cells += [*map(_accuracy, sides), _lead(lead(record, task)), verdict(record, task)]
-        lines.append([*cells, str(min(map(len, sides[:2])))])
+        lines.append([*cells, _correlations(record, task), str(min(map(len, sides[:2])))])
     where = record["environment"]
     versions, dates = where["versions"] | where["peers"], sorted({row["date"] for row in record["rows"]})
     epochs = sorted({row["epochs"] for row in record["rows"]})
@@ -70,6 +79,7 @@ def summary(record: Record) -> str:
         f"cores, jax {versions['jax']}, torch {versions['torch']}, transformers {versions['transformers']}. "
         f"Test accuracy in percent, and its differences in points, of AdamW for "
         f"{' or '.join(map(str, epochs))} epochs on the same rows; all else is the default of each program. "
+        "MCC is Matthews correlation of the three, in the same order. "
         f"To keep up is to be at most {MARGIN:g} point behind the Trainer, and not behind {LINEAR}, in the "
         f"mean; it is open with fewer than {LEAST} seeds. ± is the standard error over seeds, "
         "and the interval of a lead is Student's, of 95 %; neither has the error of the test part, which all "

@@ -103,7 +103,7 @@ def test_a_task_is_added_to_the_record_and_each_of_its_runs_is_made_once(files, 
     call("--task=two", "--seeds=1", *files, program=trainer)
     assert len(made) == 8
     page = (tmp_path / "out/report.md").read_text()
-    assert "| 85.5 ± 0.5 | 87.5 ± 0.5 | 80.0 | -2.0 (-2.0 to -2.0) | open | 2 |" in page
+    assert "| 85.5 ± 0.5 | 87.5 ± 0.5 | 80.0 | -2.0 (-2.0 to -2.0) | open | 0.00, 0.00, 0.00 | 2 |" in page
     assert str(tmp_path) not in (tmp_path / "out/record.json").read_text()
     capsys.readouterr()
     with pytest.raises(SystemExit):

@@ -170,16 +170,16 @@ def test_a_name_that_nothing_has_is_refused(program):
         ),
         (
             "finetune_text",
-            ["--optimizer=lamb"],
-            "--learning_rate is needed: there is no default learning rate for lamb",
+            ["--optimizer=soap"],
+            "--learning_rate is needed: there is no default learning rate for soap",
         ),
-        ("finetune_image", ["--optimizer=sophia_g", "--model=/a/vit"], "--learning_rate is needed"),
+        ("finetune_image", ["--optimizer=soap", "--model=/a/vit"], "--learning_rate is needed"),
         (
             "pretrain",
-            ["--optimizer=adamw,sophia_h"],
+            ["--optimizer=adamw,optax:lion"],
             "--learning_rate is needed: there is no default learning rate",
         ),
-        ("compare_optimizers", ["--optimizers=lamb"], "--learning_rates is needed: there is no default"),
+        ("compare_optimizers", ["--optimizers=soap"], "--learning_rates is needed: there is no default"),
         ("compare_optimizers", ["--optimizers=salsa_class"], "'salsa_class' has no weight decay: it must be 0"),
         (
             "finetune_text",

@@ -1,0 +1,133 @@
+"""The two settings in which default rates are measured, each with what a trainer does by default."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import optax
+
+from examples.data import corpus, docstrings, tokenization
+from examples.models import pretrained
+from examples.shared import optimizers
+from examples.shared.train_each import Plan
+from examples.tasks.objectives import Size, causal
+from examples.tasks.pretraining import EVALUATION_ROWS, Pretraining
+from examples.tasks.text_classification import TextClassification
+from optimiz import compare, methods, training
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is trained, and how.
+
+    Attributes:
+        what: what is trained, in words.
+        plan: how a trainer runs an optimizer; its learning rate is replaced.
+        multipliers: parameters → multipliers of the rate.
+        middle: log10 of the middle of the grids with which a search begins.
+        others: the same of optimizers whose steps have another scale.
+        left_out: optimizers that are not run.
+        problem: makes the task and its model, and says how many examples it is validated on.
+        classes: number of classes of the logits.
+    """
+
+    what: str
+    plan: Plan
+    multipliers: Callable[[Any], Any]
+    middle: float
+    others: Mapping[str, float]
+    left_out: tuple[str, ...]
+    problem: Callable[[], tuple[TextClassification | Pretraining, int]]
+    classes: int
+
+    @property
+    def names(self) -> list[str]:
+        """Every optimizer that takes a learning rate; Prodigy's is a factor of the one that it estimates."""
+        searches = {name for name, method in methods.METHODS.items() if method.kind == "line search"}
+        return [name for name in methods.METHODS if name not in {"prodigy", *searches, *self.left_out}]
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether training begins from random parameters."""
+        return self.multipliers is optimizers.one_rate
+
+    def choice(self, name: str) -> optimizers.Choice:
+        """An optimizer as a trainer takes it."""
+        return optimizers.choose(name, from_scratch=self.from_scratch, classes=self.classes)
+
+    def arms(self, name: str) -> list[compare.Arm]:
+        """The grid with which the search for an optimizer's rate begins: three rates, half decades apart."""
+        middle = self.others.get(name, self.middle)
+        make = functools.partial(_make, self, name)  # one for all rates, which then share a compiled step
+        return [compare.Arm(name, float(f"{10 ** (middle + step):.3g}"), make) for step in (-0.5, 0.0, 0.5)]
+
+
+def _make(setting: Setting, name: str, rate: float) -> optax.GradientTransformation:
+    plan = dataclasses.replace(setting.plan, learning_rate=rate)
+    return plan.optimizer(setting.choice(name), setting.multipliers)[0]
+
+
+def _plan(*, steps: int, batch_size: int, weight_decay: float, schedule: str) -> Plan:
+    return Plan(
+        training.Settings(steps=steps),
+        batch_size,
+        learning_rate=None,
+        warmup=0.1,
+        weight_decay=weight_decay,
+        output=Path(),
+        resume=False,
+        schedule=schedule,
+    )
+
+
+def _encoder() -> tuple[TextClassification, int]:
+    parts, model = docstrings.load_split(), pretrained.find(None)
+    problem = TextClassification(parts, model, length=16, dropout=0.1, pooling="mean")
+    return problem, len(parts["validation"].texts)
+
+
+def _gpt2() -> tuple[Pretraining, int]:
+    parts = corpus.split(corpus.standard_library(), {"train": 0.9, "validation": 0.1})
+    sample = parts["train"].sample
+    vocabulary = tokenization.choose(tokenization.BPE, "causal", _VOCABULARY, sample, kept=None)
+    problem = Pretraining(parts, vocabulary, causal(vocabulary, Size(2, 64, 4, 64, dropout=0.0)))
+    return problem, min(len(problem.rows["validation"]), EVALUATION_ROWS)
+
+
+_VOCABULARY = 2048
+SETTINGS = {
+    "fine_tuning": Setting(
+        what="MiniLM-L6 on topics of Python's documentation, as `finetune_text` fine-tunes it",
+        plan=_plan(steps=50, batch_size=16, weight_decay=0.01, schedule="linear"),
+        multipliers=optimizers.head_multipliers(50.0),
+        middle=-3.5,
+        others={
+            **dict.fromkeys(
+                ("lion", "rmsprop", "sgd_sai", "sign_sgd", "sophia_g", "sophia_h", "sqrt_size_sgd"), -4.0
+            ),
+            **dict.fromkeys(("adagrad", "lamb", "muon", "normuon"), -3.0),
+            **dict.fromkeys(("adamh", "muonh", "sgd"), -2.5),
+            **{"adafactor": -2.0, "lars": -1.0, "schedule_free_sgd": -1.5, "signum": -4.5},
+        },
+        # The first two keep the norms of matrices, which pre-training has set; SOAP is too slow here on a CPU.
+        left_out=("adamh", "muonh", "kl_soap", "soap"),
+        problem=_encoder,
+        classes=len(docstrings.TOPICS),
+    ),
+    "from_scratch": Setting(
+        what="a GPT-2 of two layers and width 64 on Python's library, as `pretrain` trains it",
+        plan=_plan(steps=150, batch_size=8, weight_decay=0.1, schedule="cosine"),
+        multipliers=optimizers.one_rate,
+        middle=-2.5,
+        others={
+            **dict.fromkeys(("lion", "rmsprop", "signum", "sophia_g", "sophia_h"), -3.0),
+            **dict.fromkeys(("adagrad", "adamh", "lamb", "muonh", "normuon", "sgd_sai", "sqrt_size_sgd"), -2.0),
+            **{"lars": 0.0, "schedule_free_sgd": 0.0, "sgd": -1.0},
+        },
+        left_out=(),
+        problem=_gpt2,
+        classes=_VOCABULARY,
+    ),
+}
