@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from examples.data.summary import counted
 from examples.shared import markdown, pictures
 from examples.studies.default_rates.settings import SETTINGS
 from examples.studies.tuned import decades, levels
@@ -88,9 +89,9 @@ def render(record: compare.Record) -> str:
     page = [
         f"# {record.title}",
         summary(record),
-        f"Means over {results.seeds} seeds of runs of {settings['steps']} updates of {settings['batch_size']} "
-        "examples, with what the trainer does by default. The runs are short and few: they find the scale of "
-        "each optimizer's rate, and do not tell one optimizer from another.",
+        f"Means over {counted(results.seeds, 'seeds')} of runs of {settings['steps']} updates of "
+        f"{settings['batch_size']} examples, with what the trainer does by default. The runs are short and "
+        "few: they find the scale of each optimizer's rate, and do not tell one optimizer from another.",
         f"![What other rates lose to the best one]({PICTURE})",
         markdown.what_was_run(record),
         "Every number is in `record.json`.",

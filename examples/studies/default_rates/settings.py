@@ -11,6 +11,7 @@ import optax
 from examples.data import corpus, docstrings, tokenization
 from examples.models import pretrained
 from examples.shared import optimizers
+from examples.shared.budget_arms import HEAD_RATE
 from examples.shared.train_each import Plan
 from examples.tasks.objectives import Size, causal
 from examples.tasks.pretraining import EVALUATION_ROWS, Pretraining
@@ -101,7 +102,7 @@ SETTINGS = {
     "fine_tuning": Setting(
         what="MiniLM-L6 on topics of Python's documentation, as `finetune_text` fine-tunes it",
         plan=_plan(steps=50, batch_size=16, weight_decay=0.01, schedule="linear"),
-        multipliers=optimizers.head_multipliers(50.0),
+        multipliers=optimizers.head_multipliers(HEAD_RATE),
         middle=-3.5,
         others={
             **dict.fromkeys(
