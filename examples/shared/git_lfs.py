@@ -14,4 +14,4 @@ def refuse(path: Path) -> None:
     """
     with path.open("rb") as file:
         if file.read(len(_BEGINNING)) == _BEGINNING:
-            raise ValueError(f"{path} is a pointer of Git LFS, not the file itself; fetch it with git lfs pull")
+            raise ValueError(f"{path}: a pointer of Git LFS, not the file itself; fetch it with git lfs pull")

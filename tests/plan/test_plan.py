@@ -256,5 +256,5 @@ def test_what_names_no_argument_is_refused(argument):
 @pytest.mark.parametrize(("target", "extra"), [("v5e", "tpu"), ("h200", "gpu")])
 def test_a_compiler_that_is_missing_is_named_with_its_extra(target, extra, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=rf'pip install "optimiz\[{extra}\]"'):
+    with pytest.raises(ModuleNotFoundError, match=rf'pip install "optimiz-jax\[{extra}\]"'):
         plan.target(target)

@@ -109,7 +109,7 @@ def test_a_column_twice_and_a_file_that_is_none_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"x\.parquet cannot be read: "):
         text.read(path)
     path.write_text("version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(ValueError, match=r"x\.parquet is a pointer of Git LFS, not the file itself; fetch it"):
+    with pytest.raises(ValueError, match=r"x\.parquet: a pointer of Git LFS, not the file itself; fetch it"):
         text.read(path)
     whole = write(tmp_path / "y.parquet", {"text": ["a" * 100, "b"], "label": [0, 1]}).read_bytes()
     (tmp_path / "y.parquet").write_bytes(whole[:4] + bytes(40) + whole[44:])

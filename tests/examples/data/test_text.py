@@ -456,7 +456,7 @@ REFUSED = {
         "x.csv",
         "version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
         {},
-        " is a pointer of Git LFS, not the file itself; fetch it with git lfs pull",
+        ": a pointer of Git LFS, not the file itself; fetch it with git lfs pull",
     ),
     "empty texts": (
         "x.csv",

@@ -268,7 +268,7 @@ def test_a_pickle_is_never_read(directory):
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
 def test_a_pointer_of_git_lfs_says_what_is_missing(directory, name):
     (directory / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
-    with pytest.raises(ValueError, match=rf"{name} is a pointer of Git LFS, .*; fetch it with git lfs pull"):
+    with pytest.raises(ValueError, match=rf"{name}: a pointer of Git LFS, .*; fetch it with git lfs pull"):
         pretrained.load_encoder(directory)
         pretrained.load_tokenizer(directory, pretrained.read_config(directory))
 
