@@ -13,19 +13,21 @@ MARGIN = 1.0  # points by which ours may be behind the Trainer
 LEAST = 3  # seeds, below which nothing is concluded
 
 
+def scores(record: Record, task: str, side: str, metric: str) -> list[float]:
+    """A test metric of a side on a task, in the order of the seeds."""
+    rows = [row for row in record["rows"] if (row["task"], row["side"]) == (task, side)]
+    return [row["test"][metric] for row in sorted(rows, key=lambda row: row["seed"])]
+
+
 def points(record: Record, task: str, side: str) -> list[float]:
     """The test accuracies of a side on a task in percent, in the order of the seeds."""
-    rows = [row for row in record["rows"] if (row["task"], row["side"]) == (task, side)]
-    return [100 * row["test"]["accuracy"] for row in sorted(rows, key=lambda row: row["seed"])]
+    return [100 * accuracy for accuracy in scores(record, task, side, "accuracy")]
 
 
 def _correlations(record: Record, task: str) -> str:
     """The mean of Matthews correlation over seeds, side by side."""
-    found = {side: [] for side in (OURS, THEIRS, LINEAR)}
-    for row in record["rows"]:
-        if row["task"] == task:
-            found[row["side"]].append(row["test"]["mcc"])
-    return ", ".join(f"{compare.estimate(values).mean:.2f}" if values else "" for values in found.values())
+    found = [scores(record, task, side, "mcc") for side in (OURS, THEIRS, LINEAR)]
+    return ", ".join(f"{compare.estimate(values).mean:.2f}" if values else "" for values in found)
 
 
 def lead(record: Record, task: str) -> compare.Difference | None:
