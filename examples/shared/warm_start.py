@@ -12,7 +12,12 @@ from examples.shared import strict_json
 from optimiz import training
 
 # What parameters of the same shapes may mean differently, by its name in the identity of a run.
-_MEANINGS = {"label_names": "classes", "vocabulary": "tokens"}
+_MEANINGS = {
+    "label_names": "classes",
+    "vocabulary": "tokens",
+    "adapted": "frozen parameters",
+    "lora_scale": "scales of adapters",
+}
 
 
 def begun(task: training.Task, identity: dict[str, Any], run: str) -> tuple[training.Task, dict[str, Any]]:
@@ -25,7 +30,8 @@ def begun(task: training.Task, identity: dict[str, Any], run: str) -> tuple[trai
             them, and its newest otherwise.
 
     Raises:
-        ValueError: the parameters mean other classes or other tokens than the task's, or do not fit it.
+        ValueError: the parameters mean something else than the task's, such as other classes or tokens, or do
+            not fit it.
         RunError: there is no such run, or it has saved nothing.
     """
     _refuse_other_meaning(run, identity)
@@ -47,10 +53,11 @@ def _refuse_other_meaning(run: str, identity: dict[str, Any]) -> None:
     described = strict_json.read_object(path).get("identity")
     theirs = described if isinstance(described, dict) else {}
     for name, words in _MEANINGS.items():
-        if name in identity and theirs.get(name) != identity[name]:
+        there, here = theirs.get(name), identity.get(name)
+        if there != here:
             raise ValueError(
-                f"--init={run}: its {words} are not those of this run: {name} is {_short(theirs.get(name))} "
-                f"there, {_short(identity[name])} here"
+                f"--init={run}: its {words} are not those of this run: {name} is {_short(there)} there, "
+                f"{_short(here)} here"
             )
 
 

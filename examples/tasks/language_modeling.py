@@ -102,7 +102,8 @@ class LanguageModeling(PackedModel):
         length: T.
         rows: part → rows, see `segments.laid_out`.
         summary: summary of the data and the model, for the screen and a report.
-        meaning: what the parameters mean: a digest of the tokens.
+        meaning: what the parameters mean: a digest of the tokens and, of adapters, that of the model that they
+            belong to, and their scale.
         vocabulary: number of tokens that the model knows.
 
     Raises:
@@ -130,9 +131,11 @@ class LanguageModeling(PackedModel):
         if length is not None and length > config.max_positions:
             raise ValueError(f"length={length}: the model reads at most {config.max_positions} tokens")
         tokenizer = read_tokenizer(model, config.vocab_size)
-        self.meaning = {"vocabulary": tokenizer_file.digest(tokenizer)}
+        self.meaning: dict[str, Any] = {"vocabulary": tokenizer_file.digest(tokenizer)}
         super().__init__(family, config, lora)
         self._base = jax.device_get(base)
+        if lora is not None:
+            self.meaning |= {"adapted": _sha256(self._base), "lora_scale": lora.scale}
         self._sums, self.vocabulary = jax.jit(self.nats), config.vocab_size
 
         self._pack, self._most = pack, min(config.max_positions, LONGEST)
@@ -211,10 +214,7 @@ class LanguageModeling(PackedModel):
 
     def fingerprint(self) -> str:
         """SHA-256 of the model's parameters and of every row."""
-        digest = hashlib.sha256()
-        for leaf in jax.tree.leaves((self._base, self.rows)):
-            digest.update(np.asarray(leaf).tobytes())
-        return digest.hexdigest()
+        return _sha256((self._base, self.rows))
 
     def _start(self, key: jax.Array) -> Any:
         return self._base if self.adapted is None else self.adapted.init(key)
@@ -266,6 +266,14 @@ class LanguageModeling(PackedModel):
         total = sum(leaf.size for leaf in jax.tree.leaves(self._base))
         facts["parameters"] = f"{total:,}" + ("" if self.adapted is None else f", {trained:,} in adapters")
         return Summary(facts, warnings)
+
+
+def _sha256(tree: Any) -> str:
+    """SHA-256 of the arrays of a tree."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 def _id(directory: Path, key: str, value: Any, vocab_size: int) -> int | None:

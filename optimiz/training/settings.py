@@ -134,6 +134,8 @@ class Settings:
             first, end = _pair("profile", self.profile)
             checks.integer("the first of profile", first, ge=0)
             checks.integer("the end of profile", end, ge=first + 1)
+            if self.steps is not None and first >= self.steps:
+                raise ValueError(f"profile must begin within the {self.steps} steps, got ({first}, {end})")
         for fraction in self.evaluate_at:
             checks.number("each of evaluate_at", fraction, gt=0, lt=1)
         if any(a >= b for a, b in itertools.pairwise(self.evaluate_at)):

@@ -142,6 +142,12 @@ def test_the_run_its_report_its_model_and_its_adapter(arguments, model, capsys):
     again = LanguageModeling(parts_of(arguments["data"]), out / "adamw/model", length=96)
     assert again.untuned()["test"]["loss"] == pytest.approx(run.test["loss"], rel=1e-4)
     assert (out / "adamw/model/tokenizer_config.json").exists()
+    # Of another model, or at another scale, the adapters would be other functions.
+    others = {"frozen parameters": {"model": out / "adamw/model"}, "scales of adapters": {"lora_alpha": 8}}
+    for words, change in others.items():
+        with pytest.raises(SystemExit):
+            call(arguments | change | {"init": out / "adamw", "output": out.with_name("further")})
+        assert f"adamw: its {words} are not those of this run" in capsys.readouterr().err
 
 
 @pytest.mark.long

@@ -1,6 +1,7 @@
 """A trace of some updates for JAX's profiler, in the run's directory."""
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ import jax
 
 PROFILE = "profile"
 
+_log = logging.getLogger(__name__)
+
 
 @contextlib.contextmanager
 def profiled(directory: Path, updates: tuple[int, int] | None) -> Iterator[Callable[[int, Any], None]]:
-    """Trace some of the updates that are made within the body.
+    """Trace some of the updates that are made within the body, and warn if none of them was made.
 
     Args:
         directory: where the trace is written; with several processes, each writes its own.
@@ -21,10 +24,10 @@ def profiled(directory: Path, updates: tuple[int, int] | None) -> Iterator[Calla
     Yields:
         A function to call before every update, with its index and the arrays of the update before.
     """
-    tracing = False
+    tracing = traced = False
 
     def about_to_update(index: int, before: Any) -> None:
-        nonlocal tracing
+        nonlocal tracing, traced
         if updates is None or tracing == (updates[0] <= index < updates[1]):
             return
         jax.block_until_ready(before)  # of which nothing, or everything, belongs to the trace
@@ -32,6 +35,7 @@ def profiled(directory: Path, updates: tuple[int, int] | None) -> Iterator[Calla
             jax.profiler.stop_trace()
         else:
             jax.profiler.start_trace(str(directory))
+            traced = True
         tracing = not tracing
 
     try:
@@ -39,3 +43,6 @@ def profiled(directory: Path, updates: tuple[int, int] | None) -> Iterator[Calla
     finally:
         if tracing:  # the run has ended before
             jax.profiler.stop_trace()
+    if updates is not None and not traced:
+        message = "%s has no trace: none of the updates from %d to %d was made"
+        _log.warning(message, directory, updates[0], updates[1] - 1)

@@ -33,10 +33,11 @@ def test_a_trace_of_some_updates_changes_nothing(tmp_path):
     assert 0 < few < steps_in_trace(tmp_path / "more")
 
 
-def test_a_run_that_ends_within_has_its_trace(tmp_path):
+def test_a_run_that_ends_within_has_its_trace(tmp_path, caplog):
     fit(tmp_path, 4, (3, 100))
-    assert steps_in_trace(tmp_path) > 0
+    assert steps_in_trace(tmp_path) > 0 and not caplog.messages
     fit(tmp_path, 6, (2, 3), resume=True)  # of updates that were made before; there is nothing to trace
+    assert any("profile has no trace: none of the updates from 2 to 2 was made" in m for m in caplog.messages)
     assert len(list(tmp_path.glob("profile/plugins/profile/*"))) == 1
 
 
@@ -46,6 +47,7 @@ def test_a_run_that_ends_within_has_its_trace(tmp_path):
         ((5, 5), ValueError, r"the end of profile must be in \[6,"),
         ((-1, 5), ValueError, r"the first of profile must be in \[0,"),
         ((1.5, 5), TypeError, "the first of profile must be an integer"),
+        ((10, 15), ValueError, r"profile must begin within the 10 steps, got \(10, 15\)"),
         ("10:15", TypeError, r"profile must be two integers, such as \(10, 15\), got '10:15'"),
     ],
 )
