@@ -1,4 +1,4 @@
-"""The precisions that a command line can name, and what an optimizer needs in each."""
+"""The precisions, and the formats of an optimizer's state, that a command line can name."""
 
 import jax.numpy as jnp
 import optax
@@ -11,6 +11,19 @@ PRECISIONS = {
     "mixed": training.Precision(compute=jnp.bfloat16),
     "bfloat16": training.Precision(params=jnp.bfloat16, compute=jnp.bfloat16),
 }
+STATES = {
+    "float32": None,
+    "bfloat16": optimiz.BFloat16(),
+    "int8": optimiz.Int8(),
+    "float8": optimiz.Float8(),
+    "int4": optimiz.Int4(),
+}
+
+
+def with_state(tx: optax.GradientTransformation, name: str) -> optax.GradientTransformation:
+    """An optimizer whose state is stored in a format, one of STATES."""
+    fmt = STATES[name]
+    return tx if fmt is None else optimiz.low_bit(tx, fmt)
 
 
 def in_precision(tx: optax.GradientTransformation, name: str, seed: int) -> optax.GradientTransformation:

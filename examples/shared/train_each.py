@@ -20,7 +20,7 @@ from examples.shared import (
     warm_start,
 )
 from examples.shared.optimizers import Choice, averaged
-from examples.shared.precisions import PRECISIONS, in_precision
+from examples.shared.precisions import PRECISIONS, in_precision, with_state
 from optimiz import compare, groups, schedules, training
 
 MODEL = "model"  # in the directory of a run: the parameters that were tested, in the Hugging Face layout
@@ -63,6 +63,7 @@ class Plan:
             parameters.
         init: directory of the run whose parameters are the initial ones; None for those of the task.
         precision: name of the precision, see ``precisions.PRECISIONS``.
+        state: name of the format of the optimizer's state, see ``precisions.STATES``.
         schedule: name of what follows the warm-up, see ``training_flags.SCHEDULES``.
         clip: largest norm of a gradient; None for any.
         report_to: trackers that are told of the runs, see ``tracking.TRACKERS``.
@@ -80,6 +81,7 @@ class Plan:
     average: str | None = None
     init: str | None = None
     precision: str = "float32"
+    state: str = "float32"
     schedule: str = "cosine"
     clip: float | None = None
     report_to: Sequence[str] = ()
@@ -121,6 +123,7 @@ class Plan:
             average=own.average,
             init=own.init,
             precision=own.precision,
+            state=own.state,
             schedule=own.schedule,
             clip=own.clip,
             report_to=own.report_to or (),
@@ -137,6 +140,7 @@ class Plan:
             "warmup": self.warmup,
             "weight_decay": self.weight_decay,
             "precision": self.precision,
+            "state": self.state,
             "schedule": self.schedule,
             "clip": self.clip,
             "accumulate": self.settings.micro_batches,
@@ -196,7 +200,7 @@ class Plan:
             shape = schedules.warm_up(after(rate), self.warmup)
         schedule = schedules.over_steps(shape, self.settings.steps)
         multipliers = trained_parts.multiplied(multipliers, self.layerwise_decay)
-        tx = choice.make(schedule, self.weight_decay, groups.no_decay(), multipliers)
+        tx = with_state(choice.make(schedule, self.weight_decay, groups.no_decay(), multipliers), self.state)
         tx = tx if self.clip is None else optax.chain(optimiz.clip_by_global_norm(self.clip), tx)
         tx = trained_parts.freezing(in_precision(tx, self.precision, self.settings.seed), self.freeze)
         return tx if self.average is None else averaged(tx, self.average, self.settings.steps), rate

@@ -11,7 +11,7 @@ from absl import flags
 
 from examples.shared import program_flags, trained_parts
 from examples.shared.optimizers import Choice, averaged
-from examples.shared.precisions import PRECISIONS
+from examples.shared.precisions import PRECISIONS, STATES
 from examples.shared.tracking import TRACKERS
 from optimiz import compare, schedules
 
@@ -83,6 +83,8 @@ def define(
     )
     text = "Of parameters and computation; mixed: float32 parameters, products in bfloat16."
     own.DEFINE_enum("precision", "float32", list(PRECISIONS), text)
+    text = "Format of the optimizer's state, to take less memory; arrays of few entries stay float32."
+    own.DEFINE_enum("state", "float32", list(STATES), text)
     own.DEFINE_path("init", None, "Begin with the parameters of this run, such as runs/mine/adamw.")
     report_to = own.DEFINE_list(
         "report_to", None, f"Trackers that are told of the runs, among {', '.join(TRACKERS)}."

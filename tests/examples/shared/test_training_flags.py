@@ -9,6 +9,7 @@ import optax
 import pytest
 from absl.testing import flagsaver
 
+import optimiz
 from examples import finetune_text, pretrain
 from examples.shared import command, optimizers, training_flags, warm_start
 from examples.shared.train_each import Plan
@@ -48,6 +49,7 @@ def test_epochs_are_as_many_updates_as_begin_within_them(epochs):
             ["--schedule=cosine", "--optimizer=schedule_free_adamw", "--learning_rate=1"],
             "--schedule needs an optimizer that takes a",
         ),
+        (["--state=int2"], "value should be one of <float32|bfloat16|int8|float8|int4>"),
         (["--schedule=step"], "value should be one of <cosine|linear|constant>"),
         (["--accumulate=5"], "--accumulate must divide --batch_size"),
         (["--keep=first"], """keep 'first' must be "last", "best", "best:METRIC" or a number of at least 1"""),
@@ -97,6 +99,17 @@ def test_an_update_is_that_of_the_clipped_gradient_at_the_rate_of_the_schedule(n
     after = {"cosine": (1 + np.cos(np.pi * x)) / 2, "linear": 1 - x, "constant": 1 + 0 * x}[name]
     rates = 3 * np.where(x < 0, np.arange(8) / 2, after)
     np.testing.assert_allclose(found, -rates[:, None] * [0.3, 0.4], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("float32", 8), ("bfloat16", 4), ("int8", 2), ("float8", 2), ("int4", 1)]
+)
+def test_the_state_is_stored_in_the_format_of_the_flag(name, size):
+    plan = parsed(f"--state={name}", "--clip=1")
+    tx, _ = plan.optimizer(optimizers.choose("adamw"), optimizers.one_rate)
+    params = {"w": jax.ShapeDtypeStruct((64, 512), np.float32)}
+    assert optimiz.state_bytes(tx, params).per_parameter == pytest.approx(size, rel=0.07)
+    assert plan.decisive["state"] == name
 
 
 @pytest.fixture(scope="module")
