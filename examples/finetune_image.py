@@ -7,6 +7,8 @@ Without ``--data`` the images are the 1,797 digits that scikit-learn carries. ``
 folder of images for each class, an .npz or a .parquet. A ResNet or a small ViT begins from random parameters; a
 directory is a ViT in the Hugging Face layout, which gets a new head. Digits fill their 8 × 8 pixels: by default
 they are neither moved nor mirrored, as other images are.
+
+``docs/fine_tuning.md`` says more, and ``docs/devices.md`` has the flags of devices and processes.
 """
 
 import dataclasses
@@ -39,7 +41,7 @@ training_flags.define(
     lambda name: choose_optimizer(name, 2),
     _MODEL,
     optimizer=["adamw"],
-    listed=f"{optimizers.listed(from_scratch=True)}\nA pretrained ViT has the default rates of finetune_text.",
+    listed=f"{optimizers.listed(from_scratch=True)} A pretrained ViT has the default rates of finetune_text.",
     metrics=("loss", *baseline.METRICS),
     examples="images",
     weight_decay=0.05,

@@ -9,6 +9,8 @@ only answers are learned. Without ``--model``, a small GPT-2 is first pre-traine
 library, in ``<output>/.base``, which takes minutes; without ``--data`` it learns to name the topics of
 sentences from Python's documentation. Each trained model is in ``<output>/<optimizer>/model``, with the
 adapters merged, and the adapters alone are in ``<output>/<optimizer>/adapter``, as ``peft`` reads them.
+
+``docs/language_models.md`` says more, and ``docs/devices.md`` has the flags of devices and processes.
 """
 
 import dataclasses
@@ -55,7 +57,7 @@ training_flags.define(
     FLAGS,
     lambda name: optimizers.choose(name, classes=2),
     optimizer=["adamw"],
-    listed=optimizers.listed(),
+    listed=f"{optimizers.listed()} Adapters have ten times these rates.",
     metrics=METRICS,
     examples="rows",
     weight_decay=0.01,

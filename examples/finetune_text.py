@@ -8,6 +8,8 @@ the data, with a warning where something is bad, is shown before anything is tra
 Each optimizer runs with the same initial parameters, batches and dropout, at its own default rate unless one is
 given. Python's sentences are cut to 24 tokens by default, as in the committed record, which cuts 9 % of them;
 ``--length=32`` cuts 3.5 %, ``--length=48`` 0.6 %.
+
+``docs/fine_tuning.md`` says more, and ``docs/devices.md`` has the flags of devices and processes.
 """
 
 import dataclasses

@@ -8,6 +8,8 @@ Without ``--data`` the text is the source of Python's standard library. Each mod
 layout in ``<output>/<optimizer>/model``. A masked one is an encoder that ``finetune_text --model`` takes;
 ``--downstream`` does that at once with the first optimizer's, and passes its value on as arguments. They are
 read before anything is trained.
+
+``docs/pretraining.md`` says more, and ``docs/devices.md`` has the flags of devices and processes.
 """
 
 import dataclasses

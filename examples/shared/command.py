@@ -61,7 +61,7 @@ def _in_flags(error: Exception) -> Exception | str:
     if isinstance(error, training.RunExists):
         return f"{error.directory} holds a run: continue it with --resume, or choose another --output"
     if isinstance(error, training.DoesNotFit):
-        remedies = ("accumulate", "remat", "precision", "offload", "batch_size")
+        remedies = ("accumulate", "remat", "precision", "state", "offload", "batch_size")
         return f"{error}; see {', '.join(f'--{name}' for name in remedies if name in flags.FLAGS)}"
     if isinstance(error, training.OtherSettings) and {"steps", "settings.steps"} & {*error.names}:
         init = " and --init=RUN to begin with its parameters" if "init" in flags.FLAGS else ""
@@ -73,10 +73,12 @@ def _in_flags(error: Exception) -> Exception | str:
 
 
 def parse(argv: Sequence[str], own: Flags) -> list[str]:
-    """Parse a program's flags; an error becomes one line and an exit code."""
+    """Parse a program's flags; an error becomes one line and an exit code, and help is no error."""
     own.join(argv[0])
     try:
         rest = flags.FLAGS(list(argv))
+    except SystemExit:  # of --help, after which absl exits with 1
+        sys.exit(0)
     except flags.Error as error:
         _exit(error, EXIT_USAGE)
     if len(rest) > 1:

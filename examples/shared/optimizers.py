@@ -210,26 +210,25 @@ def among(name: str, known: Mapping[str, _T]) -> _T:
 
 
 def listed(*, from_scratch: bool = False, logits: bool = True) -> str:
-    """Every method that a program supports, one per line, for the help of its flag.
+    """Every method that a program supports, with its default rate, for the help of its flag.
 
     Args:
         from_scratch: whether to show the default rates for training from random parameters.
         logits: whether the program provides logits.
     """
     chosen_by = methods.FROM_SCRATCH_RATES if from_scratch else methods.FINE_TUNING_RATES
-    lines = [f"Optimizers, run in turn. The number is the default peak rate, chosen by {chosen_by}:"]
+    named = []
     for name, method in methods.METHODS.items():
         rate = method.from_scratch_rate if from_scratch else method.fine_tuning_rate
         if logits or "logits_fn" not in method.needs:
-            note = (
-                "finds its rate" if method.kind == "line search" else f"{rate:g}" if rate else "no default rate"
-            )
-            lines.append(f"{name} ({note}): {method.summary}")
-    lines.append(
-        "module:function: a function of your own, called with the schedule of the learning rate and, where it "
-        "has these arguments, weight_decay and mask or weight_decay_mask; it returns an Optax optimizer."
+            note = "finds its rate" if method.kind == "line search" else f"{rate:g}" if rate else "no default"
+            named.append(f"{name} ({note})")
+    return (
+        f"Optimizers, run in turn: {', '.join(named)}; or module:function, a function of your own that is "
+        "called with the schedule of the learning rate and, where it has these arguments, weight_decay and "
+        f"mask or weight_decay_mask. The number is the default peak rate, chosen by {chosen_by}. "
+        "docs/which_optimizer.md says what each is for."
     )
-    return "\n".join(lines)
 
 
 def head_multipliers(rate: float, encoder: float = 1.0) -> Callable[[Any], Any]:

@@ -85,13 +85,14 @@ class Flags(flags.FlagValues):
         """Add these flags, at their defaults, to those of the process.
 
         Args:
-            program: the program whose --help shows them, including those that another module defines for it.
+            program: the program whose --help and --helpfull show them, including those that another module
+                defines for it.
         """
         self.unparse_flags()
         flags.FLAGS.append_flag_values(self)
         for members in self.flags_by_module_dict().values():
             for flag in members:
-                flags.FLAGS.register_key_flag_for_module(program, flag)
+                flags.FLAGS.register_flag_by_module(program, flag)
         self.mark_as_parsed()
 
 

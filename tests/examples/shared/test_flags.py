@@ -1,6 +1,8 @@
 """Every flag of every program refuses an invalid value when it is parsed, in one line that names the flag."""
 
 import importlib
+import subprocess
+import sys
 
 import pytest
 from absl import flags
@@ -8,6 +10,7 @@ from absl.testing import flagsaver
 
 from examples import finetune_text, pretrain
 from examples.shared import command, devices
+from tests.conftest import ROOT
 
 PROGRAMS = [
     "benchmarks.trainers",
@@ -283,6 +286,20 @@ def test_help_shows_every_flag_of_the_program(program, monkeypatch):
         flagsaver.restore_flag_values(saved, own(program))
     shown = {flag.name for flag in flags.FLAGS.get_key_flags_for_module(program)}
     assert shown == set(own(program))
+    assert {flag.name for flag in flags.FLAGS.flags_by_module_dict()[program]} == shown  # of --helpfull
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("flag", ["--help", "--helpfull"])
+def test_help_is_no_error(flag):
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.predict", flag], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (
+        done.returncode == 0
+        and "--run:" in done.stdout
+        and ("--debug" in done.stdout) == (flag == "--helpfull")
+    )
 
 
 @pytest.mark.parametrize("program", ["finetune_image", "finetune_text", "pretrain"])
