@@ -149,13 +149,24 @@ def listed(entries: Mapping[str, Any]) -> str:
     r"""A list of names and values, both of which may come from outside.
 
     Example:
-        >>> print(listed({"batch_size": 8, "data": "<b>"}))
+        >>> print(listed({"batch_size": 8, "data": "<b>", "rates": [0.1, 0.2], "clip": None}))
         - batch size: 8
         - data: \<b\>
+        - rates: 0.1, 0.2
+        - clip: none
     """
     names = [escaped(name.replace("_", " ")) for name in entries]
     names = [_BEGINS_A_LIST.sub(lambda found: found[0][:-1] + "\\" + found[0][-1], name) for name in names]
-    return "\n".join(f"- {name}: {escaped(x)}" for name, x in zip(names, entries.values(), strict=True))
+    return "\n".join(f"- {name}: {escaped(_plain(x))}" for name, x in zip(names, entries.values(), strict=True))
+
+
+def _plain(value: Any) -> str:
+    """A value without Python's brackets and quotes; "none" if there is nothing."""
+    if isinstance(value, Mapping):
+        value = [f"{name} {_plain(x)}" for name, x in value.items()]
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value)) or "none"
+    return "none" if value is None else str(value)
 
 
 def _cell(text: str) -> str:

@@ -258,7 +258,7 @@ def _risk(record: Record, best: Method, metric: str) -> list[str]:
     worse = [best.levels[best.rate] - best.levels[rate] for rate in _neighbours(best)]
     if lost := [decimal(loss) for loss in worse if math.isfinite(loss)]:
         clauses.append(
-            f"the rates next to its own in the grid lose {joined(lost)} in validation {escaped(metric)}"
+            f"the rates next to its own in the grid are worse by {joined(lost)} in validation {escaped(metric)}"
         )
     if len(lost) < len(worse):
         clauses.append("**a rate next to its own diverges**")

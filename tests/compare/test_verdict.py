@@ -145,8 +145,8 @@ def test_the_cost_the_risk_and_what_would_change_it_follow_from_the_runs():
         "takes less." in told
     )
     assert (
-        "**Risk:** its worst seed has 0.800; the rates next to its own in the grid lose 0.030 in validation "
-        "accuracy; **a rate next to its own diverges**." in told
+        "**Risk:** its worst seed has 0.800; the rates next to its own in the grid are worse by 0.030 in "
+        "validation accuracy; **a rate next to its own diverges**." in told
     )
     # The leads deviate by 0.0173; scipy's power of 26 seeds is 0.80, and of 25 it is 0.79.
     assert (

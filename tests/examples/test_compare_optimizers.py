@@ -5,11 +5,13 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from optimiz import compare, training
 from tests.examples import tiny_lm
-from tests.examples.test_finetune_text import ROOT, data, model  # noqa: F401
+from tests.examples.test_finetune_text import BAD, GOOD, REST, ROOT, data, model  # noqa: F401
 from tests.examples.test_pretrain import text
 
 # One process for several calls, for most of a call is importing and compiling.
@@ -194,31 +196,81 @@ def test_a_reference_that_lacks_an_operation_is_named_before_anything_runs(argum
     assert not (arguments["output"] / "runs").exists()
 
 
+CLASSES, TEXTS = ("accuracy", "macro_f1", "mcc", "loss"), ("bits_per_byte", "loss", "perplexity")
+TFIDF, MOST = "TF-IDF + logistic regression", "most frequent class"
+TINY = "--layers=1 --hidden_size=16 --heads=2 --length=16"
+TASKS = {  # the task, the metrics of its test, of which the first ranks, and its baselines
+    "own": ("tests.examples.own_task:line", ("mae", "worst"), set()),
+    "digits": ("finetune_image --model=vit", CLASSES, {"logistic regression"}),
+    "photos": ("finetune_image --model=vit --data={photos} --image_size=8", CLASSES, {"logistic regression"}),
+    "text": ("finetune_text --model={model} --data={data} --length=12", CLASSES, {TFIDF, MOST}),
+    "pairs": ("finetune_text --model={model} --data={pairs}", CLASSES, {TFIDF, MOST}),
+    "labels": (
+        "finetune_text --model={model} --data={labels} --problem_type=multi_label_classification",
+        ("micro_f1", "macro_f1", "exact_match", "loss"),
+        {TFIDF},
+    ),
+    "numbers": (
+        "finetune_text --model={model} --data={numbers} --problem_type=regression",
+        ("pearson", "spearman", "rmse", "loss"),
+        {"TF-IDF + ridge regression"},
+    ),
+    "chats": ("finetune_lm --model={lm} --data={chats} --length=96 --lora_rank=2", TEXTS, set()),
+    "documents": ("finetune_lm --model={lm} --data={lines} --length=96 --lora_rank=0", TEXTS, set()),
+    "causal": (f"pretrain --data={{lines}} --vocab_size=300 {TINY}", TEXTS, {"frequencies of tokens"}),
+    "masked": (
+        f"pretrain --objective=masked --data={{lines}} --vocab_size=60 {TINY}",
+        TEXTS,
+        {"frequencies of tokens"},
+    ),
+    "span": (
+        f"pretrain --objective=span --data={{lines}} --vocab_size=420 {TINY}",
+        TEXTS,
+        {"frequencies of tokens"},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def files(model, data, tmp_path_factory):  # noqa: F811
+    """A model and data of every kind, by the names in TASKS."""
+    root, random = tmp_path_factory.mktemp("files"), np.random.default_rng(0)
+    made = {"model": model, "data": data} | {
+        name: root / name for name in ("lm", "photos", "chats.jsonl", "lines.txt")
+    }
+    drawn = [random.choice([*GOOD[:2], *BAD[:2], *REST], 3) for _ in range(160)]
+    rows = {
+        "pairs": [f"{' '.join(w)}\t{w[0]}\t{('no', 'yes')[w[0] in GOOD]}" for w in drawn],
+        "labels": [
+            f"{' '.join(w)}\t{','.join(['up'] * any(map(GOOD.count, w)) + ['down'] * any(map(BAD.count, w)))}"
+            for w in drawn
+        ],
+        "numbers": [f"{' '.join(w)}\t{sum(map(GOOD.count, w))}" for w in drawn],
+    }
+    for name, lines in rows.items():
+        header = "sentence1\tsentence2\tlabel" if name == "pairs" else "sentence\tlabel"
+        made[name] = root / f"{name}.tsv"
+        made[name].write_text("\n".join([header, *lines, ""]))
+    for i in range(40):
+        folder = made["photos"] / ("dark", "light")[i % 2] / "of today"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 100, (9, 12, 3)) + 100 * (i % 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+    made["lm"].mkdir()
+    tiny_lm.save(made["lm"])
+    tiny_lm.written(made["chats.jsonl"], tiny_lm.chats(90))
+    made["lines.txt"].write_text(text(400))
+    return {name.partition(".")[0]: path for name, path in made.items()}
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["own", "image", "text", "language", "pretraining"])
-def test_every_task_of_the_trainers_and_one_of_the_users_own(arguments, name, model, data, tmp_path):  # noqa: F811
-    lines = tmp_path / "names.txt"
-    lines.write_text(text(400))
-    (tmp_path / "lm").mkdir()
-    chats = tiny_lm.written(tmp_path / "chats.jsonl", tiny_lm.chats(90))
-    tiny = "--objective=masked --vocab_size=60 --layers=1 --hidden_size=16 --heads=2 --length=16"
-    task, metrics = {
-        "own": ("tests.examples.own_task:line", {"mae", "worst"}),
-        "image": ("finetune_image --model=vit", {"loss", "accuracy", "macro_f1", "mcc"}),
-        "text": (
-            f"finetune_text --model={model} --data={data} --length=12",
-            {"loss", "accuracy", "macro_f1", "mcc"},
-        ),
-        "language": (
-            f"finetune_lm --model={tiny_lm.save(tmp_path / 'lm')} --data={chats} --length=96 --lora_rank=2",
-            {"loss", "perplexity", "bits_per_byte"},
-        ),
-        "pretraining": (f"pretrain --data={lines} {tiny}", {"loss", "perplexity", "bits_per_byte"}),
-    }[name]
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_of_the_trainers_and_one_of_the_users_own(arguments, name, files):
+    task, metrics, baselines = TASKS[name]
     given = {key: arguments[key] for key in ("reference", "output", "budget", "optimizers", "learning_rates")}
     given |= {"metric": "mae"} if name == "own" else {"batch_size": 8}
-    given |= {"task": task, "seeds": 1, "extensions": 0}
-    if name == "pretraining":  # whose work is charged by its depth
+    given |= {"task": task.format(**files), "seeds": 1, "extensions": 0}
+    if task.startswith("pretrain"):  # whose work is charged by its depth
         timing = training.Timing(1.0, 0.0, 1)
         works = {training.Work(work, depth=1, batch=8): timing for work in ("step", "forward")}
         training.Reference(times=works, about={}).write(given["reference"])
@@ -226,9 +278,14 @@ def test_every_task_of_the_trainers_and_one_of_the_users_own(arguments, name, mo
     assert code == 0 == again[0], (errors, again)
     record = compare.Record.read(given["output"] / "record.json")
     assert {run.optimizer for run in record.runs} == {"sgd", "salsa"}
-    assert all(run.test.keys() == metrics for run in record.runs) and record.left_out == {}
-    ranks = {"own": "mae", "image": "accuracy", "text": "accuracy"}
-    assert record.settings["metric"] == ranks.get(name, "bits_per_byte")
+    assert all(run.test.keys() == {*metrics} for run in record.runs) and record.left_out == {}
+    assert record.settings["metric"] == metrics[0] and record.baselines.keys() == baselines
     assert record.settings["batch_size"] == 8 and None not in record.settings.values()
-    assert record.controls["untrained"][0].keys() == metrics
+    (control,) = record.controls
+    assert control == ("the model as it was" if task.startswith("finetune_lm") else "untrained")
+    assert record.controls[control][0].keys() == {*metrics}
+    best = (given["output"] / "report.md").read_text().split("because")[1]
+    assert best.startswith(
+        f" it has the best ({'lowest' if metrics[0] in ('mae', 'bits_per_byte') else 'highest'})"
+    )
     assert "report: " in printed
