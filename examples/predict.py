@@ -5,10 +5,11 @@
     echo "How do I open a file?" | python -m examples.predict --run=runs/topics/adamw
 
 The parameters are those that the run has tested. Texts come from a .tsv, .csv, .jsonl, .json or .parquet file,
-or shards of these, one a line from a .txt file or standard input, or one a .txt file from a folder and the
-folders in it; pictures from a file, or from such a folder. What comes out has a row for each, in their order:
-what was given, the most probable class, its probability, and that of every class. Of a run with --problem_type,
-it has the labels that are more likely than not, or the number.
+or shards of these, in the columns that the run was trained with unless --text and --pair name others; one a
+line from a .txt file or standard input; or one a .txt file from a folder and the folders in it. Pictures come
+from a file, or from such a folder. What comes out has a row for each, in their order: what was given, the most
+probable class, its probability, and that of every class. Of a run with --problem_type, it has the labels that
+are more likely than not, or the number.
 """
 
 import sys
@@ -60,11 +61,12 @@ def model_of(run: Path) -> Path:
     raise ValueError(f"--run={run}: this is no run of finetune_text or finetune_image, such as runs/mine/adamw")
 
 
-def read_texts(*, pairs: bool) -> list[dict[str, str]]:
+def read_texts(*, pairs: bool, trained: Sequence[str]) -> list[dict[str, str]]:
     """The texts that the flags name: "text" of each, with "pair" of pairs, or "file" of a folder.
 
     Args:
         pairs: whether the run is of pairs.
+        trained: columns of the texts that it was trained with; empty if they had none.
 
     Raises:
         OSError: a file cannot be read.
@@ -73,7 +75,7 @@ def read_texts(*, pairs: bool) -> list[dict[str, str]]:
     data, standard = Path(_DATA.value), _DATA.value == STANDARD
     in_folder, in_lines = not standard and text_folders.is_one(data), standard or data.suffix.lower() == ".txt"
     if not (in_folder or in_lines):
-        texts, seconds = _COLUMNS.read_texts(_DATA.value, pairs=pairs)
+        texts, seconds = _COLUMNS.read_texts(_DATA.value, pairs=pairs, trained=trained)
         if seconds is None:
             return [{"text": one} for one in texts]
         return [{"text": one, "pair": other} for one, other in zip(texts, seconds, strict=True)]
@@ -91,7 +93,7 @@ def read_texts(*, pairs: bool) -> list[dict[str, str]]:
 def of_texts(model: Path) -> tuple[str, Sequence[str], list[dict[str, str]], np.ndarray]:
     """The kind of problem, the classes, what was given, and the predictions [N, C] of texts."""
     classifier, params = text_classifier.load(model)
-    given = read_texts(pairs=classifier.pairs)
+    given = read_texts(pairs=classifier.pairs, trained=classifier.columns)
     texts, seconds = ([row[name] for row in given if name in row] for name in ("text", "pair"))
     return classifier.problem, classifier.names, given, classifier.predictions(params, texts, seconds or None)
 

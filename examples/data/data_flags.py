@@ -52,11 +52,14 @@ class ColumnFlags:
         """Read a text a line as the flags specify; arguments and errors as for `text.lines`."""
         return text.lines(content, name, tables.Format(encoding=self.own.encoding, argument=_ARGUMENT))
 
-    def read_texts(self, path: str, *, pairs: bool) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+    def read_texts(
+        self, path: str, *, pairs: bool, trained: Sequence[str] = ()
+    ) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
         """Read texts without labels as the flags specify; arguments and errors as for `text.read_texts`."""
         own = self.own
         how = tables.Format(own.columns, self._delimiter, own.encoding, _ARGUMENT)
-        return text.read_texts(path, pairs=pairs, text=own.text, pair=own.pair, how=how)
+        given = {"text": own.text, "pair": own.pair, "trained": trained}
+        return text.read_texts(path, pairs=pairs, how=how, **given)
 
     def read_folder_texts(self, path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Read the texts of a folder as the flags specify; see `text_folders.read_texts`."""

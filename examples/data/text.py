@@ -51,6 +51,7 @@ class TextExamples:
         source: where the examples come from, for the record of a run.
         problem: what a text is labelled with, one of `targets.PROBLEMS`.
         notes: what to know of the files, such as what was left out → how often.
+        columns: columns of the text, or of the two texts of a pair; empty if they had none.
     """
 
     texts: tuple[str, ...]
@@ -60,6 +61,7 @@ class TextExamples:
     source: str
     problem: str = targets.CLASS
     notes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    columns: tuple[str, ...] = ()
 
 
 def read(
@@ -147,6 +149,7 @@ def read(
         source=name,
         problem=problem,
         notes=table.notes,
+        columns=(text,) if pair is None else (text, pair),
     )
 
 
@@ -156,6 +159,7 @@ def read_texts(
     pairs: bool,
     text: str | None = None,
     pair: str | None = None,
+    trained: Sequence[str] = (),
     how: tables.Format = _PLAIN,
 ) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
     r"""Read the texts of a file; other columns, such as a label, are left out.
@@ -163,8 +167,10 @@ def read_texts(
     Args:
         path: the file, as for `read`.
         pairs: whether pairs of texts are wanted.
-        text: column of the text; None finds the columns that GLUE and SuperGLUE use.
+        text: column of the text; None for the first of `trained`, or else the columns that GLUE and SuperGLUE
+            use.
         pair: column of the second text, given together with `text`.
+        trained: the `columns` of the examples that a model was trained with.
         how: how the file is to be read.
 
     Returns:
@@ -174,7 +180,7 @@ def read_texts(
         FileNotFoundError: `path` does not exist, or nothing matches it.
         ImportError: it is a `.parquet` or `.arrow`, and pyarrow is not installed.
         ValueError: something in a file is not as described, or it has pairs where single texts are wanted, or
-            single texts instead of pairs.
+            single texts instead of pairs, or lacks one of `trained`.
 
     Example:
         >>> import tempfile
@@ -189,6 +195,9 @@ def read_texts(
     header = table.columns
     if header is None:
         raise ValueError(f"{name}: no texts; the file is empty, or has only a header")
+    if trained and text is None and pair is None:
+        _refuse_untrained(name, header, trained, how)
+        text, pair = (*trained, None)[:2]
     text, pair = _text_columns(name, header, text, pair, how)
     if (pair is not None) != pairs:
         one, two = ("pairs of texts", "single texts")[:: 1 if pairs else -1]
@@ -382,6 +391,16 @@ def _refuse_columns(path: str, header: tuple[str, ...], columns: tuple[str | Non
             raise ValueError(f"{path}: no column {shown.value(name)}; the columns are {shown.values(header)}")
     if len(set(chosen)) < len(chosen):
         raise ValueError(f"{path}: text, pair and label need a column each, got {shown.values(chosen)}")
+
+
+def _refuse_untrained(path: str, header: tuple[str, ...], trained: Sequence[str], how: tables.Format) -> None:
+    """Refuse a file that lacks a column of the texts that a model was trained with."""
+    if absent := [name for name in trained if name not in header]:
+        asked = " and ".join(map(how.ask, ("text", "pair")[: len(trained)]))
+        raise ValueError(
+            f"{path}: no column {shown.values(absent)}, as in training: name the text's in {asked}, or all "
+            f"columns in {how.ask('columns')} if the file has no header; the columns are {shown.values(header)}"
+        )
 
 
 def _text(where: str, row: Mapping[str, Any], column: str) -> str:

@@ -39,7 +39,8 @@ BERT = Layout(
     },
     # Of heads that are not here: a pooler, a classifier, and a head whose matrix is that of the embeddings.
     inert=(
-        *("classifier_dropout", "classifier_pooling", "text_pairs", "text_stride", "tie_word_embeddings"),
+        *("classifier_dropout", "classifier_pooling", "tie_word_embeddings"),
+        *("text_columns", "text_pairs", "text_stride"),
         "directionality",
         *("pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head"),
         "pooler_type",

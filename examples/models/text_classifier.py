@@ -32,6 +32,7 @@ _BATCH = 128
 _POOLINGS = {"mean": "mean", "first": "cls"}  # by their names in `config.json`
 _PAIRS = "text_pairs"
 _STRIDE = "text_stride"
+_COLUMNS = "text_columns"
 _PROBLEM = "problem_type"
 
 
@@ -50,6 +51,8 @@ class TextClassifier:
         problem: what it predicts, one of `targets.PROBLEMS`.
         stride: number of tokens that the windows of a long text share; None to truncate it. The logits of the
             windows are averaged.
+        columns: columns of the text, or of the two texts of a pair, in the table that it was trained with;
+            empty if there was none.
     """
 
     model_type: str
@@ -61,6 +64,7 @@ class TextClassifier:
     pairs: bool
     problem: str = targets.CLASS
     stride: int | None = None
+    columns: Sequence[str] = ()
 
     @property
     def meaning(self) -> dict[str, Any]:
@@ -105,6 +109,7 @@ class TextClassifier:
             _PAIRS: self.pairs,
             _PROBLEM: self.problem,
             **({} if self.stride is None else {_STRIDE: self.stride}),
+            **({_COLUMNS: list(self.columns)} if self.columns else {}),
         }
         if ids:
             about |= {"cls_token": tokenizer.id_to_token(ids[0]), "sep_token": tokenizer.id_to_token(ids[-1])}
@@ -140,6 +145,7 @@ def load(directory: Path) -> tuple[TextClassifier, Any]:
     )
     pairs = description.get(_PAIRS)
     problem, stride = description.get(_PROBLEM) or targets.CLASS, description.get(_STRIDE)
+    columns = description.get(_COLUMNS, [])
     length = strict_json.read_object(existing(directory, SETTINGS)).get("model_max_length")
     if (
         pooling is None
@@ -147,13 +153,16 @@ def load(directory: Path) -> tuple[TextClassifier, Any]:
         or type(length) is not int
         or problem not in targets.PROBLEMS
         or not (stride is None or (type(stride) is int and stride >= 0))
+        or not isinstance(columns, list)
+        or not all(isinstance(column, str) for column in columns)
+        or len(columns) not in (0, 1 + pairs)
     ):
         raise ValueError(f"{directory} is not a classifier of texts that finetune_text has saved")
     model_type = description.get("model_type")
     config = pretrained.read_config(directory)
     params = weights.read_params(directory, _layout(str(model_type), len(names), pooling), config)
     tokenizer = pretrained.load_tokenizer(directory, config)
-    about = (names, length, pairs, str(problem), stride)
+    about = (names, length, pairs, str(problem), stride, tuple(columns))
     return TextClassifier(str(model_type), config, pooling, tokenizer, *about), params
 
 

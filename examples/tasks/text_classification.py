@@ -103,7 +103,7 @@ class TextClassification:
         self.length = _length_for(lengths, config.max_tokens) if length is None else length
         pairs = train.pairs is not None
         kind, names = pretrained.read_model_type(model), train.label_names
-        about = (names, self.length, pairs, train.problem, stride)
+        about = (names, self.length, pairs, train.problem, stride, train.columns)
         self.classifier = TextClassifier(kind, config, pooling, tokenizer, *about)
         cut: dict[str, int] = {}
         for name, part in parts.items():

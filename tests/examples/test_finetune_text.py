@@ -158,6 +158,7 @@ def test_several_labels_of_a_text_are_learned_saved_and_predicted(arguments, cap
     config = json.loads((arguments["output"] / "adamw/model/config.json").read_bytes())
     assert config["problem_type"] == "multi_label_classification"
     assert config["id2label"] == {"0": "down", "1": "up"}
+    assert config["text_columns"] == ["text"]
     said = predicted(capsys, arguments["output"] / "adamw", path)
     for row in said:
         assert row["labels"] == [name for name, p in row["probabilities"].items() if p > 0.5]

@@ -1,6 +1,7 @@
 """Predictions of a run are those of its model, for texts and images in every form, or one line says why not."""
 
 import csv
+import dataclasses
 import io
 import json
 import sys
@@ -25,6 +26,9 @@ def runs(tmp_path_factory):
     for name in ("bert_mean", "bert_pairs"):
         classifier, params = classifiers.text_model(name)
         classifier.save(directory / name / "model", params)
+    for name, columns in {"bert_mean": ["body"], "bert_pairs": ["claim", "source"]}.items():
+        classifier, params = classifiers.text_model(name)
+        dataclasses.replace(classifier, columns=columns).save(directory / f"{name}_table/model", params)
     classifier, params = classifiers.image_model()
     classifier.save(directory / "vit/model", params)
     return directory
@@ -89,6 +93,24 @@ def test_pairs_and_tables(runs, capsys, tmp_path):
     )
 
 
+def test_a_run_remembers_the_columns_of_its_texts(runs, capsys, tmp_path):
+    both = list(zip(classifiers.TEXTS, classifiers.PAIRS, strict=True))
+    tables = {  # the columns in any order, next to one with a usual name
+        "one.tsv": "text\tbody\n" + "".join(f"of another kind\t{a}\n" for a in classifiers.TEXTS),
+        "two.csv": "source,text,claim\n" + "".join(f'"{b}",x,"{a}"\n' for a, b in both),
+    }
+    for name, content in tables.items():
+        (tmp_path / name).write_text(content)
+    for name, data in {"bert_mean": "one.tsv", "bert_pairs": "two.csv"}.items():
+        out = call(capsys, run=runs / f"{name}_table", data=tmp_path / data, format="jsonl")
+        check([json.loads(line) for line in out.splitlines()], name)
+    run = runs / "bert_mean_table"
+    out = call(capsys, run=run, data=tmp_path / "one.tsv", text="text", format="jsonl")
+    assert {json.loads(line)["text"] for line in out.splitlines()} == {"of another kind"}
+    (tmp_path / "new.txt").write_text("a happy film\n")
+    assert "a happy film" in call(capsys, run=run, data=tmp_path / "new.txt")
+
+
 def test_a_text_of_several_lines_is_one_row(runs, capsys, tmp_path):
     (tmp_path / "new.jsonl").write_text(json.dumps({"text": "a\thappy\nfilm\r\n\x85was"}) + "\n")
     header, row = call(capsys, run=runs / "bert_mean", data=tmp_path / "new.jsonl").split("\n")[:2]
@@ -112,13 +134,21 @@ def test_pictures_of_a_folder(runs, capsys, tmp_path):
     ("run", "flags", "message"),
     [
         ("nowhere", {}, "nowhere: no such directory"),
-        ("", {}, "holds the runs bert_mean, bert_pairs, vit; choose one, such as --run="),
+        ("", {}, "bert_mean, bert_mean_table, bert_pairs, bert_pairs_table, vit; choose one, such as --run="),
         ("vit/..//empty", {}, "this is no run of finetune_text or finetune_image, such as runs/mine/adamw"),
         ("begun", {}, "has no model: it has not been finished; continue it with --resume"),
         ("language", {}, "is a model of type 'gpt2'; predictions need a classifier of texts or images"),
         ("bert_mean", {"data": "table.tsv"}, "which column is the text? Name it in --text="),
         ("bert_mean", {"data": "table.tsv", "text": "body"}, "no column 'body'; the columns are 'x', 'y'"),
         ("bert_mean", {"data": "pairs.tsv"}, "single texts are needed, and the columns give pairs of texts"),
+        (
+            "bert_mean_table",
+            {"data": "text.tsv"},
+            "text.tsv: no column 'body', as in training: name the text's in --text=, or all columns in "
+            "--columns= if the file has no header; the columns are 'id', 'text'",
+        ),
+        ("bert_pairs_table", {"data": "text.tsv"}, "no column 'claim', 'source', as in training: "),
+        ("bert_pairs_table", {"data": "text.tsv", "text": "id"}, "pairs of texts are needed, and the"),
         (
             "bert_pairs",
             {"data": "table.tsv", "text": "x"},
@@ -150,6 +180,7 @@ def test_pictures_of_a_folder(runs, capsys, tmp_path):
 def test_what_cannot_be_predicted_is_refused(runs, capsys, tmp_path, monkeypatch, run, flags, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "table.tsv").write_text("x\ty\na\tb\n")
+    (tmp_path / "text.tsv").write_text("id\ttext\n1\ta\n")
     (tmp_path / "pairs.tsv").write_text("premise\thypothesis\na\tb\n")
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
     (tmp_path / "none.txt").write_text("\n\n")

@@ -84,6 +84,8 @@ def test_a_resnet_is_read_back_with_its_statistics(digit_resnet, tmp_path):
         ({"id2label": {"0": "a", "1": "b"}}, r"mismatched \(classifier.bias float \[3\], expected float \[2\]"),
         ({"classifier_pooling": "max"}, "is not a classifier of texts that finetune_text has saved"),
         ({"text_pairs": "yes"}, "is not a classifier of texts that finetune_text has saved"),
+        ({"text_columns": ["a", "b"]}, "is not a classifier of texts that finetune_text has saved"),
+        ({"text_columns": [1]}, "is not a classifier of texts that finetune_text has saved"),
         ({"model_type": "gpt2"}, "model_type must be one of "),
     ],
 )
