@@ -208,6 +208,16 @@ def test_every_tutorial_is_offered_as_a_notebook_that_installs_what_it_needs():
     assert source == ["# Training\n"]
 
 
+def test_what_a_cell_writes_in_parts_is_one_text():
+    notebooks = importlib.import_module("notebooks")
+    parts = [("stdout", "lo"), ("stderr", "a "), ("stdout", "ss 1\n\n"), ("stderr", "warning")]
+    outputs = [{"output_type": "stream", "name": name, "text": text} for name, text in parts]
+    outputs.insert(1, {"output_type": "display_data"})
+    found = notebooks.joined(outputs)
+    assert [output.get("text") for output in found] == ["loss 1\n\n", None, "a warning"]
+    assert outputs[0]["text"] == "lo"  # they are the notebook's
+
+
 def test_a_notebook_has_no_links_to_pages_that_it_lacks():
     notebooks = importlib.import_module("notebooks")
     text = "![a](b.png) [plan](../planning.md#x) and [JAX](https://jax.dev)"

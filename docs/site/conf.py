@@ -74,7 +74,7 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "sphinx_book_theme"
 html_theme_options = {"show_toc_level": 2, "use_fullscreen_button": False, "home_page_in_toc": True}
-html_static_path, html_css_files = ["static"], ["site.css"]
+html_static_path, html_css_files, html_js_files = ["static"], ["site.css"], ["search.js"]
 html_math_renderer = "mathml"
 html_show_sourcelink = False
 
@@ -83,6 +83,7 @@ def setup(app):
     """Connect what is written from the code."""
     mathml.setup(app)
     links.setup(app)
+    notebooks.setup()
     app.connect("builder-inited", lambda app: reference.write(ROOT))
     app.connect("source-read", contents.add)
     app.connect("source-read", notebooks.offer)

@@ -16,6 +16,32 @@ _LINK = """
 """
 
 
+def setup():
+    """Let myst-nb join what a cell has written: it would break the line wherever the output came in parts."""
+    from myst_nb.core import render
+
+    render.coalesce_streams = joined
+
+
+def joined(outputs):
+    r"""The outputs of a cell, with all that it wrote to one stream as one text, in the place of the first part.
+
+    Example:
+        >>> joined([{"output_type": "stream", "name": "stdout", "text": part} for part in ("lo", "ss 1\n")])
+        [{'output_type': 'stream', 'name': 'stdout', 'text': 'loss 1\n'}]
+    """
+    found, streams = [], {}
+    for output in outputs:
+        if output["output_type"] != "stream":
+            found.append(output)
+        elif output["name"] in streams:
+            streams[output["name"]]["text"] += output["text"]
+        else:
+            streams[output["name"]] = {**output}
+            found.append(streams[output["name"]])
+    return found
+
+
 def offer(app, name, source):
     """Put a link to its notebook below the title of a tutorial.
 

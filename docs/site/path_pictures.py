@@ -30,7 +30,7 @@ def draw(method: str, found: Mapping[tuple[str, str], Mapping[str, Any]], path: 
         found: the recorded paths.
         path: path of the picture.
     """
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
     for axes, (name, landscape) in zip(figure.subplots(1, len(LANDSCAPES)), LANDSCAPES.items(), strict=True):
         loss, _, ((left, bottom), (right, top)), minimum = landscape
         x, y = np.meshgrid(np.linspace(left, right, _GRID), np.linspace(bottom, top, _GRID))
@@ -45,5 +45,5 @@ def draw(method: str, found: Mapping[tuple[str, str], Mapping[str, Any]], path: 
             )
         axes.plot(*minimum, "k+", markersize=9)
         axes.set(xlim=(left, right), ylim=(bottom, top), title=name, xticks=[], yticks=[])
-        axes.legend(fontsize=7, loc="upper right")
-    compare.save(figure, path, dpi=110)
+        axes.legend(fontsize=8, loc="upper right")
+    compare.save(figure, path, dpi=160)
