@@ -199,6 +199,7 @@ def test_every_tutorial_is_offered_as_a_notebook_that_installs_what_it_needs():
         text = path.read_text(encoding="utf-8")
         first = text[text.index("```{code-cell}") :].partition("\n```\n")[0]
         assert ":tags: [skip-execution]" in first and "%pip install" in first, path.name
+        assert "optimiz-jax" in first and optimiz.__version__ not in first, path.name
         assert "display_name: Python 3" in text.partition("\n---\n")[0], path.name
         source = [text]
         notebooks.offer(None, f"docs/tutorials/{path.stem}", source)
