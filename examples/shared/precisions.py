@@ -10,6 +10,7 @@ PRECISIONS = {
     "float32": training.Precision(),
     "mixed": training.Precision(compute=jnp.bfloat16),
     "bfloat16": training.Precision(params=jnp.bfloat16, compute=jnp.bfloat16),
+    "bfloat16_kahan": training.Precision(params=jnp.bfloat16, compute=jnp.bfloat16),
 }
 STATES = {
     "float32": None,
@@ -27,14 +28,13 @@ def with_state(tx: optax.GradientTransformation, name: str) -> optax.GradientTra
 
 
 def in_precision(tx: optax.GradientTransformation, name: str, seed: int) -> optax.GradientTransformation:
-    """An optimizer that can train parameters of a precision.
+    """An optimizer that can train parameters of a precision: to the nearest bfloat16, most steps would be lost.
 
     Args:
         tx: the optimizer.
         name: one of PRECISIONS.
-        seed: seed of the rounding of bfloat16 parameters, which is stochastic: to the nearest, most steps would
-            be lost.
+        seed: seed of rounding that is stochastic.
     """
     if PRECISIONS[name].params == jnp.float32:
         return tx
-    return optax.chain(tx, optimiz.stochastic_rounding(seed))
+    return optax.chain(tx, optimiz.stochastic_rounding(seed) if name == "bfloat16" else optimiz.kahan())

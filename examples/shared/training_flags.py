@@ -81,7 +81,10 @@ def define(
     patience = own.DEFINE_integer(
         "patience", None, "With --keep=best: evaluations without a better one that end a run.", lower_bound=1
     )
-    text = "Of parameters and computation; mixed: float32 parameters, products in bfloat16."
+    text = (
+        "Of parameters and computation; mixed: float32 parameters, products in bfloat16. Parameters in "
+        "bfloat16 are rounded stochastically or, with kahan, compensated."
+    )
     own.DEFINE_enum("precision", "float32", list(PRECISIONS), text)
     text = "Format of the optimizer's state, to take less memory; arrays of few entries stay float32."
     own.DEFINE_enum("state", "float32", list(STATES), text)
