@@ -178,7 +178,8 @@ def _fault(make: Callable[..., object], *arguments: Any, **options: Any) -> str 
     try:
         make(*arguments, **options)
     except Exception as error:
-        _log.warning("a part of the report is left out: %r", error, exc_info=True)
+        trace = not isinstance(error, OSError)  # of a full disk, nobody needs to know where it was noticed
+        _log.warning("a part of the report is left out: %r", error, exc_info=trace)
         return f"{type(error).__name__}: {error}"
     return None
 

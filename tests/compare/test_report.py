@@ -268,7 +268,7 @@ def test_the_record_is_whole_where_the_disk_is_full_afterwards(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("limit", "whole"), [(30_000, ["record.json", "report.html", "report.md"]), (9_000, [])]
 )
-def test_files_are_whole_or_absent_on_a_disk_that_takes_no_more(tmp_path, limit, whole):
+def test_files_are_whole_or_absent_on_a_disk_that_takes_no_more(tmp_path, limit, whole, caplog):
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     written = record(run("a", 0.5, losses=[1 / 3] * 200))
@@ -286,6 +286,7 @@ def test_files_are_whole_or_absent_on_a_disk_that_takes_no_more(tmp_path, limit,
             in (tmp_path / "report.md").read_text()
         )
         assert (tmp_path / "report.html").read_text().endswith("</html>\n")
+        assert caplog.records and not any(record.exc_info for record in caplog.records)  # a line each
 
 
 HOSTILE = "``` \n\n![x](/etc/hostname) ![y](secret.png) <img src=x onerror=alert(1)> </p> [a](javascript:b)"

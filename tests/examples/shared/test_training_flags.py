@@ -155,6 +155,14 @@ def test_what_is_no_run_is_refused(tmp_path):
         ValueError, match=r"there is no run\.json; a run is a directory such as runs/mine/adamw"
     ):
         warm_start.begun(tiny.task(), {}, str(tmp_path))
+    for name in ("lion", "adamw"):
+        (tmp_path / "of/mine" / name).mkdir(parents=True)
+        (tmp_path / "of/mine" / name / "run.json").write_text("{}")
+    (tmp_path / "of/mine/run.json").write_text("{}")
+    with pytest.raises(
+        ValueError, match=r"mine holds the runs adamw, lion; choose one, such as --init=.*/mine/adamw"
+    ):
+        warm_start.begun(tiny.task(), {}, str(tmp_path / "of/mine"))
     (tmp_path / "run.json").write_text(json.dumps({"identity": []}))
     with pytest.raises(ValueError, match="label_names is absent there"):
         warm_start.begun(tiny.task(), {"label_names": ["a"]}, str(tmp_path))
