@@ -15,12 +15,7 @@ RunMatrix = Callable[..., list[compare.Run]]
 
 
 def untrained(
-    setting: "Setting",
-    best: compare.Arm,
-    run_matrix: RunMatrix,
-    left_out: dict[str, str],
-    seeds: Sequence[int],
-    name: str = "untrained",
+    setting: "Setting", best: compare.Arm, run_matrix: RunMatrix, left_out: dict[str, str], seeds: Sequence[int]
 ) -> dict[str, list[Metrics]]:
     """The control that every task has: the test metrics of the initial parameters, for each seed.
 
@@ -30,18 +25,17 @@ def untrained(
         run_matrix: (arms, task_of=, directory=) → runs from every seed, with all else as in the comparison.
         left_out: receives the reason for each control that cannot be made.
         seeds: the seeds of the comparison.
-        name: its name in the report.
     """
     del best, run_matrix
 
     def tested(seed: int) -> Metrics:
         task, key = setting.task_of(seed), jax.random.key(seed)
         others = {"model_state": task.model_state, "frozen": task.frozen}
-        given = {argument: make(key) for argument, make in others.items() if make is not None}
+        given = {name: make(key) for name, make in others.items() if make is not None}
         return dict(setting.test(task.init(key), **given))
 
-    found = made_or_left_out(name, left_out, lambda: [tested(seed) for seed in seeds])
-    return {} if found is None else {name: found}
+    found = made_or_left_out("untrained", left_out, lambda: [tested(seed) for seed in seeds])
+    return {} if found is None else {"untrained": found}
 
 
 @dataclasses.dataclass(frozen=True)
