@@ -80,8 +80,8 @@ def filled(
 def _filled(tree: Any, moments: Mapping[str, Mapping[str, np.ndarray]], field: str) -> Any:
     reading = read(tree)
     return reading.tree(
-        [
-            jnp.asarray(moments[leaf.path][field], x.dtype) if field in moments[leaf.path] else x
+        [  # copies: PyTorch's next step changes its arrays in place
+            jnp.array(moments[leaf.path][field], x.dtype) if field in moments[leaf.path] else x
             for leaf, x in zip(reading.leaves, jax.tree.leaves(tree), strict=True)
         ]
     )

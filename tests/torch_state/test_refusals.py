@@ -209,6 +209,15 @@ def test_moments_keep_their_precision_beside_parameters_of_another():
     assert above.mu["bias"].dtype == jnp.float32
 
 
+def test_what_pytorch_does_next_to_its_arrays_does_not_change_ours():
+    array = np.ones(1040, np.float32)
+    array = array[-array.ctypes.data % 64 // 4 :][:1024]  # aligned as PyTorch does
+    state_dict = {"state": {"w": {"momentum_buffer": array}}, "param_groups": [SGD | {"params": ["w"]}]}
+    found = from_torch("SGD", state_dict, {"w": jnp.zeros(1024)}, {"w": "w"})
+    array[:] = 7
+    np.testing.assert_array_equal(found.state[0].trace["w"], np.ones(1024))
+
+
 def test_momentum_none_of_older_versions_and_a_fresh_optimizer_begin_at_zero():
     for state in ({}, {"weight": {"momentum_buffer": None}, "bias": {"momentum_buffer": None}}):
         found = from_torch(
