@@ -16,6 +16,9 @@ _PATH = (
     "rates that decay to zero. It shows what the method does with scales and curvature, and says nothing about "
     "training."
 )
+_NO_PATH = (
+    "There is no picture of its path over two parameters: it works on matrices or layers, or needs logits."
+)
 
 
 def reports(root: Path) -> dict[str, list[str]]:
@@ -53,7 +56,7 @@ def page(method: methods.Method, records: Mapping[str, Any], has_path: bool) -> 
         [
             f"# {name}",
             blocks.directive("automodule", f"optimiz.optimizers.{method.page}", "no-index"),
-            *([f"![Path of {name} on two landscapes]({name}.png)", _PATH] if has_path else []),
+            *([f"![Path of {name} on two landscapes]({name}.png)", _PATH] if has_path else [_NO_PATH]),
             "## Use",
             blocks.directive("autofunction", f"optimiz.{name}"),
             "## At a glance",
@@ -75,8 +78,9 @@ def _facts(method: methods.Method, records: Mapping[str, Any]) -> Iterator[tuple
     }.items():
         if rate is not None:
             yield text, f"{rate:g}, a starting point"
-    if method.name in records["moved"]:
-        yield f"an update of {choosing.PLANNED} moves", f"{records['moved'][method.name]} bytes per parameter"
+    moved = records["moved"].get(method.name)
+    traffic = "not measured" if moved is None else f"{moved} bytes per parameter"
+    yield f"an update of {choosing.PLANNED} moves", traffic
     if lost := choosing.lost(method.name, records["grids"]):
         yield "lost at rates next to the best", lost
     if method.needs:
