@@ -159,7 +159,8 @@ def main() -> None:
                 test_examples=min(len(problem.rows["test"]["weight"]), EVALUATION_ROWS),
                 metric="bits_per_byte",
             )
-        save = functools.partial(problem.save, name=_MODEL.value or str(problem.directory))
+        on_hub = _MODEL.value is not None and not Path(_MODEL.value).is_dir()
+        save = functools.partial(problem.save, name=_MODEL.value if on_hub else str(problem.directory))
         each = plan.train_each(chosen, task, problem.evaluation("test"), identity, layout, save)
         runs = [run for _, _, run in each]
         if record is not None:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from examples.data import chat_template, prompts, tables
 from examples.models import generation, pretrained
+from examples.models.tensors import CONFIG
 from examples.models.writer import Writer
 from examples.shared import command, new_file, program_flags
-from examples.shared.train_each import MODEL
+from examples.shared.run_folders import MODEL, refuse_several
 from optimiz import compare, training
 
 FLAGS = program_flags.Flags()
@@ -57,8 +58,8 @@ def main() -> None:
     output = None if _OUTPUT.value is None else Path(_OUTPUT.value)
     if output is not None:
         new_file.check(output)
-    saved = Path(_MODEL.value) / MODEL
-    model = saved if saved.is_dir() else pretrained.find(_MODEL.value)
+    refuse_several("model", Path(_MODEL.value), f"{MODEL}/{CONFIG}")
+    model = pretrained.find(_MODEL.value)
     asked, heat = questions(model), _TEMPERATURE.value
     choose = generation.sampled(heat, _TOP_P.value) if heat else generation.greedy
     writer = Writer(model, _TOKENS.value, choose)

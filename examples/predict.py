@@ -24,7 +24,7 @@ from examples.models import image_classifier, pretrained, text_classifier, weigh
 from examples.models.tensors import CONFIG
 from examples.shared import command, new_file, program_flags
 from examples.shared.predictions import CLASS, FORMATS, written
-from examples.shared.train_each import MODEL
+from examples.shared.run_folders import MODEL, refuse_several
 from optimiz import training
 
 STANDARD = "-"
@@ -51,11 +51,7 @@ def model_of(run: Path) -> Path:
             return directory
     if not run.is_dir():
         raise ValueError(f"--run={run}: no such directory")
-    runs = sorted(path.parent.parent.name for path in run.glob(f"*/{MODEL}/{CONFIG}"))
-    if runs:
-        raise ValueError(
-            f"--run={run} holds the runs {', '.join(runs)}; choose one, such as --run={run / runs[0]}"
-        )
+    refuse_several("run", run, f"{MODEL}/{CONFIG}")
     if (run / "run.json").is_file():
         raise ValueError(f"--run={run} has no {MODEL}: it has not been finished; continue it with --resume")
     raise ValueError(f"--run={run}: this is no run of finetune_text or finetune_image, such as runs/mine/adamw")

@@ -26,7 +26,8 @@ from examples.data.text_summary import of_unknown
 from examples.data.tokenizer_file import digest
 from examples.shared import command, devices, optimizers, program_flags, training_flags
 from examples.shared.downstream import Downstream
-from examples.shared.train_each import MODEL, Plan, made_or_left_out
+from examples.shared.run_folders import MODEL
+from examples.shared.train_each import Plan, made_or_left_out
 from examples.tasks.objectives import OBJECTIVES, Size
 from examples.tasks.pretraining import EVALUATION_ROWS, METRICS, Pretraining
 from optimiz import compare, training

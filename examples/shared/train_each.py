@@ -21,9 +21,9 @@ from examples.shared import (
 )
 from examples.shared.optimizers import Choice, averaged
 from examples.shared.precisions import PRECISIONS, in_precision, with_state
+from examples.shared.run_folders import MODEL
 from optimiz import compare, groups, schedules, training
 
-MODEL = "model"  # in the directory of a run: the parameters that were tested, in the Hugging Face layout
 _T = TypeVar("_T")
 
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from examples.shared import strict_json
+from examples.shared.run_folders import refuse_several
 from optimiz import training
 
 # What parameters of the same shapes may mean differently, by its name in the identity of a run.
@@ -50,12 +51,9 @@ def _refuse_other_meaning(run: str, identity: dict[str, Any]) -> None:
     path = Path(run).expanduser() / "run.json"
     if not path.is_file():
         raise ValueError(f"--init={run}: there is no run.json; a run is a directory such as runs/mine/adamw")
-    described = strict_json.read_object(path)
-    if runs := sorted(entry.parent.name for entry in path.parent.glob("*/run.json")):
-        raise ValueError(
-            f"--init={run} holds the runs {', '.join(runs)}; choose one, such as --init={run}/{runs[0]}"
-        )
-    theirs = described["identity"] if isinstance(described.get("identity"), dict) else {}
+    refuse_several("init", path.parent, path.name)
+    described = strict_json.read_object(path).get("identity")
+    theirs = described if isinstance(described, dict) else {}
     for name, words in _MEANINGS.items():
         there, here = theirs.get(name), identity.get(name)
         if there != here:

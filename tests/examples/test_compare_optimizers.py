@@ -166,10 +166,16 @@ def test_a_mistake_is_one_line_and_leaves_nothing(arguments, tmp_path):
             "--task: --steps says how to train, which the comparison decides; leave it out",
         ),
         ("finetune_image --data=nowhere", "--task: nowhere"),
+        ("finetune_text --data='a b", "--task=finetune_text --data='a b: No closing quotation"),
+        (
+            "finetune_text --state=int8",
+            "--task: --state says how to train, which the comparison decides; leave it",
+        ),
         ("finetune_image --modle=vit", "--task: Unknown command line flag 'modle'"),
         ("pretrain --objective=masked --downstream=", "--task: --downstream is not compared; leave it out"),
         ("tests.examples.own_task:missing", "task 'tests.examples.own_task:missing' cannot be imported: Attri"),
         ("tests.examples.own_task:alone", "must return (training.Task, function of parameters, number of test"),
+        ("tests.examples.own_task:untested", "number of test examples ≥ 1), got (Task, function, 0)"),
         ("tests.examples.own_task:line", "--metric must name the metric that ranks"),
     ]
     general = {name: arguments[name] for name in ("output", "reference", "optimizers", "learning_rates")}

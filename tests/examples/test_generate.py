@@ -92,3 +92,12 @@ def test_a_mistake_is_one_line(run, capsys, arguments, message):
         call(**{"model": run, **arguments})
     (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
     assert message in line and exit.value.code == command.EXIT_USAGE
+
+
+def test_the_directory_of_several_runs_is_refused_with_their_names(run, tmp_path, capsys):
+    for name in ("lion", "adamw"):
+        (tmp_path / name).symlink_to(run)
+    with pytest.raises(SystemExit):
+        call(model=tmp_path, prompt="a")
+    message = f"--model={tmp_path} holds the runs adamw, lion; choose one, such as --model={tmp_path}/adamw"
+    assert message in capsys.readouterr().err

@@ -48,7 +48,7 @@ class MatrixProgress:
         seed: the current run's seed.
         within: progress of the current run.
         share: share of these runs that is done, in [0, 1]; one at a part of the budget counts in proportion.
-        seconds_left: estimated seconds until these runs are done.
+        seconds_left: estimated seconds until these runs are done; None before an update is.
     """
 
     run: int
@@ -57,11 +57,11 @@ class MatrixProgress:
     seed: int
     within: training.Progress
     share: float
-    seconds_left: float
+    seconds_left: float | None
 
     def __str__(self) -> str:
-        minutes = math.ceil(self.seconds_left / 60)
-        return f"{self.run}/{self.runs}  {minutes} min left  {self.arm}  seed {self.seed}  {self.within}"
+        left = "" if self.seconds_left is None else f"{math.ceil(self.seconds_left / 60)} min left  "
+        return f"{self.run}/{self.runs}  {left}{self.arm}  seed {self.seed}  {self.within}"
 
 
 @dataclasses.dataclass
@@ -299,7 +299,7 @@ class Runs:
                 return
             tally = self.tally
             made = tally.done + self.cost * within.share
-            left = (time.monotonic() - tally.since) * (tally.missing - made) / made
+            left = (time.monotonic() - tally.since) * (tally.missing - made) / made if made else None
             share = (tally.total - tally.missing + made) / tally.total
             self.progress(MatrixProgress(tally.number, tally.runs, arm, seed, within, share, left))
 

@@ -94,6 +94,18 @@ def test_progress_is_over_the_whole_matrix(all_arms):
     assert str(seen[-1]).startswith("6/6  0 min left  search  seed 1  step 3  100.0% of the budget")
 
 
+def not_a_number(params, batch, key):
+    return small.loss(params, batch, key) * np.nan
+
+
+def test_a_first_run_that_diverges_at_once_leaves_an_unknown_time(tmp_path):
+    of_nan, seen = lambda seed: dataclasses.replace(small.task_of(seed), loss=not_a_number), []
+    chosen = small.grid("sgd", [0.5], optimiz.sgd)
+    runs = small.run(tmp_path, chosen, task_of=of_nan, progress=seen.append)
+    assert [run.diverged_at for run in runs] == [0, 0]
+    assert seen[0].seconds_left is None and str(seen[0]).startswith("1/2  sgd 0.5  seed 0  step ")
+
+
 def test_seeds_share_a_compiled_step_and_the_results_stay_the_same(uninterrupted, tmp_path):
     first, second = uninterrupted
     assert second.compile_seconds < 0.2 * first.compile_seconds

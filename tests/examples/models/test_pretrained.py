@@ -59,6 +59,10 @@ def message(error):
 
 def test_a_directory_is_used_as_it_is(directory):
     assert pretrained.find(str(directory)) == directory
+    run = directory.parent / "run"
+    run.mkdir()
+    (run / "model").symlink_to(directory)
+    assert pretrained.find(str(run)) == run / "model"  # that it has saved
 
 
 def test_the_default_model_is_found_without_importing_it():
