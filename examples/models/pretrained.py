@@ -62,14 +62,19 @@ def find(model: str | None = None) -> Path:
         return _find_package()
     path = Path(model).expanduser()
     if path.is_dir():
-        saved = path / MODEL
-        is_run = (saved / CONFIG).is_file() and not (path / CONFIG).is_file()
-        return saved if is_run else path
+        return saved_in(path)
     if path.exists() or path.suffix in PICKLES:
         raise ValueError(f"model must be a directory with {CONFIG} and {WEIGHTS}, got {model}")
     if not _HUB_ID.fullmatch(model):
         raise FileNotFoundError(f"model must be a directory or a Hub repository, got {model!r}")
     return _download(model)
+
+
+def saved_in(directory: Path) -> Path:
+    """The directory of the model that a run has saved; the directory itself if it is not that of a run."""
+    saved = directory / MODEL
+    is_run = (saved / CONFIG).is_file() and not (directory / CONFIG).is_file()
+    return saved if is_run else directory
 
 
 def load_encoder(directory: Path, **overrides: float) -> tuple[EncoderConfig, dict[str, Any]]:

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from examples.data import baseline
 from examples.data.images import ImageExamples
-from examples.models import families, preprocessing, resnet, vit, weights
+from examples.models import families, preprocessing, pretrained, resnet, vit, weights
 from examples.models.adapters import from_nnx
 from examples.models.image_classifier import Config, ImageClassifier
 from optimiz import compare, training
@@ -53,7 +53,7 @@ def choose(name: str, size: int, channels: int, classes: int, dropout: float, re
     """A ResNet for small images, a ViT, or a pretrained ViT from its directory.
 
     Args:
-        name: `"resnet"`, `"vit"`, or the directory.
+        name: `"resnet"`, `"vit"`, or the directory of the model, or of a run that has saved it.
         size: side of the images, I.
         channels: number of channels of the images, C.
         classes: number of classes.
@@ -70,9 +70,9 @@ def choose(name: str, size: int, channels: int, classes: int, dropout: float, re
     if name == "vit":
         patch = max(p for p in range(1, size // 4 + 1) if size % p == 0) if size >= 4 else 1
         return Model(vit.ViTConfig(size, patch, 64, 4, 4, 256, classes=classes, channels=channels, **settings))
-    directory = Path(name)
-    if not directory.is_dir():
+    if not Path(name).is_dir():
         raise FileNotFoundError(f"model must be 'resnet', 'vit' or a directory, got {name!r}")
+    directory = pretrained.saved_in(Path(name))
     config, trained = weights.load(directory, families.VIT, classes=0, **settings)
     if (config.image_size, config.channels) != (size, channels):
         raise ValueError(

@@ -111,6 +111,13 @@ def test_a_pretrained_vit_gets_a_new_head_and_its_own_norm(pretrained_vit):
         problem(str(pretrained_vit), size=16, channels=3)
 
 
+def test_the_model_of_a_run_is_the_one_that_it_has_saved(pretrained_vit):
+    run = pretrained_vit.parent / "run"
+    run.mkdir()
+    (run / "model").symlink_to(pretrained_vit)
+    assert choose(str(run), 8, 3, 3, 0.0).config == choose(str(pretrained_vit), 8, 3, 3, 0.0).config
+
+
 @pytest.mark.parametrize(
     ("described", "message"),
     [
