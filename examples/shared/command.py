@@ -79,6 +79,8 @@ def parse(argv: Sequence[str], own: Flags) -> list[str]:
         rest = flags.FLAGS(list(argv))
     except SystemExit:  # of --help, after which absl exits with 1
         sys.exit(0)
+    except flags.UnrecognizedFlagError as error:
+        _exit(f"{error}; --help lists the flags", EXIT_USAGE)
     except flags.Error as error:
         _exit(error, EXIT_USAGE)
     if len(rest) > 1:

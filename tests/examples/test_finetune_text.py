@@ -531,7 +531,7 @@ command.run(finetune_text.main, finetune_text.FLAGS)
         ({"data": "missing.tsv"}, "missing.tsv: no such file"),
         ({"label": "class"}, "no column 'class'; the columns are 'sentence', 'label'"),
         ({"model": "no/such/model"}, "model must be a directory or a Hub repository, got 'no/such/model'"),
-        ({"verboses": 1}, "Unknown command line flag 'verboses'"),
+        ({"gpus": 1}, "Unknown command line flag 'gpus'; --help lists the flags"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(arguments, capsys, changes, message):
