@@ -116,18 +116,18 @@ def outcomes(
                 -1,
             )
     for data, record in searches.items():
-        metric = line_search.metric_of(record)
-        sign = int(record.sign(metric))
-        best, rate, _ = line_search.best_rate_of(record, "adam")
-        for name in ("salsa", "adam_sls", "pla_sls"):
-            yield Outcome(
-                f"MiniLM-L6 on 500 examples of {data}, 79 updates",
-                f"{metric} {compare.arrow(metric)}",
-                _at("adam", rate),
-                _at(name, None),
-                _difference(line_search.best_rate_of(record, name)[0], best, sign),
-                sign,
-            )
+        found = line_search.Results(record)
+        for rows in (min(found.rows), max(found.rows)):
+            for name in found.searches:
+                tuned = "adam_head" if name.endswith("_head") and "adam_head" in found.tuned else "adam"
+                yield Outcome(
+                    f"MiniLM-L6 on {rows:,} examples of {data}, five epochs",
+                    f"{found.metric} {compare.arrow(found.metric)}",
+                    _at(tuned, compare.best_rate(found.grid(rows, tuned))),
+                    _at(name, None),
+                    _difference(found.scores(rows, name), found.scores(rows, tuned), 1),
+                    1,
+                )
 
 
 def _at(name: str, rate: float | None) -> str:

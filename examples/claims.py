@@ -29,6 +29,7 @@ _FINE_TUNING = "[MiniLM-L6 on 1,000 examples of topics](../examples/studies/fine
 _SMALL_GPT2 = "[a GPT-2 of 9 million parameters](../examples/studies/language_model/results/report.md)"
 _SMALL_BERT = "[a small BERT from scratch](../examples/studies/pretraining/results/report.md)"
 _WIDTHS = "[decoders of widths {} to {}, two layers](../examples/studies/width/results/report.md)"
+_SEARCHED = "[MiniLM-L6 on {0}, five epochs](../examples/studies/line_search/results/{0}/report.md)"
 _WORD_ORDER = "[MiniLM-L6 on the order of words](../examples/results/compare/report.md)"
 
 # GiB of state in arXiv 2412.11768, table 1.
@@ -218,34 +219,22 @@ def of_searches(searches: Mapping[str, compare.Record]) -> Iterator[Claim]:
     Args:
         searches: records of the study of line searches, by data.
     """
-    leads, edges = {}, []
     for data, record in searches.items():
-        best, _, at_edge = line_search.best_rate_of(record, "adam")
-        leads[data] = compare.paired_difference(line_search.best_rate_of(record, "salsa")[0], best)
-        edges += [data] * at_edge
-    ahead = [lead.low > 0 for lead in leads.values()]
-    behind = [lead.high < 0 for lead in leads.values()]
-    yield Claim(
-        _SEARCHES,
-        "a line search without a rate is at least as good as Adam at the best rate of a grid",
-        "lead of SaLSa: "
-        + _listed(leads)
-        + f"; Adam's best rate is at an edge of its grid on {', '.join(edges)}" * bool(edges),
-        "[MiniLM-L6 on 500 examples](line_search.md#what-it-achieves), one rate for all parameters",
-        NOT_HERE if all(behind) else HOLDS if not edges and not any(behind) and any(ahead) else IN_PART,
-    )
-    for data, record in searches.items():
-        if "adam_head" not in {run.optimizer for run in record.runs}:
-            continue
-        scores = [line_search.best_rate_of(record, name)[0] for name in ("salsa_head", "adam_head")]
-        lead = compare.paired_difference(*scores)
-        yield Claim(
-            _SEARCHES,
-            "the same, where both have a faster head",
-            f"lead of SaLSa: {data} {difference(lead)}",
-            "[MiniLM-L6 on 500 examples](line_search.md#what-it-achieves)",
-            NOT_HERE if lead.high < 0 else HOLDS if lead.low > 0 else OPEN,
-        )
+        results = line_search.Results(record)
+        for search, tuned in (("salsa", "adam"), ("salsa_head", "adam_head")):
+            if search not in results.searches or tuned not in results.tuned:
+                continue
+            leads = {f"{rows:,}": results.lead(rows, search, tuned) for rows in results.rows}
+            edges = [f"{rows:,}" for rows in results.rows if results.at_edge(rows, tuned)]
+            yield Claim(
+                _SEARCHES,
+                "a line search without a rate is at least as good as Adam at the best rate of a grid"
+                + ", where both have a faster head" * (tuned == "adam_head"),
+                f"lead of SaLSa in {results.metric}, by rows: {_listed(leads)}"
+                + f"; Adam's best rate is at an edge of its grid with {', '.join(edges)}" * bool(edges),
+                _SEARCHED.format(data),
+                OPEN if edges else _of_no_loss(list(leads.values())),
+            )
 
 
 def of_budgets(pre_training: compare.Record) -> Iterator[Claim]:
@@ -294,3 +283,10 @@ def _of_leads(leads: Sequence[compare.Difference]) -> str:
     above = [lead.low > 0 for lead in leads]
     below = [lead.high < 0 for lead in leads]
     return HOLDS if all(above) else NOT_HERE if all(below) else IN_PART if any(above) else OPEN
+
+
+def _of_no_loss(leads: Sequence[compare.Difference]) -> str:
+    """The verdict on a claim that none of these is below zero, and some are above."""
+    above = any(lead.low > 0 for lead in leads)
+    below = [lead.high < 0 for lead in leads]
+    return NOT_HERE if all(below) else IN_PART if any(below) else HOLDS if above else OPEN

@@ -3,9 +3,43 @@
 import collections
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from optimiz import compare
+from examples.shared import terminal
+from examples.shared.study_record import in_columns
+from optimiz import compare, training
+
+
+def run_matrix(
+    arms: Sequence[compare.Arm],
+    seeds: Sequence[int],
+    task_of: Callable[[int], training.Task],
+    settings: training.Settings,
+    directory: Path,
+    *,
+    metric: str,
+    columns: Sequence[str] = (),
+    **options: Any,
+) -> list[compare.Run]:
+    """``compare.run_matrix`` with a progress bar, and runs as the record of a study keeps them.
+
+    Args:
+        arms: as there, like all that is not named here.
+        seeds: likewise.
+        task_of: likewise.
+        settings: likewise.
+        directory: likewise.
+        metric: likewise; the last validation of it is kept, see :func:`with_validation`.
+        columns: names of the metrics that are kept of every update, see ``study_record.in_columns``.
+        **options: further arguments of it.
+    """
+    with terminal.matrix_bar() as progress:
+        runs = compare.run_matrix(
+            arms, seeds, task_of, settings, directory, metric=metric, progress=progress, **options
+        )
+    return in_columns((with_validation(run, metric) for run in runs), *columns)
 
 
 def with_validation(run: compare.Run, metric: str) -> compare.Run:

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from examples import claims, records
+from tests.examples.studies.test_line_search import study as line_search
 
 
 def test_every_claim_has_a_verdict_and_a_measurement():
@@ -38,15 +39,18 @@ def test_a_recipe_that_beats_the_decayed_baseline_refutes_the_claim(change, verd
 
 
 def test_a_search_that_is_behind_anywhere_holds_only_in_part():
-    record = records._studies("line_search")["topics"]
-    worse = [
-        dataclasses.replace(run, test=dict.fromkeys(run.test, 0.1)) if run.optimizer == "salsa" else run
-        for run in record.runs
-    ]
-    behind = next(claims.of_searches({"topics": dataclasses.replace(record, runs=worse)}))
-    assert behind.verdict == claims.NOT_HERE
-    as_it_is = next(claims.of_searches({"topics": record}))
-    assert as_it_is.verdict == claims.IN_PART and "at an edge of its grid on topics" in as_it_is.measured
+    found = line_search(lead=0.1)
+    (edge,) = claims.of_searches({"topics": found})
+    assert (
+        edge.verdict == claims.OPEN and "Adam's best rate is at an edge of its grid with 100" in edge.measured
+    )
+
+    def with_50_rows(lead):
+        runs = [run for run in line_search(lead).runs if run.extra["rows"] == 50]
+        return next(claims.of_searches({"topics": dataclasses.replace(found, runs=runs)})).verdict
+
+    verdicts = {0.1: claims.HOLDS, -0.01: claims.OPEN, -0.2: claims.NOT_HERE}
+    assert {lead: with_50_rows(lead) for lead in verdicts} == verdicts
 
 
 def test_the_table_has_a_row_per_claim():

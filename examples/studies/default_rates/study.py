@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from examples.shared import command, pictures, program_flags, terminal
-from examples.shared.study_record import in_columns
 from examples.studies.default_rates import report
 from examples.studies.default_rates.report import METRIC
 from examples.studies.default_rates.settings import SETTINGS
-from examples.studies.tuned import with_validation
+from examples.studies.tuned import run_matrix
 from optimiz import compare, training
 
 FLAGS = program_flags.Flags()
@@ -40,8 +39,8 @@ def main() -> None:
     problem, validated_on = setting.problem()
     identity: dict[str, Any] = {"setting": _SETTING.value, "fingerprint": problem.fingerprint()}
     identity |= {name: value for name, value in setting.plan.decisive.items() if name != "seed"}
-    with training.claimed(output, identity, resume=True), terminal.matrix_bar() as progress:
-        runs = compare.run_matrix(
+    with training.claimed(output, identity, resume=True):
+        runs = run_matrix(
             [arm for name in _OPTIMIZERS.value or setting.names for arm in setting.arms(name)],
             range(_SEEDS.value),
             lambda seed: problem.task(setting.plan.batch_size, seed),
@@ -50,7 +49,6 @@ def main() -> None:
             identity=identity,
             metric=METRIC,
             extensions=_EXTENSIONS.value,
-            progress=progress,
         )
         record = compare.Record(
             title=f"Default rates: {setting.what}",
@@ -59,7 +57,7 @@ def main() -> None:
             settings=identity,
             baselines={},
             test_examples=validated_on,
-            runs=in_columns(with_validation(run, METRIC) for run in runs),
+            runs=runs,
         )
         summary = pictures.write_study(report, record, output)
     terminal.show(summary)

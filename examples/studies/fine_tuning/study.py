@@ -25,16 +25,16 @@ Departures from the source: one encoder of 22 million parameters, small data, an
 which ``examples.studies.heterogeneity`` has.
 """
 
+import functools
 from pathlib import Path
 from typing import Any
 
 from examples.data import data_flags, docstrings, text
 from examples.models import pretrained
 from examples.shared import command, pictures, program_flags, terminal
-from examples.shared.study_record import in_columns
 from examples.studies.fine_tuning import report
 from examples.studies.fine_tuning.arms import GRIDS, STARTS, arm
-from examples.studies.tuned import chosen, with_validation
+from examples.studies.tuned import chosen, run_matrix
 from examples.tasks.text_classification import TextClassification
 from optimiz import compare, training
 
@@ -80,28 +80,21 @@ def runs_of(
     start: str, problem: TextClassification, settings: dict[str, Any], output: Path
 ) -> list[compare.Run]:
     """The runs that choose the rates of all optimizers, and those that are compared."""
-
-    def run_matrix(arms: list[compare.Arm], seeds: range, extensions: int) -> list[compare.Run]:
-        with terminal.matrix_bar() as progress:
-            runs = compare.run_matrix(
-                arms,
-                seeds,
-                lambda seed: problem.task(_BATCH_SIZE.value, seed),
-                training.Settings(steps=_STEPS.value),
-                output / "runs" / start,
-                identity=settings | {"start": start},
-                metric="accuracy",
-                extensions=extensions,
-                test=problem.evaluation("test"),
-                progress=progress,
-            )
-        return in_columns((with_validation(run, "accuracy") for run in runs), "loss")
-
+    run = functools.partial(
+        run_matrix,
+        task_of=lambda seed: problem.task(_BATCH_SIZE.value, seed),
+        settings=training.Settings(steps=_STEPS.value),
+        directory=output / "runs" / start,
+        identity=settings | {"start": start},
+        metric="accuracy",
+        columns=["loss"],
+        test=problem.evaluation("test"),
+    )
     grid = [arm(start, name, rate, _STEPS.value) for name in _OPTIMIZERS.value for rate in GRIDS[name]]
-    chosen_by = run_matrix(grid, range(report.CHOOSING), _EXTENSIONS.value)
+    chosen_by = run(grid, range(report.CHOOSING), extensions=_EXTENSIONS.value)
     best = chosen(chosen_by)
     final = [arm(start, name, best[name], _STEPS.value) for name in _OPTIMIZERS.value]
-    return chosen_by + run_matrix(final, range(report.CHOOSING, report.CHOOSING + _SEEDS.value), 0)
+    return chosen_by + run(final, range(report.CHOOSING, report.CHOOSING + _SEEDS.value))
 
 
 def main() -> None:

@@ -28,10 +28,10 @@ from typing import Any
 
 from examples.data import corpus, tokenization
 from examples.shared import command, pictures, program_flags, terminal
-from examples.shared.study_record import in_columns, measured_once
+from examples.shared.study_record import measured_once
 from examples.studies.language_model import report
 from examples.studies.language_model.arms import CLIP, GRIDS, WARMUP, WEIGHT_DECAY, arm
-from examples.studies.tuned import chosen, with_validation
+from examples.studies.tuned import chosen, run_matrix
 from examples.tasks.objectives import Size, causal
 from examples.tasks.pretraining import EVALUATION_ROWS, Pretraining
 from optimiz import compare, training
@@ -94,34 +94,32 @@ def prices(task: training.Task, arms: Sequence[compare.Arm]) -> dict[str, dict[s
 def runs_of(problem: Pretraining, settings: dict[str, Any], output: Path) -> tuple[list[compare.Run], Any]:
     """Every run, and the seconds of a step by optimizer."""
 
-    def run_matrix(arms: list[compare.Arm], seeds: range, steps: int, extensions: int = 0) -> list[compare.Run]:
-        with terminal.matrix_bar() as progress:
-            runs = compare.run_matrix(
-                arms,
-                seeds,
-                lambda seed: problem.task(_BATCH_SIZE.value, seed),
-                training.Settings(steps=steps),
-                output / "runs" / f"{steps}_steps",
-                identity=settings,
-                metric="loss",
-                extensions=extensions,
-                test=problem.evaluation("test"),
-                progress=progress,
-            )
-        return in_columns((with_validation(run, "loss") for run in runs), "loss")
+    def run(arms: list[compare.Arm], seeds: range, steps: int, extensions: int = 0) -> list[compare.Run]:
+        return run_matrix(
+            arms,
+            seeds,
+            lambda seed: problem.task(_BATCH_SIZE.value, seed),
+            training.Settings(steps=steps),
+            output / "runs" / f"{steps}_steps",
+            identity=settings,
+            metric="loss",
+            columns=["loss"],
+            extensions=extensions,
+            test=problem.evaluation("test"),
+        )
 
     names, steps = _OPTIMIZERS.value, _STEPS.value
     grid = [arm(name, rate, steps, "steps") for name in names for rate in GRIDS[name]]
-    runs = run_matrix(grid, range(report.CHOOSING), steps, _EXTENSIONS.value)
+    runs = run(grid, range(report.CHOOSING), steps, _EXTENSIONS.value)
     best = chosen(runs, sign=-1)
     final = [arm(name, best[name], steps, "steps") for name in names]
     seeds = range(report.CHOOSING, report.CHOOSING + _SEEDS.value)
-    runs += run_matrix(final, seeds, steps)
+    runs += run(final, seeds, steps)
     task = problem.task(_BATCH_SIZE.value, 0)
     seconds = measured_once(output / "prices.json", lambda: prices(task, final))
     for name, fewer in report.in_equal_time(seconds, steps).items():
         if fewer != steps:
-            runs += run_matrix([arm(name, best[name], fewer, "time")], seeds, fewer)
+            runs += run([arm(name, best[name], fewer, "time")], seeds, fewer)
     return runs, seconds
 
 

@@ -1,8 +1,6 @@
 """The report of the line-search study, rendered from its record."""
 
-import collections
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,35 +9,86 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from examples.shared import markdown, pictures
-from examples.shared.study_record import column, mean_over_runs, with_safe_names
+from examples.shared.study_record import column, mean_over_runs
+from examples.studies.tuned import direction, in_groups, levels
 from optimiz import compare
 
 PICTURE = "curves.png"
+CHOOSING = 2
+"""Seeds below this choose the rates; the others are compared."""
 
-BASELINE = "adam"
 COLUMNS = ("loss", "evaluations", "step_size")  # per update; Adam has only the first
 _STEP_FORWARDS = 3  # per update without trials: one, and a backward pass that counts 2
 
-Arms = Mapping[str, Sequence[compare.Run]]
 
+class Results:
+    """The runs of a record: those that chose a rate, and those that are compared."""
 
-def by_arm(record: compare.Record) -> Arms:
-    """The runs by method and rate."""
-    arms = collections.defaultdict(list)
-    methods = list(dict.fromkeys(run.optimizer for run in record.runs))
-    runs = sorted(record.runs, key=lambda run: (methods.index(run.optimizer), run.learning_rate or 0))
-    for run in with_safe_names(runs):
-        rate = run.learning_rate
-        arms[run.optimizer if rate is None else f"{run.optimizer} {rate:g}"].append(run)
-    return arms
+    def __init__(self, record: compare.Record):
+        self._record = record
+        self.metric: str = record.settings["metric"]
+        self.rows = list(dict.fromkeys(run.extra["rows"] for run in record.runs))
+        names = dict.fromkeys(run.optimizer for run in record.runs)
+        self.tuned = [name for name in names if self._of(self.rows[0], name, choosing=True)]
+        self.searches = [name for name in names if name not in self.tuned]
+
+    def _of(self, rows: int, name: str, *, choosing: bool) -> list[compare.Run]:
+        wanted = (rows, name, choosing)
+        runs = self._record.runs
+        return [r for r in runs if (r.extra["rows"], r.optimizer, r.seed < CHOOSING) == wanted]
+
+    def runs(self, rows: int, name: str) -> list[compare.Run]:
+        """The runs of a method that are compared, in the order of their seeds."""
+        return self._of(rows, name, choosing=False)
+
+    def grid(self, rows: int, name: str) -> dict[float, float]:
+        """The level of validation by rate; empty for a method that takes none."""
+        return levels(self._of(rows, name, choosing=True))
+
+    def at_edge(self, rows: int, name: str) -> bool:
+        """Whether the rate that was chosen is the lowest or the highest that was tried."""
+        grid = self.grid(rows, name)
+        return compare.at_edge(compare.best_rate(grid), list(grid))
+
+    def scores(self, rows: int, name: str) -> list[float]:
+        """The test metric of each run that is compared; -∞ if it diverged."""
+        return self._record.scores(self.runs(rows, name), self.metric, "test")
+
+    def confidence(self) -> float:
+        """The confidence of one interval, so that all of a number of rows hold with 95 %."""
+        return 1 - 0.05 / (len(self.tuned) * len(self.searches))
+
+    def lead(self, rows: int, name: str, over: str) -> compare.Difference:
+        """The lead of one method over another in the test metric, paired by seed."""
+        return compare.paired_difference(
+            self.scores(rows, name), self.scores(rows, over), confidence=self.confidence()
+        )
+
+    def keeps_up(self, rows: int, name: str, over: str) -> bool:
+        """Whether a method is at most a standard error of the paired difference behind another."""
+        pairs = zip(self.scores(rows, name), self.scores(rows, over), strict=True)
+        mean, error, _ = compare.estimate([first - second for first, second in pairs])
+        return mean >= -error
+
+    def trials(self, rows: int, name: str) -> list[np.ndarray]:
+        """The forward passes of the search in each update, by run."""
+        return [np.diff(_evaluations(run), prepend=0) for run in self.runs(rows, name)]
 
 
 def render(record: compare.Record) -> str:
     """The page, as Markdown."""
+    results = Results(record)
+    seeds = len(results.runs(results.rows[0], results.tuned[0]))
+    intervals = len(results.tuned) * len(results.searches)
     page = [
         f"# {compare.escaped(record.title)}",
         summary(record),
-        f"![Training loss against forward passes, the validation metric, and step sizes]({PICTURE})",
+        f"The rate of each method that takes one was chosen from {CHOOSING} seeds by validation "
+        f"{results.metric}; the other columns are of {seeds} further seeds, on test examples that decided "
+        "nothing. ± is the standard error over seeds. The intervals of leads, paired by seed, are Student's; "
+        f"the {intervals} of one number of rows hold together with 95 % (Bonferroni). To keep up is to be at "
+        "most a standard error of the paired difference behind. The mean log training loss is over updates.",
+        f"![Test {results.metric} by rows, training loss against forward passes, and step sizes]({PICTURE})",
         markdown.what_was_run(record),
         "Every number is in `record.json`, including the loss, trials and step sizes of each update.",
     ]
@@ -48,158 +97,126 @@ def render(record: compare.Record) -> str:
 
 def summary(record: compare.Record) -> str:
     """The part of the page with the result."""
-    return f"{in_words(record)}\n\n{table(record)}"
+    results = Results(record)
+    return f"{in_words(results)}\n\n{table(results)}"
 
 
-def metric_of(record: compare.Record) -> str:
-    """The validation metric that ranks the methods."""
-    settings = record.settings
-    return settings["metric"] if "metric" in settings else settings["figure"]  # its name in earlier records
-
-
-def scores_of(record: compare.Record, runs: Sequence[compare.Run]) -> list[float]:
-    """The final validation metric of each run, times -1 if less is better; -∞ if the run diverged."""
-    return record.scores(runs, metric_of(record), "test")
-
-
-def best_rate_of(record: compare.Record, method: str) -> tuple[list[float], float | None, bool]:
-    """The runs of a method at its best rate, by the mean of their scores.
-
-    Returns:
-        Their scores, as :func:`scores_of` has them; the rate, None if the method finds it; and whether that is
-        at the edge of its grid.
-    """
-    grid = [runs for runs in by_arm(record).values() if runs[0].optimizer == method]
-    best = max(grid, key=lambda runs: compare.estimate(scores_of(record, runs)).mean)
-    rates = [rate for runs in grid if (rate := runs[0].learning_rate) is not None]
-    rate = best[0].learning_rate
-    return scores_of(record, best), rate, rate is not None and compare.at_edge(rate, rates)
-
-
-def evaluations_of(run: compare.Run) -> np.ndarray:
-    """The number of trials so far, after each update."""
-    return column(run, "evaluations") if "evaluations" in run.extra else np.zeros(len(run.extra["loss"]))
-
-
-def log_loss(run: compare.Run) -> float:
-    """The logarithm of the batch loss, averaged over updates."""
-    return float(np.mean(np.log(column(run, "loss"))))
-
-
-def in_words(record: compare.Record) -> str:
-    """The result in words: how each search compares with the best rate of each grid."""
-    arms, metric, sign = by_arm(record), metric_of(record), record.sign(metric_of(record))
-    scores = {arm: compare.estimate(scores_of(record, runs))[:2] for arm, runs in arms.items()}
-    shown = {arm: _shown(sign * mean, error) for arm, (mean, error) in scores.items()}
-    losses = {arm: statistics.fmean(map(log_loss, runs)) for arm, runs in arms.items()}
-    grids = collections.defaultdict(list)
-    for arm, runs in arms.items():
-        if runs[0].learning_rate is not None:
-            grids[runs[0].optimizer].append(arm)
-    bests = [max(grid, key=lambda arm: scores[arm][0]) for grid in grids.values()]
-    named = []
-    for best, grid in zip(bests, grids.values(), strict=True):
-        rate, rates = arms[best][0].learning_rate, [arms[arm][0].learning_rate for arm in grid]
-        edge = ", **at the edge of its grid**: a rate beyond it may be better" * compare.at_edge(rate, rates)
-        named.append(f"{best} with {shown[best]}{edge}")
-    sentences = [
-        f"The best rates of the grid, by validation {metric} {compare.arrow(metric)}: {'; '.join(named)}."
+def in_words(results: Results) -> str:
+    """The result in words: how each search compares with each method at its best rate."""
+    lines = []
+    for name in results.searches:
+        said = []
+        for over in results.tuned:
+            found = [(direction(results.lead(rows, name, over)), f"{rows:,}") for rows in results.rows]
+            verbs = {1: "ahead with", -1: "behind with", 0: "**not told apart** with"}
+            slower = [f"{rows:,}" for rows in results.rows if not results.keeps_up(rows, name, over)]
+            up = f"it keeps up except with {', '.join(slower)}" if slower else "it keeps up with every number"
+            said.append(f"Next to {over}, by rows: {'; '.join(in_groups(found, verbs))}; {up}.")
+        lines.append(f"- **{name}**, which needs no rate. {' '.join(said)}")
+    edges = [
+        f"{name} with {rows:,} rows"
+        for rows in results.rows
+        for name in results.tuned
+        if results.at_edge(rows, name)
     ]
-    for arm in (arm for arm, runs in arms.items() if runs[0].learning_rate is None):
-        sentences.append(f"**{arm}**, which needs no rate, reaches {shown[arm]}:")
-        leads = []
-        for best in bests:
-            lead, error = scores[arm][0] - scores[best][0], math.hypot(scores[arm][1], scores[best][1])
-            beyond = "more" if abs(lead) > error else "not more"
-            leads.append(
-                f"{sign * lead:+.3f} relative to {best}, {beyond} than a standard error of the difference"
-            )
-        lower = [best for best in bests if losses[arm] < losses[best]]
-        than = f"lower than with {' and '.join(lower)}" if lower else f"higher than with {' and '.join(bests)}"
-        sentences.append("; ".join(leads) + f". Its mean log training loss is {than}.")
-    return " ".join(sentences)
+    lines += [f"- **At an edge of its grid**: the best rate of {', '.join(edges)}."] if edges else []
+    return "\n".join(lines)
+
+
+def table(results: Results) -> str:
+    """One row per number of rows and method, as Markdown."""
+    metric = f"test {results.metric} {compare.arrow(results.metric)}"
+    header = ["rows", "method", "rate", "rates tried", metric, "mean log training loss ↓"]
+    header += [f"lead over {name}" for name in results.tuned]
+    header += ["extra forward passes per update", "in the first search", "most in a search"]
+    lines = []
+    for rows in results.rows:
+        for name in (*results.tuned, *results.searches):
+            grid = results.grid(rows, name)
+            losses = [float(np.mean(np.log(column(run, "loss")))) for run in results.runs(rows, name)]
+            cells = [f"{rows:,}", name, _rate(grid), f"{len(grid)}" if grid else ""]
+            cells += [_shown(results.scores(rows, name)), _shown(losses)]
+            for over in results.tuned:
+                cells.append("" if grid else markdown.difference(results.lead(rows, name, over)))
+            trials = results.trials(rows, name)
+            cells.append(f"{np.mean(np.concatenate(trials)):.2f}")
+            cells += [f"{max(t[0] for t in trials):.0f}", f"{max(map(np.max, trials)):.0f}"]
+            lines.append(cells)
+    return compare.table(header, lines)
 
 
 def across(studies: Mapping[str, compare.Record]) -> str:
-    """How each method does in several studies, as a Markdown table; a grid is shown at its best rate.
+    """The test metric of each method on several data sets, by rows, as a Markdown table.
 
-    Numbers in bold are better than Adam's by more than a standard error of the difference.
+    In bold: it keeps up with the best of the tuned methods.
 
     Args:
         studies: name → record.
     """
-    cells: dict[str, dict[str, str]] = collections.defaultdict(dict)
-    header = ["method"]
+    header = ["data", "rows"]
+    lines: list[list[str]] = []
     for study, record in studies.items():
-        metric, sign = metric_of(record), record.sign(metric_of(record))
-        header.append(f"{study}, {metric} {compare.arrow(metric)}")
-        of_method: dict[str, tuple[float, float, float | None]] = {}
-        for runs in sorted(by_arm(record).values(), key=lambda runs: runs[0].learning_rate is None):
-            score = compare.estimate(scores_of(record, runs))[:2]
-            method, rate = runs[0].optimizer, runs[0].learning_rate
-            if method not in of_method or score[0] > of_method[method][0]:
-                of_method[method] = (*score, rate)
-        base, base_error, _ = of_method[BASELINE]
-        for method, (mean, error, rate) in of_method.items():
-            mark = "**" if mean - base > math.hypot(error, base_error) else ""
-            at = "" if rate is None else f" at {rate:g}"
-            cells[method][study] = f"{mark}{_shown(sign * mean, error)}{mark}{at}"
-    lines = [[method, *(row.get(study, "") for study in studies)] for method, row in cells.items()]
+        results = Results(record)
+        names = (*results.tuned, *results.searches)
+        if not lines:
+            header += names
+        for rows in results.rows:
+            best = max(results.tuned, key=lambda name, n=rows: compare.estimate(results.scores(n, name)).mean)
+            cells = [f"{study}, {results.metric} {compare.arrow(results.metric)}", f"{rows:,}"]
+            for name in names:
+                mark = "**" if name in results.searches and results.keeps_up(rows, name, best) else ""
+                rate = f" at {_rate(grid)}" if (grid := results.grid(rows, name)) else ""
+                cells.append(f"{mark}{_shown(results.scores(rows, name))}{mark}{rate}")
+            lines.append(cells)
     return compare.table(header, lines)
 
 
-def table(record: compare.Record) -> str:
-    """A table with one row per arm, as Markdown."""
-    metric, sign = metric_of(record), record.sign(metric_of(record))
-    header = ["method", f"validation {metric} {compare.arrow(metric)}", "mean log training loss"]
-    header += ["extra forward passes per update", "in the first search", "most in a search"]
-    lines = []
-    for arm, runs in by_arm(record).items():
-        trials = [np.diff(evaluations_of(run), prepend=0) for run in runs]
-        mean, error, _ = compare.estimate(scores_of(record, runs))
-        cells = [arm, _shown(sign * mean, error)]
-        cells.append(_shown(*compare.estimate([log_loss(run) for run in runs])[:2]))
-        each = np.concatenate(trials)
-        cells += [f"{np.mean(each):.2f}", f"{max(t[0] for t in trials):.0f}", f"{np.max(each):.0f}"]
-        lines.append(cells)
-    return compare.table(header, lines)
+def _rate(grid: Mapping[float, float]) -> str:
+    if not grid:
+        return "found"
+    rate = compare.best_rate(grid)
+    return f"{rate:.2g}" + ", **an edge**" * compare.at_edge(rate, list(grid))
 
 
-def _shown(mean: float, error: float) -> str:
+def _shown(values: Sequence[float]) -> str:
+    mean, error, _ = compare.estimate(values)
     return f"{mean:.3f} ± {error:.3f}" if math.isfinite(mean) else "diverged"
 
 
+def _evaluations(run: compare.Run) -> np.ndarray:
+    """The number of trials so far, after each update."""
+    return column(run, "evaluations") if "evaluations" in run.extra else np.zeros(len(run.extra["loss"]))
+
+
 def draw(record: compare.Record, path: Path) -> None:
-    """Plot losses against forward passes, the validation metric, and step sizes."""
-    arms, metric, sign = by_arm(record), metric_of(record), record.sign(metric_of(record))
+    """Plot the test metric against the rows, and for most rows losses and step sizes."""
+    results = Results(record)
     picture = Figure(figsize=(14, 4.4), layout="constrained")
-    losses, scores, sizes = picture.subplots(1, 3)
-    for i, (arm, runs) in enumerate(arms.items()):
-        searched = runs[0].learning_rate is None
+    scores, losses, sizes = picture.subplots(1, 3)
+    most = max(results.rows)
+    for i, name in enumerate((*results.tuned, *results.searches)):
+        searched = name in results.searches
+        style: dict[str, Any] = {"color": f"C{i}", "label": name, "linestyle": "-" if searched else "--"}
+        found = [compare.estimate(results.scores(rows, name)) for rows in results.rows]
+        mean = [one.mean if math.isfinite(one.mean) else math.nan for one in found]
+        error = [one.standard_error if math.isfinite(one.mean) else 0.0 for one in found]
+        scores.errorbar(results.rows, mean, yerr=error, capsize=3, marker="o", markersize=4, **style)
+        runs = results.runs(most, name)
         cost = mean_over_runs(map(_cost, runs))
         loss = np.exp(mean_over_runs(np.log(column(run, "loss")) for run in runs))
-        style = {"color": f"C{i}", "label": arm, "linestyle": "-" if searched else "--"}
-        losses.plot(cost, compare.running_mean(loss.tolist()), linewidth=1.8 if searched else 1.0, **style)
-        values = [sign * x if math.isfinite(x) else math.nan for x in scores_of(record, runs)]
-        scores.plot(values, [i] * len(values), "o", color=f"C{i}", alpha=0.35, markersize=5)
-        mean, error, _ = compare.estimate(values)
-        scores.errorbar(mean, i, xerr=error, color=f"C{i}", marker="|", markersize=14, capsize=3)
+        losses.plot(cost, compare.running_mean(loss.tolist()), linewidth=1.6 if searched else 1.0, **style)
         if searched:
-            _draw_sizes(sizes, column(runs[0], "step_size"), style)
-    losses.set(yscale="log", xlabel="forward passes (a backward pass counts 2)", title="training loss")
-    losses.legend(frameon=False, fontsize=8)
-    title = f"validation {metric} {compare.arrow(metric)}: seeds and mean"
-    scores.set(yticks=range(len(arms)), yticklabels=list(arms), title=title)
-    scores.invert_yaxis()
-    sizes.set(yscale="log", xlabel="updates", title="step sizes of seed 0 (pla_sls: one line per unit)")
+            sizes.plot(column(runs[0], "step_size"), linewidth=1.0, color=f"C{i}")
+    title = f"test {results.metric} {compare.arrow(results.metric)}, ± standard error"
+    scores.set(xscale="log", xlabel="training examples", title=title)
+    scores.set_xticks(results.rows, [f"{rows:,}" for rows in results.rows], minor=False)
+    scores.minorticks_off()
+    scores.legend(frameon=False, fontsize=8)
+    passes = "forward passes (a backward pass counts 2)"
+    losses.set(yscale="log", xlabel=passes, title=f"training loss, {most:,} examples")
+    sizes.set(yscale="log", xlabel="updates", title=f"step sizes of a run, {most:,} examples")
     pictures.save(picture, path, dpi=130)
 
 
-def _draw_sizes(axes: Any, step_sizes: np.ndarray, style: Mapping[str, Any]) -> None:
-    units = step_sizes.T
-    for unit in units:
-        axes.plot(unit, color=style["color"], linewidth=1.6 if len(units) == 1 else 0.8)
-
-
 def _cost(run: compare.Run) -> np.ndarray:
-    return _STEP_FORWARDS * np.arange(1, len(run.extra["loss"]) + 1) + evaluations_of(run)
+    return _STEP_FORWARDS * np.arange(1, len(run.extra["loss"]) + 1) + _evaluations(run)

@@ -28,8 +28,7 @@ from examples.data import corpus, tokenization
 from examples.models import llama_files
 from examples.models.llama import LlamaConfig
 from examples.shared import command, pictures, program_flags, terminal
-from examples.shared.study_record import in_columns
-from examples.studies.tuned import with_validation
+from examples.studies.tuned import run_matrix
 from examples.studies.width import report
 from examples.studies.width.arms import GRIDS, WARMUP, arm
 from examples.tasks.objectives import next_token
@@ -87,19 +86,16 @@ def runs_of(by_width: dict[int, Pretraining], settings: dict[str, Any], output: 
                 return dataclasses.replace(task, init=rescaled) if scaled else task
 
             rates = [(name, rate) for name in _OPTIMIZERS.value for rate in GRIDS[name]]
-            with terminal.matrix_bar() as progress:
-                found = compare.run_matrix(
-                    [arm(name, rate, _STEPS.value, width, mup) for name, rate in rates],
-                    range(_SEEDS.value),
-                    task_of,
-                    training.Settings(steps=_STEPS.value),
-                    output / "runs" / f"{width}{'_mup' if mup else ''}",
-                    identity=settings,
-                    metric="loss",
-                    extensions=_EXTENSIONS.value,
-                    progress=progress,
-                )
-            runs += in_columns(with_validation(run, "loss") for run in found)
+            runs += run_matrix(
+                [arm(name, rate, _STEPS.value, width, mup) for name, rate in rates],
+                range(_SEEDS.value),
+                task_of,
+                training.Settings(steps=_STEPS.value),
+                output / "runs" / f"{width}{'_mup' if mup else ''}",
+                identity=settings,
+                metric="loss",
+                extensions=_EXTENSIONS.value,
+            )
     return runs
 
 
