@@ -47,15 +47,15 @@ equal leaves differ in no constant, :func:`operand`, as a CPU's and a GPU's comp
 
 from optimiz.numerics.fusion.deferred import Deferred as Deferred
 from optimiz.numerics.fusion.deferred import any_nan as any_nan
-from optimiz.numerics.fusion.deferred import deferred as deferred
-from optimiz.numerics.fusion.deferred import given as given
-from optimiz.numerics.fusion.deferred import is_entry_by_entry as is_entry_by_entry
-from optimiz.numerics.fusion.deferred import low_memory as low_memory
 from optimiz.numerics.fusion.deferred import materialise as materialise
 from optimiz.numerics.fusion.deferred import programs as programs
 from optimiz.numerics.fusion.deferred import reduced as reduced
 from optimiz.numerics.fusion.equations import inlined as inlined
 from optimiz.numerics.fusion.equations import results_of as results_of
+from optimiz.numerics.fusion.followed import deferred as deferred
+from optimiz.numerics.fusion.followed import given as given
+from optimiz.numerics.fusion.followed import is_entry_by_entry as is_entry_by_entry
+from optimiz.numerics.fusion.followed import low_memory as low_memory
 from optimiz.numerics.fusion.rematerialise import rematerialise as rematerialise
 from optimiz.numerics.fusion.scalars import all_of as all_of
 from optimiz.numerics.fusion.scalars import operand as operand
