@@ -48,7 +48,7 @@ _COMPARISONS = {  # in examples/results: folder → the metric that ranks the me
     "causal": "bits_per_byte",
 }
 _STUDIES = {  # in examples/studies: folder → the module that renders its record
-    **dict.fromkeys([f"line_search/results/{data}" for data in ("topics", "sst2")], line_search),
+    "line_search/results/topics": line_search,
     **dict.fromkeys([f"low_bit/results/{data}" for data in ("wikitext2", "sst2", "topics")], low_bit),
     **{f"default_rates/results/{setting}": default_rates_report for setting in ("fine_tuning", "from_scratch")},
     "fine_tuning/results": fine_tuning,
