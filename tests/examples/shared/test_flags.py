@@ -299,7 +299,7 @@ def test_help_is_no_error(flag):
     assert (
         done.returncode == 0
         and "--run:" in done.stdout
-        and ("--debug" in done.stdout) == (flag == "--helpfull")
+        and ("--[no]debug" in done.stdout) == (flag == "--helpfull")
     )
 
 
