@@ -8,6 +8,7 @@ them as they are.
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -254,12 +255,18 @@ class TextClassification:
 
     def _init(self, key: jax.Array) -> dict[str, Any]:
         if self._pretrained:
-            return self._encoder | self._head(key)
-        return jax.jit(lambda key: from_nnx(self._make(key))[0])(key)
+            return self._encoder | self._new(key)
+        return self._new(key)
 
-    def _head(self, key: jax.Array) -> dict[str, Any]:
-        # Compiled, so that the encoder around it is never allocated.
-        return jax.jit(lambda key: {"head": from_nnx(self._make(key))[0]["head"]})(key)
+    @functools.cached_property
+    def _new(self) -> Callable[[jax.Array], dict[str, Any]]:
+        """Key → new parameters: of the head alone around a pretrained encoder, which is then not allocated."""
+
+        def made(key: jax.Array) -> dict[str, Any]:
+            params = from_nnx(self._make(key))[0]
+            return {"head": params["head"]} if self._pretrained else params
+
+        return jax.jit(made)
 
     def _logits(self, params: Any, batch: Arrays, key: jax.Array | None = None) -> jax.Array:
         logits_BC = self._apply(params, *(batch[name] for name in _SEQUENCES), key)
