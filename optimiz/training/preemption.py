@@ -8,7 +8,7 @@ under ``nohup`` or SIGINT in the background, stays ignored.
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
 
@@ -60,14 +60,16 @@ def deferred() -> Iterator[Request]:
     request = Request()
     handlers = {}
 
-    def restore() -> None:
-        for number, handler in handlers.items():
+    def restore(numbers: Iterable[signal.Signals]) -> None:
+        for number in numbers:
             # None is a handler that was not installed from Python and cannot be restored from it.
+            handler = handlers[number]
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def note(number: int, frame: object) -> None:
         request.received = signal.Signals(number)
-        restore()
+        # Not that of SIGCONT, which `timeout` and Slurm send at once with SIGTERM: Python may print an error.
+        restore([each for each in handlers if each in _SIGNALS])
 
     def note_stop(number: int, frame: object) -> None:
         request.was_stopped = True
@@ -81,6 +83,6 @@ def deferred() -> Iterator[Request]:
     try:
         yield request
     finally:
-        restore()
+        restore(handlers)
     if request.received is not None:
         raise Preempted

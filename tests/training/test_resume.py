@@ -345,6 +345,17 @@ def test_signals_are_held_back_and_handlers_put_back():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGCONT"), reason="Windows stops no process so")
+def test_a_continue_is_handled_until_the_end():
+    """`timeout` and Slurm send it at once with SIGTERM, where Python may find its handler gone, and says so."""
+    before = signal.getsignal(signal.SIGCONT)
+    with pytest.raises(training.Preempted), preemption.deferred():
+        during = signal.getsignal(signal.SIGCONT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGCONT) is during is not before
+    assert signal.getsignal(signal.SIGCONT) is before
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has none")
 def test_a_hangup_is_held_back_unless_it_is_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
