@@ -103,8 +103,8 @@ def salsa(
         >>> x = jnp.array(1.0)
         >>> extra = {"value": f(x), "grad": jax.grad(f)(x), "value_fn": f}
         >>> updates, state = tx.update(jax.grad(f)(x), tx.init(x), x, **extra)
-        >>> round(float(updates), 1), int(state[-1].evaluations)  # 0.3 and 0.6 are accepted, 1.2 is not
-        (-0.6, 3)
+        >>> round(float(updates), 2), int(state[-1].evaluations)  # 0.36 and 0.72 are accepted, 1.44 is not
+        (-0.72, 3)
     """
     checks.number("growth", growth, ge=1)
     checks.integer("every", every, ge=1)

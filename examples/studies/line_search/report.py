@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from examples.shared import markdown, pictures
-from examples.shared.study_record import column, mean_over_runs
+from examples.shared.study_record import column, mean_over_runs, with_safe_names
 from examples.studies.tuned import direction, in_groups, levels
 from optimiz import compare
 
@@ -25,17 +25,16 @@ class Results:
     """The runs of a record: those that chose a rate, and those that are compared."""
 
     def __init__(self, record: compare.Record):
-        self._record = record
+        self._record, self._runs = record, with_safe_names(record.runs)
         self.metric: str = record.settings["metric"]
-        self.rows = list(dict.fromkeys(run.extra["rows"] for run in record.runs))
-        names = dict.fromkeys(run.optimizer for run in record.runs)
+        self.rows = list(dict.fromkeys(run.extra["rows"] for run in self._runs))
+        names = dict.fromkeys(run.optimizer for run in self._runs)
         self.tuned = [name for name in names if self._of(self.rows[0], name, choosing=True)]
         self.searches = [name for name in names if name not in self.tuned]
 
     def _of(self, rows: int, name: str, *, choosing: bool) -> list[compare.Run]:
         wanted = (rows, name, choosing)
-        runs = self._record.runs
-        return [r for r in runs if (r.extra["rows"], r.optimizer, r.seed < CHOOSING) == wanted]
+        return [r for r in self._runs if (r.extra["rows"], r.optimizer, r.seed < CHOOSING) == wanted]
 
     def runs(self, rows: int, name: str) -> list[compare.Run]:
         """The runs of a method that are compared, in the order of their seeds."""

@@ -72,8 +72,8 @@ def test_names_in_the_record_of_a_study_are_shown_and_not_obeyed(tmp_path):
     first = whole.runs[0]
     runs = [
         dataclasses.replace(first, optimizer=method, learning_rate=rate, seed=seed)
-        for method, rate in ((name, None), ("adam", 0.1))
-        for seed in (0, 1)
+        for method, rate, seeds in ((name, None, (2, 3)), ("adam", 0.1, (0, 1, 2, 3)))
+        for seed in seeds
     ]
     record = dataclasses.replace(whole, runs=runs, command="python `x`")
     pictures.write_study(line_search_report, record, tmp_path)
