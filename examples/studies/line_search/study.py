@@ -11,7 +11,7 @@ Plan, which was written before the first run:
 
 - Adam's rates are chosen for each number of examples from seeds 0 and 1 by the mean validation metric, on a
   grid of half decades that goes on while its best rate is at an edge. Nothing else is chosen. What SaLSa's
-  defaults are was decided beforehand, on other seeds and the validation part of the docstrings.
+  defaults are was decided beforehand, by the validation part of the docstrings.
 - What is compared are runs from further seeds, on the test part, which decided nothing.
 - SaLSa keeps up with Adam where its mean is at most a standard error of the paired difference behind. The
   report has intervals of 95 % too; those of one number of examples hold together (Bonferroni).
