@@ -55,7 +55,7 @@ class Results:
 
     def confidence(self) -> float:
         """The confidence of one interval, so that all of a number of rows hold with 95 %."""
-        return 1 - 0.05 / (len(self.tuned) * len(self.searches))
+        return 1 - 0.05 / max(len(self.tuned) * len(self.searches), 1)
 
     def lead(self, rows: int, name: str, over: str) -> compare.Difference:
         """The lead of one method over another in the test metric, paired by seed."""
@@ -108,8 +108,8 @@ def in_words(results: Results) -> str:
         for over in results.tuned:
             found = [(direction(results.lead(rows, name, over)), f"{rows:,}") for rows in results.rows]
             verbs = {1: "ahead with", -1: "behind with", 0: "**not told apart** with"}
-            slower = [f"{rows:,}" for rows in results.rows if not results.keeps_up(rows, name, over)]
-            up = f"it keeps up except with {', '.join(slower)}" if slower else "it keeps up with every number"
+            level = [f"{rows:,}" for rows in results.rows if results.keeps_up(rows, name, over)]
+            up = f"it keeps up with {', '.join(level) or 'none'}"
             said.append(f"Next to {over}, by rows: {'; '.join(in_groups(found, verbs))}; {up}.")
         lines.append(f"- **{name}**, which needs no rate. {' '.join(said)}")
     edges = [

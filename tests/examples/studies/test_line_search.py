@@ -59,7 +59,7 @@ def test_the_page_says_where_a_search_is_ahead_and_what_it_costs():
     text = report.render(study())
     assert (
         "- **salsa**, which needs no rate. Next to adam, by rows: ahead with 50; **not told apart** with 100; "
-        "it keeps up except with 100." in text
+        "it keeps up with 50." in text
     )
     assert "- **At an edge of its grid**: the best rate of adam with 100 rows." in text
     assert "| 100 | adam | 1, **an edge** | 3 | 0.610 ± 0.006 | -0.347 ± 0.000 |  | 0.00 | 0 | 0 |" in text
