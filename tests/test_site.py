@@ -7,6 +7,7 @@ import re
 import sys
 import textwrap
 
+import nbformat
 import pytest
 
 import optimiz
@@ -217,9 +218,10 @@ def test_every_tutorial_is_offered_as_a_notebook_that_installs_what_it_needs():
 def test_what_a_cell_writes_in_parts_is_one_text():
     notebooks = importlib.import_module("notebooks")
     parts = [("stdout", "lo"), ("stderr", "a "), ("stdout", "ss 1\n\n"), ("stderr", "warning")]
-    outputs = [{"output_type": "stream", "name": name, "text": text} for name, text in parts]
-    outputs.insert(1, {"output_type": "display_data"})
+    outputs = [nbformat.v4.new_output("stream", name=name, text=text) for name, text in parts]
+    outputs.insert(1, nbformat.v4.new_output("display_data"))
     found = notebooks.joined(outputs)
+    assert [output.output_type for output in found] == ["stream", "display_data", "stream"]
     assert [output.get("text") for output in found] == ["loss 1\n\n", None, "a warning"]
     assert outputs[0]["text"] == "lo"  # they are the notebook's
 

@@ -3,6 +3,7 @@
 They are written from the same text, whose first cell installs what the others need.
 """
 
+import copy
 import re
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def joined(outputs):
         elif output["name"] in streams:
             streams[output["name"]]["text"] += output["text"]
         else:
-            streams[output["name"]] = {**output}
+            streams[output["name"]] = copy.copy(output)  # of its own kind, a node of nbformat
             found.append(streams[output["name"]])
     return found
 
