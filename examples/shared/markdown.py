@@ -24,6 +24,21 @@ def what_was_run(record: compare.Record, about: Mapping[str, Any] | None = None)
     return f"## What was run\n\n- command: {compare.code(record.command)}\n{compare.listed(flat)}"
 
 
+def study_page(
+    record: compare.Record, *parts: str, numbers: str = "", about: Mapping[str, Any] | None = None
+) -> str:
+    """The page of a study: its title, its parts, what was run, and where its numbers are.
+
+    Args:
+        record: record of the study.
+        *parts: paragraphs, headings, tables and pictures.
+        numbers: what to add to the sentence that every number is in the record.
+        about: entries about the runs beyond the settings, shown first.
+    """
+    page = [f"# {compare.escaped(record.title)}", *parts, what_was_run(record, about)]
+    return "\n\n".join([*page, f"Every number is in `record.json`{numbers}."]) + "\n"
+
+
 def read_record(path: Path, render: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     """Read the record of a benchmark, in order to continue it.
 

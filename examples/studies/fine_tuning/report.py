@@ -120,8 +120,8 @@ def summary(record: compare.Record) -> str:
 def render(record: compare.Record) -> str:
     """The page, as Markdown."""
     seeds = len({run.seed for run in record.runs if run.seed >= CHOOSING})
-    page = [
-        f"# {compare.escaped(record.title)}",
+    return markdown.study_page(
+        record,
         summary(record),
         f"The rate of each optimizer was chosen from {CHOOSING} seeds by validation accuracy; the other "
         f"columns are of {seeds} further seeds, on test examples that decided nothing. ± is the standard error "
@@ -129,10 +129,8 @@ def render(record: compare.Record) -> str:
         "All parameters have the same learning rate. Decades within 0.02: the range of rates around the best "
         "one whose validation accuracy is at most 0.02 lower, a measure of how little tuning is needed.",
         f"![Validation accuracy against the learning rate, by start]({PICTURE})",
-        markdown.what_was_run(record),
-        "Every number is in `record.json`, including those of rates that were not chosen.",
-    ]
-    return "\n\n".join(page) + "\n"
+        numbers=", including those of rates that were not chosen",
+    )
 
 
 def draw(record: compare.Record, path: Path) -> None:

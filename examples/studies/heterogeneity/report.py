@@ -44,8 +44,8 @@ def summary(record: compare.Record) -> str:
 def render(record: compare.Record) -> str:
     """The page, as Markdown."""
     results = Results(record)
-    page = [
-        f"# {compare.escaped(record.title)}",
+    return markdown.study_page(
+        record,
         in_words(results),
         f"![Training loss by optimizer, heterogeneity in training, and curvature by block]({PICTURE})",
         "## What Adam gains",
@@ -67,10 +67,8 @@ def render(record: compare.Record) -> str:
         "Steps until a quadratic has decreased to a hundredth, at the best rate of a fine grid with linear "
         "decay. The first block has gradient 1 and curvature 1.",
         _quadratics(results),
-        markdown.what_was_run(record),
-        "Every number is in `record.json` or is computed from it.",
-    ]
-    return "\n\n".join(page) + "\n"
+        numbers=" or is computed from it",
+    )
 
 
 def in_words(results: Results) -> str:

@@ -218,8 +218,8 @@ def render(record: compare.Record) -> str:
     results, settings = Results(record), record.settings
     seeds = len({run.seed for run in record.runs if run.seed >= CHOOSING})
     timed, tokens = results.seconds[BASELINE], settings["batch_size"] * settings["length"]
-    page = [
-        f"# {compare.escaped(record.title)}",
+    return markdown.study_page(
+        record,
         summary(record),
         f"The rate of each optimizer was chosen from seed 0 by validation loss; the losses are of {seeds} "
         "further seeds, on text that decided nothing. ± is the standard error over seeds; the intervals of one "
@@ -235,10 +235,8 @@ def render(record: compare.Record) -> str:
         "## What papers report",
         orders(results),
         f"An optimizer is on a par where the interval ends below {_WITHIN:g} nats.",
-        markdown.what_was_run(record),
-        "Every number is in `record.json`, including those of rates that were not chosen.",
-    ]
-    return "\n\n".join(page) + "\n"
+        numbers=", including those of rates that were not chosen",
+    )
 
 
 def draw(record: compare.Record, path: Path) -> None:

@@ -79,8 +79,8 @@ def render(record: compare.Record) -> str:
     results = Results(record)
     seeds = len(results.runs(results.rows[0], results.tuned[0]))
     intervals = len(results.tuned) * len(results.searches)
-    page = [
-        f"# {compare.escaped(record.title)}",
+    return markdown.study_page(
+        record,
         summary(record),
         f"The rate of each method that takes one was chosen from {CHOOSING} seeds by validation "
         f"{results.metric}; the other columns are of {seeds} further seeds, on test examples that decided "
@@ -88,10 +88,8 @@ def render(record: compare.Record) -> str:
         f"the {intervals} of one number of rows hold together with 95 % (Bonferroni). To keep up is to be at "
         "most a standard error of the paired difference behind. The mean log training loss is over updates.",
         f"![Test {results.metric} by rows, training loss against forward passes, and step sizes]({PICTURE})",
-        markdown.what_was_run(record),
-        "Every number is in `record.json`, including the loss, trials and step sizes of each update.",
-    ]
-    return "\n\n".join(page) + "\n"
+        numbers=", including the loss, trials and step sizes of each update",
+    )
 
 
 def summary(record: compare.Record) -> str:

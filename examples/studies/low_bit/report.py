@@ -154,8 +154,8 @@ def summary(record: compare.Record) -> str:
 
 def render(record: compare.Record) -> str:
     """The page, as Markdown."""
-    page = [
-        f"# {compare.escaped(record.title)}",
+    return markdown.study_page(
+        record,
         summary(record),
         "For losses, ± is the standard error over seeds. For differences from float32, it is half the 95 % "
         "interval of the paired differences; paired runs have the same rate, initial parameters, batches and "
@@ -163,10 +163,8 @@ def render(record: compare.Record) -> str:
         "are parameter entries whose final values differ from their initial ones. Bytes per parameter include "
         "parameters and state.",
         f"![Training loss, and each run relative to its float32 pair]({PICTURE})",
-        markdown.what_was_run(record),
-        "Every number is in `record.json`, including the loss of each update.",
-    ]
-    return "\n\n".join(page) + "\n"
+        numbers=", including the loss of each update",
+    )
 
 
 def draw(record: compare.Record, path: Path) -> None:

@@ -110,8 +110,8 @@ def summary(record: compare.Record) -> str:
 def render(record: compare.Record) -> str:
     """The page, as Markdown."""
     minutes = sum(run.reference_seconds for run in record.runs) / 60
-    page = [
-        f"# {compare.escaped(record.title)}",
+    return markdown.study_page(
+        record,
         summary(record),
         "± after a number is its standard error over seeds; for a difference from the baseline it is half "
         "the 95 % interval of the paired differences. The rate in bold has the lowest validation loss from "
@@ -120,10 +120,9 @@ def render(record: compare.Record) -> str:
         "passes of a selection and the estimates of a Hessian are charged. The irreducible losses of RHO-loss "
         "are not charged, as in the source.",
         f"![Validation loss over the budget; differences from the decayed and the undecayed AdamW]({PICTURE})",
-        markdown.what_was_run(record, {"all runs": f"{minutes:.0f} minutes of reference time"}),
-        "Every number is in `record.json`, including those of rates that were not chosen.",
-    ]
-    return "\n\n".join(page) + "\n"
+        numbers=", including those of rates that were not chosen",
+        about={"all runs": f"{minutes:.0f} minutes of reference time"},
+    )
 
 
 def in_words(results: Results) -> str:

@@ -76,8 +76,8 @@ def summary(record: compare.Record) -> str:
 def render(record: compare.Record) -> str:
     """The page, as Markdown."""
     results, settings = Results(record), record.settings
-    page = [
-        f"# {record.title}",
+    return markdown.study_page(
+        record,
         summary(record),
         f"Validation losses in nats per token, means over {results.seeds} seeds, after {settings['steps']} "
         f"updates of {settings['batch_size']} rows of {settings['length']} tokens. μP has the model of width "
@@ -85,10 +85,7 @@ def render(record: compare.Record) -> str:
         "loses at another width is measured to the best rate there, of the same parametrization and on a grid "
         "of half decades.",
         f"![Validation loss against the learning rate, by width]({PICTURE})",
-        markdown.what_was_run(record),
-        "Every number is in `record.json`.",
-    ]
-    return "\n\n".join(page) + "\n"
+    )
 
 
 def draw(record: compare.Record, path: Path) -> None:
