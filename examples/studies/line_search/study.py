@@ -75,7 +75,7 @@ def read_data() -> dict[str, text.TextExamples]:
         parts |= {name: _FILES.read(path, parts["train"].label_names) for name, path in others.items()}
     most = max(map(int, _ROWS.value))
     if (found := len(parts["train"].texts)) < most:
-        raise ValueError(f"--rows: {most}, but there are {found} training examples")
+        raise ValueError(f"--rows={most}: there are only {found} training examples")
     return parts | {name: text.sample(parts[name], _HELD_OUT.value) for name in ("validation", "test")}
 
 
