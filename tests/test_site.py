@@ -87,9 +87,10 @@ def test_every_method_has_a_page_of_its_equations_its_signature_and_its_records(
     assert "[compare](../../../examples/results/compare/report.md)" in adamw
     assert "![Path of adamw" in adamw and "There is no picture" not in adamw
     muon = (written / "methods/muon.md").read_text(encoding="utf-8")
-    assert "![Path of muon" not in muon and "There is no picture of its path over two parameters" in muon
+    assert "![Path of muon" in muon and "The two parameters are the diagonal of a matrix, whose" in muon
     sophia = (written / "methods/sophia_g.md").read_text(encoding="utf-8")
     assert "| an update of gpt2-xl on h200 moves | not measured |" in sophia
+    assert "![Path of" not in sophia and "over two parameters: it needs the logits of a model." in sophia
     assert "deviation from `pytorch_optimizer.AdaMax`" in (written / "methods/adamaxw.md").read_text("utf-8")
 
 

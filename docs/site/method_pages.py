@@ -9,15 +9,13 @@ from typing import Any
 import blocks
 
 from examples import choosing
+from examples.benchmarks.paths import WITHOUT
 from optimiz import compare, methods
 
 _PATH = (
     "100 steps on two landscapes, next to SGD with a momentum of 0.9 and AdamW, each at the best of a grid of "
     "rates that decay to zero. It shows what the method does with scales and curvature, and says nothing about "
     "training."
-)
-_NO_PATH = (
-    "There is no picture of its path over two parameters: it works on matrices or layers, or needs logits."
 )
 
 
@@ -42,21 +40,21 @@ def reports(root: Path) -> dict[str, list[str]]:
     return found
 
 
-def page(method: methods.Method, records: Mapping[str, Any], has_path: bool) -> str:
+def page(method: methods.Method, records: Mapping[str, Any], given: str | None) -> str:
     """The page of a method.
 
     Args:
         method: its row.
         records: records of memory and parity, links to the reports that mention each method, the bytes that its
             update moves, and what rates next to the best lose.
-        has_path: whether there is a picture of its path.
+        given: how it is given two parameters in the picture of its path; None where there is none.
     """
     name = method.name
     return "\n\n".join(
         [
             f"# {name}",
             blocks.directive("automodule", f"optimiz.optimizers.{method.page}", "no-index"),
-            *([f"![Path of {name} on two landscapes]({name}.png)", _PATH] if has_path else [_NO_PATH]),
+            *_path(name, given),
             "## Use",
             blocks.directive("autofunction", f"optimiz.{name}"),
             "## At a glance",
@@ -64,6 +62,12 @@ def page(method: methods.Method, records: Mapping[str, Any], has_path: bool) -> 
             *_state(method, records["memory"]),
         ]
     )
+
+
+def _path(name: str, given: str | None) -> list[str]:
+    if given is None:
+        return [f"There is no picture of its path over two parameters: {WITHOUT[name]}."]
+    return [f"![Path of {name} on two landscapes]({name}.png)", f"{_PATH} The two parameters are {given}."]
 
 
 def _facts(method: methods.Method, records: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -84,12 +84,10 @@ def write(root: Path) -> None:
     records["moved"], records["grids"] = committed.moved(), committed.grids()
     paths = path_pictures.rows(root)
     for name, method in methods.METHODS.items():
-        has_path = (name, "bend") in paths
-        if has_path:
+        given = paths.get((name, "bend"), {}).get("given")
+        if given is not None:
             path_pictures.draw(name, paths, folder / f"methods/{name}.png")
-        (folder / f"methods/{name}.md").write_text(
-            method_pages.page(method, records, has_path), encoding="utf-8"
-        )
+        (folder / f"methods/{name}.md").write_text(method_pages.page(method, records, given), encoding="utf-8")
     schedule_pictures.draw_all(folder / "schedules.png")
     for name in schedule_pictures.CURVES:
         schedule_pictures.draw(name, folder / f"schedules/{name}.png")

@@ -4,15 +4,15 @@
 
 A picture of such a path shows what a method does with scales and curvature, and says nothing about training.
 Each optimizer takes 100 steps at a rate that decays linearly to zero, the best of a grid by the mean loss. Rows
-that are already in the record of --output are kept. Methods for matrices or layers, and one that needs logits,
-have no path.
+that are already in the record of --output are kept. A method for matrices or layers is given the two parameters
+as GIVEN says, and those of WITHOUT have no path.
 """
 
 import datetime
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,35 @@ LANDSCAPES: dict[str, tuple[Callable[[jax.Array], jax.Array], Any, Any, Any]] = 
     "bend": (bend, (-1.3, 0.4), ((-1.8, -0.6), (1.8, 2.2)), (1.0, 1.0)),
 }
 
+
+class Given(NamedTuple):
+    """How a method is given the two parameters: as a tree, what that is, and the two of such a tree."""
+
+    tree: Callable[[jax.Array], Any]
+    words: str
+    pair: Callable[[Any], jax.Array]
+
+
+_VECTOR = Given(lambda x: {"x": x}, "a vector", lambda tree: tree["x"])
+_DIAGONAL = Given(
+    lambda x: {"dense": {"kernel": jnp.diag(x)}},
+    "the diagonal of a matrix, whose singular values they are",
+    lambda tree: jnp.diag(tree["dense"]["kernel"]),
+)
+_COLUMN = Given(
+    lambda x: {"dense": {"kernel": jnp.stack([x, jnp.zeros_like(x)], axis=1)}},
+    "a column of a matrix, so that an eigenbasis can turn them",
+    lambda tree: tree["dense"]["kernel"][:, 0],
+)
+_UNITS = Given(
+    lambda x: {"embed": x[0], "layers": [x[1]], "head": jnp.zeros_like(x[0])},
+    "one in each of two units",
+    lambda tree: jnp.stack([tree["embed"], *tree["layers"]]),
+)
+GIVEN = {"muon": _DIAGONAL, "normuon": _DIAGONAL, "soap": _COLUMN, "kl_soap": _COLUMN, "pla_sls": _UNITS}
+_ON_A_SPHERE = "it keeps the norm of a matrix, and no minimum here has that of the first parameters"
+WITHOUT = {"sophia_g": "it needs the logits of a model", "adamh": _ON_A_SPHERE, "muonh": _ON_A_SPHERE}
+
 FLAGS = program_flags.Flags()
 _METHODS = FLAGS.DEFINE_list("methods", list(METHODS), "Methods to record.")
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the record.", required=True)
@@ -60,21 +89,25 @@ def walk(method: Method, name: str, rate: jax.Array | float) -> tuple[jax.Array,
         rate: the first learning rate; of a line search, the first step size.
     """
     loss, start, _, _ = LANDSCAPES[name]
-    rates = rate if method.kind == "line search" else lambda count: rate * (1 - count / STEPS)
-    tx = method.factory(**{method.rate_argument: rates}, **method.settings)
+    tree, _, pair = GIVEN.get(method.name, _VECTOR)
+    if method.kind == "line search":
+        tx = method.factory(**{method.rate_argument: rate}, **method.settings)
+    else:
+        tx = method.at(lambda count: rate * (1 - count / STEPS), **method.settings)
+
+    def of_tree(params: Any) -> jax.Array:
+        return loss(pair(params))
 
     def step(carry: Any, _: None) -> tuple[Any, jax.Array]:
         params, state = carry
-        value, grads = jax.value_and_grad(loss)(params["x"])
-        grads = {"x": grads}
-        of_tree = lambda params: loss(params["x"])  # noqa: E731
+        value, grads = jax.value_and_grad(of_tree)(params)
         offered = {"value": value, "grad": grads, "value_fn": of_tree, "obj_fn": of_tree}
         updates, state = tx.update(grads, state, params, **offered)
-        return (optax.apply_updates(params, updates), state), params["x"]
+        return (optax.apply_updates(params, updates), state), pair(params)
 
-    params = {"x": jnp.array(start)}
+    params = tree(jnp.array(start))
     (last, _), before = jax.lax.scan(step, (params, tx.init(params)), None, STEPS)
-    path = jnp.concatenate([before, last["x"][None]])
+    path = jnp.concatenate([before, pair(last)[None]])
     return path, jax.vmap(loss)(path)
 
 
@@ -87,6 +120,7 @@ def recorded(method: Method, name: str) -> dict[str, Any]:
     return {
         "method": method.name,
         "landscape": name,
+        "given": GIVEN.get(method.name, _VECTOR).words,
         "learning_rate": None if method.kind == "line search" else rates[best],
         "at_edge": method.kind != "line search" and best in (0, len(rates) - 1),
         "loss": float(losses[best, -1]),
@@ -99,21 +133,15 @@ def main() -> None:
     """Record what the flags ask for, and write the record."""
     path = Path(_OUTPUT.value) / "record.json"
     settings = {"steps": STEPS, "rates": RATES}
-    record = {"settings": settings, "environment": compare.environment(), "rows": [], "without": {}}
+    record: dict[str, Any] = {"settings": settings, "environment": compare.environment(), "rows": []}
     if path.exists():
         record = json.loads(path.read_text(encoding="utf-8"))
     known = {(row["method"], row["landscape"]) for row in record["rows"]}
     for name in _METHODS.value:
-        if "logits_fn" in METHODS[name].needs:
-            record["without"][name] = "it needs the logits of a model"
         for landscape in LANDSCAPES:
-            if name in record["without"] or (name, landscape) in known:
+            if name in WITHOUT or (name, landscape) in known:
                 continue
-            try:
-                row = recorded(METHODS[name], landscape)
-            except (TypeError, ValueError) as error:  # two parameters are no matrix
-                record["without"][name] = str(error)
-                continue
+            row = recorded(METHODS[name], landscape)
             record["rows"].append(row)
             print(f"{name}  {landscape}  rate {row['learning_rate']}  loss {row['loss']:.3g}", flush=True)
         record["rows"].sort(key=lambda row: (row["method"], row["landscape"]))

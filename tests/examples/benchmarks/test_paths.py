@@ -31,7 +31,20 @@ def test_the_minimum_is_one(name):
 
 def test_the_rates_of_the_record_lie_inside_the_grid():
     recorded = {row["method"] for row in RECORD["rows"]}
-    assert recorded | RECORD["without"].keys() <= METHODS.keys()
+    assert recorded | paths.WITHOUT.keys() == METHODS.keys() and not recorded & paths.WITHOUT.keys()
     assert not [row["method"] for row in RECORD["rows"] if row["at_edge"]]
     for row in RECORD["rows"]:
         assert len(row["path"]) == paths.STEPS + 1 and row["loss"] < 1, row["method"]
+
+
+def test_muon_moves_the_two_singular_values_alike():
+    path, _ = paths.walk(METHODS["muon"], "ravine", 1.0)
+    first = np.asarray(path[1] - path[0])
+    assert abs(first[0]) > 0.1 and abs(first[0]) == pytest.approx(abs(first[1]), rel=0.4)
+
+
+def test_soap_is_adam_in_the_axes_of_the_ravine():
+    path, _ = paths.walk(METHODS["soap"], "ravine", 0.1)
+    c, s = np.cos(np.pi / 6), np.sin(np.pi / 6)
+    along, across = np.array([[c, s], [-s, c]]) @ np.asarray(path[2] - path[1])
+    assert along == pytest.approx(0.1, rel=0.05) and across == pytest.approx(-0.1, rel=0.05)
