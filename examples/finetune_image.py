@@ -20,6 +20,7 @@ import numpy as np
 
 from examples.data import baseline, image_summary, images
 from examples.data.summary import Summary
+from examples.models.remat import REMAT
 from examples.shared import command, devices, optimizers, program_flags, training_flags
 from examples.shared.train_each import Plan, made_or_left_out
 from examples.tasks.image_classification import CROP, FLIP, ImageClassification, choose, draw_mistakes
@@ -33,7 +34,7 @@ _IMAGE_SIZE = FLAGS.DEFINE_integer("image_size", None, "Scale images to so many 
 _AUGMENT = FLAGS.DEFINE_list("augment", None, "crop, flip or none; default: crop and flip, of digits none.")
 _SMOOTHING = FLAGS.DEFINE_float("smoothing", 0.1, "Of labels.")
 _DROPOUT = FLAGS.DEFINE_float("dropout", 0.0, "Rate of dropout of a ViT.")
-_REMAT = FLAGS.DEFINE_bool("remat", False, "Compute layers of a ViT twice, to take less memory.")
+_REMAT = FLAGS.DEFINE_enum("remat", "none", [*REMAT], "What the backward pass computes again.")
 _HEAD_RATE = FLAGS.DEFINE_float("head_rate", 1.0, "Rate of the head, in multiples of the others'.")
 training_flags.define_parts(FLAGS)
 training_flags.define(
@@ -71,7 +72,7 @@ program_flags.check_together(
 for _flag in (_DROPOUT, _REMAT):
     _goes = f"--{_flag.name} is of a ViT; a ResNet has none"
     program_flags.check_together(
-        lambda x, name=_flag.name: x["model"] != "resnet" or not x[name],
+        lambda x, name=_flag.name: x["model"] != "resnet" or x[name] in (0.0, "none"),
         _goes,
         FLAGS,
         _MODEL,

@@ -25,6 +25,7 @@ from examples.data.corpus import Corpus
 from examples.data.prompts import Prompts
 from examples.data.summary import Summary
 from examples.models import lora, pretrained
+from examples.models.remat import REMAT
 from examples.shared import command, devices, optimizers, program_flags, training_flags
 from examples.shared.train_each import Plan
 from examples.tasks.language_modeling import EVALUATION_ROWS, METRICS, LanguageModeling
@@ -51,7 +52,7 @@ _TARGETS = FLAGS.DEFINE_list(
 )
 _RATIO = FLAGS.DEFINE_float("lora_ratio", 1.0, "Rate of the factors B, in multiples of A's (LoRA+).")
 _DROPOUT = FLAGS.DEFINE_float("dropout", 0.0, "Rate of the model's dropout.")
-_REMAT = FLAGS.DEFINE_bool("remat", False, "Compute layers twice, to take less memory.")
+_REMAT = FLAGS.DEFINE_enum("remat", "none", [*REMAT], "What the backward pass computes again.")
 training_flags.define_parts(FLAGS)
 training_flags.define(
     FLAGS,

@@ -18,6 +18,7 @@ import functools
 from examples.data import data_flags, docstrings, targets, text, text_baselines
 from examples.data.summary import Summary
 from examples.models import pretrained
+from examples.models.remat import REMAT
 from examples.shared import command, devices, optimizers, program_flags, training_flags
 from examples.shared.train_each import Plan
 from examples.tasks.text_classification import TextClassification
@@ -45,7 +46,7 @@ _LENGTH = FLAGS.DEFINE_integer(
     lower_bound=1,
 )
 _DROPOUT = FLAGS.DEFINE_float("dropout", 0.1, "Rate of dropout, everywhere.")
-_REMAT = FLAGS.DEFINE_bool("remat", False, "Compute layers twice, to take less memory.")
+_REMAT = FLAGS.DEFINE_enum("remat", "none", [*REMAT], "What the backward pass computes again.")
 training_flags.define_parts(FLAGS)
 training_flags.define(
     FLAGS,

@@ -28,6 +28,7 @@ import optax
 import optimiz
 from examples.benchmarks import plan_report
 from examples.models import shapes
+from examples.models.remat import REMAT
 from examples.shared import command, markdown, program_flags, terminal
 from examples.tasks import planned
 from optimiz import compare, methods, plan, training
@@ -77,7 +78,7 @@ _TARGET = FLAGS.DEFINE_string("target", "h200", "Devices, such as v5e:4x4, v5p:4
 _MESH = FLAGS.DEFINE_string("mesh", None, "Axes and sizes, such as data:4,model:4; default all along data.")
 _BATCH = FLAGS.DEFINE_integer("batch", None, "Plan a whole step of so many rows or images.", lower_bound=1)
 _LENGTH = FLAGS.DEFINE_integer("length", None, "Tokens of a row; default: all the model reads.", lower_bound=1)
-_REMAT = FLAGS.DEFINE_enum("remat", "none", ["none", "layers"], "What the backward pass computes again.")
+_REMAT = FLAGS.DEFINE_enum("remat", "none", [*REMAT], "What the backward pass computes again.")
 _DTYPE = FLAGS.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of parameters and gradients.")
 _OFFLOAD = FLAGS.DEFINE_bool("offload", False, "Keep the state in the host's memory between steps.")
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the record and the report.", required=True)
@@ -135,9 +136,8 @@ def _update(layout: dict[str, Any]) -> tuple[Any, Callable[[str], plan.Plan]]:
 
 def _whole_step(layout: dict[str, Any]) -> tuple[Any, Callable[[str], plan.Plan]]:
     """The parameters of the model, and a function that plans a whole step with an optimizer."""
-    remat = _REMAT.value == "layers"
     model = shapes.configuration(_MODEL.value)
-    task = planned.task(model, _BATCH.value, _LENGTH.value, remat=remat, dtype=_DTYPE.value)
+    task = planned.task(model, _BATCH.value, _LENGTH.value, remat=_REMAT.value, dtype=_DTYPE.value)
     params = jax.eval_shape(task.init, jax.random.key(0))
     classes = jax.eval_shape(task.logits, params, task.batches(0)).shape[-1]
     return params, lambda name: plan.step(task, make(name, classes), _TARGET.value, **layout)

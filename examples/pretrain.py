@@ -24,6 +24,7 @@ from examples.data import corpus, tokenization
 from examples.data.summary import Summary
 from examples.data.text_summary import of_unknown
 from examples.data.tokenizer_file import digest
+from examples.models.remat import REMAT
 from examples.shared import command, devices, optimizers, program_flags, training_flags
 from examples.shared.downstream import Downstream
 from examples.shared.run_folders import MODEL
@@ -49,7 +50,7 @@ _HIDDEN_SIZE = FLAGS.DEFINE_integer("hidden_size", 128, "Width of the model.", l
 _HEADS = FLAGS.DEFINE_integer("heads", 4, "Attention heads.", lower_bound=1)
 _LENGTH = FLAGS.DEFINE_integer("length", 128, "Tokens of a row.", lower_bound=8)
 _DROPOUT = FLAGS.DEFINE_float("dropout", 0.0, "Rate of dropout, everywhere.")
-_REMAT = FLAGS.DEFINE_bool("remat", False, "Compute layers twice, to take less memory.")
+_REMAT = FLAGS.DEFINE_enum("remat", "none", [*REMAT], "What the backward pass computes again.")
 _choose = functools.partial(optimizers.choose, from_scratch=True)
 training_flags.define(
     FLAGS,

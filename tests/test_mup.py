@@ -195,7 +195,7 @@ def changes(width, kind, parametrized, steps=2):
     def outputs(params):
         model = nnx.merge(graph, params)
         mask = jnp.tri(16, dtype=bool)
-        given = {"keys": [None] * 2, "on_N": None, "remat": False}
+        given = {"keys": [None] * 2, "on_N": None, "remat": "none"}
         states = blocks.states(model.layers, model.embeddings(ids, jnp.arange(16), None), mask, **given)
         return [*states, model.head(model.norm(states[-1]))]
 

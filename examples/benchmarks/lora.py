@@ -36,7 +36,7 @@ LLAMA_2_7B = llama.LlamaConfig(
     head_size=128,
     intermediate_size=11008,
     max_positions=4096,
-    remat=True,
+    remat="layers",
 )
 LORA = Lora(16, 32.0)
 

@@ -10,6 +10,11 @@ import jax.numpy as jnp
 from optimiz import compare, plan
 
 FITS = {True: "yes", False: "no", None: "unknown"}
+_BACKWARD = {  # remat → what the backward pass does
+    "none": "keeps all activations",
+    "dots": "keeps the outputs of linear maps",
+    "layers": "computes layers again",
+}
 
 
 def row(name: str, planned: plan.Plan, parameters: int) -> dict[str, Any]:
@@ -106,7 +111,7 @@ def summary(record: Mapping[str, Any]) -> str:
     )
     if whole:
         length = f" × {settings['length']} tokens" if settings["length"] else " at the model's full size"
-        kept = "computes layers again" if settings["remat"] == "layers" else "keeps all activations"
+        kept = _BACKWARD[settings["remat"]]
         about += (
             f"A whole step of a batch of {settings['batch']}{length}, whose backward pass {kept}. Gradients "
             "and activations are temporary. "

@@ -20,6 +20,7 @@ import optimiz
 from examples.benchmarks import plan_report, steps_report
 from examples.data import docstrings, images
 from examples.models import pretrained, shapes
+from examples.models.remat import REMAT
 from examples.shared import command, markdown, program_flags, terminal
 from examples.shared.precisions import PRECISIONS, in_precision
 from examples.tasks import image_classification, planned
@@ -27,29 +28,29 @@ from examples.tasks.text_classification import TextClassification
 from optimiz import compare, plan, training
 
 
-def _minilm(remat: bool) -> training.Task:
+def _minilm(remat: str) -> training.Task:
     made = TextClassification(
         docstrings.load_split(), pretrained.find(), length=128, dropout=0.1, pooling="mean", remat=remat
     )
     return made.task(32, seed=0)
 
 
-def _gpt2(remat: bool) -> training.Task:
+def _gpt2(remat: str) -> training.Task:
     return planned.task(shapes.Gpt2(4, 128, 4, vocabulary=4096, positions=128), 16, remat=remat)
 
 
-def _longer(remat: bool) -> training.Task:
+def _longer(remat: str) -> training.Task:
     return planned.task(shapes.Gpt2(4, 256, 8, vocabulary=8192, positions=512), 8, remat=remat)
 
 
-def _vit(remat: bool) -> training.Task:
+def _vit(remat: str) -> training.Task:
     parts = images.split(images.digits(), {"train": 0.8, "validation": 0.2})
     model = image_classification.choose("vit", 8, 1, 10, dropout=0.0, remat=remat)
     return image_classification.ImageClassification(parts, model, augment=(), smoothing=0.1).task(64, seed=0)
 
 
-# Title, batch, and whether layers are computed again → the task.
-STEPS: dict[str, tuple[str, str, Callable[[bool], training.Task]]] = {
+# Title, batch, and remat → the task.
+STEPS: dict[str, tuple[str, str, Callable[[str], training.Task]]] = {
     "minilm": ("fine-tune MiniLM-L6", "32 × 128 tokens", _minilm),
     "gpt2": ("pre-train GPT-2, default size", "16 × 128 tokens", _gpt2),
     "longer": ("pre-train GPT-2, longer texts", "8 × 512 tokens", _longer),
@@ -65,14 +66,14 @@ program_flags.check_among(STEPS, _STEPS)
 program_flags.check_among(PRECISIONS, _PRECISIONS)
 
 
-def planned_step(name: str, target: str, precision: str, remat: bool) -> dict[str, Any]:
+def planned_step(name: str, target: str, precision: str, remat: str) -> dict[str, Any]:
     """The row of a step.
 
     Args:
         name: one of STEPS.
         target: the device.
         precision: one of PRECISIONS.
-        remat: whether the backward pass computes layers again.
+        remat: what the backward pass computes again, see `remat.REMAT`.
     """
     title, batch, make = STEPS[name]
     task = PRECISIONS[precision].task(make(remat))
@@ -83,9 +84,14 @@ def planned_step(name: str, target: str, precision: str, remat: bool) -> dict[st
     return {"step": name, "title": title, "batch": batch, "precision": precision, "remat": remat, **found}
 
 
-def _key(row: Mapping[str, Any]) -> tuple[str, str, str, bool]:
+def _key(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
     """What tells a row from the others."""
     return row["step"], row["target"], steps_report.precision(row), row["remat"]
+
+
+def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What puts the rows in order."""
+    return [*STEPS].index(row["step"]), *_key(row)[1:3], [*REMAT].index(row["remat"])
 
 
 def main() -> None:
@@ -94,10 +100,10 @@ def main() -> None:
     record: dict[str, Any] = {"environment": compare.environment(), "rows": []}
     if path.exists():
         record = markdown.read_record(path, steps_report.report)
-    for key in itertools.product(_STEPS.value, _TARGETS.value, _PRECISIONS.value, (False, True)):
+    for key in itertools.product(_STEPS.value, _TARGETS.value, _PRECISIONS.value, REMAT):
         if key not in [_key(row) for row in record["rows"]]:
             record["rows"].append(planned_step(*key))
-            record["rows"].sort(key=lambda row: (list(STEPS).index(row["step"]), *_key(row)))
+            record["rows"].sort(key=_place)
             markdown.write_record(record, path, steps_report.report)
     terminal.show(steps_report.summary(record))
 

@@ -16,7 +16,7 @@ def summary(record: Record) -> str:
         "batch",
         "device",
         "precision",
-        "layers",
+        "computed again",
         "parameters, MiB",
         "state, MiB",
         "temporary, MiB",
@@ -29,7 +29,7 @@ def summary(record: Record) -> str:
         planned = planned_in(row)
         sizes = [planned.arguments["parameters"], planned.arguments["state"], planned.temporary, planned.peak]
         cells = [row["title"], row["batch"], row["target"], precision(row)]
-        cells += ["computed again" if row["remat"] else "kept"]
+        cells += [row["remat"]]
         cells += ["" if size is None else f"{size / 2**20:,.1f}" for size in sizes]
         of = whole.get(_key(row)) if precision(row) != "float32" else None
         share = "" if of is None or planned.temporary is None else f"{planned.temporary / of:.2f}"
@@ -39,9 +39,9 @@ def summary(record: Record) -> str:
         "A whole step, forward, backward and update, with AdamW on one device, by the device's compiler; mixed "
         "precision has float32 parameters and products in bfloat16, and the last column is the share of its "
         "temporary memory in float32's. Gradients and activations are temporary; the peak adds parameters, "
-        "state and batch. Where layers are computed again in the backward pass (`--remat`), only the input of "
-        "each is kept. What "
-        "a TPU keeps in its cores' own memory is not counted. "
+        "state and batch. With `--remat=dots` the backward pass finds the outputs of linear "
+        "maps and computes all else of a layer again; with `--remat=layers` it finds only a layer's input. What a "
+        "TPU keeps in its cores' own memory is not counted. "
         f"1 MiB = 2²⁰ bytes. {' to '.join(dict.fromkeys((dates[0], dates[-1])))}, jax {versions['jax']}."
     )
     return f"{words}\n\n{compare.table(header, lines, words=5)}\n"
@@ -52,7 +52,7 @@ def precision(row: Mapping[str, Any]) -> str:
     return row.get("precision", "float32")
 
 
-def _key(row: Mapping[str, Any]) -> tuple[str, str, bool]:
+def _key(row: Mapping[str, Any]) -> tuple[str, str, str]:
     """What tells a row from those of other steps."""
     return row["step"], row["target"], row["remat"]
 

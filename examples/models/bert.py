@@ -32,8 +32,8 @@ class EncoderConfig:
     """The shape of an encoder; the defaults are those of BERT.
 
     `max_positions` counts the rows of the position table and `position_offset` is the row of the
-    first token: 0 in BERT, `pad_token_id + 1` in RoBERTa. `remat` says whether the backward pass computes
-    layers again, see `blocks.states`.
+    first token: 0 in BERT, `pad_token_id + 1` in RoBERTa. `remat` says what the backward pass computes again,
+    see `remat.REMAT`.
 
     Raises:
         ValueError: a field is outside its domain.
@@ -53,9 +53,10 @@ class EncoderConfig:
     hidden_dropout: float = 0.1
     attention_dropout: float = 0.1
     norm_first: bool = False
-    remat: bool = False
+    remat: str = "none"
 
     def __post_init__(self) -> None:
+        fields.check_remat(self)
         sizes = "vocab_size hidden_size layers heads intermediate_size max_positions type_vocab_size"
         fields.check_sizes(self, *sizes.split())
         check = partial(fields.check_field, self)

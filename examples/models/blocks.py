@@ -17,6 +17,7 @@ from flax import nnx
 
 from examples.models.attention import Memory, attend, remember
 from examples.models.dropout import Key, dropout, split
+from examples.models.remat import REMAT
 from optimiz.training import skippable
 
 
@@ -163,7 +164,7 @@ def states(
     *args: Any,
     keys: Sequence[Key],
     on_N: jax.Array | None,
-    remat: bool,
+    remat: str,
 ) -> list[jax.Array]:
     """Apply layers in turn; a layer that is off is the identity, and is not computed.
 
@@ -173,8 +174,7 @@ def states(
         *args: further arguments of every layer.
         keys: random keys of dropout, one per layer.
         on_N: booleans, which layers are on; None for all.
-        remat: whether the backward pass computes a layer again instead of reading what the forward pass kept:
-            of each layer only its input is held.
+        remat: what of a layer the backward pass computes again, a key of `REMAT`.
 
     Returns:
         The hidden states before the first layer and after each, N + 1 arrays.
@@ -186,8 +186,7 @@ def states(
         raise ValueError(f"on_N must have shape [{len(layers)}], one entry per layer, got {list(on_N.shape)}")
     found = [x_BTD]
     for i, (layer, key) in enumerate(zip(layers, keys, strict=True)):
-        layer = jax.checkpoint(layer) if remat else layer
-        found.append(skippable(layer)(None if on_N is None else on_N[i], found[-1], *args, key))
+        found.append(skippable(REMAT[remat](layer))(None if on_N is None else on_N[i], found[-1], *args, key))
     return found
 
 

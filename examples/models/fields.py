@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from examples.models.remat import REMAT
+
 
 def check_field(config: Any, name: str, holds: bool, domain: str) -> None:
     """Refuse a field of a configuration that is outside its domain, by name.
@@ -31,3 +33,12 @@ def check_rates(config: Any, *names: str) -> None:
     """
     for name in names:
         check_field(config, name, 0 <= getattr(config, name) < 1, "in [0, 1)")
+
+
+def check_remat(config: Any) -> None:
+    """Refuse a `remat` that is not known.
+
+    Raises:
+        ValueError: it is none of REMAT.
+    """
+    check_field(config, "remat", config.remat in REMAT, f"one of {', '.join(REMAT)}")

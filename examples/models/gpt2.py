@@ -31,8 +31,8 @@ from examples.models.dropout import Key, dropout, split
 class GPT2Config:
     """The shape of a GPT-2, with the defaults of GPT-2.
 
-    `tied` says whether the head is the table of word embeddings, and `remat` whether the backward pass computes
-    layers again, see `blocks.states`.
+    `tied` says whether the head is the table of word embeddings, and `remat` what the backward pass computes
+    again, see `remat.REMAT`.
 
     Raises:
         ValueError: a field is outside its domain.
@@ -49,9 +49,10 @@ class GPT2Config:
     attention_dropout: float = 0.1
     hidden_dropout: float = 0.1
     tied: bool = True
-    remat: bool = False
+    remat: str = "none"
 
     def __post_init__(self) -> None:
+        fields.check_remat(self)
         fields.check_sizes(self, "vocab_size", "hidden_size", "layers", "heads", "max_positions")
         check = partial(fields.check_field, self)
         check("heads", self.hidden_size % self.heads == 0, f"a divisor of {self.hidden_size}")

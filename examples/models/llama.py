@@ -71,7 +71,7 @@ class LlamaConfig:
         attention_cap: bound of the scaled products of attention, see `attention.attend`; None for none.
         logit_cap: likewise of the logits.
         attention_dropout: dropout rate of the attention weights.
-        remat: whether the backward pass computes layers again, see `blocks.states`.
+        remat: what the backward pass computes again, see `remat.REMAT`.
 
     Raises:
         ValueError: a field is outside its domain.
@@ -102,9 +102,10 @@ class LlamaConfig:
     attention_cap: float | None = None
     logit_cap: float | None = None
     attention_dropout: float = 0.0
-    remat: bool = False
+    remat: str = "none"
 
     def __post_init__(self) -> None:
+        fields.check_remat(self)
         sizes = "vocab_size hidden_size layers heads key_heads head_size intermediate_size max_positions"
         fields.check_sizes(self, *sizes.split())
         check = partial(fields.check_field, self)

@@ -41,8 +41,8 @@ class T5Config:
     """The shape of a T5, with the defaults of v1.1.
 
     `tied` says whether the head is the table of word embeddings, `scaled` whether the logits are divided by √D,
-    and `gated` whether the activation in the MLP is multiplied by another linear map. `remat` says whether the
-    backward pass computes layers again, see `blocks.states`.
+    and `gated` whether the activation in the MLP is multiplied by another linear map. `remat` says what the
+    backward pass computes again, see `remat.REMAT`.
 
     Raises:
         ValueError: a field is outside its domain.
@@ -63,9 +63,10 @@ class T5Config:
     scaled: bool = False
     activation: str = "gelu_new"
     gated: bool = True
-    remat: bool = False
+    remat: str = "none"
 
     def __post_init__(self) -> None:
+        fields.check_remat(self)
         sizes = "vocab_size hidden_size layers decoder_layers heads head_size intermediate_size"
         fields.check_sizes(self, *sizes.split())
         check = partial(fields.check_field, self)

@@ -31,7 +31,7 @@ class ViTConfig:
     """The shape of a ViT; the defaults, except for the sizes, are those of `transformers`.
 
     `image_size` and `patch_size` are the lengths of a side, in pixels. Without `classes` there is no head.
-    `remat` says whether the backward pass computes layers again, see `blocks.states`.
+    `remat` says what the backward pass computes again, see `remat.REMAT`.
 
     Raises:
         ValueError: a field is outside its domain.
@@ -49,9 +49,10 @@ class ViTConfig:
     norm_eps: float = 1e-12
     hidden_dropout: float = 0.0
     attention_dropout: float = 0.0
-    remat: bool = False
+    remat: str = "none"
 
     def __post_init__(self) -> None:
+        fields.check_remat(self)
         sizes = "image_size patch_size hidden_size layers heads intermediate_size channels"
         fields.check_sizes(self, *sizes.split())
         check = partial(fields.check_field, self)

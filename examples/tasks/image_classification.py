@@ -49,7 +49,7 @@ class Model:
     deviation: Sequence[float] | None = None
 
 
-def choose(name: str, size: int, channels: int, classes: int, dropout: float, remat: bool = False) -> Model:
+def choose(name: str, size: int, channels: int, classes: int, dropout: float, remat: str = "none") -> Model:
     """A ResNet for small images, a ViT, or a pretrained ViT from its directory.
 
     Args:
@@ -58,7 +58,7 @@ def choose(name: str, size: int, channels: int, classes: int, dropout: float, re
         channels: number of channels of the images, C.
         classes: number of classes.
         dropout: dropout rate of a ViT, in [0, 1).
-        remat: whether the backward pass computes the layers of a ViT again, see `blocks.states`.
+        remat: what the backward pass computes again, see `remat.REMAT`.
 
     Raises:
         FileNotFoundError: there is no such directory, or it lacks a file.

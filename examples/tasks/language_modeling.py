@@ -92,7 +92,7 @@ class LanguageModeling(PackedModel):
         length: T, the number of tokens per row; None for the longest text, at least PACKED if a row holds
             several, and at most LONGEST and what the model reads.
         dropout: dropout rate of the model, in [0, 1).
-        remat: whether the backward pass computes layers again, see `blocks.states`.
+        remat: what the backward pass computes again, see `remat.REMAT`.
         lora: adapters to be trained in place of the model; None to train all of it.
         pack: whether a row holds several texts.
         skip_long: whether texts with answers that are longer than a row are left out.
@@ -118,7 +118,7 @@ class LanguageModeling(PackedModel):
         *,
         length: int | None = None,
         dropout: float = 0.0,
-        remat: bool = False,
+        remat: str = "none",
         lora: Lora | None = None,
         pack: bool = True,
         skip_long: bool = False,

@@ -30,7 +30,7 @@ class Size:
         heads: number of heads, H, a divisor of D.
         length: number of tokens that the model reads per row, T.
         dropout: dropout rate, in [0, 1).
-        remat: whether the backward pass computes layers again, see `blocks.states`.
+        remat: what the backward pass computes again, see `remat.REMAT`.
     """
 
     layers: int
@@ -38,7 +38,7 @@ class Size:
     heads: int
     length: int
     dropout: float
-    remat: bool = False
+    remat: str = "none"
 
 
 @dataclasses.dataclass(frozen=True)

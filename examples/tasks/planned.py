@@ -28,7 +28,7 @@ def task(
     batch: int,
     length: int | None = None,
     *,
-    remat: bool = False,
+    remat: str = "none",
     dtype: Any = jnp.float32,
 ) -> training.Task:
     """The task of a model, for its step to be planned.
@@ -37,7 +37,7 @@ def task(
         model: a GPT-2, a Llama or a ViT.
         batch: rows of text, or images, of a step.
         length: tokens of a row; None for as many as the model reads, and for images.
-        remat: whether the backward pass computes layers again, see ``blocks.states``.
+        remat: what the backward pass computes again, see ``remat.REMAT``.
         dtype: dtype of the parameters.
 
     Raises:
@@ -57,7 +57,7 @@ def task(
     return dataclasses.replace(made, init=lambda key: jax.tree.map(lambda p: p.astype(dtype), init(key)))
 
 
-def _gpt2(model: shapes.Gpt2, remat: bool) -> GPT2Config:
+def _gpt2(model: shapes.Gpt2, remat: str) -> GPT2Config:
     return GPT2Config(
         model.vocabulary,
         model.width,
@@ -84,7 +84,7 @@ def _of_text(objective: Objective, batch: int, length: int | None) -> training.T
     )
 
 
-def _of_vit(model: shapes.Vit, batch: int, remat: bool) -> training.Task:
+def _of_vit(model: shapes.Vit, batch: int, remat: str) -> training.Task:
     config = ViTConfig(
         model.image,
         model.patch,

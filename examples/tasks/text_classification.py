@@ -48,7 +48,7 @@ class TextClassification:
             99 % of the training texts whole, or the largest that the model reads.
         dropout: dropout rate of hidden vectors and of attention weights, in [0, 1).
         pooling: ``"mean"`` or ``"first"``.
-        remat: whether the backward pass computes layers again, see `blocks.states`.
+        remat: what the backward pass computes again, see `remat.REMAT`.
         bucket_count: number of lengths into which the texts are sorted, so that a batch has less padding.
         class_weights: weights of classes in the loss, see `sampling.class_weights`; empty for none.
         balanced: whether every class is seen equally often.
@@ -76,7 +76,7 @@ class TextClassification:
         length: int | None,
         dropout: float,
         pooling: str,
-        remat: bool = False,
+        remat: str = "none",
         bucket_count: int = 1,
         class_weights: Sequence[str] = (),
         balanced: bool = False,

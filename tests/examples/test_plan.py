@@ -149,7 +149,7 @@ GEMMA = {
 def test_the_step_of_any_llama_is_traced_and_its_shapes_are_those_of_the_model(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(GEMMA))
-    task = planned.task(shapes.configuration(str(path)), 2, dtype=jnp.bfloat16, remat=True)
+    task = planned.task(shapes.configuration(str(path)), 2, dtype=jnp.bfloat16, remat="layers")
     params, batch = jax.eval_shape(task.init, jax.random.key(0)), task.batches(0)
     losses = jax.eval_shape(lambda p, b: task.loss(p, b, None), params, batch)
     assert (losses.shape, losses.dtype, batch["ids_BT"].shape) == ((2,), jnp.float32, (2, 12))

@@ -14,6 +14,7 @@ from examples import pretrain
 from examples.data import corpus, tokenization
 from examples.data.tokenization import Vocabulary
 from examples.models import families, pretrained, weights
+from examples.models.remat import REMAT
 from examples.shared import command, signals
 from examples.tasks.objectives import OBJECTIVES, Size
 from examples.tasks.pretraining import Pretraining
@@ -186,7 +187,7 @@ def test_dropout_is_everywhere(problems):
 
 def test_layers_of_every_objective_are_computed_again_if_asked(problems):
     for objective, problem in problems.items():
-        for remat in (False, True):
+        for remat in REMAT:
             size = dataclasses.replace(SIZE, remat=remat)
             assert OBJECTIVES[objective](problem.vocabulary, size).config.remat == remat
 

@@ -206,8 +206,8 @@ def test_configuration_of_roberta():
 
 
 def test_dropout_and_remat_may_be_overridden_and_nothing_else(directory):
-    config, _ = pretrained.load_encoder(directory, hidden_dropout=0.3, attention_dropout=0.0, remat=True)
-    assert (config.hidden_dropout, config.attention_dropout, config.remat) == (0.3, 0.0, True)
+    config, _ = pretrained.load_encoder(directory, hidden_dropout=0.3, attention_dropout=0.0, remat="layers")
+    assert (config.hidden_dropout, config.attention_dropout, config.remat) == (0.3, 0.0, "layers")
     with pytest.raises(ValueError, match="may be hidden_dropout, attention_dropout and remat, got layers"):
         pretrained.load_encoder(directory, layers=1)
     with pytest.raises(ValueError, match=r"hidden_dropout must be in \[0, 1\), got 1.5") as error:

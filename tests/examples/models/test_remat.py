@@ -1,4 +1,4 @@
-"""Layers that the backward pass computes again give the same loss and the same gradients."""
+"""What the backward pass computes again gives the same loss and the same gradients."""
 
 import dataclasses
 
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from examples.models.remat import REMAT
 from tests.examples import golden
 from tests.examples.models.test_skipped_layers import CASES
 
@@ -27,9 +28,10 @@ def build(name, *, remat):
 
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("on", [None, np.array([False, True])], ids=["all on", "one off"])
+@pytest.mark.parametrize("remat", ["dots", "layers"])
 @pytest.mark.parametrize("name", NAMES)
-def test_loss_and_gradients_are_the_same(name, on):
-    (step, params), (again, _) = (build(name, remat=remat) for remat in (False, True))
+def test_loss_and_gradients_are_the_same(name, remat, on):
+    (step, params), (again, _) = (build(name, remat=each) for each in ("none", remat))
     (loss, grads), (its_loss, its_grads) = (jax.jit(f)(params, on) for f in (step, again))
     np.testing.assert_allclose(its_loss, loss, rtol=1e-6)
     largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(grads))
@@ -38,11 +40,22 @@ def test_loss_and_gradients_are_the_same(name, on):
     )
 
 
+def products(name, remat):
+    """The matrix products of a forward and a backward pass."""
+    step, params = build(name, remat=remat)
+    return jax.jit(step).lower(params, None).as_text().count("dot_general")
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
-def test_every_layer_is_computed_again_and_none_by_default(name):
-    for remat, expected in ((True, 4 if name == "t5" else 2), (False, 0)):
-        step, params = build(name, remat=remat)
-        traced = str(jax.make_jaxpr(lambda params, f=step: f(params, None))(params))
-        # Each is differentiated once: forward, where it is a call of its own, and backward.
-        assert traced.count("prevent_cse=True") == expected
+def test_products_of_attention_are_computed_again_or_all_of_a_layers(name):
+    none, dots, layers = (products(name, remat) for remat in REMAT)
+    blocks, attentions = (4, 6) if name == "t5" else (2, 2)
+    assert none < dots <= none + 2 * attentions
+    assert layers >= dots + 3 * blocks
+
+
+def test_an_unknown_remat_is_refused_by_every_model():
+    for _, config, _ in CASES.values():
+        with pytest.raises(ValueError, match="^remat must be one of none, dots, layers, got True$"):
+            dataclasses.replace(config, remat=True)

@@ -131,7 +131,7 @@ def test_a_name_that_nothing_has_is_refused(program):
         ("finetune_image", ["--test=x.npz"], "--test goes with --data"),
         ("finetune_image", ["--image_size=8"], "--image_size goes with --data"),
         ("finetune_image", ["--dropout=0.1"], "--dropout is of a ViT"),
-        ("finetune_image", ["--remat"], "--remat is of a ViT"),
+        ("finetune_image", ["--remat=dots"], "--remat is of a ViT"),
         ("finetune_image", ["--augment=none,crop"], "must be crop, flip, both, or none"),
         ("finetune_image", ["--image_size=100000", "--data=x"], "--image_size=100000"),
         ("pretrain", ["--vocab_size=99999999999"], "--vocab_size=99999999999"),
