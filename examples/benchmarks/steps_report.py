@@ -40,8 +40,8 @@ def summary(record: Record) -> str:
         "precision has float32 parameters and products in bfloat16, and the last column is the share of its "
         "temporary memory in float32's. Gradients and activations are temporary; the peak adds parameters, "
         "state and batch. With `--remat=dots` the backward pass finds the outputs of linear "
-        "maps and computes all else of a layer again; with `--remat=layers` it finds only a layer's input. What a "
-        "TPU keeps in its cores' own memory is not counted. "
+        "maps and computes all else of a layer again; with `--remat=layers` it finds only a layer's input. "
+        "What a TPU keeps in its cores' own memory is not counted. "
         f"1 MiB = 2²⁰ bytes. {' to '.join(dict.fromkeys((dates[0], dates[-1])))}, jax {versions['jax']}."
     )
     return f"{words}\n\n{compare.table(header, lines, words=5)}\n"

@@ -57,5 +57,5 @@ def test_products_of_attention_are_computed_again_or_all_of_a_layers(name):
 
 def test_an_unknown_remat_is_refused_by_every_model():
     for _, config, _ in CASES.values():
-        with pytest.raises(ValueError, match="^remat must be one of none, dots, layers, got True$"):
+        with pytest.raises(ValueError, match=r"^remat must be one of none, dots, layers, got True$"):
             dataclasses.replace(config, remat=True)
