@@ -248,8 +248,9 @@ def _moved_in(stack: jax.Array, devices: _Devices | None) -> jax.Array:
         for names in devices.one_by_one[:-1]:
             padded = devices.laid_out(padded, P(names, *[P.UNCONSTRAINED] * len(rest)))
         return devices.laid_out(padded, P(devices.one_by_one[-1], *rest))
-    free, used = _free_and_used(stack, devices)
-    return devices.laid_out(devices.laid_out(padded, P(free, *_spec(stack)[1:])), P(free + used, *rest))
+    for spec in _way(stack, devices):
+        padded = devices.laid_out(padded, spec)
+    return padded
 
 
 def _moved_out(y: jax.Array, stack: jax.Array, devices: _Devices | None) -> jax.Array:
@@ -261,16 +262,24 @@ def _moved_out(y: jax.Array, stack: jax.Array, devices: _Devices | None) -> jax.
             y = devices.laid_out(y, P(names, *[P.UNCONSTRAINED] * (y.ndim - 1)))
         return y[: stack.shape[0]]
     layers, *rest = _spec(stack)
-    if layers is None:
-        y = devices.laid_out(y, P(_free_and_used(stack, devices)[0], *rest))
+    for spec in reversed(_way(stack, devices)[:-1]) if layers is None else ():
+        y = devices.laid_out(y, spec)
     return devices.laid_out(y, P(layers, *rest))[: stack.shape[0]]
 
 
-def _free_and_used(stack: jax.Array, devices: _Devices) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The axes of the mesh over which a stack is replicated, and the others.
+def _way(stack: jax.Array, devices: _Devices) -> list[P]:
+    """How a stack, split by explicit axes as it is given, is split on the way to whole matrices.
 
-    Along the first a device drops what it need not hold, and nothing is sent.
+    It begins with the axes over which the stack is replicated: along these a device drops what it need not
+    hold, and nothing is sent. Then one dimension after the other is made whole; see `_Devices.one_by_one`.
     """
-    split = {name for entry in _spec(stack) for name in (entry if isinstance(entry, tuple) else (entry,))}
-    free = tuple(name for name in devices.names if name not in split)
-    return free, tuple(name for name in devices.names if name in split)
+    rest = list(_spec(stack)[1:])
+    entries = [entry if isinstance(entry, tuple) else (entry,) for entry in rest]
+    split = {name for entry in entries for name in entry}
+    over = tuple(name for name in devices.names if name not in split)
+    way = [P(over, *rest)]
+    for i, entry in reversed([*enumerate(entries)]):
+        if rest[i] is not None:
+            over, rest[i] = over + entry, None
+            way.append(P(over, *rest))
+    return way

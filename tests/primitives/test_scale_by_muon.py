@@ -162,6 +162,7 @@ QUICK = ("fsdp, auto", "replicated, auto")
 SPLIT_ONCE = ("fsdp", "tensor parallel", "replicated")
 LONG = (
     "rows and columns, auto, 2D",
+    "rows and columns, explicit, 2D",
     *(
         f"{split}, {axes}{mesh}"
         for split in SPLIT_ONCE
@@ -175,9 +176,10 @@ LONG = (
 def test_matrices_move_once_in_and_once_out_and_each_is_computed_on_one_device(program, layouts):
     found = program("tests.primitives.muon_devices", *layouts, devices=8)
     for layout, row in found.items():
-        # Axes whose use is not known are exchanged one by one.
-        axes = 2 if layout.endswith("auto, 2D") else 1
-        expected = {kind: axes * n * muon_devices.GROUPS for kind, n in ONE_EACH[layout.split(", ")[0]].items()}
+        split = layout.split(", ")[0]
+        # Axes whose use is not known are exchanged one by one, as are those of rows and columns.
+        axes = 2 if layout.endswith("auto, 2D") or split == "rows and columns" else 1
+        expected = {kind: axes * n * muon_devices.GROUPS for kind, n in ONE_EACH[split].items()}
         assert row["collectives"] == expected, layout
         assert row["difference"] < 1e-6, layout
         assert row["work"] < 0.45, layout  # a third, of three matrices of each group, and what is not a product

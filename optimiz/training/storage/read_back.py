@@ -78,9 +78,7 @@ def _load(directory: str | os.PathLike[str], step: Any, parts: tuple[str, ...], 
             )
             if name not in wanted or name not in there or shapes[0] != shapes[1][1:]:
                 here = f"{list(wanted[name].shape)}" if name in wanted else "absent"
-                raise RunError(
-                    f"{path} does not fit: {name} is {there.get(name, 'absent')} there, {here} in like"
-                )
+                raise RunError(f"{path} does not fit: {name} is {there.get(name, 'absent')} there, {here} here")
     try:
         arrays = checkpoint.read_arrays(
             path / checkpoint.ARRAYS, wanted, content["arrays"].keys() - there.keys()

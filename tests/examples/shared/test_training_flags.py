@@ -141,7 +141,7 @@ def test_a_run_begins_with_the_parameters_of_another(run, tmp_path):
         ),
         ({"vocabulary": "456"}, 8, "its tokens are not those of this run: vocabulary is 123 there, 456 here"),
         ({"adapted": "78"}, 8, "its frozen parameters are not those of .*: adapted is absent there, 78 here"),
-        ({}, 9, r"does not fit: \.params\['w1'\] is float32\[4, 8\] there, \[4, 9\] in like"),
+        ({}, 9, r"does not fit: \.params\['w1'\] is float32\[4, 8\] there, \[4, 9\] here"),
     ],
 )
 def test_parameters_of_another_meaning_or_shape_are_refused(run, change, width, said):

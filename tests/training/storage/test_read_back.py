@@ -202,13 +202,13 @@ def wider(x):
         (
             None,
             lambda params: params | {"w3": params["w1"]},
-            r"\.params\['w3'\] is absent there, \[4, 8\] in like",
+            r"\.params\['w3'\] is absent there, \[4, 8\] here",
         ),
-        (None, lambda params: {"w1": params["w1"]}, r"\.params\['w2'\] is bfloat16\[8\] there, absent in like"),
+        (None, lambda params: {"w1": params["w1"]}, r"\.params\['w2'\] is bfloat16\[8\] there, absent here"),
         (
             None,
             lambda params: jax.tree.map(wider, params),
-            r"\['w1'\] is float32\[4, 8\] there, \[4, 9\] in like",
+            r"\['w1'\] is float32\[4, 8\] there, \[4, 9\] here",
         ),
     ],
 )
