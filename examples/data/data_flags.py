@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from absl import flags
 
-from examples.data import tables, targets, text, text_folders
+from examples.data import tables, targets, text, text_files, text_folders
 from examples.shared import program_flags
 
 _TAB = "\\t"  # as it is typed
@@ -49,17 +49,17 @@ class ColumnFlags:
                 raise ValueError(f"--{name} describes a file, but there is none; see {file}")
 
     def read_lines(self, content: bytes, name: str) -> tuple[str, ...]:
-        """Read a text a line as the flags specify; arguments and errors as for `text.lines`."""
-        return text.lines(content, name, tables.Format(encoding=self.own.encoding, argument=_ARGUMENT))
+        """Read a text a line as the flags specify, see `text_files.lines`."""
+        return text_files.lines(content, name, tables.Format(encoding=self.own.encoding, argument=_ARGUMENT))
 
     def read_texts(
         self, path: str, *, pairs: bool, trained: Sequence[str] = ()
     ) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
-        """Read texts without labels as the flags specify; arguments and errors as for `text.read_texts`."""
+        """Read texts without labels as the flags specify, see `text_files.read_texts`."""
         own = self.own
         how = tables.Format(own.columns, self._delimiter, own.encoding, _ARGUMENT)
         given = {"text": own.text, "pair": own.pair, "trained": trained}
-        return text.read_texts(path, pairs=pairs, how=how, **given)
+        return text_files.read_texts(path, pairs=pairs, how=how, **given)
 
     def read_folder_texts(self, path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Read the texts of a folder as the flags specify; see `text_folders.read_texts`."""
@@ -99,14 +99,14 @@ class DataFlags(ColumnFlags):
         )
 
     def read(self, path: str, label_names: Sequence[str] | None = None) -> text.TextExamples:
-        """Read files or a folder as the flags specify; errors as for `text.read` and `text_folders.read`."""
+        """Read files or a folder as the flags specify, see `text_files.read` and `text_folders.read`."""
         own = self.own
         label_names = own.label_names if label_names is None else label_names
         if text_folders.is_one(Path(path)):
             self.refuse_for_texts(f"{path} is a folder of texts")
             given = {"encoding": own.encoding, "argument": _ARGUMENT}
             return text_folders.read(Path(path), label_names=label_names, **given)
-        return text.read(
+        return text_files.read(
             path,
             text=own.text,
             pair=own.pair,

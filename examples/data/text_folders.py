@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from examples.data import folders, memory, row_files, shown, tables, targets, text
+from examples.data import folders, memory, row_files, shown, tables, targets, text, text_files
 
 SUFFIX = ".txt"
 UNLABELLED = "unsup"  # IMDb's folder of texts without a label
@@ -40,7 +40,7 @@ def read(
         ValueError: something is not as described; the message is one line that begins with the place.
     """
     name, how = shown.path(path), tables.Format(encoding=encoding, argument=argument)
-    known = text.known_classes(label_names, how)
+    known = text_files.known_classes(label_names, how)
     found, notes = folders.of_classes(path, _is_text, SUFFIX + " files", "a text")
     labelled = [(label, file) for label, file in found if label != UNLABELLED or UNLABELLED in (known or ())]
     if len(labelled) < len(found):

@@ -2,7 +2,7 @@
 
 Every case is a reader, its input, and a part of the one-line message with which it must refuse. ``CASES`` holds
 them by kind and name, and ``test_malformed.py`` reads them all. The malformed files of labelled text are in
-``test_text.py``.
+``test_text_files.py``.
 """
 
 import functools

@@ -59,7 +59,7 @@ def read_data() -> dict[str, text.TextExamples]:
 
 
 def columns(part: text.TextExamples) -> dict[str, list[str]]:
-    """The texts and the labels of a part, by the names of columns that `text.read` knows."""
+    """The texts and the labels of a part, by the names of columns that `text_files` knows."""
     found = {"label": [part.label_names[label] for label in part.labels]}
     if part.pairs is None:
         return {"sentence": [*part.texts]} | found

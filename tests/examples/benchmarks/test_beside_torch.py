@@ -4,7 +4,7 @@ import pytest
 from absl.testing import flagsaver
 
 from examples.benchmarks.beside_torch import peers, steps, steps_report, trainer, trainer_report
-from examples.data import text
+from examples.data import text_files
 from examples.shared import command
 
 HAS_TORCH = all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
@@ -115,7 +115,7 @@ def test_columns_are_those_that_a_trainer_reads(tmp_path):
     path = tmp_path / "pairs.tsv"
     path.write_text("sentence1\tsentence2\tlabel\nA.\tB.\tyes\nC.\tD.\tno\n")
     expected = {"sentence1": ["A.", "C."], "sentence2": ["B.", "D."], "label": ["yes", "no"]}
-    assert trainer.columns(text.read(path)) == expected
+    assert trainer.columns(text_files.read(path)) == expected
 
 
 def test_what_keeps_up_is_a_point_behind_at_most():

@@ -5,7 +5,7 @@ import pytest
 from absl.testing import flagsaver
 
 from examples import predict
-from examples.data import memory, text
+from examples.data import memory, text_files
 from examples.data.targets import LABELS, NUMBER
 from examples.shared import command
 
@@ -22,7 +22,7 @@ def write(path, columns, names=None, **how):
 @pytest.mark.parametrize("labels", [[1, 0, 1], ["1", "0", "1"], [True, False, True], [1.0, 0.0, 1.0]])
 def test_a_parquet_is_the_same_examples_as_a_table(tmp_path, labels):
     path = write(tmp_path / "x.parquet", {"id": [7, 8, 9], "text": ["a", "b\t\n", ""], "label": labels})
-    found = text.read(path)
+    found = text_files.read(path)
     assert found.texts == ("a", "b\t\n", "") and found.labels.tolist() == [1, 0, 1]
     assert found.label_names == (("false", "true") if labels[0] is True else ("0", "1"))
     assert found.source == str(path)
@@ -34,21 +34,21 @@ def test_columns_are_named_as_those_of_a_table(tmp_path):
     path = write(
         tmp_path / "x.PARQUET", {**columns, "mood": categories, "meta": [{"k": [1]}] * 3}, row_group_size=2
     )
-    found = text.read(path, text="a.b", pair="q", label="mood")
+    found = text_files.read(path, text="a.b", pair="q", label="mood")
     assert (found.texts, found.pairs) == (("p", "q", "r"), ("x", "y", "z"))
     assert found.labels.tolist() == [0, 1, 0] and found.label_names == ("no", "yes")
-    assert text.read_texts(path, pairs=True, text="a.b", pair="q") == (found.texts, found.pairs)
+    assert text_files.read_texts(path, pairs=True, text="a.b", pair="q") == (found.texts, found.pairs)
     with pytest.raises(ValueError, match=r"x\.PARQUET: no column 'body'; the columns are 'a\.b', 'q', 'mood'"):
-        text.read(path, text="body")
+        text_files.read(path, text="body")
     with pytest.raises(ValueError, match=r"which column is the label\? Name it in --label="):
-        text.read(path, text="q", argument="--{}=")
+        text_files.read(path, text="q", argument="--{}=")
 
 
 def test_several_labels_are_lists_or_texts_and_numbers_are_numbers(tmp_path):
     labels = [["x", "y"], [], ["y"]]
     path = write(tmp_path / "x.parquet", {"text": ["a", "b", "c"], "label": labels, "score": [1.5, -2.0, 3.0]})
-    assert text.read(path, problem=LABELS).labels.tolist() == [[1, 1], [0, 0], [0, 1]]
-    np.testing.assert_array_equal(text.read(path, problem=NUMBER, label="score").labels, [1.5, -2, 3])
+    assert text_files.read(path, problem=LABELS).labels.tolist() == [[1, 1], [0, 0], [0, 1]]
+    np.testing.assert_array_equal(text_files.read(path, problem=NUMBER, label="score").labels, [1.5, -2, 3])
 
 
 NOT_UTF8 = pyarrow.Array.from_buffers(
@@ -88,7 +88,7 @@ REFUSED = {
 def test_what_cannot_be_right_is_refused_with_file_and_row(tmp_path, columns, message):
     path = write(tmp_path / "x.parquet", columns)
     with pytest.raises(ValueError) as caught:
-        text.read(path)
+        text_files.read(path)
     assert str(caught.value).startswith(f"{path}{message}") and len(str(caught.value).splitlines()) == 1
 
 
@@ -98,23 +98,23 @@ def test_what_is_of_files_of_text_is_refused(tmp_path, given):
     with pytest.raises(
         ValueError, match=rf"{next(iter(given))}= is for files of text, and a \.parquet is none"
     ):
-        text.read(path, **given)
+        text_files.read(path, **given)
 
 
 def test_a_column_twice_and_a_file_that_is_none_are_refused(tmp_path):
     path = write(tmp_path / "x.parquet", [["a"], ["b"], [0]], names=["text", "text", "label"])
     with pytest.raises(ValueError, match=r"x\.parquet: two columns share a name, 'text'"):
-        text.read(path)
+        text_files.read(path)
     path.write_bytes(b"PAR1")
     with pytest.raises(ValueError, match=r"x\.parquet cannot be read: "):
-        text.read(path)
+        text_files.read(path)
     path.write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(ValueError, match=r"x\.parquet: a pointer of Git LFS, not the file itself; fetch it"):
-        text.read(path)
+        text_files.read(path)
     whole = write(tmp_path / "y.parquet", {"text": ["a" * 100, "b"], "label": [0, 1]}).read_bytes()
     (tmp_path / "y.parquet").write_bytes(whole[:4] + bytes(40) + whole[44:])
     with pytest.raises(ValueError, match=r"y\.parquet cannot be read: |y\.parquet, row "):
-        text.read(tmp_path / "y.parquet")
+        text_files.read(tmp_path / "y.parquet")
 
 
 def test_a_text_that_many_rows_share_is_counted_in_each(tmp_path, monkeypatch):
@@ -123,7 +123,7 @@ def test_a_text_that_many_rows_share_is_counted_in_each(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "limit", lambda: 100_000)
     assert path.stat().st_size < 100_000
     with pytest.raises(ValueError, match=r"the rows up to .*x\.parquet, row 10 would take"):
-        text.read(path)
+        text_files.read(path)
 
 
 def test_without_pyarrow_one_line_says_what_to_install(tmp_path, monkeypatch, capsys):
@@ -132,7 +132,7 @@ def test_without_pyarrow_one_line_says_what_to_install(tmp_path, monkeypatch, ca
     with pytest.raises(
         ImportError, match=r'x\.parquet: reading \.parquet needs pyarrow: pip install "optimiz-jax\[shards\]"'
     ):
-        text.read(path)
+        text_files.read(path)
 
 
 def test_predictions_of_a_parquet_are_those_of_its_texts(tmp_path, capsys):

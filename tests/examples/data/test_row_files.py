@@ -7,7 +7,7 @@ import os
 import pytest
 
 from examples import predict
-from examples.data import corpus, prompts, row_files, tables, text, text_folders
+from examples.data import corpus, prompts, row_files, tables, text_files, text_folders
 from examples.shared import command
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -66,7 +66,7 @@ def test_shards_are_read_in_the_order_of_their_names(tmp_path, suffix):
     ):
         (tmp_path / left_out).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / left_out).touch()
-    found = text.read(tmp_path)
+    found = text_files.read(tmp_path)
     assert found.texts == tuple(TEXTS) and found.source == str(tmp_path)
     names = ("pos", "neg") if suffix in (".parquet", ".arrow") else ("0", "1")
     assert found.label_names == names and found.labels.tolist() == LABELS
@@ -75,35 +75,36 @@ def test_shards_are_read_in_the_order_of_their_names(tmp_path, suffix):
         "files or folders left out: hidden or system files": 2,
         "files or folders left out: not shards": 2,
     }
-    of_pattern = text.read(tmp_path / f"part-[ab]{suffix}")
+    of_pattern = text_files.read(tmp_path / f"part-[ab]{suffix}")
     assert of_pattern.texts == tuple(TEXTS[:4]) and of_pattern.notes == {"shards": 2}
-    assert text.read_texts(tmp_path, pairs=False) == (tuple(TEXTS), None)
+    assert text_files.read_texts(tmp_path, pairs=False) == (tuple(TEXTS), None)
 
 
 def test_a_folder_that_datasets_has_saved(tmp_path):
-    found = text.read(write_saved(tmp_path))
+    found = text_files.read(write_saved(tmp_path))
     assert found.texts == (*TEXTS[::2], *TEXTS[1::2]) and found.label_names == ("pos", "neg")
     assert "cached" not in list(corpus.read(tmp_path).documents)
     (tmp_path / "data-00001-of-00002.arrow").unlink()
     with pytest.raises(ValueError, match=r"state\.json names 'data-00001-of-00002\.arrow', which is not there"):
-        text.read(tmp_path)
+        text_files.read(tmp_path)
     (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "../x.arrow"}]}')
     with pytest.raises(ValueError, match=r"_data_files must name files of the folder, got '\.\./x\.arrow'"):
-        text.read(tmp_path)
+        text_files.read(tmp_path)
 
 
 def test_names_of_classes_are_those_of_the_schema(tmp_path):
     path = write(tmp_path / "x.parquet", labels=[1] * 6)
-    found = text.read(path)
+    found = text_files.read(path)
     assert found.label_names == ("pos", "neg") and found.labels.tolist() == [1] * 6
-    assert text.read(path, label_names=["neg", "pos"]).labels.tolist() == [0] * 6
+    assert text_files.read(path, label_names=["neg", "pos"]).labels.tolist() == [0] * 6
     several = write(
         tmp_path / "y.parquet", labels=[[0], [], [0, 1]] * 2, feature={"_type": "List", "feature": FEATURE}
     )
     assert (
-        text.read(several, problem="multi_label_classification").labels.tolist() == [[1, 0], [0, 0], [1, 1]] * 2
+        text_files.read(several, problem="multi_label_classification").labels.tolist()
+        == [[1, 0], [0, 0], [1, 1]] * 2
     )
-    assert text.read(path, problem="regression").labels.tolist() == [1.0] * 6
+    assert text_files.read(path, problem="regression").labels.tolist() == [1.0] * 6
 
 
 REFUSED_LABELS = {
@@ -115,14 +116,14 @@ REFUSED_LABELS = {
 @pytest.mark.parametrize(("label", "message"), REFUSED_LABELS.values(), ids=REFUSED_LABELS)
 def test_numbers_that_have_no_name_are_refused(tmp_path, label, message):
     with pytest.raises(ValueError, match=message):
-        text.read(write(tmp_path / "x.parquet", labels=[*LABELS[:5], label]))
+        text_files.read(write(tmp_path / "x.parquet", labels=[*LABELS[:5], label]))
 
 
 @pytest.mark.parametrize(
     "feature", [5, {"_type": "ClassLabel", "names": ["a", "a"]}, {"_type": "ClassLabel", "names": [1, 2]}]
 )
 def test_a_schema_that_names_no_classes_leaves_numbers(tmp_path, feature):
-    assert text.read(write(tmp_path / "x.parquet", feature=feature)).label_names == ("0", "1")
+    assert text_files.read(write(tmp_path / "x.parquet", feature=feature)).label_names == ("0", "1")
 
 
 def renamed(folder):
@@ -186,7 +187,7 @@ def test_shards_that_are_not_of_one_kind_are_refused_in_one_line(tmp_path, make,
     if make not in (torn, of_parts, other_classes, splits):
         write(tmp_path / "a.csv")
     make(tmp_path)
-    reader = text_folders.read if text_folders.is_one(tmp_path) else text.read
+    reader = text_folders.read if text_folders.is_one(tmp_path) else text_files.read
     with pytest.raises(ValueError, match=message) as caught:
         reader(tmp_path)
     assert len(str(caught.value).splitlines()) == 1
@@ -195,9 +196,9 @@ def test_shards_that_are_not_of_one_kind_are_refused_in_one_line(tmp_path, make,
 def test_the_hub_s_layout_by_its_parts(tmp_path):
     of_parts(tmp_path)
     (tmp_path / "README.md").write_text("---\ndataset_info: {}\n---\n")
-    assert text.read(tmp_path / "data/train-*.parquet").texts == tuple(TEXTS)
+    assert text_files.read(tmp_path / "data/train-*.parquet").texts == tuple(TEXTS)
     with pytest.raises(FileNotFoundError, match=r"data/dev-\*\.parquet: no file matches this pattern"):
-        text.read(tmp_path / "data/dev-*.parquet")
+        text_files.read(tmp_path / "data/dev-*.parquet")
     with pytest.raises(ValueError, match=r"holds parts of a data set.*; name one, as in .*/train-\*\.parquet"):
         corpus.read(tmp_path)
     assert list(corpus.read(tmp_path / "data/t*-*.parquet").documents) == TEXTS * 2
@@ -206,7 +207,7 @@ def test_the_hub_s_layout_by_its_parts(tmp_path):
 def test_a_file_whose_name_is_a_pattern_is_that_file(tmp_path):
     write(tmp_path / "a[1].csv", TEXTS[:2], LABELS[:2])
     write(tmp_path / "a1.csv", TEXTS[2:], LABELS[2:])
-    assert text.read(tmp_path / "a[1].csv").texts == tuple(TEXTS[:2])
+    assert text_files.read(tmp_path / "a[1].csv").texts == tuple(TEXTS[:2])
 
 
 def test_memory_is_that_of_all_shards(tmp_path, monkeypatch):
@@ -214,7 +215,7 @@ def test_memory_is_that_of_all_shards(tmp_path, monkeypatch):
         write(tmp_path / f"{i}.csv", ["x" * 300], [0])
     monkeypatch.setattr(tables.memory, "limit", lambda: 1000)
     with pytest.raises(ValueError, match=f"{tmp_path} would take"):
-        text.read(tmp_path)
+        text_files.read(tmp_path)
 
 
 QUESTIONS = [

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from examples.data import targets, text
+from examples.data import targets, text, text_files
 from examples.data.text_baselines import tfidf
 from examples.data.text_summary import of_texts
 
@@ -13,7 +13,7 @@ from examples.data.text_summary import of_texts
 def read(directory, name, content, problem, **given):
     path = directory / name
     path.write_text(content)
-    return text.read(path, problem=problem, **given)
+    return text_files.read(path, problem=problem, **given)
 
 
 def test_several_labels_are_separated_or_listed_and_a_row_may_have_none(tmp_path):
