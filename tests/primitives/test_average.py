@@ -1,11 +1,13 @@
 """Averages of parameters: against weights written out, torch.optim.swa_utils' numbers, and through a run."""
 
 import chex
+import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import optimiz
 from optimiz import averaged_params, training
@@ -112,6 +114,33 @@ def test_masked_parameters_are_returned_as_they_are():
     tx = optax.partition(txs, {"a": "averaged", "b": "plain"})
     path, state = trained(tx, params, [{"a": np.ones(1), "b": np.ones(1)}] * 3)
     assert {name: x.tolist() for name, x in averaged_params(state, path[-1]).items()} == {"a": [-2], "b": [-2]}
+
+
+@pytest.mark.parametrize("make", [optimiz.average, lambda tx: optimiz.schedule_free_sgd(0.1)])
+def test_integers_are_returned_as_they_are(make):
+    params = {"steps": jnp.array(123_456_789), "w": jnp.ones(1)}  # not a float32
+    tx = make(optimiz.sgd(0.1))
+    updates, state = tx.update(optax.tree.zeros_like(params), tx.init(params), params)
+    assert averaged_params(state, optax.apply_updates(params, updates))["steps"] == 123_456_789
+
+
+@pytest.mark.parametrize("tx", [optimiz.average(optax.sgd(0.1)), optimiz.schedule_free_sgd(0.1)])
+def test_averages_are_read_where_flax_has_wrapped_arrays_and_refused_where_tuples_are_mappings(tx):
+    model = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+    optimizer, params = nnx.Optimizer(model, tx, wrt=nnx.Param), nnx.state(model, nnx.Param)
+    plain = nnx.to_pure_dict(params)
+    state = tx.init(plain)
+    for g in (1.0, 3.0):
+        optimizer.update(model, jax.tree.map(lambda p, g=g: jnp.full_like(p, g), params))
+        updates, state = tx.update(jax.tree.map(lambda p, g=g: jnp.full_like(p, g), plain), state, plain)
+        plain = optax.apply_updates(plain, updates)
+    averages = averaged_params(optimizer.opt_state, nnx.state(model, nnx.Param))
+    assert isinstance(averages, nnx.State) and isinstance(averages["bias"], nnx.Param)
+    chex.assert_trees_all_close(nnx.to_pure_dict(averages), averaged_params(state, plain), rtol=1e-6)
+    assert not np.allclose(averages["bias"][...], model.bias[...])
+    for mapping in (nnx.state(optimizer), flax.serialization.to_state_dict(state)):
+        with pytest.raises(TypeError, match="got a mapping with the fields of an average"):
+            averaged_params(mapping, plain)
 
 
 def test_the_average_is_stored_as_it_is_in_few_bits_around_it():
