@@ -65,7 +65,7 @@ def kahan() -> optax.GradientTransformationExtraArgs:
             step = rounded(y)
             lost = y - (rounded(start + step) - start)
             # A step that is not finite shows in the parameter; the compensation recovers from it.
-            return step.astype(p.dtype), jnp.where(jnp.isfinite(lost), lost, 0).astype(p.dtype)
+            return step.astype(p.dtype), jnp.where(jnp.isfinite(lost), lost, 0).astype(c.dtype)
 
         updates, compensation = numerics.map_many(leaf, 2, updates, params, state.compensation)
         return updates, KahanState(compensation)

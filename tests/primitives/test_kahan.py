@@ -71,6 +71,14 @@ def test_float32_is_compensated_too():
     assert float(p[0]) == 2.0**10 + 0.125
 
 
+def test_in_few_bits_around_the_chain_the_state_keeps_its_types():
+    p = jnp.ones(3, jnp.bfloat16)
+    tx = optimiz.low_bit(optax.chain(optimiz.sgd(0.1), optimiz.kahan()), optimiz.Int8())
+    state = tx.init(p)  # as for float32 parameters, also of an array that stays as it is
+    _, after = tx.update(p, state, p)
+    assert avals(after) == avals(state)
+
+
 def test_containers_types_and_states_come_back():
     p = {"w": jnp.ones((2, 3), jnp.bfloat16), "b": jnp.ones(3), "n": None, "m": optax.MaskedNode()}
     tx = optax.chain(optimiz.adamw(1e-3), optimiz.kahan())
