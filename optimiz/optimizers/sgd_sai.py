@@ -15,8 +15,9 @@ comparison of the method includes momentum SGD with the rate √size per block (
 Departures from the release, each undone by ``degenerate="reference"`` where it concerns G: a block of one
 entry or of zero variance gets G = 1 (the release moves it by 1e5 and more at the default rate), a block whose
 first gradient is zero waits for its first other one (the release freezes it for good), and so does one whose
-first gradient is not finite (the release is poisoned). ``momentum=0`` works. G is measured in float32 whatever
-the gradients are, and is part of the state.
+first gradient is not finite (the release is poisoned). The momentum keeps what is not finite, unless
+``optimiz.guard`` skips the step. ``momentum=0`` works. G is measured in float32 whatever the gradients are, and
+is part of the state.
 """
 
 from collections.abc import Callable, Mapping
