@@ -20,6 +20,7 @@ SMALL = "GPT-2 124M"
 DEVICES = {"24 GB": 24e9, "80 GB": 80e9, "8 × 16 GB": 128e9, "141 GB": 141e9}
 SHARE = 0.75  # of devices, for parameters, gradients and state; the rest is for activations
 PLANNED = "gpt2-xl on h200"
+PLANNED_STEP = "gpt2, 8 × 1,024 tokens, on h200"
 UNMEASURED = "not measured"
 
 _OPTIMIZERS = ("lion", "sophia_g", "sgd_sai")  # of the study of pre-training, the recipes that are optimizers
@@ -250,6 +251,20 @@ def moved(plan: Mapping[str, Any]) -> dict[str, str]:
         if row["traffic"]
     }
     return {name: " to ".join(f"{end:.0f}" for end in sorted(found)) for name, found in ends.items()}
+
+
+def moved_by_steps(plan: Mapping[str, Any]) -> dict[str, str]:
+    """Bytes that a whole step moves next to one with AdamW, from the least to the most, by optimizer.
+
+    Args:
+        plan: record of planned steps, in which a search takes one trial.
+    """
+    traffic = {row["optimizer"]: row["traffic"] for row in plan["rows"] if row["traffic"]}
+    base = traffic["adamw"]["greatest"]
+    ends = {name: {found[end] / base for end in ("least", "greatest")} for name, found in traffic.items()}
+    return {
+        name: " to ".join(dict.fromkeys(f"{end:.2f}" for end in sorted(found))) for name, found in ends.items()
+    }
 
 
 def lost(name: str, found: Mapping[str, Mapping[str, Mapping[float, float]]]) -> str:

@@ -180,6 +180,11 @@ def moved() -> dict[str, str]:
     return choosing.moved(_benchmark("plan/gpt2_xl_h200"))
 
 
+def moved_by_steps() -> dict[str, str]:
+    """Bytes that a step of GPT-2 moves on an H200 next to one with AdamW, by optimizers that need the loss."""
+    return choosing.moved_by_steps(_benchmark("plan/gpt2_step_h200"))
+
+
 def default_rates() -> dict[str, compare.Record]:
     """The records of default rates, by setting."""
     return _studies("default_rates")

@@ -82,9 +82,7 @@ def _facts(method: methods.Method, records: Mapping[str, Any]) -> Iterator[tuple
     }.items():
         if rate is not None:
             yield text, f"{rate:g}, a starting point"
-    moved = records["moved"].get(method.name)
-    traffic = "not measured" if moved is None else f"{moved} bytes per parameter"
-    yield f"an update of {choosing.PLANNED} moves", traffic
+    yield from _traffic(method, records)
     if lost := choosing.lost(method.name, records["grids"]):
         yield "lost at rates next to the best", lost
     if method.needs:
@@ -93,6 +91,18 @@ def _facts(method: methods.Method, records: Mapping[str, Any]) -> Iterator[tuple
         yield "measured in", ", ".join(records["reports"][method.name])
     twin = method.optax_twin
     yield "in Optax", f"`optax.{method.name}`" if twin is not None else "no optimizer of this name"
+
+
+def _traffic(method: methods.Method, records: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if method.name in records["moved"]:
+        moved = f"{records['moved'][method.name]} bytes per parameter"
+        yield f"an update of {choosing.PLANNED} moves", moved
+    elif method.name in records["moved_by_steps"]:
+        times = records["moved_by_steps"][method.name]
+        trial = ", the most with one trial" if method.kind == "line search" else ""
+        yield f"a step of {choosing.PLANNED_STEP} moves", f"{times} times what one with `adamw` moves{trial}"
+    else:
+        yield f"an update of {choosing.PLANNED} moves", choosing.UNMEASURED
 
 
 def _state(method: methods.Method, memory: Mapping[str, Any]) -> Iterator[str]:

@@ -81,7 +81,8 @@ def write(root: Path) -> None:
         for name in ("memory", "parity")
     }
     records["reports"] = method_pages.reports(root)
-    records["moved"], records["grids"] = committed.moved(), committed.grids()
+    records["moved"], records["moved_by_steps"] = committed.moved(), committed.moved_by_steps()
+    records["grids"] = committed.grids()
     paths = path_pictures.rows(root)
     for name, method in methods.METHODS.items():
         given = paths.get((name, "bend"), {}).get("given")

@@ -42,6 +42,8 @@ def test_the_page_answers_for_seven_billion_parameters_on_eight_chips_what_the_r
         total = 2 * size * llama["parameters"] + llama["bytes"][method][kept]
         assert f"{total / 8e9:.1f} GB" in text
     assert f"{2 * llama['parameters'] / 8e9:.1f} GB" in text  # frozen, in bfloat16
+    (lora,) = (row for row in records._benchmark("lora")["rows"] if row["target"] == "v5e:2x4")
+    assert f"a step of {lora['batch']} × {lora['length']:,} tokens takes [{lora['peak'] / 1e9:.1f} GB" in text
 
 
 def test_an_outcome_says_better_only_beyond_its_interval():
@@ -63,6 +65,15 @@ def test_what_rates_lose_is_measured_from_the_best_rate_of_the_method():
     )
     assert min(found["validation accuracy, MiniLM-L6"]["sgd_sai"].values()) == 0
     assert "× 3: diverges" in choosing._lost({0.1: 0.0, 0.3: float("inf"), 3.0: 1.0})
+
+
+def test_a_step_is_compared_with_one_of_adamw():
+    def row(name, least, greatest):
+        return {"optimizer": name, "traffic": {"least": least, "greatest": greatest}}
+
+    rows = [row("adamw", 8, 8), row("salsa", 10, 6), row("sophia_g", 8, 8), {"optimizer": "x", "traffic": None}]
+    found = choosing.moved_by_steps({"rows": rows})
+    assert found == {"adamw": "1.00", "salsa": "0.75 to 1.25", "sophia_g": "1.00"}
 
 
 def test_every_method_is_in_the_table_and_says_when_not_to_use_it():
