@@ -72,7 +72,13 @@ _BENCHMARKS = {
         "update": update_report,
     },
     **dict.fromkeys(
-        ["plan/llama_v5e_4x4", "plan/llama_v5e_4x4_rows", "plan/llama_step_v5e_4x4", "plan/gpt2_xl_h200"],
+        [
+            "plan/llama_v5e_4x4",
+            "plan/llama_v5e_4x4_rows",
+            "plan/llama_step_v5e_4x4",
+            "plan/gpt2_xl_h200",
+            "plan/gpt2_step_h200",
+        ],
         plan_report,
     ),
     **dict.fromkeys(_LOW_BIT, plan_report),
@@ -136,6 +142,7 @@ def sections() -> dict[str, Callable[[], str]]:
         "steps": lambda: steps_report.summary(_benchmark("steps")),
         "plan_tpu": lambda: plan_report.summary(_benchmark("plan/llama_v5e_4x4")),
         "plan_tpu_rows": lambda: plan_report.summary(_benchmark("plan/llama_v5e_4x4_rows")),
+        "plan_gpu_step": lambda: plan_report.summary(_benchmark("plan/gpt2_step_h200")),
         "plan_tpu_step": lambda: plan_report.summary(_benchmark("plan/llama_step_v5e_4x4")),
         "plan_low_bit": lambda: plan_report.by_device(list(map(_benchmark, _LOW_BIT))),
         "plan_gpu": lambda: plan_report.summary(_benchmark("plan/gpt2_xl_h200")),
