@@ -3,7 +3,7 @@
 import json
 
 from tests import faults_record
-from tests.examples.data.test_text import REFUSED
+from tests.examples.data.test_text_files import REFUSED
 from tests.examples.malformed import cases
 from tests.faults_record import OUTCOMES
 

@@ -12,7 +12,7 @@ import pytest
 
 from optimiz import training
 from tests.conftest import ROOT
-from tests.examples.data.test_text import REFUSED
+from tests.examples.data.test_text_files import REFUSED
 from tests.examples.malformed import CASES, PICKLE
 
 # The classes whose message a command line shows in one line; see examples/shared/command.py.
