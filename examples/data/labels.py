@@ -39,6 +39,15 @@ def written(value: Any, where: str, column: str) -> str:
         return str(value)
     if not isinstance(value, str):
         raise ValueError(f"{where}: {column} must be a string or a whole number, got {type(value).__name__}")
+    return encodable(where, column, value)
+
+
+def encodable(where: str, column: str, value: str) -> str:
+    """The string of a column, if it can be written.
+
+    Raises:
+        ValueError: it has half a surrogate pair.
+    """
     try:
         value.encode()
     except UnicodeEncodeError:  # only JSON's \u escapes can write it

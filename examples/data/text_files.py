@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from examples.data import class_labels, shown, tables, targets
+from examples.data import class_labels, labels, shown, tables, targets
 from examples.data.text import TextExamples
 
 # The text columns of GLUE, SuperGLUE and related data sets. A file is recognised if the columns that it shares
@@ -289,11 +289,7 @@ def _text(where: str, row: Mapping[str, Any], column: str) -> str:
     value = _value(where, row, column)
     if not isinstance(value, str):
         raise ValueError(f"{where}: {column} must be a string, got {type(value).__name__}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # only JSON's \u escapes can write it
-        raise ValueError(f"{where}: {column} has half a surrogate pair") from None
-    return value
+    return labels.encodable(where, column, value)
 
 
 def _value(where: str, row: Mapping[str, Any], column: str) -> Any:

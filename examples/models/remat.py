@@ -8,7 +8,7 @@ from functools import partial
 
 import jax
 
-# In the order of the memory that they take. With "dots" the outputs of linear maps are kept, and norms,
+# From what keeps most to what keeps least. With "dots" the outputs of linear maps are kept, and norms,
 # activations, dropout and the weights of attention are computed again; with "layers", all of a layer.
 REMAT: dict[str, Callable[[Callable[..., jax.Array]], Callable[..., jax.Array]]] = {
     "none": lambda layer: layer,
