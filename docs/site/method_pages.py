@@ -9,7 +9,6 @@ from typing import Any
 import blocks
 
 from examples import choosing
-from examples.benchmarks.paths import WITHOUT
 from optimiz import compare, methods
 
 _PATH = (
@@ -40,14 +39,14 @@ def reports(root: Path) -> dict[str, list[str]]:
     return found
 
 
-def page(method: methods.Method, records: Mapping[str, Any], given: str | None) -> str:
+def page(method: methods.Method, records: Mapping[str, Any], given: str) -> str:
     """The page of a method.
 
     Args:
         method: its row.
         records: records of memory and parity, links to the reports that mention each method, the bytes that its
             update moves, and what rates next to the best lose.
-        given: how it is given two parameters in the picture of its path; None where there is none.
+        given: how it is given two parameters in the picture of its path.
     """
     name = method.name
     return "\n\n".join(
@@ -64,9 +63,7 @@ def page(method: methods.Method, records: Mapping[str, Any], given: str | None) 
     )
 
 
-def _path(name: str, given: str | None) -> list[str]:
-    if given is None:
-        return [f"There is no picture of its path over two parameters: {WITHOUT[name]}."]
+def _path(name: str, given: str) -> list[str]:
     return [f"![Path of {name} on two landscapes]({name}.png)", f"{_PATH} The two parameters are {given}."]
 
 

@@ -32,10 +32,11 @@ def draw(method: str, found: Mapping[tuple[str, str], Mapping[str, Any]], path: 
     """
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     for axes, (name, landscape) in zip(figure.subplots(1, len(LANDSCAPES)), LANDSCAPES.items(), strict=True):
-        loss, _, ((left, bottom), (right, top)), minimum = landscape
+        (left, bottom), (right, top) = landscape.corners
         x, y = np.meshgrid(np.linspace(left, right, _GRID), np.linspace(bottom, top, _GRID))
         levels = np.geomspace(0.02, 200.0, 14)
-        axes.contour(x, y, np.asarray(loss(np.stack([x, y]))), levels, colors="silver", linewidths=0.6)
+        losses = np.asarray(landscape.loss(np.stack([x, y])))
+        axes.contour(x, y, losses, levels, colors="silver", linewidths=0.6)
         for other, color in {**_NEIGHBOURS, method: "tab:blue"}.items():
             row = found[other, name]
             rate = "" if row["learning_rate"] is None else f", rate {row['learning_rate']:g}"
@@ -43,7 +44,7 @@ def draw(method: str, found: Mapping[tuple[str, str], Mapping[str, Any]], path: 
             axes.plot(
                 *np.transpose(row["path"]), ".-", markersize=3, color=color, label=f"{other}{rate}", **line
             )
-        axes.plot(*minimum, "k+", markersize=9)
+        axes.plot(*landscape.minimum, "k+", markersize=9)
         axes.set(xlim=(left, right), ylim=(bottom, top), title=name, xticks=[], yticks=[])
         axes.legend(fontsize=8, loc="upper right")
     compare.save(figure, path, dpi=160)

@@ -85,9 +85,8 @@ def write(root: Path) -> None:
     records["grids"] = committed.grids()
     paths = path_pictures.rows(root)
     for name, method in methods.METHODS.items():
-        given = paths.get((name, "bend"), {}).get("given")
-        if given is not None:
-            path_pictures.draw(name, paths, folder / f"methods/{name}.png")
+        given = paths[name, "bend"]["given"]
+        path_pictures.draw(name, paths, folder / f"methods/{name}.png")
         (folder / f"methods/{name}.md").write_text(method_pages.page(method, records, given), encoding="utf-8")
     schedule_pictures.draw_all(folder / "schedules.png")
     for name in schedule_pictures.CURVES:

@@ -4,8 +4,8 @@
 
 A picture of such a path shows what a method does with scales and curvature, and says nothing about training.
 Each optimizer takes 100 steps at a rate that decays linearly to zero, the best of a grid by the mean loss. Rows
-that are already in the record of --output are kept. A method for matrices or layers is given the two parameters
-as GIVEN says, and those of WITHOUT have no path.
+that are already in the record of --output are kept. A method for matrices, layers or logits is given the two
+parameters as GIVEN says.
 """
 
 import datetime
@@ -28,21 +28,49 @@ RATES = [float(f"{rate:.2g}") for rate in np.geomspace(1e-4, 1e3, 29)]
 
 
 def ravine(x: jax.Array) -> jax.Array:
-    """A quadratic with curvatures 1 and 30, turned by 30 degrees, with its minimum at (0.5, 0.5)."""
+    """Residuals of a quadratic with curvatures 1 and 30, turned by 30 degrees, whose minimum is (0.5, 0.5)."""
     c, s = jnp.cos(jnp.pi / 6), jnp.sin(jnp.pi / 6)
     x = x - 0.5  # so that weight decay does not lead there
-    return 0.5 * (c * x[0] + s * x[1]) ** 2 + 15.0 * (c * x[1] - s * x[0]) ** 2
+    return jnp.stack([c * x[0] + s * x[1], jnp.sqrt(30.0) * (c * x[1] - s * x[0])])
 
 
 def bend(x: jax.Array) -> jax.Array:
-    """A valley that bends along a parabola, after Rosenbrock, with its minimum at (1, 1)."""
-    return 0.5 * (1.0 - x[0]) ** 2 + 5.0 * (x[1] - x[0] ** 2) ** 2
+    """Residuals of a valley that bends along a parabola, after Rosenbrock, whose minimum is (1, 1)."""
+    return jnp.stack([1.0 - x[0], jnp.sqrt(10.0) * (x[1] - x[0] ** 2)])
 
 
-# Name → (loss, the first parameters, the corners of the picture, the minimum).
-LANDSCAPES: dict[str, tuple[Callable[[jax.Array], jax.Array], Any, Any, Any]] = {
-    "ravine": (ravine, (-1.3, 1.4), ((-1.7, -0.9), (1.5, 2.1)), (0.5, 0.5)),
-    "bend": (bend, (-1.3, 0.4), ((-1.8, -0.6), (1.8, 2.2)), (1.0, 1.0)),
+class Landscape(NamedTuple):
+    """A loss of two parameters: half the sum of two squared residuals.
+
+    Attributes:
+        residuals: function of the parameters [2, ...] to the residuals [2, ...].
+        start: the first parameters.
+        corners: the lower left and the upper right corner of its picture.
+        minimum: where the loss is 0.
+    """
+
+    residuals: Callable[[jax.Array], jax.Array]
+    start: tuple[float, float]
+    corners: tuple[tuple[float, float], tuple[float, float]]
+    minimum: tuple[float, float]
+
+    def loss(self, x: jax.Array) -> jax.Array:
+        """The loss [...] of parameters [2, ...]."""
+        return 0.5 * jnp.sum(self.residuals(x) ** 2, axis=0)
+
+    def logits(self, x: jax.Array) -> jax.Array:
+        """Logits [2, classes] whose mean cross-entropy is the loss plus a constant.
+
+        The labels are the middle class. The logits are log densities of a normal distribution around each
+        residual, at whole numbers; the sum of the densities hardly depends on where between these it is.
+        """
+        return -0.5 * (VALUES - jnp.sqrt(2.0) * self.residuals(x)[:, None]) ** 2
+
+
+VALUES = jnp.arange(-64.0, 65.0)
+LANDSCAPES = {
+    "ravine": Landscape(ravine, (-1.3, 1.4), ((-1.7, -0.9), (1.5, 2.1)), (0.5, 0.5)),
+    "bend": Landscape(bend, (-1.3, 0.4), ((-1.8, -0.6), (1.8, 2.2)), (1.0, 1.0)),
 }
 
 
@@ -70,9 +98,19 @@ _UNITS = Given(
     "one in each of two units",
     lambda tree: jnp.stack([tree["embed"], *tree["layers"]]),
 )
-GIVEN = {"muon": _DIAGONAL, "normuon": _DIAGONAL, "soap": _COLUMN, "kl_soap": _COLUMN, "pla_sls": _UNITS}
-_ON_A_SPHERE = "it keeps the norm of a matrix, and no minimum here has that of the first parameters"
-WITHOUT = {"sophia_g": "it needs the logits of a model", "adamh": _ON_A_SPHERE, "muonh": _ON_A_SPHERE}
+_ON_A_SPHERE = Given(
+    lambda x: {"dense": {"kernel": jnp.diag(jnp.append(x, 1.0))}},
+    "on the diagonal of a matrix whose norm stays, next to an entry that begins at 1 and takes up the rest",
+    lambda tree: jnp.diag(tree["dense"]["kernel"])[:2],
+)
+_LOGITS = _VECTOR._replace(words="a vector, of which logits are made whose cross-entropy is the loss")
+GIVEN = {
+    **dict.fromkeys(("muon", "normuon"), _DIAGONAL),
+    **dict.fromkeys(("muonh", "adamh"), _ON_A_SPHERE),
+    **dict.fromkeys(("soap", "kl_soap"), _COLUMN),
+    "pla_sls": _UNITS,
+    "sophia_g": _LOGITS,
+}
 
 FLAGS = program_flags.Flags()
 _METHODS = FLAGS.DEFINE_list("methods", list(METHODS), "Methods to record.")
@@ -88,27 +126,27 @@ def walk(method: Method, name: str, rate: jax.Array | float) -> tuple[jax.Array,
         name: name of the landscape.
         rate: the first learning rate; of a line search, the first step size.
     """
-    loss, start, _, _ = LANDSCAPES[name]
-    tree, _, pair = GIVEN.get(method.name, _VECTOR)
+    landscape, (tree, _, pair) = LANDSCAPES[name], GIVEN.get(method.name, _VECTOR)
     if method.kind == "line search":
         tx = method.factory(**{method.rate_argument: rate}, **method.settings)
     else:
-        tx = method.at(lambda count: rate * (1 - count / STEPS), **method.settings)
+        tx = method.build(lambda count: rate * (1 - count / STEPS), classes=len(VALUES))
 
     def of_tree(params: Any) -> jax.Array:
-        return loss(pair(params))
+        return landscape.loss(pair(params))
 
     def step(carry: Any, _: None) -> tuple[Any, jax.Array]:
         params, state = carry
         value, grads = jax.value_and_grad(of_tree)(params)
         offered = {"value": value, "grad": grads, "value_fn": of_tree, "obj_fn": of_tree}
+        offered["logits_fn"] = lambda params: landscape.logits(pair(params))
         updates, state = tx.update(grads, state, params, **offered)
         return (optax.apply_updates(params, updates), state), pair(params)
 
-    params = tree(jnp.array(start))
+    params = tree(jnp.array(landscape.start))
     (last, _), before = jax.lax.scan(step, (params, tx.init(params)), None, STEPS)
     path = jnp.concatenate([before, pair(last)[None]])
-    return path, jax.vmap(loss)(path)
+    return path, jax.vmap(landscape.loss)(path)
 
 
 def recorded(method: Method, name: str) -> dict[str, Any]:
@@ -139,7 +177,7 @@ def main() -> None:
     known = {(row["method"], row["landscape"]) for row in record["rows"]}
     for name in _METHODS.value:
         for landscape in LANDSCAPES:
-            if name in WITHOUT or (name, landscape) in known:
+            if (name, landscape) in known:
                 continue
             row = recorded(METHODS[name], landscape)
             record["rows"].append(row)
