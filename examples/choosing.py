@@ -314,8 +314,8 @@ def all_methods(
     note = (
         f"State: bytes per parameter of {SMALL}. Moved: bytes to and from memory per parameter in an update of "
         f"{PLANNED}, by its compiler, from the branches that move least to those that move most. Rate: "
-        "that of the trainers, and by how many nats rates next to the best one are worse, from one run "
-        "at each. Deviation: the largest, relative, of [the record](optimizers.md). What says *not measured* "
-        "was not."
+        "that of the trainers, and by how many nats rates next to the best one of short runs are worse, from "
+        "one run at each; some defaults are half a decade below that one. Deviation: the largest, relative, of "
+        "[the record](optimizers.md). What says *not measured* was not."
     )
     return f"{compare.table(head, rows, words=2)}\n\n{note}"

@@ -37,7 +37,7 @@ def test_the_best_rate_and_what_others_lose_are_of_each_optimizers_own_grid():
     assert results.lost("sgd")[0.00316] == math.inf
     assert (results.decades("adamw"), results.decades("sgd")) == (pytest.approx(0.5, abs=1e-3), 0.0)
     table = report.summary(study())
-    assert "| `adamw` | 0.0003 | 0.01 | 3 | 1.300 | 0.5 | 0.200 | 0.010 |" in table
+    assert "| `adamw` | 0.0001 | 0.01 | 3 | 1.300 | 0.5 | 0.200 | 0.010 |" in table
     assert "| `sgd` | 0.003 | 0.0316, **an edge** | 3 | 1.600 | 0.0 | 0.200 |  |" in table
     assert "Means over 1 seed of runs of 75 updates of 16 examples" in report.render(study())
 
