@@ -64,10 +64,10 @@ class Landscape(NamedTuple):
         The labels are the middle class. The logits are log densities of a normal distribution around each
         residual, at whole numbers; the sum of the densities hardly depends on where between these it is.
         """
-        return -0.5 * (VALUES - jnp.sqrt(2.0) * self.residuals(x)[:, None]) ** 2
+        return -0.5 * (jnp.sqrt(2.0) * self.residuals(x)[:, None] - VALUES) ** 2
 
 
-VALUES = jnp.arange(-64.0, 65.0)
+VALUES = np.arange(-64.0, 65.0)
 LANDSCAPES = {
     "ravine": Landscape(ravine, (-1.3, 1.4), ((-1.7, -0.9), (1.5, 2.1)), (0.5, 0.5)),
     "bend": Landscape(bend, (-1.3, 0.4), ((-1.8, -0.6), (1.8, 2.2)), (1.0, 1.0)),
