@@ -10,8 +10,8 @@ Without ``--batch`` the update alone is planned; with it a whole step, forward, 
 GPT-2, a Llama or a ViT of ``examples.models``. The device's own compiler compiles each ahead of time, on this
 machine, and nothing runs: see ``optimiz.plan``. Every matrix is split along both axes of the mesh, the state as
 its parameters, and a batch along ``data``. Wrappers go before an optimizer: ``clip:`` (by the global norm),
-``guard:``, ``gradient_guard:`` (which tests the gradient alone), ``low_bit:`` (8-bit integers as state),
-``float8:``, ``int4:``, and, before all others, ``rounded:`` (stochastic rounding of ``--dtype=bfloat16``). With
+``guard:``, ``update_guard:`` (which tests the update too), ``low_bit:`` (8-bit integers as state), ``float8:``,
+``int4:``, and, before all others, ``rounded:`` (stochastic rounding of ``--dtype=bfloat16``). With
 ``--offload`` the state lies in the host's memory between steps. Rows that the record of --output already has
 are kept, so that a table can be filled in several calls. Where an update has branches, as SGD-SaI's first step,
 two figures are those of the branches that move least and most.
@@ -36,7 +36,7 @@ from optimiz import compare, methods, plan, training
 WRAPPERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
     "clip": lambda tx: optax.chain(optimiz.clip_by_global_norm(1.0), tx),
     "guard": lambda tx: optimiz.guard(tx, 3),
-    "gradient_guard": lambda tx: optimiz.guard(tx, 3, test="gradient"),
+    "update_guard": lambda tx: optimiz.guard(tx, 3, test="update"),
     "low_bit": lambda tx: optimiz.low_bit(tx, optimiz.Int8()),
     "int4": lambda tx: optimiz.low_bit(tx, optimiz.Int4()),
     "float8": lambda tx: optimiz.low_bit(tx, optimiz.Float8()),

@@ -82,18 +82,19 @@ def test_sums_over_the_clipped_gradient_need_no_memory_within_low_memory_update(
 
 
 # Fast ones of every kind: with a sum over the gradient, over the update, and with none.
-GUARDED = ("adamw", "adagrad", "sgd_sai", "lamb")
+GUARDED = ("adamw", "adagrad", "sgd_sai", "lamb", "adam_atan2")
 # Results of a branch or of a stack, which are held until it is known whether the step counts.
 HELD_FOR_A_GUARD = {"soap": 70.0, "kl_soap": 60.0}
 
 
 @pytest.mark.quick(2)
+@pytest.mark.parametrize("test", ["gradient", pytest.param("update", marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in GUARDED else pytest.mark.long) for n in OPTIMIZERS]
 )
-def test_a_guarded_update_needs_no_memory_of_its_own(name):
+def test_a_guarded_update_needs_no_memory_of_its_own(name, test):
     limit = most(name) + HELD_FOR_A_GUARD.get(name, 0.0)
-    assert temporary_bytes_per_parameter(optimiz.guard(clipped(OPTIMIZERS[name]), 3)) <= limit
+    assert temporary_bytes_per_parameter(optimiz.guard(clipped(OPTIMIZERS[name]), 3, test)) <= limit
 
 
 # Fast ones with no state, with float32 state, and with a sum over the gradient.

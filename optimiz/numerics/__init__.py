@@ -33,6 +33,7 @@ from optimiz.numerics.eigenbases import power_iteration as power_iteration
 from optimiz.numerics.eigenbases import rotated as rotated
 from optimiz.numerics.eigenbases import rotated_back as rotated_back
 from optimiz.numerics.fusion import Deferred as Deferred
+from optimiz.numerics.fusion import after_sums as after_sums
 from optimiz.numerics.fusion import all_of as all_of
 from optimiz.numerics.fusion import any_nan as any_nan
 from optimiz.numerics.fusion import deferred as deferred

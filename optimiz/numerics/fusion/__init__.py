@@ -46,6 +46,7 @@ equal leaves differ in no constant, :func:`operand`, as a CPU's and a GPU's comp
 """
 
 from optimiz.numerics.fusion.deferred import Deferred as Deferred
+from optimiz.numerics.fusion.deferred import after_sums as after_sums
 from optimiz.numerics.fusion.deferred import any_nan as any_nan
 from optimiz.numerics.fusion.deferred import materialise as materialise
 from optimiz.numerics.fusion.deferred import programs as programs

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.extend import core
 
 from optimiz.numerics.fusion.equations import results_of
@@ -89,6 +90,25 @@ def apart(arrays: Sequence[Deferred]) -> list[Deferred]:
 def materialised_apart(array: Deferred) -> Any:
     """The value of an array, computed without sharing anything with others."""
     return materialise(apart([array])[0])
+
+
+def after_sums(flag: jax.Array, arrays: Sequence[Deferred]) -> jax.Array:
+    """The same boolean, which XLA has only after the sums that are needed for some arrays, such as their norms.
+
+    What is selected by it can then take the place in memory of what the sums were read from.
+
+    Args:
+        flag: a boolean scalar.
+        arrays: deferred.
+    """
+    needed = dict.fromkeys(x for array in arrays for x in _held_for(array) if _is_sum(x))
+    # An order of data, as XLA drops a barrier before it orders loops. It does not see that this is true.
+    return jnp.all(jnp.stack([flag, *((x.value.ravel()[0].astype(jnp.int32) | 1) != 0 for x in needed)]))
+
+
+def _is_sum(array: Deferred) -> bool:
+    x = array.value
+    return isinstance(x, Tracer) and not _is_large(array) and jnp.issubdtype(x.dtype, jnp.floating)
 
 
 def behind_a_barrier(array: Deferred) -> Deferred:

@@ -27,10 +27,11 @@ from optimiz.numerics.fusion.equations import inlined, results_of
 # Each entry of the result depends on one entry of every operand. An operation that is missing here is computed
 # once, which may cost memory and is still correct.
 _NAMES = (
-    "abs add and bitcast_convert_type broadcast_in_dim cbrt ceil clamp complex conj convert_element_type copy "
-    "cos div eq erf exp exp2 expm1 floor ge gt imag integer_pow iota is_finite le log log1p logistic lt max "
-    "min mul ne neg not or pow pvary real reduce_precision rem reshape round rsqrt select_n shift_left slice "
-    "shift_right_arithmetic shift_right_logical sign sin sqrt square squeeze sub tan tanh xor"
+    "abs add and atan2 bitcast_convert_type broadcast_in_dim cbrt ceil clamp complex conj "
+    "convert_element_type copy cos div eq erf exp exp2 expm1 floor ge gt imag integer_pow iota is_finite le "
+    "log log1p logistic lt max min mul ne neg not or pow pvary real reduce_precision rem reshape round rsqrt "
+    "select_n shift_left slice shift_right_arithmetic shift_right_logical sign sin sqrt square squeeze sub "
+    "tan tanh xor"
 )
 _ENTRY_BY_ENTRY = frozenset(_NAMES.split())
 # Deferred as well, by the size of what they read or make; see numerics.block_kernels.

@@ -160,7 +160,7 @@ def test_a_name_that_nothing_has_is_refused(program):
         (
             "plan",
             ["--optimizer=clap:adam"],
-            "a wrapper must be one of clip, guard, gradient_guard, low_bit, int4, float8, rounded, got 'clap'",
+            "a wrapper must be one of clip, guard, update_guard, low_bit, int4, float8, rounded, got 'clap'",
         ),
         ("plan", ["--optimizer=salsa"], "salsa needs value, grad, value_fn: plan a whole step"),
         ("plan", ["--model=gpt5"], "or a config.json, got 'gpt5'"),
