@@ -38,7 +38,9 @@ SPLITS: dict[str, tuple[Callable[[int], str], P]] = {
 
 FLAGS = program_flags.Flags()
 _OPTIMIZERS = FLAGS.DEFINE_list("optimizers", list(OPTIMIZERS), "Optimizers to plan.")
-_TARGETS = FLAGS.DEFINE_list("targets", ["v5e:4x4"], "Devices, see examples.plan; a square number of them.")
+_TARGETS = FLAGS.DEFINE_list(
+    "targets", ["v5e:4x4", "v5e:16x16"], "Devices, see examples.plan; a square number of them."
+)
 _SPLITS = FLAGS.DEFINE_list("splits", list(SPLITS), "How a matrix is split: by rows, or by rows and columns.")
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the record and the report.", required=True)
 program_flags.check_among(OPTIMIZERS, _OPTIMIZERS)
