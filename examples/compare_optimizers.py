@@ -35,7 +35,7 @@ _TASK = FLAGS.DEFINE_path(
 _MODEL = FLAGS.DEFINE_path("model", None, "Directory or Hub id of a BERT, MiniLM or RoBERTa encoder.")
 _OPTIMIZERS = FLAGS.DEFINE_list("optimizers", ["adamw", "sgd_sai", "salsa"], optimizers.listed())
 _LEARNING_RATES = FLAGS.DEFINE_list(
-    "learning_rates", None, "Peak rates; default: each optimizer's own, a third of it and three times it."
+    "learning_rates", None, "Peak rates to begin with; default: each optimizer's own and three times it."
 )
 _WEIGHT_DECAYS = FLAGS.DEFINE_list("weight_decays", None, f"Decoupled weight decays; default: {WEIGHT_DECAY}.")
 _WARMUPS = FLAGS.DEFINE_list("warmups", None, f"Shares of the budget of the warm-up; default: {WARMUP}.")

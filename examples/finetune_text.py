@@ -51,7 +51,7 @@ training_flags.define_parts(FLAGS)
 training_flags.define(
     FLAGS,
     lambda name: optimizers.choose(name, classes=2),
-    optimizer=["sgd_sai", "signum", "adamw"],
+    optimizer=["adamw", "sgd_sai"],
     listed=optimizers.listed(),
     metrics=("loss", *METRICS),
     examples="examples",
@@ -59,7 +59,7 @@ training_flags.define(
     steps=150,
     batch_size=32,
     schedule="linear",
-    evaluate_every=25,
+    evaluate_every=50,
     seed_of="data order and dropout",
 )
 

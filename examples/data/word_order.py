@@ -21,7 +21,7 @@ import numpy as np
 from examples.data import docstrings, text
 
 LABELS = ("in order", "shuffled")
-SIZES = {"train": 160, "validation": 256, "test": 1024}
+SIZES = {"train": 160, "validation": 256, "test": 512}
 MAX_WORDS = 12
 
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")

@@ -13,7 +13,7 @@ from examples.shared import optimizers
 from optimiz import compare, groups, schedules
 
 WEIGHT_DECAY, WARMUP = 0.01, 0.1
-HEAD_RATE, _MULTIPLES = 50.0, (1 / 3, 1, 3)
+HEAD_RATE, _MULTIPLES = 50.0, (1, 3)  # a grid goes on from there
 
 
 def arms(
@@ -28,7 +28,7 @@ def arms(
 
     Args:
         names: names of the optimizers.
-        rates: peak rates; None for each optimizer's default, a third of it and three times it.
+        rates: peak rates; None for each optimizer's default and three times it.
         choose: name → optimizer, with its default rate.
         weight_decays: decoupled weight decays; None for WEIGHT_DECAY, which is then no axis of the grid.
         warmups: shares of the budget over which a rate rises from 0; likewise for WARMUP. A line search, which
