@@ -281,6 +281,7 @@ def all_methods(
     memory: Mapping[str, Any],
     parity: Mapping[str, Any],
     plan: Mapping[str, Any],
+    steps: Mapping[str, Any],
     rates: Mapping[str, compare.Record],
 ) -> str:
     """Every method: state, traffic, sensitivity to its rate, deviation from its source, and when not to use it.
@@ -289,10 +290,12 @@ def all_methods(
         memory: record of the size of states.
         parity: record of the distance from sources.
         plan: record of planned updates.
+        steps: record of planned steps, for methods that need the loss.
         rates: records of the study of default rates, by what is trained.
     """
     small = memory["models"][SMALL]
-    bytes_moved = moved(plan)
+    of_steps = {name: f"{times} × in a step" for name, times in moved_by_steps(steps).items()}
+    bytes_moved = of_steps | moved(plan)
     head = ("method", "when not to use it", "state, float32", "state, Int8", "bytes moved")
     head += (*(f"default rate, {title.replace('_', ' ')}" for title in rates), "deviation from its source")
     measured, rows = [DefaultRates(record) for record in rates.values()], []
@@ -313,7 +316,8 @@ def all_methods(
         rows.append((page, method.avoid, *sizes, traffic, *defaults, deviation))
     note = (
         f"State: bytes per parameter of {SMALL}. Moved: bytes to and from memory per parameter in an update of "
-        f"{PLANNED}, by its compiler, from the branches that move least to those that move most. Rate: "
+        f"{PLANNED}, by its compiler, from the branches that move least to those that move most; of a method "
+        f"that needs the loss, a whole step of {PLANNED_STEP}, next to one with AdamW. Rate: "
         "that of the trainers, and by how many nats rates next to the best one of short runs are worse, from "
         "one run at each; some defaults are half a decade below that one. Deviation: the largest, relative, of "
         "[the record](optimizers.md). What says *not measured* was not."

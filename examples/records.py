@@ -130,7 +130,11 @@ def sections() -> dict[str, Callable[[], str]]:
         "by_memory": lambda: choosing.by_memory(_measured("memory")),
         "by_tuning": lambda: choosing.by_tuning(grids()),
         "all_methods": lambda: choosing.all_methods(
-            _measured("memory"), _measured("parity"), _benchmark("plan/gpt2_xl_h200"), default_rates()
+            _measured("memory"),
+            _measured("parity"),
+            _benchmark("plan/gpt2_xl_h200"),
+            _benchmark("plan/gpt2_step_h200"),
+            default_rates(),
         ),
         "beside_torch": lambda: beside_torch.summary(_benchmark("beside_torch")),
         "beside_trainer": lambda: beside_trainer.summary(_benchmark("beside_trainer")),
