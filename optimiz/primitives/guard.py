@@ -91,7 +91,9 @@ def guard(
         follow = numerics.given if in_kernels else numerics.deferred
         proposed, inner_state, zeros = follow(attempt)(updates, state.inner_state, params)
         good = numerics.all_of([~numerics.any_nan(zero) for zero in jax.tree.leaves(zeros)])
-        good = numerics.after_sums(good, jax.tree.leaves(proposed))
+        if test == "gradient":  # else it is known after all sums
+            given = jax.tree.leaves((updates, state.inner_state, params))
+            good = numerics.after_sums(good, jax.tree.leaves(proposed), given)
         in_a_row = jnp.where(good, 0, numerics.increment(state.skipped_in_a_row))
         instead = jnp.where(in_a_row > give_up_after, jnp.float32(jnp.nan), jnp.float32(0))
 

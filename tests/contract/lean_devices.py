@@ -17,9 +17,10 @@ from jax.sharding import PartitionSpec as P
 
 import optimiz
 
-SHAPE, SPEC = (128, 256), P(None, "data")
+SHAPE = (128, 256)
 OPTIMIZERS = {
     "guard": optimiz.guard(optax.chain(optimiz.clip_by_global_norm(1.0), optimiz.adamw(0.01)), 1),
+    "guarded_lamb": optimiz.guard(optimiz.lamb(0.01, weight_decay=0.1, scanned={"": 0}), 1),  # rows as layers
     "guarded_low_bit": optimiz.guard(optimiz.low_bit(optimiz.signum(0.01), optimiz.Int8(block=32)), 1),
     "lamb": optimiz.lamb(0.01, weight_decay=0.1),
     "sgd_sai": optimiz.low_memory_update(optax.chain(optimiz.clip_by_global_norm(1.0), optimiz.sgd_sai(0.01))),
@@ -38,13 +39,21 @@ def step(p, states, g):
     return {name: tx.update(g, states[name], p)[0] for name, tx in OPTIMIZERS.items()}
 
 
-def with_explicit_axes(p, g):
+def with_explicit_axes(p, g, spec):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
     with jax.set_mesh(mesh):
-        p, g = (jax.device_put(x, NamedSharding(mesh, SPEC)) for x in (p, g))
+        p, g = (jax.device_put(x, NamedSharding(mesh, spec)) for x in (p, g))
         updates = jax.jit(step)(p, init(p), g)
-    assert all(jax.typeof(u).sharding.spec == SPEC for u in updates.values())
+    assert all(jax.typeof(u).sharding.spec == spec for u in updates.values())
     return updates
+
+
+def with_split_rows(p, g):
+    return with_explicit_axes(p, g, P("data", None))
+
+
+def with_split_columns(p, g):
+    return with_explicit_axes(p, g, P(None, "data"))
 
 
 def with_shard_map(p, g):
@@ -63,7 +72,7 @@ def with_pmap(p, g):
     return {name: u[0] for name, u in updates.items()}
 
 
-LAYOUTS = (with_explicit_axes, with_shard_map, with_pmap)
+LAYOUTS = (with_split_rows, with_split_columns, with_shard_map, with_pmap)
 
 if __name__ == "__main__":
     p, g = array(0), array(1)

@@ -92,7 +92,7 @@ def materialised_apart(array: Deferred) -> Any:
     return materialise(apart([array])[0])
 
 
-def after_sums(flag: jax.Array, arrays: Sequence[Deferred]) -> jax.Array:
+def after_sums(flag: jax.Array, arrays: Sequence[Deferred], given: Sequence[Any]) -> jax.Array:
     """The same boolean, which XLA has only after the sums that are needed for some arrays, such as their norms.
 
     What is selected by it can then take the place in memory of what the sums were read from.
@@ -100,13 +100,17 @@ def after_sums(flag: jax.Array, arrays: Sequence[Deferred]) -> jax.Array:
     Args:
         flag: a boolean scalar.
         arrays: deferred.
+        given: what they are computed from in the end, and no sum: gradients, parameters, state.
     """
-    needed = dict.fromkeys(x for array in arrays for x in _held_for(array) if _is_sum(x))
-    # An order of data, as XLA drops a barrier before it orders loops. It does not see that this is true.
-    return jnp.all(jnp.stack([flag, *((x.value.ravel()[0].astype(jnp.int32) | 1) != 0 for x in needed)]))
+    known = {id(x) for x in given}
+    needed = dict.fromkeys(x for array in arrays for x in _held_for(array) if id(x.value) not in known)
+    # An order of data, as XLA drops a barrier before it orders loops. It does not see that all of it is true.
+    bits = [jax.lax.bitcast_convert_type(x.value, jnp.uint8) for x in needed if _may_be_sum(x)]
+    after = [jnp.all((each | 1) != 0) for each in bits]
+    return jnp.all(jnp.stack([flag, *after]))
 
 
-def _is_sum(array: Deferred) -> bool:
+def _may_be_sum(array: Deferred) -> bool:
     x = array.value
     return isinstance(x, Tracer) and not _is_large(array) and jnp.issubdtype(x.dtype, jnp.floating)
 
