@@ -605,6 +605,7 @@ _ROWS = (
         fine_tuning_rate=3e-4,
         from_scratch_rate=1e-3,
         constant_rate=True,
+        held_bytes=4.0,  # the direction, which two results share
     ),
     Method(
         factory=optimizers.schedule_free_sgd,

@@ -151,8 +151,8 @@ def schedule_free(
             d, p = d.astype(z.dtype), numerics.widen(y)
             new_z = z - step * d
             if isinstance(x, optax.MaskedNode):
-                # From the difference, which may be far smaller than y.
-                update = share * (z - p) + step * (of_x * (1 - share) - 1) * d
+                # From the difference, which may be far smaller than y; numerics.fusion, rule 3, for z.
+                update = share * (new_z - p) + step * (of_x - 1) * (1 - share) * d
             else:
                 x = x + share * (new_z - x)
                 update = x + (1 - of_x) * (new_z - x) - p
