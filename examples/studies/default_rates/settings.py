@@ -1,4 +1,4 @@
-"""The two settings in which default rates are measured, each with what a trainer does by default."""
+"""The settings in which default rates are measured, each with what a trainer does by default."""
 
 import dataclasses
 import functools
@@ -98,9 +98,10 @@ def _gpt2() -> tuple[Pretraining, int]:
 
 
 _VOCABULARY = 2048
+_TOPICS = "MiniLM-L6 on topics of Python's documentation"
 SETTINGS = {
     "fine_tuning": Setting(
-        what="MiniLM-L6 on topics of Python's documentation, as `finetune_text` fine-tunes it",
+        what=_TOPICS + ", as `finetune_text` fine-tunes it",
         plan=_plan(steps=50, batch_size=16, weight_decay=0.01, schedule="linear"),
         multipliers=optimizers.head_multipliers(HEAD_RATE),
         middle=-3.5,
@@ -114,6 +115,21 @@ SETTINGS = {
         },
         # The first two keep the norms of matrices, which pre-training has set; SOAP is too slow here on a CPU.
         left_out=("adamh", "muonh", "kl_soap", "soap"),
+        problem=_encoder,
+        classes=len(docstrings.TOPICS),
+    ),
+    "longer_fine_tuning": Setting(
+        what=_TOPICS + ", as long as `finetune_text` trains by default",
+        plan=_plan(steps=150, batch_size=32, weight_decay=0.01, schedule="linear"),
+        multipliers=optimizers.head_multipliers(HEAD_RATE),
+        middle=-4.0,
+        others={
+            **dict.fromkeys(("lion", "sgd_sai", "sign_sgd", "signum", "sqrt_size_sgd"), -4.5),
+            **dict.fromkeys(("adagrad", "adamax", "adamaxw", "muon", "normuon"), -3.5),
+            **dict.fromkeys(("adamh", "lamb", "muonh", "sgd"), -2.5),
+            **{"adafactor": -2.0, "lars": -1.0, "schedule_free_sgd": -1.5},
+        },
+        left_out=("kl_soap", "soap"),  # too slow here on a CPU
         problem=_encoder,
         classes=len(docstrings.TOPICS),
     ),
