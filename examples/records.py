@@ -29,6 +29,7 @@ from examples.benchmarks.beside_torch import trainer_report as beside_trainer
 from examples.shared import command, pictures, program_flags
 from examples.shared.documents import Documents, Report
 from examples.studies.default_rates import report as default_rates_report
+from examples.studies.default_rates.settings import LONGER, SETTINGS
 from examples.studies.fine_tuning import report as fine_tuning
 from examples.studies.heterogeneity import report as heterogeneity
 from examples.studies.language_model import report as language_model
@@ -50,7 +51,7 @@ _COMPARISONS = {  # in examples/results: folder → the metric that ranks the me
 _STUDIES = {  # in examples/studies: folder → the module that renders its record
     "line_search/results/topics": line_search,
     **dict.fromkeys([f"low_bit/results/{data}" for data in ("wikitext2", "sst2", "topics")], low_bit),
-    **{f"default_rates/results/{setting}": default_rates_report for setting in ("fine_tuning", "from_scratch")},
+    **{f"default_rates/results/{setting}": default_rates_report for setting in SETTINGS},
     "fine_tuning/results": fine_tuning,
     "heterogeneity/results": heterogeneity,
     "language_model/results": language_model,
@@ -197,8 +198,13 @@ def moved_by_steps() -> dict[str, str]:
 
 
 def default_rates() -> dict[str, compare.Record]:
-    """The records of default rates, by setting."""
-    return _studies("default_rates")
+    """The records of default rates of every optimizer, by setting."""
+    return {setting: record for setting, record in _studies("default_rates").items() if setting != LONGER}
+
+
+def longer_default_rates() -> compare.Record:
+    """The record of the default rates of some optimizers in longer runs."""
+    return _studies("default_rates")[LONGER]
 
 
 def documents() -> Documents:

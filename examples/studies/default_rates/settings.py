@@ -99,6 +99,7 @@ def _gpt2() -> tuple[Pretraining, int]:
 
 _VOCABULARY = 2048
 _TOPICS = "MiniLM-L6 on topics of Python's documentation"
+LONGER = "longer_fine_tuning"
 SETTINGS = {
     "fine_tuning": Setting(
         what=_TOPICS + ", as `finetune_text` fine-tunes it",
@@ -118,7 +119,7 @@ SETTINGS = {
         problem=_encoder,
         classes=len(docstrings.TOPICS),
     ),
-    "longer_fine_tuning": Setting(
+    LONGER: Setting(
         what=_TOPICS + ", as long as `finetune_text` trains by default",
         plan=_plan(steps=150, batch_size=32, weight_decay=0.01, schedule="linear"),
         multipliers=optimizers.head_multipliers(HEAD_RATE),

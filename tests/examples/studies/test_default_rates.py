@@ -11,7 +11,7 @@ import pytest
 
 from examples import records
 from examples.studies.default_rates import report
-from examples.studies.default_rates.settings import SETTINGS
+from examples.studies.default_rates.settings import LONGER, SETTINGS
 from optimiz import compare
 from tests.compare.records import record, run
 from tests.conftest import ROOT
@@ -52,7 +52,14 @@ def test_every_optimizer_has_a_default_rate_within_half_a_decade_of_its_best(set
         assert default is not None and abs(math.log10(default / best)) < 0.55, (name, default, best)
 
 
-@pytest.mark.parametrize("setting", COMMITTED)
+def test_in_longer_runs_the_default_is_the_best_rate():
+    results = report.Results(records.longer_default_rates())
+    assert {"adamw", "lion"} <= set(results.names) <= set(SETTINGS[LONGER].names)
+    assert not [name for name in results.names if results.at_edge(name)]
+    assert all(results.default(name) == float(f"{results.rate(name):.1g}") for name in results.names)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
 def test_arms_run_an_optimizer_as_its_trainer_does_and_share_a_compiled_step(setting):
     arms = SETTINGS[setting].arms("adamw")
     assert len({one.make for one in arms}) == 1
@@ -64,7 +71,7 @@ def test_arms_run_an_optimizer_as_its_trainer_does_and_share_a_compiled_step(set
     for _ in range(3):
         updates, state = tx.update(grads, state, params)
     head = updates["head"]["w"] / updates["embed"]["w"]
-    assert head == pytest.approx(50.0 if setting == "fine_tuning" else 1.0, rel=1e-3)
+    assert head == pytest.approx(1.0 if setting == "from_scratch" else 50.0, rel=1e-3)
 
 
 @pytest.mark.long
