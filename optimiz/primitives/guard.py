@@ -4,11 +4,12 @@ A step is bad if an entry of the gradient is NaN or infinite. The update is then
 stays as it was, bit for bit: moments, counters, schedule. Nothing decays. The next good step is the one that
 would have been taken without the bad one.
 
-Every optimizer of the suite makes a finite step of a finite gradient, whatever its size. For one that may not,
-``test="update"`` tests its update as well. That reads all that the update is computed from before anything can
-be written, 44 bytes per parameter around AdamW, where a test of the gradient reads the gradient once more, and
-nothing else: 32. The state itself is not tested, since it may hold an infinity legitimately, such as the best
-loss so far.
+Every optimizer of the suite makes a finite step of a finite gradient, whatever its size, except Sophia, whose
+estimate of the curvature may be bad where the gradient is not. For it, and for an optimizer of which that is
+not known, ``test="update"`` tests the update as well. That reads all that the update is computed from before
+anything can be written, 44 bytes per parameter around AdamW, where a test of the gradient reads the gradient
+once more, and nothing else: 32. The state itself is not tested, since it may hold an infinity legitimately,
+such as the best loss so far.
 
 After more than ``give_up_after`` bad steps in a row, the update is NaN in every entry, so that the failure is
 visible in the parameters and in the loss. The optimizer's state is still that of the last good step; a run that

@@ -89,6 +89,17 @@ def test_takes_what_the_optimizer_makes_of_a_good_gradient_unless_it_tests_the_u
         assert int(state.skipped) == skipped
 
 
+def test_sophia_needs_a_test_of_the_update_where_its_curvature_is_bad_and_the_gradient_is_not():
+    def loss(p):  # p^1.5, whose gradient at 0 is 0 and whose second derivative is not finite
+        return jnp.sum(p**1.5)
+
+    params = jnp.array([1.0, 0.0])
+    for test, skipped in (("gradient", 0), ("update", 1)):
+        tx = guard(optimiz.sophia_h(0.1, update_interval=1), 3, test)
+        updates, state = tx.update(jax.grad(loss)(params), tx.init(params), params, obj_fn=loss)
+        assert int(state.skipped) == skipped and bool(jnp.isfinite(updates).all()) == (test == "update")
+
+
 def test_gives_up_with_nan_in_every_entry_and_keeps_the_last_good_state():
     good = gradients(2)
     tx = guard(full(), give_up_after=2)
