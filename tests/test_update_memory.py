@@ -84,7 +84,7 @@ def test_sums_over_the_clipped_gradient_need_no_memory_within_low_memory_update(
 # Fast ones of every kind: with a sum over the gradient, over the update, and with none.
 GUARDED = ("adamw", "adagrad", "sgd_sai", "lamb", "adam_atan2")
 # Results of a branch or of a stack, which are held until it is known whether the step counts.
-HELD_FOR_A_GUARD = {"muonh": 2.0, "soap": 70.0, "kl_soap": 60.0}
+HELD_FOR_A_GUARD = {"muonh": 2.0, "prodigy": 2.0, "soap": 70.0, "kl_soap": 60.0}
 
 
 @pytest.mark.quick(2)

@@ -105,14 +105,19 @@ def after_sums(flag: jax.Array, arrays: Sequence[Deferred], given: Sequence[Any]
     known = {id(x) for x in given}
     needed = dict.fromkeys(x for array in arrays for x in _held_for(array) if id(x.value) not in known)
     # An order of data, as XLA drops a barrier before it orders loops. It does not see that all of it is true.
-    bits = [jax.lax.bitcast_convert_type(x.value, jnp.uint8) for x in needed if _may_be_sum(x)]
-    after = [jnp.all((each | 1) != 0) for each in bits]
-    return jnp.all(jnp.stack([flag, *after]))
+    return jnp.all(jnp.stack([flag, *(_always(x.value) for x in needed if _may_be_sum(x))]))
 
 
 def _may_be_sum(array: Deferred) -> bool:
+    """Whether an array is as a sum over the blocks of a parameter is; scalars come from counters."""
     x = array.value
-    return isinstance(x, Tracer) and not _is_large(array) and jnp.issubdtype(x.dtype, jnp.floating)
+    small = isinstance(x, Tracer) and x.ndim > 0 and not _is_large(array)
+    return small and bool(jnp.issubdtype(x.dtype, jnp.floating))
+
+
+@jax.jit
+def _always(x: jax.Array) -> jax.Array:
+    return jnp.all((jax.lax.bitcast_convert_type(x, jnp.uint8) | 1) != 0)
 
 
 def behind_a_barrier(array: Deferred) -> Deferred:
