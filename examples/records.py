@@ -204,7 +204,7 @@ def default_rates() -> dict[str, compare.Record]:
 
 def longer_default_rates() -> compare.Record:
     """The record of the default rates of some optimizers in longer runs."""
-    return _studies("default_rates")[LONGER]
+    return _study(f"default_rates/results/{LONGER}")
 
 
 def documents() -> Documents:

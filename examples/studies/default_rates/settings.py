@@ -100,39 +100,36 @@ def _gpt2() -> tuple[Pretraining, int]:
 _VOCABULARY = 2048
 _TOPICS = "MiniLM-L6 on topics of Python's documentation"
 LONGER = "longer_fine_tuning"
+_FINE_TUNING = Setting(
+    what=_TOPICS + ", as `finetune_text` fine-tunes it",
+    plan=_plan(steps=50, batch_size=16, weight_decay=0.01, schedule="linear"),
+    multipliers=optimizers.head_multipliers(HEAD_RATE),
+    middle=-3.5,
+    others={
+        **dict.fromkeys(
+            ("lion", "rmsprop", "sgd_sai", "sign_sgd", "sophia_g", "sophia_h", "sqrt_size_sgd"), -4.0
+        ),
+        **dict.fromkeys(("adagrad", "lamb", "muon", "normuon"), -3.0),
+        **dict.fromkeys(("adamh", "muonh", "sgd"), -2.5),
+        **{"adafactor": -2.0, "lars": -1.0, "schedule_free_sgd": -1.5, "signum": -4.5},
+    },
+    # The first two keep the norms of matrices, which pre-training has set; SOAP is too slow here on a CPU.
+    left_out=("adamh", "muonh", "kl_soap", "soap"),
+    problem=_encoder,
+    classes=len(docstrings.TOPICS),
+)
 SETTINGS = {
-    "fine_tuning": Setting(
-        what=_TOPICS + ", as `finetune_text` fine-tunes it",
-        plan=_plan(steps=50, batch_size=16, weight_decay=0.01, schedule="linear"),
-        multipliers=optimizers.head_multipliers(HEAD_RATE),
-        middle=-3.5,
-        others={
-            **dict.fromkeys(
-                ("lion", "rmsprop", "sgd_sai", "sign_sgd", "sophia_g", "sophia_h", "sqrt_size_sgd"), -4.0
-            ),
-            **dict.fromkeys(("adagrad", "lamb", "muon", "normuon"), -3.0),
-            **dict.fromkeys(("adamh", "muonh", "sgd"), -2.5),
-            **{"adafactor": -2.0, "lars": -1.0, "schedule_free_sgd": -1.5, "signum": -4.5},
-        },
-        # The first two keep the norms of matrices, which pre-training has set; SOAP is too slow here on a CPU.
-        left_out=("adamh", "muonh", "kl_soap", "soap"),
-        problem=_encoder,
-        classes=len(docstrings.TOPICS),
-    ),
-    LONGER: Setting(
+    "fine_tuning": _FINE_TUNING,
+    LONGER: dataclasses.replace(
+        _FINE_TUNING,
         what=_TOPICS + ", as long as `finetune_text` trains by default",
         plan=_plan(steps=150, batch_size=32, weight_decay=0.01, schedule="linear"),
-        multipliers=optimizers.head_multipliers(HEAD_RATE),
         middle=-4.0,
         others={
-            **dict.fromkeys(("lion", "sgd_sai", "sign_sgd", "signum", "sqrt_size_sgd"), -4.5),
+            **_FINE_TUNING.others,
+            **dict.fromkeys(("lion", "sgd_sai", "sign_sgd", "sqrt_size_sgd"), -4.5),
             **dict.fromkeys(("adagrad", "adamax", "adamaxw", "muon", "normuon"), -3.5),
-            **dict.fromkeys(("adamh", "lamb", "muonh", "sgd"), -2.5),
-            **{"adafactor": -2.0, "lars": -1.0, "schedule_free_sgd": -1.5},
         },
-        left_out=("kl_soap", "soap"),  # too slow here on a CPU
-        problem=_encoder,
-        classes=len(docstrings.TOPICS),
     ),
     "from_scratch": Setting(
         what="a GPT-2 of two layers and width 64 on Python's library, as `pretrain` trains it",
