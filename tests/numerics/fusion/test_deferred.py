@@ -139,7 +139,8 @@ def test_what_depends_on_the_platform_is_computed_again_too():
 
 def test_equal_arrays_are_computed_by_one_function_that_is_traced_once():
     jaxpr = jax.make_jaxpr(numerics.low_memory(lambda arrays: [2 * x + 1 for x in arrays]))([X, Y])
-    first, second = (equation.params["jaxpr"] for equation in jaxpr.eqns)
+    # JAX 0.12 keeps one more equation, of a constant.
+    first, second = (equation.params["jaxpr"] for equation in jaxpr.eqns if equation.invars)
     assert first is second
 
 
