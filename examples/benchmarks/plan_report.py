@@ -43,29 +43,36 @@ def table(rows: Iterable[Mapping[str, Any]], *, whole: bool = False) -> str:
 
     Args:
         rows: rows of the record.
-        whole: whether they are of whole steps, which have operations, and no bound worth a column.
+        whole: whether they are of whole steps, which have operations, whose gradients are temporary, and
+            which have no bound worth a column.
     """
     rows = list(rows)
     plans = [planned_in(each) for each in rows]
     counted = any(each.padding is not None for each in plans)
-    header = ["optimizer", "parameters", "state", *["padding"] * counted, "temporary", "peak", "fits", "moved"]
+    header = ["optimizer", *_held(whole), *["padding"] * counted, "temporary", "peak", "fits", "moved"]
     header += ["at least", "operations"] if whole else ["of its bound", "at least"]
     header += ["collectives", "compiled in"]
     named = zip((each["optimizer"] for each in rows), plans, strict=True)
     lines = [_cells(name, each, whole, counted) for name, each in named]
     if any(each.host for each in plans):
-        at = 7 + counted
-        header = [*header[:3], "on the host", *header[3:at], "copied each way", *header[at:]]
+        held = 1 + len(_held(whole))
+        at = held + counted + 4
+        header = [*header[:held], "on the host", *header[held:at], "copied each way", *header[at:]]
         lines = [
-            [*line[:3], gib(its.host), *line[3:at], _copies(its), *line[at:]]
+            [*line[:held], gib(its.host), *line[held:at], _copies(its), *line[at:]]
             for line, its in zip(lines, plans, strict=True)
         ]
     return compare.table(header, lines) + "\n"
 
 
+def _held(whole: bool) -> list[str]:
+    """The arguments of the program that have a column."""
+    return ["parameters", *["gradients"] * (not whole), "state"]
+
+
 def _cells(name: str, planned: plan.Plan, whole: bool, padded: bool) -> list[str]:
     held, moved = planned.arguments, planned.traffic
-    cells = [f"`{name}`", *(gib(held[argument]) for argument in ("parameters", "state"))]
+    cells = [f"`{name}`", *(gib(held[argument]) for argument in _held(whole))]
     cells += [gib(None if planned.padding is None else sum(planned.padding.values()))] * padded
     cells += [gib(planned.temporary), gib(planned.peak), FITS[planned.fits]]
     if moved is None:

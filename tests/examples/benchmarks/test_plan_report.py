@@ -36,7 +36,7 @@ def row(**changed):
 )
 def test_the_table_says_what_fits_and_what_moves(changed, cells):
     line = plan_report.table([row(**changed)]).splitlines()[-1]
-    assert line.startswith("| `adamw` | 16.00 GiB | 32.00 GiB | ") and cells in line
+    assert line.startswith("| `adamw` | 16.00 GiB | 16.00 GiB | 32.00 GiB | ") and cells in line
 
 
 def test_devices_are_side_by_side_with_bytes_per_parameter():
@@ -51,7 +51,8 @@ def test_devices_are_side_by_side_with_bytes_per_parameter():
 
 def test_a_whole_step_has_operations_where_the_compiler_counts_them():
     for flops, cell in ((2.5e12, "2,500.0 G"), (None, "")):
-        line = plan_report.table([row(flops=flops)], whole=True).splitlines()[-1]
+        header, _, line = plan_report.table([row(flops=flops)], whole=True).splitlines()
+        assert header.startswith("| optimizer | parameters | state | temporary | ")  # as gradients are
         assert f"| 15.6 ms to 31.2 ms | {cell} | 2 all-reduce (0.00 GiB) | 2 s |" in line
 
 
@@ -67,8 +68,8 @@ def test_what_is_on_the_host_has_columns_where_there_is_any():
     traffic = moved | {"from_host": 2**35, "to_host": 2**35}
     table = plan_report.table([row(), row(host=2**35, link=2**36, traffic=traffic)])
     header, _, plain, offloaded = table.splitlines()
-    assert header.startswith("| optimizer | parameters | state | on the host | ")
+    assert header.startswith("| optimizer | parameters | gradients | state | on the host | ")
     assert "| moved | copied each way | " in header
-    assert plain.startswith("| `adamw` | 16.00 GiB | 32.00 GiB | 0.00 GiB | ")
+    assert plain.startswith("| `adamw` | 16.00 GiB | 16.00 GiB | 32.00 GiB | 0.00 GiB | ")
     assert "| 0.00 GiB | 1.00 to 2.00 |" in plain and "| 32.00 GiB, 500.0 ms | 1.00 | 500.0 ms |" in offloaded
     assert "on the host" not in plan_report.table([row()])
