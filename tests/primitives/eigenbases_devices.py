@@ -77,7 +77,7 @@ def measured(layout):
     return {
         "collectives": collections.Counter(re.findall(rf" ({_KINDS})(?:-start)?\(", text)),
         "decomposed": sorted(
-            {int(n) for n in re.findall(r"f32\[(\d+),\d+,\d+\]\S* custom-call\(.*lapack", text)}
+            {int(n or 1) for n in re.findall(r"f32\[(?:(\d+),)?\d+,\d+\]\S* custom-call\(.*lapack", text)}
         ),
         "difference": max(
             float(np.abs(np.asarray(x) - one[path]).max())

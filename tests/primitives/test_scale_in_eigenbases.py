@@ -441,7 +441,7 @@ def test_a_device_decomposes_whole_matrices_of_its_own(program, layouts):
 @pytest.mark.long
 def test_layers_that_are_split_stay_where_they_are(program):
     row = program("tests.primitives.eigenbases_devices", "layers, explicit", devices=8)["layers, explicit"]
-    assert row["collectives"] == {} and row["decomposed"] == [2]
+    assert row["collectives"] == {} and row["decomposed"] == [1]  # one after the other, as on any CPU
     assert row["difference"] < 1e-3 and row["work"] < 0.15
 
 
