@@ -55,8 +55,7 @@ def table(rows: Iterable[Mapping[str, Any]], *, whole: bool = False) -> str:
     named = zip((each["optimizer"] for each in rows), plans, strict=True)
     lines = [_cells(name, each, whole, counted) for name, each in named]
     if any(each.host for each in plans):
-        held = 1 + len(_held(whole))
-        at = held + counted + 4
+        held, at = (header.index(last) + 1 for last in ("state", "moved"))
         header = [*header[:held], "on the host", *header[held:at], "copied each way", *header[at:]]
         lines = [
             [*line[:held], gib(its.host), *line[held:at], _copies(its), *line[at:]]
