@@ -103,7 +103,9 @@ def draw(record: compare.Record, path: Path) -> None:
     """Draw one line per optimizer with a mark at each rate: the darker, the less it loses to the best one."""
     results = Results(record)
     names, limit = results.names[::-1], 5 * WITHIN
-    picture = Figure(figsize=(8, 0.6 + 0.26 * len(names)), layout="constrained")
+    picture = Figure(
+        figsize=(8, max(3.8, 0.6 + 0.26 * len(names))), layout="constrained"
+    )  # the label of the colours fits
     axes = picture.add_subplot()
     for row, name in enumerate(names):
         lost = results.lost(name)
