@@ -305,7 +305,7 @@ def all_methods(
             f"{held[k] / small['parameters']:.2f}" if k in held else UNMEASURED for k in ("float32", "Int8")
         ]
         traffic = bytes_moved.get(name, UNMEASURED)
-        missing = "takes no rate" if method.kind == "line search" or name == "prodigy" else "none"
+        missing = "takes no rate" if method.kind == "line search" else "1, a factor"
         defaults = (
             f"{one.default(name):g} ({_lost(one.lost(name))})" if name in one.names else missing
             for one in measured

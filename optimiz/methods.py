@@ -83,9 +83,9 @@ class Method:
         beside: further learning rates that the method needs, by the names of their arguments, as multiples of
             the learning rate, at which programs run it.
         fine_tuning_rate: peak learning rate for fine-tuning, chosen as :data:`FINE_TUNING_RATES` says; None
-            where no run has chosen one.
+            for a line search.
         from_scratch_rate: peak learning rate for a model that begins from random parameters, chosen as
-            :data:`FROM_SCRATCH_RATES` says; None where no run has chosen one.
+            :data:`FROM_SCRATCH_RATES` says; None for a line search.
         refused: keyword arguments outside their domains, each refused on its own, beyond those that several
             methods share.
         solves: arguments by which the method solves a small quadratic within 200 steps while its learning rate
@@ -403,9 +403,10 @@ _ROWS = (
     ),
     Method(
         factory=optimizers.adamh,
-        avoid="to fine-tune, for LoRA, or without norms around the matrices",
+        avoid="for LoRA, or without norms around the matrices",
         paper=_HYPERBALL,
         beside=_BESIDE_AN_ANGLE,
+        fine_tuning_rate=1e-3,
         from_scratch_rate=0.1,
         refused=_REFUSED_BESIDE_ADAMW,
         read_before=4,
@@ -454,6 +455,7 @@ _ROWS = (
         factory=optimizers.kl_soap,
         avoid="with small batches, little memory, or to fine-tune",
         paper="Lin et al., [2509.03378](https://arxiv.org/abs/2509.03378)",
+        fine_tuning_rate=3e-4,
         from_scratch_rate=3e-3,
         refused=_REFUSED_BY_SOAP | {"init_factor": 0.0},
         held_bytes=101.0,
@@ -517,9 +519,10 @@ _ROWS = (
     ),
     Method(
         factory=optimizers.muonh,
-        avoid="to fine-tune, for LoRA, or without norms around the matrices",
+        avoid="for LoRA, or without norms around the matrices",
         paper=_HYPERBALL,
         beside=_BESIDE_AN_ANGLE,
+        fine_tuning_rate=3e-3,
         from_scratch_rate=0.1,
         refused=_REFUSED_BY_MUON,
         held_bytes=8.0,
@@ -650,6 +653,7 @@ _ROWS = (
         factory=optimizers.soap,
         avoid="with small batches, little memory, or to fine-tune",
         paper="Vyas et al., [2409.11321](https://arxiv.org/abs/2409.11321)",
+        fine_tuning_rate=3e-4,
         from_scratch_rate=3e-3,
         refused=_REFUSED_BY_SOAP,
         held_bytes=105.0,  # stacks of matrices, of factors and of bases

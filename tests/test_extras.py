@@ -35,6 +35,7 @@ def last_line(code, missing, tmp_path):
         ("optimiz.compare", ["matplotlib"], 'needs matplotlib: pip install "optimiz-jax[train]"'),
         ("optimiz.compare", ["markdown_it"], 'needs markdown_it: pip install "optimiz-jax[train]"'),
         ("optimiz.testing", ["chex"], 'needs chex: pip install "optimiz-jax[testing]"'),
+        ("optimiz.testing", ["pytest"], 'needs pytest: pip install "optimiz-jax[testing]"'),
         ("optimiz.training", ["orbax", "filelock"], "needs filelock, orbax: pip install"),
     ],
 )

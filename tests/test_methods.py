@@ -33,7 +33,8 @@ def test_a_row_names_arguments_that_the_factory_has(name):
     for argument in (*method.settings, *method.beside, *method.solves, *method.refused, method.rate_argument):
         assert method.takes(argument), argument
     assert method.summary.endswith(".") and method.bad_arguments
-    assert method.fine_tuning_rate is None or method.kind != "line search"
+    for rate in (method.fine_tuning_rate, method.from_scratch_rate):
+        assert (rate is None) == (method.kind == "line search")
 
 
 @each

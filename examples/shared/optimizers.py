@@ -93,7 +93,7 @@ def for_adapters(choice: Choice) -> Choice:
 
     Example:
         >>> choose("adamw").learning_rate, for_adapters(choose("adamw")).learning_rate
-        (0.0003, 0.003)
+        (0.0001, 0.001)
 
     Source:
         Schulman et al., "LoRA Without Regret" (2025).
@@ -221,7 +221,7 @@ def listed(*, from_scratch: bool = False, logits: bool = True) -> str:
     for name, method in methods.METHODS.items():
         rate = method.from_scratch_rate if from_scratch else method.fine_tuning_rate
         if logits or "logits_fn" not in method.needs:
-            note = "finds its rate" if method.kind == "line search" else f"{rate:g}" if rate else "no default"
+            note = "finds its rate" if method.kind == "line search" else f"{rate:g}"
             named.append(f"{name} ({note})")
     return (
         f"Optimizers, run in turn: {', '.join(named)}; or module:function, a function of your own that is "

@@ -16,11 +16,11 @@ Use :func:`salsa`, whose defaults did best in ``examples/studies/line_search``. 
 Source: Kenneweg, Kenneweg and Hammer, arXiv 2407.20650, and their code.
 
 Departures from the authors' class: the first search of ``salsa`` begins at a small step size and goes up, which
-takes about ten forward passes instead of sixty; there is a search every few updates, where the class searches
-at each of the first 70; step sizes grow at searches, are halved when rejected, and are bounded; a failed search
-restores η, shrunk once, and resets the averages, where the class keeps 0.9²⁰⁰ of η and takes thousands of
-updates to regrow it; the rule allows for the rounding of the loss; the step may be decayed to zero over a run;
-parameters may have multipliers of the step size.
+takes four to eight forward passes instead of sixty; there is a search every few updates, where the class
+searches at each of the first 70; step sizes grow at searches, are halved when rejected, and are bounded; a
+failed search restores η, shrunk once, and resets the averages, where the class keeps 0.9²⁰⁰ of η and takes
+thousands of updates to regrow it; the rule allows for the rounding of the loss; the step may be decayed to zero
+over a run; parameters may have multipliers of the step size.
 """
 
 from collections.abc import Callable

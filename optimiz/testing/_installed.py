@@ -2,4 +2,4 @@
 
 from optimiz import checks
 
-checks.installed("optimiz.testing", "testing", "chex")
+checks.installed("optimiz.testing", "testing", "chex", "pytest")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import optax
+import pytest
 
 from optimiz.testing.contract import PROMISES
 from optimiz.testing.promise import BrokenPromise, NotApplicable, Promise
@@ -149,6 +150,4 @@ def parametrize(factory: Subject | Factory, *, conventions: bool = False, **opti
         ... def test_contract(promise):
         ...     promise.check()
     """
-    import pytest
-
     return pytest.mark.parametrize("promise", promises(factory, conventions=conventions, **options), ids=str)

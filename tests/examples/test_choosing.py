@@ -87,4 +87,5 @@ def test_every_method_is_in_the_table_and_says_when_not_to_use_it():
     assert rows["adamaxw"][7] == "7e-13" and rows["muonh"][7] == "5e-14" != rows["adamh"][7]
     assert rows["adamw"][5].startswith("0.0001 (× 0.32: ") and rows["adamw"][6].startswith("0.003 (× 0.32: ")
     assert rows["salsa"][5] == rows["salsa"][6] == "takes no rate" and rows["salsa"][7] == "see its tests"
-    assert rows["soap"][5] == "none"
+    assert rows["soap"][5].startswith("0.0003 (")
+    assert rows["prodigy"][5] == rows["prodigy"][6] == "1, a factor"

@@ -18,7 +18,6 @@ from tests.torch_state import trained
 BOUNDS = {"float64": 1e-13, "float32": 2e-6}
 
 
-@pytest.mark.quick(2)
 @pytest.mark.parametrize("title", CASES)
 def test_the_next_ten_steps_and_their_state_are_pytorchs(title):
     case = CASES[title]

@@ -29,7 +29,6 @@ class Setting:
         multipliers: parameters → multipliers of the rate.
         middle: log10 of the middle of the grids with which a search begins.
         others: the same of optimizers whose steps have another scale.
-        left_out: optimizers that are not run.
         problem: makes the task and its model, and says how many examples it is validated on.
         classes: number of classes of the logits.
     """
@@ -39,7 +38,6 @@ class Setting:
     multipliers: Callable[[Any], Any]
     middle: float
     others: Mapping[str, float]
-    left_out: tuple[str, ...]
     problem: Callable[[], tuple[TextClassification | Pretraining, int]]
     classes: int
 
@@ -47,7 +45,7 @@ class Setting:
     def names(self) -> list[str]:
         """Every optimizer that takes a learning rate; Prodigy's is a factor of the one that it estimates."""
         searches = {name for name, method in methods.METHODS.items() if method.kind == "line search"}
-        return [name for name in methods.METHODS if name not in {"prodigy", *searches, *self.left_out}]
+        return [name for name in methods.METHODS if name not in {"prodigy", *searches}]
 
     @property
     def from_scratch(self) -> bool:
@@ -113,8 +111,6 @@ _FINE_TUNING = Setting(
         **dict.fromkeys(("adamh", "muonh", "sgd"), -2.5),
         **{"adafactor": -2.0, "lars": -1.0, "schedule_free_sgd": -1.5, "signum": -4.5},
     },
-    # The first two keep the norms of matrices, which pre-training has set; SOAP is too slow here on a CPU.
-    left_out=("adamh", "muonh", "kl_soap", "soap"),
     problem=_encoder,
     classes=len(docstrings.TOPICS),
 )
@@ -141,7 +137,6 @@ SETTINGS = {
             **dict.fromkeys(("adagrad", "adamh", "lamb", "muonh", "normuon", "sgd_sai", "sqrt_size_sgd"), -2.0),
             **{"lars": 0.0, "schedule_free_sgd": 0.0, "sgd": -1.0},
         },
-        left_out=(),
         problem=_gpt2,
         classes=_VOCABULARY,
     ),

@@ -172,18 +172,13 @@ def test_a_name_that_nothing_has_is_refused(program):
             ["--optimizer=sophia_g"],
             "draws labels from logits, which this program does not provide",
         ),
-        (
-            "finetune_text",
-            ["--optimizer=soap"],
-            "--learning_rate is needed: there is no default learning rate for soap",
-        ),
-        ("finetune_image", ["--optimizer=soap", "--model=/a/vit"], "--learning_rate is needed"),
+        ("finetune_image", ["--optimizer=optax:lion", "--model=/a/vit"], "--learning_rate is needed"),
         (
             "pretrain",
             ["--optimizer=adamw,optax:lion"],
             "--learning_rate is needed: there is no default learning rate",
         ),
-        ("compare_optimizers", ["--optimizers=soap"], "--learning_rates is needed: there is no default"),
+        ("compare_optimizers", ["--optimizers=optax:lion"], "--learning_rates is needed: there is no default"),
         ("compare_optimizers", ["--optimizers=salsa_class"], "'salsa_class' has no weight decay: it must be 0"),
         (
             "finetune_text",

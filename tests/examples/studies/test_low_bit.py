@@ -109,8 +109,8 @@ def test_the_arms():
         arms(["lyon"], 3e-5, from_scratch=True)
     with pytest.raises(ValueError, match="optimizer 'salsa' needs no learning rate"):
         arms(["salsa"], 3e-5, from_scratch=True)
-    with pytest.raises(ValueError, match="optimizer 'soap' has no default learning rate"):
-        arms(["soap"], 3e-5, from_scratch=False)
+    with pytest.raises(ValueError, match="optimizer 'optax:lion' has no default learning rate"):
+        arms(["optax:lion"], 3e-5, from_scratch=False)
 
 
 @pytest.mark.quick(2)
