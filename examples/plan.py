@@ -34,7 +34,7 @@ from examples.tasks import planned
 from optimiz import compare, methods, plan, training
 
 WRAPPERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
-    "clip": lambda tx: optax.chain(optimiz.clip_by_global_norm(1.0), tx),
+    "clip": lambda tx: optimiz.low_memory_update(optax.chain(optimiz.clip_by_global_norm(1.0), tx)),
     "guard": lambda tx: optimiz.guard(tx, 3),
     "update_guard": lambda tx: optimiz.guard(tx, 3, test="update"),
     "low_bit": lambda tx: optimiz.low_bit(tx, optimiz.Int8()),

@@ -201,7 +201,8 @@ class Plan:
         schedule = schedules.over_steps(shape, self.settings.steps)
         multipliers = trained_parts.multiplied(multipliers, self.layerwise_decay)
         tx = with_state(choice.make(schedule, self.weight_decay, groups.no_decay(), multipliers), self.state)
-        tx = tx if self.clip is None else optax.chain(optimiz.clip_by_global_norm(self.clip), tx)
+        if self.clip is not None:
+            tx = optimiz.low_memory_update(optax.chain(optimiz.clip_by_global_norm(self.clip), tx))
         tx = trained_parts.freezing(in_precision(tx, self.precision, self.settings.seed), self.freeze)
         return tx if self.average is None else averaged(tx, self.average, self.settings.steps), rate
 

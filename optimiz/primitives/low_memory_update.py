@@ -4,9 +4,10 @@ Where the norm of an array is taken before the array is scaled, XLA computes the
 reads it twice. Inside ``low_memory_update`` the array is computed twice, once in the sum and once where it is
 scaled; see ``optimiz.numerics.fusion``.
 
-Around ``optax.lamb`` it halves the memory of an update, to four bytes per parameter. ``lamb``, ``lars`` and
-``guard`` of this suite include it. A chain of ``clip_by_global_norm`` and ``lars``, ``adafactor`` or
-``sgd_sai``, which take sums over the clipped gradient, holds that gradient unless this is around the chain.
+Around ``optax.lamb`` it halves the memory of an update, to four bytes per parameter. ``lamb`` and ``lars`` of
+this suite include it. Behind ``clip_by_global_norm``, methods that take norms, such as ``sgd_sai``,
+``adafactor``, ``lars`` and, on an accelerator, ``lamb``, read the clipped gradient twice. It is held in memory
+unless this is around the chain, clip included; the trainers' ``--clip`` does so.
 """
 
 import optax
@@ -43,6 +44,8 @@ def low_memory_update(tx: optax.GradientTransformation) -> optax.GradientTransfo
         def update(updates, state, params):
             return tx.update(updates, state, params, **extra_args)
 
-        return numerics.low_memory(update)(updates, state, params)
+        # Within numerics.update_and_apply, which defers everything, the kernels of low_bit remain.
+        run = update if numerics.is_traced() else numerics.low_memory(update)
+        return run(updates, state, params)
 
     return optax.GradientTransformationExtraArgs(tx.init, update_fn)

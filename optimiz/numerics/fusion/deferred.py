@@ -61,10 +61,28 @@ def materialise(tree: Any) -> Any:
     return jax.tree.map(lambda array: array.value, tree)
 
 
-def hold(array: Deferred) -> None:
-    """Compute an array, and let what follows be computed from it."""
+def hold(array: Deferred) -> Deferred:
+    """Compute an array as a result, which is in memory in any case.
+
+    Args:
+        array: deferred; it is held from now on.
+
+    Returns:
+        The same array for what follows. A CPU reads it from memory. On an accelerator it is computed again,
+        which XLA does there in the loop that writes the result, so that less is moved.
+    """
     materialise(array)
     array.held = True
+    if array.equation is None or not _is_large(array):
+        return array
+    again = Deferred(None, False, array.equation, array.operands)
+    [equation] = jax.make_jaxpr(_held_on_cpu)(array.value, array.value).jaxpr.eqns
+    return Deferred(None, False, equation, [array, again])
+
+
+@jax.jit
+def _held_on_cpu(held: jax.Array, again: jax.Array) -> jax.Array:
+    return jax.lax.platform_dependent(held, again, cpu=lambda x, _: x, default=lambda _, x: x)
 
 
 def apart(arrays: Sequence[Deferred]) -> list[Deferred]:
@@ -77,14 +95,21 @@ def apart(arrays: Sequence[Deferred]) -> list[Deferred]:
     user = 1 + max((x.users for x in large), default=0)
     for x in large:
         x.users = user
+    results = [x for x in large if x.equation is not None]  # of hold: no accelerator reads them here
+    given = [x for x in held if x not in results]
     # With their scalars, see rule 1.
-    values = [jnp.asarray(x.value) for x in held]
+    values, on_cpu = [jnp.asarray(x.value) for x in given], [x.value for x in results]
     for _ in range(user):  # XLA merges two barriers with the same operands
-        values = jax.lax.optimization_barrier(values)
-    copies = dict(zip(held, map(Deferred, values), strict=True))
+        values, on_cpu = jax.lax.optimization_barrier(values), list(map(_barrier_on_cpu, on_cpu))
+    copies = dict(zip([*given, *results], map(Deferred, [*values, *on_cpu]), strict=True))
     for each in order:
         copies[each] = Deferred(None, False, each.equation, [copies[x] for x in each.operands])
     return [array if array.held else copies[array] for array in arrays]
+
+
+@jax.jit
+def _barrier_on_cpu(x: jax.Array) -> jax.Array:
+    return jax.lax.platform_dependent(x, cpu=jax.lax.optimization_barrier, default=lambda x: x)
 
 
 def materialised_apart(array: Deferred) -> Any:

@@ -70,8 +70,8 @@ def given(function: Callable[..., Any]) -> Callable[..., Any]:
 def low_memory(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let a function hold no large array for two loops, unless the array is a result.
 
-    A result is computed as soon as its equation is reached, and what follows is computed from it. So a new
-    moment can take the place of the old one in memory before the direction is read off the new one.
+    On a CPU a result is computed as soon as its equation is reached, and what follows is computed from it. So
+    a new moment can take the place of the old one in memory before the direction is read off the new one.
 
     Args:
         function: a function from pytrees of arrays to a pytree of arrays. It may close over anything.
@@ -114,6 +114,7 @@ def _followed(
     jaxpr = closed.jaxpr
     known = dict(zip(jaxpr.constvars, map(Deferred, closed.consts), strict=True))
     known |= dict(zip(jaxpr.invars, operands, strict=True))
+    held: dict[Any, Deferred] = {}
     kept = {variable for variable in kept if not isinstance(variable, core.Literal)}
 
     def read(atom: Any) -> Deferred:
@@ -139,7 +140,8 @@ def _followed(
         for variable, array in zip(equation.outvars, results, strict=True):
             known[variable] = array
             if variable in kept:
-                hold(array)
+                known[variable], held[variable] = hold(array), array
+    known |= held
     return [read(atom) for atom in jaxpr.outvars]
 
 

@@ -47,8 +47,11 @@ def together(tx):
     return jax.jit(lambda gradient, state, params: optimiz.update_and_apply(tx, gradient, state, params))
 
 
-def check_kernel(monkeypatch, kernel, name, fmt, shape, dtype, steps=2, guarded=False, rounded=False):
+def check_kernel(
+    monkeypatch, kernel, name, fmt, shape, dtype, steps=2, *, guarded=False, rounded=False, low_memory=False
+):
     tx = optimiz.low_bit(OPTIMIZERS[name](), FORMATS[fmt])
+    tx = optimiz.low_memory_update(tx) if low_memory else tx
     if rounded:
         tx = optax.chain(tx, optimiz.stochastic_rounding(0))
     params, gradients = arrays(shape, dtype, steps)
@@ -96,6 +99,12 @@ def test_the_kernel_of_matrices_that_a_tpu_turns_over_does_too(monkeypatch, fmt,
 @pytest.mark.parametrize("guarded", [False, True])
 def test_parameters_are_rounded_at_random_in_the_kernel(monkeypatch, kernel, guarded):
     check_kernel(monkeypatch, kernel, "lion", "int8", (40, 768), "bfloat16", 1, guarded=guarded, rounded=True)
+
+
+@pytest.mark.parametrize("kernel", [tpu, gpu])
+@pytest.mark.parametrize("fmt", ["int8", "int4"])
+def test_codes_and_scales_stay_in_the_kernel_within_low_memory_update(monkeypatch, kernel, fmt):
+    check_kernel(monkeypatch, kernel, "lion", fmt, (40, 768), "float32", low_memory=True)
 
 
 @pytest.mark.parametrize("kernel", [tpu, gpu])

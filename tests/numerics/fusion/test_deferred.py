@@ -1,4 +1,5 @@
 import importlib
+import re
 
 import chex
 import jax
@@ -105,6 +106,17 @@ def test_low_memory_holds_no_array_where_the_function_holds_one():
 
     assert temporary_bytes(function) >= X.nbytes
     assert temporary_bytes(numerics.low_memory(function)) < X.nbytes / 16
+
+
+@pytest.mark.parametrize(("platform", "read"), [("cpu", 3), ("cuda", 2), ("tpu", 2)])
+def test_only_a_cpu_reads_a_new_moment_again(platform, read):
+    def function(gradient, moment):
+        new = 0.9 * moment + gradient
+        return new, new / jnp.linalg.norm(new)
+
+    lowered = jax.jit(numerics.low_memory(function)).trace(X, Y).lower(lowering_platforms=(platform,))
+    barriers = re.findall(r"optimization_barrier .*:(.*)", lowered.as_text())
+    assert sum(line.count(f"tensor<4x{N // 4}xf32>") for line in barriers) == read
 
 
 def test_arrays_are_reduced_before_they_are_computed_and_none_is_held():
