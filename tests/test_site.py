@@ -88,7 +88,9 @@ def test_every_method_has_a_page_of_its_equations_its_signature_and_its_records(
     assert "[compare](../../../examples/results/compare/report.md)" in adamw
     assert "![Path of adamw" in adamw
     muon = (written / "methods/muon.md").read_text(encoding="utf-8")
-    assert "![Path of muon" in muon and "The two parameters are the diagonal of a matrix, whose" in muon
+    assert (
+        "![Path of muon" in muon and "The method's two parameters are the diagonal of a matrix, whose" in muon
+    )
     sophia = (written / "methods/sophia_g.md").read_text(encoding="utf-8")
     step = "| a step of gpt2, 8 × 1,024 tokens, on h200 moves | "
     assert f"{step}1.01 to 1.96 times what one with `adamw` moves |" in sophia
@@ -96,6 +98,22 @@ def test_every_method_has_a_page_of_its_equations_its_signature_and_its_records(
     assert f"{step}1.02 to 1.33 times what one with `adamw` moves, the most with one trial |" in salsa
     assert "![Path of sophia_g" in sophia and "are a vector, of which logits are made" in sophia
     assert "deviation from `pytorch_optimizer.AdaMax`" in (written / "methods/adamaxw.md").read_text("utf-8")
+
+
+def test_every_method_is_drawn_beside_two_others():
+    pictures = importlib.import_module("path_pictures")
+    for name in methods.METHODS:
+        near = pictures.neighbours(name)
+        assert len({name, *near}) == 3 and methods.METHODS.keys() >= set(near), name
+    assert pictures.neighbours("normuon") == ["muon", "muonh"]
+
+
+def test_the_page_of_a_line_search_says_that_it_takes_no_rate(written):
+    rate, none = "Each rate is the best of a grid", "Line searches find their steps without a rate."
+    for name, expected in {"lion": (True, False), "salsa": (False, True), "prodigy": (True, True)}.items():
+        text = (written / f"methods/{name}.md").read_text(encoding="utf-8")
+        assert (rate in text, none in text) == expected, name
+    assert "next to `lamb` and `sgd`. " in (written / "methods/lars.md").read_text("utf-8")
 
 
 def test_every_schedule_has_a_page_with_its_curves(written):

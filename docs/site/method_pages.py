@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import blocks
+import path_pictures
 
 from examples import choosing
 from optimiz import compare, methods
 
-_PATH = (
-    "100 steps on two landscapes, next to SGD with a momentum of 0.9 and AdamW, each at the best of a grid of "
-    "rates that decay to zero. It shows what the method does with scales and curvature, and says nothing about "
-    "training."
-)
+_RATES = {  # whether a method in the picture of a path is a line search → what its rate is
+    False: "Each rate is the best of a grid, and decays to zero.",
+    True: "Line searches find their steps without a rate.",
+}
 
 
 def reports(root: Path) -> dict[str, list[str]]:
@@ -64,7 +64,16 @@ def page(method: methods.Method, records: Mapping[str, Any], given: str) -> str:
 
 
 def _path(name: str, given: str) -> list[str]:
-    return [f"![Path of {name} on two landscapes]({name}.png)", f"{_PATH} The two parameters are {given}."]
+    near = path_pictures.neighbours(name)
+    searches = {methods.METHODS[one].kind == "line search" for one in (name, *near)}
+    rates = " ".join(_RATES[search] for search in sorted(searches))
+    momentum = " SGD has a momentum of 0.9." if "sgd" in (name, *near) else ""
+    return [
+        f"![Path of {name} on two landscapes]({name}.png)",
+        f"100 steps towards the minimum, a cross, on two landscapes, next to `{'` and `'.join(near)}`. "
+        f"{rates}{momentum} The picture shows what the method does with scales and curvature, and says nothing "
+        f"about training. The method's two parameters are {given}.",
+    ]
 
 
 def _facts(method: methods.Method, records: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

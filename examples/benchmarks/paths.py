@@ -69,8 +69,8 @@ class Landscape(NamedTuple):
 
 VALUES = np.arange(-64.0, 65.0)
 LANDSCAPES = {
-    "ravine": Landscape(ravine, (-1.3, 1.4), ((-1.7, -0.9), (1.5, 2.1)), (0.5, 0.5)),
-    "bend": Landscape(bend, (-1.3, 0.4), ((-1.8, -0.6), (1.8, 2.2)), (1.0, 1.0)),
+    "ravine": Landscape(ravine, (-1.3, 1.4), ((-1.7, -1.6), (2.6, 1.7)), (0.5, 0.5)),
+    "bend": Landscape(bend, (-1.3, 0.4), ((-1.8, -0.8), (1.8, 2.3)), (1.0, 1.0)),
 }
 
 

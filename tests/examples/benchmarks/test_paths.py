@@ -39,6 +39,13 @@ def test_the_rates_of_the_record_lie_inside_the_grid():
         assert len(row["path"]) == paths.STEPS + 1 and row["loss"] < 1, row["method"]
 
 
+def test_the_recorded_paths_lie_inside_their_pictures():
+    for row in RECORD["rows"]:
+        low, high = paths.LANDSCAPES[row["landscape"]].corners
+        points = np.array(row["path"])
+        assert (points > low).all() and (points < high).all(), row["method"]
+
+
 @pytest.mark.parametrize("name", paths.LANDSCAPES)
 def test_the_cross_entropy_of_the_logits_is_the_loss(name):
     landscape = paths.LANDSCAPES[name]
