@@ -1,6 +1,7 @@
 """Pictures of the page on choosing an optimizer, one for each question, from the rows of its tables."""
 
 import math
+import textwrap
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -51,16 +52,17 @@ def _task():
 
 def _memory():
     found = choosing.forms(records._measured("memory"))
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4.6), layout="constrained")
     axes = figure.subplots()
     names = list(reversed(found))
-    axes.barh(names, [found[name] for name in names], color="tab:blue")
-    for device, size in list(choosing.DEVICES.items())[:2]:
-        limit = choosing.SHARE * size / 1.3e9
-        if limit < 1.2 * max(found.values()):
-            axes.axvline(limit, color="tab:orange")
-            axes.text(limit, -0.4, f" {choosing.SHARE:.0%} of {device}, 1.3 billion parameters", fontsize=8)
-    axes.set_xlabel("bytes per parameter")
+    axes.barh([textwrap.fill(name, 40) for name in names], [found[name] for name in names], color="tab:blue")
+    limits = {device: choosing.SHARE * choosing.DEVICES[device] / 1.3e9 for device in ("24 GB", "80 GB")}
+    for limit in limits.values():
+        axes.axvline(limit, color="tab:orange")
+    axes.set(xlim=(0, 1.1 * max(limits.values())), xlabel="bytes per parameter")
+    top = axes.secondary_xaxis("top")
+    top.set_xticks(list(limits.values()), list(limits))
+    top.set_xlabel(f"where 1.3 billion parameters take {choosing.SHARE:.0%} of a device of")
     axes.tick_params(labelsize=8)
     return figure
 
