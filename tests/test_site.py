@@ -149,6 +149,16 @@ def test_every_question_of_the_page_on_choosing_has_a_picture(written):
             assert (written.parent / page).exists(), page
 
 
+def test_a_method_has_one_color_in_the_picture_of_tuning_its_cross_too():
+    figure = importlib.import_module("choosing_pictures")._tuning()
+    lines = [line for axes in figure.axes for line in axes.lines]
+    colors = {(line.get_label(), line.get_color()) for line in lines if line.get_marker() == "o"}
+    names = {name for name, _ in colors}
+    assert len(colors) == len(names) == len({color for _, color in colors})
+    (cross,) = (line for line in lines if line.get_marker() == "x")
+    assert ("sgd_sai", cross.get_color()) in colors
+
+
 def test_a_name_in_code_links_to_where_it_is_documented(monkeypatch):
     pytest.importorskip("sphinx")
     links = importlib.import_module("links")

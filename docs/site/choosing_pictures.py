@@ -4,6 +4,7 @@ import math
 import textwrap
 from pathlib import Path
 
+from matplotlib.colors import TABLEAU_COLORS
 from matplotlib.figure import Figure
 
 from examples import choosing, records
@@ -12,7 +13,7 @@ from optimiz import compare
 CAPTIONS = {
     "by_task": "Difference from Adam or AdamW at its best rate, with the 95 % interval over seeds",
     "by_memory": "Bytes per parameter of parameters, gradients and state",
-    "by_tuning": "What a rate beside the best one loses",
+    "by_tuning": "What a rate beside the best one loses; at a cross the method diverges",
     "by_traffic": "Bytes that an update of GPT-2 XL moves on an H200, per parameter",
 }
 
@@ -69,16 +70,22 @@ def _memory():
 
 def _tuning():
     found = records.grids()
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for axes, (study, methods) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
-        for name, levels in methods.items():
+    names = dict.fromkeys(name for methods_ in found.values() for name in methods_)
+    colors = dict(zip(names, [*TABLEAU_COLORS, "black"], strict=False))
+    figure = Figure(figsize=(7, 8.4), layout="constrained")
+    for axes, (study, methods_) in zip(figure.subplots(len(found), 1), found.items(), strict=True):
+        for name, levels in methods_.items():
             best = min(levels, key=lambda rate: levels[rate])
             rates = [rate for rate in sorted(levels) if math.isfinite(levels[rate])]
-            axes.plot([rate / best for rate in rates], [levels[rate] for rate in rates], "o-", label=name)
-            for rate in set(levels) - set(rates):
-                axes.plot(rate / best, max(levels[r] for r in rates), "x", color="black")
-        axes.set(xscale="log", xlabel="rate over the best rate", ylabel="lost", title=study)
-        axes.legend(fontsize=8)
+            lost = [levels[rate] for rate in rates]
+            axes.plot([rate / best for rate in rates], lost, "o-", color=colors[name], label=name)
+            cross = {"color": colors[name], "markeredgewidth": 2, "transform": axes.get_xaxis_transform()}
+            for rate in levels.keys() - set(rates):
+                axes.plot(rate / best, 0.93, "x", **cross)
+        axes.set(xscale="log", xlim=(0.08, 12), xlabel="rate over the best rate", ylabel="lost", title=study)
+        axes.set_xticks([0.1, 0.3, 1, 3, 10], ["0.1", "0.3", "1", "3", "10"])
+        axes.set_xticks([], minor=True)
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
