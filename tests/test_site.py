@@ -149,6 +149,14 @@ def test_every_question_of_the_page_on_choosing_has_a_picture(written):
             assert (written.parent / page).exists(), page
 
 
+def test_the_picture_of_traffic_has_a_row_for_each_method_by_its_bytes():
+    (axes,) = importlib.import_module("choosing_pictures")._traffic().axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    most = [max(line.get_xdata()) for line in axes.lines]
+    assert names[-1] == "sign_sgd" and set(names) < methods.METHODS.keys() and len(names) == len(most)
+    assert most == sorted(most, reverse=True)
+
+
 def test_a_method_has_one_color_in_the_picture_of_tuning_its_cross_too():
     figure = importlib.import_module("choosing_pictures")._tuning()
     lines = [line for axes in figure.axes for line in axes.lines]

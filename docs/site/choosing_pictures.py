@@ -8,13 +8,14 @@ from matplotlib.colors import TABLEAU_COLORS
 from matplotlib.figure import Figure
 
 from examples import choosing, records
-from optimiz import compare
+from optimiz import compare, methods
 
 CAPTIONS = {
     "by_task": "Difference from Adam or AdamW at its best rate, with the 95 % interval over seeds",
     "by_memory": "Bytes per parameter of parameters, gradients and state",
     "by_tuning": "What a rate beside the best one loses; at a cross the method diverges",
-    "by_traffic": "Bytes that an update of GPT-2 XL moves on an H200, per parameter",
+    "by_traffic": "Bytes that an update of GPT-2 XL moves on an H200, per parameter; a line joins the branches "
+    "that move least to those that move most",
 }
 
 
@@ -90,14 +91,19 @@ def _tuning():
 
 
 def _traffic():
-    rows = [row for row in records._benchmark("plan/gpt2_xl_h200")["rows"] if row["traffic"]]
-    figure = Figure(figsize=(9, 1.2 + 0.24 * len(rows)), layout="constrained")
+    ends = {
+        row["optimizer"]: [round(row["traffic"][end] / row["parameters"]) for end in ("least", "greatest")]
+        for row in records._benchmark("plan/gpt2_xl_h200")["rows"]
+        if row["optimizer"] in methods.METHODS and row["traffic"]
+    }
+    names = sorted(ends, key=lambda name: (ends[name][::-1], name), reverse=True)
+    figure = Figure(figsize=(7, 1.0 + 0.2 * len(names)), layout="constrained")
     axes = figure.subplots()
-    for row in reversed(rows):
-        least, most = (row["traffic"][end] / row["parameters"] for end in ("least", "greatest"))
-        axes.barh(row["optimizer"], least, color="tab:blue")
-        axes.barh(row["optimizer"], most - least, left=least, color="tab:cyan")
-    axes.set_xscale("log")
-    axes.set_xlabel("bytes per parameter; the lighter part depends on branches")
+    for name in names:
+        axes.plot(ends[name], [name, name], "o-", color="tab:blue", markersize=5, linewidth=2)
+    axes.set(xscale="log", xlabel="bytes per parameter", ylim=(-0.7, len(names) - 0.3))
+    axes.set_xticks([10, 20, 50, 100, 200, 500], ["10", "20", "50", "100", "200", "500"])
+    axes.set_xticks([], minor=True)
+    axes.grid(axis="x", color="lightgray")
     axes.tick_params(labelsize=8)
     return figure
