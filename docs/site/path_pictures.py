@@ -68,9 +68,9 @@ def draw(method: str, found: Mapping[tuple[str, str], Mapping[str, Any]], path: 
         for other, color in zip([method, *neighbours(method)], _COLORS, strict=True):
             row = found[other, name]
             rate = "" if row["learning_rate"] is None else f", rate {row['learning_rate']:g}"
-            line = {"linewidth": 1.4, "markersize": 4, "zorder": 3}
+            line = {"linewidth": 1.2, "markersize": 4, "zorder": 3}
             if other != method:
-                line = {"linewidth": 3.0, "alpha": 0.5}
+                line = {"linewidth": 4.5, "alpha": 0.5}
             axes.plot(*np.transpose(row["path"]), ".-", color=color, label=f"{other}{rate}", **line)
         axes.plot(*landscape.minimum, "k+", markersize=9, zorder=4)
         axes.set(xlim=(left, right), ylim=(bottom, top), title=name, xticks=[], yticks=[])
