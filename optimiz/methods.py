@@ -18,6 +18,7 @@ from optimiz import checks, groups, numerics, optimizers
 from optimiz.primitives.scale_by_groups import scale_by_groups
 
 Kind = Literal["rate", "line search", "second order"]
+"""What a method takes, see :attr:`Method.kind`."""
 
 FINE_TUNING_RATES = (
     "one run each of 50 updates on the topics of sentences from Python's documentation, from rates half a "
@@ -26,12 +27,15 @@ FINE_TUNING_RATES = (
     "a decade lower (adam and nadam as adamw and nadamw); those of sgd, sgd_sai, sign_sgd and signum by longer "
     "runs, which agree"
 )
+"""How the rates for fine-tuning in :data:`METHODS` were chosen."""
+
 FROM_SCRATCH_RATES = (
     "one run each of 150 steps of a GPT-2 of two layers and width 64, from rates half a decade apart, and "
     "taken half a decade below the best (examples/studies/default_rates), as the best rate falls by that or "
     "more to a model of nine million parameters (examples/studies/language_model); those of lion, sgd, "
     "sgd_sai, sign_sgd, signum and sophia_g are the best themselves"
 )
+"""How the rates from scratch in :data:`METHODS` were chosen."""
 
 # By the name of an argument, a value that every method with that argument refuses.
 _REFUSED: dict[str, Any] = {
@@ -152,7 +156,7 @@ class Method:
 
     @property
     def solving_rate(self) -> float:
-        """The learning rate, or the first step size of a line search, in :attr:`solves`."""
+        """The learning rate, or the first step size of a line search, in ``solves``."""
         return self.solves.get(self.rate_argument, 0.02)
 
     @property

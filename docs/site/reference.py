@@ -10,6 +10,7 @@ import itertools
 import json
 import shutil
 import sys
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -24,12 +25,26 @@ import schedule_pictures
 
 import optimiz
 from examples import records as committed
-from optimiz import compare, diagnostics, groups, methods, plan, schedules, testing, torch_state, training
+from optimiz import (
+    compare,
+    diagnostics,
+    groups,
+    matrix_scales,
+    methods,
+    newton_schulz,
+    plan,
+    schedules,
+    testing,
+    torch_state,
+    training,
+)
 
 MODULES: Mapping[str, ModuleType] = {
     "optimiz": optimiz,
     "optimiz.groups": groups,
     "optimiz.schedules": schedules,
+    "optimiz.matrix_scales": matrix_scales,
+    "optimiz.newton_schulz": newton_schulz,
     "optimiz.diagnostics": diagnostics,
     "optimiz.training": training,
     "optimiz.compare": compare,
@@ -44,7 +59,7 @@ PARTS = {"Reference": [f"{_PAGES}/{page}" for page in (*_LISTS, *MODULES)]}
 
 
 def public(module: ModuleType) -> dict[str, Any]:
-    """The public functions, classes and constants of a module, by name, without its modules."""
+    """The public functions, classes, constants and types of a module, by name, without its modules."""
     names = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
     found = {name: getattr(module, name) for name in names}
     return {name: value for name, value in found.items() if _belongs(name, value, module)}
@@ -58,6 +73,8 @@ def primitives() -> dict[str, Any]:
 def _belongs(name: str, value: Any, module: ModuleType) -> bool:
     if inspect.ismodule(value):
         return False
+    if typing.get_origin(value) is not None:  # a type with arguments, such as Literal["rate"]
+        return True
     origin = getattr(value, "__module__", None)
     if callable(value):
         if not hasattr(module, "__path__"):  # what a file imports is not its own
@@ -113,7 +130,8 @@ def _module(name: str, module: ModuleType) -> str:
     return "\n\n".join(
         [
             f"# {name}",
-            blocks.directive("automodule", name, "no-index"),
+            blocks.directive("py:module", name),
+            blocks.directive("automodule", module.__name__, "no-index"),
             *filter(None, [links.get(name)]),
             *entries,
         ]
@@ -131,8 +149,9 @@ def _entry(name: str, value: Any) -> str:
     if inspect.isroutine(value):
         return blocks.directive("autofunction", name)
     module, _, constant = name.rpartition(".")
+    shown = f"\n   :value: {value!r}" if isinstance(value, int | str) else ""
     said = _said_of(constant, value)
-    return f"```{{eval-rst}}\n.. py:data:: {constant}\n   :module: {module}\n\n   {said}\n```"
+    return f"```{{eval-rst}}\n.. py:data:: {constant}\n   :module: {module}{shown}\n\n   {said}\n```"
 
 
 def _said_of(name: str, value: Any) -> str:

@@ -23,6 +23,8 @@ import optax
 
 from optimiz import checks
 
+__all__ = ["Scale", "keller", "match_adam", "spectral"]  # of optimiz.matrix_scales
+
 Scale = Callable[[int, int], float]
 """A function from a matrix's numbers of inputs and of outputs to the factor of its step."""
 

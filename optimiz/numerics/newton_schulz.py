@@ -25,6 +25,8 @@ from optimiz.numerics.dispatch import dispatched_once
 from optimiz.numerics.moments import nonzero_divisor
 from optimiz.numerics.precision import compute_dtype, widen
 
+__all__ = ["CONVERGED", "FIVE_TRIPLES", "KELLER", "POLAR_EXPRESS"]  # of optimiz.newton_schulz
+
 # Rounding to bfloat16, and products in it, may move a singular value beyond 1.
 _TOP = 1 + 1 / 32
 _LARGEST = 1.5

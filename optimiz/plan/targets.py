@@ -74,6 +74,8 @@ DEVICES = {
     "h200": Device("cuda", 151_397_597_184, 4800 * _GB, 64 * _GB, _H200, {"xla_gpu_enable_triton_gemm": False}),
     "cpu": Device("cpu"),
 }
+"""The kinds of devices, by the name with which a target begins."""
+
 _PLUGINS = {"tpu": ("libtpu", "tpu"), "cuda": ("jax_cuda13_plugin", "gpu")}
 
 
