@@ -44,25 +44,123 @@ def written(reference, tmp_path_factory):
     return root / "docs/reference"
 
 
+def _offered(module):
+    """The public names of a module, from its text: what it defines, and what it imports under its own name."""
+    if hasattr(module, "__all__"):
+        return set(module.__all__)
+    found = set()
+    for node in ast.parse(inspect.getsource(module)).body:
+        if isinstance(node, ast.ImportFrom):
+            found |= {each.name for each in node.names if each.asname == each.name}
+            if node.names[0].name == "*":
+                found |= _offered(importlib.import_module(node.module))
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return {name for name in found if not name.startswith("_")}
+
+
 def test_every_public_name_has_an_entry(reference, written):
     text = "".join(path.read_text(encoding="utf-8") for path in written.rglob("*.md"))
     text = re.sub(r"py:data:: (\w+)\n   :module: (\S+)", r"py:data:: \2.\1", text)
     entries = set(re.findall(r"\.\. (?:autofunction|autoclass|py:data):: (\S+)", text))
     assert len(entries) > 250
+    modules, shown = dict(reference.MODULES), set()
     for name, module in reference.MODULES.items():
-        for item, value in vars(module).items():
-            if not item.startswith("_") and (inspect.isfunction(value) or inspect.isclass(value)):
-                origin = value.__module__
-                own = origin == name if module is methods else origin.startswith("optimiz")
-                assert (f"{name}.{item}" in entries) == own, f"{name}.{item}"
+        for item in _offered(module):
+            full = f"{name}.{item}"
+            if inspect.ismodule(getattr(module, item)):
+                assert modules.pop(full, None) is getattr(module, item), f"{full} has no page"
+            else:
+                shown.add(full)
+    assert {"optimiz.newton_schulz.KELLER", "optimiz.methods.Kind", "optimiz.groups.biases"} <= shown
+    assert entries == shown
+    # What is imported by name.
+    assert modules.keys() == {
+        "optimiz",
+        *(f"optimiz.{name}" for name in ("compare", "plan", "testing", "training")),
+    }
     assert {"optimiz.Int8", "optimiz.training.EXIT_PREEMPTED", "optimiz.plan.DEVICES"} <= entries
     assert "py:data:: biases\n" in (written / "optimiz.groups.md").read_text("utf-8")  # a rule, not a function
     found = re.findall(r"\.\. (?:autofunction|autoclass|py:data):: (\S+)", text)
     assert len(found) == len(entries), "a name has two entries"
-    listed = {
-        f"{name}.{item}" for name, module in reference.MODULES.items() for item in reference.public(module)
-    }
-    assert entries == listed
+
+
+def test_every_constant_has_a_description(written):
+    data = re.compile(r"py:data:: (\w+)\n   :module: (\S+)(?:\n   :value: .*)?\n\n   (.*)")
+    found = [entry for path in written.glob("*.md") for entry in data.findall(path.read_text(encoding="utf-8"))]
+    assert len(found) > 15
+    for name, module, said in found:
+        assert said.endswith("."), f"{module}.{name}"
+
+
+def test_a_source_leads_back_to_the_only_module_whose_entries_lead_there(reference):
+    pytest.importorskip("sphinx")
+    links = importlib.import_module("links")
+    back = {}
+    for name, module in reference.MODULES.items():
+        for item, value in reference.public(module).items():
+            source = links.source_of(name, item)
+            if source is not None and source == value.__module__:
+                assert back.setdefault(source, name) == name, f"{name}.{item}"
+    assert back["optimiz.training.environment"] == "optimiz.training"
+    assert back["optimiz.numerics.matrix_scales"] == "optimiz.matrix_scales"
+
+
+def _said(reference):
+    """The public docstrings and pages, by where they are."""
+    pages = [*ROOT.glob("docs/*.md"), *ROOT.glob("docs/tutorials/*.md"), ROOT / "README.md"]
+    found = {str(page): page.read_text(encoding="utf-8") for page in pages}
+    for name, module in reference.MODULES.items():
+        found[name] = module.__doc__
+        for item, value in reference.public(module).items():
+            if not (inspect.isclass(value) or inspect.isroutine(value)):
+                continue
+            found[f"{name}.{item}"] = value.__doc__
+            if re.match(r"optimiz\.(primitives|optimizers)\.", value.__module__):  # on the page of the entry
+                found[value.__module__] = sys.modules[value.__module__].__doc__
+            if inspect.isclass(value):
+                members = {key: each for key, each in vars(value).items() if not key.startswith("_")}
+                found |= {f"{name}.{item}.{key}": inspect.getdoc(each) for key, each in members.items()}
+    return {where: text or "" for where, text in found.items()}
+
+
+_NAME = re.compile(r"`([a-z]\w*(?:\.[A-Za-z]\w*)+)(?:\([^()`]*\))?`")
+
+
+def test_names_in_code_of_what_has_an_entry_are_linked_and_others_are_not_public(reference):
+    pytest.importorskip("sphinx")
+    links, inventories = map(importlib.import_module, ("links", "inventories"))
+    own, seen = links.own(), set()
+    for where, text in _said(reference).items():
+        for name in _NAME.findall(text):
+            full = name if name.startswith("optimiz.") else f"optimiz.{name}"
+            if name in own:
+                seen.add(name)
+            else:
+                assert inventories.value_of(full) is None, f"{where}: `{name}` has no entry"
+    assert {"optimiz.newton_schulz", "optimiz.groups", "training.fit", "matrix_scales.keller"} <= seen
+
+
+def test_names_in_code_of_the_libraries_are_in_the_inventories(reference):
+    pytest.importorskip("sphinx")
+    links, inventories = map(importlib.import_module, ("links", "inventories"))
+    names = {inventories.in_full(name) for text in _said(reference).values() for name in _NAME.findall(text)}
+    names = {name for name in names if name.partition(".")[0] in inventories.SITES}
+    assert len(names) > 60
+    missing = {name for name in names - links.listed() if not inspect.ismodule(inventories.value_of(name))}
+    assert missing <= _UNDOCUMENTED, "run docs/site/inventories.py"
+    assert not _UNDOCUMENTED & links.listed()
+
+
+_UNDOCUMENTED = {  # the libraries' own pages do not list them
+    "flax.serialization.to_state_dict",
+    "jax.config.update",
+    "jax.stages.Compiled.as_text",
+    "optax.MaskedNode",
+}
 
 
 def test_no_signature_shows_a_private_name(reference):

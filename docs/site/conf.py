@@ -58,7 +58,6 @@ suppress_warnings = ["myst.header", "toc.not_included", "myst-nb.lexer"]
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:class", r"(collections|numpy|jax|optax)\..*|ArrayTree"),
-    ("py:attr", ".*"),
     ("py:exc", "re.error"),
 ]
 

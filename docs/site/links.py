@@ -5,6 +5,8 @@ or without arguments behind it. A name of the three libraries that the installed
 warning. What their documentation does not list, or ``inventories.py`` was not run for, is left as it is.
 """
 
+import functools
+import inspect
 import re
 from collections.abc import Container, Mapping
 from pathlib import Path
@@ -24,9 +26,10 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def setup(app):
-    """Connect the transform, and the search for what a role names."""
+    """Connect the transform, the search for what a role names, and links to source."""
     app.add_transform(Names)
     app.connect("missing-reference", _found_elsewhere)
+    app.connect("viewcode-follow-imported", lambda app, *entry: source_of(*entry))
 
 
 def in_full(name: str, documented: Container[str]) -> str | None:
@@ -49,6 +52,27 @@ def _found_elsewhere(app, env, node, content):
     return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", full, node, content)
 
 
+def source_of(module: str, name: str) -> str | None:
+    """The module to whose source an entry links, or its own, which has no such source, for no link.
+
+    A source leads back to one entry: to that in the module it is from, where a second module has it too.
+
+    Args:
+        module: of the entry, as it is called in the reference.
+        name: of the entry, such as ``environment`` or ``Layout.params``.
+    """
+    name = name.partition(".")[0]
+    value = getattr(reference.MODULES.get(module), name, None)
+    source = getattr(value, "__module__", None)
+    if source is None or not (inspect.isclass(value) or inspect.isroutine(value)):
+        return None
+    homes = [home for home in reference.MODULES if source.startswith(f"{home}.") and home != "optimiz"]
+    is_elsewhere = any(
+        home != module and getattr(reference.MODULES[home], name, None) is value for home in homes
+    )
+    return module if is_elsewhere else source
+
+
 def listed() -> set[str]:
     """The names in the inventories."""
     lines = [line for path in inventories.FOLDER.glob("*.inv") for line in Path(path).read_text().splitlines()]
@@ -59,10 +83,27 @@ def own() -> Mapping[str, str]:
     """How a name of this suite is written, and what it is called in full."""
     found = {name: f"optimiz.{name}" for name in methods.METHODS}
     for module, value in reference.MODULES.items():
-        for name in reference.public(value):
-            full = f"{module}.{name}"
-            found |= {full: full, full.removeprefix("optimiz."): full} if "." in module else {full: full}
+        names = [f"{module}.{name}" for name in reference.public(value)]
+        classes = [item for item in reference.public(value).items() if inspect.isclass(item[1])]
+        members = [f"{name}.{member}" for name, each in classes for member in _members(each)]
+        names += [f"{module}.{member}" for member in members]
+        found |= {name: name for name in names}
+        if "." in module:
+            found |= {module: module} | {name.removeprefix("optimiz."): name for name in names}
+        found |= {member: f"{module}.{member}" for member in members if member not in found}
     return found
+
+
+def _members(each: type) -> list[str]:
+    """The methods and properties of a class that have an entry."""
+    kinds = (property, functools.cached_property, classmethod, staticmethod)
+    return [
+        name
+        for name, value in vars(each).items()
+        if not name.startswith("_")
+        and (inspect.isfunction(value) or isinstance(value, kinds))
+        and value.__doc__
+    ]
 
 
 class Names(SphinxTransform):

@@ -149,7 +149,7 @@ class Record:
         return [run.score(metric, part, self.sign(metric)) for run in runs]
 
     def rent(self, run: Run) -> float | None:
-        """The price of a run in the currency of :attr:`price`, by reference time or, without a budget, its own.
+        """The price of a run in the currency of ``price``, by reference time or, without a budget, its own.
 
         The price of a device hour times the devices and the hours. None if the price or the time is not known.
         """

@@ -2,18 +2,18 @@
 
 Before the optimizer's update its state is decoded to float32, and after it the new state is encoded, array by
 array. No statistic is held in float32: what the optimizer computes entry by entry is computed twice, first to
-find the scales and then to write the codes (see ``optimiz.numerics.fusion``). Within
-``optimiz.update_and_apply``, a TPU or a GPU computes it once, in a kernel.
-``optimiz.numerics.quantisation`` documents the formats. ``init`` decides, without knowing the optimizer, what
-is stored in few bits; everything else stays as it is:
+find the scales and then to write the codes. Within ``optimiz.update_and_apply``, a TPU or a GPU computes it
+once, in a kernel. The formats are ``optimiz.Int8``, ``optimiz.Int4``, ``optimiz.Float8`` and
+``optimiz.BFloat16``. ``init`` decides, without knowing the optimizer, what is stored in few bits; everything
+else stays as it is:
 
 - Arrays that belong to parameters, have a parameter's shape and hold at least ``min_size`` real floats. So
   biases, norms and factored moments, which take little memory, stay in float32.
 - Of these, arrays whose initial value does not depend on the values of the parameters. Averages and sums start
   at a constant. What starts as a copy of the parameters (the iterates of schedule-free, the origin of DoG or
   Prodigy) needs the parameters' precision. ``init`` finds it by tracing which values it depends on.
-- Of these, arrays outside of a ``numerics.Exact``, in which an optimizer keeps what it needs as it is: SOAP's
-  bases would not be orthogonal in few bits.
+- Of these, arrays that their optimizer does not mark as needed as they are: SOAP's bases would not be
+  orthogonal in few bits.
 
 First and second moments are stored differently, by the signs in each block, not by their names.
 

@@ -2,7 +2,7 @@
 
 Where the norm of an array is taken before the array is scaled, XLA computes the array, holds it in memory and
 reads it twice. Inside ``low_memory_update`` the array is computed twice, once in the sum and once where it is
-scaled; see ``optimiz.numerics.fusion``.
+scaled.
 
 Around ``optax.lamb`` it halves the memory of an update, to four bytes per parameter. ``lamb`` and ``lars`` of
 this suite include it. Behind ``clip_by_global_norm``, methods that take norms, such as ``sgd_sai``,

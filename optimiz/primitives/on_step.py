@@ -6,7 +6,7 @@ from optimiz import checks, numerics
 
 
 def on_step(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Apply a transformation to the ``step`` of ``numerics.Directions``, not to its ``search``.
+    """Apply a transformation to the step direction of a line search, not to its search direction.
 
     So what is not part of the loss, such as weight decay, does not enter Armijo's rule.
 
@@ -14,11 +14,11 @@ def on_step(tx: optax.GradientTransformation) -> optax.GradientTransformationExt
         tx: any transformation.
 
     Returns:
-        A transformation of ``numerics.Directions``, with the state of ``tx``.
+        A transformation of the two directions, which :func:`scale_by_adam` returns for a search, with the state
+        of ``tx``.
 
     Raises:
-        TypeError: ``tx`` is not a transformation; or, in ``update``, the updates are not
-            ``numerics.Directions``.
+        TypeError: ``tx`` is not a transformation; or, in ``update``, the updates are not two directions.
 
     Example:
         >>> from optimiz.numerics import Directions

@@ -52,8 +52,8 @@ def scale_by_adam(
         mu_dtype: dtype of the first moment; None for the parameters' dtype.
         nesterov: whether to use Nesterov's momentum.
         nu_dtype: dtype of the second moment; None for the parameters' dtype, at least float32.
-        for_search: whether to return ``numerics.Directions`` for :func:`scale_by_armijo`: next to the
-            direction, one to search along, with g instead of :math:`\hat m`, whose slope is never negative.
+        for_search: whether to return two directions for :func:`scale_by_armijo`: next to the direction to
+            move along, one to search along, with g instead of :math:`\hat m`, whose slope is never negative.
 
     Returns:
         A transformation that keeps its updates' dtype.

@@ -1,15 +1,16 @@
 r"""The step, found by a line search: minus the first step size tried that decreases the loss enough.
 
 It comes last in a chain, instead of a learning rate. Parameters are divided into *units* u, each with a step
-size η_u. A search tries step sizes along the *search direction* until Armijo's rule (``numerics.armijo``)
-holds, and then the parameters move along the *step direction* d:
+size η_u. A search tries step sizes along the *search direction* until Armijo's rule holds, that is until the
+loss falls by at least a share c of what its slope predicts. Then the parameters move along the *step
+direction* d:
 
 .. math:: w_u \leftarrow w_u - \eta_u\, d_u
 
-The two directions come as ``numerics.Directions``; a single tree of updates is both. Every trial calls
-``value_fn``, which must be the loss of one mini-batch under one random key; a trial is one forward pass and
-holds one more set of parameters. When an update is differentiated, a step size is a constant multiple of the
-one with which its search began, and trials are not differentiated.
+The two directions come as a pair, as :func:`scale_by_adam` returns it; a single tree of updates is both. Every
+trial calls ``value_fn``, which must be the loss of one mini-batch under one random key; a trial is one forward
+pass and holds one more set of parameters. When an update is differentiated, a step size is a constant multiple
+of the one with which its search began, and trials are not differentiated.
 
 Sharded arrays under ``jit`` need nothing special. Under ``shard_map`` and ``pmap`` every device must take the
 same decision, so ``value`` and ``value_fn`` must be reduced over devices (``jax.lax.pmean``) and ``grad`` must
@@ -82,7 +83,7 @@ def scale_by_armijo(
         init_step: initial step size η > 0.
         shrink: factor in (0, 1) for a step size that is rejected.
         growth: function of the step sizes [U] and whether this update is searched, to the step sizes at which
-            the search begins, or which apply without one; see ``numerics.grow_each_step``.
+            the search begins, or which apply without one.
         search_due: function from the state to whether to search; see ``optimiz.search_every`` and
             ``optimiz.search_when_changing``.
         max_trials: maximum number of forward passes per search, ≥ 1.

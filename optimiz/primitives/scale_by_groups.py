@@ -3,7 +3,7 @@ r"""Scale each update by its own multiplier: a learning rate per group of parame
 .. math:: u_i \leftarrow m_i\, u_i
 
 After an optimizer, m_i multiplies its learning rate, including the decoupled weight decay. Before a line search
-it does the same, because both ``numerics.Directions`` are scaled. There is no state: multipliers are numbers,
+it does the same, because both of its directions are scaled. There is no state: multipliers are numbers,
 or are computed from paths and shapes whenever an update is traced.
 """
 

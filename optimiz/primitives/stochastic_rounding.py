@@ -9,7 +9,7 @@ moves to a neighbour about once in forty steps, and on average it is where it wo
 This must come last in a chain, because a later transformation would undo it; tracing fails otherwise. It
 replaces the update by the step from θ to the chosen number, so that ``optax.apply_updates``, in the parameters'
 dtype, arrives exactly there. Where θ and θ + u differ so much in size that the step itself is rounded, the
-choice is between numbers that a step can reach; see ``numerics.stochastic_step``.
+choice is between numbers that a step can reach.
 
 The key is part of the state, so that a resumed run rounds as an uninterrupted one does, and replicas of the
 same state round alike, whatever the layout of devices.

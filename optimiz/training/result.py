@@ -56,7 +56,11 @@ class Result:
 
 
 class Diverged(RunError):
-    """The loss is no longer finite, and the run cannot continue; see ``optimiz.training.divergence``.
+    """The loss is no longer finite, and the run cannot continue.
+
+    A run ends with the first step whose loss or gradient is not finite; under an optimizer that skips such
+    steps, as ``optimiz.guard`` and ``optax.apply_if_finite`` do, with the step at which that one gives up.
+    Nothing is saved after it: the newest checkpoint holds a good state.
 
     Attributes:
         step: 0-based index of the update that ended the run.

@@ -57,9 +57,9 @@ class Settings:
             the end are traced with ``jax.profiler``, into ``profile`` in the run's directory, for TensorBoard,
             XProf or Perfetto. None for no trace.
         micro_batches: number of parts, a divisor of the batch, in which a step computes it one after the other,
-            ≥ 1: the same update, up to rounding and the keys of dropout, in less memory. See
-            ``optimiz.training.micro_batches``. With two or more, every update's row in ``metrics.jsonl`` has
-            the noise of its gradient.
+            ≥ 1: the same update, up to rounding and the keys of dropout, in less memory. Micro-batch m of n has
+            the examples m, m + n, m + 2 n and so on; means are over the weights of the whole batch. With two or
+            more, every update's row in ``metrics.jsonl`` has the noise of its gradient.
         noise_every: number of updates from one measurement of the gradient's noise to the next, beginning with
             the first; 0 for none. It takes the gradient of the update's batch once more, in micro-batches, and
             a compilation. It is not charged to a budget, nor part of the seconds of updates.

@@ -72,9 +72,10 @@ def run_matrix(
             where the values next to that were tried with other points only, they are run too. A single value
             is no grid, and 0 no edge.
         halving: shares of the budget, ascending in (0, 1), such as [0.25, 0.5]; empty for none. The arms of
-            each optimizer run at the first share, and only the best of them at the next; see
-            ``optimiz.compare.matrix.halving``. A grid then goes on at the first share. An optimizer with a
-            single arm runs at the whole budget at once.
+            each optimizer run at the first share, to the end of their schedule, and only the best of them, from
+            the start, at the next: of n at a share f, ⌈n f/f'⌉ at f', so that all shares take about as much. A
+            grid then goes on at the first share. An optimizer with a single arm runs at the whole budget at
+            once.
         noise_batches: number of batches on which the noise of the gradient is measured, before and after every
             run, without dropout; 0 for no measurement. It is not charged to a budget.
         reference: prices of the work, if the settings have a budget; or the prices of each optimizer's, by its
