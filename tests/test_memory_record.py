@@ -7,6 +7,7 @@ import pytest
 
 import optimiz
 from examples.models import shapes
+from optimiz.methods import METHODS
 from tests import memory_record
 from tests.memory_record import FORMATS, MODELS
 
@@ -38,8 +39,13 @@ def test_the_record_is_what_the_code_says(model, name, label):
     assert memory_record.total(model, name, FORMATS[label]) == recorded
 
 
-@pytest.mark.long  # before a release; a new method may come without
-@pytest.mark.parametrize("name", memory_record.TABLE)
+@pytest.mark.parametrize("model", MODELS)
+def test_the_record_has_every_method(model):
+    assert RECORD["models"][model]["bytes"].keys() == METHODS.keys()
+
+
+@pytest.mark.long  # before a release
+@pytest.mark.parametrize("name", METHODS)
 def test_the_record_is_what_the_code_says_of_every_optimizer(name):
     for label, fmt in FORMATS.items():
         assert (
@@ -66,4 +72,3 @@ def test_few_bits_keep_their_promise(model):
     assert bytes_of["adamw"]["Int4"] <= 1.14 * count
     assert 4 * count <= bytes_of["sgd_sai"]["float32"] <= 4.001 * count
     assert bytes_of["lion"]["BFloat16"] <= 2.02 * count
-    assert bytes_of.keys() <= memory_record.TABLE.keys()
