@@ -5,7 +5,7 @@ The tables are those of ``docs/which_optimizer.md``; the site draws its pictures
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from examples.shared import markdown
@@ -230,13 +230,30 @@ def by_tuning(found: Mapping[str, Mapping[str, Mapping[float, float]]]) -> str:
     return compare.table(head, rows, words=4)
 
 
+def default_grids(rates: Iterable[compare.Record]) -> dict[str, dict[str, dict[float, float]]]:
+    """As :func:`grids`, of the study of default rates, in nats.
+
+    Args:
+        rates: its records.
+    """
+    found = map(DefaultRates, rates)
+    return {
+        f"validation loss, {one.setting.what}": {name: one.lost(name) for name in one.names} for one in found
+    }
+
+
+def method_of(row: str) -> str:
+    """The method that a row of a record is of, which may be named after a variant; "" for none.
+
+    Args:
+        row: such as ``soap_one_sided``.
+    """
+    return max((name for name in methods.METHODS if f"{row}_".startswith(f"{name}_")), key=len, default="")
+
+
 def cases_of(name: str, parity: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The cases of a method in the record of parity, which may be named after its variants."""
-
-    def owner(case: str) -> str:
-        return max((m for m in methods.METHODS if f"{case}_".startswith(f"{m}_")), key=len, default="")
-
-    return [case for key, case in parity["cases"].items() if owner(key) == name]
+    return [case for key, case in parity["cases"].items() if method_of(key) == name]
 
 
 def moved(plan: Mapping[str, Any]) -> dict[str, str]:
@@ -267,14 +284,20 @@ def moved_by_steps(plan: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def lost(name: str, found: Mapping[str, Mapping[str, Mapping[float, float]]]) -> str:
-    """What rates next to the best lose to it, study by study; empty if no study has a grid of the method.
+def grids_of(
+    name: str, found: Mapping[str, Mapping[str, Mapping[float, float]]]
+) -> dict[str, dict[str, Mapping[float, float]]]:
+    """The grids of a method and its variants, study by study; empty if no study has one.
 
     Args:
         name: name of the method.
         found: what other rates lose, as :func:`grids` returns it.
     """
-    return "; ".join(f"{_lost(one[name])} ({study})" for study, one in found.items() if name in one)
+    own = {
+        study: {row: levels for row, levels in one.items() if method_of(row) == name}
+        for study, one in found.items()
+    }
+    return {study: one for study, one in own.items() if one}
 
 
 def all_methods(
@@ -300,10 +323,7 @@ def all_methods(
     head += (*(f"default rate, {title.replace('_', ' ')}" for title in rates), "deviation from its source")
     measured, rows = [DefaultRates(record) for record in rates.values()], []
     for name, method in methods.METHODS.items():
-        held = small["bytes"].get(name, {})
-        sizes = [
-            f"{held[k] / small['parameters']:.2f}" if k in held else UNMEASURED for k in ("float32", "Int8")
-        ]
+        sizes = [f"{small['bytes'][name][k] / small['parameters']:.2f}" for k in ("float32", "Int8")]
         traffic = bytes_moved.get(name, UNMEASURED)
         missing = "takes no rate" if method.kind == "line search" else "1, a factor"
         defaults = (
@@ -320,6 +340,6 @@ def all_methods(
         f"that needs the loss, a whole step of {PLANNED_STEP}, next to one with AdamW. Rate: "
         "that of the trainers, and by how many nats rates next to the best one of short runs are worse, from "
         "one run at each; some defaults are half a decade below that one. Deviation: the largest, relative, of "
-        "[the record](optimizers.md). What says *not measured* was not."
+        "[the record](optimizers.md)."
     )
     return f"{compare.table(head, rows, words=2)}\n\n{note}"

@@ -187,6 +187,11 @@ def grids() -> dict[str, dict[str, dict[float, float]]]:
     )
 
 
+def default_grids() -> dict[str, dict[str, dict[float, float]]]:
+    """The same of the study of default rates."""
+    return choosing.default_grids([*default_rates().values(), longer_default_rates()])
+
+
 def moved() -> dict[str, str]:
     """Bytes that an update of GPT-2 XL moves per parameter on an H200, by optimizer."""
     return choosing.moved(_benchmark("plan/gpt2_xl_h200"))

@@ -182,9 +182,18 @@ def test_every_method_has_a_page_of_its_equations_its_signature_and_its_records(
     assert "deviation from `torch.optim.AdamW`" in adamw and "| GPT-2 124M | 8.00 |" in adamw
     assert "| do not use it | where 8 bytes" in adamw
     assert "| an update of gpt2-xl on h200 moves | 28 bytes per parameter |" in adamw
-    assert re.search(r"\| lost at rates next to the best \| .*× 3.2: .*small GPT-2", adamw)
+    assert re.search(r"\| validation loss, small GPT-2 \| `adamw` \| 0.001 \| .*× 3.2: ", adamw)
     assert "[compare](../../../examples/results/compare/report.md)" in adamw
     assert "![Path of adamw" in adamw
+    searches = {name for name, method in methods.METHODS.items() if method.kind == "line search"}
+    for name in methods.METHODS:
+        text = (written / f"methods/{name}.md").read_text(encoding="utf-8")
+        assert "| model | float32 | BFloat16 |" in text and "not measured" not in text
+        assert ("## What other rates lose" in text) == (name not in searches), name
+        assert "| measured in | [" in text, name
+    soap = (written / "methods/soap.md").read_text(encoding="utf-8")
+    assert "| validation loss, small GPT-2 | `soap_one_sided` | " in soap
+    assert "language_model/results/report.md)" in soap
     muon = (written / "methods/muon.md").read_text(encoding="utf-8")
     assert (
         "![Path of muon" in muon and "The method's two parameters are the diagonal of a matrix, whose" in muon

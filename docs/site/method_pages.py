@@ -33,7 +33,7 @@ def reports(root: Path) -> dict[str, list[str]]:
         }
         folder = path.parent.relative_to(root / "examples").as_posix()
         words = [word for word in folder.split("/") if word not in ("results", "studies", "benchmarks")]
-        for name in methods.METHODS.keys() & named:
+        for name in methods.METHODS.keys() & set(map(choosing.method_of, named)):
             link = f"[{' '.join(words).replace('_', ' ')}](../../../examples/{folder}/report.md)"
             found.setdefault(name, []).append(link)
     return found
@@ -58,7 +58,9 @@ def page(method: methods.Method, records: Mapping[str, Any], given: str) -> str:
             blocks.directive("autofunction", f"optimiz.{name}"),
             "## At a glance",
             compare.table(("", ""), list(_facts(method, records)), words=2),
-            *_state(method, records["memory"]),
+            *_rates(name, records["grids"]),
+            "## Bytes of state per parameter",
+            _state(method, records["memory"]),
         ]
     )
 
@@ -89,8 +91,6 @@ def _facts(method: methods.Method, records: Mapping[str, Any]) -> Iterator[tuple
         if rate is not None:
             yield text, f"{rate:g}, a starting point"
     yield from _traffic(method, records)
-    if lost := choosing.lost(method.name, records["grids"]):
-        yield "lost at rates next to the best", lost
     if method.needs:
         yield "`update` needs", ", ".join(f"`{name}`" for name in method.needs)
     if method.name in records["reports"]:
@@ -111,18 +111,21 @@ def _traffic(method: methods.Method, records: Mapping[str, Any]) -> Iterator[tup
         yield f"an update of {choosing.PLANNED} moves", choosing.UNMEASURED
 
 
-def _state(method: methods.Method, memory: Mapping[str, Any]) -> Iterator[str]:
-    held = {model: measured["bytes"].get(method.name, {}) for model, measured in memory["models"].items()}
-    formats = list(dict.fromkeys(kind for sizes in held.values() for kind in sizes))
-    parameters = {model: measured["parameters"] for model, measured in memory["models"].items()}
+def _rates(name: str, grids: Mapping[str, Any]) -> Iterator[str]:
+    if own := choosing.grids_of(name, grids):
+        yield "## What other rates lose"
+        yield "How much worse they end on held-out data than the best one, in the metric's own unit."
+        yield choosing.by_tuning(own)
+
+
+def _state(method: methods.Method, memory: Mapping[str, Any]) -> str:
+    models = memory["models"]
     rows = [
-        (model, *(f"{sizes[kind] / parameters[model]:.2f}" for kind in formats))
-        for model, sizes in held.items()
-        if sizes
+        (model, *(f"{size / measured['parameters']:.2f}" for size in measured["bytes"][method.name].values()))
+        for model, measured in models.items()
     ]
-    if rows:  # variants of a method are not measured on their own
-        yield "## Bytes of state per parameter"
-        yield compare.table(("model", *formats), rows)
+    formats = next(iter(models.values()))["bytes"][method.name]
+    return compare.table(("model", *formats), rows)
 
 
 def overview(records: Mapping[str, Any]) -> str:
@@ -130,8 +133,7 @@ def overview(records: Mapping[str, Any]) -> str:
     model = next(iter(records["memory"]["models"].values()))
     rows = []
     for name, method in methods.METHODS.items():
-        held = model["bytes"].get(name)
-        size = "" if held is None else f"{held['float32'] / model['parameters']:.2f}"
+        size = f"{model['bytes'][name]['float32'] / model['parameters']:.2f}"
         rows.append((f"[`{name}`](methods/{name}.md)", method.summary, method.kind, size))
     head = ("method", "in one line", "kind", "state, bytes per parameter")
     shown = next(iter(records["memory"]["models"]))

@@ -99,7 +99,7 @@ def write(root: Path) -> None:
     }
     records["reports"] = method_pages.reports(root)
     records["moved"], records["moved_by_steps"] = committed.moved(), committed.moved_by_steps()
-    records["grids"] = committed.grids()
+    records["grids"] = committed.grids() | committed.default_grids()
     paths = path_pictures.rows(root)
     for name, method in methods.METHODS.items():
         given = paths[name, "bend"]["given"]
