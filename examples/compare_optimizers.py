@@ -145,7 +145,7 @@ def main() -> None:
     """Run what is missing, then write the report."""
     given = prices.given(_REFERENCE.value)
     rates = None if _LEARNING_RATES.value is None else [float(rate) for rate in _LEARNING_RATES.value]
-    settings = training.Settings(budget=_BUDGET.value, log_every=5, evaluate_at=(0.25, 0.5, 0.75))
+    settings = training.Settings(budget=_BUDGET.value, log_every=5, evaluate_at=(1 / 3, 2 / 3))
     devices.refuse()
     setting = read_setting()
     metric = setting.metric(_METRIC.value)

@@ -1,9 +1,12 @@
 """Checks what is published: ``python -m build && python -m tests.distribution dist``, which .ci/run calls.
 
 The wheel holds the library and nothing else; the sdist also has the programs, and neither of the two has tests.
-In a fresh environment, with no extra, every module of the wheel can be imported or says what to install.
+In a fresh environment, with no extra, every module of the wheel can be imported or says what to install. The
+first cells of the tutorials, which install a release, find all packages where an index has these files.
 """
 
+import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -37,12 +40,12 @@ def check_contents(dist: Path) -> None:
 
 
 _IMPORT_ALL = """
-import importlib, pkgutil, optimiz
-for module in pkgutil.iter_modules(optimiz.__path__, "optimiz."):
+import importlib, sys, optimiz
+for name in sys.argv[1:]:
     try:
-        importlib.import_module(module.name)
+        importlib.import_module(name)
     except ModuleNotFoundError as error:
-        assert 'pip install "optimiz-jax[' in str(error), error
+        assert 'pip install "optimiz-jax[' in str(error), (name, error)
 optimiz.adamw(1e-3)
 """
 
@@ -50,11 +53,25 @@ optimiz.adamw(1e-3)
 def check_wheel_alone(dist: Path) -> None:
     """Install the wheel in a fresh environment, and import every module there."""
     [wheel] = dist.glob("*.whl")
+    files = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")]
+    modules = [name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in files]
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         python = Path(folder, "bin/python")
         subprocess.run([python, "-m", "pip", "install", "--quiet", wheel.resolve()], cwd=folder, check=True)
-        subprocess.run([python, "-c", _IMPORT_ALL], cwd=folder, check=True)
+        subprocess.run([python, "-c", _IMPORT_ALL, *modules], cwd=folder, check=True)
+
+
+def check_first_cells(dist: Path) -> None:
+    """Run the first cells of the tutorials, all but the installation itself, whose packages must be found."""
+    pages = Path(__file__).parent.parent.glob("docs/tutorials/*.md")
+    cells = {re.search(r":tags: \[skip-execution\]\n\n(.*?)```", page.read_text(), re.DOTALL) for page in pages}
+    for cell in {found[1] for found in cells if found is not None}:
+        script = re.sub("^[%!]", "", cell, flags=re.MULTILINE)
+        script = re.sub(r"\bpip install", "pip install --dry-run", script)
+        with tempfile.TemporaryDirectory() as folder:
+            found = os.environ | {"PIP_FIND_LINKS": str(dist.resolve())}
+            subprocess.run(["bash", "-ec", script], cwd=folder, env=found, check=True)
 
 
 if __name__ == "__main__":
@@ -62,3 +79,4 @@ if __name__ == "__main__":
         raise SystemExit("python -m tests.distribution DIST")
     check_contents(Path(sys.argv[1]))
     check_wheel_alone(Path(sys.argv[1]))
+    check_first_cells(Path(sys.argv[1]))
