@@ -11,8 +11,8 @@ from examples import choosing, records
 from optimiz import compare, methods
 
 CAPTIONS = {
-    "by_task": "Difference from Adam or AdamW at its best rate, with the 95 % interval over seeds: better (green), "
-    "worse (red) or not told apart (gray)",
+    "by_task": "Difference from Adam or AdamW at its best rate, with the 95 % interval over seeds: better "
+    "(green), worse (red) or not told apart (gray)",
     "by_memory": "Bytes per parameter of parameters, gradients and state",
     "by_tuning": "What a rate beside the best one loses; at a cross the method diverges",
     "by_traffic": "Bytes that an update of GPT-2 XL moves on an H200, per parameter; a line joins the branches "
