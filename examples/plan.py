@@ -29,12 +29,12 @@ import optimiz
 from examples.benchmarks import plan_report
 from examples.models import shapes
 from examples.models.remat import REMAT
-from examples.shared import command, markdown, program_flags, terminal
+from examples.shared import command, markdown, optimizers, program_flags, terminal
 from examples.tasks import planned
 from optimiz import compare, methods, plan, training
 
 WRAPPERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
-    "clip": lambda tx: optimiz.low_memory_update(optax.chain(optimiz.clip_by_global_norm(1.0), tx)),
+    "clip": lambda tx: optimizers.clipped(tx, 1.0),
     "guard": lambda tx: optimiz.guard(tx, 3),
     "update_guard": lambda tx: optimiz.guard(tx, 3, test="update"),
     "low_bit": lambda tx: optimiz.low_bit(tx, optimiz.Int8()),

@@ -66,6 +66,7 @@ def check_first_cells(dist: Path) -> None:
     """Run the first cells of the tutorials, all but the installation itself, whose packages must be found."""
     pages = Path(__file__).parent.parent.glob("docs/tutorials/*.md")
     cells = {re.search(r":tags: \[skip-execution\]\n\n(.*?)```", page.read_text(), re.DOTALL) for page in pages}
+    assert None not in cells, "a tutorial has no first cell that installs a release"
     for cell in {found[1] for found in cells if found is not None}:
         script = re.sub("^[%!]", "", cell, flags=re.MULTILINE)
         script = re.sub(r"\bpip install", "pip install --dry-run", script)

@@ -168,6 +168,16 @@ def _own(name: str) -> Choice:
     return Choice(name.replace(":", "."), make, None)
 
 
+def clipped(tx: optax.GradientTransformation, norm: float) -> optax.GradientTransformation:
+    """An optimizer behind a clip of the gradient's global norm, without a clipped gradient in memory.
+
+    Args:
+        tx: the optimizer.
+        norm: the largest norm of the gradient, > 0.
+    """
+    return optimiz.low_memory_update(optax.chain(optimiz.clip_by_global_norm(norm), tx))
+
+
 def averaged(tx: optax.GradientTransformation, rule: str, steps: int) -> optax.GradientTransformation:
     """An optimizer that keeps an average of the parameters, which is what is evaluated, tested and saved.
 

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import jax
 import optax
 
-import optimiz
 from examples.shared import (
     command,
     program_flags,
@@ -19,7 +18,7 @@ from examples.shared import (
     training_flags,
     warm_start,
 )
-from examples.shared.optimizers import Choice, averaged
+from examples.shared.optimizers import Choice, averaged, clipped
 from examples.shared.precisions import PRECISIONS, in_precision, with_state
 from examples.shared.run_folders import MODEL
 from optimiz import compare, groups, schedules, training
@@ -201,8 +200,7 @@ class Plan:
         schedule = schedules.over_steps(shape, self.settings.steps)
         multipliers = trained_parts.multiplied(multipliers, self.layerwise_decay)
         tx = with_state(choice.make(schedule, self.weight_decay, groups.no_decay(), multipliers), self.state)
-        if self.clip is not None:
-            tx = optimiz.low_memory_update(optax.chain(optimiz.clip_by_global_norm(self.clip), tx))
+        tx = tx if self.clip is None else clipped(tx, self.clip)
         tx = trained_parts.freezing(in_precision(tx, self.precision, self.settings.seed), self.freeze)
         return tx if self.average is None else averaged(tx, self.average, self.settings.steps), rate
 
