@@ -7,7 +7,6 @@ import re
 import sys
 import textwrap
 
-import nbformat
 import pytest
 
 import optimiz
@@ -364,6 +363,7 @@ def test_every_tutorial_is_offered_as_a_notebook_that_installs_what_it_needs():
 
 
 def test_what_a_cell_writes_in_parts_is_one_text():
+    nbformat = pytest.importorskip("nbformat")
     notebooks = importlib.import_module("notebooks")
     parts = [("stdout", "lo"), ("stderr", "a "), ("stdout", "ss 1\n\n"), ("stderr", "warning")]
     outputs = [nbformat.v4.new_output("stream", name=name, text=text) for name, text in parts]
