@@ -253,7 +253,7 @@ def method_of(row: str) -> str:
 
 def cases_of(name: str, parity: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The cases of a method in the record of parity, which may be named after its variants."""
-    return [case for key, case in parity["cases"].items() if method_of(key) == name]
+    return [case for key, case in parity.items() if method_of(key) == name]
 
 
 def moved(plan: Mapping[str, Any]) -> dict[str, str]:
@@ -311,7 +311,7 @@ def all_methods(
 
     Args:
         memory: record of the size of states.
-        parity: record of the distance from sources.
+        parity: what was measured of the distance from sources, by case.
         plan: record of planned updates.
         steps: record of planned steps, for methods that need the loss.
         rates: records of the study of default rates, by what is trained.
@@ -331,7 +331,7 @@ def all_methods(
             for one in measured
         )
         cases = cases_of(name, parity)
-        deviation = f"{max(case['max_relative_deviation'] for case in cases):.0e}" if cases else "see its tests"
+        deviation = f"{max(case['max_relative_deviation'] for case in cases):.0e}" if cases else "our own form"
         page = f"[`{name}`](../optimiz/optimizers/{method.page}.py)"
         rows.append((page, method.avoid, *sizes, traffic, *defaults, deviation))
     note = (
@@ -340,6 +340,6 @@ def all_methods(
         f"that needs the loss, a whole step of {PLANNED_STEP}, next to one with AdamW. Rate: "
         "that of the trainers, and by how many nats rates next to the best one of short runs are worse, from "
         "one run at each; some defaults are half a decade below that one. Deviation: the largest, relative, of "
-        "[the record](optimizers.md)."
+        "[the optimizers](optimizers.md) and [the line searches](line_search.md)."
     )
     return f"{compare.table(head, rows, words=2)}\n\n{note}"

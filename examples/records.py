@@ -132,7 +132,7 @@ def sections() -> dict[str, Callable[[], str]]:
         "by_tuning": lambda: choosing.by_tuning(grids()),
         "all_methods": lambda: choosing.all_methods(
             _measured("memory"),
-            _measured("parity"),
+            parity(),
             _benchmark("plan/gpt2_xl_h200"),
             _benchmark("plan/gpt2_step_h200"),
             default_rates(),
@@ -152,6 +152,7 @@ def sections() -> dict[str, Callable[[], str]]:
         "plan_low_bit": lambda: plan_report.by_device(list(map(_benchmark, _LOW_BIT))),
         "plan_gpu": lambda: plan_report.summary(_benchmark("plan/gpt2_xl_h200")),
         "parity": lambda: _rendered("parity"),
+        "search_parity": lambda: _rendered("search_parity"),
         "model_parity": lambda: _rendered("model_parity"),
         "faults": lambda: _rendered("faults"),
         "layouts": lambda: _rendered("layouts", in_words=True),
@@ -159,6 +160,11 @@ def sections() -> dict[str, Callable[[], str]]:
         "scaling": lambda: _rendered("scaling", in_words=True),
         "optax": lambda: _rendered("optax_contract"),
     }
+
+
+def parity() -> dict[str, Any]:
+    """Every measured distance of a method from its source, by case; line searches among them."""
+    return _measured("parity")["cases"] | _measured("search_parity")["cases"]
 
 
 def outcomes() -> Iterator[choosing.Outcome]:
@@ -249,7 +255,7 @@ def _rendered(name: str, *, in_words: bool = False) -> str:
     """A record in tests/records as a page, or as the sentences that the documentation has of it."""
     from tests import faults_record, memory_record, scaling_record
     from tests.contract import record as contract
-    from tests.golden import model_parity_record, parity_record
+    from tests.golden import model_parity_record, parity_record, search_parity_record
     from tests.testing import optax_record
     from tests.training import layouts_record
 
@@ -262,6 +268,7 @@ def _rendered(name: str, *, in_words: bool = False) -> str:
         "optax_contract": optax_record,
         "parity": parity_record,
         "scaling": scaling_record,
+        "search_parity": search_parity_record,
     }[name]
     render = module.in_words if in_words else module.render
     return render(_measured(name))

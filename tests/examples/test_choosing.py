@@ -86,6 +86,7 @@ def test_every_method_is_in_the_table_and_says_when_not_to_use_it():
     assert not [name for name, row in rows.items() if row[4] == choosing.UNMEASURED]
     assert rows["adamaxw"][7] == "7e-13" and rows["muonh"][7] == "5e-14" != rows["adamh"][7]
     assert rows["adamw"][5].startswith("0.0001 (× 0.32: ") and rows["adamw"][6].startswith("0.003 (× 0.32: ")
-    assert rows["salsa"][5] == rows["salsa"][6] == "takes no rate" and rows["salsa"][7] == "see its tests"
+    assert rows["salsa"][5] == rows["salsa"][6] == "takes no rate" and rows["salsa"][7] == "our own form"
+    assert rows["pla_sls"][7] == "5e-14" and rows["salsa_packaged"][7] == "4e-10"
     assert rows["soap"][5].startswith("0.0003 (")
     assert rows["prodigy"][5] == rows["prodigy"][6] == "1, a factor"

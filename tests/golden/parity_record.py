@@ -96,8 +96,18 @@ def snapshots(case: str) -> dict[str, np.ndarray]:
         return {name: np.asarray(x)[recorded] for name, x in trajectory.items()}
 
 
-def deviation(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> float:
-    """How far a trajectory, [snapshots, ...] by leaf, is from another, as DEVIATION says."""
+def deviation(
+    ours: Mapping[str, np.ndarray],
+    theirs: Mapping[str, np.ndarray],
+    start: Mapping[str, np.ndarray] | None = None,
+) -> float:
+    """How far a trajectory, [snapshots, ...] by leaf, is from another, as DEVIATION says.
+
+    Args:
+        ours: the one.
+        theirs: the other.
+        start: where both begin; None for the problem that all share.
+    """
 
     def largest(x):
         return np.abs(x).reshape(len(x), -1).max(axis=1)
@@ -105,7 +115,7 @@ def deviation(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) 
     def relative(difference, moved):  # where neither has moved, as at a first step that is skipped, it is 0
         return np.divide(difference, moved, out=np.zeros_like(difference), where=difference != 0)
 
-    start = parity.stored_problem()["params"]
+    start = parity.stored_problem()["params"] if start is None else start
     return max(
         float(np.max(relative(largest(ours[name] - theirs[name]), largest(theirs[name] - start[name]))))
         for name in start

@@ -4,22 +4,6 @@ import pytest
 
 from optimiz.optimizers.armijo_sgd import armijo_sgd
 from tests.contract import searches
-from tests.golden import line_search, problem_p
-
-AS_THE_CODE = {"max_step": jnp.inf, "on_failure": "keep", "tolerance": 0.0}
-
-
-@pytest.fixture(scope="module")
-def ours():
-    return problem_p.run(armijo_sgd(0.5, init_step=100.0, **AS_THE_CODE))
-
-
-def test_equals_the_authors_code(ours):
-    problem_p.check_rows(ours, problem_p.ARMIJO_SGD)
-
-
-def test_equals_the_equations_at_every_step(ours):
-    problem_p.check_same(ours, line_search.armijo_sgd())
 
 
 def test_the_accepted_step_size_on_a_parabola():

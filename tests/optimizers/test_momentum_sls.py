@@ -5,14 +5,6 @@ import pytest
 from optimiz.optimizers.momentum_sls import momentum_sls
 from optimiz.primitives.scale_by_adam import scale_by_adam
 from tests.contract import searches
-from tests.golden import line_search, problem_p
-
-GUARDS_OFF = {"max_step": jnp.inf, "on_failure": "keep", "tolerance": 0.0}
-
-
-def test_equals_the_equations_at_every_step():
-    ours = problem_p.run(momentum_sls(init_step=1.0, **GUARDS_OFF))
-    problem_p.check_same(ours, line_search.momentum_sls())
 
 
 def parabola(x):

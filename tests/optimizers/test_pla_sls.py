@@ -44,13 +44,6 @@ def test_equals_the_authors_code_but_for_the_slope_of_the_joint_searches(with_th
     problem_p.check_same(with_the_codes_joint_slope, line_search.adam_sls(units=THREE_UNITS))
 
 
-@pytest.mark.parametrize(("others", "together"), [("frozen", 6), ("prefix", 0)])
-def test_equals_the_equations_at_every_step(others, together):
-    ours = problem_p.run(pla_sls(three_units, 0.3, others=others, together=together, **AS_THE_CODE))
-    equations = line_search.adam_sls(units=THREE_UNITS, others=others, together=together, joint_slope=sum)
-    problem_p.check_same(ours, equations)
-
-
 def test_with_one_unit_it_is_adam_sls():
     problem_p.check(pla_sls(ONE_UNIT, 0.3, **AS_THE_CODE), problem_p.ADAM_SLS)
 

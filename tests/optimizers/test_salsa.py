@@ -1,5 +1,3 @@
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,48 +6,6 @@ import pytest
 from optimiz.optimizers.salsa import salsa, salsa_class, salsa_packaged
 from optimiz.schedules import linear, over_steps
 from tests.contract import searches
-from tests.golden import line_search, problem_p
-from tests.golden.problem_p import THREE_UNITS, three_units
-
-# The class and the package, the authors' rows, and the equations.
-
-CLASS = partial(line_search.adam_sls, beta=0.99, trials=200, joint_slope=lambda slopes: slopes[0])
-
-
-@pytest.mark.quick(1)
-@pytest.mark.parametrize(
-    ("tx", "golden", "equations"),
-    [
-        (salsa_class(init_step=1.0, every_update=True), problem_p.SALSA_CLASS, CLASS),
-        (
-            salsa_class(init_step=1.0),
-            problem_p.SALSA_CLASS_SKIPPING,
-            lambda: CLASS(when=line_search.Frequency(10)),
-        ),
-        (
-            salsa_class(init_step=1.0, units=three_units, every_update=True),
-            problem_p.SALSA_CLASS_THREE_UNITS,
-            lambda: CLASS(units=THREE_UNITS),
-        ),
-        (
-            salsa_class(init_step=1.0, units=three_units),
-            problem_p.SALSA_CLASS_THREE_UNITS_SKIPPING,
-            lambda: CLASS(units=THREE_UNITS, when=line_search.Frequency(10)),
-        ),
-        (salsa_packaged(), problem_p.SALSA_PACKAGED, line_search.salsa_packaged),
-        (
-            salsa_packaged(momentum_search=True),
-            problem_p.SALSA_PACKAGED_MOMENTUM,
-            partial(line_search.salsa_packaged, momentum_search=True),
-        ),
-    ],
-    ids=["class", "class skipping", "class units", "class units skipping", "packaged", "packaged momentum"],
-)
-def test_equals_the_authors_code_and_the_equations_at_every_step(tx, golden, equations):
-    ours = problem_p.run(tx)
-    problem_p.check_rows(ours, golden)
-    problem_p.check_same(ours, equations())
-
 
 # What the recommended preset does, with the settings that a test depends on.
 
