@@ -292,3 +292,41 @@ def test_a_negative_decay_of_optax_may_come_after_the_step_and_no_other(eager):
         ):
             with pytest.raises(ValueError, match="add_decayed_weights comes after a step"):
                 update(optax.chain(optimiz.sgd(0.1), tx), eager)
+
+
+# Prodigy's estimate counts on its own step
+
+
+@pytest.mark.parametrize(
+    ("after", "here"),
+    [
+        (optax.scale(0.1), "scale"),
+        (optimiz.scale_by_groups(0.1), "scale_by_groups"),
+        (optax.clip_by_global_norm(1.0), "clip_by_global_norm"),
+        (optax.add_decayed_weights(0.1), "add_decayed_weights"),
+        (optax.chain(optax.scale_by_learning_rate(1.0), optax.scale(0.1)), "chain"),
+    ],
+)
+def test_what_changes_prodigy_s_step_is_refused(after, here):
+    for tx in (optimiz.prodigy(), optimiz.scale_by_prodigy()):
+        with pytest.raises(ValueError, match=f"scale_by_prodigy counts on .* here comes {here} after it"):
+            update(optax.chain(tx, after))
+
+
+def test_a_wrapper_that_changes_prodigy_s_step_is_refused():
+    tx = optax.chain(optimiz.cautious(optimiz.scale_by_prodigy()), optimiz.scale_by_learning_rate(1.0))
+    with pytest.raises(ValueError, match=r"counts on .*, and optimiz's cautious is around it"):
+        update(tx)
+
+
+def test_what_leaves_prodigy_s_step_is_taken():
+    for after in (
+        optax.scale_by_learning_rate(1.0),
+        optimiz.scale_by_learning_rate(1.0),
+        optax.chain(optimiz.scale_by_learning_rate(1.0), optimiz.stochastic_rounding(0)),
+    ):
+        update(optax.chain(optax.clip(1.0), optimiz.scale_by_prodigy(), after))
+    update(optimiz.guard(optimiz.average(optimiz.low_bit(optimiz.prodigy(), optimiz.Int8()), 0.9), 2))
+    rest = optax.masked(optimiz.adamw(0.1), {name: i == 0 for i, name in enumerate(PARAMS)})
+    first = optax.masked(optimiz.prodigy(), {name: i > 0 for i, name in enumerate(PARAMS)})
+    update(optax.chain(first, rest))

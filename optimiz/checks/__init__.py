@@ -28,6 +28,7 @@ from optimiz.checks.order import comes_last as comes_last
 from optimiz.checks.order import no_step_before as no_step_before
 from optimiz.checks.order import no_step_in as no_step_in
 from optimiz.checks.order import only_step as only_step
+from optimiz.checks.order import step_follows as step_follows
 from optimiz.checks.per_parameter import mask as mask
 from optimiz.checks.per_parameter import per_parameter as per_parameter
 from optimiz.checks.updates import calling as calling

@@ -24,7 +24,8 @@ _STEPS = {
     "ScheduleFreeState",
 }
 
-_REWRITE = {"lookahead", "mechanize", "schedule_free"}
+# The wrappers that replace the update of what they wrap, with the package of each.
+_REWRITE = {"lookahead": "optax", "mechanize": "optax", "schedule_free": "optax", "cautious": "optimiz"}
 
 
 def comes_last(name: str, params: optax.Params | None, but: Collection[str] = ()) -> None:
@@ -36,20 +37,48 @@ def comes_last(name: str, params: optax.Params | None, but: Collection[str] = ()
         but: names of transformations of this suite that may come after it.
 
     Raises:
-        ValueError: something comes after it, or a wrapper of Optax replaces its update.
+        ValueError: something comes after it, or a wrapper replaces its update.
     """
-    for wrapper in _rewriting():
+    _refuse_wrappers(f"{name} must come last", "put it behind that, in a chain")
+    for update in _after(params, lambda part: _is_ours(part, but)):
         raise ValueError(
-            f"{name} must come last, and optax's {wrapper} is around it: put it behind that, in a chain"
+            f"{name} must be the last of a chain, for what comes after it undoes it; here comes "
+            f"{_name(update)}: put {name} behind it"
         )
+
+
+def step_follows(name: str, params: optax.Params | None, but: Collection[str]) -> None:
+    """Check that the direction of the transformation that is being called is stepped along as it is.
+
+    Args:
+        name: name of the transformation, for the message.
+        params: parameters that it is given. If some are masked, a later transformation may act on those.
+        but: names of transformations of this suite that may come after the step.
+
+    Raises:
+        ValueError: something else than a step comes after it, or a wrapper replaces its update.
+    """
+    why = f"{name} counts on the step that its own direction makes"
+    _refuse_wrappers(why, "take it out of that")
+    for update in _after(params, lambda part: _is_ours(part, but) or _steps(part) or _negates(part)):
+        raise ValueError(f"{why}; here comes {_name(update)} after it: put that before {name}")
+
+
+def _refuse_wrappers(why: str, advice: str) -> None:
+    for wrapper in _rewriting():
+        raise ValueError(f"{why}, and {wrapper} is around it: {advice}")
+
+
+def _after(
+    params: optax.Params | None, allowed: Callable[[Callable[..., Any]], bool]
+) -> Iterator[Callable[..., Any]]:
+    """What comes after the transformation that is being called, and has a part that is not allowed."""
     for chain in _chains():
         for update in chain.after:
-            rounds = _name(update) in but and str(update.__module__).startswith("optimiz.")
-            if not (rounds or _undoes_nothing(update) or (_has_holes(params) and _code(update) in _OF_SOME)):
-                raise ValueError(
-                    f"{name} must be the last of a chain, for what comes after it undoes it; here comes "
-                    f"{_name(update)}: put {name} behind it"
-                )
+            if _has_holes(params) and _code(update) in _OF_SOME:
+                continue
+            if not all(_code(part) in _HARMLESS or allowed(part) for part in _parts(update)):
+                yield update
 
 
 def no_step_before(name: str, updates: optax.Updates, why: str) -> None:
@@ -127,12 +156,13 @@ class _Chain(NamedTuple):
 
 
 def _rewriting() -> Iterator[str]:
-    """The wrappers of Optax that are being called and replace the update of what they wrap."""
+    """The wrappers that are being called and replace the update of what they wrap."""
     frame = inspect.currentframe()
     while frame is not None:
         name = frame.f_code.co_qualname.partition(".")[0]
-        if name in _REWRITE and str(frame.f_globals.get("__name__")).startswith("optax."):
-            yield name
+        package = _REWRITE.get(name)
+        if package is not None and str(frame.f_globals.get("__name__")).startswith(f"{package}."):
+            yield f"{package}'s {name}"
         frame = frame.f_back
 
 
@@ -197,10 +227,6 @@ def _parts(update: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
         yield from _parts(part)
 
 
-def _undoes_nothing(update: Callable[..., Any]) -> bool:
-    return all(_code(part) in _HARMLESS for part in _parts(update))
-
-
 def _decays(update: Callable[..., Any]) -> bool:
     """Whether the parts include Optax's weight decay with a positive number or schedule."""
     for part in _parts(update):
@@ -232,6 +258,16 @@ def _steps(update: Callable[..., Any]) -> bool:
         return _name(schedule) == "scale_by_learning_rate" and _held(schedule)["m"] == -1
     rate = held.get("step_size")
     return isinstance(rate, int | float) and rate < 0 and rate != -1
+
+
+def _negates(update: Callable[..., Any]) -> bool:
+    """Whether this is ``optax.scale(-1)``, a step at a learning rate of 1."""
+    return _name(update) == "scale" and _held(update).get("step_size") == -1
+
+
+def _is_ours(update: Callable[..., Any], names: Collection[str]) -> bool:
+    """Whether this is one of these transformations of the suite."""
+    return _name(update) in names and str(update.__module__).startswith("optimiz.")
 
 
 def _name(function: Any) -> str:

@@ -102,12 +102,28 @@ def check(scale: Scale | None) -> None:
     if scale is None:
         return
     try:
-        factor = scale(2, 3)
+        factor_of(scale, 2, 3)
     except TypeError as error:
         raise TypeError(
             f"scale must be a function of two numbers such as matrix_scales.match_adam(), got {scale!r}"
         ) from error
-    checks.number("scale's factor", factor, gt=0)
+
+
+def factor_of(scale: Scale, inputs: int, outputs: int) -> float:
+    """The factor of a step.
+
+    Args:
+        scale: what gives it.
+        inputs: rows of the matrix.
+        outputs: columns of the matrix.
+
+    Raises:
+        TypeError: it is not a number.
+        ValueError: it is not positive and finite.
+    """
+    factor = scale(inputs, outputs)
+    checks.number(f"scale's factor of a matrix of {inputs} × {outputs}", factor, gt=0)
+    return factor
 
 
 def adam_rate(

@@ -58,6 +58,9 @@ from optimiz.primitives.decoupled_weight_decay import Coupling, decoupled_weight
 from optimiz.primitives.scale_by_groups import scale_by_groups
 from optimiz.primitives.scale_by_learning_rate import scale_by_learning_rate
 
+# What may come after the estimate: the step, and what keeps it.
+_AFTER = ("scale_by_learning_rate", "stochastic_rounding", "kahan")
+
 
 class ScaleByProdigyState(NamedTuple):
     """State of :func:`scale_by_prodigy`; scalars in the widest real dtype of the parameters' computations."""
@@ -120,8 +123,8 @@ def scale_by_prodigy(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, or the shape of a gradient differs from that of its
-            parameter.
+        ValueError: an argument is outside its domain; the shape of a gradient differs from that of its
+            parameter; or something changes the direction, after it in a chain or around it.
 
     Example:
         >>> tx = scale_by_prodigy(b1=0.0, b2=0.75, eps=0.0, d0=0.5)
@@ -173,6 +176,7 @@ def scale_by_prodigy(
 
     def update_fn(updates, state, params=None, **extra_args):
         del extra_args
+        checks.step_follows("scale_by_prodigy", params, but=_AFTER)
         checks.same_shapes("gradient", updates, "parameter", state.mu)
         d, scalar = state.distance, state.distance.dtype
         eta = rate(state.updates).astype(scalar)

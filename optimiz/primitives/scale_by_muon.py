@@ -154,7 +154,7 @@ class _Orthogonalised:
         return (numerics.orthogonalise(u, self.polynomials, u.dtype) * self.factor(u),)
 
     def factor(self, u: jax.Array) -> float:
-        return 1.0 if self.scale is None else self.scale(*u.shape[-2:])
+        return 1.0 if self.scale is None else matrix_scales.factor_of(self.scale, *u.shape[-2:])
 
 
 class _Normalised(_Orthogonalised):

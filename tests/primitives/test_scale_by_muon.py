@@ -54,6 +54,12 @@ def test_fused_queries_keys_and_values_are_each_alone(sizes):
     np.testing.assert_allclose(together, jnp.concatenate([alone[name] for name in "qkv"], axis=-1), atol=1e-6)
 
 
+def test_a_scale_is_checked_for_the_shape_of_every_matrix():
+    for scale in (lambda a, b: 5.0 - a, lambda a, b: float("nan") if a == 16 else 1.0):
+        with pytest.raises(ValueError, match=r"scale's factor of a matrix of 16 × 8 must be in"):
+            direction({"kernel": normal(16, 8)}, scale=scale)
+
+
 def test_several_batch_axes_and_a_reduction_behind_the_output():
     experts = normal(2, 3, 6, 4)  # layers, experts, out, in
     axes = groups.Matrix(batch=(1, 0), reduction=(3,), output=(2,))
