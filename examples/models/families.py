@@ -75,6 +75,10 @@ MASKED_BERT = dataclasses.replace(
         "cls.predictions.transform.LayerNorm": "head/norm",
         "cls.predictions.bias": "head/bias",
     },
+    copies={
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    },
 )
 
 
@@ -131,8 +135,8 @@ GPT2 = Layout(
         "lm_head": "head",
     },
     prefix="transformer.",
-    # The causal mask, which older files store, and a head that the configuration ties to the embeddings.
-    ignored=r"\.attn\.(masked_)?bias$|^lm_head\.weight$",
+    ignored=r"\.attn\.(masked_)?bias$",  # the causal mask, which older files store
+    copies={"lm_head.weight": "transformer.wte.weight"},
     special={"bos_token_id": "end", "eos_token_id": "end"},
     as_kernels=r"\.c_\w+\.weight$",
 )
@@ -261,7 +265,8 @@ T5 = Layout(
     inert=("n_positions", "initializer_factor", "classifier_dropout"),
     fixed={"is_encoder_decoder": True},
     modules={"shared": "embeddings", "lm_head": "head"} | _stack("encoder", 1) | _stack("decoder", 2),
-    # Other names of the word embeddings.
-    ignored=r"^(en|de)coder\.embed_tokens\.weight$|^lm_head\.weight$",
+    copies=dict.fromkeys(
+        ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"), "shared.weight"
+    ),
     special={"pad_token_id": "pad", "eos_token_id": "end", "decoder_start_token_id": "pad"},
 )

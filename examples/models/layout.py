@@ -64,6 +64,8 @@ class Layout:
             file stores as one tensor, concatenated along their outputs. The number of a layer is `{}` in both.
         prefix: prefix of the names in files of a model with a head; in other files it may be absent.
         ignored: regular expression for the tensors that the model lacks and that do not matter.
+        copies: name of a tensor that a file may have, but this model may not, such as a head that is tied →
+            name of the tensor that it has to equal.
         special: key in `config.json` of a special token's id → the token's role.
         as_kernels: regular expression for the linear maps that the file stores as `[inputs, outputs]`; all
             others are `[outputs, inputs]`, the transpose of a kernel.
@@ -82,6 +84,7 @@ class Layout:
     complete: Callable[[dict[str, Any]], dict[str, Any]] = dict
     written: Callable[[dict[str, Any]], dict[str, Any]] = dict
     ignored: str = _NOTHING
+    copies: Mapping[str, str] = dataclasses.field(default_factory=dict)
     special: Mapping[str, str] = dataclasses.field(default_factory=dict)
     as_kernels: str = _NOTHING
 
@@ -193,7 +196,7 @@ def keys_of(what: str, file: Iterable[str], tensors: Mapping[str, Tensor], layou
         layout: layout of the family.
 
     Returns:
-        Name → key, for the expected tensors, and for unknown ones that are not ignored.
+        Name → key, for the expected tensors, for copies, and for unknown ones that are not ignored.
 
     Raises:
         ValueError: two keys name the same tensor.
@@ -209,7 +212,7 @@ def keys_of(what: str, file: Iterable[str], tensors: Mapping[str, Tensor], layou
             name = layout.prefix + name
         if name in names:
             raise ValueError(f"{what} holds both {names[name]} and {key}")
-        if name in tensors or not re.search(layout.ignored, name):
+        if name in tensors or name in layout.copies or not re.search(layout.ignored, name):
             names[name] = key
     return names
 

@@ -190,8 +190,8 @@ def _family(
         fixed=fixed,
         modules=_MODULES | dict(modules or {}),
         prefix="model.",
-        # A head that the configuration ties to the embeddings, and the frequencies, which older files store.
-        ignored=r"^lm_head\.weight$|\.rotary_emb\.inv_freq$",
+        ignored=r"\.rotary_emb\.inv_freq$",  # the frequencies, which older files store
+        copies={"lm_head.weight": "model.embed_tokens.weight"},
         special={"bos_token_id": "start", "eos_token_id": "end", "pad_token_id": "pad"},
     )
 

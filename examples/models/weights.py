@@ -30,7 +30,7 @@ from examples.models.layout import (
     tensors_of,
     typed,
 )
-from examples.models.tensors import CONFIG, WEIGHTS, existing, opened
+from examples.models.tensors import CONFIG, WEIGHTS, Tensors, existing, opened
 from examples.shared import strict_json
 from optimiz import training
 
@@ -188,8 +188,8 @@ def read_params(directory: Path, layout: Layout, config: Any) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: a file is absent.
-        ValueError: a file is damaged, or tensors are missing, unknown, of another shape or not finite; the
-            message names them.
+        ValueError: a file is damaged, or tensors are missing, unknown, of another shape, not finite or not the
+            copies that they have to be; the message names them.
     """
     with opened(directory) as file:
         path, present = file.path, file.keys()
@@ -198,11 +198,14 @@ def read_params(directory: Path, layout: Layout, config: Any) -> dict[str, Any]:
         shapes = shapes_of(layout, config)
         tensors = tensors_of(layout, shapes)
         keys = keys_of(f"{path}", present, tensors, layout)
+        copies = {name: keys.pop(name) for name in layout.copies if name in keys and name not in tensors}
         found = {name: file.described(key) for name, key in keys.items()}
         expected = {name: f"float {list(tensor.shape)}" for name, tensor in tensors.items()}
         check_names(f"{path} is not the model that {CONFIG} describes", found, expected)
         size = sum(4 * math.prod(tensor.shape) for tensor in tensors.values())
         memory.check(size, f"the parameters of {path}")
+        for name, key in copies.items():
+            _check_copy(file, name, key, keys[layout.copies[name]], layout)
         leaves = {}
         for name, tensor in tensors.items():
             whole = file.read(keys[name]).transpose(np.argsort(tensor.axes))
@@ -210,3 +213,11 @@ def read_params(directory: Path, layout: Layout, config: Any) -> dict[str, Any]:
             # One by one, so that no more than a tensor is held twice.
             leaves |= zip(tensor.paths, map(jnp.array, parts), strict=True)
     return jax.tree_util.tree_map_with_path(lambda keys, like: leaves[path_of(keys)].astype(like.dtype), shapes)
+
+
+def _check_copy(file: Tensors, name: str, key: str, of: str, layout: Layout) -> None:
+    """Refuse a tensor that the model leaves out because it is another's copy, if it is not."""
+    if file.described(key) != file.described(of) or not np.array_equal(file.read(key), file.read(of)):
+        can_differ = name.rpartition(".")[0] in layout.modules
+        advice = f"set tie_word_embeddings to false in {CONFIG}, or " if can_differ else ""
+        raise ValueError(f"{file.path}: {key} is tied to {of}, but not equal to it; {advice}remove {key}")

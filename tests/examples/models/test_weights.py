@@ -5,11 +5,12 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from examples.models import families, weights
+from examples.models import families, llama_files, weights
 from tests.examples import golden
 
 
@@ -47,6 +48,44 @@ def test_older_names_and_a_head_that_is_tied(directory):
     save_file(tensors, path)
     _, params = weights.load(directory, families.GPT2)
     np.testing.assert_array_equal(params["norm"]["scale"], expected["norm"]["scale"])
+
+
+EMBED, HEAD = "embed_tokens.weight", "lm_head.weight"
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "copy", "of"),
+    [
+        ("gpt2_tiny", families.GPT2, HEAD, "transformer.wte.weight"),
+        ("qwen2_tiny", llama_files.QWEN2, HEAD, "model.embed_tokens.weight"),
+        ("gemma_tiny", llama_files.GEMMA, HEAD, "model.embed_tokens.weight"),
+        ("t5_tiny", families.T5, HEAD, "shared.weight"),
+        ("t5_tiny_untied", families.T5, f"encoder.{EMBED}", "shared.weight"),
+        ("t5_tiny_untied", families.T5, f"decoder.{EMBED}", "shared.weight"),
+        (
+            "bert_tiny_masked",
+            families.MASKED_BERT,
+            "cls.predictions.decoder.weight",
+            "bert.embeddings.word_embeddings.weight",
+        ),
+        ("bert_tiny_masked", families.MASKED_BERT, "cls.predictions.decoder.bias", "cls.predictions.bias"),
+    ],
+)
+def test_a_tied_tensor_that_a_file_also_has_must_be_equal(tmp_path, name, family, copy, of):
+    directory = Path(shutil.copytree(golden.GOLDEN / name, tmp_path / name))
+    _, expected = weights.load(directory, family)
+    path = directory / "model.safetensors"
+    tensors = load_file(path)
+    save_file(tensors | {copy: tensors[of]}, path)
+    _, params = weights.load(directory, family)
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
+    head = "set tie_word_embeddings to false in config.json, or " if copy == HEAD else ""
+    message = f"{path}: {copy} is tied to {of}, but not equal to it; {head}remove {copy}"
+    for other in (tensors[of] * np.float32(1 + 2e-7), tensors[of][:-1]):
+        save_file(tensors | {copy: other}, path)
+        with pytest.raises(ValueError) as error:
+            weights.load(directory, family)
+        assert str(error.value) == message
 
 
 @pytest.mark.parametrize(
