@@ -42,3 +42,15 @@ def check_remat(config: Any) -> None:
         ValueError: it is none of REMAT.
     """
     check_field(config, "remat", config.remat in REMAT, f"one of {', '.join(REMAT)}")
+
+
+def check_slots(config: Any, slots: int) -> None:
+    """Refuse to generate more tokens per row, the prompt's included, than a decoder has positions.
+
+    Raises:
+        ValueError: there are not as many positions as slots.
+    """
+    if slots > config.max_positions:
+        raise ValueError(
+            f"prompts and what follows must have at most {config.max_positions} tokens per row, got {slots}"
+        )

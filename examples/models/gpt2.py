@@ -141,11 +141,7 @@ class GPT2(nnx.Module):
         Raises:
             ValueError: there are not as many positions as slots.
         """
-        if slots > self.config.max_positions:
-            raise ValueError(
-                f"prompts and what follows must have at most {self.config.max_positions} tokens per row, "
-                f"got {slots}"
-            )
+        fields.check_slots(self.config, slots)
         size = self.config.hidden_size // self.config.heads
         empty = jnp.zeros((rows, slots, self.config.heads, size), self.embeddings.word.embedding.dtype)
         return [(empty, empty)] * self.config.layers

@@ -277,7 +277,8 @@ class Llama(nnx.Module):
             slots: largest number of tokens per text, S.
 
         Raises:
-            ValueError: with so many tokens a dynamic scaling would turn the first ones anew at every step.
+            ValueError: there are not as many positions as slots, or with so many tokens a dynamic scaling would
+                turn the first ones anew at every step.
         """
         scaling, config = self.config.rotary.scaling, self.config
         if isinstance(scaling, Dynamic) and slots > scaling.original:
@@ -285,6 +286,7 @@ class Llama(nnx.Module):
                 f"prompts and what follows must have at most {scaling.original} tokens per row, beyond which a "
                 f"dynamic scaling changes with every token, got {slots}"
             )
+        fields.check_slots(config, slots)
         shape = rows, slots, config.key_heads, config.head_size
         empty = jnp.zeros(shape, self.embeddings.embedding.dtype)
         return [(empty, empty)] * config.layers

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from examples.data import tokenizer_file
-from examples.models import decoders, generation, weights
+from examples.models import decoders, fields, generation, weights
 from examples.models.tensors import CONFIG, existing
 
 _BATCH = 16  # texts that are gone on from at once
@@ -49,9 +49,9 @@ class Writer:
     def __init__(self, directory: Path, most: int, choose: generation.Choice = generation.greedy):
         family = decoders.family(directory)
         config, self._params = weights.load(directory, family)
+        self._config, self._most = config, most
         self._tokenizer, self._end = read_tokenizer(directory, config.vocab_size), decoders.end_ids(directory)
         self._generate = generation.generator(family, config, most, end=self._end, choose=choose)
-        self._room = max(config.max_positions - most, 1)
 
     def __call__(self, texts: Sequence[str], *, whole: bool, seed: int = 0) -> list[str]:
         """What the model writes after each text, without special tokens.
@@ -67,6 +67,8 @@ class Writer:
         encoded = tokenizer_file.encode(self._tokenizer, texts, add_special_tokens=not whole)
         if empty := [text for text, row in zip(texts, encoded, strict=True) if not row.ids]:
             raise ValueError(f"a prompt must have a token, got {empty[0]!r}")
+        for row in encoded:  # before anything is written
+            fields.check_slots(self._config, len(row.ids) + self._most)
         answers = []
         for first in range(0, len(texts), _BATCH):
             rows = [row.ids for row in encoded[first : first + _BATCH]]
@@ -75,7 +77,7 @@ class Writer:
 
     def _answers(self, rows: list[list[int]], key: jax.Array) -> list[str]:
         longest = max(map(len, rows))
-        length = max(longest, min(-(-longest // _STEP) * _STEP, self._room))
+        length = max(longest, min(-(-longest // _STEP) * _STEP, self._config.max_positions - self._most))
         mask_BT = np.array([[1] * len(row) + [0] * (length - len(row)) for row in rows])
         ids_BT = np.array([row + [0] * (length - len(row)) for row in rows])
         found = self._generate(self._params, ids_BT, mask_BT, key)

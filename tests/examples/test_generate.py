@@ -94,6 +94,18 @@ def test_a_mistake_is_one_line(run, capsys, arguments, message):
     assert message in line and exit.value.code == command.EXIT_USAGE
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_no_more_is_written_than_the_model_reads(tmp_path, kind, monkeypatch):
+    writer, said = Writer(tiny_lm.save(tmp_path, kind), 90), []
+    monkeypatch.setattr(writer, "_answers", lambda rows, key: said.extend(rows) or ["red"] * len(rows))
+    texts = ["\n"] * 16  # as many as are gone on from at once
+    assert writer([*texts, "\n" * 6], whole=True) == ["red"] * 17
+    said.clear()
+    with pytest.raises(ValueError, match="must have at most 96 tokens per row, got 97"):
+        writer([*texts, "\n" * 7], whole=True)
+    assert not said
+
+
 def test_the_directory_of_several_runs_is_refused_with_their_names(run, tmp_path, capsys):
     for name in ("lion", "adamw"):
         (tmp_path / name).symlink_to(run)

@@ -128,6 +128,16 @@ def test_prompts_that_are_refused(gpt2, ids, mask, message):
     assert str(error.value) == message
 
 
+def test_a_llama_writes_no_more_than_it_has_positions():
+    family = decoders.family(golden.GOLDEN / "llama2_tiny")
+    config, params = weights.load(golden.GOLDEN / "llama2_tiny", family)
+    prompt = np.ones((1, config.max_positions - 3), int)
+    assert generator(family, config, 3)(params, prompt).ids_BN.shape == (1, 3)
+    most = config.max_positions
+    with pytest.raises(ValueError, match=f"must have at most {most} tokens per row, got {most + 1}"):
+        generator(family, config, 4)(params, prompt)
+
+
 def test_a_dynamic_scaling_is_not_outgrown():
     family = decoders.family(golden.GOLDEN / "llama_dynamic_tiny")
     config, params = weights.load(golden.GOLDEN / "llama_dynamic_tiny", family)
