@@ -14,8 +14,8 @@ from typing import Any
 
 from examples.data import shown
 
-# What GLUE, SNLI, pandas and an empty cell have in place of a label that was withheld or not agreed upon.
-UNLABELLED = ("-1", "-", "")
+# What GLUE, SNLI, R, SQL, pandas and an empty cell have in place of a label that is withheld or missing.
+UNLABELLED = ("-1", "-", "", "NA", "N/A", "n/a", "#N/A", "<NA>", "None", "NULL", "Null", "null")
 _NOT_A_NUMBER = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")  # as int() writes it
 _WHOLE_OR_REAL = re.compile(rf"({_WHOLE.pattern})(\.0)?")

@@ -258,8 +258,9 @@ def _table(
             f".csv, set {how.ask('delimiter')}{shown.value(other)}"
         )
     for line, fields in records:
-        if fields == columns and given is not None:
-            raise ValueError(f"{name}:{line}: these are the names of {how.ask('columns')}; omit it")
+        if fields == columns:
+            remedy = "remove this line" if given is None else f"they are given in {how.ask('columns')}; omit it"
+            raise ValueError(f"{name}:{line}: the names of the columns, and not a row; {remedy}")
         if len(fields) != len(columns):
             raise ValueError(
                 f"{name}:{line}: {len(fields)} fields, expected {len(columns)}: {shown.values(columns)}"

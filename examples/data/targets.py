@@ -142,6 +142,19 @@ def _note(found: dict[str, tuple[str, type]], label: str, value: Any, where: str
         )
 
 
+def _refuse_bool_and_number(found: Mapping[str, tuple[str, type]], column: str) -> None:
+    first: dict[type, tuple[str, str]] = {}
+    for label, (where, kind) in found.items():
+        first.setdefault(kind, (label, where))
+    both = [(kind, *first[kind]) for kind in first if kind is not str]
+    if len(both) > 1:
+        (its_kind, other, place), (kind, label, where) = both
+        raise ValueError(
+            f"{where}: {column} {shown.value(label)} is of type {kind.__name__}, and {shown.value(other)} at "
+            f"{place} of type {its_kind.__name__}; write both as numbers, or as true and false"
+        )
+
+
 def _names(
     found: Mapping[str, tuple[str, type]],
     known: tuple[str, ...] | None,
@@ -155,6 +168,7 @@ def _names(
     class_of = labels.names(places, known, column, how.ask("label_names"))
     if known is not None:
         return class_of, known
+    _refuse_bool_and_number(found, column)
     known = labels.in_order(class_of.values())
     if len(known) > labels.MAX_CLASSES:
         raise ValueError(

@@ -12,7 +12,9 @@ import numpy as np
 
 from examples.data import targets
 
-_CROWD = 0.1  # of the smallest part of a split; a text with more copies than that goes to the largest part
+# A text with more copies than that is a crowd, and goes to the largest part.
+_CROWD = 0.1  # of the smallest part of a split
+_UNUSUAL = 5  # times as many as texts have on average
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,8 +48,9 @@ def split(examples: TextExamples, fractions: Mapping[str, float]) -> dict[str, T
 
     The part of an example depends only on its text, up to case and white space: not on other examples, their
     order, or the machine. So a text that occurs twice is never in two parts. Two exceptions keep the parts
-    balanced. Examples without any text are distributed one by one, by their position. A text that would fill
-    more than a tenth of the smallest part goes to the largest part, with all its copies.
+    balanced. Examples without any text are distributed one by one, by their position. A text that has many
+    more copies than others, and would fill more than a tenth of the smallest part, goes to the largest part,
+    with all its copies.
 
     Args:
         examples: N examples.
@@ -70,7 +73,7 @@ def split(examples: TextExamples, fractions: Mapping[str, float]) -> dict[str, T
     positions = np.array([_position(key or f"\0{row}") for row, key in enumerate(keys)])
     owners = np.searchsorted(np.cumsum(shares)[:-1], positions, side="right")
     copies = collections.Counter(keys)
-    many = max(1.0, _CROWD * shares.min() * len(keys))
+    many = max(_UNUSUAL * len(keys) / max(len(copies), 1), _CROWD * shares.min() * len(keys))
     owners[[bool(key) and copies[key] > many for key in keys]] = shares.argmax()
     parts = {}
     for owner, name in enumerate(fractions):

@@ -104,6 +104,16 @@ def test_forms_of_unicode_are_copies():
     assert not train & test
 
 
+@pytest.mark.parametrize("copies", [2, 5, 10, 50])
+def test_texts_that_all_have_copies_are_in_every_part(copies):
+    texts = tuple(f"text {i}" for i in range(60)) * copies
+    examples = TextExamples(texts, None, np.arange(len(texts), dtype=np.int32) % 2, ("a", "b"), "twice")
+    parts = split(examples, {"train": 0.8, "validation": 0.1, "test": 0.1})
+    different = {name: set(part.texts) for name, part in parts.items()}
+    assert sum(map(len, different.values())) == 60 and set.union(*different.values()) == set(texts)
+    assert 35 < len(different["train"]) < 57
+
+
 def test_too_few_different_texts_are_said():
     examples = TextExamples(("yes", "no") * 50, None, np.arange(100) % 2, ("a", "b"), "answers")
     with pytest.raises(ValueError, match="test: no example among 100 of answers, 2 of them different"):

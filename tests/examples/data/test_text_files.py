@@ -151,6 +151,13 @@ def test_labels_of_two_types_are_never_one_class(tmp_path, labels):
         read(write(tmp_path, "x.jsonl", "".join(rows)))
 
 
+def test_what_usually_means_no_label_and_mixed_types_are_classes_where_they_are_named(tmp_path):
+    path = write(tmp_path, "x.csv", "text,label\na,NA\nb,None\n")
+    assert read(path, label_names=("None", "NA")).labels.tolist() == [1, 0]
+    path = write(tmp_path, "y.jsonl", '{"text": "a", "label": true}\n{"text": "b", "label": 1}\n')
+    assert read(path, label_names=("1", "true")).labels.tolist() == [1, 0]
+
+
 def test_an_array_of_objects(tmp_path):
     long = "x" * 900_000  # the array may have one line, longer than a line of others
     rows = [{"text": "a", "label": 1}, {"text": long, "label": 0}, {"text": long, "label": 0.0}]
@@ -364,6 +371,11 @@ REFUSED = {
         ":2: label '-1' is not one of '0', '1'; are the labels withheld?",
     ),
     "label nan": ("x.csv", "text,label\na,1\nb,nan\n", {}, ":3: label 'nan' means no label"),
+    **{
+        f"label {name}": ("x.csv", f"text,label\na,1\nb, {name}\n", {}, f":3: label '{name}' means no label")
+        for name in ("NA", "N/A", "n/a", "#N/A", "<NA>", "None", "NULL", "null")
+    },
+    "label NA in JSON": ("x.jsonl", '{"text": "a", "label": "NA"}\n', {}, ":1: label 'NA' means no label"),
     "label infinite": ("x.csv", "text,label\na,1\nb,-inf\n", {}, ":3: label '-inf' means no label"),
     "label a score": (
         "x.jsonl",
@@ -384,7 +396,20 @@ REFUSED = {
         "x.tsv",
         TSV,
         {"columns": ["text", "label"]},
-        ":1: these are the names of columns=; omit it",
+        ":1: the names of the columns, and not a row; they are given in columns=; omit it",
+    ),
+    "header again": ("x.tsv", TSV + TSV, {}, ":4: the names of the columns, and not a row; remove this line"),
+    "header again in CSV": (
+        "x.csv",
+        "text,label\na,1\nb,0\n" * 2,
+        {"delimiter": ","},
+        ":4: the names of the columns, and not a row; remove this line",
+    ),
+    "true and 1": (
+        "x.jsonl",
+        '{"text": "a", "label": true}\n{"text": "b", "label": "x"}\n{"text": "c", "label": 1.0}\n',
+        {},
+        ":3: label '1' is of type int, and 'true' at ",
     ),
     "delimiter of TSV": ("x.tsv", TSV, {"delimiter": ";"}, ": delimiter= is for a .csv file"),
     "carriage returns alone": (
