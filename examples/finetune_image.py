@@ -94,6 +94,7 @@ def read_data() -> dict[str, images.ImageExamples]:
         return images.split(train, {"train": 0.8, "validation": 0.1, "test": 0.1})
     like = {"label_names": train.label_names, "channels": train.images.shape[-1]}
     test = images.read(_TEST.value, size=_IMAGE_SIZE.value, **like)
+    train = images.apart(train, test)
     return images.split(train, {"train": 0.9, "validation": 0.1}) | {"test": test}
 
 

@@ -81,6 +81,7 @@ def read_data() -> dict[str, text.TextExamples]:
     train = _FILES.read(_DATA.value)
     given = {"validation": _VALIDATION.value, "test": _TEST.value}
     parts = {name: _FILES.read(path, train.label_names) for name, path in given.items() if path is not None}
+    train = text.apart(train, parts)
     shares = {name: 0.1 for name in given if name not in parts}
     return text.split(train, {"train": 1 - 0.1 * len(shares)} | shares) | parts
 

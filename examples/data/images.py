@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from examples.data import decoding, folders, image_tables, row_files, shown
+from examples.data import decoding, folders, image_tables, overlap, row_files, shown
 
 SUFFIXES = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -113,7 +113,7 @@ def split(examples: ImageExamples, shares: Mapping[str, float]) -> dict[str, Ima
     Raises:
         ValueError: a part got no image.
     """
-    digests = [hashlib.sha256(image.tobytes()).hexdigest()[:12] for image in examples.images]
+    digests = [digest[:12] for digest in _digests(examples)]
     positions = np.array([int(digest, 16) / 16**12 for digest in digests])
     edges = np.cumsum([0.0, *shares.values()])
     edges[-1] = 1.0
@@ -126,13 +126,25 @@ def split(examples: ImageExamples, shares: Mapping[str, float]) -> dict[str, Ima
             raise ValueError(
                 f"{examples.source}: too few images for a part {name!r} of {shares[name]:.0%}{equal}"
             )
-        parts[name] = dataclasses.replace(
-            examples,
-            images=examples.images[rows],
-            labels=examples.labels[rows],
-            sizes=None if examples.sizes is None else examples.sizes[rows],
-        )
+        parts[name] = _of_rows(examples, rows)
     return parts
+
+
+def apart(train: ImageExamples, test: ImageExamples) -> ImageExamples:
+    """The training images without those of the test, which are counted in `notes`.
+
+    Args:
+        train: the training images.
+        test: the test images.
+
+    Raises:
+        ValueError: more than a tenth of the test images are in training, or nothing is left of training.
+    """
+    rows = overlap.apart(_digests(train), {"test": _digests(test)}, {"test": test.source}, "images")
+    if not (count := len(train.images) - len(rows)):
+        return train
+    notes = {**train.notes, overlap.note("images"): count}
+    return dataclasses.replace(_of_rows(train, np.array(rows)), notes=notes)
 
 
 def pictures(path: Path) -> list[Path]:
@@ -148,6 +160,19 @@ def pictures(path: Path) -> list[Path]:
     if not found:
         raise ValueError(f"{path}: no pictures, by {'their names' if path.is_dir() else 'its name'}")
     return found
+
+
+def _digests(examples: ImageExamples) -> list[str]:
+    return [hashlib.sha256(image.tobytes()).hexdigest() for image in examples.images]
+
+
+def _of_rows(examples: ImageExamples, rows: np.ndarray) -> ImageExamples:
+    return dataclasses.replace(
+        examples,
+        images=examples.images[rows],
+        labels=examples.labels[rows],
+        sizes=None if examples.sizes is None else examples.sizes[rows],
+    )
 
 
 def _place(name: str) -> tuple[bool, int, str]:

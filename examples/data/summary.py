@@ -104,10 +104,10 @@ def of_classes(labels: Mapping[str, np.ndarray], names: Sequence[str]) -> Summar
 
 
 def of_equals(keys: Mapping[str, Sequence[Any]], labels: Mapping[str, np.ndarray], what: str) -> Summary:
-    """The number of examples that occur more than once: in training and another part, or with two classes.
+    """The number of examples that occur more than once: in two parts, or with two classes.
 
     Args:
-        keys: part → a hashable key of each example, equal for equal examples; "train" is one of the parts.
+        keys: part → a hashable key of each example, equal for equal examples; "train" is the first.
         labels: part → the class of each example.
         what: what the examples are, such as "images".
 
@@ -116,17 +116,19 @@ def of_equals(keys: Mapping[str, Sequence[Any]], labels: Mapping[str, np.ndarray
         ['test shares 1 image with train: its metrics are optimistic', \
 '1 image with two classes or more']
     """
-    trained, facts, warnings = set(keys["train"]), {}, []
+    seen: dict[str, set[Any]] = {}
+    facts, warnings = {}, []
     classes: dict[Any, set[int]] = {}
     total = 0
     for part, of_part in keys.items():
         total += len(of_part)
         for key, label in zip(of_part, labels[part], strict=True):
             classes.setdefault(key, set()).add(int(label))
-        shared = 0 if part == "train" else sum(key in trained for key in of_part)
-        if shared:
-            shares = f"{part} shares {counted(shared, what)} with train"
-            warnings.append(f"{shares}: its metrics are optimistic")
+        for other, others in seen.items():
+            if shared := sum(key in others for key in of_part):
+                shares = f"{part} shares {counted(shared, what)} with {other}"
+                warnings.append(f"{shares}: its metrics are optimistic")
+        seen[part] = set(of_part)
     several = sum(len(found) > 1 for found in classes.values())
     if several:
         warnings.append(f"{counted(several, what)} with two classes or more")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from examples.data import targets
+from examples.data import overlap, targets
 
 # A text with more copies than that is a crowd, and goes to the largest part.
 _CROWD = 0.1  # of the smallest part of a split
@@ -69,7 +69,7 @@ def split(examples: TextExamples, fractions: Mapping[str, float]) -> dict[str, T
     shares = np.array(list(fractions.values()), np.float64)
     if not (np.all(shares > 0) and math.isclose(shares.sum(), 1)):
         raise ValueError(f"fractions must be positive and add up to 1, got {dict(fractions)}")
-    keys = [same(text) or same(pair) for text, pair in _both(examples)]
+    keys = [text or pair for text, pair in same_texts(examples)]
     positions = np.array([_position(key or f"\0{row}") for row, key in enumerate(keys)])
     owners = np.searchsorted(np.cumsum(shares)[:-1], positions, side="right")
     copies = collections.Counter(keys)
@@ -87,6 +87,25 @@ def split(examples: TextExamples, fractions: Mapping[str, float]) -> dict[str, T
         source = f"{examples.source}, {name} part ({fractions[name]:g})" if len(shares) > 1 else examples.source
         parts[name] = dataclasses.replace(_of_rows(examples, rows), source=source)
     return parts
+
+
+def apart(train: TextExamples, others: Mapping[str, TextExamples]) -> TextExamples:
+    """The training examples without those whose texts are in another part, which are counted in `notes`.
+
+    Args:
+        train: the training examples.
+        others: other part → its examples.
+
+    Raises:
+        ValueError: more than a tenth of a part is in training, or nothing is left of training.
+    """
+    keys = {name: [key if any(key) else None for key in same_texts(part)] for name, part in others.items()}
+    sources = {name: part.source for name, part in others.items()}
+    rows = overlap.apart(same_texts(train), keys, sources, "texts")
+    if not (count := len(train.texts) - len(rows)):
+        return train
+    notes = {**train.notes, overlap.note("texts"): count}
+    return dataclasses.replace(_of_rows(train, np.array(rows)), notes=notes)
 
 
 def sample(examples: TextExamples, count: int) -> TextExamples:
@@ -107,6 +126,11 @@ def same(text: str) -> str:
         True
     """
     return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+
+
+def same_texts(examples: TextExamples) -> list[tuple[str, str]]:
+    """The text and the second text of each example, or an empty one, normalized by `same`."""
+    return [(same(text), same(pair)) for text, pair in _both(examples)]
 
 
 def _both(examples: TextExamples) -> Iterator[tuple[str, str]]:

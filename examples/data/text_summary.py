@@ -8,7 +8,7 @@ import numpy as np
 from examples.data import buckets, shown, targets
 from examples.data.labels import alike
 from examples.data.summary import Summary, counted, of_classes, of_equals
-from examples.data.text import TextExamples, same
+from examples.data.text import TextExamples, same_texts
 
 TRUNCATED = 0.05  # of the texts; more than that is worth a warning
 UNKNOWN = 0.05  # of the tokens
@@ -24,7 +24,7 @@ def of_texts(parts: Mapping[str, TextExamples]) -> Summary:
         parts: "train" and others.
     """
     facts, warnings = _sources(parts) | _notes(parts), []
-    keys = {name: _keys(part) for name, part in parts.items()}
+    keys = {name: same_texts(part) for name, part in parts.items()}
     empty = {name: sum(not any(key) for key in of_part) for name, of_part in keys.items()}
     if sum(empty.values()):
         by_part = ", ".join(f"{count} {name}" for name, count in empty.items())
@@ -183,8 +183,3 @@ def _sources(parts: Mapping[str, TextExamples]) -> dict[str, str]:
     files = {name: _file(name, part) for name, part in parts.items()}
     others = {f"{name} data": parts[name].source for name, file in files.items() if file != files["train"]}
     return {"data": parts["train"].source, **others}
-
-
-def _keys(part: TextExamples) -> list[tuple[str, str]]:
-    pairs = [""] * len(part.texts) if part.pairs is None else part.pairs
-    return [(same(text), same(pair)) for text, pair in zip(part.texts, pairs, strict=True)]

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from examples import finetune_text, predict
+from examples.data import text_summary
 from examples.data.text import TextExamples
 from examples.models import pretrained, text_classifier
 from examples.shared import command
@@ -597,6 +598,23 @@ def test_the_files_are_read_as_the_flags_say(arguments, capsys, tmp_path):
     assert "Klasse '-1' means no label; if it is a class, name all classes in --label_names=" in error
     call(given | {"label_names": "-1,+1"})
     assert str(compare.Record.read(arguments["output"] / "record.json").task["classes"]).startswith("2")
+
+
+def test_a_test_that_is_trained_on_is_refused_and_a_few_of_its_texts_are_left_out(
+    arguments, capsys, data, tmp_path
+):
+    error, _ = refused(capsys, arguments | {"test": data})
+    assert f"error: {data}: 200 of its 200 texts are in --data too, from which a model learns them; " in error
+    rows, other = data.read_text().splitlines(), tmp_path / "other.tsv"
+    other.write_text("\n".join([rows[0], *(f"new {row}" for row in rows[1:50]), rows[7]]))
+    given = [f"--{name}={value}" for name, value in (arguments | {"test": other}).items()]
+    with flagsaver.flagsaver():
+        command.parse(["finetune_text", *given], finetune_text.FLAGS)
+        parts = finetune_text.read_data()
+    assert sum(len(parts[name].texts) for name in ("train", "validation")) == 199
+    summary = text_summary.of_texts(parts)
+    assert summary.facts["texts left out of training, as another part has them"] == "1"
+    assert not any("shares" in warning for warning in summary.warnings)
 
 
 @pytest.mark.parametrize("flag", ["text", "label_names", "encoding", "test"])

@@ -234,6 +234,19 @@ def test_equal_images_are_in_one_part():
         images.split(double, {"train": 1 - 1e-9, "test": 1e-9})
 
 
+def test_images_of_the_test_are_left_out_of_training():
+    train, test = (labelled(count, [0, 1] * (count // 2), seed=count) for count in (40, 20))
+    test.images[3] = train.images[7]
+    found = images.apart(train, test)
+    assert len(found.images) == 39 and found.labels.tolist() == np.delete(train.labels, 7).tolist()
+    assert found.notes == {"images left out of training, as another part has them": 1}
+    assert images.apart(found, test) is found
+    with pytest.raises(
+        ValueError, match=r"40 of its 40 images are in --data too, .* omit --test, for a part of"
+    ):
+        images.apart(train, train)
+
+
 # --- what systems leave behind ------------------------------------------------------------------
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from examples.data.text import TextExamples, sample, split
+from examples.data.text import TextExamples, apart, sample, split
 
 
 def numbered(count: int, pairs: bool = False) -> TextExamples:
@@ -128,3 +129,31 @@ def test_a_sample_is_random_and_always_the_same_and_keeps_what_belongs_together(
     again = sample(numbered(100), 20)
     assert again.texts[:10] == drawn.texts and again.pairs is None
     assert sorted(sample(numbered(5), 20).texts) == sorted(numbered(5).texts)
+
+
+def texts(*found: str, source: str = "x.csv", pairs: tuple[str, ...] | None = None) -> TextExamples:
+    return TextExamples(found, pairs, np.arange(len(found), dtype=np.int32) % 2, ("a", "b"), source)
+
+
+def test_a_few_texts_of_other_parts_are_left_out_of_training_and_counted():
+    train = texts(*(f"text {i}" for i in range(40)), "", "Text  39")
+    validation, test = texts("text 39", *(f"v {i}" for i in range(9))), texts("", "text 3", "t", "text 3 ")
+    kept = apart(train, {"validation": validation})
+    assert kept.texts == (*(f"text {i}" for i in range(39)), "")
+    assert kept.labels.tolist() == [*train.labels[:39].tolist(), 0]
+    assert kept.notes == {"texts left out of training, as another part has them": 2}
+    assert apart(train, {"validation": texts("v")}) is train and apart(train, {}) is train
+    with pytest.raises(
+        ValueError, match=r"test.csv: 2 of its 4 texts are in --data too, .* or omit --test, for"
+    ):
+        apart(train, {"test": dataclasses.replace(test, source="test.csv")})
+
+
+def test_pairs_are_in_two_parts_where_both_texts_are():
+    train = texts("a", "b", "c", pairs=("x", "y", "z"))
+    assert apart(train, {"test": texts("a", "b", pairs=("x", "z"))}).texts == ("b", "c")
+
+
+def test_no_part_is_made_of_the_training_examples_alone():
+    with pytest.raises(ValueError, match=r"x.csv: 1 of its 99 texts are in --data too"):
+        apart(texts("text 1"), {"test": texts(*(f"text {i}" for i in range(99)))})

@@ -55,6 +55,13 @@ def test_names_that_may_be_a_mistake(names, told):
     assert any(warning.startswith(told) for warning in warnings) if told else warnings == []
 
 
+def test_what_is_chosen_on_the_texts_that_it_is_tested_on_is_said():
+    train, other = (examples([f"{name} {i}" for i in range(60)], [0, 1] * 30) for name in "ab")
+    assert of(train, validation=other, test=other).warnings == [
+        "test shares 60 texts with validation: its metrics are optimistic"
+    ]
+
+
 def test_a_pair_is_a_copy_where_both_texts_are():
     train = examples(["same"] * 60, [0, 1] * 30, pairs=tuple(f"p {i}" for i in range(60)))
     assert "duplicates" not in of(train).facts and not of(train).warnings
