@@ -29,6 +29,7 @@ class Choice:
         searches: whether a line search finds the learning rate.
         scales_parts: whether the multipliers of the learning rate have an effect.
         constant_rate: whether the learning rate stays constant after the warm-up, in place of a decay.
+        takes_adapters: whether it can train low-rank adapters alone.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Choice:
     searches: bool = False
     scales_parts: bool = True
     constant_rate: bool = False
+    takes_adapters: bool = True
 
     def peak(self, given: float | None, flag: str = "--learning_rate") -> float | None:
         """The peak learning rate: the given one, or the default; None for a line search.
@@ -82,6 +84,8 @@ def choose(name: str, *, from_scratch: bool = False, classes: int | None = None)
         searches=method.kind == "line search",
         scales_parts=method.kind != "line search" or method.takes("multipliers"),
         constant_rate=method.constant_rate,
+        # A factor is no hidden matrix, and adapters have neither embeddings nor a head, which are units.
+        takes_adapters=not (method.takes("matrices") or "units" in method.settings),
     )
 
 
@@ -91,6 +95,9 @@ def for_adapters(choice: Choice) -> Choice:
     Args:
         choice: the optimizer; a rate of 1 is a factor of one that it estimates, and stays.
 
+    Raises:
+        ValueError: it does not train adapters.
+
     Example:
         >>> choose("adamw").learning_rate, for_adapters(choose("adamw")).learning_rate
         (0.0001, 0.001)
@@ -98,6 +105,11 @@ def for_adapters(choice: Choice) -> Choice:
     Source:
         Schulman et al., "LoRA Without Regret" (2025).
     """
+    if not choice.takes_adapters:
+        raise ValueError(
+            f"{choice.name} does not train adapters: give another optimizer, or --lora_rank=0, which trains "
+            "the whole model"
+        )
     rate = choice.learning_rate
     if rate is None or rate >= 1:
         return choice

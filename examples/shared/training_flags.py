@@ -10,7 +10,7 @@ import optax
 from absl import flags
 
 from examples.shared import program_flags, trained_parts
-from examples.shared.optimizers import Choice, averaged
+from examples.shared.optimizers import Choice, averaged, for_adapters
 from examples.shared.precisions import PRECISIONS, STATES
 from examples.shared.tracking import TRACKERS
 from optimiz import compare, schedules
@@ -38,7 +38,7 @@ def define(
     """Define the flags, and refuse values that cannot be meant when they are parsed.
 
     Args:
-        own: the program's flags; flags ``head_rate`` and ``lora_ratio`` are checked too, if it has them.
+        own: the program's flags; those on which the optimizers depend are checked too, see :func:`check_flags`.
         choose: name → optimizer; raises a ValueError for an unknown name.
         *others: flags on which ``choose`` depends.
         optimizer: names of the default optimizers.
@@ -175,10 +175,11 @@ def check_flags(
     learning_rate: flags.FlagHolder,
     *others: flags.FlagHolder,
 ) -> None:
-    """Refuse unknown optimizers, a missing learning rate, and flags that affect none of the optimizers.
+    """Refuse optimizers that are unknown or cannot train adapters, a missing rate, and flags without effect.
 
     Args:
-        own: the program's flags; ``warmup``, ``head_rate`` and ``lora_ratio`` are checked too if it has them.
+        own: the program's flags; ``warmup``, ``head_rate``, ``lora_rank`` and ``lora_ratio`` are checked too if
+            it has them.
         choose: name → optimizer; raises a ValueError for an unknown name.
         optimizers: flag with the names of the optimizers.
         learning_rate: flag with the peak rate, for all optimizers that take one.
@@ -198,6 +199,14 @@ def check_flags(
         return True
 
     program_flags.check_together(have_rates, "need a rate", own, optimizers, learning_rate, *others)
+    if "lora_rank" in own:
+
+        def take_adapters(values: dict[str, Any]) -> bool:
+            for choice in chosen(values[optimizers.name]) if values["lora_rank"] else ():
+                for_adapters(choice)
+            return True
+
+        program_flags.check_together(take_adapters, "must take adapters", own, optimizers, own["lora_rank"])
     for name, heeds in {
         learning_rate.name: lambda choice: not choice.searches,
         "warmup": lambda choice: not choice.searches,

@@ -124,6 +124,24 @@ def test_a_function_that_cannot_be_used_is_refused_in_one_line(users, name, mess
     assert "\n" not in str(raised.value)
 
 
+def test_every_method_trains_adapters_or_says_that_it_does_not():
+    factors = {"lora_a": jnp.ones((4, 2)), "lora_b": jnp.ones((2, 4))}
+    params = {"layers": {0: {"attention": {name: {"adapter": factors} for name in ("query", "output")}}}}
+    refused = set()
+    for name in METHODS:
+        choice = optimizers.choose(name, classes=2)
+        tx = choice.make(optax.constant_schedule(1e-3), 0.0, None, optimizers.one_rate)
+        try:
+            tx.init(params)
+        except ValueError:
+            refused.add(name)
+            with pytest.raises(ValueError, match=f"^{name} does not train adapters: .* or --lora_rank=0"):
+                optimizers.for_adapters(choice)
+        else:
+            optimizers.for_adapters(choice)
+    assert refused == {"adamh", "kl_soap", "muon", "muonh", "normuon", "pla_sls", "soap"}
+
+
 def test_an_average_is_kept_by_its_rule():
     params = {"w": jnp.zeros(1)}
     # Parameters -1, -2, -3.
