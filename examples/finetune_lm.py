@@ -24,7 +24,7 @@ from examples.data import chat_template, prompts, tables
 from examples.data.corpus import Corpus
 from examples.data.prompts import Prompts
 from examples.data.summary import Summary
-from examples.models import lora, pretrained
+from examples.models import decoders, lora, pretrained
 from examples.models.remat import REMAT
 from examples.shared import command, devices, optimizers, program_flags, training_flags
 from examples.shared.train_each import Plan
@@ -119,6 +119,7 @@ def own_model() -> Path:
 def read_problem() -> tuple[LanguageModeling, Summary, str]:
     """What the flags ask for, what is to be known of its data, and the name of the model."""
     model = own_model() if _MODEL.value is None else pretrained.find(_MODEL.value)
+    decoders.family(model)  # before the data, which may need a template that other models do not have
     (parts, about), rank = read_data(model), _RANK.value
     adapters = lora.Lora(rank, _ALPHA.value or 2.0 * rank, _TARGETS.value) if rank else None
     options = (_LENGTH, _DROPOUT, _REMAT, _PACK, _SKIP_LONG)

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 from examples.data import chat_template, prompts, tables
-from examples.models import generation, pretrained
+from examples.models import decoders, generation, pretrained
 from examples.models.tensors import CONFIG
 from examples.models.writer import Writer
 from examples.shared import command, new_file, program_flags
@@ -60,6 +60,7 @@ def main() -> None:
         new_file.check(output)
     refuse_several("model", Path(_MODEL.value), f"{MODEL}/{CONFIG}")
     model = pretrained.find(_MODEL.value)
+    decoders.family(model)  # before the prompts, which may need a template that other models do not have
     asked, heat = questions(model), _TEMPERATURE.value
     choose = generation.sampled(heat, _TOP_P.value) if heat else generation.greedy
     writer = Writer(model, _TOKENS.value, choose)

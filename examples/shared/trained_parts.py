@@ -100,7 +100,8 @@ def facts(params: Any, items: Sequence[str], multipliers: Callable[[Any], Any]) 
         try:
             answers = jax.tree.leaves(pattern(item)(params))
         except ValueError as error:
-            raise ValueError(f"--freeze={item}: {error}") from None
+            no_head = "the head is the table of embeddings; name parts, such as ^layers/ or ^embeddings/"
+            raise ValueError(f"--freeze={item}: {no_head if item == ENCODER else error}") from None
         if not any(answers):
             raise ValueError(f"--freeze={item} freezes nothing")
     still = frozen(items)(params) if items else jax.tree.map(lambda _: False, params)

@@ -8,7 +8,7 @@ import pytest
 from absl.testing import flagsaver
 from safetensors.numpy import load_file
 
-from examples import finetune_lm
+from examples import finetune_lm, generate
 from examples.data import prompts
 from examples.data.corpus import Corpus
 from examples.models import families, lora
@@ -39,12 +39,12 @@ def arguments(model, data, tmp_path):
     return given | {"batch_size": 4, "evaluate_every": 2, "lora_rank": 2}
 
 
-def call(arguments):
-    """The trainer, in this process."""
+def call(arguments, program=finetune_lm):
+    """The trainer, or another program, in this process."""
     with flagsaver.flagsaver():
-        argv = ["finetune_lm", *(f"--{name}={value}" for name, value in arguments.items())]
-        command.parse(argv, finetune_lm.FLAGS)
-        command.guarded(finetune_lm.main)
+        argv = ["program", *(f"--{name}={value}" for name, value in arguments.items())]
+        command.parse(argv, program.FLAGS)
+        command.guarded(program.main)
 
 
 def parts_of(data):
@@ -255,6 +255,14 @@ def test_without_a_model_one_is_pre_trained(arguments, monkeypatch):
         ({"lora_ratio": 0}, "flag --lora_ratio=0.0: must be above 0"),
         ({"lora_ratio": 2, "optimizer": "armijo_sgd"}, "--lora_ratio needs an optimizer that takes a rate"),
         ({"optimizer": "adamv"}, "optimizer 'adamv' is unknown: did you mean adam"),
+        (
+            {"optimizer": "adamw,muon", "model": "/nowhere"},
+            "muon does not train adapters: give another optimizer",
+        ),
+        (
+            {"lora_rank": 0, "freeze": "encoder"},
+            "--freeze=encoder: the head is the table of embeddings; name parts, such as ^layers/",
+        ),
         ({"dropout": 1}, "flag --dropout=1.0: must be in [0, 1)"),
     ],
 )
@@ -264,6 +272,14 @@ def test_a_mistake_is_one_line_and_leaves_nothing(arguments, capsys, changes, me
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and message in errors[0] and exit.value.code == command.EXIT_USAGE
     assert not arguments["output"].exists()
+
+
+def test_the_type_of_a_model_is_checked_before_its_template(arguments, capsys):
+    for program in (finetune_lm, generate):
+        given = {"model": golden.GOLDEN / "bert_tiny", "data": arguments["data"], "output": arguments["output"]}
+        with pytest.raises(SystemExit):
+            call(given, program)
+        assert "bert_tiny/config.json: model_type must be one of ['gpt2', " in capsys.readouterr().err
 
 
 def changed(model, directory, **keys):
