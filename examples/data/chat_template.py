@@ -5,8 +5,10 @@ and writes text, calls no function but those given to it, and is stopped where i
 It is in `chat_template.jinja`, or in `tokenizer_config.json` as `chat_template`.
 
 What the assistant says is found in the text in one of two ways. Where the template marks it with
-`{% generation %}`, the marks say it. Otherwise the text up to an answer, with the prompt for it, must begin the
-text with the answer, which is the rest.
+`{% generation %}`, the marks say it. Otherwise the text is written again with a stand-in for an answer, a
+character that is nowhere else: the two differ where the answer is. What the template writes between the prompt
+for an answer and the answer, and the end that it writes after it, belong to it as they stand there: a thought
+that is written before the last answer alone is not in those before.
 
 Departure: `strftime_now` is not defined, as a text that tells the date would be another one tomorrow; templates
 of Llama have a fixed date then.
@@ -30,6 +32,7 @@ from examples.shared import strict_json
 
 FILE = "chat_template.jinja"
 MAX_BYTES = 2**20  # of a template, a hundred times the size of a usual one
+_PRIVATE = range(0xE000, 0xF900)  # characters for private use
 _MARGIN, _GROWTH = 2**16, 64  # characters, and how many times longer than its messages a text may be
 
 Messages = Sequence[Mapping[str, str]]
@@ -77,18 +80,33 @@ class ChatTemplate:
         text, marks = self._marked(messages, False)
         if marks:
             return text, marks
-        spans = []
+        spans: list[tuple[int, int]] = []
         for index, message in enumerate(messages):
             if message["role"] == "assistant":
-                before = self.render(messages[:index], prompt=True)
-                after = self.render(messages[: index + 1])
-                if not (after.startswith(before) and text.startswith(after) and len(after) > len(before)):
+                found = self._found(text, messages, index)
+                if found is None or found[0] < (spans[-1][1] if spans else 0):
                     raise ValueError(
-                        f"{self.name} does not write message {index + 1} after the prompt for it, or writes it "
-                        "otherwise once the conversation goes on; it must mark answers with {% generation %}"
+                        f"{self.name} does not write message {index + 1} once, after the prompt for it, and "
+                        "with the same end wherever it stands; it must mark answers with {% generation %}"
                     )
-                spans.append((len(before), len(after)))
+                spans.append(found)
         return text, tuple(spans)
+
+    def _found(self, text: str, messages: Messages, index: int) -> tuple[int, int] | None:
+        """Where in the text of a conversation a message is; None if a stand-in does not show it."""
+        mark = next(mark for mark in map(chr, _PRIVATE) if mark not in text)
+        marked = [*messages[:index], {**messages[index], "content": mark}, *messages[index + 1 :]]
+        prompt = self.render(messages[:index], prompt=True)
+        last, whole = self.render(marked[: index + 1]), self.render(marked)
+        if not last.startswith(prompt) or last.count(mark) != 1 or whole.count(mark) != 1:
+            return None
+        opening, _, end = last.removeprefix(prompt).partition(mark)
+        before, _, after = whole.partition(mark)
+        start = len(prompt if whole.startswith(prompt) else before.removesuffix(opening))
+        rest = after.removeprefix(end)
+        stop = len(text) - len(rest)
+        is_same = after.startswith(end) and text.startswith(whole[:start]) and text.endswith(rest)
+        return (start, stop) if is_same and start < stop else None
 
     def _marked(self, messages: Messages, prompt: bool) -> tuple[str, Spans]:
         """The text, and what the template marks in it."""

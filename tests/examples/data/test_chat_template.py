@@ -14,6 +14,23 @@ MARKED = (
     "{% for message in messages %}{% if message.role == 'assistant' %}A: {% generation %}{{ message.content }}"
     "</s>{% endgeneration %}\n{% else %}Q: {{ message.content }}\n{% endif %}{% endfor %}"
 )
+# An answer has thoughts, if only empty ones, behind the last question alone; of others they are dropped.
+THINKING = (
+    "{% set ns = namespace(asked=0) %}"
+    "{% for m in messages %}{% if m.role == 'user' %}{% set ns.asked = loop.index0 %}{% endif %}{% endfor %}"
+    "{% for m in messages %}{{ '[' + m.role + ']' }}"
+    "{% if m.role == 'assistant' and loop.index0 > ns.asked %}"
+    "{{ '<think>' + m.content.split('</think>')[-2:-1] | join | replace('<think>', '') + '</think>\n' }}"
+    "{% endif %}{{ m.content.split('</think>')[-1] | trim + '</s>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+# What the system says is written before the last question, and there is no prompt for an answer.
+MOVED = (
+    "{% for m in messages %}{% if m.role == 'user' %}"
+    "[Q] {% if m == (messages | selectattr('role', 'eq', 'user') | list)[-1] %}"
+    "{{ messages[0].content + ' ' }}{% endif %}{{ m.content }} [A]"
+    "{% elif m.role == 'assistant' %} {{ m.content }}</s>{% endif %}{% endfor %}"
+)
 CHAT = [
     {"role": "user", "content": " Two and two? "},
     {"role": "assistant", "content": "Four."},
@@ -41,6 +58,30 @@ def test_marks_of_a_template():
     assert [text[start:end] for start, end in spans] == ["Four.</s>", "Ünd.</s>"]
 
 
+def said(text, *contents):
+    """What is found in a conversation of a question, an answer, a question, and so on."""
+    roles = ("user", "assistant")
+    chat = [{"role": roles[i % 2], "content": content} for i, content in enumerate(contents)]
+    whole, spans = template(text).answers(chat)
+    return [whole[start:end] for start, end in spans]
+
+
+def test_answers_are_those_of_the_whole_conversation_where_others_are_written_otherwise():
+    empty = "<think></think>\n"
+    assert said(THINKING, "a", "b") == [f"{empty}b</s>\n"]
+    assert said(THINKING, "a", "b", "b", "b") == ["b</s>\n", f"{empty}b</s>\n"]
+    thought = "<think>hm</think>\n c "
+    assert said(THINKING, "a", thought, "b", thought) == ["c</s>\n", "<think>hm</think>\nc</s>\n"]
+    assert said(THINKING, "a", "b", "c", "d", "</s>", "</s>\n") == ["b</s>\n", "d</s>\n", f"{empty}</s></s>\n"]
+
+
+def test_answers_after_which_what_is_before_them_changes_place():
+    system = {"role": "system", "content": "Be kind."}
+    text, spans = template(MOVED).answers([system, *CHAT])
+    assert text.startswith("[Q]  Two and two?  [A] Four.</s>[Q] Be kind. And")
+    assert [text[start:end] for start, end in spans] == [" Four.</s>", " Ünd.</s>"]
+
+
 @pytest.mark.parametrize("text", [CHATML, MARKED])
 def test_it_is_what_transformers_renders(text):
     utils = pytest.importorskip("transformers.utils.chat_template_utils")
@@ -53,6 +94,17 @@ def test_it_is_what_transformers_renders(text):
     [
         ("{% for m in messages %}{{ m.content }}{% endfor %}END", "does not write message 2"),
         ("{{ messages[-1].content }}", "does not write message 2"),
+        ("{% for m in messages %}{{ m.content }} or {{ m.content }}{% endfor %}", "message 2 once"),
+        ("{% for m in messages %}{{ m.role }}{% endfor %}", "message 2 once"),
+        (
+            "{% for m in messages %}{{ m.content }}{% if loop.last %}</s>{% endif %}{% endfor %}",
+            "does not write message 2",
+        ),
+        (
+            "{{ messages | length }}{% for m in messages %}{{ m.role }}{% if m.role == 'user' or "
+            "messages[-1].content | length < 2 %}{{ m.content }}{% endif %}{% endfor %}",
+            "does not write message 2",
+        ),
         (
             "{% macro say(t) %}: {% generation %}{{ t }}{% endgeneration %}{% endmacro %}"
             "{% for m in messages %}{{ m.role }}{{ say(m.content) }}{% endfor %}",
