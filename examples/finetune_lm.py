@@ -145,7 +145,7 @@ def main() -> None:
         summary.show()
     decisive = plan.decisive | {flag.name: flag.value for flag in _DECISIVE} | {"length": problem.length}
     identity = decisive | {"model_and_data": problem.fingerprint()} | problem.meaning
-    task, identity = plan.begun(task, identity)
+    task, identity = plan.begun(task, identity, choices)
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
     with training.claimed(plan.output, identity | {"learning_rates": rates}, plan.resume):

@@ -132,7 +132,7 @@ def main() -> None:
     decisive = plan.decisive | {flag.name: flag.value for flag in _DECISIVE} | {"length": problem.length}
     decisive |= _BATCHES.decisive
     identity = decisive | {"model_and_data": problem.fingerprint()} | problem.meaning
-    task, identity = plan.begun(task, identity)
+    task, identity = plan.begun(task, identity, choices)
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
     with training.claimed(plan.output, identity | {"learning_rates": rates}, plan.resume):

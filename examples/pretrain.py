@@ -136,7 +136,7 @@ def main() -> None:
     identity = decisive | {"data": problem.fingerprint(), "vocabulary": digest(vocabulary.tokenizer)}
     identity |= {flag.name: flag.value for flag in (_TOKENIZER, _VOCAB_SIZE)}
     task = problem.task(FLAGS.batch_size, FLAGS.seed, share=devices.share(layout))
-    task, identity = plan.begun(task, identity)
+    task, identity = plan.begun(task, identity, choices)
     rates = {name: rate for name, (_, rate) in chosen.items()}
 
     with training.claimed(plan.output, identity | {"learning_rates": rates}, plan.resume):

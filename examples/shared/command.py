@@ -64,11 +64,15 @@ def _in_flags(error: Exception) -> Exception | str:
         remedies = ("accumulate", "remat", "precision", "state", "offload", "batch_size")
         return f"{error}; see {', '.join(f'--{name}' for name in remedies if name in flags.FLAGS)}"
     if isinstance(error, training.OtherSettings) and {"steps", "settings.steps"} & {*error.names}:
-        init = " and --init=RUN to begin with its parameters" if "init" in flags.FLAGS else ""
+        if "init" not in flags.FLAGS:
+            return f"{error}; the learning rate follows --steps to its end: choose another --output"
         return (
-            f"{error}; the learning rate follows --steps from its warm-up to its end: choose another "
-            f"--output{init}"
+            f"{error}; --resume takes more --steps, never fewer, and only where nothing follows their number: "
+            "--schedule=constant --warmup=0, no --average=tail:S, no --patience. Choose another --output and "
+            "--init=RUN to begin with its parameters"
         )
+    if isinstance(error, training.OtherSettings) and "settings.keep_best" in error.names:
+        return f"{error}; --resume takes the --keep and --patience of before, or choose another --output"
     return error
 
 

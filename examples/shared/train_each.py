@@ -165,13 +165,19 @@ class Plan:
         multipliers = trained_parts.multiplied(multipliers, self.layerwise_decay)
         return trained_parts.facts(params, self.freeze, multipliers)
 
-    def begun(self, task: training.Task, identity: dict[str, Any]) -> tuple[training.Task, dict[str, Any]]:
+    def begun(
+        self, task: training.Task, identity: dict[str, Any], choices: Iterable[Choice]
+    ) -> tuple[training.Task, dict[str, Any]]:
         """The task and the identity of its runs, in its precision, and from ``--init`` if that is given.
+
+        The number of steps is part of the identity only if a run depends on it: any other may be resumed with
+        more.
 
         Args:
             task: the task.
             identity: what decides the trajectories, see :meth:`train_each`; ``"label_names"`` and
                 ``"vocabulary"``, if it has them, must be those of the run that is given.
+            choices: the optimizers.
 
         Raises:
             ValueError: the parameters of that run mean something else, or have other shapes.
@@ -179,7 +185,16 @@ class Plan:
         """
         if self.init is not None:
             task, identity = warm_start.begun(task, identity, self.init)
+        averages_tail = self.average is not None and self.average.startswith("tail")
+        # The evaluation at the end of the shorter run would count as one without a better value.
+        if not averages_tail and self.settings.patience is None and all(map(self._holds_rate, choices)):
+            identity = {name: value for name, value in identity.items() if name != "steps"}
         return trained_parts.without_gradients(PRECISIONS[self.precision].task(task), self.freeze), identity
+
+    def _holds_rate(self, choice: Choice) -> bool:
+        """Whether the rate of an optimizer is the same at every update, however many there are."""
+        holds = choice.constant_rate or training_flags.SCHEDULES[self.schedule] is schedules.constant
+        return holds and self.warmup == 0 and not choice.searches
 
     def optimizer(self, choice: Choice, multipliers: Any) -> tuple[optax.GradientTransformation, float | None]:
         """An optimizer on its schedule, and its peak rate.
@@ -197,7 +212,8 @@ class Plan:
         else:
             after = schedules.constant if choice.constant_rate else training_flags.SCHEDULES[self.schedule]
             shape = schedules.warm_up(after(rate), self.warmup)
-        schedule = schedules.over_steps(shape, self.settings.steps)
+        # A rate that holds is bound to one step: a step in which their number appears cannot have more of them.
+        schedule = schedules.over_steps(shape, 1 if self._holds_rate(choice) else self.settings.steps)
         multipliers = trained_parts.multiplied(multipliers, self.layerwise_decay)
         tx = with_state(choice.make(schedule, self.weight_decay, groups.no_decay(), multipliers), self.state)
         tx = tx if self.clip is None else clipped(tx, self.clip)
@@ -333,6 +349,9 @@ class Plan:
     def _kept(self, result: training.Result, directory: Path) -> tuple[Any, dict[str, Any]]:
         """The parameters to test, and what is to be said of them in the record of the run."""
         if result.best is None:
+            if (metric := self.settings.keep_best) is not None:
+                said = f"{metric} was never finite: the last parameters are tested and saved"
+                print(f"warning: {directory.name}: {said}", flush=True)
             return result.params, {}
         kept = {**result.best, "stopped_early": result.stopped_early, "patience": self.settings.patience}
         if result.stopped_early:

@@ -77,7 +77,8 @@ def fit(
             on another mesh, sums round differently.
         resume: continue the run in ``directory``. A run that never started is started; a finished one is read
             back. ``settings.steps`` may be larger than before if the step does not depend on it, as at a
-            constant learning rate. The evaluation at the old end stays in the history.
+            constant learning rate. The evaluation at the old end stays in the history, and counts for
+            ``keep_best`` and ``patience``.
         overwrite: delete the run in ``directory``, if there is one, and start over. No other file is deleted.
         progress: a function, such as ``print``, that is called with a ``Progress`` whenever metrics are logged,
             also if the run diverges.
@@ -91,8 +92,8 @@ def fit(
             these methods; only one of budget and reference is given; the reference lacks a price; the layout
             does not fit the parameters or the batch; or several processes have no layout, or select examples.
         RunError: the run cannot continue because of its directory or a checkpoint. It is ``RunExists`` if the
-            directory holds a run and neither ``resume`` nor ``overwrite`` is given, and ``Diverged`` if the
-            loss is no longer finite.
+            directory holds a run and neither ``resume`` nor ``overwrite`` is given, ``OtherSettings`` if that
+            run has others, and ``Diverged`` if the loss is no longer finite.
         Preempted: SIGTERM, SIGINT or SIGHUP was received, and the run has been saved.
     """
     checks.kinds(

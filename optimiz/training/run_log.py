@@ -24,6 +24,7 @@ from optimiz.training.result import Progress, Result
 from optimiz.training.settings import Settings
 from optimiz.training.step import StepMetrics
 from optimiz.training.storage.metrics_log import MetricsLog
+from optimiz.training.storage.same_settings import refuse_other_settings
 from optimiz.training.train_state import TrainState
 
 _log = logging.getLogger(__name__)
@@ -92,21 +93,32 @@ class RunLog:
             record: the record saved with it.
 
         Raises:
-            RunError: the metrics are not those that the checkpoint recorded.
+            RunError: the metrics are not those that the checkpoint recorded. It is ``OtherSettings`` if its
+                evaluations were judged otherwise than by ``Settings(keep_best=, lower_is_better=)``.
         """
         processes.from_first(lambda: self._rows.truncate(record))
         if state is None or record is None:
             return
         self._seconds = record["seconds"]
-        best = record.get("best")
-        kept_by = (self._settings.keep_best, self._settings.lower_is_better)
-        if best is not None and (best["figure"], best["lower_is_better"]) == kept_by:
-            self._best = best
+        self._best = record.get("best")
+        processes.from_first(self._refuse_other_best)
         self._unimproved = record.get("unimproved", 0)
         self.steps = int(state.step)
         self.drawn = int(state.selection.drawn) if self._waits else self.steps
         if state.clock is not None:
             self._milestones.spent = as_nanoseconds(state.clock.spent)
+
+    def _refuse_other_best(self) -> None:
+        """Refuse to go on if the best of all evaluations so far may not be the one that is kept."""
+        best, settings = self._best, self._settings
+        was = {} if best is None else {"keep_best": best["figure"], "lower_is_better": best["lower_is_better"]}
+        name, now = settings.keep_best, {}
+        if name is not None:
+            now = {"keep_best": name, "lower_is_better": settings.lower_is_better}
+        # Without a best, nothing was kept, or nothing could be: no value of the metric was finite so far.
+        earlier = (row["evaluation"].get(name) for row in self._rows.history() if "evaluation" in row)
+        if best is not None or any(value is not None and math.isfinite(value) for value in earlier):
+            refuse_other_settings(str(self._path), {"settings": was}, {"settings": now})
 
     def plan_ahead(self, least_price: float | None) -> None:
         """Estimate when the next milestone is reached.

@@ -46,8 +46,8 @@ class Settings:
         keep: number of newest checkpoints to keep, ≥ 1.
         keep_best: name of the evaluation metric by which the best checkpoint is kept too. It is written after
             every evaluation that is the best so far, and read by ``load_params(directory, "best")``. None for
-            no such checkpoint. If a run is resumed with another metric or direction, only evaluations from then
-            on count.
+            no such checkpoint. Once a value of it was finite, a run is resumed with the same metric and
+            direction only: the best parameters by another may be gone.
         lower_is_better: whether a lower value of that metric is better. Required with ``keep_best``, and
             allowed only then.
         patience: number of evaluations in a row without a better value of that metric after which the run ends,
@@ -156,8 +156,8 @@ def description(
 ) -> dict[str, Any]:
     """Describe what decides a run's trajectory and its metrics, as plain JSON.
 
-    How often to log and to save, and how much to keep, is not part of it and may change on resume. With
-    ``patience``, what is best decides the run's end, and is part of it.
+    How often to log and to save, and how many checkpoints to keep, is not part of it and may change on resume.
+    With ``patience``, what is best decides the run's end, and is part of it.
 
     Args:
         settings: the settings of the run.

@@ -86,8 +86,14 @@ def test_where_no_run_can_lie_is_said_in_one_line_in_terms_of_flags(tmp_path, ca
     monkeypatch.setattr(flags, "FLAGS", finetune_image.FLAGS)
     differs = refused(capsys, 1, lambda: command.guarded(lambda: claim(run, {"steps": 1})))
     assert differs.endswith(
-        "steps was absent, is 1; the learning rate follows --steps from its warm-up to its end: "
-        "choose another --output and --init=RUN to begin with its parameters"
+        "steps was absent, is 1; --resume takes more --steps, never fewer, and only where nothing follows "
+        "their number: --schedule=constant --warmup=0, no --average=tail:S, no --patience. Choose another "
+        "--output and --init=RUN to begin with its parameters"
+    )
+    judged = {"settings": {"keep_best": "loss"}}
+    assert refused(capsys, 1, lambda: command.guarded(lambda: claim(run, judged))).endswith(
+        'keep_best was absent, is "loss"; --resume takes the --keep and --patience of before, or choose '
+        "another --output"
     )
 
 

@@ -1,5 +1,6 @@
 """How long a trainer trains, which parameters it keeps, and which run it begins with."""
 
+import dataclasses
 import json
 from fractions import Fraction
 
@@ -110,6 +111,66 @@ def test_the_state_is_stored_in_the_format_of_the_flag(name, size):
     params = {"w": jax.ShapeDtypeStruct((64, 512), np.float32)}
     assert optimiz.state_bytes(tx, params).per_parameter == pytest.approx(size, rel=0.07)
     assert plan.decisive["state"] == name
+
+
+def resumed(output, *argv):
+    """A run of tiny.task by the plan of some flags, in a directory where it may have begun; and its record."""
+    plan = parsed("--evaluate_every=2", "--warmup=0", "--learning_rate=0.01", *argv)
+    plan = dataclasses.replace(plan, output=output, resume=True)
+    choices = [optimizers.choose(name) for name in NAMES]
+    task, identity = plan.begun(tiny.task(), {"steps": plan.settings.steps, "seed": 0}, choices)
+    with training.claimed(output, identity, resume=True):
+        chosen = plan.optimizers(choices, optimizers.one_rate)
+        return {name: made for name, *made in plan.train_each(chosen, task, tiny.task().evaluate, identity)}
+
+
+NAMES = ("adamw", "schedule_free_sgd")
+
+
+@pytest.mark.quick(1)
+@pytest.mark.parametrize("more", ["--keep=last", "--average=ema:0.9", "--clip=1", "--keep=best"])
+def test_more_steps_at_a_constant_rate_are_those_of_a_run_that_was_longer_from_the_start(tmp_path, more):
+    flags = ["--schedule=constant", more]
+    resumed(tmp_path / "run", "--steps=4", *flags)
+    longer = resumed(tmp_path / "run", "--steps=6", *flags)
+    whole = resumed(tmp_path / "whole", "--steps=6", *flags)
+    for name in NAMES:
+        both = [(tmp_path / of / name / "metrics.jsonl").read_bytes() for of in ("run", "whole")]
+        assert both[0] == both[1] and longer[name][1].test == whole[name][1].test
+        jax.tree.map(np.testing.assert_array_equal, longer[name][0], whole[name][0])
+        assert longer[name][1].extra == whole[name][1].extra
+    with pytest.raises(training.OtherSettings, match=r"settings\.steps was 6, is 4"):
+        resumed(tmp_path / "run", "--steps=4", *flags)
+
+
+@pytest.mark.parametrize(
+    ("names", "flags"),
+    [
+        (["adamw"], ["--schedule=linear"]),
+        (["schedule_free_sgd", "adamw"], ["--schedule=cosine"]),
+        (["adamw"], ["--schedule=constant", "--warmup=0.1"]),
+        (["adamw"], ["--schedule=constant", "--average=tail:0.5"]),
+        (["adamw"], ["--schedule=constant", "--keep=best", "--patience=2"]),
+        (["adamw", "salsa"], ["--schedule=constant"]),
+    ],
+)
+def test_what_follows_the_steps_has_them_in_its_identity(names, flags):
+    identities = []
+    for argv, chosen in ((flags, names), ([], ["schedule_free_sgd"])):
+        plan = parsed("--warmup=0", "--learning_rate=0.01", f"--optimizer={','.join(chosen)}", *argv)
+        choices = map(optimizers.choose, chosen)
+        identities.append(plan.begun(tiny.task(), {"steps": 6, "seed": 0}, choices)[1])
+    assert identities == [{"steps": 6, "seed": 0}, {"seed": 0}]
+
+
+def test_the_last_parameters_are_tested_if_what_is_best_was_never_finite_and_this_is_said(tmp_path, capsys):
+    plan = dataclasses.replace(parsed("--steps=1", "--keep=best:accuracy"), output=tmp_path)
+    task = tiny.task(evaluate=lambda params: {"loss": 1.0, "accuracy": np.nan})
+    chosen = {"sgd": (optax.sgd(0.1), 0.1)}
+    ((_, params, made),) = plan.train_each(chosen, task, lambda params: {"loss": 1.0}, {})
+    assert "warning: sgd: accuracy was never finite: the last parameters are" in capsys.readouterr().out
+    jax.tree.map(np.testing.assert_array_equal, params, training.load_params(tmp_path / "sgd"))
+    assert "kept" not in made.extra
 
 
 @pytest.fixture(scope="module")

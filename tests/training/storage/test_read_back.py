@@ -1,5 +1,6 @@
 """The newest or best parameters are read from a run's directory, with or without its code."""
 
+import contextlib
 import shutil
 
 import flax.linen as nn
@@ -143,15 +144,63 @@ def test_a_resumed_run_remembers_its_best(tmp_path):
     assert load_params(tmp_path, "best")["w1"].shape == (4, 8)
 
 
-def test_a_run_resumed_with_the_other_direction_forgets_its_best(tmp_path):
-    best = {"keep_best": "accuracy", "evaluate_every": 3, "keep": 1}
-    task = tiny.task(evaluate=lambda params: {"accuracy": 0.5})
-    run_of = lambda **more: training.fit(  # noqa: E731
-        task, optax.sgd(0.1), tiny.settings(**best | more), tmp_path, identity={}, resume=True
-    )
-    run_of(steps=6, lower_is_better=True)
-    run_of(steps=12, lower_is_better=False)
-    assert tiny.checkpoints(tmp_path) == ["000000009", "000000012"]
+HIGHEST = {"keep_best": "accuracy", "lower_is_better": False}
+LOWEST = {"keep_best": "accuracy", "lower_is_better": True}
+BY_LOSS = {"keep_best": "loss", "lower_is_better": True}
+OF_SIX = {"steps": 6, "evaluate_every": 3, "keep": 1}
+
+
+@pytest.fixture(scope="module", params=["finished", "stopped"])
+def judged(request, tmp_path_factory):
+    """Runs whose first of two evaluations is the better one, by how they were judged; finished or not."""
+
+    class Leave(Exception):
+        pass
+
+    def values():
+        yield 0.9
+        if request.param == "stopped":
+            raise Leave
+        yield 0.1
+
+    runs = {}
+    for name, by in {"highest": HIGHEST, "not": {}}.items():
+        runs[name] = tmp_path_factory.mktemp(name)
+        with pytest.raises(Leave) if request.param == "stopped" else contextlib.nullcontext():
+            run(runs[name], values(), save_every=3, **OF_SIX | by)
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("name", "by", "said"),
+    [
+        ("not", HIGHEST, 'keep_best was absent, is "accuracy"; settings.lower_is_better was absent, is false'),
+        ("highest", {}, 'keep_best was "accuracy", is absent; settings.lower_is_better was false, is absent'),
+        (
+            "highest",
+            BY_LOSS,
+            'keep_best was "accuracy", is "loss"; settings.lower_is_better was false, is',
+        ),
+        ("highest", LOWEST, "lower_is_better was false, is true"),
+    ],
+)
+def test_a_run_goes_on_only_with_what_its_evaluations_were_judged_by(judged, name, by, said):
+    before = tiny.checkpoints(judged[name])
+    with pytest.raises(
+        training.OtherSettings, match=f"{name}[0-9] .*other settings: settings.{said}"
+    ) as refused:
+        run(judged[name], [], save_every=3, **OF_SIX | by)
+    assert set(refused.value.names) <= {"settings.keep_best", "settings.lower_is_better"}
+    assert tiny.checkpoints(judged[name]) == before
+    if name == "highest":
+        assert load_params(judged[name], "best")["w1"].shape == (4, 8)
+
+
+def test_a_run_of_which_nothing_was_judged_yet_may_be_judged_by_anything(tmp_path):
+    evaluations = [float("nan"), 0.3, 0.2]
+    run(tmp_path, evaluations[:1], tx=optax.sgd(0.1), steps=3, keep=9)
+    result = run(tmp_path, evaluations[1:], tx=optax.sgd(0.1), steps=7, keep=9, **HIGHEST)
+    assert result.best == {"metric": "accuracy", "value": 0.3, "steps": 6}
 
 
 def test_a_tree_that_would_round_or_holds_no_arrays_is_refused(two):
