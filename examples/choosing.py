@@ -339,7 +339,11 @@ def all_methods(
         f"{PLANNED}, by its compiler, from the branches that move least to those that move most; of a method "
         f"that needs the loss, a whole step of {PLANNED_STEP}, next to one with AdamW. Rate: "
         "that of the trainers, and by how many nats rates next to the best one of short runs are worse, from "
-        "one run at each; some defaults are half a decade below that one. Deviation: the largest, relative, of "
-        "[the optimizers](optimizers.md) and [the line searches](line_search.md)."
+        "one run at each. Deviation: the largest, relative, of [the optimizers](optimizers.md) and "
+        "[the line searches](line_search.md)."
     )
-    return f"{compare.table(head, rows, words=2)}\n\n{note}"
+    rules = (
+        f"Default rates for fine-tuning are chosen by {methods.FINE_TUNING_RATES}.",
+        f"Those from scratch are chosen by {methods.FROM_SCRATCH_RATES}.",
+    )
+    return "\n\n".join((compare.table(head, rows, words=2), note, *rules))

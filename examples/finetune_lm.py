@@ -58,7 +58,7 @@ training_flags.define(
     FLAGS,
     lambda name: optimizers.choose(name, classes=2),
     optimizer=["adamw"],
-    listed=f"{optimizers.listed()} Adapters have ten times these rates.",
+    listed=f"{optimizers.listed()} Adapters have ten times that.",
     metrics=METRICS,
     examples="rows",
     weight_decay=0.01,

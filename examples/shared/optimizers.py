@@ -232,24 +232,17 @@ def among(name: str, known: Mapping[str, _T]) -> _T:
 
 
 def listed(*, from_scratch: bool = False, logits: bool = True) -> str:
-    """Every method that a program supports, with its default rate, for the help of its flag.
+    """Every method that a program supports, and where to read of them, for the help of its flag.
 
     Args:
-        from_scratch: whether to show the default rates for training from random parameters.
+        from_scratch: whether the default rates are those for training from random parameters.
         logits: whether the program provides logits.
     """
-    chosen_by = methods.FROM_SCRATCH_RATES if from_scratch else methods.FINE_TUNING_RATES
-    named = []
-    for name, method in methods.METHODS.items():
-        rate = method.from_scratch_rate if from_scratch else method.fine_tuning_rate
-        if logits or "logits_fn" not in method.needs:
-            note = "finds its rate" if method.kind == "line search" else f"{rate:g}"
-            named.append(f"{name} ({note})")
+    served = [name for name, method in methods.METHODS.items() if logits or "logits_fn" not in method.needs]
     return (
-        f"Optimizers, run in turn: {', '.join(named)}; or module:function, a function of your own that is "
-        "called with the schedule of the learning rate and, where it has these arguments, weight_decay and "
-        f"mask or weight_decay_mask. The number is the default peak rate, chosen by {chosen_by}. "
-        "docs/which_optimizer.md says what each is for."
+        f"Optimizers, run in turn: {', '.join(served)}; or module:function of your own, see docs/testing.md. "
+        "docs/which_optimizer.md says what each is for, and its default rate "
+        f"{'from scratch' if from_scratch else 'for fine-tuning'}."
     )
 
 
