@@ -7,7 +7,9 @@ the validation examples, as a model's learning rate is. A baseline that learns f
 examples says so.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,15 @@ class NoBaselineError(ValueError):
     """A baseline cannot be computed; the message is the reason, for the report."""
 
 
+@contextlib.contextmanager
+def _many_classes() -> Iterator[None]:
+    """Without scikit-learn's warning of as many classes as examples, of which a summary of the data warns."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes")
+        yield
+
+
+@_many_classes()
 def confusion(
     names: Sequence[str], labels: Sequence[int] | np.ndarray, predictions: Sequence[int] | np.ndarray
 ) -> dict[str, Any]:
@@ -62,6 +73,7 @@ def confusion(
     return {"confusion": {"classes": list(names), "matrix": matrix}}
 
 
+@_many_classes()
 def metrics(labels: Sequence[int] | np.ndarray, predictions: Sequence[int] | np.ndarray) -> dict[str, float]:
     """Accuracy, macro-averaged F1 and Matthews correlation (the metric of CoLA) of predictions.
 
@@ -192,6 +204,7 @@ class _Chunks:
         return self._model.predict(features)
 
 
+@_many_classes()
 def _tuned(
     makes: Sequence[Callable[[], Any]],
     train: tuple[Any, np.ndarray],

@@ -29,6 +29,7 @@ LAYOUTS = (
 _PLAIN = tables.Format()
 LABELS = ("label", "gold_label", "is_duplicate", "Quality")
 NUMBERS = ("label", "score")
+_LABELS = "labels"  # as the Hub calls them, if there is none of the others
 
 
 def read(
@@ -252,6 +253,8 @@ def _label_column(
     if label is None:
         columns = _by_usual_name(header)
         found = [columns[name] for name in usual if name in columns]
+        if not found and _LABELS in columns:
+            found = [columns[_LABELS]]
         if len(found) != 1:
             has = f"the columns are {shown.values(header)}"
             raise ValueError(f"{path}: which column is the label? Name it in {how.ask('label')}; {has}")

@@ -14,6 +14,7 @@ TRUNCATED = 0.05  # of the texts; more than that is worth a warning
 UNKNOWN = 0.05  # of the tokens
 _SUGGESTED = 4  # buckets
 _LISTED = 20  # labels
+_IN_QUOTES = re.compile(r'\s*".*"\s*\Z', re.DOTALL)
 _FRACTION = re.compile(r"[+-]?[0-9]*\.[0-9]+")
 
 
@@ -37,6 +38,7 @@ def of_texts(parts: Mapping[str, TextExamples]) -> Summary:
         warnings.append(
             f"the classes {' and '.join(map(shown.value, group[:3]))} are spelled alike; are they the same?"
         )
+    warnings += _quoted(parts)
     fractions = [name for name in names if _FRACTION.fullmatch(name)]
     if 2 * len(fractions) >= len(names) > 0:
         warnings.append(
@@ -142,6 +144,20 @@ def of_unknown(share: float, what: str = "tokens") -> Summary:
     told = f"{share:.1%} of the {what} are unknown to the tokenizer"
     warnings = [f"{told}, and all the same to the model"] if share > UNKNOWN else []
     return Summary({"unknown tokens": f"{share:.1%}"} if share else {}, warnings)
+
+
+def _quoted(parts: Mapping[str, TextExamples]) -> list[str]:
+    """Warnings of columns whose every field is in quotes, which a .tsv does not read as such."""
+    fields = {
+        "text": [text for part in parts.values() for text in part.texts],
+        "pair": [pair for part in parts.values() for pair in part.pairs or ()],
+        "label": parts["train"].label_names,
+    }
+    quoted = [name for name, of_column in fields.items() if of_column and all(map(_IN_QUOTES.match, of_column))]
+    if not quoted:
+        return []
+    told = f"every {' and '.join(quoted)} is in quotes, such as {shown.value(fields[quoted[-1]][0])}"
+    return [f"{told}, which are read as part of it: for a quoted .tsv, name it .csv, with --delimiter='\\t'"]
 
 
 def _of_targets(parts: Mapping[str, TextExamples]) -> Summary:

@@ -54,6 +54,13 @@ def test_the_most_frequent_class_is_that_of_the_training_examples():
     assert (found["validation"]["accuracy"], found["test"]["accuracy"]) == (0.25, 0.75)
 
 
+@pytest.mark.filterwarnings("error")
+def test_as_many_classes_as_texts_are_no_warning_of_scikit_learn():
+    train = examples([f"word{i} film" for i in range(60)], [*range(60)])
+    assert tfidf_baseline(train, train, train)["TF-IDF + logistic regression"]["test"]["accuracy"] > 0.5
+    assert baseline.confusion([*map(str, range(60))], train.labels, train.labels)
+
+
 def test_tfidf_learns_words_and_word_pairs():
     # "not good" against "good": no single word decides.
     texts = [f"{opening} {film}" for film in "abcdefgh" for opening in ("good and not bad", "bad and not good")]

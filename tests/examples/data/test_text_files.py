@@ -82,6 +82,17 @@ def test_usual_names_may_be_in_capital_letters(tmp_path):
     assert both.texts == ("c", "d")  # its own name comes first
 
 
+def test_labels_is_a_usual_name_if_there_is_no_other(tmp_path):
+    path = write(tmp_path, "x.csv", 'text,labels\na,"x,y"\nb,\nc,y\n')
+    assert read(path, problem=LABELS).labels.tolist() == [[1, 1], [0, 0], [0, 1]]
+    assert read(write(tmp_path, "y.csv", "text,Labels\na,1.5\nb,2\n"), problem=NUMBER).labels.tolist() == [
+        1.5,
+        2,
+    ]
+    both = read(write(tmp_path, "z.csv", "text,label,labels\na,1,x\nb,0,y\n"))
+    assert both.label_names == ("0", "1")
+
+
 def test_named_columns_win_over_usual_names(tmp_path):
     path = write(tmp_path, "x.tsv", "text\tsentence\tlabel\tmood\na\tx\t0\tsad\nb\ty\t1\tglad\n")
     examples = read(path, text="sentence", pair="text", label="mood")

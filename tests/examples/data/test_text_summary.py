@@ -62,6 +62,18 @@ def test_what_is_chosen_on_the_texts_that_it_is_tested_on_is_said():
     ]
 
 
+def test_quotes_that_a_tsv_does_not_read_are_said():
+    texts = [f'"text {i}"' for i in range(60)]
+    (warning,) = of(examples(texts, [0, 1] * 30, names=('"0"', '"1"'))).warnings
+    assert warning.startswith(
+        """every text and label is in quotes, such as '"0"', which are read as part of it"""
+    )
+    assert "--delimiter='\\t'" in warning
+    assert not of(examples([*texts[1:], "text"], [0, 1] * 30)).warnings
+    (warning,) = of(examples([f"t {i}" for i in range(60)], [0, 1] * 30, pairs=tuple(texts))).warnings
+    assert warning.startswith("""every pair is in quotes, such as '"text 0"'""")
+
+
 def test_a_pair_is_a_copy_where_both_texts_are():
     train = examples(["same"] * 60, [0, 1] * 30, pairs=tuple(f"p {i}" for i in range(60)))
     assert "duplicates" not in of(train).facts and not of(train).warnings
