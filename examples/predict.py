@@ -7,9 +7,9 @@
 The parameters are those that the run has tested. Texts come from a .tsv, .csv, .jsonl, .json or .parquet file,
 or shards of these, in the columns that the run was trained with unless --text and --pair name others; one a
 line from a .txt file or standard input; or one a .txt file from a folder and the folders in it. Pictures come
-from a file, or from such a folder. What comes out has a row for each, in their order: what was given, the most
-probable class, its probability, and that of every class. Of a run with --problem_type, it has the labels that
-are more likely than not, or the number.
+from a file, from such a folder, or from the `images` of an .npz. What comes out has a row for each, in their
+order: what was given, the most probable class, its probability, and that of every class. Of a run with
+--problem_type, it has the labels that are more likely than not, or the number.
 """
 
 import sys
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from examples.data import decoding, images, shown, text_folders
+from examples.data import decoding, image_tables, images, shown, text_folders
 from examples.data.data_flags import ColumnFlags
 from examples.models import image_classifier, pretrained, text_classifier, weights
 from examples.models.tensors import CONFIG
@@ -100,13 +100,18 @@ def of_images(model: Path) -> tuple[str, Sequence[str], list[dict[str, str]], np
     if _DATA.value == STANDARD:
         raise ValueError("the run is of images: --data must be a picture, or a folder of pictures")
     classifier, params, statistics = image_classifier.load(model)
-    files = images.pictures(Path(_DATA.value))
-    names = [(shown.path(file), file) for file in files]
-    where = shown.path(Path(_DATA.value))
-    channels = classifier.config.channels
-    pictures = decoding.decode(names, len(names), classifier.size, channels, where)
-    given = [{"image": name} for name, _ in names]
-    return CLASS, classifier.names, given, classifier.probabilities(params, pictures.images, statistics)
+    data, channels = Path(_DATA.value), classifier.config.channels
+    where = shown.path(data)
+    if data.suffix == ".npz" and data.is_file():
+        pixels = image_tables.read_npz_images(data, classifier.size, channels)
+        names = [f"{where}, image {number}" for number in range(1, len(pixels) + 1)]
+    else:
+        files = images.pictures(data)
+        names = list(map(shown.path, files))
+        pictures = zip(names, files, strict=True)
+        pixels = decoding.decode(pictures, len(names), classifier.size, channels, where).images
+    given = [{"image": name} for name in names]
+    return CLASS, classifier.names, given, classifier.probabilities(params, pixels, statistics)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ needed are therefore checked first, and never more than that is read.
 import dataclasses
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +36,44 @@ def read_npz(path: Path, size: int | None, channels: int | None) -> Labelled:
     Raises:
         ValueError: the file is not as `images.read` describes it.
     """
+    (images, labels), unused = _arrays(path, ("images", "labels"))
+    images = _checked(path, images, size, channels)
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iuU":
+        raise ValueError(
+            f"{path}: labels must be {len(images)} integers or strings, got {labels.dtype} {list(labels.shape)}"
+        )
+    sizes = np.full((len(images), 2), images.shape[1], np.int32)
+    notes = {"unused arrays": unused} if unused else {}
+    return Pictures(images, sizes, notes), [str(label) for label in labels.tolist()], None
+
+
+def read_npz_images(path: Path, size: int, channels: int) -> np.ndarray:
+    """Read only `images`, uint8 [N, I, I, C], from an `.npz`, see `read_npz`."""
+    (images,), _ = _arrays(path, ("images",))
+    return _checked(path, images, size, channels)
+
+
+def _arrays(path: Path, wanted: Sequence[str]) -> tuple[list[np.ndarray], int]:
+    """Some arrays of an `.npz`, and the number of its others."""
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("it is not an archive of arrays, as written by numpy.savez")
+        found = []
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
-            _check_names(path, names, "array")
-            with archive.open("labels.npy") as file:
-                labels = _array(file, archive.getinfo("labels.npy").file_size, f"labels of {path}")
-            with archive.open("images.npy") as file:
-                images = _array(file, archive.getinfo("images.npy").file_size, f"images of {path}")
+            _check_names(path, names, wanted, "array")
+            for name in wanted:
+                with archive.open(f"{name}.npy") as file:
+                    found.append(_array(file, archive.getinfo(f"{name}.npy").file_size, f"{name} of {path}"))
     except _WrongNamesError as error:
         raise ValueError(str(error)) from None
     except Exception as error:  # zip, NumPy and pickle each have their own error classes
         raise ValueError(f"{path} cannot be read: {error}") from None
+    return found, len(names) - len(wanted)
+
+
+def _checked(path: Path, images: np.ndarray, size: int | None, channels: int | None) -> np.ndarray:
+    """Images [N, I, I, C] of the asked size and number of channels."""
     found = f"{images.dtype} {list(images.shape)}"
     images = images[..., None] if images.ndim == 3 else images
     square = images.ndim == 4 and images.shape[1] == images.shape[2] and images.shape[3] in (GREY, COLOUR)
@@ -60,22 +84,14 @@ def read_npz(path: Path, size: int | None, channels: int | None) -> Labelled:
         raise ValueError(f"{path}: images must be {size} × {size}, got {images.shape[1]} × {images.shape[2]}")
     if channels not in (None, images.shape[3]):
         raise ValueError(f"{path}: images must have {channels} channels, like the other images, got {found}")
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iuU":
-        raise ValueError(
-            f"{path}: labels must be {len(images)} integers or strings, got {labels.dtype} {list(labels.shape)}"
-        )
-    sizes = np.full((len(images), 2), images.shape[1], np.int32)
-    unused = len(names) - 2
-    notes = {"unused arrays": unused} if unused else {}
-    return Pictures(images, sizes, notes), [str(label) for label in labels.tolist()], None
+    return images
 
 
 class _WrongNamesError(Exception):
     """A required name is missing, or occurs twice."""
 
 
-def _check_names(path: Path, names: list[str], kind: str) -> None:
-    wanted = ("images", "labels") if kind == "array" else _COLUMNS
+def _check_names(path: Path, names: list[str], wanted: Sequence[str], kind: str) -> None:
     for name in wanted:
         if names.count(name) != 1:
             said = f"no {kind} {name!r}" if name not in names else f"{kind} {name!r} twice"
@@ -135,7 +151,7 @@ def _opened(path: Path) -> columnar.ColumnarFile:
     """A file with an image and a label in every row, which together fit into memory."""
     file = columnar.opened(path)
     try:
-        _check_names(path, file.columns, "column")
+        _check_names(path, file.columns, _COLUMNS, "column")
     except _WrongNamesError as error:
         raise ValueError(str(error)) from None
     from pyarrow import types

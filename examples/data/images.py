@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from examples.data import decoding, folders, image_tables, overlap, row_files, shown
+from examples.data import decoding, folders, image_tables, labels, overlap, row_files, shown
 
 SUFFIXES = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -91,16 +91,21 @@ def read(
     pictures, names, in_order = reader(path, size, channels)
     if not len(pictures.images):
         raise ValueError(f"{path}: no images")
-    known = tuple(label_names or in_order or sorted(set(names), key=_place))
+    named = label_names or in_order
+    if not named and reader is not _read_folder:  # a folder of any name is meant as a class
+        for row, name in enumerate(names, 1):
+            if labels.means_none(name):
+                raise ValueError(f"{path}: label {name!r} of image {row} means no label; if a class, rename it")
+    known = tuple(named or sorted(set(names), key=_place))
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise ValueError(f"{path}: label {unknown[0]!r} is not one of {', '.join(map(repr, known))}")
     if len(known) < 2:
         raise ValueError(f"{path}: all labels are {known[0]!r}; classification needs two classes or more")
     index = {name: i for i, name in enumerate(known)}
-    labels = np.array([index[name] for name in names], np.int32)
+    indices = np.array([index[name] for name in names], np.int32)
     source = shown.path(path)
-    return ImageExamples(pictures.images, labels, known, source, pictures.sizes, pictures.notes)
+    return ImageExamples(pictures.images, indices, known, source, pictures.sizes, pictures.notes)
 
 
 def split(examples: ImageExamples, shares: Mapping[str, float]) -> dict[str, ImageExamples]:

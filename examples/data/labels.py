@@ -55,6 +55,17 @@ def encodable(where: str, column: str, value: str) -> str:
     return value
 
 
+def means_none(label: str) -> bool:
+    """Whether a label, as it is written, usually means that there is none.
+
+    Example:
+        >>> means_none(" -1.0"), means_none("NA"), means_none("none of these")
+        (True, True, False)
+    """
+    bare = label.strip()
+    return bare.removesuffix(".0") in UNLABELLED or _NOT_A_NUMBER.fullmatch(bare) is not None
+
+
 def names(
     found: Mapping[str, str], known: tuple[str, ...] | None, column: str, argument: str
 ) -> dict[str, str]:
@@ -84,10 +95,9 @@ def names(
         plain = _unless_two_become_one({label: name.removesuffix(".0") for label, name in stripped.items()})
     if known is None:
         for label, where in found.items():
-            bare = label.strip()
-            if bare.removesuffix(".0") in UNLABELLED or _NOT_A_NUMBER.fullmatch(bare):
+            if means_none(label):
                 raise ValueError(
-                    f"{where}: {column} {shown.value(bare)} means no label; "
+                    f"{where}: {column} {shown.value(label.strip())} means no label; "
                     f"if it is a class, name all classes in {argument}"
                 )
         return plain

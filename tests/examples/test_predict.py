@@ -130,6 +130,18 @@ def test_pictures_of_a_folder(runs, capsys, tmp_path):
     assert json.loads(one)["probabilities"] == pytest.approx(rows[3]["probabilities"], abs=1e-5)
 
 
+def test_pictures_of_an_npz(runs, capsys, tmp_path):
+    path = tmp_path / "new.npz"
+    np.savez(path, images=classifiers.pictures())  # labels are not needed
+    rows = [json.loads(line) for line in call(capsys, run=runs / "vit", data=path, format="jsonl").splitlines()]
+    assert [row["image"] for row in rows][:2] == [f"{path}, image 1", f"{path}, image 2"]
+    check(rows, "vit")
+    np.savez(path, images=classifiers.pictures()[:, :4, :4])
+    assert "new.npz: images must be 8 × 8, got 4 × 4" in refused(capsys, run=runs / "vit", data=path)
+    np.savez(path, x=np.arange(3))
+    assert "new.npz: no array 'images'; there are 'x'" in refused(capsys, run=runs / "vit", data=path)
+
+
 @pytest.mark.parametrize(
     ("run", "flags", "message"),
     [

@@ -535,6 +535,17 @@ def test_labels_of_an_archive(tmp_path):
             images.read(tmp_path / "set.npz")
 
 
+@pytest.mark.parametrize("label", ["-1", "", "nan", "NA"])
+def test_what_means_no_label_is_no_class(tmp_path, parquet, label):
+    np.savez(tmp_path / "set.npz", images=pixels(0, (3, 5, 5)), labels=np.array(["0", "1", label]))
+    with pytest.raises(ValueError, match=rf"set\.npz: label '{label}' of image 3 means no label; if a class,"):
+        images.read(tmp_path / "set.npz")
+    assert images.read(tmp_path / "set.npz", label_names=("0", "1", label)).labels.tolist() == [0, 1, 2]
+    parquet(tmp_path / "set.parquet", {"image": [png(0), png(1)], "label": ["a", label]})
+    with pytest.raises(ValueError, match=rf"set\.parquet: label '{label}' of image 2 means no label"):
+        images.read(tmp_path / "set.parquet")
+
+
 def test_a_parquet_is_bounded_before_it_is_read(tmp_path, parquet, monkeypatch):
     path = tmp_path / "set.parquet"
     parquet(path, {"image": [png(0), png(1)] * 50, "label": ["a", "b"] * 50, "other": [b"x" * 10_000] * 100})
