@@ -64,7 +64,8 @@ def main() -> None:
     asked, heat = questions(model), _TEMPERATURE.value
     choose = generation.sampled(heat, _TOP_P.value) if heat else generation.greedy
     writer = Writer(model, _TOKENS.value, choose)
-    answers = writer([question.text for question in asked], whole=asked[0].is_whole, seed=_SEED.value)
+    texts, places = [question.text for question in asked], [question.place for question in asked]
+    answers = writer(texts, whole=asked[0].is_whole, seed=_SEED.value, places=places)
     found = list(zip(asked, answers, strict=True))
     if output is None:
         for _, answer in found:

@@ -9,11 +9,12 @@ import dataclasses
 import hashlib
 import math
 import platform
+import re
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from examples.data import folders, memory, row_files, shards, shown
+from examples.data import dealing, folders, memory, row_files, shards, shown
 from examples.data.summary import Summary
 
 # Not part of the library, or not ordinary Python: tables, generated text, tests.
@@ -21,6 +22,13 @@ LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "encodings", "pyd
 MIN_DOCUMENTS = 20  # for whole documents in each part; if there are fewer, each is cut
 SAMPLE = 10**8  # bytes of text in shards from which a tokenizer is learned
 LARGE = 0.6  # of the smallest part: a document above that is cut
+
+# Pictures, sounds, films, fonts, documents, archives, and what programs write.
+_NO_TEXT = re.compile(
+    r"""\.(bmp|gif|heic|ico|jpe?g|png|tiff?|webp|m4a|mp3|ogg|wav|avi|mov|mp4|otf|ttf|woff2?|docx?|epub|odt|pdf|pptx?
+    |xlsx?|7z|bz2|gz|rar|tar|xz|zip|zst|bin|exe|np[yz]|pickle|pkl|pt|pyc|safetensors|so)""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,7 +38,7 @@ class Corpus:
     Attributes:
         documents: texts, none of them empty; a tuple, or read again from shards at every iteration.
         source: where they come from, for the record of a run.
-        left_out: what was not read in a folder → number of files.
+        left_out: what was left out → number of files, or of documents.
     """
 
     documents: Iterable[str]
@@ -79,7 +87,8 @@ def read(path: str | Path, column: str | None = None) -> Corpus:
     """Read a UTF-8 text file as one document, or every file below a folder, in the order of their paths.
 
     Shards, files of many documents, are not read here but when their documents are iterated over. Hidden files,
-    system files and empty files in a folder are left out and counted, and so is what lies next to shards.
+    system files, empty files and pictures or archives in a folder are left out and counted, and so is what lies
+    next to shards.
 
     Args:
         path: path of the file or folder, or a pattern of files, see `row_files.listed`.
@@ -98,6 +107,8 @@ def read(path: str | Path, column: str | None = None) -> Corpus:
     if path.exists() and not path.is_dir() and not path.is_file():  # a pipe would block, a device has no end
         raise ValueError(f"{name}: must be a regular file or a folder, got a pipe or a device")
     found, left_out = folders.files(path) if path.is_dir() else row_files.listed(path)
+    listed = len(found)
+    found = [file for file in found if not (path.is_dir() and is_no_text(file))]
     regular = [file for file in found if file.is_file()]
     if any(file.suffix in shards.SUFFIXES for file in regular):
         return _in_shards(path, "text" if column is None else column)
@@ -108,8 +119,17 @@ def read(path: str | Path, column: str | None = None) -> Corpus:
     documents = tuple(text for text in texts if text.strip())
     if not documents:
         raise ValueError(f"{name}: no text")
-    others = {"not a regular file": len(found) - len(regular), "empty": len(texts) - len(documents)}
+    others = {
+        "not text, by their names": listed - len(found),
+        "not a regular file": len(found) - len(regular),
+        "empty": len(texts) - len(documents),
+    }
     return Corpus(documents, name, {**left_out, **{what: count for what, count in others.items() if count}})
+
+
+def is_no_text(file: Path) -> bool:
+    """Whether a file is a picture, a sound, an archive or another that is no text, by its name."""
+    return _NO_TEXT.fullmatch(file.suffix) is not None
 
 
 def _in_shards(path: Path, column: str) -> Corpus:
@@ -127,7 +147,8 @@ def split(corpus: Corpus, shares: Mapping[str, float]) -> dict[str, Corpus]:
     """Distribute documents over named parts by a hash of their text; if there are few, each is cut instead.
 
     A document that is large compared with the smallest part is cut too, as otherwise the sizes of the parts
-    would be arbitrary. A cut document goes to the parts in order. Documents in shards are never cut.
+    would be arbitrary. A cut document goes to the parts in order. Documents in shards are never cut. If none is
+    cut, a part that would be empty gets those of the nearest hashes.
 
     Args:
         corpus: the documents.
@@ -146,9 +167,10 @@ def split(corpus: Corpus, shares: Mapping[str, float]) -> dict[str, Corpus]:
     dealt: dict[str, list[str]] = {name: [] for name in shares}
     few = len(corpus.documents) < MIN_DOCUMENTS
     large = LARGE * min(shares.values()) * corpus.size
-    for document in corpus.documents:
-        whole = not few and len(document.encode()) <= large
-        for name, part in _pieces(document, shares, whole=whole):
+    cut = [few or len(document.encode()) > large for document in corpus.documents]
+    owners = dealing.owners([_place(document) for document in corpus.documents], shares, fill=not any(cut))
+    for document, is_cut, owner in zip(corpus.documents, cut, owners, strict=True):
+        for name, part in _pieces(document, shares) if is_cut else [(list(shares)[owner], document)]:
             dealt[name].append(part)
     parts = {name: Corpus(tuple(d for d in documents if d), corpus.source) for name, documents in dealt.items()}
     for name, part in parts.items():
@@ -222,15 +244,11 @@ def _place(document: str) -> float:
     return int(hashlib.sha256(document.encode()).hexdigest()[:12], 16) / 16**12
 
 
-def _pieces(document: str, shares: Mapping[str, float], *, whole: bool) -> Iterator[tuple[str, str]]:
-    position = _place(document)
+def _pieces(document: str, shares: Mapping[str, float]) -> Iterator[tuple[str, str]]:
     start = 0.0
     for name, share in shares.items():
         end = start + share
-        if not whole:
-            yield name, document[round(start * len(document)) : round(end * len(document))]
-        elif start <= position < end or (name == list(shares)[-1] and position >= end):
-            yield name, document
+        yield name, document[round(start * len(document)) : round(end * len(document))]
         start = end
 
 

@@ -18,9 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from examples.data import corpus, docstrings, folders, shown, tables
+from examples.data import corpus, dealing, docstrings, folders, overlap, shown, tables
 from examples.data.chat_template import ChatTemplate, Spans
 from examples.data.corpus import Corpus
 from examples.data.summary import Summary, counted
@@ -62,7 +60,7 @@ class Prompts:
     Attributes:
         prompts: the texts, at least one.
         source: where they come from.
-        left_out: what was not read in a folder → number of files.
+        left_out: what was left out → number of files, or of texts.
     """
 
     prompts: tuple[Prompt, ...]
@@ -77,11 +75,13 @@ class Question:
     Attributes:
         given: the row that it is from.
         text: the text as the model reads it.
+        place: file and line.
         is_whole: as for `Prompt`.
     """
 
     given: Mapping[str, Any]
     text: str
+    place: str
     is_whole: bool
 
 
@@ -168,13 +168,13 @@ def question(row: Mapping[str, Any], template: ChatTemplate | None, place: str) 
             f'{place}: a row must have "prompt" or "messages", it has {shown.values(row) or "nothing"}'
         )
     if "prompt" in row:
-        return Question({"prompt": row["prompt"]}, _string(row, "prompt", place), is_whole=False)
+        return Question({"prompt": row["prompt"]}, _string(row, "prompt", place), place, is_whole=False)
     messages = list(_messages(row["messages"], place))
     if messages[-1]["role"] == "assistant":
         raise ValueError(f"{place}: the last message is the assistant's: there is nothing to answer")
     with _placed(place):
         text = _needed(template).render(messages, prompt=True)
-    return Question({"messages": messages}, text, is_whole=True)
+    return Question({"messages": messages}, text, place, is_whole=True)
 
 
 def read_parts(
@@ -193,13 +193,14 @@ def read_parts(
 
     Raises:
         OSError: as for `read`.
-        ValueError: as for `read`, or the parts are of different forms.
+        ValueError: as for `read`, the parts are of different forms, or more than a tenth of one is in training.
     """
     data = read(path, template, how)
     given = {name: read(other, template, how) for name, other in others.items() if other is not None}
     for name, part in given.items():
         if type(part) is not type(data):
             raise ValueError(f"{name} must be of the form of train, texts or prompts; {part.source} is not")
+    data = _apart(data, given)
     shares = {name: 0.05 for name in others if name not in given}
     shares = {"train": 1 - sum(shares.values())} | shares
     if isinstance(data, Corpus):
@@ -211,6 +212,8 @@ def read_parts(
 
 def split(prompts: Prompts, shares: Mapping[str, float]) -> dict[str, Prompts]:
     """Distribute texts over named parts by a hash of what is asked, so that no question is in two parts.
+
+    A part that would be empty gets those of the nearest hashes.
 
     Args:
         prompts: the texts.
@@ -225,11 +228,11 @@ def split(prompts: Prompts, shares: Mapping[str, float]) -> dict[str, Prompts]:
         >>> [prompt.asked for prompt in parts["test"].prompts]
         ['2', '5', '6']
     """
-    ends = np.cumsum(list(shares.values()))[:-1]
+    digests = [hashlib.sha256(each.asked.encode("utf-8", "replace")).hexdigest() for each in prompts.prompts]
+    owners = dealing.owners([int(digest[:12], 16) / 16**12 for digest in digests], shares, fill=True)
     dealt: dict[str, list[Prompt]] = {name: [] for name in shares}
-    for prompt in prompts.prompts:
-        position = int(hashlib.sha256(prompt.asked.encode("utf-8", "replace")).hexdigest()[:12], 16) / 16**12
-        dealt[list(shares)[int(np.searchsorted(ends, position, side="right"))]].append(prompt)
+    for prompt, owner in zip(prompts.prompts, owners, strict=True):
+        dealt[list(shares)[owner]].append(prompt)
     for name, part in dealt.items():
         if not part:
             rows, asked = len(prompts.prompts), len({prompt.asked for prompt in prompts.prompts})
@@ -238,7 +241,7 @@ def split(prompts: Prompts, shares: Mapping[str, float]) -> dict[str, Prompts]:
                 f"{prompts.source}: none of {counted(rows, 'rows')}{different} is in the part {name!r}; "
                 "add some, or a file for it"
             )
-    return {name: Prompts(tuple(part), prompts.source) for name, part in dealt.items()}
+    return {name: Prompts(tuple(part), prompts.source, prompts.left_out) for name, part in dealt.items()}
 
 
 def topics() -> dict[str, Prompts]:
@@ -283,13 +286,31 @@ def summary(parts: Mapping[str, Prompts]) -> Summary:
     return Summary(facts, warnings)
 
 
+def _apart(train: Corpus | Prompts, others: Mapping[str, Corpus | Prompts]) -> Corpus | Prompts:
+    """The training texts without those of other parts, which are counted."""
+    keys = {name: _texts(part) for name, part in others.items()}
+    sources = {name: part.source for name, part in others.items()}
+    rows = overlap.apart(_texts(train), keys, sources, "texts")
+    if not (count := len(_texts(train)) - len(rows)):
+        return train
+    left_out = {**train.left_out, "in another part": count}
+    if isinstance(train, Prompts):
+        return Prompts(tuple(train.prompts[row] for row in rows), train.source, left_out)
+    return Corpus(tuple(_texts(train)[row] for row in rows), train.source, left_out)
+
+
+def _texts(part: Corpus | Prompts) -> Sequence[str]:
+    return [prompt.text for prompt in part.prompts] if isinstance(part, Prompts) else tuple(part.documents)
+
+
 def _has_rows(path: Path) -> bool:
     """Whether a path means rows, and not documents."""
     if not path.is_dir():
         return path.suffix.lower() in (*tables.TEXT, *tables.COLUMNAR)
     found, _ = folders.files(path)
     shard = next((file for file in found if file.suffix.lower() in _OF_FOLDERS), None)
-    other = next((file for file in found if file.suffix.lower() not in _OF_FOLDERS), None)
+    others = (file for file in found if file.suffix.lower() not in _OF_FOLDERS)
+    other = next((file for file in others if not corpus.is_no_text(file)), None)
     if shard is None or other is None or shard.suffix.lower() in tables.COLUMNAR:  # which are no documents
         return shard is not None
     raise ValueError(

@@ -53,22 +53,30 @@ class Writer:
         self._tokenizer, self._end = read_tokenizer(directory, config.vocab_size), decoders.end_ids(directory)
         self._generate = generation.generator(family, config, most, end=self._end, choose=choose)
 
-    def __call__(self, texts: Sequence[str], *, whole: bool, seed: int = 0) -> list[str]:
+    def __call__(
+        self, texts: Sequence[str], *, whole: bool, seed: int = 0, places: Sequence[str] = ()
+    ) -> list[str]:
         """What the model writes after each text, without special tokens.
 
         Args:
             texts: the texts.
             whole: whether they have their special tokens, as a chat template writes them.
             seed: seed of what is drawn.
+            places: place of each text, for messages; none to number them.
 
         Raises:
-            ValueError: a text has no token, or with what follows more than the model can read.
+            ValueError: a text has no token, or with what follows more than the model can read; the message
+                begins with its place.
         """
         encoded = tokenizer_file.encode(self._tokenizer, texts, add_special_tokens=not whole)
-        if empty := [text for text, row in zip(texts, encoded, strict=True) if not row.ids]:
-            raise ValueError(f"a prompt must have a token, got {empty[0]!r}")
-        for row in encoded:  # before anything is written
-            fields.check_slots(self._config, len(row.ids) + self._most)
+        places = places or [f"prompt {number}" for number in range(1, len(texts) + 1)]
+        for place, text, row in zip(places, texts, encoded, strict=True):  # before anything is written
+            if not row.ids:
+                raise ValueError(f"{place}: a prompt must have a token, got {text!r}")
+            try:
+                fields.check_slots(self._config, len(row.ids) + self._most)
+            except ValueError as error:
+                raise ValueError(f"{place}: {error}") from None
         answers = []
         for first in range(0, len(texts), _BATCH):
             rows = [row.ids for row in encoded[first : first + _BATCH]]

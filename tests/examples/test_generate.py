@@ -94,6 +94,18 @@ def test_a_mistake_is_one_line(run, capsys, arguments, message):
     assert message in line and exit.value.code == command.EXIT_USAGE
 
 
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [("", "a prompt must have a token, got ''"), ("a" * 99, "must have at most 96 tokens")],
+)
+def test_a_prompt_that_is_refused_is_named_by_its_line(run, capsys, tmp_path, prompt, message):
+    data = tmp_path / "asked.csv"
+    data.write_text(f'prompt\n"Say\n"\n"{prompt}"\n')
+    with pytest.raises(SystemExit):
+        call(model=run, data=data)
+    assert f"error: {data}:4: " in (error := capsys.readouterr().err) and message in error
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_no_more_is_written_than_the_model_reads(tmp_path, kind, monkeypatch):
     writer, said = Writer(tiny_lm.save(tmp_path, kind), 90), []

@@ -48,6 +48,21 @@ def test_what_systems_and_editors_leave_behind_is_left_out_and_counted(tmp_path)
     assert summary.facts["left out"] == "5 hidden or system files, 1 not a regular file, 1 empty"
 
 
+def test_pictures_and_archives_among_texts_are_left_out_and_counted(tmp_path):
+    for name in ("a.txt", "b.py", "notes"):
+        (tmp_path / name).write_text(name)
+    for name in ("cover.PNG", "photo.jpeg", "all.tar.gz", "paper.pdf", "model.npz"):
+        (tmp_path / name).write_bytes(b"\x89\0\xff")
+    found = corpus.read(tmp_path)
+    assert found.documents == ("a.txt", "b.py", "notes") and found.left_out == {"not text, by their names": 5}
+    with pytest.raises(ValueError, match=r"cover\.PNG: not UTF-8 at byte 0"):
+        corpus.read(tmp_path / "cover.PNG")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "cover.PNG").rename(tmp_path / "other/cover.PNG")
+    with pytest.raises(ValueError, match="other: no text"):
+        corpus.read(tmp_path / "other")
+
+
 def test_what_cannot_be_read_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="none: no such file or folder"):
         corpus.read(tmp_path / "none")
@@ -88,6 +103,14 @@ def test_many_documents_are_dealt_whole_and_by_their_text_alone():
     assert {name: set(part.documents) for name, part in parts.items()} == {
         name: set(part.documents) for name, part in reversed_parts.items()
     }
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_sixty_documents_are_in_every_part(seed):
+    documents = tuple(f"document {seed} {i:02}" for i in range(60))
+    parts = corpus.split(Corpus(documents, "numbers"), {"train": 0.9, "validation": 0.05, "test": 0.05})
+    assert sorted(d for part in parts.values() for d in part.documents) == sorted(documents)
+    assert all(part.documents for part in parts.values())
 
 
 def test_files_of_very_unequal_size_are_parts_of_the_asked_size():

@@ -1,3 +1,4 @@
+import hashlib
 import itertools
 import json
 
@@ -48,9 +49,10 @@ def test_a_folder_of_rows(tmp_path):
     for name in ("a", "b"):
         rows(tmp_path, {"prompt": name, "answer": "x"}, name=f"{name}.jsonl")
     (tmp_path / ".DS_Store").write_bytes(b"\0")
+    (tmp_path / "cover.png").write_bytes(b"\0")
     found = prompts.read(tmp_path, None)
     assert [prompt.asked for prompt in found.prompts] == ["a", "b"]
-    assert found.left_out == {"hidden or system files": 1}
+    assert found.left_out == {"hidden or system files": 1, "not shards": 1}
 
 
 REFUSED = {
@@ -154,12 +156,50 @@ def test_a_question_is_in_one_part(tmp_path):
     questions = {name: {prompt.asked for prompt in part.prompts} for name, part in parts.items()}
     assert not questions["train"] & questions["test"] and len(questions["test"]) > 5
     assert sum(len(part.prompts) for part in parts.values()) == 180
-    with pytest.raises(ValueError, match=r"none of 2 rows is in the part 'test'; add some, or a file for it"):
-        prompts.split(prompts.read(rows(tmp_path, *asked(2)), None), {"train": 0.9, "test": 0.1})
+    same = prompts.read(rows(tmp_path, *asked(1, 2)), None)
+    with pytest.raises(
+        ValueError, match=r"2 rows with 1 different prompt is in the part 'test'; add some, or a"
+    ):
+        prompts.split(same, {"train": 0.9, "test": 0.1})
+
+
+@pytest.mark.parametrize("count", [3, 5, 20, 60])
+@pytest.mark.parametrize("seed", range(20))
+def test_a_part_that_would_be_empty_gets_the_nearest_and_others_stay(tmp_path, count, seed):
+    lines = [{"prompt": f"{seed} {i}?", "answer": f"{j}"} for i in range(count) for j in range(2)]
+    shares = {"train": 0.9, "validation": 0.05, "test": 0.05}
+    parts = prompts.split(prompts.read(rows(tmp_path, *lines), None), shares)
+    questions = {name: {prompt.asked for prompt in part.prompts} for name, part in parts.items()}
+    assert all(questions.values()) and sum(map(len, questions.values())) == count
+    assert sum(len(part.prompts) for part in parts.values()) == 2 * count
+    positions = {line["prompt"]: hashlib.sha256(line["prompt"].encode()).hexdigest()[:12] for line in lines}
+    by_hash = {asked for asked, digest in positions.items() if int(digest, 16) / 16**12 >= 0.95}
+    if by_hash:
+        assert questions["test"] == by_hash
+    else:
+        assert max(positions, key=positions.__getitem__) in questions["validation"] | questions["test"]
+        assert len(questions["test"]) == max(round(0.05 * count), 1)
+
+
+def test_texts_of_another_part_are_left_out_of_training(tmp_path):
+    train = rows(tmp_path, *asked(40))
+    test = rows(tmp_path, *asked(1), *({"prompt": f"{i}!", "answer": "x"} for i in range(9)), name="test.jsonl")
+    parts, summary = prompts.read_parts(str(train), {"validation": str(test), "test": str(test)}, None)
+    assert len(parts["train"].prompts) == 39
+    assert summary.facts["left out"] == "1 in another part" and not summary.warnings
+    with pytest.raises(
+        ValueError, match=r"a.jsonl: 40 of its 40 texts are in --data too, .* or omit --test, for"
+    ):
+        prompts.read_parts(str(train), {"validation": None, "test": str(train)}, None)
+    book = tmp_path / "book.txt"
+    book.write_text("a long story " * 99)
+    with pytest.raises(ValueError, match=r"book.txt: 1 of its 1 texts are in --data too"):
+        prompts.read_parts(str(book), {"validation": None, "test": str(book)}, None)
 
 
 def test_parts_of_files(tmp_path):
-    train, test = rows(tmp_path, *asked(40)), rows(tmp_path, *asked(2), name="test.jsonl")
+    train = rows(tmp_path, *asked(40))
+    test = rows(tmp_path, *({"prompt": f"{i}?", "answer": "x"} for i in range(2)), name="test.jsonl")
     parts, summary = prompts.read_parts(str(train), {"validation": None, "test": str(test)}, None)
     assert (
         len(parts["train"].prompts) + len(parts["validation"].prompts) == 40 and len(parts["test"].prompts) == 2
@@ -183,8 +223,9 @@ def test_topics_are_asked_for(monkeypatch):
 
 def test_questions(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (found,) = prompts.read_questions(rows(tmp_path, {"prompt": "1+1=", "answer": "2"}), None)
-    assert found == prompts.Question({"prompt": "1+1="}, "1+1=", is_whole=False)
+    path = rows(tmp_path, {"prompt": "1+1=", "answer": "2"}).name
+    (found,) = prompts.read_questions(path, None)
+    assert found == prompts.Question({"prompt": "1+1="}, "1+1=", "a.jsonl:1", is_whole=False)
     (found,) = prompts.read_questions(rows(tmp_path, {"messages": [USER, SAYS, USER]}), TEMPLATE)
     assert found.text == "<user>Hi?</s><assistant>Hö!</s><user>Hi?</s><assistant>" and found.is_whole
     for message, lines in {

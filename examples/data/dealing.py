@@ -1,0 +1,32 @@
+"""Deal texts to the parts of a split, by positions that depend on the texts alone."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+
+def owners(positions: Sequence[float], shares: Mapping[str, float], *, fill: bool) -> np.ndarray:
+    """The index of the part of each text, [N].
+
+    Args:
+        positions: position of each text in [0, 1), equal for equal texts, N.
+        shares: part → expected share, > 0; the shares add up to 1.
+        fill: whether a part without a text gets those of the nearest positions, as many different ones as its
+            share asks for, from the largest part, which keeps one at least.
+
+    Example:
+        >>> owners([0.1, 0.85, 0.5, 0.85], {"train": 0.9, "test": 0.1}, fill=True).tolist()
+        [0, 1, 0, 1]
+    """
+    sizes, at = np.array([*shares.values()]), np.array(positions)
+    ends, largest = np.cumsum(sizes), sizes.argmax()
+    found = np.searchsorted(ends[:-1], at, side="right")
+    for part in range(len(sizes)) if fill else ():
+        theirs = np.unique(at[found == largest])
+        if (found == part).any() or len(theirs) < 2:
+            continue
+        count = min(max(round(sizes[part] * len(np.unique(at))), 1), len(theirs) - 1)
+        middle = ends[part] - sizes[part] / 2
+        nearest = theirs[np.argsort(np.abs(theirs - middle), kind="stable")[:count]]
+        found[np.isin(at, nearest)] = part
+    return found
