@@ -10,6 +10,7 @@ Where they are automatic, the compiler knows the layout, and here only the stack
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -168,6 +169,7 @@ def _mapped(
     if devices is None:  # what differs along several axes may be equal as matrices
         layered = [[_flat(x, of) for x, of in zip(row, axes[i], strict=True)] for i, row in enumerate(layered)]
     stacks = [jnp.concatenate(column) for column in zip(*layered, strict=True)]
+    devices = _in_order(devices, stacks)
     whole = [_moved_in(stack, devices) for stack in stacks]
     flat = whole if devices is None else [_flat(x, of) for x, of in zip(whole, axes[0], strict=True)]
     of_stacks = functools.partial(_with, function, scalars)
@@ -234,13 +236,27 @@ def _by_blocks(
     return [jnp.concatenate(column, axis=-1) for column in zip(*(function(*x) for x in blocks), strict=True)]
 
 
+def _in_order(devices: _Devices | None, stacks: Sequence[jax.Array]) -> _Devices | None:
+    """The devices, with the axes that split all of these stacks, in the order that suits the one split most.
+
+    They are those of the layers where these are split, or else all: first the axes over which that stack is
+    replicated, then those of one dimension after the other, from the last.
+    """
+    if devices is None or not devices.explicit:
+        return devices
+    specs = [[_names(entry) for entry in _spec(stack)] for stack in stacks]
+    layers = next((spec[0] for spec in specs if spec[0]), ())
+    most = max(specs, key=lambda spec: sum(map(len, spec)))
+    split = [name for names in reversed(most) for name in names]
+    free = [name for name in devices.names if name not in split]
+    return dataclasses.replace(devices, names=layers or (*free, *split))
+
+
 def _moved_in(stack: jax.Array, devices: _Devices | None) -> jax.Array:
     """The stack, of which each device holds some matrices, and these whole; zeros fill it up."""
     if devices is None:
         return stack
     rest = [None] * (stack.ndim - 1)
-    if devices.explicit and (layers := _spec(stack)[0]) is not None:
-        return devices.laid_out(stack, P(layers, *rest))
     missing = -stack.shape[0] % devices.number
     padded = jnp.pad(stack, [(0, missing)] + [(0, 0)] * len(rest)) if missing else stack
     if not devices.explicit:
@@ -261,25 +277,26 @@ def _moved_out(y: jax.Array, stack: jax.Array, devices: _Devices | None) -> jax.
         for names in reversed(devices.one_by_one[:-1]):
             y = devices.laid_out(y, P(names, *[P.UNCONSTRAINED] * (y.ndim - 1)))
         return y[: stack.shape[0]]
-    layers, *rest = _spec(stack)
-    for spec in reversed(_way(stack, devices)[:-1]) if layers is None else ():
+    for spec in reversed(_way(stack, devices)[:-1]):
         y = devices.laid_out(y, spec)
-    return devices.laid_out(y, P(layers, *rest))[: stack.shape[0]]
+    return devices.laid_out(y, P(*_spec(stack)))[: stack.shape[0]]
 
 
 def _way(stack: jax.Array, devices: _Devices) -> list[P]:
     """How a stack, split by explicit axes as it is given, is split on the way to whole matrices.
 
-    It begins with the axes over which the stack is replicated: along these a device drops what it need not
-    hold, and nothing is sent. Then one dimension after the other is made whole; see `_Devices.one_by_one`.
+    Axes that split one dimension move at once. Along those over which the stack is replicated a device drops
+    what it need not hold, and nothing is sent. See `_Devices.one_by_one`.
     """
-    rest = list(_spec(stack)[1:])
-    entries = [entry if isinstance(entry, tuple) else (entry,) for entry in rest]
-    split = {name for entry in entries for name in entry}
-    over = tuple(name for name in devices.names if name not in split)
-    way = [P(over, *rest)]
-    for i, entry in reversed([*enumerate(entries)]):
-        if rest[i] is not None:
-            over, rest[i] = over + entry, None
-            way.append(P(over, *rest))
-    return way
+    _, *rest = dimensions = [_names(entry) for entry in _spec(stack)]
+    dimension = {name: i for i, names in enumerate(dimensions) for name in names}
+    over, way = (), []
+    for _, names in itertools.groupby(devices.names, dimension.get):
+        over += tuple(names)
+        way.append(P(over, *(tuple(name for name in names if name not in over) for names in rest)))
+    return [*way[:-1], P(over)]
+
+
+def _names(entry: Any) -> tuple[str, ...]:
+    """The axes of a mesh that split a dimension, from its entry in a ``PartitionSpec``."""
+    return entry if isinstance(entry, tuple) else () if entry is None else (entry,)

@@ -195,3 +195,8 @@ def test_matrices_move_once_in_and_once_out_and_each_is_computed_on_one_device(p
 def test_layers_that_are_split_stay_where_they_are(program):
     row = program("tests.primitives.muon_devices", "layers, explicit", devices=8)["layers, explicit"]
     assert row["collectives"] == {} and row["difference"] < 1e-6 and row["work"] < 0.15
+
+
+@pytest.mark.parametrize("method", ["muon", "normuon"])
+def test_rows_and_columns_may_be_split_by_explicit_axes(program, method):
+    assert program("tests.primitives.rows_and_columns", method, devices=8)[method] < 1e-6

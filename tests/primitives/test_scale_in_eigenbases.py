@@ -419,6 +419,11 @@ def test_layers_that_are_split_stay_where_they_are(program):
 
 
 @forms
+def test_rows_and_columns_may_be_split_by_explicit_axes(program, form):
+    assert program("tests.primitives.rows_and_columns", form, devices=8)[form] < 2e-3
+
+
+@forms
 def test_a_cpu_decomposes_one_matrix_after_the_other(form):
     """Of several stacks, each divided among all threads of XLA, none was ever done: on two cores it hung."""
     params = {f"{i}/kernel": jnp.ones((8 + i // 2, 4 + i // 2)) for i in range(4)}  # two stacks of two
