@@ -172,7 +172,7 @@ def _mapped(
     devices = _in_order(devices, stacks)
     whole = [_moved_in(stack, devices) for stack in stacks]
     flat = whole if devices is None else [_flat(x, of) for x, of in zip(whole, axes[0], strict=True)]
-    of_stacks = functools.partial(_with, function, scalars)
+    of_stacks = functools.partial(_on_each, devices, function, scalars)
     sizes = axes[0][0].sizes
     mapped = of_stacks(*flat) if sizes is None else _by_blocks(of_stacks, sizes, flat)
     mapped = [
@@ -188,12 +188,28 @@ def _mapped(
     return results
 
 
-def _with(
+def _on_each(
+    devices: _Devices | None,
     function: Callable[..., tuple[jax.Array, ...]],
     scalars: tuple[Any, ...],
     *stacks: jax.Array,
 ) -> tuple[jax.Array, ...]:
-    return function(*stacks, *scalars)
+    """The function of the stacks, which each device computes for the matrices that it holds.
+
+    Left to XLA, devices without a matrix would share the work of others, and communicate inside of a QR.
+    """
+    if devices is None:
+        return function(*stacks, *scalars)
+    split = P(devices.names if devices.explicit else devices.one_by_one[-1])
+    mapped = jax.shard_map(
+        function,
+        mesh=devices.mesh,
+        in_specs=(*(split for _ in stacks), *(P() for _ in scalars)),
+        out_specs=split,
+        axis_names=set(devices.names),
+        check_vma=False,
+    )
+    return mapped(*stacks, *scalars)
 
 
 def _layered(x: jax.Array, axes: Axes, devices: _Devices | None) -> jax.Array:

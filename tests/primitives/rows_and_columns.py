@@ -1,4 +1,4 @@
-"""Matrices whose rows and columns are split by explicit axes of a mesh: a program, for tests of what shares them.
+"""Matrices whose rows and columns are split by explicit axes of a mesh: a program, for tests of sharing them.
 
 XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m tests.primitives.rows_and_columns METHOD ...
 
