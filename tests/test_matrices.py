@@ -10,7 +10,7 @@ from flax import linen as nn
 from flax import nnx
 
 from examples.models import bert, gpt2, resnet
-from optimiz import groups
+from optimiz import groups, matrix_scales, muon
 from optimiz.groups import Matrix
 from tests.conftest import ROOT
 from tests.test_groups import HEADS, LAYERS, SCANNED, WIDTH, linen_params, nnx_state, paths
@@ -85,6 +85,29 @@ def test_stacked_layers_that_are_not_declared_are_refused_by_the_norm_that_shows
     assert found(heads, scanned={}) == {"mlp/kernel": DENSE}
 
 
+def test_stacked_layers_whose_norms_have_no_parameters_are_refused_by_the_widths_of_attention():
+    tree = shapes(layers__attn__q_proj__kernel=(12, 8, 8), layers__attn__o_proj__kernel=(12, 8, 8))
+    with pytest.raises(ValueError, match=r"q_proj/kernel .* and .*o_proj/kernel .* look like .* declare them"):
+        groups.matrices()(tree)
+    assert found(tree, scanned={"^layers/": 0}) == dict.fromkeys(tree, Matrix((0,), (1,), (2,)))
+    assert found(tree, scanned={}) == dict(zip(tree, (QKV, OUT), strict=True))
+    with pytest.raises(
+        ValueError, match=r'up/kernel of shape \(12, 8, 16\) is named as "mlp", .* in scanned, or'
+    ):
+        groups.matrices()(shapes(layers__mlp__up__kernel=(12, 8, 16)))
+
+
+def test_nested_stacks_of_which_one_axis_is_declared_are_refused():
+    tree = shapes(layers__norm__scale=(2, 3, 8), layers__attn__query__kernel=(2, 3, 8, 2, 4))
+    declared = {"^layers/": 0}
+    with pytest.raises(ValueError, match=r"norm layers/norm/scale .* the declared 0, as in nested stacks"):
+        groups.matrices(scanned=declared)(tree)
+    with pytest.raises(ValueError, match=r"query/kernel of shape \(2, 3, 8, 2, 4\) is named as \"q\", but has"):
+        groups.matrices({"norm": None}, scanned=declared)(tree)
+    axes = Matrix((0, 1), (2,), (3, 4))
+    assert found(tree, {"norm": None, "query": axes}, scanned=declared) == {"layers/attn/query/kernel": axes}
+
+
 def test_models_of_the_examples():
     config = bert.EncoderConfig(vocab_size=7, hidden_size=4, layers=2, heads=2, intermediate_size=8)
     encoder = nnx.state(nnx.eval_shape(lambda: bert.Classifier(config, 3, rngs=nnx.Rngs(0))), nnx.Param)
@@ -114,6 +137,18 @@ def test_models_of_the_examples():
         ("blocks/0/attn/qkv/weight", (12, 4), Matrix((), (1,), (0,), (4, 4, 4))),
         ("moe/experts/kernel", (6, 4, 8), Matrix((0,), (1,), (2,))),
         ("moe/wi_0", (6, 4, 8), Matrix((0,), (1,), (2,))),
+        ("moe/experts/wi", (6, 4, 2, 8), Matrix((0, 2), (1,), (3,))),
+        ("layers_0/mlp/wi/kernel", (4, 2, 8), Matrix((1,), (0,), (2,))),
+        ("mlp/gate/kernel", (4, 8), DENSE),
+        ("attn/qkv/kernel", (8, 3, 2, 4), Matrix((1,), (0,), (2, 3))),
+        ("attn/c_attn/kernel", (8, 3, 8), Matrix((1,), (0,), (2,))),
+        ("attn/kv/kernel", (8, 2, 2, 4), Matrix((1,), (0,), (2, 3))),
+        ("blocks/0/mha/query/kernel", (8, 2, 4), QKV),
+        ("blocks/0/mhsa/out/kernel", (2, 4, 8), OUT),
+        ("blocks/0/sa_heads/heads/0/key/kernel", (8, 2), DENSE),
+        ("blocks/0/sa_heads/proj/kernel", (8, 8), DENSE),
+        ("ResNetBlock_0/conv_proj/kernel", (1, 1, 8, 16), Matrix((), (0, 1, 2), (3,))),
+        ("post_w", (4, 8), DENSE),
         ("moe/expert_3/kernel", (4, 8), DENSE),
         ("Block_0/Conv_1/kernel", (3, 3, 16, 32), Matrix((), (0, 1, 2), (3,))),
         ("block1/0/conv1/weight", (32, 16, 3, 3), Matrix((), (1, 2, 3), (0,))),
@@ -137,10 +172,13 @@ def test_is_a_matrix_along_these_axes(path, shape, wanted):
         ("cls_token", (1, 8)),
         ("head/kernel", (8, 50)),
         ("lm_head/kernel", (8, 50)),
+        ("layers_0/shared_head/kernel", (8, 50)),
         ("moe/router/kernel", (8, 6)),
+        ("layers_0/block_sparse_moe/gate/kernel", (8, 6)),
         ("conv1/kernel", (7, 7, 3, 64)),
         ("stem/conv/kernel", (7, 7, 8, 64)),
         ("patch/kernel", (49, 8)),
+        ("conv_proj/kernel", (4, 4, 8, 16)),
         ("Block_0/depthwise_conv/kernel", (3, 3, 1, 32)),
         ("gain", (8,)),
         ("gate", (1, 8)),
@@ -158,6 +196,42 @@ def test_a_side_as_long_as_the_vocabulary_outside_of_the_layers_is_a_head_by_any
     assert found(tree) == {"layers/0/up/kernel": DENSE}
     positions = shapes(pos_embed__embedding=(50, 8), Dense_0__kernel=(8, 50))
     assert found(positions) == {"Dense_0/kernel": DENSE}
+
+
+def test_with_as_many_tokens_as_features_the_layers_are_no_heads():
+    up, down = shapes(Dense_0__kernel=(8, 32), Dense_1__kernel=(32, 8)).items()
+    tree = {"Embed_0/embedding": jnp.ones((8, 8)), "Dense_0/kernel": jnp.ones((8, 8))}
+    layers = {f"{layer}/{path}": leaf for layer in ("Encoder_0", "stages/1") for path, leaf in (up, down)}
+    assert found(tree | layers) == dict.fromkeys(layers, DENSE)
+    numbered = {f"Model_0/{path}": leaf for path, leaf in (tree | layers).items()}  # with its table
+    assert found(numbered) == {f"Model_0/{path}": DENSE for path in layers}
+
+
+def test_attention_is_known_by_its_projections_and_a_router_by_its_experts():
+    tree = shapes(**{f"trunk__mix__{name}__kernel": (8, 2, 4) for name in ("query", "key", "value")})
+    tree |= shapes(trunk__mix__out__kernel=(2, 4, 8), mlp__gate__kernel=(8, 6), mlp__experts__w1=(6, 8, 16))
+    answers = groups.matrices()(tree)
+    assert [answers[f"trunk/mix/{name}/kernel"] for name in ("query", "key", "value", "out")] == [QKV] * 3 + [
+        OUT
+    ]
+    assert answers["mlp/gate/kernel"] is None and answers["mlp/experts/w1"] == Matrix((0,), (1,), (2,))
+
+
+def test_what_may_be_a_head_is_refused_where_the_embedding_is_masked():
+    tree = {
+        "embed": {"embedding": jnp.ones((5, 4))},
+        "layers_0": {"mlp": {"kernel": jnp.ones((4, 4))}},
+        "Dense_0": {"kernel": jnp.ones((4, 5))},
+    }
+    tx = groups.freeze(muon(0.02, scale=matrix_scales.match_adam()), groups.path("embed"))
+    with pytest.raises(ValueError, match=r"^Dense_0/kernel may be a head, which embed/embedding .* name it"):
+        tx.init(tree)
+    assert list(found(tree)) == ["layers_0/mlp/kernel"]
+    masked = {**tree, "embed": {"embedding": optax.MaskedNode()}}
+    assert list(found(masked, {"Dense_0": None})) == ["layers_0/mlp/kernel"]
+    assert list(found(masked, {"Dense_0": Matrix()})) == ["Dense_0/kernel", "layers_0/mlp/kernel"]
+    del masked["Dense_0"]
+    assert list(found(masked)) == ["layers_0/mlp/kernel"]
 
 
 def test_tied_embeddings_are_an_embedding():
@@ -179,14 +253,18 @@ def test_as_a_whole_embeddings_heads_and_what_is_fused_are_matrices():
         decode__kernel=(8, 50),
         head__kernel=(8, 5),
         attn__c_attn__kernel=(8, 12),
+        attn__query_key_value__kernel=(8, 24),
         attn__query__bias=(2, 4),
         patch_embed__kernel=(4, 4, 3, 8),
         moe__router__kernel=(8, 6),
         norm__scale=(8,),
     )
     answers = groups.matrices(whole=True)(tree)
-    wanted = ("tok_embed/embedding", "decode/kernel", "head/kernel", "attn/c_attn/kernel")
+    fused = ("attn/c_attn/kernel", "attn/query_key_value/kernel")
+    wanted = ("tok_embed/embedding", "decode/kernel", "head/kernel", *fused)
     assert {path: axes for path, axes in answers.items() if axes} == dict.fromkeys(wanted, DENSE)
+    of_rank_4 = shapes(attn__qkv__kernel=(8, 3, 2, 4))
+    assert groups.matrices(whole=True)(of_rank_4) == {"attn/qkv/kernel": Matrix((), (0,), (1, 2, 3))}
     with pytest.raises(TypeError, match="whole must be a boolean, got 1"):
         groups.matrices(whole=1)
 
@@ -210,6 +288,11 @@ def test_the_blocks_of_fused_queries_keys_and_values():
     )
     with pytest.raises(ValueError, match=r"attn/qkv/kernel of shape \(8, 12\) fuses .* unknown lengths"):
         one("attn/qkv/kernel", (8, 12))
+    with pytest.raises(ValueError, match=r'qkv/kernel of shape \(3, 8, 8\) is named as "qkv", but has axes'):
+        one("attn/qkv/kernel", (3, 8, 8))
+    with pytest.raises(ValueError, match=r"query_key_value/kernel fuses .* in an unknown order: name it"):
+        one("attn/query_key_value/kernel", (8, 24))
+    assert one("attn/query_key_value/kernel", (8, 24), overrides={"query_key_value": Matrix()}) == DENSE
     with pytest.raises(ValueError, match=r"sizes must add up to 12, .*, got \(8, 2\)"):
         one("attn/qkv/kernel", (8, 12), overrides={"qkv": Matrix(sizes=(8, 2))})
 

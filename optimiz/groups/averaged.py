@@ -5,6 +5,7 @@ groups.adam_mini_blocks())`` shows who shares with whom.
 """
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -15,8 +16,10 @@ import jax.numpy as jnp
 import optax
 
 from optimiz import checks
-from optimiz.groups.kinds import kind
+from optimiz.groups.kinds import UNORDERED, kinds_by_path
+from optimiz.groups.matrices import CONVOLUTION, sides
 from optimiz.groups.rules import Leaf, biases, read
+from optimiz.groups.stacks import refuse_undeclared_stacks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,9 +110,11 @@ def adam_mini_blocks(
 
     - Queries and keys: a head. The heads of a kernel of rank 3, ``[in, heads, head_dim]``, are in its shape;
       those of one of rank 2 are consecutive outputs. Without ``heads`` each of its outputs is a block.
-    - Queries, keys and values in one tensor, in this order: the same for the first two, an output for values.
-    - Other kernels of rank 2, values, the projection out of attention, and the layers of an MLP of rank 3: an
-      output. The outputs of kernels are last; of those called ``weight``, as Equinox's and PyTorch's, first.
+    - Queries, keys and values in one tensor, in this order, or keys and values: the same for queries and keys,
+      an output for values.
+    - Other kernels of rank 2, values, the projection out of attention, experts, and an MLP with an axis of 2
+      for its gate and what that gates: an output. The outputs of kernels are last; of those called ``weight``,
+      as Equinox's and PyTorch's, first.
     - Embeddings: a row of the table, all but its last axis.
     - Biases: an entry, as in Adam. Norms, convolutions, and everything else: the whole tensor.
 
@@ -119,12 +124,14 @@ def adam_mini_blocks(
         overrides: blocks by pattern of path (``re.search``), instead of these rules: ``Blocks()`` for the whole
             tensor, ``Blocks(())`` for each entry.
         scanned: axis along which layers are stacked, by pattern of path, such as ``{"^layers/": 0}``; each
-            layer has blocks of its own.
+            layer has blocks of its own. An empty mapping says that nothing is stacked.
 
     Returns:
         A function from a tree of parameters to the tree of :class:`Blocks`. It raises ValueError, on a whole
-        tree, if a pattern matches nothing; and for a width that the heads do not divide and for axes that do
-        not fit.
+        tree, if a pattern matches nothing, or if norms or attention have the shapes of stacked layers, unless
+        ``scanned`` is empty; for a width that the heads do not divide, for heads in a tensor called
+        ``query_key_value``, which does not tell their order, for attention or an MLP with more axes than these
+        rules know, and for axes that do not fit.
 
     Raises:
         TypeError: a number of heads is not an integer, or ``overrides`` does not map patterns to
@@ -152,16 +159,20 @@ def adam_mini_blocks(
         for pattern in overrides if reading.whole else ():
             if not any(re.search(pattern, leaf.path) for leaf in reading.leaves):
                 raise ValueError(f"{pattern!r} matches no parameter; there are {reading.some_paths()}")
-        return reading.tree([_answer(leaf, heads, kv_heads or heads, overrides) for leaf in reading.leaves])
+        kinds = kinds_by_path(reading)
+        if reading.whole and scanned != {}:
+            refuse_undeclared_stacks(reading, kinds, overrides)
+        by_rule = functools.partial(_by_rule, kinds=kinds, heads=heads, kv_heads=kv_heads or heads)
+        return reading.tree([_answer(leaf, by_rule, overrides) for leaf in reading.leaves])
 
     return blocks
 
 
-def _answer(leaf: Leaf, heads: int | None, kv_heads: int | None, overrides: Mapping[str, Blocks]) -> Blocks:
+def _answer(leaf: Leaf, by_rule: Callable[[Leaf], Blocks], overrides: Mapping[str, Blocks]) -> Blocks:
     named = {found for pattern, found in overrides.items() if re.search(pattern, leaf.path)}
     if len(named) > 1:
         raise ValueError(f"overrides give {leaf.path} more than one answer: {', '.join(map(repr, named))}")
-    found = next(iter(named)) if named else _by_rule(leaf, heads, kv_heads)
+    found = next(iter(named)) if named else by_rule(leaf)
     if found.stacked is None:
         found = dataclasses.replace(found, stacked=leaf.scanned)
     try:
@@ -175,44 +186,48 @@ _WEIGHT = re.compile(r"(?:^|/)weight$")
 _KERNEL = re.compile(r"(?:^|/)(?:kernel|weight)$")
 
 
-def _by_rule(leaf: Leaf, heads: int | None, kv_heads: int | None) -> Blocks:
+def _by_rule(leaf: Leaf, *, kinds: Mapping[str, str], heads: int | None, kv_heads: int | None) -> Blocks:
     kept = [axis for axis in range(len(leaf.shape)) if axis != leaf.scanned]
-    of, rank = kind(leaf.path), leaf.rank
+    of, rank = kinds[leaf.path], leaf.rank
     if biases.test(leaf):
         return Blocks(())
     if of == "norm" or rank < 2:
         return Blocks()
     if of == "embedding" and not (_KERNEL.search(leaf.path) and (rank > 2 or not _WEIGHT.search(leaf.path))):
         return Blocks((kept[-1],))
-    if rank == 2:
-        inputs, outputs = reversed(kept) if _WEIGHT.search(leaf.path) else kept
-        return Blocks((inputs,), _runs(leaf, of, leaf.shape[outputs], heads, kv_heads))
     if rank == 3 and of in ("q", "k"):
         return Blocks((kept[0], kept[2]))
-    if rank == 3 and of == "v":
-        return Blocks((kept[0],))
-    if rank == 3 and of == "o":
-        return Blocks(tuple(kept[:2]))
-    if of == "qkv" and leaf.shape[kept[1]] == 3 and rank in (3, 4):
-        width = math.prod(leaf.shape[axis] for axis in kept[2:])
-        within = (leaf.shape[kept[2]], leaf.shape[kept[2]]) if rank == 4 else (heads, kv_heads)
-        return Blocks((kept[0],), _runs(leaf, of, 3 * width, *within))
-    if rank == 3 and of == "mlp":
-        return Blocks((kept[1],))
-    return Blocks()
+    if rank > 2 and (of in ("embedding", "head", "router") or CONVOLUTION.search(leaf.path)):
+        return Blocks()
+    found = sides(leaf, of)
+    if found is None and of == "other":
+        return Blocks()
+    if found is None:
+        raise ValueError(
+            f'{leaf.path} of shape {leaf.shape} is named as "{of}", but has axes of unknown meaning: declare '
+            f'stacked layers in scanned, or name it, as in overrides={{"{leaf.path}": groups.Blocks()}} for one'
+        )
+    inputs, _ = found
+    within = (leaf.shape[kept[2]], leaf.shape[kept[2]]) if rank == 4 else (heads, kv_heads)
+    return Blocks(inputs, _runs(leaf, of, inputs, *within))
 
 
 def _runs(
-    leaf: Leaf, of: str, width: int, heads: int | None, kv_heads: int | None
+    leaf: Leaf, of: str, inputs: tuple[int, ...], heads: int | None, kv_heads: int | None
 ) -> tuple[tuple[int, int], ...] | None:
     """The runs of the outputs of a flat kernel, of which each head of queries and keys is one."""
-    if heads is None or kv_heads is None or of not in ("q", "k", "qkv"):
+    if heads is None or kv_heads is None or of not in ("q", "k", "qkv", "kv"):
         return None
-    parts = {"q": heads, "k": kv_heads, "qkv": heads + 2 * kv_heads}[of]
+    if leaf.rank == 2 and UNORDERED.search(leaf.path):
+        raise ValueError(
+            f"{leaf.path} fuses queries, keys and values in an unknown order: name it, as in "
+            f'overrides={{"{leaf.path}": groups.Blocks({inputs})}} for a block of each output'
+        )
+    width = math.prod(n for axis, n in enumerate(leaf.shape) if axis not in (*inputs, leaf.scanned))
+    parts = {"q": heads, "k": kv_heads, "qkv": heads + 2 * kv_heads, "kv": 2 * kv_heads}[of]
     if width % parts:
         what = f"heads {heads}" + (f" and kv_heads {kv_heads}" if kv_heads != heads else "")
         raise ValueError(f"{what} must divide the {width} outputs of {leaf.path}, whose shape is {leaf.shape}")
     size = width // parts
-    if of == "qkv":
-        return ((heads * size, size), (kv_heads * size, size), (kv_heads * size, 1))
-    return ((width, size),)
+    queries, keys, values = (heads * size, size), (kv_heads * size, size), (kv_heads * size, 1)
+    return {"q": (queries,), "k": (keys,), "qkv": (queries, keys, values), "kv": (keys, values)}[of]

@@ -14,9 +14,9 @@ from typing import Any
 
 import optax
 
-from optimiz.groups.kinds import kind
-from optimiz.groups.layers import LAYER_INDEX
-from optimiz.groups.rules import Leaf, Reading, biases, norms, read
+from optimiz.groups.kinds import EXPERTS, UNORDERED, kinds_by_path
+from optimiz.groups.rules import Leaf, Reading, biases, read
+from optimiz.groups.stacks import refuse_undeclared_stacks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,14 +91,17 @@ def matrices(
     """Routing for Muon and SOAP: the axes of each matrix, and None for what is left to AdamW.
 
     - Queries, keys and values of rank 3: the first axis in, the others out. The projection out of attention:
-      the last axis out, the others in. Fused queries, keys and values of rank 2: three equal blocks.
-    - Experts, and layers of an MLP of rank 3 or more: the last two axes, and a matrix for each index of the
-      others. Convolutions: the last axis out, the others in.
+      the last axis out, the others in. Fused queries, keys and values of rank 2: three equal blocks; with an
+      axis of 3 behind the first, or of 2 for keys and values: a matrix for each.
+    - Experts, by a module's name, and MLPs in one called ``moe``: the last two axes, and a matrix for each
+      index of the others. An MLP with an axis of 2 before the last, of its gate and what that gates: a matrix
+      for each. Convolutions: the last axis out, the others in.
     - Other parameters of rank 2: the first axis in, the second out; for those called ``weight``, as Equinox's
       and PyTorch's, the other way round.
     - None: embeddings, heads, norms, biases, routers; what has fewer than two axes longer than 1; depthwise
-      convolutions, and those of images with up to four channels; a matrix outside of the layers with a side as
-      long as a vocabulary; and unknown parameters of rank 3 or more.
+      convolutions, and those of images with up to four channels; a matrix of unknown name with an output for
+      each token of a vocabulary, unless it is in a numbered module that the table is not in; and parameters of
+      rank 3 or more whose names tell nothing.
 
     Args:
         overrides: axes, or None, by pattern of path (``re.search``), instead of these rules. The two factors of
@@ -110,9 +113,11 @@ def matrices(
 
     Returns:
         A function from a tree of parameters to the tree of :class:`Matrix` or None. On a whole tree it raises
-        ValueError if there is no hidden matrix, if a pattern matches nothing, or if a norm has the shape of
-        stacked layers and ``scanned`` is not given. On any tree it raises ValueError for a factor of LoRA
-        without an override, for fused blocks that are not equal, and for axes that do not fit.
+        ValueError if there is no hidden matrix, if a pattern matches nothing, or if norms or attention have the
+        shapes of stacked layers, unless ``scanned`` is empty. On any tree it raises ValueError for axes that do
+        not fit and, without an override, for a factor of LoRA, for fused blocks that are not equal or of
+        unknown order, for attention or an MLP with more axes than these rules know, and for what may be a head
+        where Optax masks the embedding that would tell.
 
     Raises:
         TypeError: ``overrides`` does not map patterns to :class:`Matrix` or None, ``scanned`` is no mapping, or
@@ -138,9 +143,10 @@ def matrices(
         for pattern in overrides if reading.whole else ():
             if not any(re.search(pattern, leaf.path) for leaf in reading.leaves):
                 raise ValueError(f"{pattern!r} matches no parameter; there are {reading.some_paths()}")
-        if reading.whole and scanned is None:
-            refuse_undeclared_stacks(reading)
-        by_rule = functools.partial(_axes_by_rule, whole=whole, vocabularies=_vocabularies(reading))
+        kinds = kinds_by_path(reading)
+        if reading.whole and scanned != {}:
+            refuse_undeclared_stacks(reading, kinds, overrides)
+        by_rule = functools.partial(_axes_by_rule, kinds=kinds, whole=whole, tables=_tables(reading, kinds))
 
         answers = [_answer(leaf, overrides, by_rule) for leaf in reading.leaves]
         if reading.whole and not any(answers):
@@ -172,66 +178,78 @@ def _answer(
 
 
 _LORA = re.compile(r"(?i)lora")
-_ROUTER = re.compile(r"(?i)(?:^|/)router(?:/|$)")
-_EXPERTS = re.compile(r"(?i)(?:^|/)\w*experts?(?:_\d+)?(?:/|$)")
-_CONVOLUTION = re.compile(r"(?i)(?:^|/)(?:[^/]*conv[^/]*|shortcut|downsample)(?:/|$)")
+_MOE = re.compile(r"(?i)(?:^|/)[^/]*moe[^/]*/")
+_FUSED = {"qkv": 3, "kv": 2}
+CONVOLUTION = re.compile(r"(?i)(?:^|/)(?:[^/]*conv[^/]*|shortcut|downsample)(?:/|$)")
 _WEIGHT = re.compile(r"(?:^|/)weight$")
-_LAYER = re.compile(LAYER_INDEX)
+# The innermost numbered module around a parameter's own.
+_NUMBERED = re.compile(r"(.*\d/).+/")
 # The first layer of a vision model, and tables of positions: inputs, as embeddings are.
-_INPUT = re.compile(r"(?i)(?:^|/)(?:patch\w*|stem\w*|conv_in(?:it)?)(?:/|$)|(?:^|/)pos\w*$")
-# Tables whose rows are not tokens.
-_NO_VOCABULARY = re.compile(r"(?i)pos|type|segment|patch|relative|wpe")
+_INPUT = re.compile(
+    r"(?i)(?:^|/)(?:patch\w*|stem\w*|conv_in(?:it)?)(?:/|$)|(?:^|/)pos(?:_\w*|(?:ition|emb|enc)\w*)?$"
+)
+# Tables whose rows are not tokens, and what is no table.
+_NO_VOCABULARY = re.compile(r"(?i)pos|type|segment|patch|relative|wpe|bias|conv_proj|(?:^|/)(?:cls|\w+_token)$")
 _IMAGE_CHANNELS = 4
 
 
-def _axes_by_rule(leaf: Leaf, *, whole: bool, vocabularies: set[int]) -> Matrix | None:
+def _axes_by_rule(
+    leaf: Leaf, *, kinds: Mapping[str, str], whole: bool, tables: Mapping[str, int | None]
+) -> Matrix | None:
     """The axes of a parameter by its name, its rank and its shape."""
     kept = [axis for axis in range(len(leaf.shape)) if axis != leaf.scanned]
     shape = [leaf.shape[axis] for axis in kept]
-    of, rank = kind(leaf.path), leaf.rank
+    of, rank = kinds[leaf.path], leaf.rank
     vector = sum(side > 1 for side in shape) < 2 or 0 in leaf.shape
     if vector or of == "norm" or biases.test(leaf):
         return None
     if of in ("embedding", "head"):
         return Matrix(reduction=(kept[0],), output=(kept[1],)) if whole and rank == 2 else None
-    if any(pattern.search(leaf.path) for pattern in (_ROUTER, _INPUT)):
+    if of == "router" or _INPUT.search(leaf.path):
         return None
     if _LORA.search(leaf.path):
         raise ValueError(
             f"{leaf.path} is a factor of LoRA, of which it is not known whether it suits as a matrix: name it, "
             'as in matrices={"lora": None} for AdamW or {"lora": groups.Matrix()} for a matrix'
         )
-    outside = leaf.scanned is None and _LAYER.search(leaf.path) is None
-    if of == "other" and rank == 2 and outside and not whole and vocabularies & set(shape):
+    found = sides(leaf, of)
+    if found is None and of == "other":
         return None
-    found = sides(leaf)
     if found is None:
-        return None
-    if _CONVOLUTION.search(leaf.path) and rank > 2:
+        raise ValueError(
+            f'{leaf.path} of shape {leaf.shape} is named as "{of}", but has axes of unknown meaning: declare '
+            f'stacked layers in scanned, or name it, as in matrices={{"{leaf.path}": None}} for AdamW'
+        )
+    if CONVOLUTION.search(leaf.path) and rank > 2:
         channels = 1 if _WEIGHT.search(leaf.path) else -2
         if shape[channels] <= _IMAGE_CHANNELS:
             return None
     reduction, output = found
     if 1 in [math.prod(leaf.shape[axis] for axis in side) for side in found]:
         return None
-    sizes = _fused(leaf, *reduction, *output) if rank == 2 and of == "qkv" and not whole else None
+    if whole and of in _FUSED:
+        return Matrix(reduction=reduction, output=tuple(axis for axis in kept if axis not in reduction))
+    if of == "other" and rank == 2 and not whole and _is_head(leaf, leaf.shape[output[0]], tables):
+        return None
+    sizes = _thirds(leaf, *reduction, *output) if rank == 2 and of == "qkv" else None
     return Matrix(reduction=reduction, output=output, sizes=sizes)
 
 
-def sides(leaf: Leaf) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """The axes of the inputs and of the outputs of a parameter by its name and its rank; None if unknown.
+def sides(leaf: Leaf, of: str) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The axes of the inputs and of the outputs of a parameter by its name and its shape; None if unknown.
 
-    Vectors, biases and scales of norms have no inputs. Other axes count layers or experts.
+    Vectors, biases and scales of norms have no inputs. Other axes count layers, experts or what is fused.
 
     Args:
         leaf: a parameter.
+        of: its kind.
     """
     kept = tuple(axis for axis in range(len(leaf.shape)) if axis != leaf.scanned)
-    of, rank = kind(leaf.path), leaf.rank
+    rank = leaf.rank
     if rank < 2 or of == "norm" or biases.test(leaf):
         return (), kept
     reversed_axes = _WEIGHT.search(leaf.path) is not None
-    if _CONVOLUTION.search(leaf.path) and rank > 2:
+    if CONVOLUTION.search(leaf.path) and rank > 2:
         output = kept[0] if reversed_axes else kept[-1]
         return tuple(axis for axis in kept if axis != output), (output,)
     if of == "embedding":  # also of PyTorch's, whose weight is a table of rows
@@ -242,14 +260,23 @@ def sides(leaf: Leaf) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         return kept[:1], kept[1:]
     if rank == 3 and of == "o":
         return kept[:2], kept[2:]
-    if of == "mlp" or _EXPERTS.search(leaf.path):
-        return kept[-2:-1], kept[-1:]
-    return None
+    if rank in (3, 4) and leaf.shape[kept[1]] == _FUSED.get(of):
+        return kept[:1], kept[2:]
+    experts = EXPERTS.search(leaf.path) or (of == "mlp" and _MOE.search(leaf.path))
+    layer = kept[1:] if experts else kept
+    if of == "mlp" and len(layer) == 3 and leaf.shape[layer[1]] == 2:  # a gate, and what it gates
+        return layer[:1], layer[2:]
+    return (kept[-2:-1], kept[-1:]) if experts else None
 
 
-def _fused(leaf: Leaf, first: int, second: int) -> tuple[int, ...]:
+def _thirds(leaf: Leaf, first: int, second: int) -> tuple[int, ...]:
     """The lengths of queries, keys and values that are as long as the input."""
     width, length = leaf.shape[first], leaf.shape[second]
+    if UNORDERED.search(leaf.path):
+        raise ValueError(
+            f"{leaf.path} fuses queries, keys and values in an unknown order: name it, as in "
+            f'matrices={{"{leaf.path}": groups.Matrix()}} for one matrix, or with the sizes of its blocks'
+        )
     if length != 3 * width:
         raise ValueError(
             f"{leaf.path} of shape {leaf.shape} fuses queries, keys and values of unknown lengths: name them, "
@@ -258,30 +285,33 @@ def _fused(leaf: Leaf, first: int, second: int) -> tuple[int, ...]:
     return (width,) * 3
 
 
-def _vocabularies(reading: Reading) -> set[int]:
-    """The numbers of tokens, of which there are tables."""
+def _tables(reading: Reading, kinds: Mapping[str, str]) -> dict[str, int | None]:
+    """The number of tokens of each table by its path; None for a table that Optax masks."""
+    leaves = {leaf.path: leaf for leaf in reading.leaves}
+    found = {}
+    for path in reading.paths:
+        leaf = leaves.get(path)
+        if kinds[path] != "embedding" or _NO_VOCABULARY.search(path):
+            continue
+        if leaf is not None and leaf.rank == len(leaf.shape) == 2:
+            found[path] = leaf.shape[0]
+        elif leaf is None and not reading.whole:
+            found[path] = None
+    return found
 
-    def is_table(leaf: Leaf) -> bool:
-        table = kind(leaf.path) == "embedding" and leaf.rank == len(leaf.shape) == 2
-        return table and _NO_VOCABULARY.search(leaf.path) is None
 
-    return {leaf.shape[0] for leaf in reading.leaves if is_table(leaf)}
-
-
-def refuse_undeclared_stacks(reading: Reading) -> None:
-    """Refuse stacked layers that are not declared, whose kernels would be misread.
-
-    A norm has one axis; with two, it is that of stacked layers.
-
-    Args:
-        reading: a whole tree.
-
-    Raises:
-        ValueError: there is such a norm.
-    """
-    for leaf in reading.leaves:
-        if norms.test(leaf) and sum(side > 1 for side in leaf.shape) > 1:
+def _is_head(leaf: Leaf, outputs: int, tables: Mapping[str, int | None]) -> bool:
+    """Whether a matrix has an output for each token of a table, and is in no layer beside that table."""
+    module = _NUMBERED.match(leaf.path)
+    near = [path for path in tables if module is None or path.startswith(module[1])]
+    if leaf.scanned is not None or not near:
+        return False
+    if outputs in [tables[path] for path in near]:
+        return True
+    for path in near:
+        if tables[path] is None:
             raise ValueError(
-                f"the norm {leaf.path} of shape {leaf.shape} looks like that of stacked layers: declare them, "
-                'as in scanned={"^layers/": 0}, or scanned={} if nothing is stacked'
+                f"{leaf.path} may be a head, which {path} would tell if it were not masked: name it, as in "
+                f'matrices={{"{leaf.path}": None}} for AdamW, or groups.Matrix() for a matrix'
             )
+    return False

@@ -34,10 +34,11 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
-from optimiz.groups.kinds import kind
-from optimiz.groups.matrices import Matrix, refuse_undeclared_stacks, sides
+from optimiz.groups.kinds import kinds_by_path
+from optimiz.groups.matrices import Matrix, sides
 from optimiz.groups.matrices import matrices as find_matrices
 from optimiz.groups.rules import Leaf, read
+from optimiz.groups.stacks import refuse_undeclared_stacks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,9 +184,10 @@ class Mup:
         """The tree of how each parameter has grown."""
         reading, base = read(params, self.scanned), read(self.base, self.scanned)
         narrow = {leaf.path: leaf for leaf in base.leaves}
+        kinds = kinds_by_path(reading)
         if reading.whole:
-            if self.scanned is None:
-                refuse_undeclared_stacks(reading)
+            if self.scanned != {}:
+                refuse_undeclared_stacks(reading, kinds, self.matrices)
             for path in sorted(narrow.keys() - {leaf.path for leaf in reading.leaves}):
                 raise ValueError(f"mup's base has {path}, and the parameters have not: {reading.some_paths()}")
         for leaf in reading.leaves:
@@ -194,7 +196,8 @@ class Mup:
                     f"the parameters have {leaf.path}, and mup's base has not: it has the same layers, but "
                     f"narrower; it has {base.some_paths()}"
                 )
-        return reading.tree([_growth(leaf, narrow[leaf.path], self.matrices) for leaf in reading.leaves])
+        rows = [(leaf, narrow[leaf.path], kinds[leaf.path]) for leaf in reading.leaves]
+        return reading.tree([_growth(*row, self.matrices) for row in rows])
 
 
 def mup(
@@ -233,8 +236,8 @@ def mup(
     return Mup(base, overrides, scanned)
 
 
-def _growth(leaf: Leaf, base: Leaf, matrices: Mapping[str, Matrix | None]) -> Growth:
-    """How a parameter has grown."""
+def _growth(leaf: Leaf, base: Leaf, of: str, matrices: Mapping[str, Matrix | None]) -> Growth:
+    """How a parameter of a kind has grown."""
     ours, theirs = leaf.shape, base.shape
 
     def refused(why: str) -> ValueError:
@@ -244,7 +247,7 @@ def _growth(leaf: Leaf, base: Leaf, matrices: Mapping[str, Matrix | None]) -> Gr
         raise refused("the ranks differ")
     if any(a < b or b == 0 for a, b in zip(ours, theirs, strict=True)):
         raise refused("a base must not be wider than the model, nor without entries")
-    axes = _axes(leaf, matrices)
+    axes = _axes(leaf, of, matrices)
     if axes is None:
         if ours == theirs:
             return Growth(1.0, 1.0, (1, 1))
@@ -257,7 +260,7 @@ def _growth(leaf: Leaf, base: Leaf, matrices: Mapping[str, Matrix | None]) -> Gr
         if ours[axis] != theirs[axis]:
             raise refused(f"axis {axis} counts layers or experts, not a width; take as many for the base")
     named = any(re.search(pattern, leaf.path) for pattern, found in matrices.items() if found is not None)
-    if kind(leaf.path) == "embedding" and not named and any(ours[i] != theirs[i] for i in inputs):
+    if of == "embedding" and not named and any(ours[i] != theirs[i] for i in inputs):
         raise refused("the rows of a table are tokens or positions, not a width; take as many for the base")
     (wide_in, narrow_in), (wide_out, narrow_out) = (
         [math.prod(shape[i] for i in side) for shape in (ours, theirs)] for side in (inputs, outputs)
@@ -265,13 +268,15 @@ def _growth(leaf: Leaf, base: Leaf, matrices: Mapping[str, Matrix | None]) -> Gr
     return Growth(wide_in / narrow_in, wide_out / narrow_out, (narrow_in, narrow_out))
 
 
-def _axes(leaf: Leaf, matrices: Mapping[str, Matrix | None]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+def _axes(
+    leaf: Leaf, of: str, matrices: Mapping[str, Matrix | None]
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """The axes of a parameter's inputs and of its outputs; None if they are not known."""
     for pattern, named in matrices.items():
         if named is not None and re.search(pattern, leaf.path):
             axes = dataclasses.replace(named, sizes=None).of(leaf.shape)  # blocks of another length in the base
             return axes.reduction, axes.output
-    return sides(leaf)
+    return sides(leaf, of)
 
 
 def _scaled(path: str, x: jax.Array, narrow: Any, multiplier: float) -> jax.Array:

@@ -114,7 +114,18 @@ MODELS = {
         "Transformer/encoderblock_0/LayerNorm_0/scale": "norm",
         "pre_logits/kernel": "head",
     },
+    "a mixture of experts": {
+        "model.layers.0.block_sparse_moe.gate.weight": "router",
+        "model.layers.0.block_sparse_moe.experts.0.w1.weight": "mlp",
+        "model.layers.0.mlp.gate.weight": "mlp",  # of itself, see below
+        "layers/0/mlp/router/kernel": "router",
+        "model.layers.61.shared_head.head.weight": "head",
+    },
     "elsewhere": {
+        "blocks/0/mha/query/kernel": "q",
+        "blocks/0/sa_heads/heads/0/key/kernel": "other",
+        "decoder/cross_attention/kv/kernel": "kv",
+        "ResNetBlock_0/conv_proj/kernel": "other",
         "": "other",
         "Conv_0/kernel": "other",
         "memory/key": "other",  # a query, a key or an output outside of attention may be anything
@@ -146,6 +157,15 @@ def test_every_parameter_of_the_encoder_of_the_examples_has_a_kind():
     assert set(found.values()) == {"q", "k", "v", "o", "mlp", "norm", "embedding", "head"}
     assert jax.tree.leaves(kinds(state)) == list(found.values())
     assert jax.tree.structure(kinds(state)) == jax.tree.structure(state)
+
+
+def test_what_is_beside_it_tells_what_a_name_does_not():
+    attention = {"query": 1.0, "key": 1.0, "value": 1.0, "out": {"kernel": 1.0}}
+    wanted = {"query": "q", "key": "k", "value": "v", "out": {"kernel": "o"}}
+    assert kinds({"blocks": [{"mixer": attention}]}) == {"blocks": [{"mixer": wanted}]}
+    moe = {"gate": {"kernel": 1.0}, "experts": [{"gate": {"kernel": 1.0}}]}
+    wanted = {"gate": {"kernel": "router"}, "experts": [{"gate": {"kernel": "mlp"}}]}
+    assert kinds({"mlp": moe}) == {"mlp": wanted}
 
 
 def test_flax_attention_of_both_libraries():

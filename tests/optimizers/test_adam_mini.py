@@ -231,11 +231,19 @@ def test_fused_projections_are_updated_as_their_parts_are():
     [
         ("attention/qkv/kernel", (8, 3, 2, 4), {}, Blocks((0,), ((8, 4), (8, 4), (8, 1)))),
         ("attention/qkv/kernel", (8, 3, 8), {"heads": 2}, Blocks((0,), ((8, 4), (8, 4), (8, 1)))),
+        ("attention/kv/kernel", (8, 2, 2, 4), {}, Blocks((0,), ((8, 4), (8, 1)))),
+        ("attention/kv/kernel", (8, 16), {"heads": 2}, Blocks((0,), ((8, 4), (8, 1)))),
+        ("attention/query_key_value/kernel", (8, 24), {}, Blocks((0,))),
         ("attention/query/kernel", (8, 8), {}, Blocks((0,))),
+        ("blocks/0/mha/query/kernel", (8, 2, 4), {}, Blocks((0, 2))),
+        ("blocks/0/mha/out/kernel", (2, 4, 8), {}, Blocks((0, 1))),
         ("attention/value/kernel", (8, 8), {"heads": 2}, Blocks((0,))),
         ("attention/q_proj/weight", (8, 6), {"heads": 2}, Blocks((1,), ((8, 4),))),
         ("mlp/fc1/weight", (12, 8), {}, Blocks((1,))),
         ("mlp/experts/up", (3, 8, 12), {}, Blocks((1,))),
+        ("mlp/wi/kernel", (8, 2, 12), {}, Blocks((0,))),
+        ("mlp/conv/kernel", (3, 8, 12), {}, Blocks()),
+        ("head/kernel", (8, 2, 4), {}, Blocks()),
         ("router/kernel", (8, 3), {}, Blocks((0,))),
         ("wpe/embedding", (7, 8), {}, Blocks((1,))),
         ("embed/weight", (7, 8), {}, Blocks((1,))),
@@ -333,6 +341,30 @@ def test_refuses_blocks_that_are_none_or_do_not_fit():
         adam_mini_blocks(heads=2, kv_heads=1.0)
     with pytest.raises(ValueError, match=r"^kv_heads needs heads"):
         adam_mini_blocks(kv_heads=2)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "given", "message"),
+    [
+        ({"ln/scale": (3, 8)}, {}, "^the norm ln/scale .* stacked layers: declare them"),
+        ({"mlp/kernel": (3, 8, 8)}, {}, '^mlp/kernel .* is named as "mlp", but has axes of unknown meaning'),
+        (
+            {"query_key_value/kernel": (8, 24)},
+            {"heads": 2},
+            r"unknown order: .*groups\.Blocks\(\(0,\)\)",
+        ),
+        (
+            {"query_key_value/weight": (24, 8)},
+            {"heads": 2},
+            r"unknown order: .*groups\.Blocks\(\(1,\)\)",
+        ),
+    ],
+)
+def test_refuses_blocks_that_names_and_shapes_do_not_tell(shapes, given, message):
+    params = {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in shapes.items()}
+    with pytest.raises(ValueError, match=message):
+        adam_mini_blocks(**given)(params)
+    assert adam_mini_blocks(overrides=dict.fromkeys(shapes, Blocks()), **given)(params)
 
 
 def test_refuses_a_gradient_of_another_shape():
