@@ -240,8 +240,7 @@ def _first(documents: Iterable[str], size: int) -> Iterator[str]:
 
 
 def _place(document: str) -> float:
-    """A number in [0, 1) that depends on the text alone."""
-    return int(hashlib.sha256(document.encode()).hexdigest()[:12], 16) / 16**12
+    return dealing.position(document.encode())
 
 
 def _pieces(document: str, shares: Mapping[str, float]) -> Iterator[tuple[str, str]]:

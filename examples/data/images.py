@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from examples.data import decoding, folders, image_tables, labels, overlap, row_files, shown
+from examples.data import dealing, decoding, folders, image_tables, labels, overlap, row_files, shown
 
 SUFFIXES = {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -118,15 +118,13 @@ def split(examples: ImageExamples, shares: Mapping[str, float]) -> dict[str, Ima
     Raises:
         ValueError: a part got no image.
     """
-    digests = [digest[:12] for digest in _digests(examples)]
-    positions = np.array([int(digest, 16) / 16**12 for digest in digests])
-    edges = np.cumsum([0.0, *shares.values()])
-    edges[-1] = 1.0
+    positions = [dealing.position(image.tobytes()) for image in examples.images]
+    owners = dealing.owners(positions, shares, fill=False)
     parts = {}
-    for name, start, end in zip(shares, edges, edges[1:], strict=False):
-        rows = (start <= positions) & (positions < end)
+    for owner, name in enumerate(shares):
+        rows = owners == owner
         if not rows.any():
-            count, different = len(digests), len({*digests})
+            count, different = len(positions), len({*positions})
             equal = f", as only {different} of {count} are different" if different < count else ""
             raise ValueError(
                 f"{examples.source}: too few images for a part {name!r} of {shares[name]:.0%}{equal}"

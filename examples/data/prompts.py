@@ -13,7 +13,6 @@ Anything else is read as documents, see `corpus`; so is a folder with tables or 
 import collections
 import contextlib
 import dataclasses
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -228,8 +227,8 @@ def split(prompts: Prompts, shares: Mapping[str, float]) -> dict[str, Prompts]:
         >>> [prompt.asked for prompt in parts["test"].prompts]
         ['2', '5', '6']
     """
-    digests = [hashlib.sha256(each.asked.encode("utf-8", "replace")).hexdigest() for each in prompts.prompts]
-    owners = dealing.owners([int(digest[:12], 16) / 16**12 for digest in digests], shares, fill=True)
+    positions = [dealing.position(each.asked.encode("utf-8", "replace")) for each in prompts.prompts]
+    owners = dealing.owners(positions, shares, fill=True)
     dealt: dict[str, list[Prompt]] = {name: [] for name in shares}
     for prompt, owner in zip(prompts.prompts, owners, strict=True):
         dealt[list(shares)[owner]].append(prompt)
@@ -288,15 +287,17 @@ def summary(parts: Mapping[str, Prompts]) -> Summary:
 
 def _apart(train: Corpus | Prompts, others: Mapping[str, Corpus | Prompts]) -> Corpus | Prompts:
     """The training texts without those of other parts, which are counted."""
-    keys = {name: _texts(part) for name, part in others.items()}
+    if not others:  # shards are then read by the split alone
+        return train
+    texts, keys = _texts(train), {name: _texts(part) for name, part in others.items()}
     sources = {name: part.source for name, part in others.items()}
-    rows = overlap.apart(_texts(train), keys, sources, "texts")
-    if not (count := len(_texts(train)) - len(rows)):
+    rows = overlap.apart(texts, keys, sources, "texts")
+    if not (count := len(texts) - len(rows)):
         return train
     left_out = {**train.left_out, "in another part": count}
     if isinstance(train, Prompts):
         return Prompts(tuple(train.prompts[row] for row in rows), train.source, left_out)
-    return Corpus(tuple(_texts(train)[row] for row in rows), train.source, left_out)
+    return Corpus(tuple(texts[row] for row in rows), train.source, left_out)
 
 
 def _texts(part: Corpus | Prompts) -> Sequence[str]:

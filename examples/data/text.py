@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import hashlib
 import itertools
 import math
 import unicodedata
@@ -10,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from examples.data import overlap, targets
+from examples.data import dealing, overlap, targets
 
 # A text with more copies than that is a crowd, and goes to the largest part.
 _CROWD = 0.1  # of the smallest part of a split
@@ -70,8 +69,8 @@ def split(examples: TextExamples, fractions: Mapping[str, float]) -> dict[str, T
     if not (np.all(shares > 0) and math.isclose(shares.sum(), 1)):
         raise ValueError(f"fractions must be positive and add up to 1, got {dict(fractions)}")
     keys = [text or pair for text, pair in same_texts(examples)]
-    positions = np.array([_position(key or f"\0{row}") for row, key in enumerate(keys)])
-    owners = np.searchsorted(np.cumsum(shares)[:-1], positions, side="right")
+    positions = [dealing.position((key or f"\0{row}").encode()) for row, key in enumerate(keys)]
+    owners = dealing.owners(positions, fractions, fill=False)
     copies = collections.Counter(keys)
     many = max(_UNUSUAL * len(keys) / max(len(copies), 1), _CROWD * shares.min() * len(keys))
     owners[[bool(key) and copies[key] > many for key in keys]] = shares.argmax()
@@ -145,9 +144,3 @@ def _of_rows(examples: TextExamples, rows: np.ndarray) -> TextExamples:
         pairs=None if examples.pairs is None else tuple(examples.pairs[row] for row in rows),
         labels=examples.labels[rows],
     )
-
-
-def _position(text: str) -> float:
-    """A number in [0, 1), uniform over texts."""
-    # 48 bits are exact in a float, which keeps the result below 1.
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48

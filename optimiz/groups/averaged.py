@@ -17,7 +17,7 @@ import optax
 
 from optimiz import checks
 from optimiz.groups.kinds import UNORDERED, kinds_by_path
-from optimiz.groups.matrices import CONVOLUTION, sides
+from optimiz.groups.matrices import CONVOLUTION, WEIGHT, sides, unknown_axes, unknown_order
 from optimiz.groups.rules import Leaf, biases, read
 from optimiz.groups.stacks import refuse_undeclared_stacks
 
@@ -182,7 +182,6 @@ def _answer(leaf: Leaf, by_rule: Callable[[Leaf], Blocks], overrides: Mapping[st
     return found
 
 
-_WEIGHT = re.compile(r"(?:^|/)weight$")
 _KERNEL = re.compile(r"(?:^|/)(?:kernel|weight)$")
 
 
@@ -193,7 +192,7 @@ def _by_rule(leaf: Leaf, *, kinds: Mapping[str, str], heads: int | None, kv_head
         return Blocks(())
     if of == "norm" or rank < 2:
         return Blocks()
-    if of == "embedding" and not (_KERNEL.search(leaf.path) and (rank > 2 or not _WEIGHT.search(leaf.path))):
+    if of == "embedding" and not (_KERNEL.search(leaf.path) and (rank > 2 or not WEIGHT.search(leaf.path))):
         return Blocks((kept[-1],))
     if rank == 3 and of in ("q", "k"):
         return Blocks((kept[0], kept[2]))
@@ -203,10 +202,7 @@ def _by_rule(leaf: Leaf, *, kinds: Mapping[str, str], heads: int | None, kv_head
     if found is None and of == "other":
         return Blocks()
     if found is None:
-        raise ValueError(
-            f'{leaf.path} of shape {leaf.shape} is named as "{of}", but has axes of unknown meaning: declare '
-            f'stacked layers in scanned, or name it, as in overrides={{"{leaf.path}": groups.Blocks()}} for one'
-        )
+        raise unknown_axes(leaf, of, f'overrides={{"{leaf.path}": groups.Blocks()}} for one')
     inputs, _ = found
     within = (leaf.shape[kept[2]], leaf.shape[kept[2]]) if rank == 4 else (heads, kv_heads)
     return Blocks(inputs, _runs(leaf, of, inputs, *within))
@@ -219,10 +215,8 @@ def _runs(
     if heads is None or kv_heads is None or of not in ("q", "k", "qkv", "kv"):
         return None
     if leaf.rank == 2 and UNORDERED.search(leaf.path):
-        raise ValueError(
-            f"{leaf.path} fuses queries, keys and values in an unknown order: name it, as in "
-            f'overrides={{"{leaf.path}": groups.Blocks({inputs})}} for a block of each output'
-        )
+        such = f'overrides={{"{leaf.path}": groups.Blocks({inputs})}} for a block of each output'
+        raise unknown_order(leaf, such)
     width = math.prod(n for axis, n in enumerate(leaf.shape) if axis not in (*inputs, leaf.scanned))
     parts = {"q": heads, "k": kv_heads, "qkv": heads + 2 * kv_heads, "kv": 2 * kv_heads}[of]
     if width % parts:

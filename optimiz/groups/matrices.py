@@ -181,7 +181,7 @@ _LORA = re.compile(r"(?i)lora")
 _MOE = re.compile(r"(?i)(?:^|/)[^/]*moe[^/]*/")
 _FUSED = {"qkv": 3, "kv": 2}
 CONVOLUTION = re.compile(r"(?i)(?:^|/)(?:[^/]*conv[^/]*|shortcut|downsample)(?:/|$)")
-_WEIGHT = re.compile(r"(?:^|/)weight$")
+WEIGHT = re.compile(r"(?:^|/)weight$")
 # The innermost numbered module around a parameter's own.
 _NUMBERED = re.compile(r"(.*\d/).+/")
 # The first layer of a vision model, and tables of positions: inputs, as embeddings are.
@@ -216,12 +216,9 @@ def _axes_by_rule(
     if found is None and of == "other":
         return None
     if found is None:
-        raise ValueError(
-            f'{leaf.path} of shape {leaf.shape} is named as "{of}", but has axes of unknown meaning: declare '
-            f'stacked layers in scanned, or name it, as in matrices={{"{leaf.path}": None}} for AdamW'
-        )
+        raise unknown_axes(leaf, of, f'matrices={{"{leaf.path}": None}} for AdamW')
     if CONVOLUTION.search(leaf.path) and rank > 2:
-        channels = 1 if _WEIGHT.search(leaf.path) else -2
+        channels = 1 if WEIGHT.search(leaf.path) else -2
         if shape[channels] <= _IMAGE_CHANNELS:
             return None
     reduction, output = found
@@ -248,7 +245,7 @@ def sides(leaf: Leaf, of: str) -> tuple[tuple[int, ...], tuple[int, ...]] | None
     rank = leaf.rank
     if rank < 2 or of == "norm" or biases.test(leaf):
         return (), kept
-    reversed_axes = _WEIGHT.search(leaf.path) is not None
+    reversed_axes = WEIGHT.search(leaf.path) is not None
     if CONVOLUTION.search(leaf.path) and rank > 2:
         output = kept[0] if reversed_axes else kept[-1]
         return tuple(axis for axis in kept if axis != output), (output,)
@@ -269,14 +266,31 @@ def sides(leaf: Leaf, of: str) -> tuple[tuple[int, ...], tuple[int, ...]] | None
     return (kept[-2:-1], kept[-1:]) if experts else None
 
 
+def unknown_axes(leaf: Leaf, of: str, such: str) -> ValueError:
+    """What to raise where a parameter's name is known, and :func:`sides` does not find its axes.
+
+    Args:
+        leaf: the parameter.
+        of: its kind.
+        such: an override that names it, and what it does.
+    """
+    return ValueError(
+        f'{leaf.path} of shape {leaf.shape} is named as "{of}", but has axes of unknown meaning: declare '
+        f"stacked layers in scanned, or name it, as in {such}"
+    )
+
+
+def unknown_order(leaf: Leaf, such: str) -> ValueError:
+    """What to raise where a name does not tell the order of what is fused; see :func:`unknown_axes`."""
+    return ValueError(f"{leaf.path} fuses queries, keys and values in an unknown order: name it, as in {such}")
+
+
 def _thirds(leaf: Leaf, first: int, second: int) -> tuple[int, ...]:
     """The lengths of queries, keys and values that are as long as the input."""
     width, length = leaf.shape[first], leaf.shape[second]
     if UNORDERED.search(leaf.path):
-        raise ValueError(
-            f"{leaf.path} fuses queries, keys and values in an unknown order: name it, as in "
-            f'matrices={{"{leaf.path}": groups.Matrix()}} for one matrix, or with the sizes of its blocks'
-        )
+        such = f'matrices={{"{leaf.path}": groups.Matrix()}} for one matrix, or with the sizes of its blocks'
+        raise unknown_order(leaf, such)
     if length != 3 * width:
         raise ValueError(
             f"{leaf.path} of shape {leaf.shape} fuses queries, keys and values of unknown lengths: name them, "

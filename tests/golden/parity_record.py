@@ -171,6 +171,12 @@ def render(record: Mapping[str, Any]) -> str:
     return "\n".join(lines) + f"\n\n{legend}"
 
 
+def write(record: Mapping[str, Any], path: Path) -> None:
+    """Write a record of parity."""
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
 def main(pages: list[str]) -> None:
     """Measure pages and merge them into the record."""
     known = page_of().values()
@@ -179,9 +185,7 @@ def main(pages: list[str]) -> None:
     before = json.loads(RECORD.read_text(encoding="utf-8"))["cases"] if RECORD.exists() else {}
     measured = {case: row for page in pages for case, row in measure(page).items()}
     kept = {case: row for case, row in (before | measured).items() if case in page_of()}
-    record = {"deviation": DEVIATION, "state": STATE, "cases": dict(sorted(kept.items()))}
-    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-    RECORD.write_text(text + "\n", encoding="utf-8")
+    write({"deviation": DEVIATION, "state": STATE, "cases": dict(sorted(kept.items()))}, RECORD)
 
 
 if __name__ == "__main__":

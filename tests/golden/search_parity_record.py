@@ -8,7 +8,6 @@
 import dataclasses
 import datetime
 import functools
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -204,8 +203,7 @@ def main() -> None:
             for name, case in CASES.items()
         },
     }
-    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-    RECORD.write_text(text + "\n", encoding="utf-8")
+    parity_record.write(record, RECORD)
 
 
 if __name__ == "__main__":
