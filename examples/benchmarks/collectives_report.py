@@ -1,5 +1,6 @@
 """The report of the planned collectives, rendered from its record."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ Record = Mapping[str, Any]
 
 def table(record: Record) -> str:
     """One line per device, split and optimizer."""
-    header = ["device", "a matrix is split by", "optimizer", "collectives", "number", "MB", "temporary, MB"]
+    header = ["device", "matrices are split by", "optimizer", "collectives", "number", "MB", "temporary, MB"]
     header += ["operations", "loops", "compiled in"]
     lines = []
     for row in record["rows"]:
@@ -19,7 +20,9 @@ def table(record: Record) -> str:
         kinds = planned.collectives
         lines.append(
             [
-                row["target"],
+                row["target"]
+                if ":" in row["target"]
+                else f"{row['target']}, {math.prod(row['mesh'].values())}",
                 row["split"],
                 f"`{row['optimizer']}`",
                 ", ".join(f"{its.count} {kind}" for kind, its in kinds.items()) or "none",

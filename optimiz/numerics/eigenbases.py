@@ -12,7 +12,7 @@ gradients are below what QR on some devices can square again.
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -195,8 +195,17 @@ def _scaled(matrix: jax.Array) -> jax.Array:
 
 
 def _eigenvectors(x: jax.Array) -> jax.Array:
-    vectors, _ = jax.lax.linalg.eigh(x)
-    return vectors
+    """Eigenvectors as columns, that of the least eigenvalue first.
+
+    On a TPU by Jacobi's rotations, a loop, where JAX would divide the spectrum of more than 256 eigenvalues: a
+    program for each size on the way, which takes many minutes to compile for a thousand of them.
+    """
+    linalg = jax.lax.linalg
+
+    def of(implementation: Any) -> Callable[[jax.Array], jax.Array]:
+        return lambda x: linalg.eigh(x, implementation=implementation)[0]
+
+    return jax.lax.platform_dependent(x, tpu=of(linalg.EighImplementation.JACOBI), default=of(None))
 
 
 def _orthogonal(x: jax.Array) -> jax.Array:

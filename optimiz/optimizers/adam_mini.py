@@ -24,7 +24,7 @@ finite gradient too large to be squared enters at the largest value that can be;
 dtype; validation of arguments.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -50,6 +50,7 @@ def scale_by_adam_mini(
     eps: jax.typing.ArrayLike = 1e-8,
     *,
     blocks: Any | Callable[[optax.Params], Any] | None = None,
+    scanned: Mapping[str, int] | None = None,
     mu_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Rescale updates by a first moment per entry and a second moment per block.
@@ -59,7 +60,9 @@ def scale_by_adam_mini(
         b2: β₂ in [0, 1), decay rate of the second moment.
         eps: ε ≥ 0, added to the root of the second moment.
         blocks: the ``groups.Blocks`` of each parameter: a tree of them, a prefix of one, or a function of the
-            parameters; None for ``groups.adam_mini_blocks()``.
+            parameters; None for ``groups.adam_mini_blocks(scanned=scanned)``.
+        scanned: axis along which layers are stacked, by pattern of path, such as ``{"^layers/": 0}``; each
+            layer has blocks of its own. ``blocks`` say it themselves.
         mu_dtype: dtype of the first moment; None for the parameters' dtype.
 
     Returns:
@@ -67,8 +70,8 @@ def scale_by_adam_mini(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, blocks do not fit a parameter, or a gradient has another
-            shape than its parameter.
+        ValueError: an argument is outside its domain, both blocks and scanned are given, blocks do not fit a
+            parameter, or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = scale_by_adam_mini(0.9, 0.999, 0.0, blocks=groups.Blocks())
@@ -82,7 +85,10 @@ def scale_by_adam_mini(
     checks.number("b2", b2, ge=0, lt=1, typical=0.999)
     checks.number("eps", eps, ge=0, typical=1e-8)
     checks.static("blocks", blocks)
-    blocks_of = checks.per_parameter("blocks", groups.adam_mini_blocks() if blocks is None else blocks)
+    if blocks is not None and scanned is not None:
+        raise ValueError(f"blocks say which layers are stacked, got both blocks and scanned={scanned!r}")
+    given = groups.adam_mini_blocks(scanned=scanned) if blocks is None else blocks
+    blocks_of = checks.per_parameter("blocks", given)
 
     def of(tree):
         found = jax.tree.broadcast(blocks_of(tree), tree)
@@ -140,6 +146,7 @@ def adam_mini(
     weight_decay_mask: Any | Callable[[optax.Params], Any] | None = None,
     decay_coupling: Coupling = "learning_rate",
     blocks: Any | Callable[[optax.Params], Any] | None = None,
+    scanned: Mapping[str, int] | None = None,
     mu_dtype: jax.typing.DTypeLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Adam with a second moment per head, output neuron or token.
@@ -154,7 +161,10 @@ def adam_mini(
         weight_decay_mask: alias of ``mask``, under the name that all optimizers share.
         decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
         blocks: the ``groups.Blocks`` of each parameter: a tree of them, a prefix of one, or a function of the
-            parameters, such as ``groups.adam_mini_blocks(heads=12)``; None for ``groups.adam_mini_blocks()``.
+            parameters, such as ``groups.adam_mini_blocks(heads=12)``; None for
+            ``groups.adam_mini_blocks(scanned=scanned)``.
+        scanned: axis along which layers are stacked, by pattern of path, such as ``{"^layers/": 0}``; each
+            layer has blocks of its own. ``blocks`` say it themselves.
         mu_dtype: dtype of the first moment; None for the parameters' dtype.
 
     Returns:
@@ -162,8 +172,8 @@ def adam_mini(
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: an argument is outside its domain, blocks do not fit a parameter, or a gradient has another
-            shape than its parameter.
+        ValueError: an argument is outside its domain, both blocks and scanned are given, blocks do not fit a
+            parameter, or a gradient has another shape than its parameter.
 
     Example:
         >>> tx = adam_mini(0.5, eps=0.0)
@@ -174,7 +184,7 @@ def adam_mini(
         [[-0.1, -0.5], [-0.7, -0.5]]
     """
     return optax.chain(
-        scale_by_adam_mini(b1, b2, eps, blocks=blocks, mu_dtype=mu_dtype),
+        scale_by_adam_mini(b1, b2, eps, blocks=blocks, scanned=scanned, mu_dtype=mu_dtype),
         decoupled_weight_decay(
             weight_decay,
             checks.either("mask", mask, "weight_decay_mask", weight_decay_mask),

@@ -24,9 +24,9 @@ import jax.numpy as jnp
 import optax
 
 from optimiz import checks, numerics
-from optimiz.primitives.decoupled_weight_decay import decoupled_weight_decay
+from optimiz.primitives.decoupled_weight_decay import Coupling, decoupled_weight_decay
 from optimiz.primitives.scale_by_groups import scale_by_groups
-from optimiz.primitives.schedule_free import schedule_free
+from optimiz.primitives.schedule_free import schedule_free, warmed
 
 
 class ScaleBySecondMomentState(NamedTuple):
@@ -75,6 +75,7 @@ def schedule_free_sgd(
     r: float = 0.0,
     mask: Any | Callable[[optax.Params], Any] | None = None,
     weight_decay_mask: Any | Callable[[optax.Params], Any] | None = None,
+    decay_coupling: Coupling = "learning_rate",
     multipliers: Any | Callable[[optax.Params], Any] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Stochastic gradient descent without a schedule.
@@ -89,6 +90,7 @@ def schedule_free_sgd(
         r: power ≥ 0 of the update count in those weights.
         mask: mask of the parameters that decay, such as ``groups.no_decay()``; None for all.
         weight_decay_mask: alias of ``mask``, under the name that all optimizers share.
+        decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
         multipliers: multipliers of the step size, by parameter, see ``optimiz.scale_by_groups``; None for none.
 
     Returns:
@@ -107,8 +109,9 @@ def schedule_free_sgd(
         ([-1.5], [-0.5])
     """
     mask = checks.either("mask", mask, "weight_decay_mask", weight_decay_mask)
+    decay = _decay(weight_decay, mask, decay_coupling, learning_rate, warmup_steps)
     return schedule_free(
-        _with_decay(optax.identity(), weight_decay, mask, multipliers),
+        optax.chain(decay, *_scaled(multipliers)),
         learning_rate,
         b1,
         warmup_steps=warmup_steps,
@@ -129,6 +132,7 @@ def schedule_free_adamw(
     r: float = 0.0,
     mask: Any | Callable[[optax.Params], Any] | None = None,
     weight_decay_mask: Any | Callable[[optax.Params], Any] | None = None,
+    decay_coupling: Coupling = "learning_rate",
     multipliers: Any | Callable[[optax.Params], Any] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """AdamW without a schedule.
@@ -145,6 +149,7 @@ def schedule_free_adamw(
         r: power ≥ 0 of the update count in those weights.
         mask: mask of the parameters that decay, such as ``groups.no_decay()``; None for all.
         weight_decay_mask: alias of ``mask``, under the name that all optimizers share.
+        decay_coupling: how the decay scales with the learning rate, see ``optimiz.decoupled_weight_decay``.
         multipliers: multipliers of the step size, by parameter, see ``optimiz.scale_by_groups``; None for none.
 
     Returns:
@@ -163,8 +168,9 @@ def schedule_free_adamw(
         [-0.5]
     """
     mask = checks.either("mask", mask, "weight_decay_mask", weight_decay_mask)
+    decay = _decay(weight_decay, mask, decay_coupling, learning_rate, warmup_steps)
     return schedule_free(
-        _with_decay(_scale_by_second_moment(b2, eps), weight_decay, mask, multipliers),
+        optax.chain(_scale_by_second_moment(b2, eps), decay, *_scaled(multipliers)),
         learning_rate,
         b1,
         warmup_steps=warmup_steps,
@@ -173,11 +179,18 @@ def schedule_free_adamw(
     )
 
 
-def _with_decay(
-    direction: optax.GradientTransformation,
+def _decay(
     weight_decay: optax.ScalarOrSchedule,
     mask: Any,
-    multipliers: Any,
+    coupling: Coupling,
+    learning_rate: optax.ScalarOrSchedule,
+    warmup_steps: int,
 ) -> optax.GradientTransformation:
-    parts = [direction, decoupled_weight_decay(weight_decay, mask)]
-    return optax.chain(*parts, *([] if multipliers is None else [scale_by_groups(multipliers)]))
+    # The warm-up is not in the peak of a schedule.
+    warms = warmup_steps and coupling == "independent"
+    rate = warmed(learning_rate, warmup_steps) if warms else learning_rate
+    return decoupled_weight_decay(weight_decay, mask, coupling=coupling, learning_rate=rate)
+
+
+def _scaled(multipliers: Any) -> list[optax.GradientTransformation]:
+    return [] if multipliers is None else [scale_by_groups(multipliers)]

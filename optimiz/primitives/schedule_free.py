@@ -29,6 +29,7 @@ after it in a chain is refused; initialisation from shapes.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -61,6 +62,23 @@ class ScheduleFreeState(NamedTuple):
             return x.astype(y.dtype)
 
         return where_kept(leaf, self.z, params, self.x)
+
+
+def warmed(learning_rate: optax.ScalarOrSchedule, warmup_steps: int) -> Callable[..., jax.Array]:
+    """The step size as a function of the 0-based update count, and of the dtype to compute it in.
+
+    Args:
+        learning_rate: η ≥ 0, a number or a schedule.
+        warmup_steps: number of updates ≥ 0 over which the learning rate rises from 0.
+    """
+    rate = checks.schedule("learning_rate", learning_rate)
+    checks.integer("warmup_steps", warmup_steps, ge=0)
+
+    def step_size(count: jax.typing.ArrayLike, dtype: jax.typing.DTypeLike = jnp.float32) -> jax.Array:
+        eta = jnp.asarray(rate(count), dtype)
+        return eta * jnp.minimum(jnp.asarray(count + 1, dtype) / warmup_steps, 1) if warmup_steps else eta
+
+    return step_size
 
 
 def schedule_free(
@@ -106,16 +124,11 @@ def schedule_free(
         (5.0, 4.0)
     """
     checks.transformation("direction", direction)
-    rate = checks.schedule("learning_rate", learning_rate)
+    step_size = warmed(learning_rate, warmup_steps)
     checks.number("b1", b1, gt=0, lt=1)
-    checks.integer("warmup_steps", warmup_steps, ge=0)
     checks.number("r", r, ge=0)
     checks.number("weight_lr_power", weight_lr_power, ge=0)
     direction = optax.with_extra_args_support(direction)
-
-    def step_size(count, dtype):
-        eta = jnp.asarray(rate(count), dtype)
-        return eta * jnp.minimum((count + 1).astype(dtype) / warmup_steps, 1) if warmup_steps else eta
 
     def init_fn(params):
         z = jax.tree.map(numerics.wide_copy, params)

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from examples.models import shapes
 from examples.plan import make
 from examples.tasks import planned
+from optimiz import methods
 from tests.conftest import ROOT
 
 
@@ -36,6 +37,14 @@ def test_a_model_is_planned_on_this_machine_and_its_record_goes_on(tmp_path):
     assert "22,050,664 parameters in float32" in report and "| `clip:sgd` |" in done.stdout
     refused = run("--model=vit-s", f"--output={tmp_path}", "--dtype=bfloat16")
     assert refused.returncode == 2 and "is of other settings" in refused.stderr
+
+
+@pytest.mark.parametrize("name", [name for name, method in methods.METHODS.items() if not method.needs])
+def test_every_method_that_needs_no_loss_is_planned_with_stacked_layers(name):
+    params = shapes.structs("gpt2", "float32")
+    tx = make(name)
+    updates, _ = jax.eval_shape(tx.update, params, jax.eval_shape(tx.init, params), params)
+    assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, params)
 
 
 @pytest.mark.parametrize("name", ["muon", "soap"])

@@ -149,7 +149,7 @@ def test_the_blocks_of_linen_are_heads_outputs_and_rows():
 
 
 def test_stacked_layers_have_blocks_of_their_own():
-    tx = scale_by_adam_mini(blocks=adam_mini_blocks(scanned={"^layers/": 0}))
+    tx = scale_by_adam_mini(scanned={"^layers/": 0})
     stacked = {f"layers/{path}": tuple((3, *shape) for shape in pair) for path, pair in LAYER.items()}
     assert shapes(parameters_of(scans=True), tx) == stacked | OUTSIDE
 
@@ -324,6 +324,8 @@ def test_refuses_blocks_that_are_none_or_do_not_fit():
     p = {"attention": {"query": {"kernel": jnp.ones((8, 9))}}}
     with pytest.raises(TypeError, match=r"^blocks must be groups\.Blocks of each parameter, got 'head'"):
         adam_mini(0.1, blocks="head").init(p)
+    with pytest.raises(ValueError, match=r"^blocks say which layers are stacked, got both"):
+        adam_mini(0.1, blocks=Blocks(), scanned={"^layers/": 0})
     with pytest.raises(ValueError, match=r"^heads 2 must divide the 9 outputs of attention/query/kernel"):
         adam_mini(0.1, blocks=adam_mini_blocks(heads=2)).init(p)
     for blocks in (Blocks((2,)), Blocks((0, -2)), Blocks((0,), runs=((9, 2),)), Blocks((0,), runs=((8, 2),))):

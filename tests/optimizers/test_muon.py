@@ -120,6 +120,12 @@ def test_silence_on_the_rate_of_adamw_is_refused_but_for_the_scale_that_suits_bo
     assert np.sqrt(np.mean(updates["kernel"] ** 2)) == pytest.approx(0.02 * 0.4, rel=0.15)
 
 
+def test_in_eight_bits_its_state_takes_one_byte_per_parameter():
+    params = {"mlp": {"up": {"kernel": jax.ShapeDtypeStruct((768, 3072), jnp.float32)}}}
+    tx = optimiz.low_bit(muon(2e-3, scale=matrix_scales.match_adam()), optimiz.Int8())
+    assert optimiz.state_bytes(tx, params).per_parameter <= 1.04
+
+
 def test_both_rates_are_in_the_state():
     tx = muon(optax.linear_schedule(0.2, 0.0, 10), adam_learning_rate=0.1)
     params = {"kernel": normal(3, 4), "bias": normal(4)}

@@ -190,6 +190,22 @@ def test_multipliers_scale_the_steps_of_z():
     assert {name: z.tolist() for name, z in state.z.items()} == {"a": [-1.0], "b": [0.0]}
 
 
+@pytest.mark.parametrize("make", [schedule_free_sgd, schedule_free_adamw])
+@pytest.mark.parametrize(
+    ("coupling", "decays"),
+    [("learning_rate", (0.125, 0.25)), ("schedule", (0.25, 0.5)), ("independent", (0.5, 0.5))],
+)
+def test_the_decay_is_coupled_to_the_rate_that_the_warm_up_has_reached(make, coupling, decays):
+    tx = make(0.5, warmup_steps=2, weight_decay=0.5, decay_coupling=coupling)
+    y, z = jnp.array(1.0), 1.0
+    state = tx.init(y)
+    for decay in decays:
+        z -= decay * float(y)
+        updates, state = tx.update(jnp.array(0.0), state, y)
+        y = optax.apply_updates(y, updates)
+        assert float(state.z) == pytest.approx(z, rel=1e-6)
+
+
 def test_a_skipped_step_counts_neither_as_a_step_nor_as_a_weight():
     gradients = [{"w": np.array([g])} for g in (1.0, np.nan, 2.0)]
     tx = schedule_free_adamw(0.1, 3)

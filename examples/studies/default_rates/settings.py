@@ -44,8 +44,7 @@ class Setting:
     @property
     def names(self) -> list[str]:
         """Every optimizer that takes a learning rate; Prodigy's is a factor of the one that it estimates."""
-        searches = {name for name, method in methods.METHODS.items() if method.kind == "line search"}
-        return [name for name in methods.METHODS if name not in {"prodigy", *searches}]
+        return [name for name, method in methods.METHODS.items() if method.kind != "line search"]
 
     @property
     def from_scratch(self) -> bool:
@@ -109,7 +108,7 @@ _FINE_TUNING = Setting(
         ),
         **dict.fromkeys(("adagrad", "lamb", "muon", "normuon"), -3.0),
         **dict.fromkeys(("adamh", "muonh", "sgd"), -2.5),
-        **{"adafactor": -2.0, "lars": -1.0, "schedule_free_sgd": -1.5, "signum": -4.5},
+        **{"adafactor": -2.0, "lars": -1.0, "prodigy": 0.0, "schedule_free_sgd": -1.5, "signum": -4.5},
     },
     problem=_encoder,
     classes=len(docstrings.TOPICS),
@@ -135,7 +134,7 @@ SETTINGS = {
         others={
             **dict.fromkeys(("lion", "rmsprop", "signum", "sophia_g", "sophia_h"), -3.0),
             **dict.fromkeys(("adagrad", "adamh", "lamb", "muonh", "normuon", "sgd_sai", "sqrt_size_sgd"), -2.0),
-            **{"lars": 0.0, "schedule_free_sgd": 0.0, "sgd": -1.0},
+            **{"lars": 0.0, "prodigy": 0.0, "schedule_free_sgd": 0.0, "sgd": -1.0},
         },
         problem=_gpt2,
         classes=_VOCABULARY,

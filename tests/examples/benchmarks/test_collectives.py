@@ -22,7 +22,7 @@ def test_a_row_is_planned_once_and_the_table_has_it(tmp_path):
         call("--targets=cpu", "--splits=rows", "--optimizers=adamw", f"--output={tmp_path}")
     [row] = json.loads((tmp_path / "record.json").read_text())["rows"]
     assert row["parameters"] == 8 * (4 * 256 * 256 + 2 * 256 * 1024) and row["mesh"] == {"data": 1}
-    assert "| cpu | rows | `adamw` | none | 0 | 0.0 |" in (tmp_path / "report.md").read_text()
+    assert "| cpu, 1 | rows | `adamw` | none | 0 | 0.0 |" in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.long
