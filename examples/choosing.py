@@ -325,9 +325,8 @@ def all_methods(
     for name, method in methods.METHODS.items():
         sizes = [f"{small['bytes'][name][k] / small['parameters']:.2f}" for k in ("float32", "Int8")]
         traffic = bytes_moved.get(name, UNMEASURED)
-        missing = "takes no rate" if method.kind == "line search" else "1, a factor"
         defaults = (
-            f"{one.default(name):g} ({_lost(one.lost(name))})" if name in one.names else missing
+            f"{one.default(name):g} ({_lost(one.lost(name))})" if name in one.names else "takes no rate"
             for one in measured
         )
         cases = cases_of(name, parity)

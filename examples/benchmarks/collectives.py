@@ -1,14 +1,13 @@
 """Plan what the devices of a TPU exchange in an update of methods for matrices, next to Optax's Muon.
 
     python -m examples.benchmarks.collectives --output=runs/collectives
-    XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m examples.benchmarks.collectives --targets=cpu \
-        --output=runs/collectives
+    python -m examples.benchmarks.collectives --targets=cpu --output=runs/collectives
 
-The model is 8 layers of six matrices, query, key, value and out of 256 × 256, up of 256 × 1024 and down of
-1024 × 256, each an array of its own, in float32: 6.3 million parameters. Every matrix is split over all
-devices, or over those of an axis called ``model`` as Megatron does, or is whole on each. The updates are
-compiled by the device's own compiler, see ``optimiz.plan``; nothing runs. Rows that are already in the record
-of --output are kept.
+A CPU has 8 devices with XLA_FLAGS=--xla_force_host_platform_device_count=8 in the environment. The model is 8
+layers of six matrices, query, key, value and out of 256 × 256, up of 256 × 1024 and down of 1024 × 256, each an
+array of its own, in float32: 6.3 million parameters. Every matrix is split over all devices, or over those of
+an axis called ``model`` as Megatron does, or is whole on each. The updates are compiled by the device's own
+compiler, see ``optimiz.plan``; nothing runs. Rows that are already in the record of --output are kept.
 """
 
 import itertools

@@ -56,7 +56,9 @@ def test_in_longer_runs_the_default_is_the_best_rate():
     results = report.Results(records.longer_default_rates())
     assert {"adamw", "lion"} <= set(results.names) <= set(SETTINGS[LONGER].names)
     assert not [name for name in results.names if results.at_edge(name)]
-    assert all(results.default(name) == float(f"{results.rate(name):.1g}") for name in results.names)
+    chosen = [name for name in results.names if name != "prodigy"]  # whose factor is its authors'
+    assert all(results.default(name) == float(f"{results.rate(name):.1g}") for name in chosen)
+    assert results.lost("prodigy")[1.0] < 0.1
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
