@@ -64,8 +64,7 @@ def make(name: str, classes: int | None = None) -> optax.GradientTransformation:
     if method.needs and classes is None:
         raise ValueError(f"{last} needs {', '.join(method.needs)}: plan a whole step, with --batch")
     rate = None if method.kind == "line search" else 1e-3
-    knows_parts = method.takes("matrices") or method.takes("blocks")  # a stack is then no matrix
-    scanned = _STACKED if classes is None and knows_parts else None
+    scanned = _STACKED if classes is None and method.takes("scanned") else None
     tx: optax.GradientTransformation = method.build(rate, classes=classes, scanned=scanned)
     for wrapper in reversed(wrappers):
         tx = WRAPPERS[wrapper](tx)

@@ -18,6 +18,7 @@ from optimiz.numerics.block_kernels.on_tile import (
     divided,
     from_word,
     is_code,
+    is_of_stack,
     on_tile,
     tiles_of_byte,
 )
@@ -45,7 +46,7 @@ def call(
     avals, results = jaxpr.in_avals, jaxpr.out_avals
     *outer, n = next(x.shape for x, aval in zip(arguments, avals, strict=True) if aval.shape == shape)
     tiles, blocks = tiles_of_byte(jaxpr), pl.cdiv(n, block)
-    rows = math.prod(outer)
+    rows, stack = math.prod(outer), outer[:-1]
     width = pl.next_power_of_2(min(block, n))
     height = max(1, _ENTRIES // (width * tiles))
     part = (height, width)
@@ -53,6 +54,8 @@ def call(
     def laid(x: Any) -> tuple[int, ...]:
         if x.ndim == 0:
             return (1,)
+        if is_of_stack(x, shape):
+            return (math.prod(stack), 1)
         return rows, n // tiles if is_code(x) else n if x.shape == shape else blocks
 
     def kernel(*refs):
@@ -72,13 +75,17 @@ def call(
                 return ref.at[row[:, None], (pl.program_id(1) * block + within)[None, :]], inside
             if aval.shape == shape:
                 return ref.at[row[:, None], column[None, :]], inside
-            return ref.at[row[:, None], number + jnp.zeros((1, 1), jnp.int32)], (row < rows)[:, None]
+            of_stack = is_of_stack(aval, shape)
+            first, second = (row // outer[-1], 0) if of_stack else (row, number)
+            return ref.at[first[:, None], second + jnp.zeros((1, 1), jnp.int32)], (row < rows)[:, None]
 
         def load(ref, aval, i):
             if aval.ndim == 0:
                 return from_word(ref[0], aval.dtype)
             at, mask = place(ref, aval, i)
             found = triton.load(at, mask=mask, other=0)
+            if is_of_stack(aval, shape):
+                return jnp.broadcast_to(found, part)
             return bits_of(found, i, tiles) if is_code(aval) else found
 
         def evaluated(i):
@@ -99,10 +106,12 @@ def call(
                 at, mask = place(ref, aval, i)
                 triton.store(at, value, mask=mask)
 
-    def word(x: jax.Array) -> jax.Array:
+    def word(x: jax.Array, aval: Any) -> jax.Array:
         if x.dtype == jnp.bool_:
-            return x.astype(jnp.int32)
-        return as_type(jnp.int8, x) if is_code(x) else x
+            x = x.astype(jnp.int32)
+        if is_of_stack(aval, shape):
+            x = jnp.broadcast_to(x, (*stack, 1, 1))
+        return (as_type(jnp.int8, x) if is_code(x) else x).reshape(laid(aval))
 
     found = pl.pallas_call(
         kernel,
@@ -113,7 +122,7 @@ def call(
         interpret=interpret,
         name="low_bit",
     )(
-        *(word(x).reshape(laid(aval)) for x, aval in zip(arguments, avals, strict=True)),
+        *map(word, arguments, avals),
         *(x[None] for x in origin),
     )
     found = [as_type(aval.dtype, x) if is_code(aval) else x for x, aval in zip(found, results, strict=True)]

@@ -34,7 +34,7 @@ def in_parts(
     """
 
     def specs(avals: Sequence[Any]) -> tuple[PartitionSpec, ...]:
-        return tuple(spec if aval.ndim else PartitionSpec() for aval in avals)
+        return tuple(_of_part(spec, aval.shape) for aval in avals)
 
     def on_device(*args):
         parts = part_of(shape, spec, mesh.shape)
@@ -43,6 +43,12 @@ def in_parts(
 
     into, out = specs(jaxpr.in_avals), specs(jaxpr.out_avals)
     return list(jax.shard_map(on_device, mesh=mesh, in_specs=into, out_specs=out, check_vma=False)(*arguments))
+
+
+def _of_part(spec: PartitionSpec, shape: tuple[int, ...]) -> PartitionSpec:
+    """How an array is split that goes with one of a layout: a scalar, or of one entry along some axes."""
+    names = spec if shape else ()
+    return PartitionSpec(*(None if n == 1 else name for n, name in zip(shape, names, strict=True)))
 
 
 def with_whole_blocks(

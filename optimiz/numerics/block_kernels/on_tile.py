@@ -60,7 +60,8 @@ def leaf_of(jaxpr: core.ClosedJaxpr) -> tuple[tuple[int, ...], Any] | None:
         return None
     for variable in {*jaxpr.jaxpr.invars, *jaxpr.jaxpr.outvars} - of_scales - codes:
         aval = variable.aval
-        if not (aval.dtype.name in _ARRAYS if aval.shape == shape else aval.shape == ()):
+        is_array = aval.shape == shape or (variable in jaxpr.jaxpr.invars and is_of_stack(aval, shape))
+        if not (aval.dtype.name in _ARRAYS if is_array else aval.shape == ()):
             return None
     in_pairs = not fmt.packed or shape[-1] % (2 * fmt.size(shape)) == 0
     return (shape, fmt) if len(shape) > 1 and in_pairs else None
@@ -85,7 +86,7 @@ def _is_possible(equation: core.JaxprEqn, shape: tuple[int, ...]) -> bool:
     if not is_entry_by_entry(equation) or name in _MOVING or result.shape != shape:
         return False
     operands: list[Any] = [each.aval for each in equation.invars]
-    return name != "broadcast_in_dim" or operands[0].shape in ((), shape)
+    return name != "broadcast_in_dim" or operands[0].shape in ((), shape) or is_of_stack(operands[0], shape)
 
 
 def on_tile(jaxpr: core.ClosedJaxpr, tile: Tile, shape: tuple[int, ...], arguments: Sequence[Any]) -> list[Any]:
@@ -96,7 +97,7 @@ def on_tile(jaxpr: core.ClosedJaxpr, tile: Tile, shape: tuple[int, ...], argumen
         tile: the tile.
         shape: of the whole arrays.
         arguments: tiles of the arrays; of codes :func:`bits_of` them; the scales of their blocks, whose second
-            dimension is 1; scalars.
+            dimension is 1; scalars; of arrays :func:`is_of_stack`, the entry of the tile's matrix.
 
     Returns:
         The same, of the results.
@@ -171,13 +172,35 @@ def codes_of(bits: Sequence[jax.Array], dtype: Any) -> jax.Array:
     return as_type(dtype, jnp.where(both > 127, both - 256, both).astype(jnp.int8))
 
 
-def as_word(x: jax.Array) -> jax.Array:
-    """A scalar as an array of one entry of 32 bits."""
-    return x.astype(jnp.float32 if jnp.issubdtype(x.dtype, jnp.floating) else jnp.int32).reshape(1)
+def is_of_stack(x: Any, shape: tuple[int, ...]) -> bool:
+    """Whether an array has one entry for each matrix of a stack of a shape, as SGD-SaI's scales of layers.
+
+    Not where matrices have one row: a block's scale would look the same.
+    """
+    return len(x.shape) == len(shape) > 2 and x.shape[-2:] == (1, 1) and shape[-2] > 1
+
+
+def number_of(index: Sequence[Any], stack: Sequence[int]) -> Any:
+    """The number of a matrix of a stack, of dimensions ``stack``, in the order of ``reshape(-1)``."""
+    number: Any = 0
+    for i, size in zip(index, stack, strict=True):
+        number = number * size + i
+    return number
+
+
+def as_words(x: jax.Array, stack: Sequence[int]) -> jax.Array:
+    """A scalar, or one for each matrix of a stack, as a vector of entries of 32 bits.
+
+    Args:
+        x: the scalar, or an array :func:`is_of_stack`.
+        stack: its dimensions before those of a matrix.
+    """
+    x = x.astype(jnp.float32 if jnp.issubdtype(x.dtype, jnp.floating) else jnp.int32)
+    return (jnp.broadcast_to(x, (*stack, 1, 1)) if x.ndim else x).reshape(-1)
 
 
 def from_word(x: jax.Array, dtype: Any) -> jax.Array:
-    """The scalar in it."""
+    """The scalar of one of them."""
     return x != 0 if dtype == jnp.bool_ else x.astype(dtype)
 
 

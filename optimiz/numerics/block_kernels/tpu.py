@@ -15,12 +15,14 @@ from jax.extend import core
 
 from optimiz.numerics.block_kernels.on_tile import (
     Tile,
-    as_word,
+    as_words,
     bits_of,
     codes_of,
     divided,
     from_word,
     is_code,
+    is_of_stack,
+    number_of,
     on_tile,
     tiles_of_byte,
 )
@@ -83,7 +85,9 @@ def call(
     def kind(x: Any) -> str:
         if is_code(x):
             return "codes"
-        return "array" if x.shape == shape else "scales" if x.ndim else "scalar"
+        if x.shape == () or is_of_stack(x, shape):
+            return "scalar"
+        return "array" if x.shape == shape else "scales"
 
     into, out = list(map(kind, avals)), list(map(kind, results))
 
@@ -91,6 +95,7 @@ def call(
         taken, made, first_places = divided(refs, len(avals), len(origin), len(shape))
         new_scales = [ref for ref, its in zip(made, out, strict=True) if its == "scales"]
         places = [pl.program_id(axis) for axis in range(len(shape))]
+        matrix = number_of(places[:-2], outer)
 
         def part_of_block(i, first, width):
             """Update some rows of block i, or of pair i; their scales are returned, in the places of a row."""
@@ -110,7 +115,7 @@ def call(
                         return jnp.full((at_once, width), starts[axis], jnp.int32)
                     return starts[axis] + jax.lax.broadcasted_iota(jnp.int32, (at_once, width), within)
 
-                def load(ref, its, dtype):
+                def load(ref, its, aval):
                     match its:
                         case "codes":  # of their type here, as a TPU would copy them to change it outside
                             return bits_of(ref[bytes_of], j, shared)
@@ -118,10 +123,10 @@ def call(
                             return jnp.sum(jnp.where(own, ref[pl.ds(number, 1), :], 0.0), axis=1, keepdims=True)
                         case "array":
                             return ref[rows_of, pl.ds(number * block, width)]
-                    return from_word(ref[0], dtype)
+                    return from_word(ref[matrix if aval.ndim else 0], aval.dtype)
 
                 valid = index(len(outer) + 1) < n if n % columns and n % block else None
-                given = [load(ref, its, x.dtype) for ref, its, x in zip(taken, into, avals, strict=True)]
+                given = [load(*each) for each in zip(taken, into, avals, strict=True)]
                 return on_tile(jaxpr, Tile((at_once, width), index, valid), shape, given)
 
             scales = []
@@ -152,7 +157,7 @@ def call(
             update_block(per_tile - 1, last)
 
     def laid(x: Any, its: str) -> Any:
-        return x.swapaxes(-1, -2) if its == "scales" else as_word(x) if its == "scalar" else x
+        return x.swapaxes(-1, -2) if its == "scales" else as_words(x, outer) if its == "scalar" else x
 
     sizes = {"array": (rows, n), "codes": (rows, n // shared), "scales": (blocks, rows)}
     shapes = [jax.ShapeDtypeStruct((*outer, *sizes[its]), x.dtype) for x, its in zip(results, out, strict=True)]
@@ -167,5 +172,5 @@ def call(
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * len(grid)),
         interpret=interpret,
         name="low_bit",
-    )(*map(laid, arguments, into), *map(as_word, origin))
+    )(*map(laid, arguments, into), *(as_words(x, ()) for x in origin))
     return list(map(laid, found, out))

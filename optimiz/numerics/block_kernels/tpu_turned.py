@@ -15,12 +15,14 @@ from jax.extend import core
 from optimiz.numerics.block_kernels import tpu
 from optimiz.numerics.block_kernels.on_tile import (
     Tile,
-    as_word,
+    as_words,
     bits_of,
     codes_of,
     divided,
     from_word,
     is_code,
+    is_of_stack,
+    number_of,
     on_tile,
     tiles_of_byte,
 )
@@ -55,8 +57,11 @@ def call(
         """The entries of so many blocks of a row."""
         return blocks * block // shared if is_code(aval) else blocks * block if aval.shape == shape else blocks
 
+    def is_scalar(aval: Any) -> bool:
+        return aval.shape == () or is_of_stack(aval, shape)
+
     def spec(aval: Any) -> pl.BlockSpec:
-        if aval.ndim == 0:
+        if is_scalar(aval):
             return pl.BlockSpec(memory_space=pltpu.SMEM)
         of_tile = (*(None,) * len(outer), length(aval, per_tile), lanes)
         return pl.BlockSpec(of_tile, lambda *i: (*i[:-2], i[-1], i[-2]))
@@ -64,6 +69,7 @@ def call(
     def kernel(*refs):
         taken, made, first_places = divided(refs, len(avals), len(origin), len(shape))
         places = [pl.program_id(axis) for axis in range(len(shape))]
+        matrix = number_of(places[:-2], outer)
 
         def entries(aval, i, j):
             """Those of tile j of the pair i; the bytes of the pair, or the tile's scale."""
@@ -82,8 +88,8 @@ def call(
                 return start + jax.lax.broadcasted_iota(jnp.int32, part, 2 if axis == len(outer) else 1)
 
             def load(ref, aval):
-                if aval.ndim == 0:
-                    return from_word(ref[0], aval.dtype)
+                if is_scalar(aval):
+                    return from_word(ref[matrix if aval.ndim else 0], aval.dtype)
                 found = ref[entries(aval, i, j), :]
                 return (bits_of(found, j, shared) if is_code(aval) else found)[None]
 
@@ -97,8 +103,8 @@ def call(
                 for j, value in enumerate(stored):
                     ref[entries(aval, i, j), :] = value[0]
 
-    def laid(x: jax.Array) -> jax.Array:
-        return x.swapaxes(-1, -2) if x.ndim else as_word(x)
+    def laid(x: jax.Array, aval: Any) -> jax.Array:
+        return as_words(x, outer) if is_scalar(aval) else x.swapaxes(-1, -2)
 
     grid = (*outer, pl.cdiv(rows, lanes), pl.cdiv(blocks, per_tile))
     found = pl.pallas_call(
@@ -111,5 +117,5 @@ def call(
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",) * len(grid)),
         interpret=interpret,
         name="low_bit",
-    )(*map(laid, arguments), *map(as_word, origin))
-    return list(map(laid, found))
+    )(*map(laid, arguments, avals), *(as_words(x, ()) for x in origin))
+    return [x.swapaxes(-1, -2) for x in found]

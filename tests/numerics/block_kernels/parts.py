@@ -19,13 +19,15 @@ from optimiz.numerics.block_kernels import fused_update, gpu, leaf_kernel, tpu, 
 from optimiz.numerics.block_kernels.in_parts import in_parts, with_whole_blocks
 
 # Of the state, and of the parameters if they are laid out otherwise. Devices hold whole blocks, or parts of
-# blocks; a last block is short; blocks of a stack of matrices; only the state is split; pairs of blocks.
+# blocks; a last block is short; blocks of a stack of matrices, and scales of each; only the state is split;
+# pairs of blocks.
 LAYOUTS = {
     "whole": ((64, 512), P("x", "y")),
     "across": ((64, 768), P("x", "y")),
     "ragged": ((64, 700), P("x", None)),
     "stacked": ((4, 16, 512), P("x", None, "y")),
     "state": ((64, 512), P("x", "y"), P()),
+    "layers": ((4, 16, 512), P("x", None, "y"), None, None, optimiz.sgd_sai(0.01, scanned={"": 0})),
     "pairs": ((64, 512), P("x", "y"), P("x", "y"), optimiz.Int4()),
     "pairs across": ((64, 768), P("x", "y"), P("x", "y"), optimiz.Int4()),
 }
@@ -35,7 +37,7 @@ def step(tx, shardings, params, state, gradients):
     return optimiz.update_and_apply(tx, gradients, state, params, shardings=shardings)
 
 
-def differing(kernel, shape, spec, spec_of_params=None, fmt=None):
+def differing(kernel, shape, spec, spec_of_params=None, fmt=None, inner=None):
     fmt = fmt or optimiz.Int8()
 
     def update_leaf(jaxpr, aliases, arguments, given):
@@ -46,7 +48,7 @@ def differing(kernel, shape, spec, spec_of_params=None, fmt=None):
         run = functools.partial(leaf_kernel.on_tiles, kernel, jaxpr, aliases, interpret=True)
         return in_parts(run, jaxpr, whole, mesh, spec, arguments)
 
-    tx = optax.chain(optimiz.low_bit(optimiz.lion(0.01), fmt), optimiz.stochastic_rounding(0))
+    tx = optax.chain(optimiz.low_bit(inner or optimiz.lion(0.01), fmt), optimiz.stochastic_rounding(0))
     rng = np.random.default_rng(0)
     params, gradients = (jax.numpy.asarray(rng.normal(size=shape), "bfloat16") for _ in range(2))
     state = tx.init(params)
@@ -55,8 +57,11 @@ def differing(kernel, shape, spec, spec_of_params=None, fmt=None):
     of_params = spec if spec_of_params is None else spec_of_params
 
     def laid(tree, spec):
-        spec_of = lambda x: spec if x.shape == shape or x.dtype.itemsize == 1 else P()  # noqa: E731
-        return jax.tree.map(lambda x: jax.device_put(x, NamedSharding(mesh, spec_of(x))), tree)
+        def place(x):
+            is_split = x.shape == shape or x.dtype in (np.int8, np.uint8)
+            return jax.device_put(x, NamedSharding(mesh, spec if is_split else P()))
+
+        return jax.tree.map(place, tree)
 
     given = laid(params, of_params), laid(state, spec), laid(gradients, of_params)
     out = jax.tree.map(lambda x: x.sharding, given[:2])

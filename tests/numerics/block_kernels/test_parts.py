@@ -24,7 +24,8 @@ def test_parts_are_updated_as_the_whole(program):
     assert report.pop("tpu_turned")["whole"] < 2e-3
     assert report.keys() == {"tpu", "gpu"}
     for kernel, by_layout in report.items():
-        assert by_layout.keys() == {"whole", "across", "ragged", "stacked", "state", "pairs", "pairs across"}
+        whole = {"whole", "across", "ragged", "stacked", "layers", "state"}
+        assert by_layout.keys() == {*whole, "pairs", "pairs across"}
         for layout, differing in by_layout.items():
             assert differing < 2e-3, (kernel, layout)
 
