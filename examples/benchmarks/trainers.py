@@ -6,7 +6,8 @@
 Each trainer is run by its command, as a user runs it, at its default size and with AdamW. A time covers the
 updates between two log points, where the trainer waits for the device, including the preparation of their
 batches. The first update is not counted, nor are evaluations and compilation. Rows that are already in the
-record of --output are kept, so that the table can be filled in several calls.
+record of --output are kept, so that the table can be filled in several calls. ``--data=shards`` is a folder of
+JSON lines, made for the run of the sources of Python's standard library.
 """
 
 import datetime
@@ -23,6 +24,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from examples.benchmarks import programs, trainers_report
+from examples.data import corpus
 from examples.shared import command, markdown, program_flags, terminal
 from optimiz import compare
 
@@ -33,6 +35,8 @@ TRAINERS: dict[str, tuple[str, str, list[str]]] = {
     "vit": ("ViT", "64 × 8 × 8 pixels", ["examples.finetune_image", "--model=vit"]),
     "gpt2": ("pre-train GPT-2", "16 × 128 tokens", ["examples.pretrain"]),
     "bert": ("pre-train BERT", "16 × 128 tokens", ["examples.pretrain", "--objective=masked"]),
+    "shards": ("pre-train GPT-2 on shards", "16 × 128 tokens", ["examples.pretrain", "--data=shards"]),
+    "lm": ("fine-tune a GPT-2 by LoRA", "8 × 128 tokens", ["examples.finetune_lm"]),
     "t5": ("pre-train T5", "16 × 128 tokens", ["examples.pretrain", "--objective=span"]),
 }
 
@@ -56,8 +60,11 @@ def measured(name: str, updates: int) -> dict[str, Any]:
     title, batch, arguments = TRAINERS[name]
     argv = [*arguments, "--optimizer=adamw", f"--steps={updates}", "--evaluate_every=0"]
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "run"
-        programs.run(name, [*argv, f"--output={output}"])
+        output, shards = Path(folder) / "run", Path(folder) / "shards"
+        if "--data=shards" in argv:
+            write_shards(shards)
+        run = [f"--data={shards}" if each == "--data=shards" else each for each in argv]
+        programs.run(name, [*run, f"--output={output}"])
         timings = (output / "adamw/timings.jsonl").read_text(encoding="utf-8")
         (manifest,) = (output / "adamw/checkpoints").glob("*/manifest.json")
         arrays = json.loads(manifest.read_text(encoding="utf-8"))["arrays"]
@@ -73,20 +80,32 @@ def measured(name: str, updates: int) -> dict[str, Any]:
     }
 
 
+def write_shards(folder: Path) -> None:
+    """The sources of the standard library as four files of JSON lines."""
+    folder.mkdir()
+    documents = [*corpus.standard_library().documents]
+    for i in range(4):
+        lines = [json.dumps({"text": each}) + "\n" for each in documents[i::4]]
+        (folder / f"{i}.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
 def planned_and_taken(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The memory that the compiler plans for a step, and the seconds per update of each stretch."""
+    """The memory that the compiler plans for a step, and what each stretch takes.
+
+    Seconds are those per update: all, those in which the host makes its batch, and those the device waits for.
+    """
     (compiled,) = (row for row in rows if row["event"] == "compile")
     stretch_ends = [row for row in rows if row["event"] == "updates"]
     stretches = [
-        (after["steps"] - before["steps"], after["seconds"])
-        for before, after in itertools.pairwise(stretch_ends)
+        (after["steps"] - before["steps"], after) for before, after in itertools.pairwise(stretch_ends)
     ]
     longest = max(updates for updates, _ in stretches)
+    times = ("seconds", "drawing_seconds", "waiting_seconds")
     return {
         "temporary_bytes": compiled["temporary_bytes"],
         "argument_bytes": compiled["argument_bytes"],
         "updates_per_stretch": longest,
-        "seconds": [seconds / updates for updates, seconds in stretches if updates == longest],
+        **{each: [row[each] / longest for updates, row in stretches if updates == longest] for each in times},
     }
 
 

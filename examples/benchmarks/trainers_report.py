@@ -11,14 +11,17 @@ Record = Mapping[str, Any]
 
 def summary(record: Record) -> str:
     """One line per trainer, followed by when and where they were measured."""
-    header = ["trainer", "batch", "parameters", "ms / update", "spread", "arguments, MB"]
-    header += ["optimizer state, MB", "temporary, MB"]
+    header = ["trainer", "batch", "parameters", "ms / update", "spread", "batch, ms", "waits"]
+    header += ["arguments, MB", "optimizer state, MB", "temporary, MB"]
     lines = []
     for row in record["rows"]:
         low, median, high = statistics.quantiles(row["seconds"], n=4, method="inclusive")
         megabytes = [row[name] / 1e6 for name in ("argument_bytes", "state_bytes", "temporary_bytes")]
         cells = [row["title"], row["batch"], f"{row['parameters'] / 1e6:.2g} million"]
-        cells += [f"{1e3 * median:.0f}", f"{(high - low) / median:.0%}", *(f"{x:.1f}" for x in megabytes)]
+        drawing = 1e3 * statistics.median(row["drawing_seconds"])
+        waits = sum(row["waiting_seconds"]) / sum(row["seconds"])
+        cells += [f"{1e3 * median:.0f}", f"{(high - low) / median:.0%}", f"{drawing:.2f}", f"{waits:.1%}"]
+        cells += [f"{x:.1f}" for x in megabytes]
         lines.append(cells)
     where, versions = record["environment"], record["environment"]["versions"]
     dates = sorted({row["date"] for row in record["rows"]})
@@ -27,8 +30,9 @@ def summary(record: Record) -> str:
     words = (
         f"{_range(dates)}, {where['device']} with {where['cpu_cores']} cores, jax {versions['jax']}, AdamW, "
         f"float32. Times are medians over {_range(stretches)} stretches of {_range(updates)} updates, "
-        "including the batches; the spread is the interquartile range. Memory is what the compiler plans for "
-        "a step, whose arguments are parameters, state and batch.\n"
+        "including the batches; the spread is the interquartile range. A batch is made by the host while the "
+        "device works on the one before; what it waits is a share of the time. Memory is what the compiler "
+        "plans for a step, whose arguments are parameters, state and batch.\n"
     )
     return f"{compare.table(header, lines, words=2)}\n\n{words}"
 

@@ -195,23 +195,29 @@ def averaged(tx: optax.GradientTransformation, rule: str, steps: int) -> optax.G
 
     Args:
         tx: the optimizer.
-        rule: "ema:D" for an exponential moving average, D in (0, 1); "tail:S" for the mean over the last share
-            S in (0, 1] of the run.
+        rule: "ema:D" for an exponential moving average, D in (0, 1), whose decay with "ema:D:P" warms up by
+            the power P in (0, 1]; "tail:S" for the mean over the last share S in (0, 1] of the run.
         steps: number of updates of the run, ≥ 1.
 
     Raises:
         ValueError: the rule is none of these.
     """
-    kind, _, number = rule.partition(":")
+    kind, *numbers = rule.split(":")
     try:
-        value = float(number)
+        values = list(map(float, numbers))
     except ValueError:
-        value = math.nan
-    if kind == "ema" and 0 < value < 1:
-        return optimiz.average(tx, value)
-    if kind == "tail" and 0 < value <= 1:
-        return optimiz.average(tx, 1.0, start=steps - math.ceil(value * steps))
-    raise ValueError(f"average {rule!r} must be ema:D with D in (0, 1), or tail:S with S in (0, 1]")
+        values = []
+    match kind, values:
+        case "ema", [decay] if 0 < decay < 1:
+            return optimiz.average(tx, decay)
+        case "ema", [decay, power] if 0 < decay < 1 and 0 < power <= 1:
+            return optimiz.average(tx, decay, power=power)
+        case "tail", [share] if 0 < share <= 1:
+            return optimiz.average(tx, 1.0, start=steps - math.ceil(share * steps))
+    raise ValueError(
+        f"average {rule!r} must be ema:D with D in (0, 1), ema:D:P with P in (0, 1] too, "
+        "or tail:S with S in (0, 1]"
+    )
 
 
 def among(name: str, known: Mapping[str, _T]) -> _T:

@@ -63,7 +63,7 @@ class RunLog:
         self._unimproved = 0  # evaluations since then
         self._seconds = self._compile_seconds = 0.0
         self.memory: dict[str, int] = {}
-        self._lap_started = self._waited = 0.0
+        self._lap_started = self._drawing = self._waited = 0.0
 
     @property
     def finished(self) -> bool:
@@ -155,12 +155,14 @@ class RunLog:
 
     @contextlib.contextmanager
     def drawing(self) -> Iterator[None]:
-        """Count how long the body takes as time that the device waits for data, unless it is still working."""
+        """Count how long the body takes to make a batch, and whether the device waits, or is still working."""
         started = time.perf_counter()
         yield
+        seconds = time.perf_counter() - started
+        self._drawing += seconds
         newest: Any = self._pending[-1].loss if self._pending else None
         if newest is None or newest.is_ready():
-            self._waited += time.perf_counter() - started
+            self._waited += seconds
 
     def dispatched(self, state: TrainState, metrics: StepMetrics) -> bool:
         """Record a step that the device may still be working on.
@@ -218,8 +220,9 @@ class RunLog:
             # Later rows are useless, and their number depends on when the host looks.
             rows = rows[: end + 1]
         self._rows.write(rows)
-        self._rows.write_timing(self.steps, "updates", seconds, waiting_seconds=self._waited)
-        self._waited = 0.0
+        of_data = {"drawing_seconds": self._drawing, "waiting_seconds": self._waited}
+        self._rows.write_timing(self.steps, "updates", seconds, **of_data)
+        self._drawing = self._waited = 0.0
         bad = [row for row in rows if divergence.is_bad(row)]
         if end is not None:
             self.steps = rows[-1]["step"] + 1

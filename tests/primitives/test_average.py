@@ -43,6 +43,32 @@ GOLDEN = {
 }
 
 
+# timm 1.0.31, ModelEmaV3(decay=0.9, use_warmup=True, warmup_gamma=1, warmup_power=2/3), called with each step.
+WARMED_UP = fixture_c.golden(
+    ".995908998736 -1.99528871227 2.96652921363 .477366955127 -.0311146394454 -.984073086045 1.96948824698 "
+    ".231577675537",
+    ".0807821078698 -.228667236705",
+)
+
+
+def test_equals_the_golden_values_of_a_decay_that_warms_up():
+    with jax.enable_x64(True):
+        tx = optimiz.average(optimiz.adam(fixture_c.varying), 0.9, power=2 / 3)
+        path, state = trained(tx, fixture_c.params(), fixture_c.gradients())
+        chex.assert_trees_all_close(averaged_params(state, path[-1]), WARMED_UP, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.8])
+def test_with_power_one_it_is_the_mean_until_the_decay_is_reached(decay):
+    gradients = [{"w": g} for g in np.random.default_rng(0).normal(size=(8, 3))]
+    path, state = trained(
+        optimiz.average(optax.sgd(0.1), decay, start=2, power=1), {"w": np.zeros(3)}, gradients
+    )
+    kept = np.stack([p["w"] for p in path[2:]])
+    mean = kept.mean(0) if decay == 1 else 0.8 * kept[:5].mean(0) + 0.2 * kept[5]  # five updates: 1 / 0.2
+    np.testing.assert_allclose(averaged_params(state, path[-1])["w"], mean, rtol=1e-5)
+
+
 @pytest.mark.parametrize("decay", GOLDEN)
 def test_equals_the_golden_values(decay):
     with jax.enable_x64(True):

@@ -1,4 +1,4 @@
-"""The arms of the low-bit study: an optimizer, its rate, and the form of its state and parameters."""
+"""The arms of the low-bit study: an optimizer, its rate, and the form of its state, parameters and products."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -18,16 +18,18 @@ _HEAD_RATE, _WEIGHT_DECAY, _WARMUP = 50.0, 0.01, 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """How state and parameters are stored.
+    """How state and parameters are stored, and products computed.
 
     Attributes:
         wrap: optimizer → optimizer that stores its state and rounds the parameters in this form.
         dtype: dtype of the parameters between updates.
+        compute: dtype of the model's products.
         target: percent by which the loss may exceed the loss in float32; None if there is no target.
     """
 
     wrap: Callable[[optax.GradientTransformation], optax.GradientTransformation] = lambda tx: tx
     dtype: Any = jnp.float32
+    compute: Any = jnp.float32
     target: float | None = None
 
 
@@ -52,6 +54,8 @@ FORMS = {
     "bf16 kahan": Form(lambda tx: optax.chain(tx, optimiz.kahan()), jnp.bfloat16, target=0.5),
     "int8 bf16 stochastic": Form(lambda tx: _rounded(_eight_bits(tx)), jnp.bfloat16),
     "int4 bf16 stochastic": Form(lambda tx: _rounded(_four_bits(tx)), jnp.bfloat16),
+    "mixed": Form(compute=jnp.bfloat16, target=0.5),  # --precision of the trainers
+    "bfloat16": Form(_rounded, jnp.bfloat16, jnp.bfloat16, target=0.5),  # likewise
 }
 _LOW_RATE_FORMS = (FLOAT32, "bf16", "bf16 stochastic", "bf16 kahan")
 

@@ -1,4 +1,4 @@
-"""Measure what low-bit state and bfloat16 parameters cost, relative to the same optimizer in float32.
+"""Measure what low-bit state, and parameters and products in bfloat16, cost, relative to float32.
 
     python -m examples.studies.low_bit.study --output=runs/topics
     python -m examples.studies.low_bit.study --task=file --data=train.tsv --validation=dev.tsv --output=runs/x
@@ -7,10 +7,11 @@
 Either a pretrained encoder is fine-tuned to classify sentences from Python's own documentation or examples from
 a file, or a small GPT-2 is trained from scratch on text, by default the sources of Python's library. For each
 seed, all arms start with the same parameters and see the same batches with the same dropout. The model computes
-in float32, and gradients have the dtype of the parameters. At the low rate, AdamW's steps are about 2⁻¹⁵, which
-is half the distance between neighbouring bfloat16 numbers from 2⁻⁷ to 2⁻⁶: with rounding to nearest, entries
-larger than about a hundredth do not move. The same command continues a study that was stopped. With
-``--forms`` only these are run, and ``--keep`` names a record whose runs of the others are kept.
+in float32, but in the forms ``mixed`` and ``bfloat16``, which are the trainers' ``--precision``. Gradients have
+the dtype of the parameters. At the low rate, AdamW's steps are about 2⁻¹⁵, which is half the distance between
+neighbouring bfloat16 numbers from 2⁻⁷ to 2⁻⁶: with rounding to nearest, entries larger than about a hundredth
+do not move. The same command continues a study that was stopped. With ``--forms`` only these are run, and
+``--keep`` names a record whose runs of the others are kept.
 """
 
 import dataclasses
@@ -100,11 +101,13 @@ class Study:
 
     def arm(self, arm: low_bit_arms.Arm) -> compare.Arm:
         """The arm for ``run_matrix``."""
+        form = FORMS[arm.form]
+        plain = form.dtype == form.compute == jnp.float32
         return compare.Arm(
             f"{arm.optimizer}.{arm.form.replace(' ', '_')}",
             arm.learning_rate,
             self.maker(arm.optimizer, arm.form),
-            adapt=None if FORMS[arm.form].dtype == jnp.float32 else functools.partial(stored_as, arm.form),
+            adapt=None if plain else functools.partial(in_form, form),
             extra={"optimizer": arm.optimizer, "form": arm.form},
         )
 
@@ -118,12 +121,13 @@ class Study:
         return {"bytes_per_parameter": size / count, "moved": moved / count}
 
 
-def stored_as(form: str, task: training.Task) -> training.Task:
-    """A task whose parameters have the dtype of a form, and whose model computes in float32."""
-    dtype = FORMS[form].dtype
+def in_form(form: low_bit_arms.Form, task: training.Task) -> training.Task:
+    """A task whose parameters and products have the dtypes of a form."""
+    if form.compute != jnp.float32:
+        return training.Precision(form.dtype, form.compute).task(task)
     return dataclasses.replace(
         task,
-        init=lambda key: jax.tree.map(lambda p: jnp.asarray(p, dtype), task.init(key)),
+        init=lambda key: jax.tree.map(lambda p: jnp.asarray(p, form.dtype), task.init(key)),
         loss=_widened(task.loss),
         evaluate=lambda params: task.evaluate(_wide(params)),
     )

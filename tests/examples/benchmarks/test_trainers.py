@@ -35,14 +35,17 @@ def test_measures_a_trainer_once_and_renders_what_it_wrote(tmp_path):
 
 def test_a_time_is_of_one_update_of_a_whole_stretch():
     rows = [{"steps": 0, "event": "compile", "seconds": 9.0, "temporary_bytes": 7, "argument_bytes": 5}]
-    rows += [{"steps": n, "event": "updates", "seconds": s} for n, s in ((1, 9.0), (10, 9.0), (20, 4.0))]
+    of_data = {"event": "updates", "drawing_seconds": 1.0, "waiting_seconds": 0.5}
+    rows += [{"steps": n, "seconds": s, **of_data} for n, s in ((1, 9.0), (10, 9.0), (20, 4.0))]
     rows += [{"steps": 20, "event": "evaluate", "seconds": 9.0}]
-    rows += [{"steps": n, "event": "updates", "seconds": s} for n, s in ((30, 5.0), (31, 9.0))]
+    rows += [{"steps": n, "seconds": s, **of_data} for n, s in ((30, 5.0), (31, 9.0))]
     assert trainers.planned_and_taken(rows) == {
         "temporary_bytes": 7,
         "argument_bytes": 5,
         "updates_per_stretch": 10,
         "seconds": [0.4, 0.5],
+        "drawing_seconds": [0.1, 0.1],
+        "waiting_seconds": [0.05, 0.05],
     }
 
 

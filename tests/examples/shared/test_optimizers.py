@@ -145,7 +145,8 @@ def test_every_method_trains_adapters_or_says_that_it_does_not():
 def test_an_average_is_kept_by_its_rule():
     params = {"w": jnp.zeros(1)}
     # Parameters -1, -2, -3.
-    for rule, expected in {"ema:0.5": -(1 + 2 * 2 + 4 * 3) / 7, "tail:0.5": -2.5, "tail:1": -2.0}.items():
+    of_rules = {"ema:0.5": -(1 + 2 * 2 + 4 * 3) / 7, "ema:0.9:1": -2.0, "tail:0.5": -2.5, "tail:1": -2.0}
+    for rule, expected in of_rules.items():
         tx = optimizers.averaged(optax.sgd(1.0), rule, 3)
         state, p = tx.init(params), params
         for _ in range(3):
@@ -154,7 +155,10 @@ def test_an_average_is_kept_by_its_rule():
         assert float(optimiz.averaged_params(state, p)["w"][0]) == pytest.approx(expected), rule
 
 
-@pytest.mark.parametrize("rule", ["ema", "ema:1", "ema:x", "ema:0", "ema:nan", "tail:0", "tail:1.5", "mean:1"])
+WRONG_RULES = ["ema", "ema:1", "ema:x", "ema:0", "ema:nan", "ema:0.9:2", "ema:0.9:", "ema:0.9:1:1"]
+
+
+@pytest.mark.parametrize("rule", [*WRONG_RULES, "tail:0", "tail:1.5", "mean:1"])
 def test_another_average_is_refused(rule):
     with pytest.raises(ValueError, match=f"average '{rule}' must be ema:D with D in "):
         optimizers.averaged(optax.sgd(1.0), rule, 3)
