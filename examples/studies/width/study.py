@@ -5,7 +5,7 @@
 
 What is claimed, arXiv 2203.03466: with μP the best learning rate of a narrow model is that of a wide one, and
 without it the best rate falls with the width. A decoder of the Llama kind, whose heads have one size, learns
-the next token of Python's standard library with Adam and with Muon. The narrowest is the base of μP.
+the next token of Python's standard library with AdamW and with Muon. The narrowest is the base of μP.
 
 Plan, which was written before the first run:
 
@@ -42,7 +42,7 @@ _LAYERS = FLAGS.DEFINE_integer("layers", 2, "Layers of the model.", lower_bound=
 _VOCAB_SIZE = FLAGS.DEFINE_integer("vocab_size", 1024, "Size of the vocabulary of byte pairs.", lower_bound=300)
 _LENGTH = FLAGS.DEFINE_integer("length", 64, "Tokens of a row.", lower_bound=8)
 _BATCH_SIZE = FLAGS.DEFINE_integer("batch_size", 8, "Rows per update.", lower_bound=1)
-_STEPS = FLAGS.DEFINE_integer("steps", 100, "Updates.", lower_bound=10)
+_STEPS = FLAGS.DEFINE_integer("steps", 200, "Updates.", lower_bound=10)
 _SEEDS = FLAGS.DEFINE_integer("seeds", 2, "Runs at each rate.", lower_bound=1)
 _EXTENSIONS = FLAGS.DEFINE_integer("extensions", 4, "Maximum rates by which a grid goes on.", lower_bound=0)
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)

@@ -26,7 +26,7 @@ LOSSES = {  # (parametrization, width) → loss by rate
 def study():
     """The best rate falls with the width, but for μP."""
     runs = [
-        run("adam", None, rate=rate, extra={"width": width, "parametrization": how, "validation": loss})
+        run("adamw", None, rate=rate, extra={"width": width, "parametrization": how, "validation": loss})
         for (how, width), losses in LOSSES.items()
         for rate, loss in zip(RATES, losses, strict=True)
     ]
@@ -36,19 +36,19 @@ def study():
 
 def test_the_base_is_alike_and_its_rate_loses_what_it_is_worse_by_elsewhere():
     results = report.Results(study())
-    assert results.losses("adam", MUP, 32) == results.losses("adam", STANDARD, 32)
-    assert results.losses("adam", STANDARD, 64)[1.0] == math.inf
-    assert [results.best("adam", how, 64) for how in (STANDARD, MUP)] == [0.01, 0.1]
-    assert [results.carried("adam", how, 64) for how in (STANDARD, MUP)] == [pytest.approx(0.3), 0.0]
-    assert results.edges() == ["adam at width 64 (standard)"]
+    assert results.losses("adamw", MUP, 32) == results.losses("adamw", STANDARD, 32)
+    assert results.losses("adamw", STANDARD, 64)[1.0] == math.inf
+    assert [results.best("adamw", how, 64) for how in (STANDARD, MUP)] == [0.01, 0.1]
+    assert [results.carried("adamw", how, 64) for how in (STANDARD, MUP)] == [pytest.approx(0.3), 0.0]
+    assert results.edges() == ["adamw at width 64 (standard)"]
     text = report.summary(study())
-    assert "| adam | standard | 0.1 | 2.000 | 0.000 | 0.01 | 1.500 | 0.300 |" in text
-    assert "| adam | μP | 0.1 | 2.000 | 0.000 | 0.1 | 1.400 | 0.000 |" in text
+    assert "| adamw | standard | 0.1 | 2.000 | 0.000 | 0.01 | 1.500 | 0.300 |" in text
+    assert "| adamw | μP | 0.1 | 2.000 | 0.000 | 0.1 | 1.400 | 0.000 |" in text
 
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_steps_of_a_wider_model_are_shorter_with_mup_alone(name):
-    narrow, wide = ({"up": jnp.eye(n, 4 * n), "head": jnp.ones((n, 9))} for n in (2, 8))
+    narrow, wide = ({"up": jnp.eye(n, 4 * n), "head": jnp.zeros((n, 9))} for n in (2, 8))
     mup = groups.mup(narrow)
 
     def head(mup):
