@@ -16,9 +16,12 @@ arXiv 2310.17813 (Yang, Simon and Bernstein).
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import optax
 
 from optimiz import checks
@@ -29,6 +32,22 @@ Scale = Callable[[int, int], float]
 """A function from a matrix's numbers of inputs and of outputs to the factor of its step."""
 
 
+def _of_two_sides(scale: Callable[..., float]) -> Callable[..., float]:
+    """The same function, which says what is wrong if it is taken for a schedule."""
+
+    @functools.wraps(scale)
+    def checked(*sides: Any) -> float:
+        if isinstance(sides[-1], jax.Array):
+            raise TypeError(
+                "a scale takes the inputs and outputs of a matrix, got an array; optax.inject_hyperparams "
+                'takes every callable for a schedule of the step count, unless static_args=("scale",) names it'
+            )
+        return scale(*sides)
+
+    return checked
+
+
+@_of_two_sides
 def keller(inputs: int, outputs: int) -> float:
     """Keller Jordan's factor.
 
@@ -43,6 +62,7 @@ def keller(inputs: int, outputs: int) -> float:
     return math.sqrt(max(1.0, outputs / inputs))
 
 
+@_of_two_sides
 def spectral(inputs: int, outputs: int) -> float:
     """The factor by which the change of a layer's output keeps its size relative to that of its input.
 
@@ -63,6 +83,7 @@ class MatchAdam:
 
     rms: float
 
+    @_of_two_sides
     def __call__(self, inputs: int, outputs: int) -> float:
         """The factor of a matrix."""
         return self.rms * math.sqrt(max(inputs, outputs))

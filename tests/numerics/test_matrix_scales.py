@@ -1,6 +1,11 @@
+import functools
+
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import optimiz
 from optimiz.numerics import matrix_scales
 
 
@@ -17,6 +22,18 @@ def test_the_root_mean_square_of_a_step(shape):
     assert rms(matrix_scales.match_adam(0.3)(*shape), *shape) == pytest.approx(0.3)
     narrowing = min(1.0, outputs / inputs) ** 0.5
     assert rms(matrix_scales.spectral(*shape), *shape) == pytest.approx(narrowing / np.sqrt(inputs))
+
+
+@pytest.mark.parametrize("scale", [matrix_scales.keller, matrix_scales.spectral, matrix_scales.match_adam()])
+def test_a_scale_that_is_taken_for_a_schedule_says_so(scale):
+    params = {"kernel": jnp.ones((4, 8))}
+    make = functools.partial(optimiz.muon, adam_learning_rate=1e-3)
+    tx = optax.inject_hyperparams(make)(1e-3, scale=scale)
+    with pytest.raises(TypeError, match=r'got an array; .* unless static_args=\("scale",\) names it'):
+        tx.init(params)
+    tx = optax.inject_hyperparams(make, static_args=("scale",))(1e-3, scale=scale)
+    updates, _ = tx.update(params, tx.init(params), params)
+    assert updates["kernel"].shape == (4, 8)
 
 
 def test_match_adam_takes_a_positive_number():
