@@ -2,10 +2,12 @@
 
 A heading of the index is a part of the navigation, and each link below it a page. In other pages
 ``<!-- site: NAME -->`` is where a picture goes that is drawn when the site is built, and links to the code of
-optimizers and packages lead to their pages of the reference.
+optimizers and packages lead to their pages of the reference. ``WORDS`` are entries of the index, which the
+search finds first.
 """
 
 import re
+from collections.abc import Iterable
 
 import choosing_pictures
 from reference import MODULES, PARTS
@@ -15,6 +17,20 @@ from optimiz import methods
 _LINK = re.compile(r"\]\(([\w./]+)\.md(?:#[\w-]+)?\)")
 _CODE = re.compile(r"\]\(\.\./optimiz/(?:optimizers/(\w+)|(\w+)/__init__)\.py\)")
 _PLACE = re.compile(r"<!-- site: (\w+) -->")
+WORDS = {  # page → what its readers search for, which the index of the site has
+    "devices": ("multiple gpus", "sharding", "fsdp"),
+    "diagnostics": ("nan", "loss spike", "divergence"),
+    "groups": ("weight decay", "freeze layers", "layer-wise learning rate"),
+    "language_models": ("lora",),
+    "line_search": ("line search", "no learning rate"),
+    "memory": ("memory", "8-bit optimizer", "bfloat16"),
+    "mup": ("mup", "hyperparameter transfer"),
+    "planning": ("out of memory", "does it fit"),
+    "pytorch_state": ("pytorch state", "pytorch checkpoint"),
+    "resume": ("checkpoint", "resume", "preemption"),
+    "schedules": ("learning rate schedule", "warmup", "cosine decay"),
+    "which_optimizer": ("best optimizer", "default learning rate"),
+}
 SHOWN = {
     name: f"![{caption}](reference/{name}.png)\n\n*{caption}.*\n"
     for name, caption in choosing_pictures.CAPTIONS.items()
@@ -25,7 +41,7 @@ SHOWN = {
 
 
 def add(app, name, source):
-    """Append the navigation to the first page, and put pictures in their places.
+    """Append the navigation to the first page, and put pictures and words of the index in their places.
 
     Args:
         app: Sphinx's application.
@@ -35,6 +51,7 @@ def add(app, name, source):
     source[0] = _PLACE.sub(lambda place: SHOWN[place[1]], source[0])
     if name.startswith("docs/") and name.count("/") == 1:
         source[0] = _CODE.sub(_of_code, source[0])
+        source[0] = _indexed(source[0], WORDS.get(name.partition("/")[2], ()))
     if name != app.config.root_doc:
         return
     parts = {}
@@ -42,6 +59,13 @@ def add(app, name, source):
         title, _, body = section.partition("\n")
         parts[title] = list(dict.fromkeys(_LINK.findall(body)))
     source[0] += "".join(_tree(title, pages) for title, pages in {**parts, **PARTS}.items())
+
+
+def _indexed(text: str, words: Iterable[str]) -> str:
+    """A page with entries of the index below its title."""
+    title, _, rest = text.partition("\n")
+    entries = "".join(f"\n```{{index}} ! {word}\n```\n" for word in words)
+    return f"{title}\n{entries}{rest}"
 
 
 def _of_code(link: re.Match[str]) -> str:
