@@ -4,6 +4,7 @@ import inspect
 import re
 import sys
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import blocks
@@ -49,7 +50,7 @@ def primitive(name: str, value: Any) -> str:
     used = [
         f"[`{method.name}`](../methods/{method.name}.md)"
         for method in methods.METHODS.values()
-        if re.search(rf"\b{name}\(", inspect.getsource(sys.modules[method.factory.__module__]))
+        if _uses(sys.modules[method.factory.__module__], name, value)
     ]
     by = ", ".join(used) or "no optimizer; it goes around or behind one."
     return "\n\n".join(
@@ -62,6 +63,12 @@ def primitive(name: str, value: Any) -> str:
             by,
         ]
     )
+
+
+def _uses(module: ModuleType, name: str, primitive: Any) -> bool:
+    """Whether a module imports a primitive under its name, and calls it."""
+    called = re.search(rf"(?<![\w.]){name}\(", inspect.getsource(module))
+    return vars(module).get(name) is primitive and called is not None
 
 
 def all_primitives(found: Mapping[str, Any]) -> str:

@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import blocks
+import optax
 import path_pictures
 
 from examples import choosing
@@ -25,18 +26,39 @@ def reports(root: Path) -> dict[str, list[str]]:
         root: root of the repository.
     """
     found: dict[str, list[str]] = {}
+
+    def add(named: Iterable[str], link: str) -> None:
+        words = {word for name in named for word in re.findall(r"\w+", name)}
+        for name in methods.METHODS.keys() & set(map(choosing.method_of, words)):
+            found.setdefault(name, []).append(link)
+
     for path in sorted((root / "examples").glob("*/**/report.md")):
         record = json.loads((path.parent / "record.json").read_text(encoding="utf-8"))
         rows = [*record.get("runs", ()), *record.get("rows", ())]
-        named = {
-            part for row in rows for part in re.findall(r"\w+", str(row.get("optimizer", row.get("method"))))
-        }
+        named = {str(row.get("optimizer", row.get("method", row.get("command")))) for row in rows}
         folder = path.parent.relative_to(root / "examples").as_posix()
         words = [word for word in folder.split("/") if word not in ("results", "studies", "benchmarks")]
-        for name in methods.METHODS.keys() & set(map(choosing.method_of, named)):
-            link = f"[{' '.join(words).replace('_', ' ')}](../../../examples/{folder}/report.md)"
-            found.setdefault(name, []).append(link)
+        add(named, f"[{' '.join(words).replace('_', ' ')}](../../../examples/{folder}/report.md)")
+    for name, named in _in_tests(root / "tests/records").items():
+        add(named, f"[{name}](../../../tests/records/{name}.md)")
+    for name, page in {"parity": "optimizers", "search_parity": "line_search"}.items():
+        cases = json.loads((root / f"tests/records/{name}.json").read_text(encoding="utf-8"))["cases"]
+        add(cases, f"[parity](../../{page}.md)")
     return found
+
+
+def _in_tests(folder: Path) -> dict[str, Iterable[str]]:
+    """The names in the records of the tests that have a page."""
+    contract, layouts, memory, scaling = (
+        json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("contract", "layouts", "memory", "scaling")
+    )
+    return {
+        "contract": [name for one in contract["outcomes"].values() for name in (*one["kept"], *one["broken"])],
+        "layouts": [name for layout in layouts["differences"].values() for name in layout],
+        "memory": [name for model in memory["models"].values() for name in model["bytes"]],
+        "scaling": [row["optimizer"] for row in (*scaling["updates"], *scaling["steps"])],
+    }
 
 
 def page(method: methods.Method, records: Mapping[str, Any], given: str) -> str:
@@ -81,9 +103,11 @@ def _path(name: str, given: str) -> list[str]:
 def _facts(method: methods.Method, records: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "published", method.paper or "not: it is a baseline"
     yield "do not use it", method.avoid
-    for case in choosing.cases_of(method.name, records["parity"]):
+    for name, case in choosing.cases_of(method.name, records["parity"]).items():
         deviation = f"{case['max_relative_deviation']:.0e}, relative, at most"
-        yield f"deviation from {'`' + case['code'] + '`' if case['code'] else 'its equations'}", deviation
+        variant = f", {name.removeprefix(method.name).strip('_').replace('_', ' ')}" * (name != method.name)
+        source = f"`{case['code']}`" if case["code"] else "its equations"
+        yield f"deviation from {source}{variant}", deviation
     for text, rate in {
         "peak rate for fine-tuning": method.fine_tuning_rate,
         "peak rate from scratch": method.from_scratch_rate,
@@ -95,8 +119,14 @@ def _facts(method: methods.Method, records: Mapping[str, Any]) -> Iterator[tuple
         yield "`update` needs", ", ".join(f"`{name}`" for name in method.needs)
     if method.name in records["reports"]:
         yield "measured in", ", ".join(records["reports"][method.name])
-    twin = method.optax_twin
-    yield "in Optax", f"`optax.{method.name}`" if twin is not None else "no optimizer of this name"
+    yield "in Optax", _in_optax(method.name)
+
+
+def _in_optax(name: str) -> str:
+    for module in (optax, optax.contrib):
+        if hasattr(module, name):
+            return f"`{module.__name__}.{name}`"
+    return "no optimizer of this name"
 
 
 def _traffic(method: methods.Method, records: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
