@@ -14,6 +14,7 @@ from examples.studies.language_model import report as language_model
 from examples.studies.line_search import report as line_search
 from examples.studies.pretraining import report as pretraining
 from optimiz import compare, methods
+from optimiz.compare.methods import pair_confidence
 
 MODEL = "GPT-2 1.5B"  # of the memory record: whose state is compared
 SMALL = "GPT-2 124M"
@@ -24,6 +25,7 @@ PLANNED_STEP = "gpt2, 8 × 1,024 tokens, on h200"
 UNMEASURED = "not measured"
 
 _OPTIMIZERS = ("lion", "sophia_g", "sgd_sai")  # of the study of pre-training, the recipes that are optimizers
+_PLANNED_STATES = {"float32": "", "Int8": "low_bit:"}  # format of a state → what a plan has before the method
 _FORMS = {  # name → (method, format of its state, bytes of a parameter)
     "adamw": ("adamw", "float32", 4),
     "adam_mini": ("adam_mini", "float32", 4),
@@ -83,15 +85,20 @@ def outcomes(
     """
     metric = "accuracy"
     sign = int(fine_tuning.sign(metric))
-    found = {method.name: method for method in compare.by_method(fine_tuning, metric)}
-    base = found.pop("adamw")
+    compared = compare.by_method(fine_tuning, metric)
+    found = {method.name: method for method in compared}
+    base, confidence = found.pop("adamw"), pair_confidence(compared)
     for method in found.values():
         yield Outcome(
             f"MiniLM-L6 on the order of words, {fine_tuning.settings['budget']:g} s of reference time",
             f"{metric} {compare.arrow(metric)}",
             _at("adamw", base.rate),
             _at(method.name, method.rate),
-            _difference(method.scores, base.scores, sign),
+            compare.paired_difference(
+                [sign * score for score in method.scores],
+                [sign * score for score in base.scores],
+                confidence=confidence,
+            ),
             sign,
         )
     results = pretraining.Results(pre_training)
@@ -126,7 +133,7 @@ def outcomes(
                     f"{found.metric} {compare.arrow(found.metric)}",
                     _at(tuned, compare.best_rate(found.grid(rows, tuned))),
                     _at(name, None),
-                    _difference(found.scores(rows, name), found.scores(rows, tuned), 1),
+                    found.lead(rows, name, tuned),
                     1,
                 )
 
@@ -135,20 +142,18 @@ def _at(name: str, rate: float | None) -> str:
     return f"`{name}`" if rate is None else f"`{name}` at {rate:g}"
 
 
-def _difference(scores: Sequence[float], base: Sequence[float], sign: int) -> compare.Difference:
-    return compare.paired_difference(
-        [sign * score for score in scores], [sign * score for score in base], confidence=0.95
-    )
-
-
 def by_task(found: Sequence[Outcome]) -> str:
     """The outcomes as a table."""
-    head = ("trained", "on held-out data", "baseline", "method", "difference, 95 % interval", "seeds say")
+    head = ("trained", "on held-out data", "baseline", "method", "difference (interval)", "seeds say")
     rows = []
     for one in found:
         interval = markdown.difference(one.difference)
         rows.append((one.study, one.metric, one.baseline, one.method, interval, one.verdict))
-    return compare.table(head, rows, words=6)
+    note = (
+        "Intervals are those of the studies, at 95 %: over all comparisons of a study together, for the BERT "
+        "of each alone."
+    )
+    return f"{compare.table(head, rows, words=6)}\n\n{note}"
 
 
 def forms(memory: Mapping[str, Any]) -> dict[str, float]:
@@ -161,24 +166,49 @@ def forms(memory: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def by_memory(memory: Mapping[str, Any]) -> str:
-    """How large a model may be on a device, as a table."""
-    head = ["method", "bytes per parameter", "1.3 billion parameters"]
-    head += [f"most on {device}" for device in DEVICES]
-    rows = [
-        (
-            f"`{method}`{comma}{rest}",
-            f"{size:.2f}",
-            f"{1.3 * size:.1f} GB",
-            *(f"{SHARE * bytes_ / size / 1e9:.1f} billion" for bytes_ in DEVICES.values()),
+def temporaries(plan: Mapping[str, Any]) -> dict[str, float]:
+    """Bytes per parameter that an update holds besides, by method and form, where there is a plan of it.
+
+    Args:
+        plan: record of planned updates, in float32.
+    """
+    planned = {row["optimizer"]: row["temporary"] / row["parameters"] for row in plan["rows"]}
+    names = {
+        name: f"{_PLANNED_STATES[kind]}{method}"
+        for name, (method, kind, size) in _FORMS.items()
+        if kind in _PLANNED_STATES and size == 4
+    }
+    return {name: planned[row] for name, row in names.items() if row in planned}
+
+
+def by_memory(memory: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
+    """How large a model may be on a device, as a table.
+
+    Args:
+        memory: record of the size of states.
+        plan: record of planned updates.
+    """
+    head = ["method", "bytes per parameter", "besides in an update", "1.3 billion parameters"]
+    head += [f"10⁹ on {device}" for device in DEVICES]
+    besides, rows = temporaries(plan), []
+    for name, size in forms(memory).items():
+        method, comma, rest = name.partition(",")
+        total = size + besides.get(name, 0.0)
+        rows.append(
+            (
+                f"`{method}`{comma}{rest}",
+                f"{size:.2f}",
+                f"{besides[name]:.2f}" if name in besides else "no plan",
+                f"{1.3 * total:.1f} GB",
+                *(f"{SHARE * bytes_ / total / 1e9:.1f}" for bytes_ in DEVICES.values()),
+            )
         )
-        for name, size in forms(memory).items()
-        for method, comma, rest in [name.partition(",")]
-    ]
     note = (
-        f"Parameters, gradients and state of {MODEL}, by [the record](../tests/records/memory.md). The last "
-        f"columns are the largest model for which the three take {SHARE:.0%} of the device, or of eight that "
-        "divide them; the rest is for activations, which depend on batch and length. 1 GB = 10⁹ bytes."
+        f"Parameters, gradients and state of {MODEL}, by [the record](../tests/records/memory.md), and the "
+        f"temporary memory of its update, by [the plan](planning.md#gpt-2-xl-on-one-h200) of {PLANNED}. The "
+        "last columns are the billions of parameters of the largest model for which all of that takes "
+        f"{SHARE:.0%} of the device, or of eight that divide it; the rest is for activations, which depend on "
+        "batch and length. 1 GB = 10⁹ bytes."
     )
     return f"{compare.table(head, rows)}\n\n{note}"
 
@@ -196,7 +226,9 @@ def grids(
     by_study = {
         "validation accuracy, MiniLM-L6": by_rate,
         "validation loss, small BERT": {name: study[name] for name in ("adamw", *_OPTIMIZERS)},
-        "validation loss, small GPT-2": {name: of_language.by_rate(name) for name in of_language.names},
+        "validation loss, GPT-2 of 9 million parameters": {
+            name: of_language.by_rate(name) for name in of_language.names
+        },
     }
     for title, methods_ in by_study.items():
         found[title] = {
@@ -213,8 +245,7 @@ def _lost(levels: Mapping[float, float]) -> str:
     cells = []
     for rate in sorted(levels):
         if rate != best and 0.2 < rate / best < 5:
-            lost = "diverges" if math.isinf(levels[rate]) else f"{levels[rate]:.3f}"
-            cells.append(f"× {rate / best:.2g}: {lost}")
+            cells.append(f"× {rate / best:.2g}: {_shown(levels[rate])}")
     return ", ".join(cells)
 
 
@@ -226,7 +257,7 @@ def by_tuning(found: Mapping[str, Mapping[str, Mapping[float, float]]]) -> str:
             best = min(levels, key=lambda rate: levels[rate])
             edge = compare.at_edge(best, sorted(levels))
             rows.append((study, f"`{name}`", f"{best:g}{', at the edge of its grid' * edge}", _lost(levels)))
-    head = ("study", "method", "best rate", "lost at other rates")
+    head = ("study", "method", "best rate", "lost at multiples of it")
     return compare.table(head, rows, words=4)
 
 
@@ -251,9 +282,9 @@ def method_of(row: str) -> str:
     return max((name for name in methods.METHODS if f"{row}_".startswith(f"{name}_")), key=len, default="")
 
 
-def cases_of(name: str, parity: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The cases of a method in the record of parity, which may be named after its variants."""
-    return [case for key, case in parity.items() if method_of(key) == name]
+def cases_of(name: str, parity: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The cases of a method in the record of parity, by their names, which may be those of its variants."""
+    return {key: case for key, case in parity.items() if method_of(key) == name}
 
 
 def moved(plan: Mapping[str, Any]) -> dict[str, str]:
@@ -305,44 +336,84 @@ def all_methods(
     parity: Mapping[str, Any],
     plan: Mapping[str, Any],
     steps: Mapping[str, Any],
-    rates: Mapping[str, compare.Record],
 ) -> str:
-    """Every method: state, traffic, sensitivity to its rate, deviation from its source, and when not to use it.
+    """Every method: when not to use it, its state, its traffic, and its deviation from its source.
 
     Args:
         memory: record of the size of states.
         parity: what was measured of the distance from sources, by case.
         plan: record of planned updates.
         steps: record of planned steps, for methods that need the loss.
-        rates: records of the study of default rates, by what is trained.
     """
     small = memory["models"][SMALL]
     of_steps = {name: f"{times} × in a step" for name, times in moved_by_steps(steps).items()}
     bytes_moved = of_steps | moved(plan)
-    head = ("method", "when not to use it", "state, float32", "state, Int8", "bytes moved")
-    head += (*(f"default rate, {title.replace('_', ' ')}" for title in rates), "deviation from its source")
-    measured, rows = [DefaultRates(record) for record in rates.values()], []
+    head = ("method", "when not to use it", "state, float32", "state, Int8", "bytes moved", "deviation")
+    rows = []
     for name, method in methods.METHODS.items():
         sizes = [f"{small['bytes'][name][k] / small['parameters']:.2f}" for k in ("float32", "Int8")]
         traffic = bytes_moved.get(name, UNMEASURED)
-        defaults = (
-            f"{one.default(name):g} ({_lost(one.lost(name))})" if name in one.names else "takes no rate"
-            for one in measured
-        )
-        cases = cases_of(name, parity)
+        cases = cases_of(name, parity).values()
         deviation = f"{max(case['max_relative_deviation'] for case in cases):.0e}" if cases else "our own form"
-        page = f"[`{name}`](../optimiz/optimizers/{method.page}.py)"
-        rows.append((page, method.avoid, *sizes, traffic, *defaults, deviation))
+        rows.append((_linked(method), method.avoid, *sizes, traffic, deviation))
     note = (
         f"State: bytes per parameter of {SMALL}. Moved: bytes to and from memory per parameter in an update of "
         f"{PLANNED}, by its compiler, from the branches that move least to those that move most; of a method "
-        f"that needs the loss, a whole step of {PLANNED_STEP}, next to one with AdamW. Rate: "
-        "that of the trainers, and by how many nats rates next to the best one of short runs are worse, from "
-        "one run at each. Deviation: the largest, relative, of [the optimizers](optimizers.md) and "
+        f"that needs the loss, a whole step of {PLANNED_STEP}, next to one with AdamW. Deviation from the "
+        "source: the largest, relative, of [the optimizers](optimizers.md) and "
         "[the line searches](line_search.md)."
+    )
+    return f"{compare.table(head, rows, words=2)}\n\n{note}"
+
+
+def all_rates(rates: Mapping[str, compare.Record], longer: compare.Record) -> str:
+    """The default rates of every method that takes one, and what they and their neighbours lose.
+
+    Args:
+        rates: records of the study of default rates, by what is trained.
+        longer: record of its longer runs of fine-tuning, of some methods.
+    """
+    measured, long = [DefaultRates(record) for record in rates.values()], DefaultRates(longer)
+    head = ["method"]
+    for title in rates:
+        head += [title.replace("_", " "), "loses", "next lower", "next higher"]
+    rows = []
+    for name, method in methods.METHODS.items():
+        if method.kind == "line search":
+            continue
+        cells = [_linked(method)]
+        for one in measured:
+            source = long if name in long.names and not one.setting.from_scratch else one
+            default = source.default(name)
+            assert default is not None, name
+            cells += [f"{default:g}", *_around(default, source.lost(name))]
+        rows.append(cells)
+    note = (
+        "A default rate of the trainers, what it loses, and what the next rates that were tried lose, mostly "
+        "half a decade away: by how many nats the validation loss of one run is above the one at the best rate "
+        "of the method, which may be another. 0.000 is the best rate itself, an empty cell was not tried. For "
+        "fine-tuning those of "
+        f"{', '.join(f'`{name}`' for name in long.names)} are of the longer runs."
     )
     rules = (
         f"Default rates for fine-tuning are chosen by {methods.FINE_TUNING_RATES}.",
         f"Those from scratch are chosen by {methods.FROM_SCRATCH_RATES}.",
     )
-    return "\n\n".join((compare.table(head, rows, words=2), note, *rules))
+    return "\n\n".join((compare.table(head, rows), note, *rules))
+
+
+def _linked(method: methods.Method) -> str:
+    return f"[`{method.name}`](../optimiz/optimizers/{method.page}.py)"
+
+
+def _around(default: float, levels: Mapping[float, float]) -> list[str]:
+    """What is lost at a rate, at the next one below and at the next one above; "" where none was tried."""
+    at = [rate for rate in levels if 0.9 < rate / default < 1.1]
+    below = max((rate for rate in levels if rate / default <= 0.9), default=None)
+    above = min((rate for rate in levels if rate / default >= 1.1), default=None)
+    shown = (at[0] if at else None, below, above)
+    return ["" if rate is None else _shown(levels[rate]) for rate in shown]
+
+
+def _shown(lost: float) -> str:
+    return "diverges" if math.isinf(lost) else f"{lost:.3f}"

@@ -19,6 +19,7 @@ from examples.studies.pretraining.report import Results as Pretraining
 from examples.studies.width.arms import MUP, STANDARD
 from examples.studies.width.report import Results as Widths
 from optimiz import compare
+from optimiz.compare.methods import pair_confidence
 
 _HETEROGENEITY = "[2502.00213](https://arxiv.org/abs/2502.00213)"
 _SGD_SAI = "[2412.11768](https://arxiv.org/abs/2412.11768)"
@@ -146,24 +147,27 @@ def of_sgd_sai(comparison: compare.Record, pre_training: compare.Record) -> Iter
         comparison: record of ``examples.compare_optimizers``.
         pre_training: record of the study of pre-training.
     """
-    found = {method.name: method for method in compare.by_method(comparison, "accuracy")}
-    tuned = compare.paired_difference(found["sgd_sai"].scores, found["adamw"].scores)
+    compared = compare.by_method(comparison, "accuracy")
+    found = {method.name: method.scores for method in compared}
+    confidence = pair_confidence(compared)
+    tuned = compare.paired_difference(found["sgd_sai"], found["adamw"], confidence=confidence)
     yield Claim(
         _SGD_SAI,
         "SGD-SaI is on par with AdamW: fine-tuning",
         f"test accuracy relative to AdamW's {difference(tuned)}",
         _WORD_ORDER,
-        NOT_HERE if tuned.high < 0 else OPEN,
+        _of_leads([tuned]),
     )
     results = Pretraining(pre_training)
     loss = results.difference("sgd_sai", "adamw", "loss")
     edge = compare.at_edge(results.rate("sgd_sai"), results.grids["sgd_sai"])
+    (on_par,) = (each for each in language_model.ORDERS if (each.better, each.than) == ("sgd_sai", "adamw"))
     yield Claim(
         _SGD_SAI,
         "SGD-SaI is on par with AdamW: pre-training",
         f"test loss relative to AdamW's {difference(loss)}" + ", its best rate at an edge of the grid" * edge,
         _SMALL_BERT,
-        NOT_HERE if loss.low > 0 else OPEN,
+        language_model.verdict(on_par, loss),
     )
 
 
@@ -233,7 +237,7 @@ def of_searches(searches: Mapping[str, compare.Record]) -> Iterator[Claim]:
                 f"lead of SaLSa in {results.metric}, by rows: {_listed(leads)}"
                 + f"; Adam's best rate is at an edge of its grid with {', '.join(edges)}" * bool(edges),
                 _SEARCHED.format(data),
-                OPEN if edges else _of_no_loss(list(leads.values())),
+                OPEN if edges else _of_leads(list(leads.values())),
             )
 
 
@@ -266,7 +270,7 @@ def of_budgets(pre_training: compare.Record) -> Iterator[Claim]:
 
 def table(claims: Iterator[Claim]) -> str:
     """The claims as a table."""
-    header = ("source", "claim", "measured here (95 % interval)", "setting", "verdict")
+    header = ("source", "claim", "measured here (interval)", "setting", "verdict")
     return compare.table(header, [tuple(claim) for claim in claims], words=5)
 
 
@@ -283,10 +287,3 @@ def _of_leads(leads: Sequence[compare.Difference]) -> str:
     above = [lead.low > 0 for lead in leads]
     below = [lead.high < 0 for lead in leads]
     return HOLDS if all(above) else NOT_HERE if all(below) else IN_PART if any(above) else OPEN
-
-
-def _of_no_loss(leads: Sequence[compare.Difference]) -> str:
-    """The verdict on a claim that none of these is below zero, and some are above."""
-    above = any(lead.low > 0 for lead in leads)
-    below = [lead.high < 0 for lead in leads]
-    return NOT_HERE if all(below) else IN_PART if any(below) else HOLDS if above else OPEN

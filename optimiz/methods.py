@@ -151,7 +151,7 @@ class Method:
 
     @property
     def optax_twin(self) -> Callable[..., optax.GradientTransformation] | None:
-        """Optax's function of the same name, whose arguments the factory takes too; None if there is none."""
+        """The function of that name in ``optax``, whose arguments the factory takes too; None without one."""
         return getattr(optax, self.name, None)
 
     @property
@@ -648,7 +648,7 @@ _ROWS = (
     ),
     Method(
         factory=optimizers.signum,
-        avoid="to fine-tune at AdamW's rate: its own is about a sixth",
+        avoid="to fine-tune at AdamW's rate: its own is about half",
         paper=_BERNSTEIN,
         fine_tuning_rate=5e-5,
         from_scratch_rate=3e-3,

@@ -37,6 +37,12 @@ def test_a_row_names_arguments_that_the_factory_has(name):
         assert (rate is None) == (method.kind == "line search")
 
 
+@pytest.mark.parametrize(("name", "share", "said"), [("lion", 1 / 3, "a third"), ("signum", 1 / 2, "half")])
+def test_a_rate_beside_that_of_adamw_is_what_the_row_says(name, share, said):
+    found = METHODS[name].fine_tuning_rate / METHODS["adamw"].fine_tuning_rate
+    assert f"about {said}" in METHODS[name].avoid and found == pytest.approx(share, rel=0.15)
+
+
 @each
 def test_the_twin_of_optax_takes_the_same_arguments_in_the_same_order(name):
     method = METHODS[name]

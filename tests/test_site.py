@@ -181,7 +181,8 @@ def test_every_method_has_a_page_of_its_equations_its_signature_and_its_records(
     assert "deviation from `torch.optim.AdamW`" in adamw and "| GPT-2 124M | 8.00 |" in adamw
     assert "| do not use it | where 8 bytes" in adamw
     assert "| an update of gpt2-xl on h200 moves | 28 bytes per parameter |" in adamw
-    assert re.search(r"\| validation loss, small GPT-2 \| `adamw` \| 0.001 \| .*× 3.2: ", adamw)
+    large = "validation loss, GPT-2 of 9 million parameters"
+    assert re.search(rf"\| {large} \| `adamw` \| 0.001 \| .*× 3.2: ", adamw)
     assert "[compare](../../../examples/results/compare/report.md)" in adamw
     assert "![Path of adamw" in adamw
     searches = {name for name, method in methods.METHODS.items() if method.kind == "line search"}
@@ -191,7 +192,7 @@ def test_every_method_has_a_page_of_its_equations_its_signature_and_its_records(
         assert ("## What other rates lose" in text) == (name not in searches), name
         assert "| measured in | [" in text, name
     soap = (written / "methods/soap.md").read_text(encoding="utf-8")
-    assert "| validation loss, small GPT-2 | `soap_one_sided` | " in soap
+    assert f"| {large} | `soap_one_sided` | " in soap
     assert "language_model/results/report.md)" in soap
     muon = (written / "methods/muon.md").read_text(encoding="utf-8")
     assert (
@@ -204,6 +205,28 @@ def test_every_method_has_a_page_of_its_equations_its_signature_and_its_records(
     assert f"{step}1.02 to 1.33 times what one with `adamw` moves, the most with one trial |" in salsa
     assert "![Path of sophia_g" in sophia and "are a vector, of which logits are made" in sophia
     assert "deviation from `pytorch_optimizer.AdaMax`" in (written / "methods/adamaxw.md").read_text("utf-8")
+
+
+def test_a_page_says_where_optax_has_the_method(written):
+    for name, said in {
+        "adamw": "`optax.adamw`",
+        "muon": "`optax.contrib.muon`",
+        "prodigy": "`optax.contrib.prodigy`",
+        "schedule_free_adamw": "`optax.contrib.schedule_free_adamw`",
+        "soap": "no optimizer of this name",
+    }.items():
+        assert f"| in Optax | {said} |" in (written / f"methods/{name}.md").read_text("utf-8")
+
+
+def test_a_page_tells_the_cases_of_a_method_apart_and_lists_every_record_of_it(written):
+    sgd = (written / "methods/sgd.md").read_text("utf-8")
+    sources = re.findall(r"\| deviation from (.*?) \|", sgd)
+    assert sources == [f"`torch.optim.SGD`{variant}" for variant in ("", ", momentum", ", nesterov")]
+    adamw, salsa = ((written / f"methods/{name}.md").read_text("utf-8") for name in ("adamw", "salsa_class"))
+    for name in ("contract", "layouts", "memory", "scaling"):
+        assert f"[{name}](../../../tests/records/{name}.md)" in adamw
+    assert "[trainers](" in adamw and "[parity](../../optimizers.md)" in adamw
+    assert "[parity](../../line_search.md)" in salsa and "[scaling]" not in salsa
 
 
 def test_every_method_is_drawn_beside_two_others():
@@ -240,6 +263,8 @@ def test_every_primitive_has_a_page_that_says_which_optimizers_use_it(reference,
         assert "automodule:: optimiz.primitives." in text and f"autofunction:: optimiz.{name}\n" in text
     used = (written / "primitives/trace.md").read_text("utf-8").partition("## Used by")[2]
     assert "methods/sgd.md" in used and "adamw" not in used
+    average = (written / "primitives/average.md").read_text("utf-8")
+    assert average.endswith("## Used by\n\nno optimizer; it goes around or behind one.")
 
 
 def test_every_question_of_the_page_on_choosing_has_a_picture(written):
@@ -330,6 +355,18 @@ def test_the_inventories_are_small_and_name_what_the_libraries_have():
 def test_a_constant_says_what_stands_below_it(reference):
     assert reference._said_of("METHODS", methods.METHODS).startswith("Every")
     assert reference._said_of("nothing", optimiz) == ""
+
+
+def test_the_words_that_readers_search_for_are_entries_of_pages():
+    contents = importlib.import_module("contents")
+    for page in contents.WORDS:
+        source = [(ROOT / f"docs/{page}.md").read_text("utf-8")]
+        contents.add(_App, f"docs/{page}", source)
+        assert source[0].startswith("# ") and source[0].count("{index} ! ") == len(contents.WORDS[page])
+
+
+def test_the_root_of_the_site_leads_to_its_first_page():
+    assert "url=docs/index.html" in (ROOT / "docs/site/root/index.html").read_text("utf-8")
 
 
 def test_the_navigation_follows_the_index():

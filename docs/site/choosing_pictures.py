@@ -11,9 +11,10 @@ from examples import choosing, records
 from optimiz import compare, methods
 
 CAPTIONS = {
-    "by_task": "Difference from Adam or AdamW at its best rate, with the 95 % interval over seeds: better "
+    "by_task": "Difference from Adam or AdamW at its best rate, with its interval over seeds: better "
     "(green), worse (red) or not told apart (gray)",
-    "by_memory": "Bytes per parameter of parameters, gradients and state",
+    "by_memory": "Bytes per parameter of parameters, gradients and state (blue), and of what an update holds "
+    "besides, where it is planned (gray)",
     "by_tuning": "What a rate beside the best one loses; at a cross the method diverges",
     "by_traffic": "Bytes that an update of GPT-2 XL moves on an H200, per parameter; a line joins the branches "
     "that move least to those that move most",
@@ -55,14 +56,18 @@ def _task():
 
 def _memory():
     found = choosing.forms(records._measured("memory"))
+    besides = choosing.temporaries(records._benchmark("plan/gpt2_xl_h200"))
     figure = Figure(figsize=(7, 4.6), layout="constrained")
     axes = figure.subplots()
     names = list(reversed(found))
-    axes.barh([textwrap.fill(name, 40) for name in names], [found[name] for name in names], color="tab:blue")
+    totals = [found[name] + besides.get(name, 0.0) for name in names]
+    labels, sizes = [textwrap.fill(name, 40) for name in names], [found[name] for name in names]
+    axes.barh(labels, sizes, color="tab:blue")
+    axes.barh(labels, [besides.get(name, 0.0) for name in names], left=sizes, color="tab:gray")
     limits = {device: choosing.SHARE * choosing.DEVICES[device] / 1.3e9 for device in ("24 GB", "80 GB")}
     for limit in limits.values():
         axes.axvline(limit, color="tab:orange")
-    axes.set(xlim=(0, 1.1 * max(limits.values())), xlabel="bytes per parameter")
+    axes.set(xlim=(0, 1.1 * max(*limits.values(), *totals)), xlabel="bytes per parameter")
     top = axes.secondary_xaxis("top")
     top.set_xticks(list(limits.values()), list(limits))
     top.set_xlabel(f"where 1.3 billion parameters take {choosing.SHARE:.0%} of a device of")

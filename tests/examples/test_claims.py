@@ -53,6 +53,27 @@ def test_a_search_that_is_behind_anywhere_holds_only_in_part():
     assert {lead: with_50_rows(lead) for lead in verdicts} == verdicts
 
 
+def test_a_search_that_is_ahead_at_one_size_and_not_told_apart_at_another_holds_in_part():
+    first, second = claims.of_searches(records._studies("line_search"))
+    assert "100 +0.022 (-0.024 to +0.067), 250 +0.052 (+0.015" in first.measured
+    assert first.verdict == claims.IN_PART and second.verdict == claims.OPEN
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"), [(-0.3, claims.HOLDS), (0.0, claims.OPEN), (0.3, claims.NOT_HERE)]
+)
+def test_a_loss_is_on_a_par_by_the_margin_of_the_language_model(change, verdict):
+    record = records._study("pretraining/results")
+    runs = [
+        dataclasses.replace(run, test=dict(run.test) | {"loss": run.test["loss"] + change})
+        if run.optimizer == "sgd_sai" and "loss" in run.test
+        else run
+        for run in record.runs
+    ]
+    both = claims.of_sgd_sai(records._comparison("compare"), dataclasses.replace(record, runs=runs))
+    assert [claim.verdict for claim in both] == [claims.OPEN, verdict]
+
+
 def test_the_table_has_a_row_per_claim():
     rows = claims.table(iter([claims.Claim("a", "b", "c", "[d](e)", claims.OPEN)])).splitlines()
     assert rows[-1] == "| a | b | c | [d](e) | **cannot be told** |"
