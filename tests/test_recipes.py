@@ -44,7 +44,7 @@ def test_a_model_of_nnx_in_fit(capsys):
 
 @pytest.mark.long
 def test_a_search_with_dropout_in_nnx(capsys):
-    names = run("A line search with dropout, in Flax NNX")
+    names = run("A line search in Flax NNX")
     assert int(capsys.readouterr().out) >= 3
     model = names["model"]
     assert int(model.dropout.rngs.count[...]) == 4  # one mask for each step, however many trials

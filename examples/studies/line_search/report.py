@@ -145,13 +145,14 @@ def table(results: Results) -> str:
 def across(studies: Mapping[str, compare.Record]) -> str:
     """The test metric of each method on several data sets, by rows, as a Markdown table.
 
-    In bold: it keeps up with the best of the tuned methods.
+    In bold, which is explained below it: it keeps up with the best of the tuned methods.
 
     Args:
         studies: name → record.
     """
     header = ["data", "rows"]
     lines: list[list[str]] = []
+    note = ""
     for study, record in studies.items():
         results = Results(record)
         names = (*results.tuned, *results.searches)
@@ -161,11 +162,16 @@ def across(studies: Mapping[str, compare.Record]) -> str:
             best = max(results.tuned, key=lambda name, n=rows: compare.estimate(results.scores(n, name)).mean)
             cells = [f"{study}, {results.metric} {compare.arrow(results.metric)}", f"{rows:,}"]
             for name in names:
-                mark = "**" if name in results.searches and results.keeps_up(rows, name, best) else ""
+                mark = ""
+                if name in results.searches and results.keeps_up(rows, name, best):
+                    mark = "**"
+                    note = (
+                        "\n\nIn bold: at most a standard error of the paired difference behind the best Adam."
+                    )
                 rate = f" at {_rate(grid)}" if (grid := results.grid(rows, name)) else ""
                 cells.append(f"{mark}{_shown(results.scores(rows, name))}{mark}{rate}")
             lines.append(cells)
-    return compare.table(header, lines)
+    return compare.table(header, lines) + note
 
 
 def _rate(grid: Mapping[float, float]) -> str:

@@ -80,7 +80,9 @@ def test_a_diverged_run_is_never_ahead():
 
 
 def test_several_studies_are_one_table():
-    lines = report.across({"topics": study(), "sst2": study()}).splitlines()
+    table, _, note = report.across({"topics": study(), "sst2": study()}).partition("\n\n")
+    assert note.startswith("In bold: ")
+    lines = table.splitlines()
     assert lines[0] == "| data | rows | adam | salsa |"
     assert lines[2] == "| topics, accuracy ↑ | 50 | 0.610 ± 0.006 at 0.1 | **0.720 ± 0.012** |"
     assert len(lines) == 6
