@@ -103,18 +103,24 @@ def test_pytorch_goes_on_from_ours(title):
 
 
 @pytest.mark.long
-def test_the_page_runs():
+def test_the_page_runs(tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")
-    linear = torch.nn.Linear
-    model = torch.nn.Sequential(OrderedDict(hidden=linear(3, 4), head=linear(4, 2)))
+    embed, norm, head = torch.nn.Embedding(5, 3), torch.nn.LayerNorm(3), torch.nn.Linear(3, 2)
+    model = torch.nn.Sequential(OrderedDict(embed=embed, norm=norm, head=head))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-    model(torch.ones(5, 3)).sum().backward()
+    model(torch.arange(5)).square().sum().backward()
     optimizer.step()
-    params = {"hidden": {"kernel": jnp.ones((3, 4)), "bias": jnp.ones(4)}}
-    params |= {"head": {"kernel": jnp.ones((4, 2)), "bias": jnp.ones(2)}}
-    names = {"torch": torch, "torch_state": torch_state, "optimizer": optimizer, "model": model}
-    names |= {"params": params, "grads": params}
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, "checkpoint.pt")
+    grads = {"embed": {"embedding": jnp.array(embed.weight.grad)}}
+    grads |= {"norm": {"scale": jnp.array(norm.weight.grad), "bias": jnp.array(norm.bias.grad)}}
+    grads |= {"head": {"kernel": jnp.array(head.weight.grad).T, "bias": jnp.array(head.bias.grad)}}
+    names = {"optimizer": optimizer, "grads": grads}
     for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs/pytorch_state.md").read_text(), re.DOTALL):
         exec(block, names)
     assert names["found"].updates == 1 and names["found"].frozen == ()
     assert {int(entry["step"]) for entry in optimizer.state_dict()["state"].values()} == {2}
+    optimizer.load_state_dict(torch.load("checkpoint.pt")["optimizer"])
+    optimizer.step()
+    ours = names["params"]["head"]["kernel"] + names["updates"]["head"]["kernel"]
+    np.testing.assert_allclose(ours, head.weight.detach().numpy().T, rtol=1e-5)
