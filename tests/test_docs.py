@@ -1,10 +1,13 @@
 """The documents lead to files and headings that exist, and the README stays short."""
 
+import ast
+import builtins
 import importlib.util
 import json
 import re
 import runpy
 import shlex
+import symtable
 import textwrap
 import tomllib
 
@@ -15,7 +18,6 @@ import pytest
 from absl import flags
 
 import optimiz
-from optimiz import groups, schedules
 from tests.conftest import ROOT
 
 DOCUMENTS = [
@@ -78,6 +80,53 @@ def test_every_command_names_a_program_and_its_flags(line):
         assert set(given) <= known
 
 
+def blocks_of(page):
+    """The Python blocks of a page."""
+    text = page.read_text(encoding="utf-8")
+    return [textwrap.dedent(block) for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
+
+
+def names_of(table):
+    """The names that a statement uses, those that its functions use when called, and those that it makes."""
+    used, made, later = set(), set(), set()
+    for symbol in table.get_symbols():
+        if symbol.is_assigned() or symbol.is_imported():
+            made.add(symbol.get_name())
+        if symbol.is_referenced() and (table.get_type() == "module" or symbol.is_global()):
+            used.add(symbol.get_name())
+    for child in table.get_children():
+        later.update(*names_of(child)[:2])
+    return used, later, made
+
+
+def given_to(blocks):
+    """The names that the code of a page finds, and neither imports nor makes."""
+    known, given, called = set(dir(builtins)), set(), set()
+    for statement in (each for block in blocks for each in ast.parse(block).body):
+        used, later, made = names_of(symtable.symtable(ast.unparse(statement), "page", "exec"))
+        simple = isinstance(statement, ast.Assign | ast.AugAssign | ast.Expr)  # which use before they make
+        given |= used - known - (set() if simple else made)
+        called |= later
+        known |= made
+    return given | (called - known)
+
+
+MODULES = {"jax", "jnp", "np", "optax", "optimiz", "nn", "nnx", "P", "ot", "torch", "dataclasses"}
+MODULES |= {path.stem for path in (ROOT / "optimiz").glob("*") if (path / "__init__.py").exists()}
+WITH_CODE = [path for path in sorted((ROOT / "docs").glob("*.md")) if blocks_of(path)]
+WITHOUT_IMPORTS = {"which_optimizer": {"optax": optax, "optimiz": optimiz}}
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda path: path.stem)
+def test_a_page_imports_what_its_code_uses_and_says_what_else_it_is_given(page):
+    given = given_to(blocks_of(page)) - {*WITHOUT_IMPORTS.get(page.stem, {})}
+    assert not given & MODULES
+    comments = re.findall(r"# .*", "\n".join(blocks_of(page)))
+    prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    said = {name for code in re.findall(r"`([^`]*)`", prose) for name in re.findall(r"\w+", code)}
+    assert given <= said | set(re.findall(r"\w+", " ".join(comments)))
+
+
 PAGES = ["from_optax", "from_pytorch", "groups", "line_search", "memory", "muon", "schedules", "soap"]
 PAGES += ["index", "which_optimizer"]
 
@@ -93,18 +142,17 @@ def test_the_code_of_a_page_runs(page):
     def loss(params):
         return sum(jnp.sum((leaf - 0.5) ** 2) for leaf in jax.tree.leaves(params))
 
-    names = {"jax": jax, "optax": optax, "optimiz": optimiz, "groups": groups, "schedules": schedules}
-    names |= {"params": params, "loss": loss}
-    text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names = {"params": params, "loss": loss} | WITHOUT_IMPORTS.get(page, {})
+    blocks = blocks_of(ROOT / f"docs/{page}.md")
     assert blocks
     for block in blocks:
-        exec(compile(block, page, "exec"), names)
+        if "import torch" not in block or importlib.util.find_spec("torch"):
+            exec(compile(block, page, "exec"), names)
 
 
 def test_the_code_of_the_page_on_planning_runs_where_devices_are_this_machine(capsys):
     text = (ROOT / "docs/planning.md").read_text(encoding="utf-8").replace('"h200"', '"cpu"')
-    names = {"optimiz": optimiz, "params": {"kernel": jax.ShapeDtypeStruct((8, 4), jnp.float32)}}
+    names = {"params": {"kernel": jax.ShapeDtypeStruct((8, 4), jnp.float32)}}
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
         exec(compile(block, "planning", "exec"), names)
     assert capsys.readouterr().out.count("parameters") == 2

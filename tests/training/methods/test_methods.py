@@ -124,6 +124,6 @@ def test_the_documented_example_runs(tmp_path, monkeypatch):
     [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     monkeypatch.setattr(training, "calibrate", lambda *_, **__: layered.PRICES)
     monkeypatch.chdir(tmp_path)
-    names = {"training": training, "task": layered.of("all"), "tx": layered.TX}
+    names = {"task": layered.of("all"), "tx": layered.TX}
     exec(code.replace("budget=60.0", "budget=4.0"), names)
     assert layered.depth_of(names["result"].params) == 4
