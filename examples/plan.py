@@ -7,14 +7,14 @@
     python -m examples.plan --target=h200 --model=gpt2 --batch=8 --length=1024 --remat=layers --output=runs/step
 
 Without ``--batch`` the update alone is planned; with it a whole step, forward, backward and update, of a
-GPT-2, a Llama or a ViT of ``examples.models``. The device's own compiler compiles each ahead of time, on this
-machine, and nothing runs: see ``optimiz.plan``. Every matrix is split along both axes of the mesh, the state as
-its parameters, and a batch along ``data``. Wrappers go before an optimizer: ``clip:`` (by the global norm),
-``guard:``, ``update_guard:`` (which tests the update too), ``low_bit:`` (8-bit integers as state), ``float8:``,
-``int4:``, and, before all others, ``rounded:`` (stochastic rounding of ``--dtype=bfloat16``). With
-``--offload`` the state lies in the host's memory between steps. Rows that the record of --output already has
-are kept, so that a table can be filled in several calls. Where an update has branches, as SGD-SaI's first step,
-two figures are those of the branches that move least and most.
+GPT-2, a Llama, a BERT or a ViT of ``examples.models``. The device's own compiler compiles each ahead of time,
+on this machine, and nothing runs: see ``optimiz.plan``. Every matrix is split along both axes of the mesh, the
+state as its parameters, and a batch along ``data``. Wrappers go before an optimizer: ``clip:`` (by the global
+norm), ``guard:``, ``update_guard:`` (which tests the update too), ``low_bit:`` (8-bit integers as state),
+``float8:``, ``int4:``, and, before all others, ``rounded:`` (stochastic rounding of ``--dtype=bfloat16``).
+With ``--offload`` the state lies in the host's memory between steps. Rows that the record of --output already
+has are kept, so that a table can be filled in several calls. Where an update has branches, as SGD-SaI's first
+step, two figures are those of the branches that move least and most.
 """
 
 import json

@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from examples.models import llama_files, weights
+from examples.models import families, llama_files, pretrained, weights
+from examples.models.bert import EncoderConfig
 from examples.models.layout import by_path, shapes_of
 from examples.models.llama import LlamaConfig
 from examples.models.rotary import Rotary
@@ -44,6 +45,23 @@ class Llama:
                 layer[name] = (n, *leaf.shape)
             else:
                 shapes["embedding" if module == "embeddings" else name] = leaf.shape
+        return shapes | {"layers": layer}
+
+
+@dataclasses.dataclass(frozen=True)
+class Bert:
+    """An encoder of the BERT kind, without a head: the shapes are those of the model's own parameters."""
+
+    config: EncoderConfig
+
+    def shapes(self) -> Shapes:
+        """Name → shape, or a mapping of such."""
+        n, one = self.config.layers, dataclasses.replace(self.config, layers=1)
+        shapes = jax.tree.map(lambda leaf: leaf.shape, shapes_of(families.BERT, one))
+        layer = {}
+        for path, leaf in by_path(shapes_of(families.BERT, one)["layers"]).items():
+            *_, module, kind = path.split("/")
+            layer[module if kind == "kernel" else f"{module}_{kind}"] = (n, *leaf.shape)
         return shapes | {"layers": layer}
 
 
@@ -107,7 +125,9 @@ class Vit:
         }
 
 
-MODELS: dict[str, Llama | Gpt2 | Vit] = {
+Model = Llama | Gpt2 | Vit | Bert
+
+MODELS: dict[str, Model] = {
     "gpt2": Gpt2(12, 768, 12),
     "gpt2-medium": Gpt2(24, 1024, 16),
     "gpt2-large": Gpt2(36, 1280, 20),
@@ -115,6 +135,7 @@ MODELS: dict[str, Llama | Gpt2 | Vit] = {
     "vit-s": Vit(12, 384, 6),
     "vit-b": Vit(12, 768, 12),
     "vit-l": Vit(24, 1024, 16),
+    "bert-base": Bert(EncoderConfig(30522, 768, 12, 12, 3072)),
     "llama-2-7b": Llama(LlamaConfig(32000, 4096, 32, 32, 32, 128, 11008, 4096)),
     "llama-2-13b": Llama(LlamaConfig(32000, 5120, 40, 40, 40, 128, 13824, 4096)),
     "llama-2-70b": Llama(LlamaConfig(32000, 8192, 80, 64, 8, 128, 28672, 4096)),
@@ -141,14 +162,22 @@ def _of_vit(config: Mapping[str, Any]) -> Vit:
     return Vit(config["num_hidden_layers"], width, heads, config["patch_size"], config["image_size"], classes)
 
 
-_FAMILIES: dict[str, Callable[[Mapping[str, Any]], Llama | Gpt2 | Vit]] = {
+def _of_bert(config: Mapping[str, Any]) -> Bert:
+    model_type = config["model_type"]
+    found = weights.config_of(pretrained.family(model_type), dict(config))
+    offset = 0 if model_type == "bert" else found.pad_token_id + 1  # as pretrained.read_config has it
+    return Bert(dataclasses.replace(found, position_offset=offset))
+
+
+_FAMILIES: dict[str, Callable[[Mapping[str, Any]], Model]] = {
     **dict.fromkeys(llama_files.LAYOUTS, _of_llama),
     "gpt2": _of_gpt2,
     "vit": _of_vit,
+    **dict.fromkeys(pretrained.CLASSES, _of_bert),
 }
 
 
-def configuration(model: str) -> Llama | Gpt2 | Vit:
+def configuration(model: str) -> Model:
     """Look up a model by name, or read its configuration.
 
     Args:

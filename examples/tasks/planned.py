@@ -1,7 +1,8 @@
 """The tasks of well-known models, with shapes for batches: what their step is compiled from, without data.
 
 A GPT-2 or a Llama predicts the next token, as in ``examples.pretrain``; a ViT classifies images that are
-cropped and mirrored, as in ``examples.finetune_image``. There is no dropout, which is the default of both.
+cropped and mirrored, as in ``examples.finetune_image``. There is no dropout, which is the default of both. A
+BERT classifies texts with dropout, as in ``examples.finetune_text``.
 """
 
 import dataclasses
@@ -10,21 +11,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from examples.data.images import ImageExamples
 from examples.models import llama_files, shapes
+from examples.models.adapters import Keys, from_nnx
+from examples.models.bert import Classifier
 from examples.models.gpt2 import GPT2Config
 from examples.models.vit import ViTConfig
+from examples.tasks.cross_entropy import cross_entropy
 from examples.tasks.image_classification import CROP, FLIP, ImageClassification, Model
 from examples.tasks.objectives import Objective, next_token
 from examples.tasks.pretraining import LanguageModel, depth_of
 from optimiz import training
 
 _SMOOTHING = 0.1  # of labels, as by default
+_CLASSES = 2  # of texts
 
 
 def task(
-    model: shapes.Gpt2 | shapes.Vit | shapes.Llama,
+    model: shapes.Model,
     batch: int,
     length: int | None = None,
     *,
@@ -34,7 +40,7 @@ def task(
     """The task of a model, for its step to be planned.
 
     Args:
-        model: a GPT-2, a Llama or a ViT.
+        model: a GPT-2, a Llama, a BERT or a ViT.
         batch: rows of text, or images, of a step.
         length: tokens of a row; None for as many as the model reads, and for images.
         remat: what the backward pass computes again, see ``remat.REMAT``.
@@ -49,6 +55,8 @@ def task(
         case shapes.Llama():
             config = dataclasses.replace(model.config, attention_dropout=0.0, remat=remat)
             made = _of_text(next_token(config, llama_files.LLAMA), batch, length)
+        case shapes.Bert():
+            made = _of_bert(model, batch, length, remat)
         case shapes.Vit() if length is None:
             made = _of_vit(model, batch, remat)
         case shapes.Vit():
@@ -81,6 +89,30 @@ def _of_text(objective: Objective, batch: int, length: int | None) -> training.T
         batches=lambda step: arrays,
         logits=language.logits,
         depth=depth_of,
+    )
+
+
+def _of_bert(model: shapes.Bert, batch: int, length: int | None, remat: str) -> training.Task:
+    config = dataclasses.replace(model.config, remat=remat)
+    tokens = length or config.max_tokens
+    if tokens > config.max_tokens:
+        raise ValueError(f"length={length}: the model reads at most {config.max_tokens} tokens")
+
+    def make(key: jax.Array) -> Classifier:
+        return Classifier(config, _CLASSES, rngs=Keys(key))
+
+    _, apply = from_nnx(nnx.eval_shape(lambda: make(jax.random.key(0))))
+
+    def logits(params: Any, batch: Any, key: jax.Array | None = None) -> jax.Array:
+        return apply(params, batch["ids_BT"], batch["mask_BT"], batch["types_BT"], key)
+
+    arrays = dict.fromkeys(("ids_BT", "mask_BT", "types_BT"), jax.ShapeDtypeStruct((batch, tokens), jnp.int32))
+    arrays["label"] = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    return training.Task(
+        init=lambda key: from_nnx(make(key))[0],
+        loss=lambda params, batch, key: cross_entropy(logits(params, batch, key), batch["label"]),
+        batches=lambda step: arrays,
+        logits=logits,
     )
 
 

@@ -67,6 +67,7 @@ def test_matrices_of_stacked_layers_are_known_as_such(name):
         ("gpt2-xl", 1_557_611_200),
         ("vit-b", 86_567_656),
         ("vit-l", 304_326_632),
+        ("bert-base", 108_891_648),
         ("llama-2-7b", 6_738_415_616),
         ("llama-2-13b", 13_015_864_320),
         ("llama-2-70b", 68_976_648_192),
@@ -87,6 +88,7 @@ def test_models_have_as_many_parameters_as_published(model, parameters):
         ("gpt2-large", 774_030_080),
         ("gpt2-xl", 1_557_611_200),
         ("vit-l", 304_326_632),
+        ("bert-base", 108_891_648 + 2 * 768 + 2),  # and a head of two classes
         ("llama-3-8b", 8_030_261_248),
     ],
 )
@@ -170,7 +172,51 @@ def test_the_step_of_any_llama_is_traced_and_its_shapes_are_those_of_the_model(t
     assert set(stacked) == {"embedding", "layers", "norm"}
 
 
-@pytest.mark.parametrize(("config", "model"), [(LLAMA, "llama-3-8b"), (GPT2, "gpt2")])
+BERT = {
+    "model_type": "bert",
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "vocab_size": 30522,
+}
+ROBERTA = {
+    "model_type": "roberta",
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 3,
+    "vocab_size": 50,
+    "max_position_embeddings": 14,
+    "type_vocab_size": 1,
+    "pad_token_id": 1,
+}
+
+
+def test_the_step_of_any_bert_is_traced_and_its_shapes_are_those_of_the_model(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(ROBERTA))
+    model = shapes.configuration(str(path))
+    task = planned.task(model, 2, remat="layers")
+    params, batch = jax.eval_shape(task.init, jax.random.key(0)), task.batches(0)
+    losses = jax.eval_shape(task.loss, params, batch, jax.random.key(0))
+    assert (losses.shape, losses.dtype, batch["ids_BT"].shape) == ((2,), jnp.float32, (2, 12))
+    stacked = shapes.structs(str(path))
+    head = 2 * 16 + 2
+    assert sum(p.size for p in jax.tree.leaves(params)) == sum(p.size for p in jax.tree.leaves(stacked)) + head
+    assert stacked["layers"]["up"].shape == (3, 16, 24) and stacked["layers"]["mlp_norm_scale"].shape == (3, 16)
+    with pytest.raises(ValueError, match="length=13: the model reads at most 12 tokens"):
+        planned.task(model, 2, 13)
+
+
+@pytest.mark.parametrize("name", ["muon", "soap", "adam_mini"])
+def test_methods_that_know_matrices_take_the_layers_of_a_bert(name):
+    params = shapes.structs("bert-base")
+    state = jax.eval_shape(make(name).init, params)
+    assert jax.tree.leaves(state)
+
+
+@pytest.mark.parametrize(("config", "model"), [(BERT, "bert-base"), (LLAMA, "llama-3-8b"), (GPT2, "gpt2")])
 def test_a_configuration_of_hugging_face_is_read(config, model, tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config))
@@ -180,7 +226,7 @@ def test_a_configuration_of_hugging_face_is_read(config, model, tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "mamba"}, "model_type must be one of llama, mistral, .*, gpt2, vit, got 'mamba'"),
+        ({"model_type": "mamba"}, "model_type must be one of llama, mistral, .*, vit, bert, .*, got 'mamba'"),
         ({"model_type": "gpt2"}, "there is no 'n_embd'"),
         ({**LLAMA, "sliding_window": 8}, "sliding_window is not known of a llama, and may change the model"),
         ({**GPT2, "n_inner": 1000}, "n_inner must be four times n_embd, got 1000"),
