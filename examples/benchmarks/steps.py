@@ -35,6 +35,10 @@ def _minilm(remat: str) -> training.Task:
     return made.task(32, seed=0)
 
 
+def _bert(batch: int) -> Callable[[str], training.Task]:
+    return lambda remat: planned.task(shapes.MODELS["bert-base"], batch, 128, remat=remat)
+
+
 def _gpt2(remat: str) -> training.Task:
     return planned.task(shapes.Gpt2(4, 128, 4, vocabulary=4096, positions=128), 16, remat=remat)
 
@@ -52,6 +56,8 @@ def _vit(remat: str) -> training.Task:
 # Title, batch, and remat → the task.
 STEPS: dict[str, tuple[str, str, Callable[[str], training.Task]]] = {
     "minilm": ("fine-tune MiniLM-L6", "32 × 128 tokens", _minilm),
+    "bert16": ("fine-tune BERT-base", "16 × 128 tokens", _bert(16)),
+    "bert32": ("fine-tune BERT-base", "32 × 128 tokens", _bert(32)),
     "gpt2": ("pre-train GPT-2, default size", "16 × 128 tokens", _gpt2),
     "longer": ("pre-train GPT-2, longer texts", "8 × 512 tokens", _longer),
     "vit": ("ViT, default size", "64 × 8 × 8 pixels", _vit),
