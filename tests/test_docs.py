@@ -13,7 +13,6 @@ import tomllib
 
 import jax
 import jax.numpy as jnp
-import optax
 import pytest
 from absl import flags
 
@@ -115,12 +114,11 @@ def given_to(blocks):
 MODULES = {"jax", "jnp", "np", "optax", "optimiz", "nn", "nnx", "P", "ot", "torch", "dataclasses"}
 MODULES |= {path.stem for path in (ROOT / "optimiz").glob("*") if (path / "__init__.py").exists()}
 WITH_CODE = [path for path in sorted((ROOT / "docs").glob("*.md")) if blocks_of(path)]
-WITHOUT_IMPORTS = {"which_optimizer": {"optax": optax, "optimiz": optimiz}}
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda path: path.stem)
 def test_a_page_imports_what_its_code_uses_and_says_what_else_it_is_given(page):
-    given = given_to(blocks_of(page)) - {*WITHOUT_IMPORTS.get(page.stem, {})}
+    given = given_to(blocks_of(page))
     assert not given & MODULES
     comments = re.findall(r"# .*", "\n".join(blocks_of(page)))
     prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -143,7 +141,7 @@ def test_the_code_of_a_page_runs(page):
     def loss(params):
         return sum(jnp.sum((leaf - 0.5) ** 2) for leaf in jax.tree.leaves(params))
 
-    names = {"params": params, "loss": loss} | WITHOUT_IMPORTS.get(page, {})
+    names = {"params": params, "loss": loss}
     blocks = blocks_of(ROOT / f"docs/{page}.md")
     assert blocks
     for block in blocks:

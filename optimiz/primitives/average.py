@@ -90,9 +90,11 @@ def average(
         checks.number("power", power, gt=0, le=1, typical=2 / 3)
     tx = optax.with_extra_args_support(tx)
 
-    def warmed_up(n: jax.Array) -> jax.Array:
-        """The weight of the n-th update of the average, relative to that of the newest parameters."""
-        return 1 / jnp.maximum(1 - decay, jnp.maximum(n, 1).astype(jnp.float32) ** -power)
+    def weight_after(n: jax.Array, weight: jax.Array) -> jax.Array:
+        """The sum of the weights at the n-th update of the average, from the sum before it."""
+        if power is None:
+            return jnp.asarray(decay * weight + 1)
+        return jnp.minimum(jnp.maximum(n, 1).astype(jnp.float32) ** power, 1 / (1 - jnp.float32(decay)))
 
     def init_fn(params):
         copies = jax.tree.map(numerics.wide_copy, params)
@@ -103,7 +105,7 @@ def average(
         checks.comes_last("average", params)
         updates, inner_state = tx.update(updates, state.inner_state, params, **extra_args)
         begun = state.steps >= start
-        weight = decay * state.weight + 1 if power is None else warmed_up(state.steps - start + 1)
+        weight = weight_after(state.steps - start + 1, state.weight)
         weight = jnp.where(begun, weight, 0).astype(jnp.float32)
 
         def leaf(average, u, p):

@@ -118,7 +118,7 @@ def across(studies: Mapping[str, compare.Record]) -> str:
     """How each form does in several studies, and how often it is within its target; one line per form.
 
     Args:
-        studies: name → record. A rate is called low if the optimizer also has a higher one in the study.
+        studies: name → record. The lowest of several rates of an optimizer in a study is called low.
     """
     cells: dict[str, dict[str, str]] = collections.defaultdict(dict)
     targets: dict[str, float | None] = {}
@@ -127,7 +127,8 @@ def across(studies: Mapping[str, compare.Record]) -> str:
         runs = by_arm(record)
         seeds += [len(by_seed) for by_seed in runs.values()]
         for arm in (arm for arm in runs if arm != arm.base):
-            low = any(x.optimizer == arm.optimizer and x.learning_rate > arm.learning_rate for x in runs)
+            rates = {each.learning_rate for each in runs if each.optimizer == arm.optimizer}
+            low = len(rates) > 1 and arm.learning_rate == min(rates)
             name = f"{arm.optimizer}, {arm.form}" + (", low rate" if low else "")
             found, targets[name] = relative(runs, arm), FORMS[arm.form].target
             cells[name][study] = f"{found.mean:+.2f} ± {found.high - found.mean:.2f}"
