@@ -14,7 +14,6 @@ from examples.studies.language_model import report as language_model
 from examples.studies.line_search import report as line_search
 from examples.studies.pretraining import report as pretraining
 from optimiz import compare, methods
-from optimiz.compare.methods import pair_confidence
 
 MODEL = "GPT-2 1.5B"  # of the memory record: whose state is compared
 SMALL = "GPT-2 124M"
@@ -87,7 +86,7 @@ def outcomes(
     sign = int(fine_tuning.sign(metric))
     compared = compare.by_method(fine_tuning, metric)
     found = {method.name: method for method in compared}
-    base, confidence = found.pop("adamw"), pair_confidence(compared)
+    base, confidence = found.pop("adamw"), compare.pair_confidence(compared)
     for method in found.values():
         yield Outcome(
             f"MiniLM-L6 on the order of words, {fine_tuning.settings['budget']:g} s of reference time",

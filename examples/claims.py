@@ -19,7 +19,6 @@ from examples.studies.pretraining.report import Results as Pretraining
 from examples.studies.width.arms import MUP, STANDARD
 from examples.studies.width.report import Results as Widths
 from optimiz import compare
-from optimiz.compare.methods import pair_confidence
 
 _HETEROGENEITY = "[2502.00213](https://arxiv.org/abs/2502.00213)"
 _SGD_SAI = "[2412.11768](https://arxiv.org/abs/2412.11768)"
@@ -149,7 +148,7 @@ def of_sgd_sai(comparison: compare.Record, pre_training: compare.Record) -> Iter
     """
     compared = compare.by_method(comparison, "accuracy")
     found = {method.name: method.scores for method in compared}
-    confidence = pair_confidence(compared)
+    confidence = compare.pair_confidence(compared)
     tuned = compare.paired_difference(found["sgd_sai"], found["adamw"], confidence=confidence)
     yield Claim(
         _SGD_SAI,

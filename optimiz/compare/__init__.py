@@ -25,6 +25,7 @@ from optimiz.compare.matrix.run_matrix import run_matrix as run_matrix
 from optimiz.compare.matrix.runs import MatrixProgress as MatrixProgress
 from optimiz.compare.methods import Method as Method
 from optimiz.compare.methods import by_method as by_method
+from optimiz.compare.methods import pair_confidence as pair_confidence
 from optimiz.compare.pictures import drawn as drawn
 from optimiz.compare.pictures import save as save
 from optimiz.compare.power import detectable as detectable

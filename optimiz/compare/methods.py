@@ -184,6 +184,14 @@ def pair_confidence(compared: Sequence[Method]) -> float:
 
     All of them count, and not only those with the best method: which one is the best, the same scores have
     said. Methods that diverged are in no pair.
+
+    Args:
+        compared: methods of one record.
+
+    Example:
+        >>> three = [Method(name, {}, None, [], [0.5, 0.6], diverged=0, tried=2) for name in "abc"]
+        >>> round(pair_confidence(three), 4)  # 1 - 0.05 / 3
+        0.9833
     """
     finite = sum(math.isfinite(method.score.mean) for method in compared)
     return 1 - (1 - CONFIDENCE) / max(math.comb(finite, 2), 1)
