@@ -366,7 +366,7 @@ def test_the_words_that_readers_search_for_are_entries_of_pages():
 
 
 def test_the_root_of_the_site_leads_to_its_first_page():
-    assert "url=docs/index.html" in (ROOT / "docs/site/root/index.html").read_text("utf-8")
+    assert "url=docs/index.html" in (ROOT / "docs/site/extra/index.html").read_text("utf-8")
 
 
 def test_the_navigation_follows_the_index():

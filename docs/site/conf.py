@@ -75,7 +75,7 @@ html_theme = "sphinx_book_theme"
 html_theme_options = {"show_toc_level": 2, "use_fullscreen_button": False, "home_page_in_toc": True}
 html_static_path, html_css_files, html_js_files = ["static"], ["site.css"], ["search.js"]
 html_math_renderer = "mathml"
-html_extra_path = ["root"]  # index.html, which leads to that of docs
+html_extra_path = ["extra"]  # index.html, which leads to that of docs
 html_search_scorer = str(ROOT / "docs/site/scorer.js")
 html_show_sourcelink = False
 
