@@ -90,7 +90,7 @@ def parse(text: str) -> Program:
             if head["entry"]:
                 entry = head["name"]
         elif into is not None and (found := _INSTRUCTION.match(line)):
-            into[found["name"]] = _instruction(found["name"], found["rest"], bool(found["extra"]))
+            into[found["name"]] = _instruction(found["name"], found["rest"], bool(found["root"]))
     if entry is None:
         raise ValueError("the text is not that of a compiled module: it has no entry computation")
     return Program(computations, entry)
