@@ -36,13 +36,13 @@ def _of_two_sides(scale: Callable[..., float]) -> Callable[..., float]:
     """The same function, which says what is wrong if it is taken for a schedule."""
 
     @functools.wraps(scale)
-    def checked(*sides: Any) -> float:
-        if isinstance(sides[-1], jax.Array):
+    def checked(*sides: Any, **by_name: Any) -> float:
+        if any(isinstance(side, jax.Array) for side in sides):
             raise TypeError(
                 "a scale takes the inputs and outputs of a matrix, got an array; optax.inject_hyperparams "
                 'takes every callable for a schedule of the step count, unless static_args=("scale",) names it'
             )
-        return scale(*sides)
+        return scale(*sides, **by_name)
 
     return checked
 

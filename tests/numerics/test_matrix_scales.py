@@ -31,6 +31,7 @@ def test_a_scale_that_is_taken_for_a_schedule_says_so(scale):
     tx = optax.inject_hyperparams(make)(1e-3, scale=scale)
     with pytest.raises(TypeError, match=r'got an array; .* unless static_args=\("scale",\) names it'):
         tx.init(params)
+    assert scale(4, 8) == scale(inputs=4, outputs=8)
     tx = optax.inject_hyperparams(make, static_args=("scale",))(1e-3, scale=scale)
     updates, _ = tx.update(params, tx.init(params), params)
     assert updates["kernel"].shape == (4, 8)
