@@ -106,6 +106,14 @@ def test_scales_of_layers_stay_in_the_kernel(monkeypatch, kernel, shape, name):
     check_kernel(monkeypatch, kernel, name, "int8", shape, "float32")
 
 
+@pytest.mark.parametrize(("platform", "call"), [("tpu", "tpu_custom_call"), ("cuda", "xla.gpu.triton")])
+def test_an_update_with_scales_of_layers_is_a_kernel_of_the_device(platform, call):
+    tx = optimiz.low_bit(OPTIMIZERS["sgd_sai of layers"](), optimiz.Int8())
+    params = jax.ShapeDtypeStruct((3, 256, 512), jnp.float32)
+    traced = together(tx).trace(params, jax.eval_shape(tx.init, params), params)
+    assert call in traced.lower(lowering_platforms=(platform,)).as_text()
+
+
 @pytest.mark.parametrize("kernel", [tpu, gpu])
 @pytest.mark.parametrize("guarded", [False, True])
 def test_parameters_are_rounded_at_random_in_the_kernel(monkeypatch, kernel, guarded):
