@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh
 
 import optimiz
 from optimiz.numerics.block_kernels import fused_update, gpu, leaf_kernel, tpu, tpu_turned
@@ -106,12 +107,20 @@ def test_scales_of_layers_stay_in_the_kernel(monkeypatch, kernel, shape, name):
     check_kernel(monkeypatch, kernel, name, "int8", shape, "float32")
 
 
-@pytest.mark.parametrize(("platform", "call"), [("tpu", "tpu_custom_call"), ("cuda", "xla.gpu.triton")])
-def test_an_update_with_scales_of_layers_is_a_kernel_of_the_device(platform, call):
+@pytest.mark.parametrize(
+    ("device", "call"),
+    [
+        (AbstractDevice("TPU v5 lite", 1, "tpu"), "tpu_custom_call"),
+        (AbstractDevice("NVIDIA H200", None, "cuda"), "xla.gpu.triton"),
+    ],
+    ids=["tpu", "gpu"],
+)
+def test_an_update_with_scales_of_layers_is_a_kernel_of_the_device(device, call):
     tx = optimiz.low_bit(OPTIMIZERS["sgd_sai of layers"](), optimiz.Int8())
     params = jax.ShapeDtypeStruct((3, 256, 512), jnp.float32)
-    traced = together(tx).trace(params, jax.eval_shape(tx.init, params), params)
-    assert call in traced.lower(lowering_platforms=(platform,)).as_text()
+    with jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=device)):
+        traced = together(tx).trace(params, jax.eval_shape(tx.init, params), params)
+        assert call in traced.lower(lowering_platforms=(device.platform,)).as_text()
 
 
 @pytest.mark.parametrize("kernel", [tpu, gpu])
