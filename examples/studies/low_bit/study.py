@@ -54,7 +54,7 @@ _WIDTH = FLAGS.DEFINE_integer(
 _SEEDS = FLAGS.DEFINE_integer("seeds", 3, "Runs of each arm.", lower_bound=2)
 _OPTIMIZERS = FLAGS.DEFINE_list("optimizers", ["adamw", "sgd_sai", "lion"], "Optimizers, in turn.")
 _FORMS = FLAGS.DEFINE_list("forms", list(FORMS), "Forms to run, see arms.py.")
-_KEEP = FLAGS.DEFINE_path("keep", None, "Earlier record, whose runs of other forms and optimizers are kept.")
+_KEEP = FLAGS.DEFINE_path("keep", None, "Earlier record by the same code, whose other runs are kept.")
 _LOW_RATE = FLAGS.DEFINE_float("low_rate", 3e-5, "Low peak rate, at which plain bfloat16 is expected to stall.")
 _OUTPUT = FLAGS.DEFINE_path("output", None, "Directory of the report and the runs.", required=True)
 
