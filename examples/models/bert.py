@@ -75,6 +75,11 @@ class EncoderConfig:
         """The maximum number of tokens of a text: the rows of the position table from the offset on."""
         return self.max_positions - self.position_offset
 
+    def check_length(self, length: int) -> None:
+        """Raise a ValueError if texts of so many tokens are too long."""
+        if length > self.max_tokens:
+            raise ValueError(f"length={length}: the model reads at most {self.max_tokens} tokens")
+
 
 class Embeddings(nnx.Module):
     """The normalized sum of the word, position and token type embeddings."""

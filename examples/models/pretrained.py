@@ -105,11 +105,15 @@ def read_config(directory: Path, **overrides: float) -> EncoderConfig:
     model_type = read_model_type(directory)
     config = weights.read_config(directory, family(model_type))
     try:
-        if model_type != "bert":  # RoBERTa counts positions from the row after the padding token's.
-            config = dataclasses.replace(config, position_offset=config.pad_token_id + 1)
-        return dataclasses.replace(config, **overrides)
+        return dataclasses.replace(with_offset(config, model_type), **overrides)
     except ValueError as error:
         raise ValueError(f"{directory / CONFIG}: {error}") from None
+
+
+def with_offset(config: EncoderConfig, model_type: str) -> EncoderConfig:
+    """The configuration as a type of model counts positions: RoBERTa from the row after the padding's."""
+    offset = 0 if model_type == "bert" else config.pad_token_id + 1
+    return dataclasses.replace(config, position_offset=offset)
 
 
 def read_model_type(directory: Path) -> str:

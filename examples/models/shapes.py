@@ -56,13 +56,12 @@ class Bert:
 
     def shapes(self) -> Shapes:
         """Name → shape, or a mapping of such."""
-        n, one = self.config.layers, dataclasses.replace(self.config, layers=1)
-        shapes = jax.tree.map(lambda leaf: leaf.shape, shapes_of(families.BERT, one))
+        one = shapes_of(families.BERT, dataclasses.replace(self.config, layers=1))
         layer = {}
-        for path, leaf in by_path(shapes_of(families.BERT, one)["layers"]).items():
+        for path, leaf in by_path(one.pop("layers")).items():
             *_, module, kind = path.split("/")
-            layer[module if kind == "kernel" else f"{module}_{kind}"] = (n, *leaf.shape)
-        return shapes | {"layers": layer}
+            layer[module if kind == "kernel" else f"{module}_{kind}"] = (self.config.layers, *leaf.shape)
+        return jax.tree.map(lambda leaf: leaf.shape, one) | {"layers": layer}
 
 
 def _layer(n: int, d: int) -> Shapes:
@@ -165,8 +164,7 @@ def _of_vit(config: Mapping[str, Any]) -> Vit:
 def _of_bert(config: Mapping[str, Any]) -> Bert:
     model_type = config["model_type"]
     found = weights.config_of(pretrained.family(model_type), dict(config))
-    offset = 0 if model_type == "bert" else found.pad_token_id + 1  # as pretrained.read_config has it
-    return Bert(dataclasses.replace(found, position_offset=offset))
+    return Bert(pretrained.with_offset(found, model_type))
 
 
 _FAMILIES: dict[str, Callable[[Mapping[str, Any]], Model]] = {

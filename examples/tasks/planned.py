@@ -95,8 +95,7 @@ def _of_text(objective: Objective, batch: int, length: int | None) -> training.T
 def _of_bert(model: shapes.Bert, batch: int, length: int | None, remat: str) -> training.Task:
     config = dataclasses.replace(model.config, remat=remat)
     tokens = length or config.max_tokens
-    if tokens > config.max_tokens:
-        raise ValueError(f"length={length}: the model reads at most {config.max_tokens} tokens")
+    config.check_length(tokens)
 
     def make(key: jax.Array) -> Classifier:
         return Classifier(config, _CLASSES, rngs=Keys(key))

@@ -93,8 +93,8 @@ class TextClassification:
         )
         self._pretrained = start == "pretrained"
         config = dataclasses.replace(config, norm_first=start == "pre_ln")
-        if length is not None and length > config.max_tokens:
-            raise ValueError(f"length={length}: the model reads at most {config.max_tokens} tokens")
+        if length is not None:
+            config.check_length(length)
         tokenizer = pretrained.load_tokenizer(model, config)
         self._parts: dict[str, Arrays] = {}
         self._owners: dict[str, np.ndarray] = {}

@@ -8,6 +8,18 @@ from examples import claims, records
 from tests.examples.studies.test_line_search import study as line_search
 
 
+def pre_training(optimizer, change):
+    """The study of pre-training, with other test losses of an optimizer."""
+    record = records._study("pretraining/results")
+    runs = [
+        dataclasses.replace(run, test=dict(run.test) | {"loss": run.test["loss"] + change})
+        if run.optimizer == optimizer and "loss" in run.test
+        else run
+        for run in record.runs
+    ]
+    return dataclasses.replace(record, runs=runs)
+
+
 def test_every_claim_has_a_verdict_and_a_measurement():
     made = list(records.made_claims())
     verdicts = {claims.HOLDS, claims.IN_PART, claims.NOT_HERE, claims.OPEN}
@@ -27,14 +39,7 @@ def test_sizes_of_state_hold_only_if_all_are_near():
 
 @pytest.mark.parametrize(("change", "verdict"), [(-2.0, claims.NOT_HERE), (0.0, claims.IN_PART)])
 def test_a_recipe_that_beats_the_decayed_baseline_refutes_the_claim(change, verdict):
-    record = records._study("pretraining/results")
-    runs = [
-        dataclasses.replace(run, test=dict(run.test) | {"loss": run.test["loss"] + change})
-        if run.optimizer == "rho_loss" and "loss" in run.test
-        else run
-        for run in record.runs
-    ]
-    first = next(claims.of_budgets(dataclasses.replace(record, runs=runs)))
+    first = next(claims.of_budgets(pre_training("rho_loss", change)))
     assert first.verdict == verdict
 
 
@@ -63,14 +68,7 @@ def test_a_search_that_is_ahead_at_one_size_and_not_told_apart_at_another_holds_
     ("change", "verdict"), [(-0.3, claims.HOLDS), (0.0, claims.OPEN), (0.3, claims.NOT_HERE)]
 )
 def test_a_loss_is_on_a_par_by_the_margin_of_the_language_model(change, verdict):
-    record = records._study("pretraining/results")
-    runs = [
-        dataclasses.replace(run, test=dict(run.test) | {"loss": run.test["loss"] + change})
-        if run.optimizer == "sgd_sai" and "loss" in run.test
-        else run
-        for run in record.runs
-    ]
-    both = claims.of_sgd_sai(records._comparison("compare"), dataclasses.replace(record, runs=runs))
+    both = claims.of_sgd_sai(records._comparison("compare"), pre_training("sgd_sai", change))
     assert [claim.verdict for claim in both] == [claims.OPEN, verdict]
 
 

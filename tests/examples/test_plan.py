@@ -157,15 +157,21 @@ GEMMA = {
 }
 
 
+def traced(config, path, dtype=jnp.float32, key=None):
+    """How many parameters a model has beyond the shapes of its configuration; its step is traced as well."""
+    path.write_text(json.dumps(config))
+    task = planned.task(shapes.configuration(str(path)), 2, dtype=dtype, remat="layers")
+    params, batch = jax.eval_shape(task.init, jax.random.key(0)), task.batches(0)
+    losses = jax.eval_shape(task.loss, params, batch, key)
+    assert (losses.shape, losses.dtype, batch["ids_BT"].shape) == ((2,), jnp.float32, (2, 12))
+    sizes = (sum(leaf.size for leaf in jax.tree.leaves(each)) for each in (params, shapes.structs(str(path))))
+    return next(sizes) - next(sizes)
+
+
 def test_the_step_of_any_llama_is_traced_and_its_shapes_are_those_of_the_model(tmp_path):
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(GEMMA))
-    task = planned.task(shapes.configuration(str(path)), 2, dtype=jnp.bfloat16, remat="layers")
-    params, batch = jax.eval_shape(task.init, jax.random.key(0)), task.batches(0)
-    losses = jax.eval_shape(lambda p, b: task.loss(p, b, None), params, batch)
-    assert (losses.shape, losses.dtype, batch["ids_BT"].shape) == ((2,), jnp.float32, (2, 12))
+    assert traced(GEMMA, path, jnp.bfloat16) == 0
     stacked = shapes.structs(str(path), jnp.bfloat16)
-    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == sum(p.size for p in jax.tree.leaves(stacked))
     layer = stacked["layers"]
     assert layer["query"].shape == (3, 16, 32) and layer["down"].shape == (3, 24, 16)
     assert layer["query_norm"].shape == (3, 8) and layer["mlp_post_norm"].shape == (3, 16)
@@ -195,15 +201,8 @@ ROBERTA = {
 
 def test_the_step_of_any_bert_is_traced_and_its_shapes_are_those_of_the_model(tmp_path):
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(ROBERTA))
-    model = shapes.configuration(str(path))
-    task = planned.task(model, 2, remat="layers")
-    params, batch = jax.eval_shape(task.init, jax.random.key(0)), task.batches(0)
-    losses = jax.eval_shape(task.loss, params, batch, jax.random.key(0))
-    assert (losses.shape, losses.dtype, batch["ids_BT"].shape) == ((2,), jnp.float32, (2, 12))
-    stacked = shapes.structs(str(path))
-    head = 2 * 16 + 2
-    assert sum(p.size for p in jax.tree.leaves(params)) == sum(p.size for p in jax.tree.leaves(stacked)) + head
+    assert traced(ROBERTA, path, key=jax.random.key(0)) == 2 * 16 + 2  # a head
+    model, stacked = shapes.configuration(str(path)), shapes.structs(str(path))
     assert stacked["layers"]["up"].shape == (3, 16, 24) and stacked["layers"]["mlp_norm_scale"].shape == (3, 16)
     with pytest.raises(ValueError, match="length=13: the model reads at most 12 tokens"):
         planned.task(model, 2, 13)
