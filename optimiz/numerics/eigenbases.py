@@ -19,8 +19,9 @@ import jax.numpy as jnp
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
+from optimiz.numerics.blocked_qr import orthogonal_factor
 from optimiz.numerics.moments import abs_sq, nonzero_divisor, squarable
-from optimiz.numerics.precision import real_dtype
+from optimiz.numerics.precision import product, real_dtype
 
 
 def gram(x: jax.Array, side: int) -> jax.Array:
@@ -34,7 +35,7 @@ def gram(x: jax.Array, side: int) -> jax.Array:
         >>> gram(jnp.array([[3.0, 4.0]]), -2).tolist(), gram(jnp.array([[3.0, 4.0]]), -1).tolist()
         ([[25.0]], [[9.0, 12.0], [12.0, 16.0]])
     """
-    return _product(x, x.mT) if side == -2 else _product(x.mT, x)
+    return product(x, x.mT) if side == -2 else product(x.mT, x)
 
 
 def rotated(x: jax.Array, bases: Sequence[jax.Array], sides: Sequence[int]) -> jax.Array:
@@ -51,7 +52,7 @@ def rotated(x: jax.Array, bases: Sequence[jax.Array], sides: Sequence[int]) -> j
         [[2.0, 1.0]]
     """
     for q, side in zip(bases, sides, strict=True):
-        x = _product(q.mT, x) if side == -2 else _product(x, q)
+        x = product(q.mT, x) if side == -2 else product(x, q)
     return x
 
 
@@ -164,12 +165,12 @@ def power_iteration(matrix: jax.Array, basis: jax.Array, *, sort: bool) -> tuple
         >>> jnp.abs(q).tolist(), order.tolist()
         ([[0.0, 1.0], [1.0, 0.0]], [1, 0])
     """
-    product = _product(_scaled(matrix), basis)
+    applied = product(_scaled(matrix), basis)
     order = jnp.broadcast_to(jnp.arange(basis.shape[-1]), basis.shape[:-1])
     if sort:
-        order = jnp.argsort(jnp.sum(basis * product, axis=-2), axis=-1, descending=True)
-        product = in_order(product, order, -1)
-    return _alone(_orthogonal, product), order
+        order = jnp.argsort(jnp.sum(basis * applied, axis=-2), axis=-1, descending=True)
+        applied = in_order(applied, order, -1)
+    return _alone(_orthogonal, applied), order
 
 
 def in_order(x: jax.Array, order: jax.Array, side: int) -> jax.Array:
@@ -180,10 +181,6 @@ def in_order(x: jax.Array, order: jax.Array, side: int) -> jax.Array:
         [[2.0, 1.0]]
     """
     return jnp.take_along_axis(x, jnp.expand_dims(order, -3 - side), axis=side)
-
-
-def _product(x: jax.Array, y: jax.Array) -> jax.Array:
-    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
 
 
 def _scaled(matrix: jax.Array) -> jax.Array:
@@ -209,8 +206,12 @@ def _eigenvectors(x: jax.Array) -> jax.Array:
 
 
 def _orthogonal(x: jax.Array) -> jax.Array:
-    q, _ = jax.lax.linalg.qr(x, full_matrices=False)
-    return q
+    """The Q of the QR; on a TPU from a program that its compiler does not unroll."""
+
+    def by_jax(x: jax.Array) -> jax.Array:
+        return jax.lax.linalg.qr(x, full_matrices=False)[0]
+
+    return jax.lax.platform_dependent(x, tpu=orthogonal_factor, default=by_jax)
 
 
 def _alone(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
@@ -219,7 +220,9 @@ def _alone(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Arra
     if AxisType.Explicit in sharding.mesh.axis_types:
         spec = P(*sharding.spec)
         of_stack = functools.partial(_of_stack, function)
-        return jax.shard_map(of_stack, mesh=sharding.mesh, in_specs=spec, out_specs=spec)(x)
+        mesh = sharding.mesh
+        # Unchecked, as loops begin with what is equal on all devices.
+        return jax.shard_map(of_stack, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)(x)
     # Of automatic axes only the compiler knows which part of the stack a device has.
     return function(x) if AxisType.Auto in sharding.mesh.axis_types else _of_stack(function, x)
 

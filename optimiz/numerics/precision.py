@@ -30,6 +30,16 @@ def real_dtype(dtype: jax.typing.DTypeLike) -> jnp.dtype:
     return jnp.finfo(compute_dtype(dtype)).dtype
 
 
+def product(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The product of matrices [..., m, k] and [..., k, n] with all their bits, of which a device may drop some.
+
+    Example:
+        >>> product(jnp.array([[1.0, 2.0]]), jnp.array([[3.0], [4.0]])).item()
+        11.0
+    """
+    return jnp.matmul(x, y, precision=jax.lax.Precision.HIGHEST)
+
+
 def widen(x: jax.Array) -> jax.Array:
     """``x`` in its compute dtype: bfloat16 and float16 become float32, others stay.
 
