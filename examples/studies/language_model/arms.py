@@ -21,13 +21,14 @@ GRIDS = {
     "muon": (1e-3, 3.16e-3, 1e-2),
     "normuon": (1e-3, 3.16e-3, 1e-2),
     "soap_one_sided": (1e-3, 3.16e-3, 1e-2),
+    "soap": (1e-3, 3.16e-3, 1e-2),
 }
 """Peak rates with which a grid begins, in half decades; of Prodigy, factors of the rate that it estimates."""
 
 
 # Optimizers with settings that are not their defaults. One-sided, SOAP rotates the sides that have the width of
-# the model; with both sides its step takes some seven times AdamW's here.
-_OF = {"soap_one_sided": ("soap", {"max_precond_dim": 512})}
+# the model; else both sides of all matrices but embeddings, as in the paper, where vocabularies are too large.
+_OF = {"soap_one_sided": ("soap", {"max_precond_dim": 512}), "soap": ("soap", {"max_precond_dim": 2048})}
 
 
 def arm(name: str, rate: float, steps: int, budget: str) -> compare.Arm:

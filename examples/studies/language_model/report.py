@@ -50,7 +50,9 @@ class Order(NamedTuple):
 ORDERS = (
     Order("muon", "adamw", "Muon needs fewer updates than AdamW", "2502.16982"),
     Order("normuon", "muon", "NorMuon is ahead of Muon", "2510.05491"),
+    Order("soap", "adamw", "SOAP needs fewer updates than AdamW", "2409.11321"),
     Order("soap_one_sided", "adamw", "one-sided SOAP needs fewer updates than AdamW", "2409.11321"),
+    Order("soap", "soap_one_sided", "SOAP is ahead of its one-sided form", "2409.11321"),
     Order("lion", "adamw", "Lion is at least as good as AdamW", "2302.06675", on_par=True),
     Order("adam_mini", "adamw", "Adam-mini is on a par with AdamW", "2406.16793", on_par=True),
     Order("prodigy", "adamw", "Prodigy is on a par with a tuned Adam", "2306.06101", on_par=True),
@@ -244,15 +246,15 @@ def draw(record: compare.Record, path: Path) -> None:
     results = Results(record)
     picture = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = picture.subplots(1, 2, sharey=True)
-    for name in results.names:
+    for i, name in enumerate(results.names):
+        style = "-" if i < 10 else "--"  # ten colors, in turn
         for axes, budget in ((left, "steps"), (right, "time")):
             losses = mean_over_runs(column(run, "loss") for run in results.of(name, budget))
             window = min(_WINDOW, len(losses))
             smooth = np.convolve(losses, np.full(window, 1 / window), "valid")
             updates = np.arange(window, len(losses) + 1)
-            axes.plot(
-                updates * (results.slowness(name) if axes is right else 1), smooth, label=name, linewidth=1
-            )
+            time = updates * (results.slowness(name) if axes is right else 1)
+            axes.plot(time, smooth, style, label=name, linewidth=1)
     left.set(xlabel="updates", ylabel=f"training loss, mean of {_WINDOW} updates")
     right.set(xlabel=f"time, in steps of {BASELINE}")
     left.legend(frameon=False, fontsize=7)
