@@ -23,6 +23,9 @@ from optimiz.numerics.blocked_qr import orthogonal_factor
 from optimiz.numerics.moments import abs_sq, nonzero_divisor, squarable
 from optimiz.numerics.precision import product, real_dtype
 
+_SMALL = 256
+"""Largest side of matrices whose QR a TPU's compiler is left to unroll, within seconds."""
+
 
 def gram(x: jax.Array, side: int) -> jax.Array:
     """The Gram matrix of a side, x xᵀ or xᵀ x.
@@ -206,11 +209,13 @@ def _eigenvectors(x: jax.Array) -> jax.Array:
 
 
 def _orthogonal(x: jax.Array) -> jax.Array:
-    """The Q of the QR; on a TPU from a program that its compiler does not unroll."""
+    """The Q of the QR; on a TPU, unless it is small, from a program that its compiler does not unroll."""
 
     def by_jax(x: jax.Array) -> jax.Array:
         return jax.lax.linalg.qr(x, full_matrices=False)[0]
 
+    if x.shape[-1] <= _SMALL:
+        return by_jax(x)
     return jax.lax.platform_dependent(x, tpu=orthogonal_factor, default=by_jax)
 
 
