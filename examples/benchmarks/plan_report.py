@@ -118,9 +118,10 @@ def summary(record: Mapping[str, Any]) -> str:
     if whole:
         length = f" × {settings['length']} tokens" if settings["length"] else " at the model's full size"
         kept = _BACKWARD[settings["remat"]]
+        precision = f" with `--precision={settings['precision']}`" if "precision" in settings else ""
         about += (
-            f"A whole step of a batch of {settings['batch']}{length}, whose backward pass {kept}. Gradients "
-            "and activations are temporary. "
+            f"A whole step{precision} of a batch of {settings['batch']}{length}, whose backward pass {kept}. "
+            "Gradients and activations are temporary. "
         )
     about += (
         f"Sizes are per device, 1 GiB = 2³⁰ bytes. {'A step' if whole else 'An update'} moves bytes to and "

@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from examples.models import shapes
 from examples.plan import make
+from examples.shared.precisions import PRECISIONS
 from examples.tasks import planned
 from optimiz import methods
 from tests.conftest import ROOT
@@ -137,6 +138,42 @@ def test_a_whole_step_is_planned_with_any_optimizer(tmp_path):
     report = (tmp_path / "report.md").read_text()
     assert "of a batch of 4 at the model's full size, whose backward pass keeps all activations" in report
     assert " G | none | " in done.stdout
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_whole_step_is_planned_in_each_precision_of_the_trainers(precision, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(TINY))
+    argv = [f"--model={tmp_path}/config.json", "--batch=4", "--optimizer=adamw", f"--output={tmp_path}"]
+    done = run(*argv, f"--precision={precision}")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "record.json").read_text())
+    dtype = PRECISIONS[precision].params
+    assert (record["settings"]["precision"], record["settings"]["dtype"]) == (precision, dtype.name)
+    (row,) = record["rows"]
+    compensation = dtype.itemsize if precision == "bfloat16_kahan" else 0
+    assert row["arguments"]["parameters"] == dtype.itemsize * TINY_SIZE
+    scalars = row["arguments"]["state"] - (dtype.itemsize + 4 + compensation) * TINY_SIZE  # ν is in float32
+    assert 0 < scalars < 64
+    report = (tmp_path / "report.md").read_text()
+    assert f"parameters in {dtype.name}, on cpu" in report
+    assert f"A whole step with `--precision={precision}` of a batch of 4" in report
+    refused = run(*argv)
+    assert refused.returncode == 2 and "is of other settings" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["--precision=mixed"], "--length, --remat and --precision are of a whole step: give --batch"),
+        (["--batch=4", "--dtype=bfloat16", "--precision=mixed"], "dtype=bfloat16, precision=mixed: --dtype"),
+        (["--batch=4", "--dtype=float32", "--precision=bfloat16"], "precision=bfloat16: --dtype must be"),
+        (["--batch=4", "--optimizer=rounded:adamw", "--precision=bfloat16"], "a --precision rounds by itself"),
+    ],
+)
+def test_a_precision_without_a_step_or_of_another_dtype_is_refused_in_one_line(argv, named, tmp_path):
+    refused = run(*argv, f"--output={tmp_path}/plan")
+    assert refused.returncode == 2 and named in refused.stderr and len(refused.stderr.splitlines()) == 1
+    assert not (tmp_path / "plan").exists()
 
 
 def test_a_length_of_images_is_refused():
