@@ -11,6 +11,9 @@ from examples.shared import terminal
 from examples.shared.study_record import in_columns
 from optimiz import compare, training
 
+HEAD_RATE = 50.0
+"""Rate of a new head in multiples of the encoder's, where the name of an optimizer ends in ``_head``."""
+
 
 def run_matrix(
     arms: Sequence[compare.Arm],

@@ -7,10 +7,8 @@ import optax
 
 import optimiz
 from examples.shared import optimizers
+from examples.studies.tuned import HEAD_RATE
 from optimiz import compare, groups, schedules
-
-HEAD_RATE = 50.0
-"""Rate of the new head in multiples of the encoder's, where a name ends in ``_head``."""
 
 _WARMUP = 0.1
 GRIDS = dict.fromkeys(("adam", "adam_head"), (0.0001, 0.000316, 0.001))

@@ -30,8 +30,8 @@ from examples.data import data_flags, docstrings, text
 from examples.models import pretrained
 from examples.shared import command, pictures, program_flags, terminal
 from examples.studies.line_search import report
-from examples.studies.line_search.arms import GRIDS, HEAD_RATE, METHODS, arm
-from examples.studies.tuned import chosen, run_matrix
+from examples.studies.line_search.arms import GRIDS, METHODS, arm
+from examples.studies.tuned import HEAD_RATE, chosen, run_matrix
 from examples.tasks.text_classification import TextClassification
 from optimiz import compare, training
 

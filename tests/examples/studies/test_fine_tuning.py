@@ -5,11 +5,13 @@ import math
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from examples.studies.fine_tuning import report
 from examples.studies.fine_tuning.arms import GRIDS, STARTS, arm
-from examples.studies.tuned import chosen, levels, with_validation
+from examples.studies.tuned import HEAD_RATE, chosen, levels, with_validation
 from optimiz import compare
 from tests.compare.records import record, run
 from tests.conftest import ROOT
@@ -42,8 +44,7 @@ def test_rates_are_chosen_by_their_seeds_alone():
 
 def test_a_lead_is_paired_and_from_further_seeds():
     results = report.Results(study())
-    assert results.confidence() == 0.95
-    lead = results.lead("pretrained", "sgd", 0.95)
+    lead = results.lead("pretrained", "sgd")
     assert lead.mean == pytest.approx(0.09) and 0 < lead.low < 0.09
     text = report.summary(study())
     assert "norms: 0.90): in test accuracy, Adam is ahead of sgd (+0.090; " in text
@@ -53,11 +54,39 @@ def test_a_lead_is_paired_and_from_further_seeds():
     assert "Adam is behind sgd" in report.summary(study(ahead=-0.2))
 
 
+def test_an_optimizer_with_a_faster_head_is_compared_with_adam_with_one():
+    heads = [dataclasses.replace(run, optimizer=f"{run.optimizer}_head") for run in study(ahead=0.2).runs]
+    momentum = [dataclasses.replace(run, extra=run.extra | {"start": "pre_ln"}) for run in study().runs]
+    both = record(*study().runs, *heads, *momentum)
+    results = report.Results(both)
+    assert results.behind("pretrained") == {"adam": ["sgd"], "adam_head": ["sgd_head"]}
+    assert results.behind("pre_ln") == {"adam": ["sgd"]}
+    alone, beside = report.Results(study()).lead("pretrained", "sgd"), results.lead("pretrained", "sgd")
+    assert beside.mean == alone.mean and beside.low < alone.low  # of two intervals that hold together
+    assert results.lead("pre_ln", "sgd") == alone
+    text = report.summary(both)
+    assert "Adam is ahead of sgd (+0.090; " in text and "With a faster head, it is ahead of sgd_head" in text
+    assert "| pretrained | sgd_head | 0.01, **an edge** |" in text
+
+
+def test_the_head_alone_is_faster():
+    params = {"encoder": jnp.ones(2), "head": {"kernel": jnp.ones(2)}}
+    moved = []
+    for name in ("momentum", "momentum_head"):
+        tx = arm("pretrained", name, 0.1, 10).optimizer()
+        update = jax.jit(tx.update)
+        _, state = update(params, tx.init(params), params)  # at the rate 0 of the warm-up
+        moved.append(update(params, state, params)[0])
+    (plain, faster) = moved
+    assert faster["encoder"] == pytest.approx(plain["encoder"])
+    assert faster["head"]["kernel"] == pytest.approx(HEAD_RATE * plain["head"]["kernel"])
+
+
 def test_a_diverged_run_has_no_accuracy():
     broken = study()
     last = dataclasses.replace(broken.runs[-1], test={"accuracy": None}, diverged_at=3)
     results = report.Results(dataclasses.replace(broken, runs=[*broken.runs[:-1], last]))
-    assert results.lead("pretrained", "sgd", 0.95).mean > 0.2
+    assert results.lead("pretrained", "sgd").mean > 0.2
     diverged = dataclasses.replace(last, history=[{"steps": 1, "evaluation": {"accuracy": 0.5}}])
     assert with_validation(diverged, "accuracy").extra["validation"] is None
 
