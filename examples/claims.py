@@ -103,7 +103,7 @@ def of_fine_tuning(record: compare.Record) -> Iterator[Claim]:
     results = FineTuning(record)
     start = "pretrained"
     adams = {name: results.lead(start, name) for name in ("sgd", "momentum")}
-    heads = {name: results.lead(start, name) for name in results.behind(start).get("adam_head", [])}
+    heads = {name: results.lead(start, name) for name in results.compared(start).get("adam_head", [])}
     signs = {name: results.lead(start, "sgd", of=name) for name in ("sign_sgd", "signum")}
     yield Claim(
         _HETEROGENEITY,

@@ -38,7 +38,7 @@ class Results:
         """The optimizers that were run from a start."""
         return list(dict.fromkeys(run.optimizer for run in self._runs if run.extra["start"] == start))
 
-    def behind(self, start: str) -> dict[str, list[str]]:
+    def compared(self, start: str) -> dict[str, list[str]]:
         """Adam, and Adam with a faster head if it was run, and the optimizers that each is compared with."""
         others = {"adam": [], f"adam{HEAD}": []}
         for name in self.names(start):
@@ -66,8 +66,8 @@ class Results:
             The lead, with an interval such that all of a start hold with 95 %.
         """
         first, second = (accuracies(self.of(start, n, choosing=False)) for n in (of or baseline(name), name))
-        compared = sum(map(len, self.behind(start).values()))
-        return compare.paired_difference(first, second, confidence=1 - 0.05 / max(compared, 1))
+        intervals = sum(map(len, self.compared(start).values()))
+        return compare.paired_difference(first, second, confidence=1 - 0.05 / max(intervals, 1))
 
     def gini(self, start: str) -> float:
         """The mean Gini coefficient of the norms of the first gradient."""
@@ -90,7 +90,7 @@ def in_words(results: Results) -> str:
     lines = []
     for start in results.starts:
         sentences = []
-        for adam, names in results.behind(start).items():
+        for adam, names in results.compared(start).items():
             said = []
             for name in names:
                 lead = results.lead(start, name)

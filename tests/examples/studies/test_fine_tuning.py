@@ -59,8 +59,8 @@ def test_an_optimizer_with_a_faster_head_is_compared_with_adam_with_one():
     momentum = [dataclasses.replace(run, extra=run.extra | {"start": "pre_ln"}) for run in study().runs]
     both = record(*study().runs, *heads, *momentum)
     results = report.Results(both)
-    assert results.behind("pretrained") == {"adam": ["sgd"], "adam_head": ["sgd_head"]}
-    assert results.behind("pre_ln") == {"adam": ["sgd"]}
+    assert results.compared("pretrained") == {"adam": ["sgd"], "adam_head": ["sgd_head"]}
+    assert results.compared("pre_ln") == {"adam": ["sgd"]}
     alone, beside = report.Results(study()).lead("pretrained", "sgd"), results.lead("pretrained", "sgd")
     assert beside.mean == alone.mean and beside.low < alone.low  # of two intervals that hold together
     assert results.lead("pre_ln", "sgd") == alone
