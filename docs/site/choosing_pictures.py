@@ -4,7 +4,8 @@ import math
 import textwrap
 from pathlib import Path
 
-from matplotlib.colors import TABLEAU_COLORS
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from examples import choosing, records
@@ -78,7 +79,8 @@ def _memory():
 def _tuning():
     found = records.grids()
     names = dict.fromkeys(name for methods_ in found.values() for name in methods_)
-    colors = dict(zip(names, [*TABLEAU_COLORS, "black"], strict=False))
+    palette = [to_hex(color) for color in colormaps["tab20"](range(20))]  # each color and a lighter one
+    colors = dict(zip(names, [*palette[::2], *palette[1::2]], strict=False))
     figure = Figure(figsize=(7, 8.4), layout="constrained")
     for axes, (study, methods_) in zip(figure.subplots(len(found), 1), found.items(), strict=True):
         for name, levels in methods_.items():

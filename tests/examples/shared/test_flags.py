@@ -164,8 +164,8 @@ def test_a_name_that_nothing_has_is_refused(program):
         ),
         ("plan", ["--optimizer=salsa"], "salsa needs value, grad, value_fn: plan a whole step"),
         ("plan", ["--model=gpt5"], "or a config.json, got 'gpt5'"),
-        ("plan", ["--length=16"], "--length and --remat are of a whole step: give --batch"),
-        ("plan", ["--remat=layers"], "--length and --remat are of a whole step: give --batch"),
+        ("plan", ["--length=16"], "--length, --remat and --precision are of a whole step: give --batch"),
+        ("plan", ["--remat=layers"], "--length, --remat and --precision are of a whole step: give --batch"),
         ("pmap_digits", ["--optimizer=adawm"], "optimizer 'adawm' is unknown: did you mean adamw"),
         (
             "pmap_digits",
